@@ -1,0 +1,59 @@
+package kbs
+
+import (
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+)
+
+// NonceSize is the length of a nonce in bytes.
+const NonceSize = 32
+
+const (
+	bindingLabel = "ccrun native v1 report data"
+	releaseLabel = "ccrun native v1 release"
+)
+
+// Binding is the REPORT_DATA that a guest must have signed for rd in a
+// session for workloadID: SHA-512 over the label and every member, each
+// behind its length (64-bit big endian), so that no two inputs collide by
+// moving a boundary. Anything empty is an error.
+func Binding(workloadID string, rd RuntimeData) (ReportData, error) {
+	switch {
+	case workloadID == "":
+		return ReportData{}, errors.New("binding report data: no workload id")
+	case len(rd.Nonce) != NonceSize:
+		return ReportData{}, fmt.Errorf("binding report data: nonce of %d bytes, expected %d", len(rd.Nonce), NonceSize)
+	case rd.TEEKey.KEM == 0 || len(rd.TEEKey.Public) == 0:
+		return ReportData{}, errors.New("binding report data: no TEE key")
+	case rd.IdentityDigest.IsZero() || rd.FooterDigest.IsZero():
+		return ReportData{}, errors.New("binding report data: no identity or footer digest")
+	}
+	h := sha512.New()
+	frame(h, []byte(bindingLabel))
+	frame(h, []byte(workloadID))
+	frame(h, rd.Nonce)
+	frame(h, binary.BigEndian.AppendUint16(nil, rd.TEEKey.KEM))
+	frame(h, rd.TEEKey.Public)
+	frame(h, rd.IdentityDigest[:])
+	frame(h, rd.FooterDigest[:])
+	return ReportData(h.Sum(nil)), nil
+}
+
+// ReleaseInfo is the HPKE info string under which a secret is sealed: it ties
+// the ciphertext to the session's REPORT_DATA and to what is released, e.g.
+// "workload/ID/key", so that one answer cannot stand in for another.
+func ReleaseInfo(rd ReportData, name string) []byte {
+	h := sha512.New()
+	frame(h, []byte(releaseLabel))
+	frame(h, rd[:])
+	frame(h, []byte(name))
+	return h.Sum(nil)
+}
+
+func frame(h hash.Hash, b []byte) {
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+	h.Write(b)
+}

@@ -1,0 +1,86 @@
+package kbs
+
+import "time"
+
+// Registration is everything the server holds of a workload but its key.
+type Registration struct {
+	Version         int             `json:"version"` // 1
+	WorkloadID      string          `json:"workload_id"`
+	IdentityDigest  Digest          `json:"identity_digest"`
+	FooterDigest    Digest          `json:"footer_digest"`
+	ReferenceValues ReferenceValues `json:"reference_values"`
+	Image           string          `json:"image,omitempty"` // manifest digest, for people
+	Created         *time.Time      `json:"created,omitempty"`
+}
+
+// RegisterRequest is the body of PUT /v1/workloads/{id}, sent with an admin's
+// token over TLS. DiskKey never appears in an answer to an admin.
+type RegisterRequest struct {
+	Registration Registration `json:"registration"`
+	DiskKey      []byte       `json:"disk_key"` // what opens the LUKS keyslot
+}
+
+// Record is what `ccrun build --record` writes and `ccrun register` reads:
+// mode 0600 while it holds the DiskKey. Published beside the image it is
+// without.
+type Record struct {
+	Version      int          `json:"version"` // 1
+	Registration Registration `json:"registration"`
+	Identity     []byte       `json:"identity"` // canonical identity JSON
+	DiskKey      []byte       `json:"disk_key,omitempty"`
+}
+
+// ReferenceValues is what Evidence is appraised against. The zero value
+// matches nothing.
+type ReferenceValues struct {
+	TEE          TEE           `json:"tee"`
+	Measurements []Measurement `json:"measurements"` // any one of them; none is an error
+	SNP          *SNPRules     `json:"snp,omitempty"`
+	TDX          *TDXRules     `json:"tdx,omitempty"`
+}
+
+// Measurement is one acceptable launch digest and where it comes from.
+type Measurement struct {
+	LaunchDigest LaunchDigest `json:"launch_digest"`
+	Profile      string       `json:"profile"` // krun/measure profile, e.g. libkrun-1.16
+	CPUs         uint         `json:"cpus"`
+	MemoryMiB    uint         `json:"memory_mib"`
+	Firmware     string       `json:"firmware"` // sha256 of the firmware inputs, hex
+	NotBefore    *time.Time   `json:"not_before,omitempty"`
+	NotAfter     *time.Time   `json:"not_after,omitempty"`
+}
+
+// SNPRules loosens or tightens what is asked of an SNP report. The zero value
+// is the strict default: no DEBUG, no MIGRATE_MA, VMPL 0, HOST_DATA zero,
+// committed firmware only.
+type SNPRules struct {
+	AllowDebug       bool     `json:"allow_debug,omitempty"`
+	AllowMigrateMA   bool     `json:"allow_migrate_ma,omitempty"`
+	AllowProvisional bool     `json:"allow_provisional,omitempty"`
+	ForbidSMT        bool     `json:"forbid_smt,omitempty"`
+	VMPL             uint32   `json:"vmpl,omitempty"`
+	HostData         string   `json:"host_data,omitempty"` // 64 hex digits
+	MinimumTCB       *SNPTCB  `json:"minimum_tcb,omitempty"`
+	ChipIDs          []string `json:"chip_ids,omitempty"` // allow list, hex
+}
+
+// SNPTCB is a set of security version numbers, each compared on its own.
+type SNPTCB struct {
+	FMC        uint8 `json:"fmc,omitempty"`
+	Bootloader uint8 `json:"bootloader"`
+	TEE        uint8 `json:"tee"`
+	SNP        uint8 `json:"snp"`
+	Microcode  uint8 `json:"microcode"`
+}
+
+// TDXRules holds what a TD quote must show besides its MRTD. RTMRs left out
+// are an error at appraisal: they carry kernel and initrd.
+type TDXRules struct {
+	RTMRs      map[string]string `json:"rtmrs"`                  // "0".."3" to 96 hex digits
+	MRConfigID string            `json:"mr_config_id,omitempty"` // 96 hex digits, zero if left out
+	MROwner    string            `json:"mr_owner,omitempty"`
+	MRSEAM     []string          `json:"mr_seam,omitempty"`
+	AllowDebug bool              `json:"allow_debug,omitempty"`
+	TCBStatus  []string          `json:"tcb_status,omitempty"` // accepted besides UpToDate
+	XFAM       string            `json:"xfam,omitempty"`       // 16 hex digits mask of allowed bits
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return "devel"
+}
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "version",
+		Usage:       "print the version of ccrun and of what it was built with",
+		Description: "Example:\n   ccrun version --format json",
+		Flags:       []cli.Flag{formatFlag()},
+		Action: func(c *cli.Context) error {
+			v := struct {
+				Version   string `json:"version"`
+				GoVersion string `json:"go_version"`
+				Platform  string `json:"platform"`
+			}{version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			if c.String("format") == "json" {
+				return printJSON(c.App.Writer, v)
+			}
+			_, err := fmt.Fprintf(c.App.Writer, "ccrun %s (%s, %s)\n", v.Version, v.GoVersion, v.Platform)
+			return err
+		},
+	}
+}

@@ -1,0 +1,124 @@
+// Package krun describes what a krun virtual machine is: its measured
+// identity, the configuration libkrun reads, the footer of its disk.
+package krun
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/luks"
+)
+
+// IdentityPath is where the identity segment of the initrd puts the identity.
+const IdentityPath = "/etc/ccrun/identity.json"
+
+// MaxIdentityBytes bounds the canonical identity JSON.
+const MaxIdentityBytes = 64 << 10
+
+// Identity is what makes a workload's launch digest its own and no other's.
+// It travels as the last segment of the initrd, in RFC 8785 form, and is
+// therefore measured. It holds no secret.
+type Identity struct {
+	Version    int          `json:"version"` // 1
+	WorkloadID string       `json:"workload_id"`
+	TEE        kbs.TEE      `json:"tee"`
+	Servers    Servers      `json:"servers"`
+	Disk       DiskIdentity `json:"disk"`
+	// ProcessDigest is SHA-384 of ProcessPath's bytes on the opened disk.
+	ProcessDigest kbs.Digest   `json:"process_digest"`
+	Policy        LaunchPolicy `json:"policy"`
+}
+
+// Servers says whom the guest talks to, and by which key it knows them.
+type Servers struct {
+	URLs []string `json:"urls"` // https://host:port, tried in order
+	// PinnedKeys are SHA-256 digests (64 hex digits) of DER SubjectPublicKeyInfo:
+	// of the server's own certificate or of a CA above it.
+	PinnedKeys []string `json:"pinned_keys"`
+}
+
+// DiskIdentity is how to open the disk and how to know the right one.
+type DiskIdentity struct {
+	luks.Geometry
+	// VolumeKeyDigest is luks.VolumeKey.Digest: only the right key satisfies it.
+	VolumeKeyDigest kbs.Digest `json:"volume_key_digest"`
+	Filesystem      string     `json:"filesystem"` // "ext4" or "erofs"
+}
+
+// LaunchPolicy is what the host may decide at launch. The zero value: nothing.
+type LaunchPolicy struct {
+	EnvAllow  []string `json:"env_allow,omitempty"` // NAME or NAME=REGEX
+	ArgsAllow bool     `json:"args_allow,omitempty"`
+	Logs      string   `json:"logs"` // "host", "encrypted" or "none"
+}
+
+// ProcessPath is the OCI image configuration on the encrypted disk: Cmd,
+// Entrypoint, Env, WorkingDir, User, StopSignal at top level, as both libkrun
+// inits read it.
+const ProcessPath = "/.krun_config.json"
+
+// Process is ProcessPath's content. Members as in the OCI image
+// configuration; unknown members are refused.
+type Process struct {
+	Entrypoint []string `json:"Entrypoint"`
+	Cmd        []string `json:"Cmd"`
+	Env        []string `json:"Env"`
+	WorkingDir string   `json:"WorkingDir"`
+	User       string   `json:"User"`
+	StopSignal string   `json:"StopSignal"`
+}
+
+var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// ValidWorkloadID says whether id may name a workload.
+func ValidWorkloadID(id string) bool { return workloadID.MatchString(id) }
+
+// Encode checks id and returns its canonical form.
+func (id *Identity) Encode() ([]byte, error) {
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	b, err := kbs.Canonical(id)
+	if err == nil && len(b) > MaxIdentityBytes {
+		err = fmt.Errorf("identity of %d bytes, at most %d allowed", len(b), MaxIdentityBytes)
+	}
+	return b, err
+}
+
+// DecodeIdentity parses what Encode wrote, refusing everything else.
+func DecodeIdentity(b []byte) (*Identity, error) {
+	if len(b) > MaxIdentityBytes {
+		return nil, fmt.Errorf("identity of %d bytes, at most %d allowed", len(b), MaxIdentityBytes)
+	}
+	var id Identity
+	if err := kbs.UnmarshalCanonical(b, &id); err != nil {
+		return nil, fmt.Errorf("decoding identity: %w", err)
+	}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	return &id, nil
+}
+
+// Validate refuses an identity that leaves anything open.
+func (id *Identity) Validate() error {
+	switch {
+	case id.Version != 1:
+		return fmt.Errorf("identity version %d, expected 1", id.Version)
+	case !ValidWorkloadID(id.WorkloadID):
+		return fmt.Errorf("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", id.WorkloadID)
+	case !id.TEE.Valid():
+		return fmt.Errorf("TEE %q, expected snp, tdx or sample", id.TEE)
+	case id.Disk.VolumeKeyDigest.IsZero():
+		return errors.New("identity without volume key digest")
+	case id.ProcessDigest.IsZero():
+		return errors.New("identity without process digest")
+	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs":
+		return fmt.Errorf("file system %q, expected ext4 or erofs", id.Disk.Filesystem)
+	case id.Policy.Logs != "host" && id.Policy.Logs != "encrypted" && id.Policy.Logs != "none":
+		return fmt.Errorf("logs policy %q, expected host, encrypted or none", id.Policy.Logs)
+	}
+	return id.Servers.validate()
+}

@@ -51,36 +51,72 @@ type Measurement struct {
 }
 
 // SNPRules loosens or tightens what is asked of an SNP report. The zero value
-// is the strict default: no DEBUG, no MIGRATE_MA, VMPL 0, HOST_DATA zero,
-// committed firmware only.
+// is the strict default: no DEBUG, no MIGRATE_MA, no CXL, VMPL 0, HOST_DATA
+// zero, no ID block of an unknown key, committed firmware only.
 type SNPRules struct {
-	AllowDebug       bool     `json:"allow_debug,omitempty"`
-	AllowMigrateMA   bool     `json:"allow_migrate_ma,omitempty"`
-	AllowProvisional bool     `json:"allow_provisional,omitempty"`
-	ForbidSMT        bool     `json:"forbid_smt,omitempty"`
-	VMPL             uint32   `json:"vmpl,omitempty"`
-	HostData         string   `json:"host_data,omitempty"` // 64 hex digits
-	MinimumTCB       *SNPTCB  `json:"minimum_tcb,omitempty"`
-	ChipIDs          []string `json:"chip_ids,omitempty"` // allow list, hex
+	AllowDebug       bool   `json:"allow_debug,omitempty"`
+	AllowMigrateMA   bool   `json:"allow_migrate_ma,omitempty"`
+	AllowProvisional bool   `json:"allow_provisional,omitempty"`
+	AllowCXL         bool   `json:"allow_cxl,omitempty"`
+	ForbidSMT        bool   `json:"forbid_smt,omitempty"`
+	VMPL             uint32 `json:"vmpl,omitempty"`
+	HostData         string `json:"host_data,omitempty"` // 64 hex digits, zero if left out
+
+	// MinimumABI is the least ABI version the guest policy must have asked for.
+	MinimumABI *SNPABI `json:"minimum_abi,omitempty"`
+	// MinimumTCB holds for every product, MinimumTCBs for the product line
+	// named, e.g. "Milan". REPORTED_TCB and LAUNCH_TCB must both reach it.
+	MinimumTCB  *SNPTCB            `json:"minimum_tcb,omitempty"`
+	MinimumTCBs map[string]*SNPTCB `json:"minimum_tcbs,omitempty"`
+	// MinimumGuestSVN is the least GUEST_SVN of the ID block.
+	MinimumGuestSVN uint32 `json:"minimum_guest_svn,omitempty"`
+
+	ChipIDs          []string `json:"chip_ids,omitempty"`           // allow list, hex; empty: any
+	ForbidProducts   []string `json:"forbid_products,omitempty"`    // deny list of product lines
+	IDKeyDigests     []string `json:"id_key_digests,omitempty"`     // allow list, 96 hex digits
+	AuthorKeyDigests []string `json:"author_key_digests,omitempty"` // allow list, 96 hex digits
+	Signers          []string `json:"signers,omitempty"`            // VCEK, VLEK; empty: both
+
+	// PLATFORM_INFO bits that must be set.
+	RequireAliasCheck       bool `json:"require_alias_check,omitempty"`
+	RequireCiphertextHiding bool `json:"require_ciphertext_hiding,omitempty"`
+	RequireECC              bool `json:"require_ecc,omitempty"`
+	RequireRAPLDisabled     bool `json:"require_rapl_disabled,omitempty"`
+	RequireTSME             bool `json:"require_tsme,omitempty"`
+}
+
+// SNPABI is a version of the SEV-SNP firmware ABI.
+type SNPABI struct {
+	Major uint8 `json:"major"`
+	Minor uint8 `json:"minor"`
 }
 
 // SNPTCB is a set of security version numbers, each compared on its own.
 type SNPTCB struct {
-	FMC        uint8 `json:"fmc,omitempty"`
+	FMC        uint8 `json:"fmc,omitempty"` // Turin
 	Bootloader uint8 `json:"bootloader"`
 	TEE        uint8 `json:"tee"`
 	SNP        uint8 `json:"snp"`
 	Microcode  uint8 `json:"microcode"`
 }
 
-// TDXRules holds what a TD quote must show besides its MRTD. RTMRs left out
-// are an error at appraisal: they carry kernel and initrd.
+// TDXRules holds what a TD quote must show besides its MRTD. RTMRs 0 to 2
+// left out are an error at appraisal: they carry kernel and initrd. RTMR 3
+// left out must be zero. The other zero values are the strict default.
 type TDXRules struct {
-	RTMRs      map[string]string `json:"rtmrs"`                  // "0".."3" to 96 hex digits
-	MRConfigID string            `json:"mr_config_id,omitempty"` // 96 hex digits, zero if left out
-	MROwner    string            `json:"mr_owner,omitempty"`
-	MRSEAM     []string          `json:"mr_seam,omitempty"`
-	AllowDebug bool              `json:"allow_debug,omitempty"`
-	TCBStatus  []string          `json:"tcb_status,omitempty"` // accepted besides UpToDate
-	XFAM       string            `json:"xfam,omitempty"`       // 16 hex digits mask of allowed bits
+	RTMRs         map[string]string `json:"rtmrs"`                  // "0".."3" to 96 hex digits
+	MRConfigID    string            `json:"mr_config_id,omitempty"` // 96 hex digits, zero if left out
+	MROwner       string            `json:"mr_owner,omitempty"`
+	MROwnerConfig string            `json:"mr_owner_config,omitempty"`
+	MRSEAM        []string          `json:"mr_seam,omitempty"` // allow list; empty: any Intel module
+	AllowDebug    bool              `json:"allow_debug,omitempty"`
+	// AllowMigration accepts a TD that a service TD may migrate.
+	AllowMigration bool     `json:"allow_migration,omitempty"`
+	AllowPerfMon   bool     `json:"allow_perfmon,omitempty"`
+	TCBStatus      []string `json:"tcb_status,omitempty"` // accepted besides UpToDate
+	// AllowAdvisories are the advisories accepted with a status other than
+	// UpToDate, e.g. INTEL-SA-00837; empty: none.
+	AllowAdvisories []string `json:"allow_advisories,omitempty"`
+	XFAM            string   `json:"xfam,omitempty"`            // 16 hex digits mask of allowed bits
+	MinimumTEETCB   string   `json:"minimum_tee_tcb,omitempty"` // 32 hex digits, each byte a floor
 }

@@ -35,6 +35,24 @@ type LaunchDigest [48]byte
 // ReportData is the 64 bytes of a guest's choice that a TEE signs.
 type ReportData [64]byte
 
+// IsZero says whether d was never set. Zero report data binds nothing.
+func (d ReportData) IsZero() bool { return d == ReportData{} }
+
+func (d ReportData) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText implements encoding.TextMarshaler: 128 hex digits.
+func (d ReportData) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. Zero is let through, for
+// claims must show what is there: who compares must refuse it.
+func (d *ReportData) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(d) {
+		return fmt.Errorf("report data has %d hex digits, expected %d", len(b), 2*len(d))
+	}
+	_, err := hex.Decode(d[:], b)
+	return err
+}
+
 // ErrZeroDigest reports a digest of 48 zero bytes, which matches nothing.
 var ErrZeroDigest = errors.New("digest is all zero")
 

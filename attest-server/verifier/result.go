@@ -1,0 +1,52 @@
+package verifier
+
+import (
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// Values of AttestationResult.Result, in the words of EAR (AR4SI).
+const (
+	Affirming       = "affirming"
+	Contraindicated = "contraindicated"
+)
+
+// Rule is one check: what was expected, what was found, and for a failed one
+// what to do about it.
+type Rule struct {
+	Rule     string `json:"rule"`
+	Expected string `json:"expected"`
+	Got      string `json:"got"`
+	Pass     bool   `json:"pass"`
+	Hint     string `json:"hint,omitempty"`
+}
+
+// AttestationResult is the verdict with every rule that led to it, passed or
+// not. Result is Affirming only if there are rules and all of them passed.
+type AttestationResult struct {
+	TEE    kbs.TEE `json:"tee"`
+	Result string  `json:"result"`
+	Rules  []Rule  `json:"rules"`
+	Claims *Claims `json:"claims,omitempty"`
+}
+
+// OK says whether the result is Affirming. The zero value is not.
+func (r AttestationResult) OK() bool { return r.Result == Affirming }
+
+// Failed is the rules that did not pass.
+func (r AttestationResult) Failed() []Rule {
+	var f []Rule
+	for _, x := range r.Rules {
+		if !x.Pass {
+			f = append(f, x)
+		}
+	}
+	return f
+}
+
+// Expectation is what the relying party knows of this one attestation.
+type Expectation struct {
+	ReportData kbs.ReportData // zero is refused
+	At         time.Time      // zero is refused
+}

@@ -1,0 +1,228 @@
+package kbs
+
+import (
+	"context"
+	"crypto/hpke"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ccrun/ccrun/secret"
+)
+
+// MaxSecretBytes bounds a released secret.
+const MaxSecretBytes = 16 << 10
+
+// Client is the guest's side of the native dialect. The zero value refuses:
+// it needs a URL and a pin.
+type Client struct {
+	URLs       []string // https://HOST[:PORT], tried in order
+	PinnedKeys []string // SHA-256 of SubjectPublicKeyInfo, hex: the leaf's or a CA's
+
+	Timeout time.Duration // of one HTTP exchange; zero: 10 s
+	Rounds  int           // how often to go through URLs while none answers; zero: 5
+	Pause   time.Duration // before the second round, doubled after each; zero: 500 ms
+	// Dial replaces the network, e.g. in tests; nil: net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// ReleaseRequest is what a guest knows of itself.
+type ReleaseRequest struct {
+	WorkloadID     string
+	TEE            TEE
+	IdentityDigest Digest
+	FooterDigest   Digest
+	// Attest gets Evidence for the report data. Its error ends Release.
+	Attest func(context.Context, ReportData) (Evidence, error)
+	// OnServerTime, if set, gets the time of the authenticated server before
+	// Attest is called, and again with the secret.
+	OnServerTime func(time.Time)
+}
+
+// ReleaseName is the name under which a workload's DiskKey is sealed: see
+// ReleaseInfo.
+func ReleaseName(workloadID string) string { return "workload/" + workloadID + "/key" }
+
+// Release attests and returns the workload's DiskKey. A server that cannot be
+// reached, or is in trouble, is asked again and then the next one; a refusal
+// is final and comes back as *ProblemError. Each try has its own TEEKey.
+func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes, error) {
+	pins, err := ParsePins(c.PinnedKeys)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if err := c.check(req); err != nil {
+		return secret.Bytes{}, err
+	}
+	pause := orDefault(c.Pause, 500*time.Millisecond)
+	last := make([]error, len(c.URLs))
+	for round := range orDefault(c.Rounds, 5) {
+		if round > 0 {
+			if err := sleep(ctx, pause); err != nil {
+				break
+			}
+			pause *= 2
+		}
+		for i, u := range c.URLs {
+			s, err := c.try(ctx, u, pins, req)
+			if err == nil {
+				return s, nil
+			}
+			if isFinal(err) {
+				return secret.Bytes{}, fmt.Errorf("asking %s for the disk key: %w", u, err)
+			}
+			last[i] = fmt.Errorf("asking %s for the disk key: %w", u, err)
+		}
+	}
+	return secret.Bytes{}, errors.Join(last...)
+}
+
+func (c *Client) check(req ReleaseRequest) error {
+	switch {
+	case len(c.URLs) == 0:
+		return errors.New("no attestation server URL")
+	case req.Attest == nil:
+		return errors.New("no way to get evidence")
+	case req.WorkloadID == "" || !req.TEE.Valid():
+		return fmt.Errorf("workload %q with TEE %q: both are needed", req.WorkloadID, req.TEE)
+	}
+	return nil
+}
+
+func (c *Client) try(ctx context.Context, base string, pins Pins, req ReleaseRequest) (secret.Bytes, error) {
+	x, err := c.connect(base, pins)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer x.close()
+	var auth AuthAnswer
+	in := AuthRequest{Version: 1, TEE: req.TEE, WorkloadID: req.WorkloadID}
+	if err := x.do(ctx, http.MethodPost, "/v1/auth", in, &auth, MaxAnswerBody); err != nil {
+		return secret.Bytes{}, err
+	}
+	req.tellTime(auth.ServerTime)
+	x.bearer = auth.Session
+	k, rd, err := attest(ctx, x, auth.Nonce, req)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	var sealed Sealed
+	if err := x.do(ctx, http.MethodGet, "/v1/workloads/"+url.PathEscape(req.WorkloadID)+"/key", nil, &sealed, MaxAnswerBody); err != nil {
+		return secret.Bytes{}, err
+	}
+	req.tellTime(sealed.ServerTime)
+	return open(k, sealed, ReleaseInfo(rd, ReleaseName(req.WorkloadID)))
+}
+
+// attest makes the TEEKey, gets Evidence bound to it and shows it.
+func attest(ctx context.Context, x *exchange, nonce []byte, req ReleaseRequest) (hpke.PrivateKey, ReportData, error) {
+	k, err := hpke.MLKEM768X25519().GenerateKey()
+	if err != nil {
+		return nil, ReportData{}, fmt.Errorf("making the TEE key: %w", err)
+	}
+	runtime := RuntimeData{
+		Nonce:          nonce,
+		TEEKey:         TEEKey{KEM: k.KEM().ID(), Public: k.PublicKey().Bytes()},
+		IdentityDigest: req.IdentityDigest,
+		FooterDigest:   req.FooterDigest,
+	}
+	rd, err := Binding(req.WorkloadID, runtime)
+	if err != nil {
+		return nil, ReportData{}, &localError{err}
+	}
+	evidence, err := req.Attest(ctx, rd)
+	if err != nil {
+		return nil, ReportData{}, &localError{fmt.Errorf("getting evidence: %w", err)}
+	}
+	var answer AttestAnswer
+	in := AttestRequest{RuntimeData: runtime, Evidence: evidence}
+	if err := x.do(ctx, http.MethodPost, "/v1/attest", in, &answer, MaxAnswerBody); err != nil {
+		return nil, ReportData{}, err
+	}
+	if answer.Result != Affirming {
+		return nil, ReportData{}, fmt.Errorf("attestation result %q, expected %q", answer.Result, Affirming)
+	}
+	return k, rd, nil
+}
+
+// open decrypts what the server sealed to k under info.
+func open(k hpke.PrivateKey, s Sealed, info []byte) (secret.Bytes, error) {
+	if len(s.Ciphertext) > MaxSecretBytes {
+		return secret.Bytes{}, fmt.Errorf("sealed secret of %d bytes, at most %d allowed", len(s.Ciphertext), MaxSecretBytes)
+	}
+	r, err := hpke.NewRecipient(s.Enc, k, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("opening the released key: %w", err)
+	}
+	b, err := r.Open(nil, s.Ciphertext)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("opening the released key: %w", err)
+	}
+	if len(b) == 0 {
+		return secret.Bytes{}, errors.New("the released key is empty")
+	}
+	return secret.New(b), nil
+}
+
+func (c *Client) connect(base string, pins Pins) (*exchange, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, &localError{fmt.Errorf("server URL: %w", err)}
+	}
+	var h1 http.Protocols
+	h1.SetHTTP1(true)
+	t := &http.Transport{
+		Proxy:           nil, // the environment is the host's to set
+		DialContext:     c.Dial,
+		TLSClientConfig: pins.tlsConfig(u.Hostname()),
+		Protocols:       &h1,
+		MaxConnsPerHost: 1,
+	}
+	x, err := newExchange(t, base, orDefault(c.Timeout, 10*time.Second))
+	if err != nil {
+		return nil, &localError{err}
+	}
+	return x, nil
+}
+
+func (r ReleaseRequest) tellTime(t time.Time) {
+	if r.OnServerTime != nil && !t.IsZero() {
+		r.OnServerTime(t)
+	}
+}
+
+// localError is the guest's own: no other server would help.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+func isFinal(err error) bool {
+	var p *ProblemError
+	if errors.As(err, &p) {
+		return p.final()
+	}
+	var l *localError
+	return errors.As(err, &l) || errors.Is(err, context.Canceled)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}

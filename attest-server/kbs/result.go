@@ -1,0 +1,80 @@
+package kbs
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The two outcomes of an appraisal. Anything else, the empty string
+// included, is a denial.
+const (
+	Affirming       = "affirming"
+	Contraindicated = "contraindicated"
+)
+
+// Rule is one acceptance rule as it was applied, written for the workload's
+// owner: what was expected, what was found, and what to do about it.
+type Rule struct {
+	Rule     string `json:"rule"`
+	Expected string `json:"expected"`
+	Got      string `json:"got"`
+	Pass     bool   `json:"pass"`
+	Hint     string `json:"hint,omitempty"`
+}
+
+// AttestationResult is an appraisal's outcome (RFC 9334, section 8.4).
+type AttestationResult struct {
+	TEE    TEE             `json:"tee"`
+	Result string          `json:"result"`
+	Rules  []Rule          `json:"rules"`
+	Claims json.RawMessage `json:"claims,omitempty"` // per TEE
+}
+
+// SessionRecord is what the server remembers of an attestation: the answer to
+// GET /v1/sessions/{number}. It never holds a secret.
+type SessionRecord struct {
+	Session    string            `json:"session"` // public number, not the bearer
+	WorkloadID string            `json:"workload_id"`
+	At         time.Time         `json:"at"`
+	Peer       string            `json:"peer,omitempty"` // network address, unauthenticated
+	Granted    bool              `json:"granted"`
+	Releases   int64             `json:"releases"` // how often the key was fetched
+	Result     AttestationResult `json:"result"`
+}
+
+// WorkloadStatus is a registration and its history: the answer to
+// GET /v1/workloads/{id}. It never holds the DiskKey.
+type WorkloadStatus struct {
+	Registration Registration `json:"registration"`
+	RegisteredAt time.Time    `json:"registered_at"`
+	RegisteredBy string       `json:"registered_by"` // token id
+	RevokedAt    *time.Time   `json:"revoked_at,omitempty"`
+	Releases     int64        `json:"releases"`
+	Denials      int64        `json:"denials"`
+	LastRelease  *time.Time   `json:"last_release,omitempty"`
+}
+
+// WorkloadList is one page of GET /v1/workloads, ordered by id. Next is the
+// value of the next page's "after" parameter, empty on the last page.
+type WorkloadList struct {
+	Workloads []WorkloadSummary `json:"workloads"`
+	Next      string            `json:"next,omitempty"`
+}
+
+// WorkloadSummary is a line of WorkloadList.
+type WorkloadSummary struct {
+	WorkloadID   string     `json:"workload_id"`
+	TEE          TEE        `json:"tee"`
+	Image        string     `json:"image,omitempty"`
+	RegisteredAt time.Time  `json:"registered_at"`
+	RevokedAt    *time.Time `json:"revoked_at,omitempty"`
+	Releases     int64      `json:"releases"`
+	Denials      int64      `json:"denials"`
+	LastRelease  *time.Time `json:"last_release,omitempty"`
+}
+
+// RegisterAnswer is the answer to PUT /v1/workloads/{id}.
+type RegisterAnswer struct {
+	Created bool           `json:"created"` // false: it was there already, byte for byte
+	Status  WorkloadStatus `json:"status"`
+}

@@ -16,13 +16,14 @@ func main() {
 		os.Exit(runtimeMain(os.Args))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := report(newApp().RunContext(ctx, os.Args))
+	app := newApp()
+	code := report(app.RunContext(ctx, intersperse(app, os.Args)))
 	stop()
 	os.Exit(code)
 }
 
 func newApp() *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:                 "ccrun",
 		Usage:                "build, register and run confidential workloads with Podman and krun",
 		Version:              version(),
@@ -33,11 +34,32 @@ func newApp() *cli.App {
 		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
 		Flags:                globalFlags(),
 		Before:               setUpLogging,
+		Action:               noCommand,
 		Commands: []*cli.Command{
 			buildCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), runCommand(), verifyCommand(), explainCommand(),
 			firmwareCommand(), quadletCommand(), doctorCommand(),
 			completionCommand(), versionCommand(),
 		},
+	}
+	inherit(app.Commands)
+	return app
+}
+
+// inherit gives every command what the app has and cli does not pass on: the
+// global flags in either place, and usage errors in our form.
+func inherit(commands []*cli.Command) {
+	for _, c := range commands {
+		if c.OnUsageError == nil {
+			c.OnUsageError = usageError
+		}
+		c.Flags = append(c.Flags, globalFlags()...)
+		if c.Before == nil {
+			c.Before = setUpLogging
+		}
+		if len(c.Subcommands) > 0 && c.Action == nil {
+			c.Action = noCommand
+		}
+		inherit(c.Subcommands)
 	}
 }

@@ -1,11 +1,42 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 
+	"github.com/ccrun/ccrun/krun/podman"
 	"github.com/urfave/cli/v2"
 )
 
 func quadletCommand() *cli.Command {
-	return &cli.Command{Name: "quadlet", Action: func(*cli.Context) error { return errors.New("quadlet: not written yet") }}
+	return &cli.Command{
+		Name:      "quadlet",
+		Usage:     "print a Quadlet .container unit that runs a workload image at boot",
+		ArgsUsage: "IMAGE",
+		Description: `Example:
+   ccrun quadlet --publish 8443:8443 registry.example/shop/fraud:1.2 >/etc/containers/systemd/fraud.container
+   systemctl daemon-reload && systemctl start fraud`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "container and service `NAME` (default: from IMAGE)"},
+			&cli.StringFlag{Name: "runtime", Value: "krun", Usage: "OCI `RUNTIME`"},
+			&cli.StringFlag{Name: "network", Usage: "`NETWORK` as in podman-systemd.unit(5)"},
+			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`HOST:CONTAINER` port"},
+			&cli.StringFlag{Name: "pull", Usage: "`POLICY`: missing (default), always, never or newer"},
+			&cli.StringFlag{Name: "restart", Usage: "systemd's Restart= (default: on-failure)"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := args(c, 1, 1, "IMAGE"); err != nil {
+				return err
+			}
+			text, err := podman.Unit{
+				Image: c.Args().First(), Name: c.String("name"), Runtime: c.String("runtime"),
+				Network: c.String("network"), Publish: c.StringSlice("publish"),
+				Pull: c.String("pull"), Restart: c.String("restart"),
+			}.Render()
+			if err != nil {
+				return fail(exitUsage, err, "")
+			}
+			_, err = fmt.Fprint(c.App.Writer, text)
+			return err
+		},
+	}
 }

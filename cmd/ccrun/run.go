@@ -1,11 +1,204 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
+	"github.com/ccrun/ccrun/krun/podman"
+	"github.com/containers/podman/v5/pkg/specgenutil"
 	"github.com/urfave/cli/v2"
 )
 
+// exitPodman is podman-run(1)'s status for a failure of Podman or ccrun itself.
+const (
+	exitPodman = 125
+)
+
 func runCommand() *cli.Command {
-	return &cli.Command{Name: "run", Action: func(*cli.Context) error { return errors.New("run: not written yet") }}
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a confidential workload image through Podman's API",
+		ArgsUsage: "IMAGE",
+		Description: `Refuses to start when the runtime would run the image as a plain container.
+The exit status is the workload's; 125, 126 and 127 as in podman-run(1).
+
+Example:
+   ccrun run --rm --network host localhost/hello-confidential`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "run in the background and print the container's ID"},
+			&cli.BoolFlag{Name: "rm", Usage: "remove the container when it ends"},
+			&cli.StringFlag{Name: "name", Usage: "container `NAME`"},
+			&cli.StringFlag{Name: "runtime", Value: "krun", Usage: "OCI `RUNTIME`: krun, krun-sim (simulation) or an absolute path"},
+			&cli.StringFlag{Name: "network", Usage: "network `MODE`, as podman-run(1)"},
+			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`HOST:CONTAINER` port, as podman-run(1)"},
+			&cli.StringSliceFlag{Name: "annotation", Usage: "`NAME=VALUE`"},
+			&cli.StringSliceFlag{Name: "label", Usage: "`NAME=VALUE`"},
+			&cli.StringFlag{Name: "cidfile", Usage: "write the container's ID to `FILE`, which must not exist"},
+			&cli.StringFlag{Name: "pull", Value: "missing", Usage: "`POLICY`: missing, always, never or newer"},
+			&cli.StringFlag{Name: "url", Usage: "`URL` of Podman's API (default: as Podman finds it, or a private service)"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "refused: the environment is measured"},
+			&cli.StringSliceFlag{Name: "env-file", Usage: "refused: the environment is measured"},
+			&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "refused: the host must not lend files to the workload"},
+		},
+		Action: func(c *cli.Context) error { return podmanStatus(runWorkload(c)) },
+		OnUsageError: func(c *cli.Context, err error, sub bool) error {
+			return podmanStatus(usageError(c, err, sub))
+		},
+	}
+}
+
+// podmanStatus turns failures of ccrun run into podman-run(1)'s 125.
+func podmanStatus(err error) error {
+	var silent silentExit
+	if err == nil || errors.As(err, &silent) {
+		return err
+	}
+	return fail(exitPodman, err, hintOf(err))
+}
+
+func runWorkload(c *cli.Context) error {
+	spec, err := containerFromFlags(c)
+	if err != nil {
+		return err
+	}
+	cid, err := openCIDFile(c.String("cidfile"))
+	if err != nil {
+		return err
+	}
+	// Signals belong to the workload from here on: a context that SIGTERM
+	// cancels would tear the connection down instead of passing it on.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	ctx := context.WithoutCancel(c.Context)
+	service, err := podman.Open(ctx, podman.Options{URL: c.String("url"), Runtime: c.String("runtime")})
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	id, err := service.Create(ctx, *spec)
+	if err != nil {
+		return err
+	}
+	if err := cid.write(id); err != nil {
+		return err
+	}
+	if c.Bool("detach") {
+		if err := service.Start(ctx, id); err != nil {
+			return fmt.Errorf("starting the container: %w", err)
+		}
+		_, err := fmt.Fprintln(c.App.Writer, id)
+		return err
+	}
+	code, err := service.RunAttached(ctx, id, podman.Streams{Out: os.Stdout, Err: os.Stderr}, asSyscall(signals))
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return silentExit(code)
+	}
+	return nil
+}
+
+func containerFromFlags(c *cli.Context) (*podman.Container, error) {
+	if err := args(c, 1, -1, "IMAGE"); err != nil {
+		return nil, err
+	}
+	if err := refuseUnmeasured(c); err != nil {
+		return nil, err
+	}
+	ports, err := specgenutil.CreatePortBindings(c.StringSlice("publish"))
+	if err != nil {
+		return nil, usage("--publish: %v", err)
+	}
+	if err := podman.CheckNetwork(c.String("network")); err != nil {
+		return nil, usage("--network: %v", err)
+	}
+	annotations, err := pairs("annotation", c.StringSlice("annotation"))
+	if err != nil {
+		return nil, err
+	}
+	labels, err := pairs("label", c.StringSlice("label"))
+	if err != nil {
+		return nil, err
+	}
+	switch p := c.String("pull"); p {
+	case "missing", "always", "never", "newer":
+	default:
+		return nil, usage("--pull %q: expected missing, always, never or newer", p)
+	}
+	return &podman.Container{
+		Image: c.Args().First(), Name: c.String("name"), Pull: c.String("pull"),
+		Network: c.String("network"), Ports: ports, Annotations: annotations, Labels: labels,
+		Remove: c.Bool("rm"),
+	}, nil
+}
+
+// refuseUnmeasured refuses what the host would have to be trusted for.
+func refuseUnmeasured(c *cli.Context) error {
+	what := ""
+	switch {
+	case c.NArg() > 1:
+		what = "arguments after IMAGE"
+	case c.IsSet("env") || c.IsSet("env-file"):
+		what = "--env"
+	case c.IsSet("volume"):
+		what = "--volume"
+	default:
+		return nil
+	}
+	return fail(exitUsage, fmt.Errorf("%s cannot be given at launch: the host is not trusted, and process, environment and disk of this image are measured", what),
+		"put it into the image and run `ccrun build` again")
+}
+
+func pairs(flag string, list []string) (map[string]string, error) {
+	m := make(map[string]string, len(list))
+	for _, s := range list {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return nil, usage("--%s %q: expected NAME=VALUE", flag, s)
+		}
+		m[name] = value
+	}
+	return m, nil
+}
+
+// cidFile is created before the container, as podman does, so that a second
+// run with the same file starts nothing.
+type cidFile struct{ f *os.File }
+
+func openCIDFile(path string) (*cidFile, error) {
+	if path == "" {
+		return &cidFile{}, nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return nil, fail(exitPodman, fmt.Errorf("--cidfile %s exists", path), "remove it when its container is gone")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating cidfile: %w", err)
+	}
+	return &cidFile{f}, nil
+}
+
+func (c *cidFile) write(id string) error {
+	if c.f == nil {
+		return nil
+	}
+	_, err := c.f.WriteString(id)
+	return errors.Join(err, c.f.Close())
+}
+
+func asSyscall(in <-chan os.Signal) <-chan syscall.Signal {
+	out := make(chan syscall.Signal)
+	go func() {
+		for s := range in {
+			out <- s.(syscall.Signal)
+		}
+	}()
+	return out
 }

@@ -55,15 +55,25 @@ func report(err error) int {
 		return int(silent)
 	}
 	fmt.Fprintf(os.Stderr, "ccrun: %v\n", err)
-	var h hinter
-	if errors.As(err, &h) && h.Hint() != "" {
-		fmt.Fprintf(os.Stderr, "ccrun: hint: %s\n", h.Hint())
+	if h := hintOf(err); h != "" {
+		fmt.Fprintf(os.Stderr, "ccrun: hint: %s\n", h)
 	}
 	var e *exitError
 	if errors.As(err, &e) {
 		return e.code
 	}
 	return exitFailure
+}
+
+// hintOf is the first hint in err's chain.
+func hintOf(err error) string {
+	for err != nil {
+		if h, ok := err.(hinter); ok && h.Hint() != "" {
+			return h.Hint()
+		}
+		err = errors.Unwrap(err)
+	}
+	return ""
 }
 
 // silentExit ends ccrun with a status that is not ours, as run does with the
@@ -73,7 +83,16 @@ type silentExit int
 func (s silentExit) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 func usageError(c *cli.Context, err error, _ bool) error {
-	return fail(exitUsage, err, "see `"+c.App.Name+" "+c.Command.FullName()+" --help`")
+	return fail(exitUsage, err, "see `"+c.Command.HelpName+" --help`")
+}
+
+// noCommand runs where a subcommand is needed and none, or an unknown one,
+// was given.
+func noCommand(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return cli.ShowSubcommandHelp(c)
+	}
+	return usageError(c, fmt.Errorf("unknown command %q", c.Args().First()), true)
 }
 
 func globalFlags() []cli.Flag {
@@ -85,8 +104,14 @@ func globalFlags() []cli.Flag {
 
 func setUpLogging(c *cli.Context) error {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return usage("--log-level %q: expected debug, info, warn or error", c.String("log-level"))
+	for _, ctx := range c.Lineage() {
+		if ctx.IsSet("log-level") {
+			if err := level.UnmarshalText([]byte(ctx.String("log-level"))); err != nil {
+				return usage("--log-level %q: expected debug, info, warn or error", ctx.String("log-level"))
+			}
+			break
+		}
+		level = slog.LevelWarn
 	}
 	if c.Bool("quiet") {
 		level = slog.LevelError

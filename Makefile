@@ -1,19 +1,77 @@
-# ccrun: see README.md. Every target works from a bare Debian 12 machine.
+# ccrun. Every target works from a bare Debian 12 machine with Go 1.26: what
+# is missing is installed by `make deps`, which the others call.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
 GO      ?= go
 PREFIX  ?= /usr/local
+DESTDIR ?=
 TAGS    := remote containers_image_openpgp exclude_graphdriver_btrfs
-BINS    := ccrun-init ccrun attest-server ccrun-sim
 LDFLAGS := -s -w
-export CGO_ENABLED := 0
-export GOFLAGS += -trimpath -buildvcs=auto
+BINS    := ccrun-init ccrun attest-server ccrun-sim
+FUZZTIME ?= 30s
+# The kernel the simulator boots; any Debian cloud kernel will do.
+CACHE   ?= .cache
+SIMFW   := $(CACHE)/firmware
 
-.PHONY: build
+export CGO_ENABLED := 0
+# Without build tags containers/image wants gpgme and cgo.
+export GOFLAGS := -trimpath -buildvcs=auto "-tags=$(TAGS)"
+
+.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps firmware clean FORCE
+
 build: $(addprefix bin/,$(BINS))
 
 bin/%: FORCE
-	$(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
-.PHONY: FORCE
 FORCE:
+
+# deps installs Debian packages, when any is missing.
+deps:
+	packaging/deps.sh
+
+firmware: $(SIMFW)/firmware.json
+
+$(SIMFW)/firmware.json: bin/ccrun-sim | deps
+	packaging/sim-firmware.sh bin/ccrun-sim $(SIMFW)
+
+demo: deps build firmware
+	CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) bin/ccrun-sim demo --bin bin --cache $(CACHE)
+
+# test is everything: lint apart, what CI runs.
+test: deps build firmware test-unit test-race test-e2e
+
+test-unit:
+	$(GO) test ./...
+
+# The race detector needs cgo, and only packages that share memory need it.
+test-race:
+	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/...  ./krun/guest ./krun/measure
+
+test-e2e: build firmware
+	CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) \
+		$(GO) test -count=1 -timeout 35m -v ./tests
+
+bench: build
+	packaging/bench.sh
+
+fuzz:
+	packaging/fuzz.sh $(FUZZTIME)
+
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@$(GO) tool govulncheck -version >/dev/null 2>&1 && $(GO) tool govulncheck ./... || echo "govulncheck: database not reachable, skipped"
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/ccrun
+	install -m 0755 bin/ccrun bin/attest-server bin/ccrun-sim $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/ccrun-init $(DESTDIR)$(PREFIX)/libexec/ccrun/
+	ln -sf ../../bin/ccrun $(DESTDIR)$(PREFIX)/libexec/ccrun/krun
+	ln -sf ../../bin/ccrun-sim $(DESTDIR)$(PREFIX)/libexec/ccrun/krun-sim
+
+clean:
+	rm -rf bin $(CACHE)

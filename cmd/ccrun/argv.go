@@ -30,7 +30,7 @@ func intersperse(app *cli.App, argv []string) []string {
 		head, rest = append(head, rest[0]), rest[1:]
 		flags, commands = commands[i].Flags, commands[i].Subcommands
 	}
-	if name == "run" {
+	if name == "run" || name == "" {
 		return append(head, rest...)
 	}
 	var positional []string

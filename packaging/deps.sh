@@ -1,0 +1,34 @@
+#!/bin/bash
+# Installs the Debian packages that building, demo and tests use, when any is
+# missing. Asks for nothing and changes nothing else.
+set -euo pipefail
+
+packages=(
+	ca-certificates
+	podman crun conmon netavark iptables # containers
+	qemu-system-x86                      # the simulated TEE's machine
+	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
+	xz-utils cpio                        # kernel package, initrd
+	gcc libc6-dev                        # dlopen test, race detector
+	skopeo curl python3-minimal          # tests and demo
+)
+
+command -v go >/dev/null || {
+	echo "deps: Go 1.26 or later is needed to build ccrun: https://go.dev/dl" >&2
+	exit 1
+}
+
+missing=()
+for p in "${packages[@]}"; do
+	[[ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null)" == ii* ]] || missing+=("$p")
+done
+((${#missing[@]})) || exit 0
+
+if ((EUID != 0)); then
+	echo "deps: as root: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+echo "deps: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

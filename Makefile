@@ -7,7 +7,7 @@ SHELL       := /bin/bash
 GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
-TAGS    := remote containers_image_openpgp exclude_graphdriver_btrfs
+TAGS    := remote,containers_image_openpgp,exclude_graphdriver_btrfs
 LDFLAGS := -s -w
 BINS    := ccrun-init ccrun attest-server ccrun-sim
 FUZZTIME ?= 30s
@@ -17,7 +17,7 @@ SIMFW   := $(CACHE)/firmware
 
 export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
-export GOFLAGS := -trimpath -buildvcs=auto "-tags=$(TAGS)"
+export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
 .PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps firmware clean FORCE
 

@@ -52,7 +52,7 @@ type Measurement struct {
 
 // SNPRules loosens or tightens what is asked of an SNP report. The zero value
 // is the strict default: no DEBUG, no MIGRATE_MA, no CXL, VMPL 0, HOST_DATA
-// zero, no ID block of an unknown key, committed firmware only.
+// zero, committed firmware only.
 type SNPRules struct {
 	AllowDebug       bool   `json:"allow_debug,omitempty"`
 	AllowMigrateMA   bool   `json:"allow_migrate_ma,omitempty"`

@@ -78,3 +78,15 @@ type RegisterAnswer struct {
 	Created bool           `json:"created"` // false: it was there already, byte for byte
 	Status  WorkloadStatus `json:"status"`
 }
+
+// AuditEntry is one line of the audit log. Hash covers it and the entry
+// before it.
+type AuditEntry struct {
+	Sequence int64     `json:"sequence"`
+	At       time.Time `json:"at"`
+	Actor    string    `json:"actor"`  // token/ID, session/NUMBER or local
+	Action   string    `json:"action"` // e.g. workload.register
+	Object   string    `json:"object"`
+	Detail   string    `json:"detail,omitempty"`
+	Hash     string    `json:"hash"` // SHA-256, hex
+}

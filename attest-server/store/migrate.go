@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// migrations brings a store from schema version i to i+1. Released entries
+// are never edited, only followed.
+var migrations = [...]string{
+	`CREATE TABLE meta(
+		name TEXT PRIMARY KEY,
+		value BLOB NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE workloads(
+		id TEXT PRIMARY KEY,
+		tee TEXT NOT NULL,
+		image TEXT NOT NULL,
+		registration BLOB NOT NULL,     -- RFC 8785
+		disk_key BLOB NOT NULL,         -- sealed
+		registered_at INTEGER NOT NULL, -- all times: Unix milliseconds
+		registered_by TEXT NOT NULL,
+		revoked_at INTEGER,
+		releases INTEGER NOT NULL DEFAULT 0,
+		denials INTEGER NOT NULL DEFAULT 0,
+		last_release INTEGER
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE measurements(
+		launch_digest BLOB PRIMARY KEY,
+		workload TEXT NOT NULL REFERENCES workloads(id) ON DELETE CASCADE
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX measurements_workload ON measurements(workload);
+
+	CREATE TABLE tokens(
+		id TEXT PRIMARY KEY,
+		hash BLOB NOT NULL,
+		role TEXT NOT NULL,
+		name TEXT NOT NULL,
+		created_at INTEGER NOT NULL,
+		expires_at INTEGER,
+		revoked_at INTEGER
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE sessions(
+		seq INTEGER PRIMARY KEY AUTOINCREMENT,
+		number TEXT NOT NULL UNIQUE,
+		workload TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		record BLOB NOT NULL
+	) STRICT;
+
+	CREATE TABLE audit(
+		seq INTEGER PRIMARY KEY,
+		at INTEGER NOT NULL,
+		actor TEXT NOT NULL,
+		action TEXT NOT NULL,
+		object TEXT NOT NULL,
+		detail TEXT NOT NULL,
+		prev BLOB NOT NULL,
+		hash BLOB NOT NULL
+	) STRICT;
+	CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+	CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;`,
+}
+
+// migrate brings the store up to this binary's schema, all or nothing, and
+// refuses one that a newer binary wrote.
+func migrate(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var have int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+		return err
+	}
+	if have > len(migrations) {
+		return fmt.Errorf("schema version %d, this attest-server knows up to %d: use the newer one, or restore a backup made with this one: %w",
+			have, len(migrations), ErrNewerSchema)
+	}
+	for _, m := range migrations[have:] {
+		if _, err := tx.ExecContext(ctx, m); err != nil {
+			return fmt.Errorf("migrating schema: %w", err)
+		}
+	}
+	if have < len(migrations) {
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ccrun/ccrun/secret"
+)
+
+// MasterKeySize is the length of the MasterKey in bytes.
+const MasterKeySize = 32
+
+const (
+	sealVersion = 1
+	gcmNonce    = 12
+	gcmTag      = 16
+	dataKeySize = 32
+	wrappedSize = gcmNonce + dataKeySize + gcmTag
+	minSealed   = 1 + wrappedSize + gcmNonce + gcmTag
+	kekInfo     = "ccrun store key encryption key v1"
+)
+
+var errSealed = errors.New("sealed value cannot be opened")
+
+// sealer envelope-encrypts secrets: each under its own random data key, that
+// one under a key derived from the MasterKey, so that a MasterKey can be
+// changed by wrapping 32 bytes anew.
+//
+//	version ‖ nonce ‖ AES-256-GCM(KEK, data key) ‖ nonce ‖ AES-256-GCM(data key, secret)
+//
+// Both layers authenticate where the value belongs (see location): a thief
+// with write access to the database could otherwise move a victim's sealed
+// DiskKey into the row of a workload of his own and have it released to him.
+type sealer struct {
+	kek  cipher.AEAD
+	rand io.Reader
+}
+
+func newSealer(master secret.Bytes, rand io.Reader) (*sealer, error) {
+	k, err := hkdf.Key(sha256.New, master.Reveal(), nil, kekInfo, 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key encryption key: %w", err)
+	}
+	defer clear(k)
+	kek, err := newGCM(k)
+	if err != nil {
+		return nil, err
+	}
+	return &sealer{kek: kek, rand: rand}, nil
+}
+
+func newGCM(k []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(k)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(b)
+}
+
+// location is the associated data of a sealed value: its parts, each behind
+// its length.
+func location(parts ...string) []byte {
+	var b []byte
+	for _, p := range parts {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}
+
+func (s *sealer) seal(plain secret.Bytes, where []byte) ([]byte, error) {
+	if s == nil {
+		return nil, ErrLocked
+	}
+	random := make([]byte, dataKeySize+2*gcmNonce)
+	if _, err := io.ReadFull(s.rand, random); err != nil {
+		return nil, fmt.Errorf("sealing: %w", err)
+	}
+	dataKey, n1, n2 := random[:dataKeySize], random[dataKeySize:dataKeySize+gcmNonce], random[dataKeySize+gcmNonce:]
+	defer clear(dataKey)
+	data, err := newGCM(dataKey)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]byte{sealVersion}, n1...)
+	out = s.kek.Seal(out, n1, dataKey, where)
+	out = append(out, n2...)
+	return data.Seal(out, n2, plain.Reveal(), where), nil
+}
+
+func (s *sealer) open(sealed, where []byte) (secret.Bytes, error) {
+	if s == nil {
+		return secret.Bytes{}, ErrLocked
+	}
+	if len(sealed) < minSealed || sealed[0] != sealVersion {
+		return secret.Bytes{}, errSealed
+	}
+	wrapped, rest := sealed[1:1+wrappedSize], sealed[1+wrappedSize:]
+	dataKey, err := s.kek.Open(nil, wrapped[:gcmNonce], wrapped[gcmNonce:], where)
+	if err != nil {
+		return secret.Bytes{}, errSealed
+	}
+	defer clear(dataKey)
+	data, err := newGCM(dataKey)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	plain, err := data.Open(nil, rest[:gcmNonce], rest[gcmNonce:], where)
+	if err != nil {
+		return secret.Bytes{}, errSealed
+	}
+	return secret.New(plain), nil
+}

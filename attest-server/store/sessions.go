@@ -1,0 +1,73 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// RecordSession keeps an attestation's outcome for `ccrun explain`, and
+// forgets the oldest records over the limit. A grant is audited with it, and
+// so is a denial of authentic Evidence; forged Evidence costs its sender
+// nothing and must not be able to fill the audit log.
+func (s *SQLite) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("recording session: %w", err)
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.Exec("INSERT INTO sessions(number, workload, at, record) VALUES(?,?,?,?)", r.Session, r.WorkloadID, unixMilli(r.At), b)
+		if err != nil {
+			return fmt.Errorf("recording session: %w", err)
+		}
+		seq, err := res.LastInsertId()
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec("DELETE FROM sessions WHERE seq <= ?", seq-int64(s.opts.SessionRecords)); err != nil {
+			return err
+		}
+		if r.Granted {
+			return s.audit(tx, "session/"+r.Session, "attest.grant", r.WorkloadID, "")
+		}
+		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE id = ?", r.WorkloadID); err != nil {
+			return err
+		}
+		if !authentic {
+			return nil
+		}
+		return s.audit(tx, "session/"+r.Session, "attest.deny", r.WorkloadID, firstFailure(r.Result))
+	})
+}
+
+func firstFailure(r kbs.AttestationResult) string {
+	for _, rule := range r.Rules {
+		if !rule.Pass {
+			return "rule " + rule.Rule
+		}
+	}
+	return ""
+}
+
+// Session is the record with that public number, or ErrNotFound.
+func (s *SQLite) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
+	var r kbs.SessionRecord
+	var b []byte
+	var releases int64
+	err := s.db.QueryRowContext(ctx, "SELECT record, releases FROM sessions WHERE number = ?", number).Scan(&b, &releases)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, fmt.Errorf("session %s: %w", number, ErrNotFound)
+	}
+	if err != nil {
+		return r, fmt.Errorf("reading session %s: %w", number, err)
+	}
+	if err := kbs.UnmarshalStrict(b, &r); err != nil {
+		return r, fmt.Errorf("reading session %s: %w", number, err)
+	}
+	r.Releases = releases
+	return r, nil
+}

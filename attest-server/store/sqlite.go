@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+
+	_ "modernc.org/sqlite" // driver "sqlite"
+
+	"github.com/ccrun/ccrun/secret"
+)
+
+const (
+	checkName  = "master key check"
+	checkPlain = "ccrun store v1"
+	maxBatch   = 64
+)
+
+// SQLite is a store in one file. All writes go through one goroutine that
+// commits whatever has queued up in one transaction, so that concurrent
+// handshakes share the disk's flush. A write that was acknowledged is on disk.
+type SQLite struct {
+	db     *sql.DB
+	sealer *sealer
+	opts   Options
+
+	mu     sync.RWMutex // guards closed against sends on writes
+	closed bool
+	writes chan write
+	done   chan struct{}
+}
+
+type write struct {
+	do     func(*sql.Tx) error
+	result chan error
+}
+
+// Create makes a new store at path, which must not exist, and opens it.
+func Create(ctx context.Context, path string, o Options) (*SQLite, error) {
+	if o.MasterKey.Len() == 0 {
+		return nil, fmt.Errorf("creating store: %w", ErrLocked)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("creating store: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	return open(ctx, path, o, (*SQLite).writeCheck)
+}
+
+// Open opens the store at path, migrates it if it is older and checks the
+// master key against it.
+func Open(ctx context.Context, path string, o Options) (*SQLite, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	return open(ctx, path, o, (*SQLite).verifyCheck)
+}
+
+func open(ctx context.Context, path string, o Options, check func(*SQLite, context.Context) error) (*SQLite, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.SessionRecords <= 0 {
+		o.SessionRecords = 10000
+	}
+	s := &SQLite{opts: o, writes: make(chan write, maxBatch), done: make(chan struct{})}
+	if o.MasterKey.Len() != 0 {
+		var err error
+		if s.sealer, err = newSealer(o.MasterKey, o.Rand); err != nil {
+			return nil, err
+		}
+	}
+	dsn := (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: url.Values{
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
+		"_txlock": {"immediate"},
+	}.Encode()}).String()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	db.SetMaxOpenConns(8)
+	s.db = db
+	if err := migrate(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
+	}
+	go s.writeLoop()
+	if err := check(s, ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// Close waits for pending writes and closes the file.
+func (s *SQLite) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.writes)
+	s.mu.Unlock()
+	<-s.done
+	return s.db.Close()
+}
+
+// Check says whether the store answers.
+func (s *SQLite) Check(ctx context.Context) error {
+	var n int
+	return s.db.QueryRowContext(ctx, "SELECT count(*) FROM meta").Scan(&n)
+}
+
+func (s *SQLite) writeCheck(ctx context.Context) error {
+	sealed, err := s.sealer.seal(secret.New([]byte(checkPlain)), location("meta", checkName))
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?)", checkName, sealed)
+		return err
+	})
+}
+
+// verifyCheck finds a wrong master key at start, not at the first release.
+func (s *SQLite) verifyCheck(ctx context.Context) error {
+	if s.sealer == nil {
+		return nil
+	}
+	var sealed []byte
+	err := s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", checkName).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return errors.New("no master key check value: this is no complete store, run `attest-server init` on a new directory")
+	}
+	if err != nil {
+		return err
+	}
+	plain, err := s.sealer.open(sealed, location("meta", checkName))
+	if err != nil || !plain.Equal(secret.New([]byte(checkPlain))) {
+		return ErrWrongMasterKey
+	}
+	return nil
+}
+
+// write runs do in a transaction and returns when it is on disk. Once queued it
+// is waited for, whatever ctx says: do uses its caller's variables.
+func (s *SQLite) write(ctx context.Context, do func(*sql.Tx) error) error {
+	w := write{do: do, result: make(chan error, 1)}
+	s.mu.RLock()
+	if s.closed {
+		s.mu.RUnlock()
+		return errors.New("store is closed")
+	}
+	select {
+	case s.writes <- w:
+		s.mu.RUnlock()
+	case <-ctx.Done():
+		s.mu.RUnlock()
+		return ctx.Err()
+	}
+	return <-w.result
+}
+
+func (s *SQLite) writeLoop() {
+	defer close(s.done)
+	for w := range s.writes {
+		batch := append(make([]write, 0, maxBatch), w)
+	more:
+		for len(batch) < maxBatch {
+			select {
+			case w, ok := <-s.writes:
+				if !ok {
+					break more
+				}
+				batch = append(batch, w)
+			default:
+				break more
+			}
+		}
+		s.commit(batch)
+	}
+}
+
+// commit runs every write of the batch in a savepoint of its own, so that one
+// refused write does not undo its neighbours.
+func (s *SQLite) commit(batch []write) {
+	errs := make([]error, len(batch))
+	err := func() error {
+		tx, err := s.db.Begin()
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		for i, w := range batch {
+			if errs[i], err = inSavepoint(tx, w.do); err != nil {
+				return err
+			}
+		}
+		return tx.Commit()
+	}()
+	for i, w := range batch {
+		if err != nil {
+			w.result <- fmt.Errorf("writing store: %w", err)
+			continue
+		}
+		w.result <- errs[i]
+	}
+}
+
+// inSavepoint runs do and undoes it if it fails. fatal ends the transaction.
+func inSavepoint(tx *sql.Tx, do func(*sql.Tx) error) (failed, fatal error) {
+	if _, err := tx.Exec("SAVEPOINT one"); err != nil {
+		return nil, err
+	}
+	if failed = do(tx); failed != nil {
+		if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
+			return nil, err
+		}
+	}
+	_, fatal = tx.Exec("RELEASE one")
+	return failed, fatal
+}

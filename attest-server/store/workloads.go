@@ -1,0 +1,234 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Register stores a registration with its DiskKey. created is false if
+// exactly that was there already. Otherwise a taken id is a *ConflictError
+// and a taken launch digest a *DuplicateDigestError; nothing is overwritten.
+func (s *SQLite) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
+	canonical, err := kbs.Canonical(reg)
+	if err != nil {
+		return false, fmt.Errorf("encoding registration: %w", err)
+	}
+	sealed, err := s.sealer.seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
+	if err != nil {
+		return false, fmt.Errorf("sealing disk key: %w", err)
+	}
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		created = false
+		same, err := s.registered(tx, reg.WorkloadID, canonical, diskKey)
+		if err != nil || same {
+			return err
+		}
+		created = true
+		return s.insertWorkload(tx, reg, canonical, sealed, actor)
+	})
+	if err != nil {
+		return false, err
+	}
+	return created, nil
+}
+
+// registered says whether exactly this is registered; something else under
+// the same id is an error.
+func (s *SQLite) registered(tx *sql.Tx, id string, canonical []byte, diskKey secret.Bytes) (bool, error) {
+	var have, sealed []byte
+	var revoked *int64
+	err := tx.QueryRow("SELECT registration, disk_key, revoked_at FROM workloads WHERE id = ?", id).Scan(&have, &sealed, &revoked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if revoked != nil || string(have) != string(canonical) {
+		return false, &ConflictError{WorkloadID: id, Revoked: revoked != nil}
+	}
+	old, err := s.sealer.open(sealed, diskKeyLocation(id, have))
+	if err != nil {
+		return false, fmt.Errorf("opening disk key of workload %s: %w", id, ErrTampered)
+	}
+	defer old.Wipe()
+	if !old.Equal(diskKey) {
+		return false, &ConflictError{WorkloadID: id}
+	}
+	return true, nil
+}
+
+func (s *SQLite) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+	_, err := tx.Exec(`INSERT INTO workloads(id, tee, image, registration, disk_key, registered_at, registered_by)
+		VALUES(?,?,?,?,?,?,?)`, reg.WorkloadID, string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.opts.Clock()), actor)
+	if err != nil {
+		return fmt.Errorf("storing registration: %w", err)
+	}
+	for _, m := range reg.ReferenceValues.Measurements {
+		if err := claimDigest(tx, m.LaunchDigest, reg.WorkloadID); err != nil {
+			return err
+		}
+	}
+	return s.audit(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String())
+}
+
+// claimDigest makes d the workload's own. The same digest twice within one
+// workload (two profiles that measure alike) is no conflict.
+func claimDigest(tx *sql.Tx, d kbs.LaunchDigest, id string) error {
+	var owner string
+	err := tx.QueryRow("SELECT workload FROM measurements WHERE launch_digest = ?", d[:]).Scan(&owner)
+	switch {
+	case err == nil && owner == id:
+		return nil
+	case err == nil:
+		return &DuplicateDigestError{LaunchDigest: d, WorkloadID: owner}
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	_, err = tx.Exec("INSERT INTO measurements(launch_digest, workload) VALUES(?, ?)", d[:], id)
+	return err
+}
+
+// diskKeyLocation ties a sealed DiskKey to the registration's every byte: who
+// edits reference values in the database makes the key unusable, not his.
+func diskKeyLocation(id string, canonical []byte) []byte {
+	return location("workloads", "disk_key", id, string(canonical))
+}
+
+const statusColumns = "registration, registered_at, registered_by, revoked_at, releases, denials, last_release"
+
+type row interface{ Scan(dest ...any) error }
+
+func scanWorkload(r row, id string) (Workload, error) {
+	var w Workload
+	var canonical []byte
+	var registered int64
+	var revoked, last *int64
+	err := r.Scan(&canonical, &registered, &w.RegisteredBy, &revoked, &w.Releases, &w.Denials, &last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Workload{}, fmt.Errorf("workload %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Workload{}, fmt.Errorf("reading workload %s: %w", id, err)
+	}
+	if err := kbs.UnmarshalCanonical(canonical, &w.Registration); err != nil {
+		return Workload{}, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
+	}
+	w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
+	w.Digest = kbs.Sum384(canonical)
+	return w, nil
+}
+
+// Workload is the registration under id, or ErrNotFound.
+func (s *SQLite) Workload(ctx context.Context, id string) (Workload, error) {
+	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+}
+
+// Workloads is a page of at most limit workloads whose ids follow after.
+func (s *SQLite) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, image, registered_at, revoked_at, releases, denials, last_release
+		FROM workloads WHERE id > ? ORDER BY id LIMIT ?`, after, limit+1)
+	if err != nil {
+		return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
+	}
+	defer rows.Close()
+	list := kbs.WorkloadList{Workloads: []kbs.WorkloadSummary{}}
+	for rows.Next() {
+		var w kbs.WorkloadSummary
+		var registered int64
+		var revoked, last *int64
+		if err := rows.Scan(&w.WorkloadID, &w.TEE, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
+			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
+		}
+		w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
+		list.Workloads = append(list.Workloads, w)
+	}
+	if len(list.Workloads) > limit {
+		list.Workloads = list.Workloads[:limit]
+		list.Next = list.Workloads[limit-1].WorkloadID
+	}
+	return list, rows.Err()
+}
+
+// Revoke ends releases for a workload. Revoking twice changes nothing.
+func (s *SQLite) Revoke(ctx context.Context, id, actor string) (w Workload, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.Exec("UPDATE workloads SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", unixMilli(s.opts.Clock()), id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n > 0 {
+			if err := s.audit(tx, actor, "workload.revoke", id, ""); err != nil {
+				return err
+			}
+		}
+		w, err = scanWorkload(tx.QueryRow("SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+		return err
+	})
+	return w, err
+}
+
+// Remove deletes a registration, its DiskKey and its claim on launch digests.
+func (s *SQLite) Remove(ctx context.Context, id, actor string) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.Exec("DELETE FROM workloads WHERE id = ?", id)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("workload %s: %w", id, ErrNotFound)
+		}
+		return s.audit(tx, actor, "workload.remove", id, "")
+	})
+}
+
+// Release counts a release in the session, audits it, and only then returns
+// the DiskKey. The workload must still be as it was appraised: neither
+// revoked nor, under the same id, another one.
+func (s *SQLite) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	var canonical, sealed []byte
+	now := unixMilli(s.opts.Clock())
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		var revoked *int64
+		err := tx.QueryRow("SELECT registration, disk_key, revoked_at FROM workloads WHERE id = ?", id).Scan(&canonical, &sealed, &revoked)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("workload %s: %w", id, ErrNotFound)
+		case err != nil:
+			return err
+		case revoked != nil:
+			return fmt.Errorf("workload %s: %w", id, ErrRevoked)
+		case kbs.Sum384(canonical) != appraised:
+			return fmt.Errorf("workload %s: %w", id, ErrChanged)
+		}
+		if _, err := tx.Exec("UPDATE workloads SET releases = releases + 1, last_release = ? WHERE id = ?", now, id); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("UPDATE sessions SET releases = releases + 1 WHERE number = ?", session); err != nil {
+			return err
+		}
+		return s.audit(tx, "session/"+session, "key.release", id, "")
+	})
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("releasing disk key: %w", err)
+	}
+	k, err := s.sealer.open(sealed, diskKeyLocation(id, canonical))
+	if errors.Is(err, errSealed) {
+		err = fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("opening disk key of workload %s: %w", id, err)
+	}
+	return k, nil
+}

@@ -1,0 +1,151 @@
+package verifier
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// Appraise compares authenticated claims with what was registered and with
+// what this attestation must be bound to. It is pure, runs every rule, and
+// affirms only if all passed. Zero values on either side fail their rule.
+func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationResult {
+	if c == nil {
+		c = &Claims{}
+	}
+	var r rules
+	for _, check := range c.Checks {
+		r = append(r, check)
+	}
+	r.add("tee", ref.TEE.Valid() && c.TEE == ref.TEE, quote(ref.TEE), quote(c.TEE),
+		"the workload is registered for another kind of machine")
+	r.add("clock", !want.At.IsZero(), "the time of the appraisal", showTime(want.At), "the server gave no time")
+	switch {
+	case c.SNP != nil && c.TDX == nil && c.TEE != kbs.TDX:
+		r.measurement("measurement", c.LaunchDigest, ref, want.At)
+		r.reportData(c, want)
+		r.snp(c.SNP, ref.SNP)
+	case c.TDX != nil && c.SNP == nil && c.TEE == kbs.TDX:
+		r.measurement("mrtd", c.LaunchDigest, ref, want.At)
+		r.stockTDX(c)
+		r.reportData(c, want)
+		r.tdx(c.TDX, ref.TDX)
+	default:
+		r.add("claims", false, "the claims of one TEE", "none, or of two", "")
+	}
+	return r.result(c)
+}
+
+// rules collects the outcome of every check.
+type rules []Rule
+
+// add appends a rule; the hint is for those that fail.
+func (r *rules) add(name string, pass bool, expected, got, hint string) {
+	if pass {
+		hint = ""
+	}
+	*r = append(*r, Rule{Rule: name, Expected: expected, Got: got, Pass: pass, Hint: hint})
+}
+
+func (r rules) result(c *Claims) AttestationResult {
+	a := AttestationResult{TEE: c.TEE, Result: Affirming, Rules: r, Claims: c}
+	if len(r) == 0 || slices.ContainsFunc(r, func(x Rule) bool { return !x.Pass }) {
+		a.Result = Contraindicated
+	}
+	return a
+}
+
+// measurement wants the launch digest to be one of the registered ones whose
+// time it is. An empty set and a zero digest fail.
+func (r *rules) measurement(name string, got kbs.LaunchDigest, ref kbs.ReferenceValues, at time.Time) {
+	var expected []string
+	hint := "the guest is not the one registered: compare with `ccrun measure --against EVIDENCE`"
+	pass := false
+	for _, m := range ref.Measurements {
+		if m.LaunchDigest.IsZero() {
+			continue
+		}
+		expected = append(expected, m.LaunchDigest.String())
+		if m.LaunchDigest != got {
+			continue
+		}
+		if m.NotBefore != nil && at.Before(*m.NotBefore) || m.NotAfter != nil && at.After(*m.NotAfter) {
+			hint = "this measurement's period of validity is over, or has not begun"
+			continue
+		}
+		pass = true
+	}
+	if len(expected) == 0 {
+		expected, hint = []string{"a registered launch digest"}, "no measurement is registered: nothing can match"
+	}
+	r.add(name, pass && !got.IsZero(), strings.Join(expected, " or "), got.String(), hint)
+}
+
+// reportData wants the evidence to be bound to this session. On Azure the
+// guest's data is signed by the vTPM; see Claims.
+func (r *rules) reportData(c *Claims, want Expectation) {
+	pass := !want.ReportData.IsZero() && c.ReportData == want.ReportData
+	expected, hint := want.ReportData.String(), "the evidence was made for another session, key or workload"
+	if want.ReportData.IsZero() {
+		expected, hint = "report data to compare with", "none was given: evidence that is bound to nothing can be replayed"
+	}
+	r.add("report_data", pass, expected, c.ReportData.String(), hint)
+}
+
+// hexRule compares bytes with a reference value in hex; an empty one stands
+// for zeros.
+func (r *rules) hexRule(name string, got []byte, ref, hint string) {
+	expected := ref
+	if ref == "" {
+		expected = strings.Repeat("0", 2*len(got))
+	}
+	want, err := hex.DecodeString(expected)
+	if err != nil || len(want) != len(got) {
+		hint = fmt.Sprintf("the reference value is not %d hex digits", 2*len(got))
+	}
+	r.add(name, err == nil && len(got) > 0 && slices.Equal(want, got), expected, hex.EncodeToString(got), hint)
+}
+
+// oneOf wants got among the reference values in hex; an empty list asks
+// nothing if free is set, else zeros.
+func (r *rules) oneOf(name string, got []byte, refs []string, free bool, hint string) {
+	g := hex.EncodeToString(got)
+	switch {
+	case len(refs) > 0:
+		pass := !isZero(got) && slices.ContainsFunc(refs, func(s string) bool { return strings.EqualFold(s, g) })
+		r.add(name, pass, strings.Join(refs, " or "), g, hint)
+	case free:
+		r.add(name, true, "any", g, "")
+	default:
+		r.add(name, isZero(got), "zero", g, hint)
+	}
+}
+
+// flag wants a bit clear unless it is allowed.
+func (r *rules) flag(name string, set, allowed bool, hint string) {
+	expected := "off"
+	if allowed {
+		expected = "on or off"
+	}
+	r.add(name, !set || allowed, expected, onOff(set), hint)
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+func quote(t kbs.TEE) string { return fmt.Sprintf("%q", string(t)) }
+
+func showTime(t time.Time) string {
+	if t.IsZero() {
+		return "none"
+	}
+	return t.UTC().Format(time.RFC3339)
+}

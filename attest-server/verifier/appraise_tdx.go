@@ -1,0 +1,129 @@
+package verifier
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// stockQbootMRTD is the MRTD of libkrun's own TDX firmware: the same for every
+// kernel, initrd, memory size and number of CPUs, since the TD's payload is
+// added unmeasured and no RTMR is ever extended.
+const stockQbootMRTD = "01bf925b3be350ba0285f7d57b6cc5c7d187fa8de5365b6a0ab7a78bf1cb1881ea5cfda02f189555df4c778e0720b653"
+
+// stockTDX refuses the MRTD that every libkrun TD has, even a registered one.
+func (r *rules) stockTDX(c *Claims) {
+	r.add("mrtd_proves_payload", c.LaunchDigest.String() != stockQbootMRTD, "an MRTD that covers more than libkrun's stock TDX firmware",
+		c.LaunchDigest.String(), "libkrun's stock TDX qboot measures neither kernel nor initrd: this MRTD says nothing of what runs")
+}
+
+// tdx runs the rules for a TD quote. No rules registered fails on the RTMRs.
+func (r *rules) tdx(c *TDXClaims, ref *kbs.TDXRules) {
+	if ref == nil {
+		ref = &kbs.TDXRules{}
+	}
+	r.tdxAttributes(c, ref)
+	r.tdxRTMRs(c, ref)
+	r.hexRule("mr_config_id", c.MRConfigID, ref.MRConfigID, "the host launched the TD with another MRCONFIGID")
+	r.hexRule("mr_owner", c.MROwner, ref.MROwner, "the host launched the TD with another MROWNER")
+	r.hexRule("mr_owner_config", c.MROwnerConfig, ref.MROwnerConfig, "the host launched the TD with another MROWNERCONFIG")
+	r.oneOf("mr_seam", c.MRSEAM, ref.MRSEAM, true, "the machine runs another TDX module")
+	r.oneOf("mr_signer_seam", c.MRSignerSEAM, nil, false, "the TDX module is not signed by Intel")
+	r.oneOf("seam_attributes", c.SEAMAttributes, nil, false, "the TDX module runs with unknown attributes")
+	if len(c.MRServiceTD) > 0 {
+		r.oneOf("mr_service_td", c.MRServiceTD, nil, ref.AllowMigration, "a service TD is bound to this TD")
+	}
+	r.tdxTCB(c, ref)
+}
+
+// knownTDAttributes are the bits whose meaning these rules cover.
+const knownTDAttributes = TDDebug | TDSEPTVEDisable | TDMigratable | TDPKS | TDKL | TDPerfMon
+
+func (r *rules) tdxAttributes(c *TDXClaims, ref *kbs.TDXRules) {
+	a := c.TDAttributes
+	r.flag("debug", a&TDDebug != 0, ref.AllowDebug, "the host may read and write this TD's memory: launch it without ATTRIBUTES.DEBUG")
+	r.flag("migratable", a&TDMigratable != 0, ref.AllowMigration, "a service TD may take this TD's memory away")
+	r.flag("perfmon", a&TDPerfMon != 0, ref.AllowPerfMon, "the TD uses the performance monitor, which leaks")
+	known := uint64(knownTDAttributes)
+	r.add("td_attributes", a&^known == 0, fmt.Sprintf("no bits but %016x", known), fmt.Sprintf("%016x", a),
+		"unknown attributes are set: an Intel TDX module newer than this program, or a debug one")
+	if ref.XFAM == "" {
+		r.add("xfam", c.XFAM != 0, "any", fmt.Sprintf("%016x", c.XFAM), "the TD has no extended features at all")
+		return
+	}
+	mask, ok := uint64Of(ref.XFAM)
+	r.add("xfam", ok && c.XFAM&^mask == 0 && c.XFAM != 0, "no bits but "+ref.XFAM, fmt.Sprintf("%016x", c.XFAM),
+		"the TD runs with processor features that are not allowed")
+}
+
+func uint64Of(s string) (v uint64, ok bool) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 8 {
+		return 0, false
+	}
+	for _, x := range b {
+		v = v<<8 | uint64(x)
+	}
+	return v, true
+}
+
+// tdxRTMRs wants 0 to 2 registered, since they carry kernel and initrd; 3 is
+// the guest's own and must be untouched unless registered.
+func (r *rules) tdxRTMRs(c *TDXClaims, ref *kbs.TDXRules) {
+	for i, got := range c.RTMRs {
+		name := fmt.Sprintf("rtmr%d", i)
+		want := ref.RTMRs[fmt.Sprint(i)]
+		if want == "" && i < 3 {
+			r.add(name, false, "a registered value", got.String(), "RTMR 0 to 2 carry kernel and initrd: register them, with --rtmr "+fmt.Sprint(i)+"=HEX")
+			continue
+		}
+		r.hexRule(name, got, want, "what the TD booted is not what was registered")
+	}
+	for name := range ref.RTMRs {
+		if !slices.Contains([]string{"0", "1", "2", "3"}, name) {
+			r.add("rtmr", false, "RTMR 0 to 3", name, "the registration names a register that does not exist")
+		}
+	}
+}
+
+// UpToDate is the TCB status that needs no permission.
+const UpToDate = "UpToDate"
+
+// neverAccepted are statuses that no registration can allow.
+func neverAccepted(status string) bool { return status == "" || status == "Revoked" }
+
+func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules) {
+	accepted := append([]string{UpToDate}, ref.TCBStatus...)
+	pass := slices.Contains(accepted, c.TCBStatus) && !neverAccepted(c.TCBStatus)
+	r.add("tcb_status", pass, strings.Join(accepted, " or "),
+		fmt.Sprintf("%s (platform %s, module %s, quoting enclave %s)", c.TCBStatus, c.PlatformTCBStatus, c.ModuleTCBStatus, c.QETCBStatus),
+		"the machine's firmware is not current: see Intel's advisories, then update it or allow this status")
+	var open []string
+	for _, a := range c.Advisories {
+		if c.TCBStatus != UpToDate && !slices.Contains(ref.AllowAdvisories, a) {
+			open = append(open, a)
+		}
+	}
+	r.add("advisories", len(open) == 0, "none but: "+strings.Join(ref.AllowAdvisories, ", "), strings.Join(c.Advisories, ", "),
+		"these advisories apply to the machine: "+strings.Join(open, ", "))
+	if ref.MinimumTEETCB != "" {
+		r.add("minimum_tee_tcb", reaches(c.TEETCBSVN, ref.MinimumTEETCB), "at least "+ref.MinimumTEETCB, c.TEETCBSVN.String(),
+			"the TDX module is too old")
+	}
+}
+
+func reaches(got Hex, floor string) bool {
+	want, err := hex.DecodeString(floor)
+	if err != nil || len(want) != len(got) {
+		return false
+	}
+	for i := range want {
+		if got[i] < want[i] {
+			return false
+		}
+	}
+	return true
+}

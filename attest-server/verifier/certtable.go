@@ -1,0 +1,46 @@
+package verifier
+
+import (
+	"fmt"
+
+	"github.com/google/go-sev-guest/abi"
+)
+
+// Limits on what a host may send along with a report.
+const (
+	maxCertTableSize    = 64 << 10
+	maxCertTableEntries = 64
+	maxCertificateSize  = 16 << 10
+)
+
+// certTableKeys is the DER of every entry of a GHCB certificate table (56421,
+// section 4.1.8.1) with the given GUID. abi.CertTable.Unmarshal is not used:
+// its offset+length check wraps at 32 bits and panics on hostile bytes.
+func certTableKeys(table []byte, guid string) ([][]byte, error) {
+	if len(table) > maxCertTableSize {
+		return nil, tableError(fmt.Sprintf("%d bytes", len(table)), nil)
+	}
+	entries, err := abi.ParseSnpCertTableHeader(table)
+	if err != nil {
+		return nil, tableError("unreadable bytes", err)
+	}
+	if len(entries) > maxCertTableEntries {
+		return nil, tableError(fmt.Sprintf("%d entries", len(entries)), nil)
+	}
+	var keys [][]byte
+	for _, e := range entries {
+		first, end := uint64(e.Offset), uint64(e.Offset)+uint64(e.Length)
+		if end > uint64(len(table)) {
+			return nil, tableError(fmt.Sprintf("an entry that ends at %d of %d", end, len(table)), nil)
+		}
+		if e.GUID.String() == guid && e.Length > 0 && e.Length <= maxCertificateSize {
+			keys = append(keys, table[first:end])
+		}
+	}
+	return keys, nil
+}
+
+func tableError(got string, err error) error {
+	return refuse("certificate_table", fmt.Sprintf("a GHCB certificate table of at most %d bytes", maxCertTableSize), got,
+		"the host sent a damaged certificate table", err)
+}

@@ -1,0 +1,75 @@
+package verifier
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// revocations is the CRLs of some issuers, each CRL's signature checked once.
+type revocations map[*x509.Certificate][]*x509.RevocationList
+
+// newRevocations sorts crls by the issuer that signed them. A CRL of none of
+// the issuers is passed over; one that bears an issuer's name without its
+// signature is an error: dropping it would forget a revocation.
+func newRevocations(crls []*x509.RevocationList, issuers []*x509.Certificate) (revocations, error) {
+	r := revocations{}
+	for _, crl := range crls {
+		var named, err = false, error(nil)
+		for _, i := range issuers {
+			if !bytes.Equal(crl.RawIssuer, i.RawSubject) {
+				continue
+			}
+			if err = crl.CheckSignatureFrom(i); err == nil {
+				r[i] = append(r[i], crl)
+			}
+			named = named || err == nil
+		}
+		if !named && err != nil {
+			return nil, fmt.Errorf("checking the CRL of %q: %w", crl.Issuer.CommonName, err)
+		}
+	}
+	return r, nil
+}
+
+// check refuses c if a CRL of its issuer lists it, and if there are CRLs of
+// that issuer but none is current: a host that holds back the newest one must
+// gain nothing. Without any CRL it refuses only if one is required.
+func (r revocations) check(c, issuer *x509.Certificate, at time.Time, required bool) error {
+	crls := r[issuer]
+	if len(crls) == 0 && !required {
+		return nil
+	}
+	current := false
+	for _, crl := range crls {
+		for _, e := range crl.RevokedCertificateEntries {
+			if e.SerialNumber.Cmp(c.SerialNumber) == 0 && !e.RevocationTime.After(at) {
+				return refuse("revocation", fmt.Sprintf("%q not revoked", c.Subject.CommonName),
+					fmt.Sprintf("revoked on %s", e.RevocationTime.UTC().Format(time.RFC3339)),
+					"the vendor withdrew this certificate: the machine must not be trusted", nil)
+			}
+		}
+		if !at.Before(crl.ThisUpdate) && !crl.NextUpdate.IsZero() && !at.After(crl.NextUpdate) {
+			current = true
+		}
+	}
+	if !current {
+		return refuse("revocation", fmt.Sprintf("a CRL of %q current at %s", issuer.Subject.CommonName, at.UTC().Format(time.RFC3339)),
+			crlPeriods(crls), "fetch the vendor's current CRL", nil)
+	}
+	return nil
+}
+
+func crlPeriods(crls []*x509.RevocationList) string {
+	if len(crls) == 0 {
+		return "no CRL"
+	}
+	last := crls[0]
+	for _, c := range crls {
+		if c.ThisUpdate.After(last.ThisUpdate) {
+			last = c
+		}
+	}
+	return fmt.Sprintf("the latest is for %s to %s", last.ThisUpdate.UTC().Format(time.RFC3339), last.NextUpdate.UTC().Format(time.RFC3339))
+}

@@ -1,0 +1,349 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/verify"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// ErrNoEndorsement reports that a source of Endorsements does not have one.
+var ErrNoEndorsement = errors.New("no such endorsement")
+
+// Endorsements is where an SNPVerifier looks for the certificate of the key
+// that signed a report which came without one. Both methods return DER, and
+// ErrNoEndorsement if there is none; what they return is not trusted.
+type Endorsements interface {
+	// VCEK is the certificate of the chip (64 bytes; on Turin 8) at tcb.
+	VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error)
+	// VLEK is a cloud provider's certificate for product at tcb.
+	VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte, error)
+}
+
+// SNPOptions configures an SNPVerifier. The zero value trusts AMD's roots,
+// takes certificates from the Evidence alone and knows of no revocations.
+type SNPOptions struct {
+	TEE          kbs.TEE       // of the Evidence accepted; empty: snp
+	Roots        []ProductLine // nil: AMDRoots; must be given for any TEE but snp
+	Endorsements Endorsements  // nil: only what comes with the Evidence
+	CRLs         []*x509.RevocationList
+	RequireCRL   bool // refuse where no current CRL of the ARK is at hand
+}
+
+// SNPVerifier verifies SEV-SNP reports of versions 2, 3 and 5, signed by a
+// VCEK or VLEK. It is safe for concurrent use.
+type SNPVerifier struct {
+	tee          kbs.TEE
+	lines        []ProductLine
+	endorsements Endorsements
+	requireCRL   bool
+	revoked      atomic.Pointer[revocations]
+	cache        vekCache
+}
+
+// NewSNP makes an SNPVerifier. It fails if a root does not vouch for its own
+// line or a CRL bears an issuer's name but not its signature.
+func NewSNP(o SNPOptions) (*SNPVerifier, error) {
+	v := &SNPVerifier{tee: o.TEE, lines: o.Roots, endorsements: o.Endorsements, requireCRL: o.RequireCRL}
+	if v.tee == "" {
+		v.tee = kbs.SNP
+	}
+	if len(v.lines) == 0 {
+		if v.tee != kbs.SNP {
+			return nil, fmt.Errorf("no roots for TEE %q", v.tee)
+		}
+		var err error
+		if v.lines, err = AMDRoots(); err != nil {
+			return nil, err
+		}
+	}
+	for i := range v.lines {
+		if err := v.lines[i].check(); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.SetCRLs(o.CRLs); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// SetCRLs replaces the CRLs, at any time. CRLs of other issuers are ignored.
+func (v *SNPVerifier) SetCRLs(crls []*x509.RevocationList) error {
+	var issuers []*x509.Certificate
+	for _, l := range v.lines {
+		for _, c := range []*x509.Certificate{l.ARK, l.ASK, l.ASVK} {
+			if c != nil {
+				issuers = append(issuers, c)
+			}
+		}
+	}
+	r, err := newRevocations(crls, issuers)
+	if err != nil {
+		return err
+	}
+	v.revoked.Store(&r)
+	return nil
+}
+
+// Verify implements Verifier.
+func (v *SNPVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*Claims, error) {
+	if ev.TEE != v.tee {
+		return nil, refuse("tee", string(v.tee), fmt.Sprintf("%q", ev.TEE), "the evidence is of another TEE", nil)
+	}
+	if at.IsZero() {
+		return nil, refuse("clock", "a time to verify at", "none", "", nil)
+	}
+	r, err := parseSNPReport(ev.Report)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := v.linesFor(r)
+	if err != nil {
+		return nil, err
+	}
+	own, err := certTableKeys(ev.Certificates, guidOf(r.signer))
+	if err != nil {
+		return nil, err
+	}
+	var best error
+	for _, der := range own {
+		c, err := v.verifyWith(r, der, lines, at)
+		if err == nil {
+			return c, nil
+		}
+		best = further(best, err)
+	}
+	return v.verifyStored(ctx, r, lines, at, best)
+}
+
+// verifyStored tries what the store has for each product line the report may
+// be of. best is the refusal so far, if the Evidence brought a certificate.
+func (v *SNPVerifier) verifyStored(ctx context.Context, r *snpReport, lines []*ProductLine, at time.Time, best error) (*Claims, error) {
+	for _, l := range lines {
+		der, err := v.fetch(ctx, r, l)
+		if errors.Is(err, ErrNoEndorsement) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking up the %s of %s: %w", r.signer, l.Name, err)
+		}
+		c, err := v.verifyWith(r, der, []*ProductLine{l}, at)
+		if err == nil {
+			return c, nil
+		}
+		best = further(best, err)
+	}
+	if best == nil {
+		best = refuse("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), "none",
+			"have the host send its certificates, or import the "+r.signer+" from AMD's KDS", nil)
+	}
+	return nil, best
+}
+
+func (v *SNPVerifier) fetch(ctx context.Context, r *snpReport, l *ProductLine) ([]byte, error) {
+	tcb, err := decodeTCB(r.msg.ReportedTcb, l.FMC)
+	if v.endorsements == nil || err != nil {
+		return nil, ErrNoEndorsement
+	}
+	if r.signer == VLEK {
+		return v.endorsements.VLEK(ctx, l.Name, tcb)
+	}
+	if r.chipIDIsZero() {
+		return nil, ErrNoEndorsement
+	}
+	return v.endorsements.VCEK(ctx, l.Name, hwid(r.msg.ChipId, l.FMC), tcb)
+}
+
+// linesFor is the product lines that the report may be of: by CPUID, or all
+// for reports of version 2, where the certificate alone tells.
+func (v *SNPVerifier) linesFor(r *snpReport) ([]*ProductLine, error) {
+	family, model, _, ok := r.cpuid()
+	lines := v.allLines()
+	if ok {
+		lines = slices.DeleteFunc(lines, func(l *ProductLine) bool { return !l.includes(family, model) })
+	}
+	if len(lines) == 0 {
+		return nil, refuse("product", "a processor with a pinned root", fmt.Sprintf("family %02xh model %02xh", family, model),
+			"this processor is not known to this version", nil)
+	}
+	return lines, nil
+}
+
+// verifyWith runs every check of the report under one certificate. The chain
+// may come from the cache; validity, revocation, TCB and chip never do.
+func (v *SNPVerifier) verifyWith(r *snpReport, der []byte, lines []*ProductLine, at time.Time) (*Claims, error) {
+	k, err := v.cache.get(der, lines)
+	if err != nil {
+		return nil, err
+	}
+	if k.facts.signer != r.signer {
+		return nil, refuse("signer", r.signer, k.facts.signer, "the certificate is not of the kind of key that signed", nil)
+	}
+	c, err := r.claims(k.line)
+	if err != nil {
+		return nil, err
+	}
+	if err := matchVEK(k, c); err != nil {
+		return nil, err
+	}
+	if err := checkValidity(at, k.line.ARK, k.issuer, k.cert); err != nil {
+		return nil, err
+	}
+	revoked := *v.revoked.Load()
+	if err := revoked.check(k.issuer, k.line.ARK, at, v.requireCRL); err != nil {
+		return nil, err
+	}
+	if err := revoked.check(k.cert, k.issuer, at, false); err != nil {
+		return nil, err
+	}
+	if err := verify.SnpReportSignature(r.raw, k.cert); err != nil {
+		return nil, refuse("signature", "signed by this "+r.signer, "a bad signature",
+			"the report was altered, or signed by another chip", err)
+	}
+	return &Claims{TEE: v.tee, LaunchDigest: kbs.LaunchDigest(r.msg.Measurement), ReportData: kbs.ReportData(r.msg.ReportData),
+		SNP: c, Chain: k.details, Checks: snpChecks(k, at, len(revoked[k.line.ARK]))}, nil
+}
+
+// matchVEK checks that the certificate is for the very TCB and chip that the
+// report claims: else an old, leaked key of the chip could sign for any TCB.
+func matchVEK(k *vek, c *SNPClaims) error {
+	want := hwid(c.ChipID, k.line.FMC)
+	chip := !isZero(c.ChipID) && bytes.Equal(k.facts.hwid, want) && isZero(c.ChipID[len(want):])
+	if k.facts.signer == VCEK && !chip {
+		return refuse("certificate_chip_id", fmt.Sprintf("the chip of the report, %x", c.ChipID), fmt.Sprintf("%x", k.facts.hwid),
+			"the certificate belongs to another chip, or the host masks chip ids", nil)
+	}
+	if k.facts.tcb != c.ReportedTCB {
+		return refuse("certificate_tcb", showTCB(c.ReportedTCB)+" as reported", showTCB(k.facts.tcb),
+			"the certificate is for another TCB of this chip: fetch the one for REPORTED_TCB", nil)
+	}
+	return nil
+}
+
+// hwid is the part of a CHIP_ID that certificates carry.
+func hwid(chipID []byte, fmc bool) []byte {
+	if fmc {
+		return chipID[:8]
+	}
+	return chipID
+}
+
+func showTCB(t kbs.SNPTCB) string {
+	return fmt.Sprintf("fmc %d bootloader %d tee %d snp %d microcode %d", t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode)
+}
+
+// snpChecks lists what verifyWith has proved, for those who read the result.
+func snpChecks(k *vek, at time.Time, crls int) []Rule {
+	revocation := Rule{Rule: "revocation", Expected: "not revoked", Got: "not revoked", Pass: true}
+	if crls == 0 {
+		revocation.Expected, revocation.Got = "not required", "no CRL of this vendor root at hand"
+	}
+	return []Rule{
+		{Rule: "certificate_chain", Expected: "pinned ARK of " + k.line.Name, Got: k.line.ARK.Subject.CommonName + " > " +
+			k.issuer.Subject.CommonName + " > " + k.cert.Subject.CommonName, Pass: true},
+		{Rule: "certificate_validity", Expected: "valid at " + at.UTC().Format(time.RFC3339),
+			Got: "until " + k.cert.NotAfter.UTC().Format(time.RFC3339), Pass: true},
+		revocation,
+		{Rule: "certificate_tcb", Expected: showTCB(k.facts.tcb), Got: "the reported TCB", Pass: true},
+		{Rule: "certificate_chip_id", Expected: expectedChip(k), Got: "the report's chip", Pass: true},
+		{Rule: "signature", Expected: "ECDSA P-384 by this " + k.facts.signer, Got: "good", Pass: true},
+	}
+}
+
+func expectedChip(k *vek) string {
+	if k.facts.signer == VLEK {
+		return "none: a VLEK is shared by " + k.facts.csp
+	}
+	return fmt.Sprintf("%x", k.facts.hwid)
+}
+
+func guidOf(signer string) string {
+	if signer == VLEK {
+		return abi.VlekGUID
+	}
+	return abi.VcekGUID
+}
+
+// further is the refusal that got further through the checks: with several
+// certificates at hand, it is the one that says what is wrong.
+func further(a, b error) error {
+	if a == nil || progress(b) > progress(a) {
+		return b
+	}
+	return a
+}
+
+func progress(err error) int {
+	var e *Error
+	if !errors.As(err, &e) {
+		return 0
+	}
+	for i, name := range []string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
+		"certificate_validity", "revocation", "signature"} {
+		if e.Rule.Rule == name {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// maxCachedVEKs bounds the cache; an entry is about 4 KiB.
+const maxCachedVEKs = 1024
+
+// vekCache remembers certificates whose chain was good, by the SHA-256 of
+// their DER: two RSA-4096 checks otherwise cost more than the report's own.
+// Only certificates that a pinned key signed get in, so no guest can fill it.
+type vekCache struct {
+	mu sync.RWMutex
+	m  map[[sha256.Size]byte]*vek
+}
+
+// get is the endorsed form of der, which must be of one of lines.
+func (c *vekCache) get(der []byte, lines []*ProductLine) (*vek, error) {
+	id := sha256.Sum256(der)
+	c.mu.RLock()
+	k := c.m[id]
+	c.mu.RUnlock()
+	for _, l := range lines {
+		if k != nil && k.line == l {
+			return k, nil
+		}
+	}
+	k, err := endorse(bytes.Clone(der), lines)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil {
+		c.m = map[[sha256.Size]byte]*vek{}
+	}
+	if len(c.m) >= maxCachedVEKs {
+		for old := range c.m {
+			delete(c.m, old)
+			break
+		}
+	}
+	c.m[id] = k
+	return k, nil
+}
+
+func (v *SNPVerifier) allLines() []*ProductLine {
+	var lines []*ProductLine
+	for i := range v.lines {
+		lines = append(lines, &v.lines[i])
+	}
+	return lines
+}

@@ -1,0 +1,200 @@
+package verifier
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// vek is a versioned endorsement key's certificate that a pinned chain
+// vouches for, decoded.
+type vek struct {
+	cert    *x509.Certificate
+	line    *ProductLine
+	issuer  *x509.Certificate // ASK or ASVK
+	facts   vekFacts
+	details []Certificate
+}
+
+// vekFacts is what the KDS wrote into a VCEK or VLEK (57230, section 3.1).
+type vekFacts struct {
+	signer  string // VCEK or VLEK
+	product string // e.g. "Milan-B0"; "Milan" in a VLEK
+	tcb     kbs.SNPTCB
+	hwid    []byte // VCEK: 64 bytes, Turin 8
+	csp     string // VLEK
+}
+
+// The KDS' extensions, all under 1.3.6.1.4.1.3704.1. go-sev-guest v0.15.0
+// knows neither the FMC nor a hardware id of 8 bytes, so they are read here.
+const kdsArc = "1.3.6.1.4.1.3704.1."
+
+// parseVEKFacts reads the KDS extensions of c. It does not check signatures.
+func parseVEKFacts(c *x509.Certificate) (vekFacts, error) {
+	f := vekFacts{}
+	switch c.Subject.CommonName {
+	case "SEV-VCEK":
+		f.signer = VCEK
+	case "SEV-VLEK":
+		f.signer = VLEK
+	default:
+		return f, fmt.Errorf("certificate is for %q, expected SEV-VCEK or SEV-VLEK", c.Subject.CommonName)
+	}
+	if k, ok := c.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P384() {
+		return f, errors.New("public key is not on curve P-384")
+	}
+	seen := map[string]bool{}
+	for _, e := range c.Extensions {
+		name, ok := strings.CutPrefix(e.Id.String(), kdsArc)
+		if !ok {
+			continue
+		}
+		if seen[name] {
+			return f, fmt.Errorf("extension %s%s appears twice", kdsArc, name)
+		}
+		seen[name] = true
+		if err := f.set(name, e.Value); err != nil {
+			return f, fmt.Errorf("reading extension %s%s: %w", kdsArc, name, err)
+		}
+	}
+	for _, name := range []string{"2", "3.1", "3.2", "3.3", "3.8"} {
+		if !seen[name] {
+			return f, fmt.Errorf("extension %s%s is missing", kdsArc, name)
+		}
+	}
+	if f.signer == VCEK && f.hwid == nil {
+		return f, errors.New("VCEK has no hardware id")
+	}
+	return f, nil
+}
+
+func (f *vekFacts) set(name string, value []byte) (err error) {
+	switch name {
+	case "1": // structure version
+		var v int
+		v, err = derInt(value)
+		if err == nil && v > 1 {
+			err = fmt.Errorf("structure version %d, expected 0 or 1", v)
+		}
+	case "2":
+		_, err = unmarshalAll(value, &f.product, "ia5")
+	case "3.1":
+		f.tcb.Bootloader, err = derByte(value)
+	case "3.2":
+		f.tcb.TEE, err = derByte(value)
+	case "3.3":
+		f.tcb.SNP, err = derByte(value)
+	case "3.4", "3.5", "3.6", "3.7": // reserved
+		var b byte
+		if b, err = derByte(value); err == nil && b != 0 {
+			err = fmt.Errorf("reserved security version is %d, expected 0", b)
+		}
+	case "3.8":
+		f.tcb.Microcode, err = derByte(value)
+	case "3.9":
+		f.tcb.FMC, err = derByte(value)
+	case "4": // raw bytes, not DER
+		if len(value) != 64 && len(value) != 8 {
+			return fmt.Errorf("hardware id of %d bytes, expected 64 or 8", len(value))
+		}
+		f.hwid = value
+	case "5":
+		_, err = unmarshalAll(value, &f.csp, "ia5")
+	default:
+		err = errors.New("unknown KDS extension")
+	}
+	return err
+}
+
+func derInt(b []byte) (v int, err error) {
+	_, err = unmarshalAll(b, &v, "")
+	return v, err
+}
+
+func derByte(b []byte) (byte, error) {
+	v, err := derInt(b)
+	if err == nil && (v < 0 || v > 255) {
+		err = fmt.Errorf("%d, expected 0 to 255", v)
+	}
+	return byte(v), err
+}
+
+func unmarshalAll(b []byte, v any, params string) ([]byte, error) {
+	rest, err := asn1.UnmarshalWithParams(b, v, params)
+	if err == nil && len(rest) != 0 {
+		err = errors.New("data after the value")
+	}
+	return rest, err
+}
+
+// endorse parses der and finds the product line whose ASK or ASVK signed it.
+func endorse(der []byte, lines []*ProductLine) (*vek, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, chainError("an X.509 certificate", "unreadable bytes", err)
+	}
+	facts, err := parseVEKFacts(c)
+	if err != nil {
+		return nil, chainError("a VCEK or VLEK from AMD's KDS", fmt.Sprintf("%q", c.Subject.CommonName), err)
+	}
+	for _, l := range lines {
+		issuer := l.ASK
+		if facts.signer == VLEK {
+			issuer = l.ASVK
+		}
+		if issuer == nil || !strings.HasPrefix(facts.product+"-", l.Name+"-") {
+			continue
+		}
+		if err = signedBy(c, issuer); err == nil {
+			return &vek{cert: c, line: l, issuer: issuer, facts: facts,
+				details: describe(l.ARK, issuer, c)}, nil
+		}
+	}
+	return nil, chainError("a "+facts.signer+" signed by the pinned key of "+names(lines),
+		fmt.Sprintf("product %q, issuer %q, sha256 %x", facts.product, c.Issuer.CommonName, sha256.Sum256(der)), err)
+}
+
+func chainError(expected, got string, err error) error {
+	return refuse("certificate_chain", expected, got,
+		"the certificate does not come from AMD for this processor: fetch it from AMD's KDS", err)
+}
+
+func names(lines []*ProductLine) string {
+	var s []string
+	for _, l := range lines {
+		s = append(s, l.Name)
+	}
+	return strings.Join(s, ", ")
+}
+
+func describe(chain ...*x509.Certificate) []Certificate {
+	var d []Certificate
+	for _, c := range chain {
+		sum := sha256.Sum256(c.Raw)
+		d = append(d, Certificate{Subject: c.Subject.CommonName, SHA256: hex.EncodeToString(sum[:]),
+			NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+	}
+	return d
+}
+
+// checkValidity checks every certificate of the chain against the clock given.
+func checkValidity(at time.Time, chain ...*x509.Certificate) error {
+	for _, c := range chain {
+		if at.Before(c.NotBefore) || at.After(c.NotAfter) {
+			return refuse("certificate_validity",
+				fmt.Sprintf("%q valid at %s", c.Subject.CommonName, at.UTC().Format(time.RFC3339)),
+				fmt.Sprintf("valid %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)),
+				"check the clock, or fetch a current certificate", nil)
+		}
+	}
+	return nil
+}

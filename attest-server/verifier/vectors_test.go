@@ -1,0 +1,152 @@
+package verifier
+
+import (
+	"context"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-sev-guest/abi"
+	"github.com/google/uuid"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// shared is the folder of real evidence, or a skip.
+func shared(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("CCRUN_SHARED")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared")
+	}
+	dir = filepath.Join(dir, "vectors")
+	if _, err := os.Stat(filepath.Join(dir, "INDEX.md")); err != nil {
+		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
+	}
+	return dir
+}
+
+func readFile(t testing.TB, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// certTable is a GHCB certificate table with one VCEK or VLEK.
+func certTable(guid string, der []byte) []byte {
+	t := abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(guid), RawCert: der}}}
+	return t.Marshal()
+}
+
+// vector is one entry of INDEX.md.
+type vector struct {
+	name   string
+	fields map[string]string // `measurement` and so on
+}
+
+var (
+	indexHead  = regexp.MustCompile(`(?m)^### evidence/(\S+)$`)
+	indexField = regexp.MustCompile("(?m)^- (\\w+) `([0-9a-f]+)`$")
+)
+
+func vectors(t testing.TB, prefixes ...string) []vector {
+	index := string(readFile(t, shared(t), "INDEX.md"))
+	var vs []vector
+	heads := indexHead.FindAllStringSubmatchIndex(index, -1)
+	for i, h := range heads {
+		end := len(index)
+		if i+1 < len(heads) {
+			end = heads[i+1][0]
+		}
+		v := vector{name: index[h[2]:h[3]], fields: map[string]string{}}
+		for _, f := range indexField.FindAllStringSubmatch(index[h[1]:end], -1) {
+			v.fields[f[1]] = f[2]
+		}
+		for _, p := range prefixes {
+			if strings.HasPrefix(v.name, p) {
+				vs = append(vs, v)
+			}
+		}
+	}
+	return vs
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (v vector) reference(t testing.TB, tee kbs.TEE, digest string) (kbs.ReferenceValues, kbs.ReportData) {
+	d := kbs.LaunchDigest(unhex(t, v.fields[digest]))
+	return kbs.ReferenceValues{TEE: tee, Measurements: []kbs.Measurement{{LaunchDigest: d}}},
+		kbs.ReportData(unhex(t, v.fields["report_data"]))
+}
+
+func failed(r AttestationResult) string {
+	var names []string
+	for _, f := range r.Failed() {
+		names = append(names, f.Rule)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestSNPVectors: each real report comes out as INDEX.md says.
+func TestSNPVectors(t *testing.T) {
+	dir := filepath.Join(shared(t), "evidence")
+	v, err := NewSNP(SNPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, failed string // rules that fail by default
+		rules        kbs.SNPRules
+		product      string
+	}{
+		{"snp-milan-v2-debug", "debug", kbs.SNPRules{AllowDebug: true}, "Milan"},
+		{"snp-milan-v2-provisional", "provisional_firmware", kbs.SNPRules{AllowProvisional: true}, "Milan"},
+		{"snp-milan-v3", "", kbs.SNPRules{}, "Milan"},
+		{"snp-bergamo-v3", "", kbs.SNPRules{}, "Genoa"},
+		{"snp-genoa-v5", "", kbs.SNPRules{}, "Genoa"},
+		{"snp-turin-v5", "", kbs.SNPRules{}, "Turin"},
+		{"azsnp-milan-v3-a", "", kbs.SNPRules{}, "Milan"},
+		{"azsnp-genoa-v3", "", kbs.SNPRules{}, "Genoa"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			vec := vectors(t, tt.name)[0]
+			ref, data := vec.reference(t, kbs.SNP, "measurement")
+			der := readFile(t, dir, tt.name+".vcek.der")
+			k, err := endorse(der, v.allLines())
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := k.cert.NotBefore.Add(24 * time.Hour)
+			ev := kbs.Evidence{TEE: kbs.SNP, Report: readFile(t, dir, tt.name+".report.bin"), Certificates: certTable(abi.VcekGUID, der)}
+			c, err := v.Verify(context.Background(), ev, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.SNP.Product != tt.product {
+				t.Errorf("product %q, expected %q", c.SNP.Product, tt.product)
+			}
+			want := Expectation{ReportData: data, At: at}
+			if got := failed(Appraise(c, ref, want)); got != tt.failed {
+				t.Errorf("by default, failed rules %q, expected %q", got, tt.failed)
+			}
+			ref.SNP = &tt.rules
+			if r := Appraise(c, ref, want); !r.OK() {
+				t.Errorf("with %+v, failed rules %q", tt.rules, failed(r))
+			}
+		})
+	}
+}

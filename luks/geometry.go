@@ -4,6 +4,11 @@
 // other way round.
 package luks
 
+import (
+	"fmt"
+	"regexp"
+)
+
 // Geometry is everything that decides how a disk's bytes are decrypted,
 // keyslots excepted. It is measured at launch, so that a guest never takes
 // any of it from the (host-controlled) header. The zero value is refused.
@@ -24,4 +29,119 @@ type Integrity struct {
 	TagBytes              int    `json:"tag_bytes"` // per sector
 	JournalSections       int    `json:"journal_sections"`
 	Log2InterleaveSectors int    `json:"log2_interleave_sectors"` // in 512-byte sectors
+}
+
+// The allow-list: one cipher, one authentication, two sector sizes. Whatever
+// is not here is refused, wherever it comes from (CVE-2025-59054: a null
+// cipher in a host-written header).
+const (
+	cipherAESXTS     = "aes-xts-plain64"
+	integrityHMAC256 = "hmac(sha256)"
+	cipherKeyBytes   = 64 // AES-256, two keys (XTS)
+	macKeyBytes      = 32
+	macTagBytes      = 32
+	dmSectorBytes    = 512 // device mapper's unit, whatever the encryption sector
+	alignBytes       = 4096
+)
+
+// Bounds of a geometry. They keep all arithmetic on sizes far from overflow.
+const (
+	minDataOffsetBytes = 2*minHeaderBytes + alignBytes
+	maxDataOffsetBytes = 256 << 20
+	maxPlainBytes      = 1 << 44 // 16 TiB
+	maxJournalBytes    = 64 << 20
+	minLog2Interleave  = 3  // dm-integrity's MIN_LOG2_INTERLEAVE_SECTORS
+	maxLog2Interleave  = 17 // 64 MiB of data per run; dm-integrity allows 31
+)
+
+// What DefaultGeometry chooses. The header area holds two 16 KiB metadata
+// copies and keyslots for two 96-byte keys. Four MiB of data follow each run
+// of tags: one run is what the writer must hold back before it can emit.
+const (
+	defaultDataOffsetBytes = 1 << 20
+	defaultLog2Interleave  = 13
+	minDefaultJournalBytes = 512 << 10
+	maxDefaultJournalBytes = 4 << 20
+)
+
+var uuidFormat = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// DefaultGeometry lays out a disk for plainBytes of content (a multiple of
+// 4096) with 4096-byte sectors and AES-256-XTS; with integrity it adds
+// HMAC-SHA256 tags and a journal of 1/128 of the content, between 0.5 and
+// 4 MiB. uuid is in lower case.
+func DefaultGeometry(uuid string, plainBytes int64, integrity bool) (Geometry, error) {
+	g := Geometry{
+		UUID:            uuid,
+		Cipher:          cipherAESXTS,
+		VolumeKeyBytes:  cipherKeyBytes,
+		SectorBytes:     4096,
+		DataOffsetBytes: defaultDataOffsetBytes,
+		PlainBytes:      plainBytes,
+	}
+	if integrity {
+		g.VolumeKeyBytes += macKeyBytes
+		g.Integrity = &Integrity{
+			Algorithm:             integrityHMAC256,
+			TagBytes:              macTagBytes,
+			Log2InterleaveSectors: defaultLog2Interleave,
+		}
+		journal := min(max(plainBytes/128, minDefaultJournalBytes), maxDefaultJournalBytes)
+		g.Integrity.JournalSections = int(journal / (journalSectionSectors(g.SectorBytes, macTagBytes) * dmSectorBytes))
+	}
+	return g, g.Validate()
+}
+
+// Validate accepts exactly what this package can write and open.
+func (g *Geometry) Validate() error {
+	wantKey := cipherKeyBytes
+	if g.Integrity != nil {
+		wantKey += macKeyBytes
+	}
+	switch {
+	case !uuidFormat.MatchString(g.UUID):
+		return fmt.Errorf("disk UUID %.40q, expected the lower-case 8-4-4-4-12 form", g.UUID)
+	case g.Cipher != cipherAESXTS:
+		return fmt.Errorf("disk cipher %.40q, expected %s", g.Cipher, cipherAESXTS)
+	case g.SectorBytes != 4096 && g.SectorBytes != 512:
+		return fmt.Errorf("sectors of %d bytes, expected 4096 or 512", g.SectorBytes)
+	case g.VolumeKeyBytes != wantKey:
+		return fmt.Errorf("volume key of %d bytes, expected %d", g.VolumeKeyBytes, wantKey)
+	case g.DataOffsetBytes < minDataOffsetBytes || g.DataOffsetBytes > maxDataOffsetBytes || g.DataOffsetBytes%alignBytes != 0:
+		return fmt.Errorf("data offset %d, expected a multiple of %d from %d to %d", g.DataOffsetBytes, alignBytes, minDataOffsetBytes, maxDataOffsetBytes)
+	case g.PlainBytes <= 0 || g.PlainBytes > maxPlainBytes || g.PlainBytes%alignBytes != 0:
+		return fmt.Errorf("%d bytes of content, expected a multiple of %d up to %d", g.PlainBytes, alignBytes, int64(maxPlainBytes))
+	}
+	if g.Integrity == nil {
+		return nil
+	}
+	return g.Integrity.validate(g.SectorBytes)
+}
+
+func (i *Integrity) validate(sectorBytes int) error {
+	switch {
+	case i.Algorithm != integrityHMAC256:
+		return fmt.Errorf("disk integrity %.40q, expected %s", i.Algorithm, integrityHMAC256)
+	case i.TagBytes != macTagBytes:
+		return fmt.Errorf("integrity tags of %d bytes, expected %d", i.TagBytes, macTagBytes)
+	case i.Log2InterleaveSectors < minLog2Interleave || i.Log2InterleaveSectors > maxLog2Interleave:
+		return fmt.Errorf("interleave of 2^%d sectors, expected an exponent from %d to %d", i.Log2InterleaveSectors, minLog2Interleave, maxLog2Interleave)
+	}
+	limit := int64(maxJournalBytes) / (journalSectionSectors(sectorBytes, i.TagBytes) * dmSectorBytes)
+	if i.JournalSections < 1 || int64(i.JournalSections) > limit {
+		return fmt.Errorf("%d journal sections, expected 1 to %d", i.JournalSections, limit)
+	}
+	return nil
+}
+
+// TotalBytes is the length of the disk payload: header, integrity metadata,
+// journal and data, up to the last data sector. The geometry must be valid.
+func (g *Geometry) TotalBytes() int64 { return g.DataOffsetBytes + g.SegmentBytes() }
+
+// SegmentBytes is the length of the segment alone: what follows DataOffsetBytes.
+func (g *Geometry) SegmentBytes() int64 {
+	if g.Integrity == nil {
+		return g.PlainBytes
+	}
+	return g.layout().dataOffset(g.PlainBytes-alignBytes) + alignBytes
 }

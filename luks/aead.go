@@ -1,0 +1,66 @@
+package luks
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+)
+
+// ErrIntegrity says that a sector is not what was written there.
+var ErrIntegrity = errors.New("disk sector failed its integrity check")
+
+// sectorCipher is what dm-crypt does to one sector: AES-XTS, and with
+// integrity authenc(hmac(sha256),xts(aes)): encrypt, then MAC over
+// sector number ‖ IV ‖ ciphertext (crypt_convert_block_aead). It is for one
+// goroutine.
+type sectorCipher struct {
+	xts     *xts
+	mac     hash.Hash // nil without integrity
+	scratch xtsScratch
+	sum     [sha256.Size]byte
+}
+
+func newSectorCipher(g *Geometry, vk *VolumeKey) (*sectorCipher, error) {
+	if err := vk.check(g); err != nil {
+		return nil, err
+	}
+	x, err := newXTS(vk.cipherKey())
+	if err != nil {
+		return nil, err
+	}
+	c := &sectorCipher{xts: x}
+	if g.Integrity != nil {
+		c.mac = hmac.New(sha256.New, vk.macKey())
+	}
+	return c, nil
+}
+
+// seal encrypts b in place and, with integrity, puts its tag into tag.
+func (c *sectorCipher) seal(b, tag []byte, sector uint64) {
+	c.xts.encrypt(b, sector, &c.scratch)
+	if c.mac != nil {
+		copy(tag, c.tag(b, sector))
+	}
+}
+
+// open verifies b against tag, if there is integrity, then decrypts in place.
+func (c *sectorCipher) open(b, tag []byte, sector uint64) error {
+	if c.mac != nil && !hmac.Equal(tag, c.tag(b, sector)) {
+		return fmt.Errorf("sector %d: %w", sector, ErrIntegrity)
+	}
+	c.xts.decrypt(b, sector, &c.scratch)
+	return nil
+}
+
+func (c *sectorCipher) tag(b []byte, sector uint64) []byte {
+	var aad [8 + 16]byte // sector, then the IV: plain64 is the sector, zero padded
+	binary.LittleEndian.PutUint64(aad[0:], sector)
+	binary.LittleEndian.PutUint64(aad[8:], sector)
+	c.mac.Reset()
+	c.mac.Write(aad[:])
+	c.mac.Write(b)
+	return c.mac.Sum(c.sum[:0])
+}

@@ -1,0 +1,45 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// need ends a test whose outside tool is missing: a skip on a developer's
+// machine, a failure in CI and under `make test`, which install the tools.
+func need(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" || os.Getenv("CCRUN_E2E") == "1" {
+		t.Fatalf("needed: %v", err)
+	}
+	t.Skipf("%s: needs %v", t.Name(), err)
+}
+
+// endToEnd skips a test by name unless `make test` runs it.
+func endToEnd(t testing.TB) {
+	t.Helper()
+	if os.Getenv("CCRUN_E2E") != "1" {
+		t.Skipf("%s runs under `make test`", t.Name())
+	}
+}
+
+// binDir is where make put the binaries under test.
+func binDir(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("CCRUN_BIN")
+	if dir == "" {
+		dir = "../bin"
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(abs, "ccrun")); err != nil {
+		need(t, err)
+	}
+	return abs
+}

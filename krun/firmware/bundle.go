@@ -1,0 +1,217 @@
+// Package firmware reads, builds and inspects what a workload's machine boots
+// from: the libkrunfw library (qboot, kernel, initrd) or a directory of loose
+// files, and the initrd archives that ccrun adds. Everything it reads is
+// bounded and nothing it reads is ever executed.
+package firmware
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Kinds of firmware.
+const (
+	// KindLibkrun boots through qboot as libkrun's TEE builds do.
+	KindLibkrun = "libkrun"
+	// KindQEMUDirect is the machine of the simulator: QEMU's -kernel, no qboot.
+	KindQEMUDirect = "qemu-direct"
+)
+
+// Limits on firmware, in bytes. The kernel limit leaves room below the
+// 3328 MiB gap and is far over any kernel that libkrun boots.
+const (
+	PageBytes = 4096
+	// BundleAlign is what upstream's bin2cbundle.py pads every payload to.
+	BundleAlign = 64 << 10
+	// QBootBytes is the only size libkrun maps at 0xffff0000.
+	QBootBytes = 64 << 10
+	// MaxKernelBytes bounds a kernel.
+	MaxKernelBytes = 256 << 20
+	// MaxInitrdBytes bounds an initrd of any kind.
+	MaxInitrdBytes = 256 << 20
+	// MaxLibkrunInitrdBytes is the room between 0xa00000, where libkrun puts
+	// the initrd, and 0x1000000, where its kernel starts.
+	MaxLibkrunInitrdBytes = 6 << 20
+	// MaxLibraryBytes bounds a library file.
+	MaxLibraryBytes = 512 << 20
+	// MaxCmdlineBytes bounds a kernel command line without its NUL (Linux
+	// COMMAND_LINE_SIZE on x86-64 is 2048).
+	MaxCmdlineBytes = 2047
+)
+
+// Bundle is firmware without a workload: what a host has installed.
+type Bundle struct {
+	Kind        string
+	Path        string // where it was loaded from, for messages
+	QBoot       []byte // libkrun only: exactly QBootBytes
+	Kernel      []byte // as loaded into guest memory (libkrun), or a bzImage file
+	KernelLoad  uint64 // guest physical address, libkrun only
+	KernelEntry uint64 // 0 from a library of the 2-argument ABI; not used by TEE boots
+	// InitrdBase goes in front of the workload's initrd: kernel modules, for a
+	// modular kernel. Empty for libkrun.
+	InitrdBase []byte
+	// Initrd is the initrd a libkrunfw library carries itself, which
+	// BuildLibrary replaces. Empty for qemu-direct.
+	Initrd  []byte
+	Cmdline string // qemu-direct only; libkrun's is compiled into the kernel
+	// Digest is SHA-256 over the inputs that a workload shares with every
+	// other on this firmware: kind, qboot, kernel, load address, initrd base,
+	// command line, each behind its length. The initrd is not among them.
+	Digest [32]byte
+}
+
+// Load reads firmware from path: a libkrunfw-sev.so or -tdx.so file, or a
+// directory with firmware.json.
+func Load(path string) (*Bundle, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("loading firmware: %w", err)
+	}
+	var b *Bundle
+	if info.IsDir() {
+		b, err = loadDir(path)
+	} else {
+		var file []byte
+		if file, err = readBounded(path, MaxLibraryBytes); err == nil {
+			b, err = ParseLibrary(file)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading firmware %s: %w", path, err)
+	}
+	b.Path = path
+	return b, nil
+}
+
+// seal checks b's members against each other and sets its Digest.
+func (b *Bundle) seal() error {
+	var err error
+	switch b.Kind {
+	case KindLibkrun:
+		err = b.checkLibkrun()
+	case KindQEMUDirect:
+		err = b.checkQEMUDirect()
+	default:
+		err = fmt.Errorf("firmware kind %q, expected %q or %q", b.Kind, KindLibkrun, KindQEMUDirect)
+	}
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	for _, part := range [][]byte{
+		[]byte("ccrun firmware v1"), []byte(b.Kind), b.QBoot, b.Kernel,
+		binary.BigEndian.AppendUint64(nil, b.KernelLoad), b.InitrdBase, []byte(b.Cmdline),
+	} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
+	}
+	b.Digest = [32]byte(h.Sum(nil))
+	return nil
+}
+
+func (b *Bundle) checkLibkrun() error {
+	end := b.KernelLoad + uint64(len(b.Kernel))
+	switch {
+	case len(b.QBoot) != QBootBytes:
+		return fmt.Errorf("qboot of %d bytes, expected %d", len(b.QBoot), QBootBytes)
+	case len(b.Kernel) == 0 || len(b.Kernel) > MaxKernelBytes || len(b.Kernel)%PageBytes != 0:
+		return fmt.Errorf("kernel of %d bytes, expected a multiple of %d up to %d", len(b.Kernel), PageBytes, MaxKernelBytes)
+	case b.KernelLoad%PageBytes != 0 || b.KernelLoad < 1<<20 || end < b.KernelLoad || end > 0xd0000000:
+		return fmt.Errorf("kernel load address %#x, expected a page between 1 MiB and the 3328 MiB gap", b.KernelLoad)
+	case len(b.Initrd)%PageBytes != 0 || len(b.Initrd) > MaxInitrdBytes:
+		return fmt.Errorf("initrd of %d bytes, expected a multiple of %d up to %d", len(b.Initrd), PageBytes, MaxInitrdBytes)
+	case len(b.InitrdBase) != 0 || b.Cmdline != "":
+		return errors.New("libkrun takes no initrd base and no command line")
+	}
+	return nil
+}
+
+func (b *Bundle) checkQEMUDirect() error {
+	switch {
+	case len(b.QBoot) != 0 || b.KernelLoad != 0 || b.KernelEntry != 0:
+		return errors.New("qemu-direct takes no qboot and no load address")
+	case len(b.Kernel) == 0 || len(b.Kernel) > MaxKernelBytes:
+		return fmt.Errorf("kernel of %d bytes, expected up to %d", len(b.Kernel), MaxKernelBytes)
+	case len(b.InitrdBase) > MaxInitrdBytes:
+		return fmt.Errorf("initrd base of %d bytes, at most %d allowed", len(b.InitrdBase), MaxInitrdBytes)
+	case len(b.InitrdBase)%4 != 0:
+		return fmt.Errorf("initrd base of %d bytes, expected a multiple of 4, which the next archive needs", len(b.InitrdBase))
+	}
+	return checkCmdline(b.Cmdline)
+}
+
+func checkCmdline(s string) error {
+	if len(s) > MaxCmdlineBytes {
+		return fmt.Errorf("command line of %d bytes, at most %d allowed", len(s), MaxCmdlineBytes)
+	}
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return fmt.Errorf("command line has byte %#02x, expected printable ASCII", c)
+		}
+	}
+	return nil
+}
+
+// BootInitrd returns the exact bytes that the machine's VMM loads as initrd
+// when a workload brings initrd (what ComposeInitrd returned): padded as
+// BuildLibrary pads for libkrun, behind the kernel modules for qemu-direct.
+// With an empty initrd it is the firmware's own.
+func (b *Bundle) BootInitrd(initrd []byte) ([]byte, error) {
+	switch {
+	case b.Kind == KindQEMUDirect && len(b.InitrdBase)+len(initrd) > MaxInitrdBytes:
+		return nil, fmt.Errorf("initrd of %d bytes, at most %d allowed", len(b.InitrdBase)+len(initrd), MaxInitrdBytes)
+	case b.Kind == KindQEMUDirect:
+		return append(bytes.Clone(b.InitrdBase), initrd...), nil
+	case len(initrd) == 0 && len(b.Initrd) == 0:
+		return nil, errors.New("the firmware carries no initrd and none was given")
+	case len(initrd) == 0:
+		return b.Initrd, CheckLibkrunInitrd(b.Initrd)
+	}
+	if err := CheckLibkrunInitrd(initrd); err != nil {
+		return nil, err
+	}
+	return padTo(initrd, BundleAlign), nil
+}
+
+// padTo returns b with zeros up to a multiple of align; b itself if it is one.
+func padTo(b []byte, align int) []byte {
+	rest := len(b) % align
+	if rest == 0 {
+		return b
+	}
+	out := make([]byte, len(b)+align-rest)
+	copy(out, b)
+	return out
+}
+
+// readBounded reads a regular file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readFile(f, limit)
+}
+
+func readFile(f *os.File, limit int64) ([]byte, error) {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%s has %d bytes, at most %d allowed", f.Name(), info.Size(), limit)
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", f.Name(), err)
+	}
+	return b, nil
+}

@@ -1,0 +1,174 @@
+package firmware
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// ModulesFile lists the modules to load, one path a line, in order.
+const ModulesFile = "/etc/ccrun/modules"
+
+const (
+	maxModules     = 128
+	maxModuleBytes = 32 << 20
+)
+
+// ModulesSegment is an uncompressed archive with kernel modules and
+// ModulesFile. Dependencies come from each module's own .modinfo section and
+// are put in front of it. Names in wanted that the kernel has built in are
+// left out; names it has not at all are an error. It is not compressed because
+// unpacking gzip under emulation costs more than copying.
+func ModulesSegment(moduleDir string, wanted []string) ([]byte, error) {
+	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}}
+	if err := l.index(moduleDir); err != nil {
+		return nil, fmt.Errorf("reading kernel modules: %w", err)
+	}
+	l.out.directories("lib", "lib/modules", "etc", "etc/ccrun")
+	for _, name := range wanted {
+		if err := l.load(name); err != nil {
+			return nil, fmt.Errorf("packing kernel module %s: %w", name, err)
+		}
+	}
+	l.out.add(node{name: strings.TrimPrefix(ModulesFile, "/"), mode: typeRegular | 0o444, data: []byte(l.list.String())})
+	return l.out.finish(), nil
+}
+
+type moduleLoader struct {
+	files   map[string]string // module name -> path
+	builtin map[string]bool
+	state   map[string]int // 1 while its dependencies load, 2 when done
+	list    strings.Builder
+	out     archive
+}
+
+// moduleName is how the kernel names a module file: dashes are underscores.
+func moduleName(file string) string {
+	base, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(base, "-", "_")
+}
+
+func (l *moduleLoader) index(dir string) error {
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.Contains(filepath.Base(p), ".ko") {
+			l.files[moduleName(p)] = p
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(l.files) == 0 {
+		return fmt.Errorf("no kernel modules under %s", dir)
+	}
+	raw, err := readBounded(filepath.Join(dir, "modules.builtin"), 4<<20)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		l.builtin[moduleName(strings.TrimSpace(line))] = true
+	}
+	return nil
+}
+
+func (l *moduleLoader) load(name string) error {
+	name = moduleName(name)
+	path, ok := l.files[name]
+	switch {
+	case l.state[name] == 2 || !ok && l.builtin[name]:
+		return nil
+	case l.state[name] == 1:
+		return fmt.Errorf("module %s depends on itself", name)
+	case !ok:
+		return fmt.Errorf("module %s: %w", name, fs.ErrNotExist)
+	case len(l.state) == maxModules:
+		return fmt.Errorf("more than %d modules", maxModules)
+	}
+	l.state[name] = 1
+	data, err := readModule(path)
+	if err != nil {
+		return err
+	}
+	depends, err := moduleDepends(data)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	for _, d := range depends {
+		if err := l.load(d); err != nil {
+			return err
+		}
+	}
+	l.state[name] = 2
+	file := "lib/modules/" + name + ".ko"
+	l.out.add(node{name: file, mode: typeRegular | 0o444, data: data})
+	l.list.WriteString("/" + file + "\n")
+	return nil
+}
+
+// readModule reads a module, unpacked by what its name ends in.
+func readModule(path string) ([]byte, error) {
+	raw, err := readBounded(path, maxModuleBytes)
+	if err != nil {
+		return nil, err
+	}
+	var r io.Reader = bytes.NewReader(raw)
+	switch filepath.Ext(path) {
+	case ".ko":
+		return raw, nil
+	case ".xz":
+		r, err = xz.NewReader(r)
+	case ".gz":
+		r, err = gzip.NewReader(r)
+	case ".zst":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModuleBytes)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	default:
+		return nil, fmt.Errorf("%s: expected .ko, .ko.xz, .ko.gz or .ko.zst", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpacking %s: %w", path, err)
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxModuleBytes+1))
+	if err == nil && len(out) > maxModuleBytes {
+		err = fmt.Errorf("more than %d bytes", maxModuleBytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpacking %s: %w", path, err)
+	}
+	return out, nil
+}
+
+// moduleDepends reads depends= of .modinfo: names separated by commas.
+func moduleDepends(ko []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(ko))
+	if err != nil {
+		return nil, err
+	}
+	s := f.Section(".modinfo")
+	if s == nil {
+		return nil, errors.New("no .modinfo section")
+	}
+	info, err := s.Data()
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range strings.Split(string(info), "\x00") {
+		if list, ok := strings.CutPrefix(field, "depends="); ok && list != "" {
+			return strings.Split(list, ","), nil
+		}
+	}
+	return nil, nil
+}

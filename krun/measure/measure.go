@@ -1,0 +1,139 @@
+// Package measure computes, offline, what a TEE will report as the launch
+// measurement of a krun machine. Everything here is a pure function of the
+// bytes that boot and the machine's shape; docs/measurement.md has the
+// layouts, their sources, and what no hardware has confirmed.
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+// Profile names how a VMM and its kernel set a machine up, wherever that
+// changes the measurement.
+type Profile string
+
+// The profiles. A digest says nothing about which one a host has: a
+// registration holds all that are acceptable.
+const (
+	// KrunfwTool is what libkrunfw's krunfw_measurement prints, and libkrun up
+	// to 1.11 on AMD's out-of-tree host kernels showed.
+	KrunfwTool Profile = "krunfw-tool"
+	// Libkrun112 is libkrun 1.12 to 1.15 on a mainline host kernel.
+	Libkrun112 Profile = "libkrun-1.12"
+	// Libkrun116 is libkrun 1.16 to 1.19.
+	Libkrun116 Profile = "libkrun-1.16"
+	// LibkrunTDX is libkrun's TDX build: an MRTD over qboot alone.
+	LibkrunTDX Profile = "libkrun-tdx"
+	// QEMUDirect is the simulator's machine.
+	QEMUDirect Profile = "qemu-direct"
+	// LegacySEV and LegacySEVES are libkrun up to 1.10 on SEV and SEV-ES: a
+	// SHA-256, computed by Legacy and not by Launch.
+	LegacySEV   Profile = "sev"
+	LegacySEVES Profile = "sev-es"
+)
+
+// Profiles lists the profiles that a machine with this TEE and firmware kind
+// can have, the most likely first. None means that the two do not go together.
+func Profiles(tee kbs.TEE, kind string) []Profile {
+	switch {
+	case tee == kbs.SNP && kind == firmware.KindLibkrun:
+		return []Profile{Libkrun116, Libkrun112, KrunfwTool}
+	case tee == kbs.TDX && kind == firmware.KindLibkrun:
+		return []Profile{LibkrunTDX}
+	case tee == kbs.Sample && kind == firmware.KindQEMUDirect:
+		return []Profile{QEMUDirect}
+	}
+	return nil
+}
+
+// Limits of a machine's shape.
+const (
+	MaxCPUs      = 8       // CONFIG_NR_CPUS of libkrunfw's kernels
+	MinMemoryMiB = 129     // libkrun takes up to 128 for "not set"
+	MaxMemoryMiB = 1 << 20 // 1 TiB
+	minTDXMiB    = 2048    // libkrun adds a fixed region of 2 GiB
+)
+
+// Shape is the machine as far as it is measured.
+type Shape struct {
+	CPUs      uint `json:"cpus"`
+	MemoryMiB uint `json:"memory_mib"`
+}
+
+func (s Shape) check() error {
+	switch {
+	case s.CPUs < 1 || s.CPUs > MaxCPUs:
+		return fmt.Errorf("%d vCPUs, expected 1 to %d", s.CPUs, MaxCPUs)
+	case s.MemoryMiB < MinMemoryMiB || s.MemoryMiB > MaxMemoryMiB:
+		return fmt.Errorf("%d MiB of memory, expected %d to %d", s.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+	}
+	return nil
+}
+
+// Inputs are the bytes that boot, exactly as the VMM loads them.
+type Inputs struct {
+	QBoot      []byte
+	Kernel     []byte
+	KernelLoad uint64 // guest physical address; 0 for qemu-direct
+	Initrd     []byte
+	Cmdline    string // qemu-direct only
+}
+
+// FromBundle takes the inputs from firmware and the workload's initrd, padded
+// and prefixed as the VMM will see it; with no initrd, the firmware's own.
+func FromBundle(b *firmware.Bundle, initrd []byte) (Inputs, error) {
+	boot, err := b.BootInitrd(initrd)
+	if err != nil {
+		return Inputs{}, fmt.Errorf("measuring: %w", err)
+	}
+	return Inputs{QBoot: b.QBoot, Kernel: b.Kernel, KernelLoad: b.KernelLoad, Initrd: boot, Cmdline: b.Cmdline}, nil
+}
+
+// Region is one measured range of guest memory.
+type Region struct {
+	Name      string `json:"name"`
+	GPA       uint64 `json:"gpa"`
+	SizeBytes uint64 `json:"size_bytes"`
+	Type      string `json:"type"` // SNP page type, or "added" and "extended" for TDX
+	// SHA384 is of the region's content; absent where the type has none.
+	SHA384 *kbs.Digest `json:"sha384,omitempty"`
+}
+
+// Result is a launch measurement and what it was computed from.
+type Result struct {
+	Profile Profile          `json:"profile"`
+	Shape                    // of the machine measured
+	Digest  kbs.LaunchDigest `json:"digest"`
+	Regions []Region         `json:"regions"`
+}
+
+// Launch computes the launch digest of one machine, with its regions.
+func Launch(p Profile, in Inputs, s Shape) (*Result, error) {
+	l, err := Prepare(in)
+	if err != nil {
+		return nil, err
+	}
+	return l.Launch(p, s)
+}
+
+// StockTDXMRTD is the MRTD of libkrun's stock TDX qboot. It is the same for
+// every kernel, initrd and shape, and so proves nothing about a workload: a
+// verifier refuses it by name.
+const StockTDXMRTD = "01bf925b3be350ba0285f7d57b6cc5c7d187fa8de5365b6a0ab7a78bf1cb1881ea5cfda02f189555df4c778e0720b653"
+
+// ErrProfile reports a profile that Launch does not know.
+var ErrProfile = errors.New("unknown profile")
+
+// ParseProfile reads a profile's name.
+func ParseProfile(s string) (Profile, error) {
+	p := Profile(s)
+	if all := []Profile{KrunfwTool, Libkrun112, Libkrun116, LibkrunTDX, QEMUDirect, LegacySEV, LegacySEVES}; !slices.Contains(all, p) {
+		return "", fmt.Errorf("profile %q, expected one of %v: %w", s, all, ErrProfile)
+	}
+	return p, nil
+}

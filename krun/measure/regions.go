@@ -1,0 +1,50 @@
+package measure
+
+import (
+	"crypto/sha512"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// regions lists what Digest measured, in its order.
+func (l *Prepared) regions(p Profile, s Shape) []Region {
+	switch p {
+	case LibkrunTDX:
+		return []Region{
+			{Name: "memory", GPA: 0, SizeBytes: tdxRAMBytes, Type: "added"},
+			content("qboot", qbootGPA, "extended", l.in.QBoot),
+		}
+	case QEMUDirect:
+		zp := qemuBootParams(&l.in, s)
+		return appendVMSAs([]Region{
+			content("kernel", qemuKernelGPA, pageNormal.String(), wholePages(l.in.Kernel)),
+			content("initrd", qemuInitrdGPA, pageNormal.String(), wholePages(l.in.Initrd)),
+			content("command line", cmdlineGPA, pageNormal.String(), wholePages(cmdlineBytes(l.in.Cmdline))),
+			content("boot parameters", zeroPageGPA, pageNormal.String(), zp[:]),
+		}, Libkrun116, s.CPUs)
+	}
+	zp := zeroPage(p, s, uint32(len(l.in.Initrd)))
+	return appendVMSAs([]Region{
+		content("qboot", qbootGPA, pageNormal.String(), l.in.QBoot),
+		content("kernel", l.in.KernelLoad, pageNormal.String(), l.in.Kernel),
+		content("initrd", initrdGPA, pageNormal.String(), l.in.Initrd),
+		content("boot parameters", zeroPageGPA, pageNormal.String(), zp[:]),
+		{Name: "interrupt table", GPA: lidtGPA, SizeBytes: pageBytes, Type: pageZero.String()},
+		{Name: "secrets", GPA: secretsGPA, SizeBytes: pageBytes, Type: pageSecrets.String()},
+		{Name: "cpuid", GPA: cpuidGPA, SizeBytes: pageBytes, Type: pageCPUID.String()},
+		{Name: "firmware data", GPA: fwDataGPA, SizeBytes: fwDataBytes, Type: pageZero.String()},
+	}, p, s.CPUs)
+}
+
+func content(name string, gpa uint64, kind string, b []byte) Region {
+	d := kbs.Digest(sha512.Sum384(b))
+	return Region{Name: name, GPA: gpa, SizeBytes: uint64(len(b)), Type: kind, SHA384: &d}
+}
+
+func appendVMSAs(r []Region, p Profile, cpus uint) []Region {
+	for i := range cpus {
+		v := vmsa(p, i == 0)
+		r = append(r, content("vmsa", vmsaGPA, pageVMSA.String(), v[:]))
+	}
+	return r
+}

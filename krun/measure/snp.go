@@ -1,0 +1,201 @@
+package measure
+
+import (
+	"crypto/sha512"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+const pageBytes = 4096
+
+// SNP page types (SEV Secure Nested Paging Firmware ABI, 8.17
+// SNP_LAUNCH_UPDATE, table "Encodings for the PAGE_TYPE Field").
+type pageType uint8
+
+const (
+	pageNormal  pageType = 1
+	pageVMSA    pageType = 2
+	pageZero    pageType = 3
+	pageSecrets pageType = 5
+	pageCPUID   pageType = 6
+)
+
+func (t pageType) String() string {
+	return [...]string{1: "normal", 2: "vmsa", 3: "zero", 5: "secrets", 6: "cpuid"}[t]
+}
+
+// Guest physical addresses (libkrun src/arch/src/x86_64/layout.rs).
+const (
+	qbootGPA    = 0xffff0000
+	initrdGPA   = 0xa00000
+	cmdlineGPA  = 0x20000
+	zeroPageGPA = 0x7000
+	lidtGPA     = 0x0
+	secretsGPA  = 0x5000
+	cpuidGPA    = 0x6000
+	fwDataGPA   = 0x8000
+	fwDataBytes = 0x7000
+	// vmsaGPA is where KVM says every VMSA is: the last page below 2^48.
+	vmsaGPA = 0xfffffffff000
+)
+
+// chain is SNP's launch digest while it grows.
+type chain [48]byte
+
+// pageInfoBytes is the size of the PAGE_INFO structure (Firmware ABI 8.17.2).
+const pageInfoBytes = 0x70
+
+// update appends one page: LD = SHA-384(PAGE_INFO). contents is SHA-384 of
+// the page for normal and VMSA pages and zero for all others.
+func (ld *chain) update(t pageType, gpa uint64, contents *[48]byte) {
+	var info [pageInfoBytes]byte
+	copy(info[0x00:], ld[:])
+	copy(info[0x30:], contents[:])
+	binary.LittleEndian.PutUint16(info[0x60:], pageInfoBytes)
+	info[0x62] = byte(t)
+	// 0x63 IMI_PAGE, 0x64-0x66 VMPL3 to VMPL1 permissions, 0x67: all zero.
+	binary.LittleEndian.PutUint64(info[0x68:], gpa)
+	*ld = sha512.Sum384(info[:])
+}
+
+func (ld *chain) updatePages(gpa uint64, contents [][48]byte) {
+	for i := range contents {
+		ld.update(pageNormal, gpa+uint64(i)*pageBytes, &contents[i])
+	}
+}
+
+func (ld *chain) updateEmpty(t pageType, gpa, size uint64) {
+	for off := uint64(0); off < size; off += pageBytes {
+		ld.update(t, gpa+off, &[48]byte{})
+	}
+}
+
+// hashPages returns SHA-384 of each page of b, which is a whole number of
+// pages, on all cores: the chain itself cannot be split.
+func hashPages(b []byte) [][48]byte {
+	out := make([][48]byte, len(b)/pageBytes)
+	workers := min(runtime.GOMAXPROCS(0), 1+len(out)/64)
+	var wg sync.WaitGroup
+	for w := range workers {
+		from, to := len(out)*w/workers, len(out)*(w+1)/workers
+		wg.Go(func() {
+			for i := from; i < to; i++ {
+				out[i] = sha512.Sum384(b[i*pageBytes : (i+1)*pageBytes])
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// Prepared holds the hashes of a machine's inputs, so that the digests of
+// many shapes and profiles cost no further pass over them.
+type Prepared struct {
+	in Inputs
+
+	once    sync.Once
+	libkrun chain // after qboot, kernel and initrd, which every profile starts with
+
+	qemuOnce sync.Once
+	qemu     qemuPages
+	qemuErr  error
+}
+
+// Prepare checks nothing yet: what a profile needs, it asks for in Launch.
+func Prepare(in Inputs) (*Prepared, error) {
+	if len(in.Kernel) == 0 {
+		return nil, fmt.Errorf("measuring: no kernel")
+	}
+	return &Prepared{in: in}, nil
+}
+
+// Launch computes the launch digest and its regions.
+func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
+	d, err := l.Digest(p, s)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Profile: p, Shape: s, Digest: d, Regions: l.regions(p, s)}, nil
+}
+
+// Digest is Launch without the regions, which cost one more pass over the
+// inputs.
+func (l *Prepared) Digest(p Profile, s Shape) (kbs.LaunchDigest, error) {
+	if err := s.check(); err != nil {
+		return kbs.LaunchDigest{}, fmt.Errorf("measuring: %w", err)
+	}
+	var d kbs.LaunchDigest
+	var err error
+	switch p {
+	case KrunfwTool, Libkrun112, Libkrun116:
+		d, err = l.libkrunSNP(p, s)
+	case QEMUDirect:
+		d, err = l.qemuDirect(s)
+	case LibkrunTDX:
+		d, err = l.libkrunTDX(s)
+	default:
+		err = fmt.Errorf("profile %q: %w", p, ErrProfile)
+	}
+	if err != nil {
+		return kbs.LaunchDigest{}, fmt.Errorf("measuring for %s: %w", p, err)
+	}
+	return d, nil
+}
+
+// libkrunSNP measures in the order of libkrun's amdsnp/mod.rs: qboot, kernel,
+// initrd, boot parameters, the page at 0, secrets, CPUID, firmware data, and
+// one VMSA per vCPU, which KVM adds in SNP_LAUNCH_FINISH.
+func (l *Prepared) libkrunSNP(p Profile, s Shape) (kbs.LaunchDigest, error) {
+	if err := l.in.checkLibkrun(s); err != nil {
+		return kbs.LaunchDigest{}, err
+	}
+	l.once.Do(func() {
+		l.libkrun.updatePages(qbootGPA, hashPages(l.in.QBoot))
+		l.libkrun.updatePages(l.in.KernelLoad, hashPages(l.in.Kernel))
+		l.libkrun.updatePages(initrdGPA, hashPages(l.in.Initrd))
+	})
+	ld := l.libkrun
+	zp := zeroPage(p, s, uint32(len(l.in.Initrd)))
+	ld.updatePages(zeroPageGPA, hashPages(zp[:]))
+	ld.updateEmpty(pageZero, lidtGPA, pageBytes)
+	ld.updateEmpty(pageSecrets, secretsGPA, pageBytes)
+	ld.updateEmpty(pageCPUID, cpuidGPA, pageBytes)
+	ld.updateEmpty(pageZero, fwDataGPA, fwDataBytes)
+	ld.updateVMSAs(p, s.CPUs)
+	return kbs.LaunchDigest(ld), nil
+}
+
+func (ld *chain) updateVMSAs(p Profile, cpus uint) {
+	for i := range cpus {
+		page := vmsa(p, i == 0)
+		h := sha512.Sum384(page[:])
+		ld.update(pageVMSA, vmsaGPA, &h)
+	}
+}
+
+// checkLibkrun refuses what libkrun, qboot or KVM would refuse, so that no
+// digest is computed for a machine that cannot be.
+func (in *Inputs) checkLibkrun(s Shape) error {
+	ram := uint64(s.MemoryMiB) << 20
+	end := in.KernelLoad + uint64(len(in.Kernel))
+	switch {
+	case in.Cmdline != "":
+		return fmt.Errorf("a command line was given, but libkrun's kernel has its own compiled in")
+	case len(in.QBoot) != 0x10000:
+		return fmt.Errorf("qboot of %d bytes, expected %d", len(in.QBoot), 0x10000)
+	case len(in.Kernel)%pageBytes != 0 || in.KernelLoad%pageBytes != 0:
+		return fmt.Errorf("kernel of %d bytes at %#x, expected multiples of %d", len(in.Kernel), in.KernelLoad, pageBytes)
+	case len(in.Initrd) == 0 || len(in.Initrd)%pageBytes != 0:
+		return fmt.Errorf("initrd of %d bytes, expected a multiple of %d", len(in.Initrd), pageBytes)
+	case in.KernelLoad < initrdGPA || initrdGPA+uint64(len(in.Initrd)) > in.KernelLoad:
+		return fmt.Errorf("initrd of %d bytes at %#x runs into the kernel at %#x: at most %d bytes",
+			len(in.Initrd), uint64(initrdGPA), in.KernelLoad, in.KernelLoad-min(in.KernelLoad, initrdGPA))
+	case end < in.KernelLoad || end > min(ram, gapStart):
+		return fmt.Errorf("kernel ends at %#x, which %d MiB of memory do not reach", end, s.MemoryMiB)
+	}
+	return nil
+}

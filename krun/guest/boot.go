@@ -1,0 +1,166 @@
+// Package guest is the guest agent: what PID 1 of a confidential VM does
+// between the kernel's start and the workload's exit status. Everything that
+// comes from outside the launch measurement (disk, ports, network) is the
+// host's word and is bounded, parsed strictly and proven before use. There is
+// one way through; whatever goes wrong ends in power off.
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Exit statuses of a guest whose workload never ran, as podman-run(1) has
+// them: the agent's own failure, a command that cannot be executed, and one
+// that was not found.
+const (
+	statusBootFailed    = 125
+	statusNotExecutable = 126
+	statusNotFound      = 127
+)
+
+// bootTimeout bounds everything up to the start of the workload. A host that
+// stalls a port or the network gets a dead guest, not a waiting one.
+const bootTimeout = 5 * time.Minute
+
+// A boot is one life of the guest. Its fields are filled by the steps in
+// order; each step may rely on those before it.
+type boot struct {
+	console *console
+	options options
+
+	identity       *krun.Identity
+	identityDigest kbs.Digest
+
+	control *control
+	network *network // nil when the kernel has TSI or no network
+
+	disk    *disk
+	diskKey secret.Bytes
+	mapped   string   // path of the opened device, empty before
+	mounts   []string // to unmount at the end, last first
+	readOnly bool     // the root cannot be written
+	process  *krun.Process
+
+	workloadRan bool
+
+	stop context.CancelCauseFunc
+}
+
+// A step is one entry of the boot table.
+type step struct {
+	name string
+	run  func(*boot, context.Context) error
+}
+
+// String names the step as an error does: a gerund and its object.
+func (s step) String() string { return s.name }
+
+// bootSteps is the whole boot up to the workload, in order.
+func bootSteps() []step {
+	return []step{
+		{"mounting kernel file systems", (*boot).mountKernel},
+		{"reading the kernel command line", (*boot).readCommandLine},
+		{"loading kernel modules", (*boot).loadModules},
+		{"reading the identity", (*boot).readIdentity},
+		{"opening the control port", (*boot).openControl},
+		{"setting up the network", (*boot).setUpNetwork},
+		{"finding the disk", (*boot).findDisk},
+		{"obtaining the disk key", (*boot).obtainKey},
+		{"unlocking the disk", (*boot).unlockDisk},
+		{"mounting the disk", (*boot).mountDisk},
+		{"reading the process configuration", (*boot).readProcess},
+		{"locking down the kernel", (*boot).lockDown},
+	}
+}
+
+// Main is the life of PID 1. It always ends by powering the VM off, so it
+// never returns.
+func Main() {
+	unix.Umask(0o022)
+	b := &boot{console: newConsole()}
+	status := b.live()
+	b.shutDown(status)
+	for { // the machine is going down
+		time.Sleep(time.Hour)
+	}
+}
+
+// live boots and runs the workload. A panic is a failed boot: fail closed,
+// with an exit status, instead of a kernel panic without one.
+func (b *boot) live() (status int) {
+	defer func() {
+		if p := recover(); p != nil {
+			b.console.fail(fmt.Errorf("panic: %v at %s", p, debug.Stack()))
+			status = statusBootFailed
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
+	defer cancel()
+	ctx, b.stop = context.WithCancelCause(ctx)
+	if err := b.runSteps(ctx, bootSteps()); err != nil {
+		return b.failed(err)
+	}
+	status, err := b.runWorkload(ctx)
+	if err != nil {
+		return b.failed(err)
+	}
+	return status
+}
+
+func (b *boot) runSteps(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		if err := context.Cause(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		if err := s.run(b, ctx); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause // the error is only how the step noticed
+			}
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		b.console.timing(s.String())
+	}
+	return nil
+}
+
+// statusError is an error that decides the exit status.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+func (b *boot) failed(err error) int {
+	b.console.fail(err)
+	var s *statusError
+	if errors.As(err, &s) {
+		return s.status
+	}
+	return statusBootFailed
+}
+
+// hintError is an error that knows the next step.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+
+// Hint is what the owner or host can do about it.
+func (e *hintError) Hint() string { return e.hint }
+
+func hint(err error, next string) error { return &hintError{err, next} }

@@ -1,0 +1,107 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	consolePrefix  = "ccrun-init: "
+	maxConsoleLine = 2048
+)
+
+// console is the agent's voice. The host reads it, so it carries no secret;
+// the workload's output goes to the same device untouched, so the agent is
+// silent unless something failed or ccrun.debug asks for timings.
+type console struct {
+	mu    sync.Mutex
+	w     io.Writer
+	debug bool
+	clock func() time.Duration // since the kernel started
+}
+
+func newConsole() *console { return &console{w: os.Stderr, clock: sinceKernel} }
+
+// sinceKernel is CLOCK_BOOTTIME: good for durations, never for dates.
+func sinceKernel() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+// fail prints err and its hint as one line.
+func (c *console) fail(err error) {
+	text := err.Error()
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		text += "; next: " + h.Hint()
+	}
+	c.line(text)
+}
+
+func (c *console) timing(what string) {
+	if c.debug {
+		c.line(fmt.Sprintf("[%7.3f s] %s", c.clock().Seconds(), what))
+	}
+}
+
+func (c *console) line(text string) { c.raw(consolePrefix + oneLine(text) + "\n") }
+
+func (c *console) raw(text string) { _, _ = c.Write([]byte(text)) }
+
+// Write passes the workload's output on as it is.
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.w.Write(p)
+}
+
+// oneLine makes text, parts of which the host or a server may have chosen,
+// fit for one line of a terminal.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, text)
+	if len(text) > maxConsoleLine {
+		text = strings.ToValidUTF8(text[:maxConsoleLine], "") + "..."
+	}
+	return text
+}
+
+// attach makes path (/dev/console) the agent's output, in raw mode: the
+// workload's bytes must reach the host as they were written.
+func (c *console) attach(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		t.Oflag &^= unix.OPOST
+		t.Lflag &^= unix.ECHO | unix.ICANON | unix.ISIG
+		if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+			_ = unix.Close(fd)
+			return nil, fmt.Errorf("setting %s raw: %w", path, err)
+		}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	c.mu.Lock()
+	c.w = f
+	c.mu.Unlock()
+	return f, nil
+}

@@ -1,0 +1,185 @@
+package guest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+const (
+	maxControlLine  = 64
+	controlDeadline = 5 * time.Second
+	// hostAbsent is the pause after an end of file, which a virtio-serial
+	// port reads as long as nobody has opened the host's side.
+	hostAbsent = 100 * time.Millisecond
+)
+
+// control is the line protocol with the machine's VMM. Host to guest:
+// "signal N". Guest to host: "ready" when the workload runs, and "exit N" as
+// the guest's last word. The nil control, of a VMM without the port, is mute.
+type control struct {
+	mu      sync.Mutex
+	port    io.Writer
+	signals chan unix.Signal
+}
+
+// openControl finds the port. The simulated TEE's machine always has it; on
+// others its absence only means that nobody listens.
+func (b *boot) openControl(ctx context.Context) error {
+	var limit time.Duration
+	if b.identity.TEE == kbs.Sample {
+		limit = deviceTimeout
+	}
+	f, err := openPort(ctx, controlPort, limit)
+	switch {
+	case errors.Is(err, errNoPort) && limit == 0:
+		return nil
+	case err != nil:
+		return hint(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
+	}
+	b.control = &control{port: f, signals: make(chan unix.Signal, 16)}
+	go b.control.listen(f, b.stopEarly)
+	return nil
+}
+
+// stopEarly ends a boot before there is a workload to signal.
+func (b *boot) stopEarly(sig unix.Signal) {
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGKILL:
+		b.stop(&statusError{128 + int(sig), fmt.Errorf("stopped by the host's %s before the workload started", unix.SignalName(sig))})
+	}
+}
+
+// listen forwards signals for good. The host owns the port, so what is not
+// understood is skipped, and a flood only fills the buffer.
+func (c *control) listen(port io.Reader, early func(unix.Signal)) {
+	defer func() { _ = recover() }() // never take PID 1 down for a signal
+	r := bufio.NewReaderSize(port, maxControlLine)
+	for {
+		sig, err := nextSignal(r)
+		if errors.Is(err, io.EOF) {
+			time.Sleep(hostAbsent)
+			continue
+		}
+		if err != nil {
+			return
+		}
+		early(sig)
+		select {
+		case c.signals <- sig:
+		default:
+		}
+	}
+}
+
+// nextSignal skips to the next well-formed line.
+func nextSignal(r *bufio.Reader) (unix.Signal, error) {
+	skip := false
+	for {
+		line, err := r.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			skip = true
+			continue
+		case err != nil:
+			return 0, err
+		}
+		if sig, err := parseControl(string(line)); err == nil && !skip {
+			return sig, nil
+		}
+		skip = false
+	}
+}
+
+// parseControl parses one line from the host: "signal N\n", for the signals
+// that a container engine forwards. Others are refused: the host could do
+// more harm by powering off, but a workload need not expect SIGSEGV from it.
+func parseControl(line string) (unix.Signal, error) {
+	number, ok := strings.CutPrefix(line, "signal ")
+	number, terminated := strings.CutSuffix(number, "\n")
+	if !ok || !terminated {
+		return 0, fmt.Errorf("control line %q, expected signal N", line)
+	}
+	n, err := strconv.ParseUint(number, 10, 8)
+	if err != nil || strconv.FormatUint(n, 10) != number {
+		return 0, fmt.Errorf("control line %q: not a signal number", line)
+	}
+	switch sig := unix.Signal(n); sig {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGWINCH:
+		return sig, nil
+	}
+	return 0, fmt.Errorf("signal %d from the host is not allowed", n)
+}
+
+func (c *control) incoming() <-chan unix.Signal {
+	if c == nil {
+		return nil
+	}
+	return c.signals
+}
+
+func (c *control) sayReady() error { return c.say("ready\n") }
+
+func (c *control) sayExit(status int) error { return c.say(fmt.Sprintf("exit %d\n", status&0xff)) }
+
+func (c *control) say(line string) error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f, ok := c.port.(*os.File); ok {
+		if err := f.SetWriteDeadline(time.Now().Add(controlDeadline)); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(c.port, line)
+	return err
+}
+
+// parseStopSignal reads an image's StopSignal: "SIGTERM", "TERM", "15",
+// "SIGRTMIN+3". Empty means SIGTERM.
+func parseStopSignal(s string) (unix.Signal, error) {
+	if s == "" {
+		return unix.SIGTERM, nil
+	}
+	name := strings.ToUpper(s)
+	if n, err := strconv.ParseUint(name, 10, 8); err == nil && n >= 1 && n <= 64 {
+		return unix.Signal(n), nil
+	}
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	const rtmin, rtmax = 34, 64 // as glibc counts
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	if rest, ok := strings.CutPrefix(name, "SIGRTMIN"); ok {
+		if rest == "" {
+			return rtmin, nil
+		}
+		if n, err := strconv.ParseUint(strings.TrimPrefix(rest, "+"), 10, 8); err == nil && rest[0] == '+' && rtmin+n <= rtmax {
+			return unix.Signal(rtmin + n), nil
+		}
+	}
+	if rest, ok := strings.CutPrefix(name, "SIGRTMAX"); ok {
+		if rest == "" {
+			return rtmax, nil
+		}
+		if n, err := strconv.ParseUint(strings.TrimPrefix(rest, "-"), 10, 8); err == nil && rest[0] == '-' && rtmax-n >= rtmin && n <= rtmax {
+			return unix.Signal(rtmax - n), nil
+		}
+	}
+	return 0, fmt.Errorf("stop signal %q: expected a name such as SIGTERM or a number from 1 to 64", s)
+}

@@ -1,0 +1,196 @@
+package guest
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
+)
+
+const (
+	// newRoot is where the disk's file system is mounted.
+	newRoot = "/newroot"
+	// mappedName is the device-mapper name of the opened disk.
+	mappedName = "ccrun"
+	// scratch holds an erofs image's lower and upper layers.
+	scratch = "/run/ccrun"
+)
+
+// disk is what the agent keeps of the host's disk: read once, before
+// anything is decided, into memory that the host cannot reach.
+type disk struct {
+	path         string
+	size         int64
+	footerDigest kbs.Digest
+	header       *luks.Header
+}
+
+// findDisk waits for a virtio disk that has a footer and a LUKS2 header. The
+// host may offer several and fill them as it likes: which one is right, the
+// volume key's digest shows.
+func (b *boot) findDisk(ctx context.Context) error {
+	err := waitFor(ctx, deviceTimeout, func() error {
+		paths, err := virtioDisks("/sys/block")
+		if err != nil {
+			return err
+		}
+		var all []error
+		for _, path := range paths {
+			d, err := openDisk(path)
+			if err == nil {
+				b.disk = d
+				return nil
+			}
+			all = append(all, fmt.Errorf("%s: %w", path, err))
+		}
+		return errors.Join(all...)
+	})
+	if err != nil {
+		return hint(err, "check that the VM got the image's disk.img, unchanged")
+	}
+	return nil
+}
+
+// virtioDisks lists the virtio block devices, in order of their names.
+func virtioDisks(class string) ([]string, error) {
+	entries, err := os.ReadDir(class)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "vd") {
+			paths = append(paths, filepath.Join("/dev", e.Name()))
+		}
+	}
+	if paths == nil {
+		return nil, errors.New("no virtio disk")
+	}
+	return paths, nil
+}
+
+func openDisk(path string) (*disk, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, fmt.Errorf("reading the disk's size: %w", err)
+	}
+	return readDisk(f, path, size)
+}
+
+// readDisk reads footer and header once each.
+func readDisk(r io.ReaderAt, path string, size int64) (*disk, error) {
+	footer, err := krun.ReadFooter(r, size)
+	if err != nil {
+		return nil, err
+	}
+	header, err := luks.ReadHeader(r, size)
+	if err != nil {
+		return nil, err
+	}
+	return &disk{path: path, size: size, footerDigest: kbs.Sum384(footer.JSON), header: header}, nil
+}
+
+// unlockDisk opens the keyslot with the DiskKey, proves that the volume key is
+// the identity's, and sets the disk up by the identity's geometry alone: the
+// header could name a null cipher (CVE-2025-59054, CVE-2025-58356).
+func (b *boot) unlockDisk(context.Context) error {
+	vk, err := b.disk.header.Unlock(b.diskKey)
+	b.diskKey.Wipe()
+	if errors.Is(err, luks.ErrWrongPassphrase) {
+		err = hint(err, "the released disk key is not this disk's; register the image that is being run")
+	}
+	if err != nil {
+		return err
+	}
+	defer vk.Wipe()
+	b.console.timing("opened keyslot")
+	got, want := vk.Digest(), b.identity.Disk.VolumeKeyDigest
+	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		return hint(fmt.Errorf("volume key has digest %x, expected %s", got, want),
+			"the disk is not the one the image was built with; pull the image again")
+	}
+	b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, b.disk.path, mappedName, false)
+	return err
+}
+
+// mountDisk mounts the opened disk at newRoot, always without devices: the
+// workload's are its private /dev's. Set-user-ID programs stay, as in any
+// container; the capability bounding set limits them.
+func (b *boot) mountDisk(context.Context) error {
+	switch fs := b.identity.Disk.Filesystem; fs {
+	case "ext4":
+		return b.mountRoot(mount{b.mapped, newRoot, fs, unix.MS_NODEV, ""})
+	case "erofs":
+		if hasFilesystem("overlay") {
+			return b.mountOverlay()
+		}
+		b.readOnly = true
+		return b.mountRoot(mount{b.mapped, newRoot, fs, unix.MS_NODEV | unix.MS_RDONLY, ""})
+	default:
+		return fmt.Errorf("file system %q, expected ext4 or erofs", fs)
+	}
+}
+
+func (b *boot) mountRoot(m mount) error {
+	if err := m.do(); err != nil {
+		return hint(err, "the disk's content does not verify or is damaged; pull the image again")
+	}
+	b.mounts = append(b.mounts, m.target)
+	return nil
+}
+
+// mountOverlay puts a writable layer in memory over a read-only disk.
+func (b *boot) mountOverlay() error {
+	lower, upper, work := scratch+"/lower", scratch+"/upper", scratch+"/work"
+	if err := b.mountRoot(mount{b.mapped, lower, "erofs", unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
+		return err
+	}
+	for _, dir := range []string{upper, work} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return b.mountRoot(mount{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work})
+}
+
+// closeDisk unmounts and closes what the boot opened, as far as it got. The
+// workload's mounts die with its namespace a moment after it, hence the tries.
+func (b *boot) closeDisk() {
+	unix.Sync()
+	for i := len(b.mounts) - 1; i >= 0; i-- {
+		if err := unix.Unmount(b.mounts[i], 0); err != nil {
+			b.console.timing(fmt.Sprintf("unmounting %s: %v", b.mounts[i], err))
+			_ = unix.Mount("", b.mounts[i], "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		}
+	}
+	if b.mapped == "" {
+		return
+	}
+	deadline := time.Now().Add(500 * time.Millisecond)
+	for {
+		err := luks.Deactivate(mappedName)
+		if err == nil || time.Now().After(deadline) {
+			if err != nil {
+				b.console.timing(fmt.Sprintf("closing the disk: %v", err))
+			}
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

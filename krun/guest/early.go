@@ -1,0 +1,147 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// modulesPath lists module files, one a line, in the order to load them. Only
+// firmware with a modular kernel has it.
+const modulesPath = "/etc/ccrun/modules"
+
+const maxModulesList = 64 << 10
+
+// A mount is the arguments of mount(2).
+type mount struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+}
+
+func (m mount) String() string { return m.fstype + " on " + m.target }
+
+func (m mount) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+		return fmt.Errorf("mounting %s: %w", m, err)
+	}
+	return nil
+}
+
+const noExec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// mountKernel mounts what the agent itself needs. None of it reaches the
+// workload. A kernel may have mounted devtmpfs already.
+func (b *boot) mountKernel(context.Context) error {
+	for _, m := range []mount{
+		{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		{"proc", "/proc", "proc", noExec, ""},
+		{"sysfs", "/sys", "sysfs", noExec, ""},
+		{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	} {
+		if err := m.do(); err != nil && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	// Ctrl-Alt-Del from the host must not reboot past the lock-down.
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	_, err := b.console.attach("/dev/console")
+	return err
+}
+
+func (b *boot) loadModules(context.Context) error {
+	list, err := readBounded(modulesPath, maxModulesList)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return b.mountConfigfs()
+	case err != nil:
+		return err
+	}
+	for line := range strings.Lines(string(list)) {
+		name := strings.TrimSpace(line)
+		if name == "" {
+			continue
+		}
+		if err := loadModule(name); err != nil {
+			return hint(fmt.Errorf("loading %s: %w", name, err), "rebuild the firmware's module segment for this kernel")
+		}
+	}
+	return b.mountConfigfs()
+}
+
+func loadModule(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// mountConfigfs mounts configfs where the kernel has it, for configfs-tsm.
+func (b *boot) mountConfigfs() error {
+	if _, err := os.Stat(configfsPath); err != nil {
+		return nil
+	}
+	return mount{"configfs", configfsPath, "configfs", noExec, ""}.do()
+}
+
+// readIdentity reads the measured identity. Its digest is of the bytes as
+// they are, which DecodeIdentity has shown to be canonical.
+func (b *boot) readIdentity(context.Context) error {
+	raw, err := readBounded(krun.IdentityPath, krun.MaxIdentityBytes)
+	if err != nil {
+		return hint(err, "the initrd has no identity segment; build the image with `ccrun build`")
+	}
+	if b.identity, err = krun.DecodeIdentity(raw); err != nil {
+		return err
+	}
+	if b.identity.Policy.Logs == "encrypted" {
+		return hint(errors.New("log policy is encrypted, expected host or none"),
+			"this agent cannot encrypt logs yet; build with --logs host or --logs none")
+	}
+	b.identityDigest = kbs.Sum384(raw)
+	return nil
+}
+
+// hasFilesystem says whether the running kernel can mount fstype.
+func hasFilesystem(fstype string) bool {
+	list, err := readBounded("/proc/filesystems", 64<<10)
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(list) {
+		if f := bytes.Fields(line); len(f) > 0 && string(f[len(f)-1]) == fstype {
+			return true
+		}
+	}
+	return false
+}
+
+// readAllBounded reads r to its end, refusing more than limit bytes.
+func readAllBounded(r io.Reader, name string, limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path.Clean(name), err)
+	}
+	if int64(len(raw)) > limit {
+		return nil, fmt.Errorf("%s has more than the allowed %d bytes", path.Clean(name), limit)
+	}
+	return raw, nil
+}

@@ -1,0 +1,90 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A sysctl is a value the kernel gets before the workload starts.
+type sysctl struct{ path, value string }
+
+// sysctls take from the workload, and from whoever breaks into it, what would
+// reach past it into the kernel that holds the disk's key. Those that cannot
+// be undone until the next boot come last.
+func sysctls() []sysctl {
+	return []sysctl{
+		{"/proc/sys/kernel/sysrq", "0"},
+		{"/proc/sys/kernel/dmesg_restrict", "1"},
+		{"/proc/sys/kernel/kptr_restrict", "2"},
+		{"/proc/sys/kernel/perf_event_paranoid", "3"},
+		{"/proc/sys/kernel/yama/ptrace_scope", "1"},
+		{"/proc/sys/kernel/core_pattern", "core"},
+		{"/proc/sys/fs/suid_dumpable", "0"},
+		{"/proc/sys/fs/protected_hardlinks", "1"},
+		{"/proc/sys/fs/protected_symlinks", "1"},
+		{"/proc/sys/user/max_user_namespaces", "0"},
+		// As Podman does, so that ping works without CAP_NET_RAW.
+		{"/proc/sys/net/ipv4/ping_group_range", "0\t0"},
+		{"/proc/sys/kernel/unprivileged_bpf_disabled", "1"},
+		{"/proc/sys/kernel/kexec_load_disabled", "1"},
+		{"/proc/sys/kernel/modules_disabled", "1"},
+	}
+}
+
+// reportDrivers are the platform drivers behind a report device. A workload
+// with one could attest as this VM and get the disk key again for whoever
+// asks it to.
+func reportDrivers() []sysctl {
+	return []sysctl{{"/sys/bus/platform/drivers/sev-guest/unbind", "sev-guest"}}
+}
+
+// deviceNodes are removed from the agent's own /dev too, which the workload
+// never sees: one barrier more.
+func deviceNodes() []string {
+	return []string{"/dev/sev-guest", "/dev/tdx_guest", "/dev/mem", "/dev/kmem", "/dev/port", "/dev/kmsg", "/dev/nvram"}
+}
+
+// lockDown takes away, for good, what only the boot needed. A setting that
+// the kernel has but refuses ends the boot.
+func (b *boot) lockDown(context.Context) error {
+	for _, s := range append(reportDrivers(), sysctls()...) {
+		if err := s.apply(); err != nil {
+			return err
+		}
+	}
+	for _, path := range deviceNodes() {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing device node: %w", err)
+		}
+	}
+	if err := unix.Unmount(configfsPath, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmounting %s: %w", configfsPath, err)
+	}
+	return nil
+}
+
+// apply skips what the kernel was built without.
+func (s sysctl) apply() error {
+	f, err := os.OpenFile(s.path, os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(s.value)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if errors.Is(err, unix.ENODEV) { // unbind: the driver has no device
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("setting %s to %q: %w", s.path, s.value, err)
+	}
+	return nil
+}

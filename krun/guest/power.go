@@ -1,0 +1,30 @@
+package guest
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// shutDown closes the disk, reports the exit status and ends the VM. Restart,
+// not power-off: libkrun's guests have no ACPI and end by the keyboard
+// controller's reset (reboot=k), and QEMU runs with -no-reboot.
+func (b *boot) shutDown(status int) {
+	defer func() {
+		_ = recover()
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}()
+	b.diskKey.Wipe()
+	b.closeDisk()
+	b.console.timing("disk closed")
+	if b.control == nil {
+		if b.workloadRan {
+			b.console.raw(fmt.Sprintf("ccrun: workload exited with status %d\n", status))
+		}
+		return
+	}
+	if err := b.control.sayExit(status); err != nil {
+		b.console.fail(fmt.Errorf("reporting exit status %d: %w", status, err))
+	}
+}

@@ -1,0 +1,198 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// enterRoot makes the disk's file system the root of this mount namespace and
+// fills in what a container expects. Everything of the agent's is unmounted
+// first: devtmpfs with its devices, sysfs, the agent's /proc and /run.
+func enterRoot(spec *stageSpec) error {
+	if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
+		return fmt.Errorf("setting the host name: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	for _, dir := range []string{"/dev", "/sys", "/run", "/proc"} {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmounting the agent's %s: %w", dir, err)
+		}
+	}
+	if err := switchRoot(newRoot); err != nil {
+		return err
+	}
+	if err := mountContainer(spec.ReadOnly); err != nil {
+		return err
+	}
+	if err := writeEtc(spec); err != nil {
+		return err
+	}
+	return restrictProc()
+}
+
+// switchRoot moves dir over the initramfs (which pivot_root cannot replace)
+// and enters it; nothing below can be reached from there any more, because
+// ".." of the topmost mount is itself.
+func switchRoot(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return fmt.Errorf("entering the disk: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("moving the disk to /: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("changing root to the disk: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// containerMounts are Podman's, with /sys read-only and no control groups.
+func containerMounts(readOnly bool) []mount {
+	list := []mount{
+		{"proc", "/proc", "proc", noExec, ""},
+		{"tmpfs", "/dev", "tmpfs", unix.MS_NOSUID | unix.MS_STRICTATIME, "mode=755,size=65536k"},
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		{"shm", "/dev/shm", "tmpfs", noExec, "mode=1777,size=65536k"},
+		{"mqueue", "/dev/mqueue", "mqueue", noExec, ""},
+		{"sysfs", "/sys", "sysfs", noExec | unix.MS_RDONLY, ""},
+	}
+	if !readOnly {
+		return list
+	}
+	for _, dir := range []string{"/run", "/tmp", "/var/tmp"} {
+		list = append(list, mount{"tmpfs", dir, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"})
+	}
+	return list
+}
+
+func mountContainer(readOnly bool) error {
+	for _, m := range containerMounts(readOnly) {
+		err := m.do()
+		switch {
+		case errors.Is(err, unix.EROFS) && m.fstype == "tmpfs": // a read-only image without that directory
+		case errors.Is(err, unix.ENODEV) && m.fstype == "mqueue": // kernel without it
+		case err != nil:
+			return hint(err, "the image needs directories /proc, /sys and /dev if its file system is read-only")
+		}
+	}
+	return makeDevices("/dev")
+}
+
+// A deviceNode is a character device of the workload's /dev.
+type deviceNode struct {
+	name         string
+	major, minor uint32
+}
+
+// deviceNodes of the OCI runtime specification ("Default Devices"), without
+// console: it is the host's end of the log, which the policy governs.
+func defaultDevices() []deviceNode {
+	return []deviceNode{
+		{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7},
+		{"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+	}
+}
+
+func makeDevices(dev string) error {
+	for _, d := range defaultDevices() {
+		path := filepath.Join(dev, d.name)
+		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+			return fmt.Errorf("making %s: %w", path, err)
+		}
+		if err := unix.Chmod(path, 0o666); err != nil {
+			return fmt.Errorf("making %s: %w", path, err)
+		}
+	}
+	for link, target := range map[string]string{
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "core": "/proc/kcore",
+		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, filepath.Join(dev, link)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeEtc gives the image the names of this VM, as Podman does over what the
+// image has. A read-only image keeps its own.
+func writeEtc(spec *stageSpec) error {
+	if spec.ReadOnly {
+		return nil
+	}
+	files := map[string]string{"/etc/hosts": spec.Hosts, "/etc/hostname": spec.Hostname + "\n"}
+	if spec.ResolvConf != "" {
+		files["/etc/resolv.conf"] = spec.ResolvConf
+	}
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return err
+	}
+	for path, text := range files {
+		// The image's may be a symbolic link, to somewhere that does not exist yet.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("replacing %s: %w", path, err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("replacing %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// maskedPaths and readOnlyPaths are Podman's.
+func maskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/iomem", "/proc/ioports", "/proc/kallsyms",
+		"/sys/firmware", "/sys/fs/selinux", "/sys/dev/block", "/sys/devices/virtual/powercap", "/sys/class/virtio-ports",
+	}
+}
+
+func readOnlyPaths() []string {
+	return []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+func restrictProc() error {
+	for _, path := range maskedPaths() {
+		if err := mask(path); err != nil {
+			return fmt.Errorf("masking %s: %w", path, err)
+		}
+	}
+	for _, path := range readOnlyPaths() {
+		if err := makeReadOnly(path); err != nil {
+			return fmt.Errorf("making %s read-only: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// mask hides a file behind /dev/null and a directory behind an empty one.
+func mask(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.IsDir():
+		return unix.Mount("tmpfs", path, "tmpfs", noExec|unix.MS_RDONLY, "size=0k")
+	}
+	return unix.Mount("/dev/null", path, "", unix.MS_BIND, "")
+}
+
+func makeReadOnly(path string) error {
+	err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, "")
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|noExec, "")
+}

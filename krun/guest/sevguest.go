@@ -1,0 +1,130 @@
+package guest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/google/go-sev-guest/client/linuxabi"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+const sevGuestPath = "/dev/sev-guest"
+
+// snpReportBytes is the size of ATTESTATION_REPORT (SEV-SNP Firmware ABI,
+// 56860, table "ATTESTATION_REPORT").
+const snpReportBytes = 1184
+
+// maxThrottled bounds how often a request is repeated after EBUSY or EAGAIN,
+// which a host produces when it throttles guest requests.
+const maxThrottled = 20
+
+// sevGuest is the sev-guest driver's ioctl interface
+// (Documentation/virt/coco/sev-guest.rst), for kernels without configfs-tsm.
+type sevGuest struct{ path string }
+
+func (s sevGuest) attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return kbs.Evidence{}, hint(err, "the image is for SEV-SNP; the VM must run as an SNP guest (host: `ccrun doctor`)")
+	}
+	defer func() { _ = f.Close() }()
+	rep, certs, err := snpExtendedReport(ctx, f, rd)
+	if err != nil { // a host without certificates is no reason to fail
+		rep, err = snpReport(ctx, f, rd)
+		certs = nil
+	}
+	if err != nil {
+		return kbs.Evidence{}, fmt.Errorf("asking %s for a report: %w", s.path, err)
+	}
+	return boundEvidence(kbs.SNP, rep, certs)
+}
+
+// snpReport is SNP_GET_REPORT at VMPL 0.
+func snpReport(ctx context.Context, f *os.File, rd kbs.ReportData) ([]byte, error) {
+	req := &linuxabi.SnpReportReqABI{ReportData: rd}
+	resp := &linuxabi.SnpReportRespABI{}
+	if err := snpRequest(ctx, f, linuxabi.IocSnpGetReport, &linuxabi.SnpUserGuestRequest{ReqData: req, RespData: resp}); err != nil {
+		return nil, err
+	}
+	return cutSNPReport(resp)
+}
+
+// snpExtendedReport is SNP_GET_EXT_REPORT at VMPL 0, with the certificate
+// table that the host's administrator provided.
+func snpExtendedReport(ctx context.Context, f *os.File, rd kbs.ReportData) (rep, certs []byte, err error) {
+	// The kernel wants whole pages.
+	req := &linuxabi.SnpExtendedReportReq{Data: linuxabi.SnpReportReqABI{ReportData: rd}, Certs: make([]byte, maxEvidence), CertsLength: maxEvidence}
+	resp := &linuxabi.SnpReportRespABI{}
+	if err := snpRequest(ctx, f, linuxabi.IocSnpGetExtendedReport, &linuxabi.SnpUserGuestRequest{ReqData: req, RespData: resp}); err != nil {
+		return nil, nil, err
+	}
+	if rep, err = cutSNPReport(resp); err != nil {
+		return nil, nil, err
+	}
+	return rep, cutCertificates(req.Certs), nil
+}
+
+func cutSNPReport(resp *linuxabi.SnpReportRespABI) ([]byte, error) {
+	if resp.ReportSize != snpReportBytes {
+		return nil, fmt.Errorf("report of %d bytes, expected %d", resp.ReportSize, snpReportBytes)
+	}
+	return append([]byte(nil), resp.Data[:snpReportBytes]...), nil
+}
+
+// cutCertificates cuts a GHCB certificate table (GHCB specification 56421,
+// section 4.1.8.1: GUID, offset, length; ended by a zero GUID) to the bytes
+// its entries cover. A table that makes no sense is dropped: it is a hint
+// from the host, and the server has its own Endorsements.
+func cutCertificates(table []byte) []byte {
+	const entry = 24
+	var end uint64
+	for at := 0; at+entry <= len(table); at += entry {
+		e := table[at : at+entry]
+		if [16]byte(e[:16]) == [16]byte{} {
+			if at == 0 {
+				return nil
+			}
+			return table[:max(end, uint64(at+entry))]
+		}
+		stop := uint64(binary.LittleEndian.Uint32(e[16:])) + uint64(binary.LittleEndian.Uint32(e[20:]))
+		if stop > uint64(len(table)) {
+			return nil
+		}
+		end = max(end, stop)
+	}
+	return nil
+}
+
+// snpRequest issues one guest request, again while the host throttles.
+func snpRequest(ctx context.Context, f *os.File, command uintptr, req *linuxabi.SnpUserGuestRequest) error {
+	for try := 0; ; try++ {
+		abi := req.ABI()
+		errno := ioctl(f, command, abi.Pointer())
+		if err := abi.Finish(req); err != nil {
+			return err
+		}
+		if errno == 0 {
+			return nil
+		}
+		if try == maxThrottled || (!errors.Is(errno, unix.EAGAIN) && !errors.Is(errno, unix.EBUSY) && !errors.Is(errno, unix.EINTR)) {
+			return fmt.Errorf("%w (firmware error %#x)", errno, req.FwErr)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func ioctl(f *os.File, command uintptr, arg unsafe.Pointer) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(arg))
+	return errno
+}

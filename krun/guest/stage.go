@@ -1,0 +1,122 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// StageName is argv[0] of this program as the stage between agent and
+// workload. The kernel never starts PID 1 under it.
+const StageName = "ccrun-init-stage"
+
+// File descriptors that startStage hands to the stage.
+const (
+	specFD   = 3
+	resultFD = 4
+)
+
+// RunStage is the stage: PID 1 of the workload's namespaces, which it fills,
+// then drops what the workload must not have and becomes it. It returns only
+// if that failed, after saying why on its result pipe.
+func RunStage() {
+	// Credentials, capabilities and the filter belong to a thread; the one
+	// that sets them is the one that executes the workload.
+	runtime.LockOSThread()
+	unix.CloseOnExec(specFD)
+	unix.CloseOnExec(resultFD)
+	err := becomeWorkload()
+	answer := stageError{Status: statusBootFailed, Text: err.Error()}
+	if s := (*statusError)(nil); errors.As(err, &s) {
+		answer.Status = s.status
+	}
+	if h := (*hintError)(nil); errors.As(err, &h) {
+		answer.Hint = h.hint
+	}
+	_ = json.NewEncoder(os.NewFile(resultFD, "result")).Encode(answer)
+}
+
+func becomeWorkload() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v at %s", p, debug.Stack())
+		}
+	}()
+	spec, err := readSpec()
+	if err != nil {
+		return err
+	}
+	if err := enterRoot(spec); err != nil {
+		return err
+	}
+	who, err := lookUpUser(spec.Process.User, "/etc")
+	if err != nil {
+		return err
+	}
+	env := environment(&spec.Process, who.home, spec.Hostname)
+	dir, err := workingDirectory(spec.Process.WorkingDir, who)
+	if err != nil {
+		return err
+	}
+	if err := dropPrivileges(who); err != nil {
+		return err
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return &statusError{statusNotExecutable, fmt.Errorf("entering working directory %s: %w", dir, err)}
+	}
+	argv := arguments(&spec.Process)
+	path, err := lookUp(argv[0], getenv(env, "PATH"), dir)
+	if err != nil {
+		return err
+	}
+	err = syscall.Exec(path, argv, env)
+	return &statusError{execStatus(err), hint(fmt.Errorf("executing %s: %w", path, err),
+		"the image must be for this machine's architecture and have the program's interpreter")}
+}
+
+// execStatus tells a missing interpreter (127) from what cannot run (126).
+func execStatus(err error) int {
+	if errors.Is(err, unix.ENOENT) {
+		return statusNotFound
+	}
+	return statusNotExecutable
+}
+
+func readSpec() (*stageSpec, error) {
+	f := os.NewFile(specFD, "specification")
+	defer func() { _ = f.Close() }()
+	var spec stageSpec
+	if err := kbs.DecodeStrict(f, 4*maxProcessBytes, &spec); err != nil {
+		return nil, fmt.Errorf("reading the stage's specification: %w", err)
+	}
+	return &spec, nil
+}
+
+// workingDirectory makes dir if the image lacks it, the user's own, as Podman
+// does.
+func workingDirectory(dir string, who credentials) (string, error) {
+	if dir == "" {
+		dir = "/"
+	}
+	if dir[0] != '/' {
+		return "", hint(fmt.Errorf("working directory %q, expected an absolute path", dir), "correct the image's WorkingDir")
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making the working directory: %w", err)
+	}
+	if err := os.Lchown(dir, who.uid, who.gid); err != nil {
+		return "", fmt.Errorf("making the working directory: %w", err)
+	}
+	return dir, nil
+}

@@ -1,0 +1,239 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun"
+)
+
+// maxHostname is HOST_NAME_MAX less one, what RFC 1123 allows for a label.
+const maxHostname = 63
+
+// runWorkload starts the workload in namespaces of its own, forwards signals
+// to it, reaps, and returns its exit status.
+func (b *boot) runWorkload(ctx context.Context) (int, error) {
+	stopSignal, err := parseStopSignal(b.process.StopSignal)
+	if err != nil {
+		return 0, err
+	}
+	out, err := b.openOutput()
+	if err != nil {
+		return 0, fmt.Errorf("setting up the workload's output: %w", err)
+	}
+	pid, result, err := b.startStage(out)
+	out.closeWriters()
+	if err != nil {
+		return 0, fmt.Errorf("starting the workload: %w", err)
+	}
+	exited := reap(pid)
+	if err := awaitExec(ctx, result); err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		<-exited
+		out.wait()
+		return 0, fmt.Errorf("starting the workload: %w", err)
+	}
+	b.workloadRan = true
+	b.console.timing("workload started")
+	if err := b.control.sayReady(); err != nil {
+		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
+	}
+	status := b.supervise(pid, stopSignal, exited)
+	out.wait()
+	b.console.timing("workload exited")
+	return status, nil
+}
+
+// supervise forwards signals until the workload has exited. The engine's
+// SIGTERM means "stop", for which the image may have another signal.
+func (b *boot) supervise(pid int, stopSignal unix.Signal, exited <-chan int) int {
+	for {
+		select {
+		case status := <-exited:
+			return status
+		case sig := <-b.control.incoming():
+			if sig == unix.SIGTERM {
+				sig = stopSignal
+			}
+			_ = unix.Kill(pid, sig) // it may have exited just now
+		}
+	}
+}
+
+// reap waits for every child, PID 1's duty, and sends pid's exit status when
+// it is known: the code, or 128 and the signal.
+func reap(pid int) <-chan int {
+	exited := make(chan int, 1)
+	go func() {
+		for {
+			var ws unix.WaitStatus
+			got, err := unix.Wait4(-1, &ws, 0, nil)
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case err != nil: // no child is left, so pid's status is lost
+				exited <- statusBootFailed
+				return
+			case got == pid && (ws.Exited() || ws.Signaled()):
+				exited <- exitStatus(ws)
+				return
+			}
+		}
+	}()
+	return exited
+}
+
+func exitStatus(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// startStage starts this program again as the stage that becomes the
+// workload. What it is to do travels over a pipe: argument vectors show.
+func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
+	specR, specW, err := os.Pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = specR.Close() }()
+	resultR, resultW, err := os.Pipe()
+	if err != nil {
+		return 0, nil, errors.Join(err, specW.Close())
+	}
+	defer func() { _ = resultW.Close() }()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, nil, errors.Join(err, specW.Close())
+	}
+	defer func() { _ = null.Close() }()
+	pid, err = syscall.ForkExec("/proc/self/exe", []string{StageName}, &syscall.ProcAttr{
+		Files: []uintptr{null.Fd(), out.stdout.Fd(), out.stderr.Fd(), specR.Fd(), resultW.Fd()},
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true,
+			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		},
+	})
+	if err != nil {
+		return 0, nil, errors.Join(err, specW.Close(), resultR.Close())
+	}
+	go func() { // the pipe may be smaller than the specification
+		_ = json.NewEncoder(specW).Encode(b.stageSpec())
+		_ = specW.Close()
+	}()
+	return pid, resultR, nil
+}
+
+func (b *boot) stageSpec() *stageSpec {
+	s := &stageSpec{
+		Hostname: hostname(b.identity.WorkloadID),
+		ReadOnly: b.readOnly,
+		Process:  *b.process,
+		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
+	}
+	address := "127.0.1.1"
+	if b.network != nil {
+		address = b.network.address.Addr().String()
+		if b.network.dns.IsValid() {
+			s.ResolvConf = string(resolvConf(b.network))
+		}
+	}
+	s.Hosts += address + " " + s.Hostname + "\n"
+	return s
+}
+
+func hostname(workloadID string) string { return workloadID[:min(len(workloadID), maxHostname)] }
+
+// awaitExec waits until the stage has become the workload (end of file, by
+// close-on-exec) or has said why it did not.
+func awaitExec(ctx context.Context, result *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = result.Close() })
+	defer func() {
+		if stop() {
+			_ = result.Close()
+		}
+	}()
+	raw, err := readAllBounded(result, "the workload stage's answer", 64<<10)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil || len(raw) == 0 {
+		return err
+	}
+	var e stageError
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return fmt.Errorf("reading the workload stage's answer: %w", err)
+	}
+	return &statusError{e.Status, hint(errors.New(e.Text), e.Hint)}
+}
+
+// output carries the workload's stdout and stderr to the console. Pipes, not
+// the console itself: what the host types must not become the workload's
+// input, and no program should take the host for a terminal.
+type output struct {
+	stdout, stderr *os.File
+	done           chan struct{}
+	copies         int
+}
+
+func (b *boot) openOutput() (*output, error) {
+	o := &output{done: make(chan struct{}, 2)}
+	if b.identity.Policy.Logs == "none" {
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		o.stdout, o.stderr = null, null
+		return o, err
+	}
+	var err error
+	if o.stdout, err = o.pipeTo(b.console); err != nil {
+		return nil, err
+	}
+	o.stderr, err = o.pipeTo(b.console)
+	return o, err
+}
+
+// pipeTo copies until every holder of the writing end is gone, which the end
+// of the workload's PID namespace guarantees.
+func (o *output) pipeTo(c *console) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	o.copies++
+	go func() {
+		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
+		_ = r.Close()
+		o.done <- struct{}{}
+	}()
+	return w, nil
+}
+
+func (o *output) closeWriters() { _ = errors.Join(o.stdout.Close(), o.stderr.Close()) }
+
+func (o *output) wait() {
+	for range o.copies {
+		<-o.done
+	}
+}
+
+// stageSpec is all the stage needs to know.
+type stageSpec struct {
+	Hostname   string
+	ReadOnly   bool
+	Hosts      string
+	ResolvConf string // empty: keep the image's
+	Process    krun.Process
+}
+
+// stageError is why the stage could not become the workload.
+type stageError struct {
+	Status int
+	Text   string
+	Hint   string
+}

@@ -1,0 +1,152 @@
+package luks
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Suffixes of the devices under the one a caller names. "_dif" is what
+// cryptsetup calls the integrity device, too.
+const (
+	segmentSuffix   = "_seg"
+	integritySuffix = "_dif"
+)
+
+var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+// Activate maps the disk on block device device as g says and returns the
+// path of the decrypted device, /dev/dm-N. Nothing is taken from the disk's
+// header; the dm-integrity superblock must be the one g describes.
+//
+// The stack is linear (the segment, to the sector), dm-integrity (only with
+// integrity), dm-crypt. It needs no udev. Deactivate undoes it.
+func Activate(g Geometry, vk *VolumeKey, device, name string, readOnly bool) (path string, err error) {
+	if err := g.Validate(); err != nil {
+		return "", err
+	}
+	if err := vk.check(&g); err != nil {
+		return "", err
+	}
+	if !deviceName.MatchString(name) {
+		return "", fmt.Errorf("device name %.70q, expected up to 64 letters, digits, '_', '.', '-'", name)
+	}
+	dev, err := checkDevice(&g, device)
+	if err != nil {
+		return "", err
+	}
+	dm, err := openDeviceMapper()
+	if err != nil {
+		return "", err
+	}
+	defer dm.close()
+	defer func() {
+		if err != nil {
+			_ = dm.removeStack(name)
+		}
+	}()
+	if dev, err = dm.create(name+segmentSuffix, linearTable(&g, devNumber(dev)), readOnly); err != nil {
+		return "", err
+	}
+	if g.Integrity != nil {
+		if dev, err = dm.create(name+integritySuffix, integrityTable(&g, devNumber(dev), readOnly), readOnly); err != nil {
+			return "", err
+		}
+	}
+	if dev, err = dm.createCrypt(name, &g, vk, devNumber(dev), readOnly); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+}
+
+// Deactivate removes what Activate made. The device must not be in use.
+func Deactivate(name string) error {
+	if !deviceName.MatchString(name) {
+		return fmt.Errorf("device name %.70q is not one of Activate's", name)
+	}
+	dm, err := openDeviceMapper()
+	if err != nil {
+		return err
+	}
+	defer dm.close()
+	if err := dm.remove(name); err != nil {
+		return err
+	}
+	return dm.removeStack(name)
+}
+
+// removeStack removes the devices of a stack that exist, topmost first.
+func (d *deviceMapper) removeStack(name string) error {
+	for _, n := range []string{name, name + integritySuffix, name + segmentSuffix} {
+		if err := d.remove(n); err != nil && !errors.Is(err, unix.ENXIO) {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDevice makes sure that device is a block device large enough and, with
+// integrity, that dm-integrity will find the layout of g. The host can still
+// change the superblock afterwards; that garbles addresses, and what is read
+// from a wrong address does not verify in dm-crypt.
+func checkDevice(g *Geometry, device string) (dev uint64, err error) {
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("opening disk: %w", err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("examining disk %s: %w", device, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, fmt.Errorf("%s is not a block device", device)
+	}
+	if end, err := f.Seek(0, 2); err != nil || end < g.TotalBytes() {
+		return 0, errors.Join(fmt.Errorf("disk %s of %d bytes, expected at least %d", device, end, g.TotalBytes()), err)
+	}
+	if g.Integrity == nil {
+		return st.Rdev, nil
+	}
+	want, got := g.superblock()[:superblockUsedBytes], make([]byte, superblockUsedBytes)
+	if err := readAt(f, got, g.DataOffsetBytes); err != nil {
+		return 0, fmt.Errorf("reading dm-integrity superblock: %w", err)
+	}
+	if !bytes.Equal(got, want) {
+		return 0, fmt.Errorf("dm-integrity superblock %x, expected %x: the disk is damaged or another one", got, want)
+	}
+	return st.Rdev, nil
+}
+
+func devNumber(dev uint64) string {
+	return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+}
+
+// createCrypt makes the dm-crypt device. The key goes through a kernel
+// keyring of this thread alone, where nothing can read it back: from a key in
+// the table, "dmsetup table --showkeys" in the guest could. A kernel without
+// keyrings gets it in the table.
+func (d *deviceMapper) createCrypt(name string, g *Geometry, vk *VolumeKey, dev string, readOnly bool) (uint64, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	description := "ccrun:" + name
+	id, err := unix.AddKey("logon", description, vk.b, unix.KEY_SPEC_THREAD_KEYRING)
+	switch {
+	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENODEV):
+		key := hexKey(vk)
+		defer clear(key)
+		return d.create(name, cryptTable(g, dev, key), readOnly)
+	case err != nil:
+		return 0, fmt.Errorf("handing the volume key to the kernel: %w", err)
+	}
+	defer func() { // dm-crypt has taken its copy
+		_, _ = unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0)
+		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
+	}()
+	return d.create(name, cryptTable(g, dev, keyringKey(vk, description)), readOnly)
+}

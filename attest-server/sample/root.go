@@ -1,0 +1,147 @@
+package sample
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// lifetime of the whole chain: that of AMD's VCEKs.
+const lifetime = 7 * 365 * 24 * time.Hour
+
+// platform is everything Create makes.
+type platform struct {
+	ark, ask, vcek          *x509.Certificate
+	arkKey, askKey, vcekKey crypto.Signer
+}
+
+// Create makes a simulated platform in dir at time now: an ARK, an ASK and a
+// VCEK with fresh keys. It takes some seconds (two RSA-4096 keys). dir appears
+// whole or not at all; one that exists is an error.
+func Create(dir string, now time.Time) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("creating simulated platform: %s: %w", dir, fs.ErrExist)
+	}
+	p, err := newPlatform(now)
+	if err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	tmp, err := os.MkdirTemp(parent, ".ccrun-sim-")
+	if err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	defer os.RemoveAll(tmp) // nothing left of it after the rename
+	if err := p.write(tmp); err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	return nil
+}
+
+// Ensure is Create unless dir already holds a platform.
+func Ensure(dir string, now time.Time) error {
+	_, err := OpenAttester(dir)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, ErrNoRoot):
+		return err
+	}
+	err = Create(dir, now)
+	if errors.Is(err, fs.ErrExist) { // another process was quicker
+		_, err = OpenAttester(dir)
+	}
+	return err
+}
+
+func newPlatform(now time.Time) (*platform, error) {
+	p := new(platform)
+	var err error
+	if p.arkKey, err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
+		return nil, err
+	}
+	if p.askKey, err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
+		return nil, err
+	}
+	if p.vcekKey, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader); err != nil {
+		return nil, err
+	}
+	if p.ark, err = issue(authority("ARK", now), nil, p.arkKey.Public(), p.arkKey); err != nil {
+		return nil, err
+	}
+	if p.ask, err = issue(authority("ASK", now), p.ark, p.askKey.Public(), p.arkKey); err != nil {
+		return nil, err
+	}
+	leaf, err := endorsement(now)
+	if err != nil {
+		return nil, err
+	}
+	p.vcek, err = issue(leaf, p.ask, p.vcekKey.Public(), p.askKey)
+	return p, err
+}
+
+// template is what the three certificates have in common. AMD's have the
+// same form and algorithm; the names say whose these are.
+func template(name string, now time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		SignatureAlgorithm: x509.SHA384WithRSAPSS,
+		Subject: pkix.Name{
+			CommonName:         "ccrun SIMULATED " + name + " – protects nothing",
+			Organization:       []string{"ccrun simulation"},
+			OrganizationalUnit: []string{"not AMD, not a TEE"},
+		},
+		NotBefore: now.Add(-24 * time.Hour).UTC(),
+		NotAfter:  now.Add(lifetime).UTC(),
+	}
+}
+
+func authority(name string, now time.Time) *x509.Certificate {
+	c := template(name, now)
+	c.IsCA, c.BasicConstraintsValid = true, true
+	c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	return c
+}
+
+func endorsement(now time.Time) (*x509.Certificate, error) {
+	var id ChipID
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, err
+	}
+	c := template("VCEK", now)
+	var err error
+	c.ExtraExtensions, err = milan().extensions(id)
+	return c, err
+}
+
+func issue(c, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	c.SerialNumber = serial
+	if parent == nil {
+		parent = c
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, pub, by)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}

@@ -1,0 +1,87 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ccrun/ccrun/attest-server/sample"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// hostDirs is what of the host QEMU needs: itself, its libraries and its ROMs.
+var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+// makeRoot makes dir the root of the VMM's container: nothing but the host's
+// own links (/lib -> usr/lib) and mount points, which crun creates. Nothing of
+// the image is in it, so nothing in the image can stand in QEMU's way. It
+// returns the mounts to be made.
+func (r *Runtime) makeRoot(dir, config string) ([]specs.Mount, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the VMM's root: %w", err)
+	}
+	var mounts []specs.Mount
+	for _, name := range hostDirs {
+		host := filepath.Join(r.HostRoot, name)
+		info, err := os.Lstat(host)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("making the VMM's root: %w", err)
+		case info.Mode()&fs.ModeSymlink != 0:
+			if err := copyLink(host, filepath.Join(dir, name)); err != nil {
+				return nil, fmt.Errorf("making the VMM's root: %w", err)
+			}
+		case info.IsDir():
+			mounts = append(mounts, readOnlyBind(host, "/"+name))
+		}
+	}
+	fw := r.Firmware
+	if fw == "" {
+		fw = filepath.Join(r.Root, "firmware")
+	}
+	chip := filepath.Join(r.Root, sample.ChipDir)
+	if _, err := sample.OpenAttester(r.Root); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(fw, "firmware.json")); err != nil {
+		return nil, &noFirmwareError{dir: fw, err: err}
+	}
+	return append(mounts,
+		specs.Mount{Destination: insideTemp, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=0700"}},
+		readOnlyBind(fw, insideFirmware), readOnlyBind(chip, insideChip),
+		readOnlyBind(config, insideConfig), readOnlyBind(r.Binary, insideBinary)), nil
+}
+
+// noFirmwareError reports that there is nothing to boot.
+type noFirmwareError struct {
+	dir string
+	err error
+}
+
+func (e *noFirmwareError) Error() string {
+	return fmt.Sprintf("finding the simulated machine's firmware: %v", e.err)
+}
+func (e *noFirmwareError) Unwrap() error { return e.err }
+func (e *noFirmwareError) Hint() string {
+	return "make it with `ccrun-sim firmware --kernel VMLINUZ --modules DIR --output " + e.dir + "`"
+}
+
+func copyLink(from, to string) error {
+	target, err := os.Readlink(from)
+	if err != nil {
+		return err
+	}
+	if have, err := os.Readlink(to); err == nil && have == target {
+		return nil // a restart
+	}
+	return os.Symlink(target, to)
+}
+
+func readOnlyBind(from, to string) specs.Mount {
+	return specs.Mount{Destination: to, Type: "bind", Source: from,
+		Options: []string{"rbind", "rprivate", "ro", "nosuid", "nodev"}}
+}

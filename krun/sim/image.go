@@ -1,0 +1,98 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// Bounds of what is read of an image, in bytes.
+const (
+	maxTEEConfigBytes = 64 << 10
+	maxInitrdBytes    = 64 << 20
+)
+
+// isWorkload says whether dir is the root of a workload image: all three
+// files there, each a regular one. Symbolic links do not count, so that a
+// root cannot point the host's VMM elsewhere.
+func isWorkload(dir string) (bool, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return false, fmt.Errorf("looking at the image: %w", err)
+	}
+	defer root.Close()
+	for _, name := range []string{krun.DiskFile, krun.TEEConfigFile, krun.InitrdFile} {
+		info, err := root.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("looking at the image: %w", err)
+		case !info.Mode().IsRegular():
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// readTEEConfig reads the shape of the machine from the image.
+func readTEEConfig(root *os.Root) (*krun.TEEConfig, error) {
+	b, err := readRegular(root, krun.TEEConfigFile, maxTEEConfigBytes)
+	if err != nil {
+		return nil, err
+	}
+	var c krun.TEEConfig
+	if err := kbs.UnmarshalStrict(b, &c); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", krun.TEEConfigFile, err)
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w", krun.TEEConfigFile, err)
+	}
+	if c.TEE != kbs.Sample {
+		return nil, fmt.Errorf("%s: image is for TEE %q, only %q can be simulated; build it with --tee sample",
+			krun.TEEConfigFile, c.TEE, kbs.Sample)
+	}
+	return &c, nil
+}
+
+// openRegular opens a file that must be a regular one and no link.
+func openRegular(root *os.Root, name string, flag int) (*os.File, error) {
+	before, err := root.Lstat(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	f, err := root.OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	after, err := f.Stat()
+	if err != nil || !before.Mode().IsRegular() || !after.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("opening %s: not a regular file", name)
+	}
+	return f, nil
+}
+
+// readRegular reads all of a file of 1 to limit bytes.
+func readRegular(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := openRegular(root, name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	case len(b) == 0:
+		return nil, fmt.Errorf("reading %s: file is empty", name)
+	case int64(len(b)) > limit:
+		return nil, fmt.Errorf("reading %s: %w: at most %d bytes", name, kbs.ErrTooLarge, limit)
+	}
+	return b, nil
+}

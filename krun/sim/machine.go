@@ -1,0 +1,114 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+)
+
+// qemuBinary and the Debian package that has it.
+const (
+	qemuBinary  = "qemu-system-x86_64"
+	qemuPackage = "qemu-system-x86"
+)
+
+// errNoQEMU reports a host without QEMU.
+type errNoQEMU struct{ err error }
+
+func (e *errNoQEMU) Error() string {
+	return fmt.Sprintf("finding QEMU: %s is not installed on this host", qemuBinary)
+}
+func (e *errNoQEMU) Unwrap() error { return e.err }
+func (e *errNoQEMU) Hint() string  { return "apt-get install " + qemuPackage }
+
+// FindQEMU looks QEMU up.
+func FindQEMU() (string, error) {
+	path, err := exec.LookPath(qemuBinary)
+	if err != nil {
+		return "", &errNoQEMU{err}
+	}
+	return path, nil
+}
+
+// guestAddress is the guest's on QEMU's user network; the kernel command line
+// (ccrun.net=) tells the guest the same.
+const guestAddress = "10.0.2.15"
+
+// machine is a QEMU command being put together. Files are inherited, never
+// named by a path that could change: the first is file descriptor 3.
+type machine struct {
+	files []*os.File
+	args  []string
+}
+
+// add gives f to QEMU and returns the number it has there.
+func (m *machine) add(f *os.File) int {
+	m.files = append(m.files, f)
+	return 2 + len(m.files)
+}
+
+// path is how QEMU opens an inherited file.
+func (m *machine) path(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(m.add(f)) }
+
+func (m *machine) arg(a ...string) { m.args = append(m.args, a...) }
+
+// parts is what a machine is made from besides its boot parameters.
+type parts struct {
+	kernel, initrd, disk *os.File
+	report, control      *os.File // our ends stay here, these go to QEMU
+	throwAway            bool     // keep no write to disk
+	ports                []Port
+}
+
+// newMachine lays out QEMU's command line. TCG everywhere: KVM would make the
+// simulation depend on the host, and is useless on many machines without a TEE.
+func newMachine(b *Boot, p parts) *machine {
+	m := new(machine)
+	m.arg("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot")
+	// QEMU 7.2 emulates cmpxchg16b wrongly with recent kernels: random double
+	// faults. AVX2 makes guest cryptography slower under TCG, not faster.
+	m.arg("-M", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16")
+	m.arg("-smp", strconv.FormatUint(uint64(b.CPUs), 10), "-m", strconv.FormatUint(uint64(b.MemoryMiB), 10))
+	m.arg("-kernel", m.path(p.kernel), "-initrd", m.path(p.initrd), "-append", b.Cmdline)
+	m.arg("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	m.arg("-device", "virtio-serial-pci")
+	m.port("report", ReportPort, p.report)
+	m.port("control", ControlPort, p.control)
+	m.disk(p)
+	m.network(p.ports)
+	return m
+}
+
+func (m *machine) port(id, name string, socket *os.File) {
+	m.arg("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, m.add(socket)))
+	m.arg("-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", id, name))
+}
+
+func (m *machine) disk(p parts) {
+	drive := "if=none,id=disk,format=raw,discard=unmap,file=" + m.path(p.disk)
+	if p.throwAway {
+		drive += ",snapshot=on"
+	}
+	m.arg("-drive", drive, "-device", "virtio-blk-pci,drive=disk")
+}
+
+// network forwards each port from the container's network namespace, so that
+// podman's own -p and --network host find the workload there.
+func (m *machine) network(ports []Port) {
+	netdev := "user,id=net"
+	for _, p := range ports {
+		netdev += fmt.Sprintf(",hostfwd=%s::%d-%s:%d", p.Protocol, p.Number, guestAddress, p.Number)
+	}
+	m.arg("-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile=")
+}
+
+// command is m as a process to start. Its standard streams are the caller's:
+// the guest's console goes where the container's output goes, unfiltered.
+func (m *machine) command(qemu, tmp string) *exec.Cmd {
+	c := exec.Command(qemu, m.args...)
+	c.ExtraFiles = m.files
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + tmp}
+	return c
+}

@@ -1,0 +1,186 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// RuntimeName is the name under which ccrun-sim is an OCI runtime.
+const RuntimeName = "krun-sim"
+
+// Runtime is the OCI runtime: crun, except that the containers of workload
+// images get a VMM for a process.
+type Runtime struct {
+	Binary   string // path of ccrun-sim itself, for use inside the container
+	Root     string // of the simulated platform; SampleRoot in the command line wins
+	Firmware string // directory; empty: Root/firmware
+	Crun     string // path of the real runtime
+	Log      *slog.Logger
+	HostRoot string // "/", but for tests
+}
+
+// Command works out what to execute for an OCI runtime's arguments (without
+// argv[0]). For create and run of a workload image it first writes another
+// configuration into the bundle and names that one; everything else is crun's
+// business, with unchanged arguments.
+func (r *Runtime) Command(args []string) ([]string, error) {
+	c, err := parseArgs(args)
+	if err != nil {
+		return nil, err
+	}
+	if c.root != "" {
+		r.Root = c.root
+	}
+	if c.firmware != "" {
+		r.Firmware = c.firmware
+	}
+	argv := append([]string{r.Crun}, c.args...)
+	if c.verb != "create" && c.verb != "run" {
+		return argv, nil
+	}
+	config, err := r.prepare(c.bundle, c.config)
+	if err != nil || config == "" {
+		return argv, err
+	}
+	argv = append([]string{r.Crun}, c.args[:c.verbIndex+1]...)
+	argv = append(argv, "--config", config)
+	return append(argv, c.args[c.verbIndex+1:]...), nil
+}
+
+// Names of what prepare writes into the bundle.
+const (
+	specFile   = "ccrun-sim.json"
+	configFile = "ccrun-vmm.json"
+	rootDir    = "ccrun-root"
+)
+
+// maxSpecBytes bounds a bundle's configuration.
+const maxSpecBytes = 16 << 20
+
+// prepare looks at the bundle and, for a workload image, makes it ready for a
+// VMM. It returns the path of the configuration to use, or "" for Podman's.
+func (r *Runtime) prepare(bundle, config string) (string, error) {
+	if bundle == "" {
+		bundle = "."
+	}
+	bundle, err := filepath.Abs(bundle)
+	if err != nil {
+		return "", fmt.Errorf("finding bundle: %w", err)
+	}
+	if config == "" {
+		config = "config.json"
+	}
+	if !filepath.IsAbs(config) {
+		config = filepath.Join(bundle, config)
+	}
+	spec, err := readSpec(config)
+	if err != nil {
+		return "", err
+	}
+	if spec.Root == nil {
+		return "", nil // crun says it better
+	}
+	if !filepath.IsAbs(spec.Root.Path) {
+		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
+	}
+	ours, err := isWorkload(spec.Root.Path)
+	if err != nil || !ours {
+		return "", err
+	}
+	return r.prepareVM(bundle, spec)
+}
+
+func (r *Runtime) prepareVM(bundle string, spec *specs.Spec) (string, error) {
+	ports, err := ParsePorts(spec.Annotations[PortsAnnotation])
+	if err != nil {
+		return "", err
+	}
+	image, err := os.OpenRoot(spec.Root.Path)
+	if err != nil {
+		return "", fmt.Errorf("opening image: %w", err)
+	}
+	defer image.Close()
+	shape, err := readTEEConfig(image)
+	if err != nil {
+		return "", err
+	}
+	if _, err := FindQEMU(); err != nil {
+		return "", err
+	}
+	p := plan{rootDir: filepath.Join(bundle, rootDir), memoryBytes: int64(shape.MemoryMiB)<<20 + vmmMemoryBytes}
+	if p.mounts, err = r.makeRoot(p.rootDir, filepath.Join(bundle, configFile)); err != nil {
+		return "", err
+	}
+	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip,
+		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports}
+	if err := vmm.write(filepath.Join(bundle, configFile)); err != nil {
+		return "", fmt.Errorf("writing VMM configuration: %w", err)
+	}
+	warnings, err := p.rewrite(spec)
+	if err != nil {
+		return "", err
+	}
+	for _, w := range warnings {
+		r.Log.Warn(w)
+	}
+	return writeSpec(filepath.Join(bundle, specFile), spec)
+}
+
+func readSpec(path string) (*specs.Spec, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading container configuration: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSpecBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading container configuration: %w", err)
+	}
+	if len(b) > maxSpecBytes {
+		return nil, fmt.Errorf("container configuration %s is larger than %d bytes", path, maxSpecBytes)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("reading container configuration %s: %w", path, err)
+	}
+	return &s, nil
+}
+
+func writeSpec(path string, s *specs.Spec) (string, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		return "", fmt.Errorf("writing container configuration: %w", err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		return "", fmt.Errorf("writing container configuration: %w", err)
+	}
+	return path, nil
+}
+
+// FindCrun looks the real runtime up. Podman may run us with hardly any
+// environment.
+func FindCrun() (string, error) {
+	for _, name := range []string{"crun", "/usr/bin/crun", "/usr/local/bin/crun"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", noCrunError{}
+}
+
+type noCrunError struct{}
+
+func (noCrunError) Error() string { return "finding crun: it is not installed on this host" }
+func (noCrunError) Hint() string  { return "apt-get install crun" }
+

@@ -1,0 +1,131 @@
+package sim
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Signals are those that the VMM passes on to the workload.
+func Signals() []os.Signal {
+	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGUSR2}
+}
+
+// CatchSignals starts to catch Signals.
+func CatchSignals() <-chan os.Signal {
+	c := make(chan os.Signal, 16)
+	signal.Notify(c, Signals()...)
+	return c
+}
+
+// errNoExit reports a guest that ended without saying how.
+var errNoExit = errors.New("the guest ended without reporting an exit status; its last words are on the console above")
+
+// supervision is what is known of a guest while it runs.
+type supervision struct {
+	v        *VMM
+	g        *guest
+	ready    bool
+	pending  []syscall.Signal // arrived before the workload
+	stops    int              // SIGTERMs so far
+	killed   bool
+	exit     int // -1 until reported
+	deadline <-chan time.Time
+}
+
+// supervise runs until the machine is gone.
+func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
+	s := &supervision{v: v, g: g, exit: -1}
+	defer g.report.Close()
+	defer g.control.Close()
+	messages, broken := make(chan message), make(chan error, 1)
+	go func() {
+		broken <- readControl(g.control, func(m message) { messages <- m })
+		close(messages)
+	}()
+	for messages != nil || g.ended != nil {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				messages = nil // what the guest said before its end counts
+				continue
+			}
+			s.heard(m)
+		case err := <-broken:
+			if err != nil {
+				v.Log.Error("killing the guest", "error", err)
+				s.kill()
+			}
+		case sig := <-signals:
+			s.signal(sig.(syscall.Signal))
+		case <-s.deadline:
+			v.Log.Warn("killing the guest: it did not stop in time")
+			s.kill()
+		case err := <-g.ended:
+			g.ended = nil
+			if err != nil && !s.killed {
+				v.Log.Error("QEMU failed", "error", err)
+			}
+		}
+	}
+	return s.result()
+}
+
+func (s *supervision) result() (int, error) {
+	switch {
+	case s.exit >= 0:
+		return s.exit, nil
+	case s.killed:
+		return ExitKilled, nil
+	}
+	return ExitFailure, errNoExit
+}
+
+func (s *supervision) heard(m message) {
+	if !m.ready {
+		if s.exit < 0 {
+			s.exit = m.exit
+			s.deadline = time.After(exitTimeout)
+		}
+		return
+	}
+	s.ready = true
+	for _, sig := range s.pending {
+		s.send(sig)
+	}
+	s.pending = nil
+}
+
+// signal passes sig on, later if there is no workload yet. A second SIGTERM,
+// or a first that has no effect in time, ends the machine.
+func (s *supervision) signal(sig syscall.Signal) {
+	if sig == syscall.SIGTERM {
+		if s.stops++; s.stops > 1 {
+			s.v.Log.Warn("killing the guest: second SIGTERM")
+			s.kill()
+			return
+		}
+		s.deadline = time.After(s.v.StopTimeout)
+	}
+	if !s.ready {
+		s.pending = append(s.pending, sig)
+		return
+	}
+	s.send(sig)
+}
+
+func (s *supervision) send(sig syscall.Signal) {
+	// A guest that does not read must not stop us; a signal is a few bytes.
+	_ = s.g.control.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := s.g.control.WriteString(signalLine(int(sig))); err != nil {
+		s.v.Log.Warn("passing a signal on", "signal", sig, "error", err)
+	}
+}
+
+func (s *supervision) kill() {
+	s.killed = true
+	_ = s.g.cmd.Process.Kill() // already gone is as good
+}

@@ -1,0 +1,169 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/krun"
+	"golang.org/x/sys/unix"
+)
+
+// VMM plays the three parts that a TEE host has besides the guest: firmware
+// loading, secure processor, and virtual machine monitor.
+type VMM struct {
+	Config  *Config
+	Measure Measurer
+	Log     *slog.Logger
+	// StopTimeout is how long a guest may take after the first SIGTERM.
+	StopTimeout time.Duration
+}
+
+// exitTimeout is how long the machine may take to power off after the guest
+// has reported an exit status.
+const exitTimeout = 10 * time.Second
+
+// Run boots the image and returns the exit status for the container. Signals
+// are passed on to the workload.
+func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
+	qemu, err := FindQEMU()
+	if err != nil {
+		return ExitFailure, err
+	}
+	root, err := os.OpenRoot(v.Config.ImageDir)
+	if err != nil {
+		return ExitFailure, fmt.Errorf("opening image: %w", err)
+	}
+	defer root.Close()
+	boot, err := loadBoot(root, v.Config.FirmwareDir)
+	if err != nil {
+		return ExitFailure, err
+	}
+	sign, err := v.signer(boot)
+	if err != nil {
+		return ExitFailure, err
+	}
+	g, err := v.start(qemu, root, boot)
+	if err != nil {
+		return ExitFailure, err
+	}
+	go func() {
+		if err := serveReports(g.report, sign); err != nil {
+			v.Log.Error("report port closed", "error", err)
+		}
+	}()
+	return v.supervise(g, signals)
+}
+
+// signer measures the boot, once, and opens the chip that signs for it.
+func (v *VMM) signer(boot *Boot) (Signer, error) {
+	digest, err := v.Measure(*boot)
+	if err != nil {
+		return nil, fmt.Errorf("measuring the boot: %w", err)
+	}
+	launch, err := sample.NewLaunch(digest)
+	if err != nil {
+		return nil, err
+	}
+	chip, err := sample.OpenChip(v.Config.ChipDir)
+	if err != nil {
+		return nil, err
+	}
+	v.Log.Info("booting", "launch_digest", digest, "cpus", boot.CPUs, "memory_mib", boot.MemoryMiB)
+	return func(d kbs.ReportData) (kbs.Evidence, error) { return chip.Sign(d, launch) }, nil
+}
+
+// guest is a running machine and our ends of its ports.
+type guest struct {
+	cmd             *exec.Cmd
+	report, control *os.File
+	ended           <-chan error // QEMU's end
+}
+
+// start boots QEMU from memory files that hold exactly the bytes of boot.
+func (v *VMM) start(qemu string, root *os.Root, boot *Boot) (*guest, error) {
+	var theirs []*os.File
+	defer func() { closeAll(theirs) }()
+	own := func(f *os.File, err error) (*os.File, error) {
+		if err == nil {
+			theirs = append(theirs, f)
+		}
+		return f, err
+	}
+	flag := os.O_RDWR
+	if v.Config.ReadOnly {
+		flag = os.O_RDONLY
+	}
+	p := parts{throwAway: v.Config.ReadOnly, ports: v.Config.Ports}
+	g := new(guest)
+	var err error
+	if p.kernel, err = own(sealed("kernel", boot.Kernel)); err != nil {
+		return nil, err
+	}
+	if p.initrd, err = own(sealed("initrd", boot.Initrd)); err != nil {
+		return nil, err
+	}
+	if p.disk, err = own(openRegular(root, krun.DiskFile, flag)); err != nil {
+		return nil, err
+	}
+	if g.report, p.report, err = socketPair(ReportPort); err != nil {
+		return nil, err
+	}
+	theirs = append(theirs, p.report)
+	if g.control, p.control, err = socketPair(ControlPort); err != nil {
+		return nil, err
+	}
+	theirs = append(theirs, p.control)
+	g.cmd = newMachine(boot, p).command(qemu, v.Config.TempDir)
+	g.ended, err = startTied(g.cmd)
+	return g, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// startTied starts c so that the kernel kills it when we die, however that
+// happens, and returns a channel with its end. The tie is to the thread that
+// forked, which therefore waits.
+func startTied(c *exec.Cmd) (<-chan error, error) {
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: !isTerminal(os.Stdin)}
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := c.Start()
+		started <- err
+		if err == nil {
+			ended <- c.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("starting QEMU: %w", err)
+	}
+	return ended, nil
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func socketPair(name string) (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making port %s: %w", name, err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil { // the poller's, so that Close ends a Read
+		return nil, nil, errors.Join(fmt.Errorf("making port %s: %w", name, err), unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}

@@ -1,0 +1,319 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestWorkload runs the main job in a real guest kernel and looks at the
+// workload from the inside.
+func TestWorkload(t *testing.T) {
+	w := newWorld(t)
+	t.Run("output, environment and exit status", func(t *testing.T) {
+		r := w.podman(w.build("hello", shell(`echo "$GREETING from $(id -u) in $(pwd)"; exit 41`)))
+		if r.code != 41 || strings.TrimSpace(r.stdout) != "hello from 0 in /" {
+			t.Fatal(r)
+		}
+	})
+	t.Run("user, groups, working directory", func(t *testing.T) {
+		c := shell(`id; pwd; echo $HOME; echo x >y && cat y`)
+		c["User"], c["WorkingDir"] = "app", "/home/app"
+		src := w.build("user", c)
+		r := w.podman(src)
+		for _, want := range []string{"uid=1000(app) gid=1000", "2000(extra)", "/home/app"} {
+			if !strings.Contains(r.stdout, want) {
+				t.Errorf("no %q in %s", want, r)
+			}
+		}
+	})
+	t.Run("nothing a workload must not have", func(t *testing.T) { w.hardening(t) })
+	t.Run("stop signal reaches the workload", func(t *testing.T) { w.stopSignal(t) })
+	t.Run("ccrun run", func(t *testing.T) { w.ccrunRun(t) })
+	t.Run("not a workload image", func(t *testing.T) {
+		writeOCI(t, filepath.Join(w.dir, "src/plain"), shell("echo plain"), busyboxLayer(t))
+		w.must("skopeo", "copy", "-q", "oci:"+filepath.Join(w.dir, "src/plain"), "containers-storage:localhost/plain")
+		r := w.run("ccrun", "run", "--rm", "--runtime", filepath.Join(w.bin, "krun-sim"), "localhost/plain")
+		if r.code != 125 || !strings.Contains(r.stderr, "not a confidential workload") {
+			t.Fatal(r)
+		}
+	})
+	t.Run("a runtime without libkrun is refused", func(t *testing.T) {
+		image := w.build("nolibkrun", shell("true"))
+		r := w.run("ccrun", "run", "--rm", "--runtime", "crun", image)
+		if r.code != 125 || !strings.Contains(r.stderr, "no libkrun") {
+			t.Fatal(r)
+		}
+	})
+}
+
+// probes are what a root workload tries; each must print "no".
+var probes = map[string]string{
+	"report port":       `cat /dev/vport* 2>/dev/null`,
+	"sev-guest node":    `ls /dev/sev-guest 2>/dev/null || { mknod /tmp/d c 10 124 2>/dev/null && cat /tmp/d; }`,
+	"physical memory":   `mknod /tmp/m c 1 1 2>/dev/null && head -c1 /tmp/m`,
+	"disk":              `mknod /tmp/v b 254 0 2>/dev/null && head -c1 /tmp/v`,
+	"mount":             `mount -t tmpfs x /tmp 2>/dev/null`,
+	"configfs":          `ls /sys/kernel/config/tsm 2>/dev/null || mount -t configfs x /tmp 2>/dev/null`,
+	"sysrq":             `echo b >/proc/sysrq-trigger 2>/dev/null`,
+	"kernel parameters": `echo 1 >/proc/sys/kernel/sysrq 2>/dev/null`,
+	"kernel core":       `head -c1 /proc/kcore 2>/dev/null | grep -q .`,
+	"user namespace":    `unshare -U true 2>/dev/null`,
+	"agent's memory":    `cat /proc/1/maps 2>/dev/null | grep -q ccrun-init`,
+	"sys is read-only":  `echo 0 >/sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null`,
+}
+
+func (w *world) hardening(t *testing.T) {
+	var script strings.Builder
+	script.WriteString("grep Cap /proc/self/status\n")
+	for name, probe := range probes {
+		fmt.Fprintf(&script, "if %s; then echo '%s: yes'; else echo '%s: no'; fi\n", probe, name, name)
+	}
+	r := w.podman(w.build("hardening", shell(script.String())))
+	for name := range probes {
+		if !strings.Contains(r.stdout, name+": no") {
+			t.Errorf("%s is open to the workload", name)
+		}
+	}
+	// Podman's default set: CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID
+	// SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP.
+	if !strings.Contains(r.stdout, "CapBnd:\t00000000800405fb") {
+		t.Errorf("bounding set is not Podman's default")
+	}
+	if t.Failed() {
+		t.Log(r)
+	}
+}
+
+func (w *world) stopSignal(t *testing.T) {
+	c := shell(`trap 'echo got USR1; exit 7' USR1; echo ready; while :; do sleep 1 & wait $!; done`)
+	c["StopSignal"] = "SIGUSR1"
+	image := w.build("stop", c)
+	w.must("podman", "run", "-d", "--name", "stop", "--runtime", filepath.Join(w.bin, "krun-sim"), "--network", "host", image)
+	w.awaitLog(t, "stop", "ready")
+	w.must("podman", "stop", "-t", "20", "stop")
+	logs := w.must("podman", "logs", "stop")
+	code := strings.TrimSpace(w.must("podman", "inspect", "--format", "{{.State.ExitCode}}", "stop"))
+	if code != "7" || !strings.Contains(logs, "got USR1") {
+		t.Fatalf("status %s, logs %q", code, logs)
+	}
+	w.must("podman", "rm", "stop")
+}
+
+func (w *world) awaitLog(t *testing.T, name, want string) {
+	t.Helper()
+	for range 300 {
+		r := w.run("podman", "logs", name)
+		if strings.Contains(r.stdout, want) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
+}
+
+func (w *world) ccrunRun(t *testing.T) {
+	runtime := filepath.Join(w.bin, "krun-sim")
+	image := w.build("run", shell(`echo out; echo err >&2; trap 'exit 9' TERM; [ -z "$WAIT" ] || :; exit 3`))
+	cid := filepath.Join(w.dir, "cid")
+	r := w.run("ccrun", "run", "--rm", "--cidfile", cid, "--runtime", runtime, "--network", "host", image)
+	if r.code != 3 || !strings.Contains(r.stdout, "out") {
+		t.Fatal(r)
+	}
+	if again := w.run("ccrun", "run", "--rm", "--cidfile", cid, "--runtime", runtime, image); again.code != 125 || !strings.Contains(again.stderr, "cidfile") {
+		t.Fatal(again)
+	}
+	if ps := w.must("podman", "ps", "-aq"); ps != "" {
+		t.Fatalf("containers left: %s", ps)
+	}
+	w.ccrunSignal(t, runtime)
+}
+
+func (w *world) ccrunSignal(t *testing.T, runtime string) {
+	image := w.build("run-signal", shell(`trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done`))
+	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", "host", image)
+	var out lockedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		if strings.Contains(out.String(), "ready") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 9 || !strings.Contains(out.String(), "bye") {
+		t.Fatalf("status %d: %s", code, out.String())
+	}
+}
+
+// tamper creates a container, lets change alter the files of its root, and
+// starts it: what a hostile host does.
+func (w *world) tamper(t *testing.T, image string, change func(root string)) result {
+	t.Helper()
+	id := strings.TrimSpace(w.must("podman", "create", "--runtime", filepath.Join(w.bin, "krun-sim"), "--network", "host", image))
+	defer w.run("podman", "rm", "-f", id)
+	root := strings.TrimSpace(w.must("podman", "mount", id))
+	change(root)
+	w.must("podman", "umount", id)
+	return w.run("podman", "start", "-a", id)
+}
+
+// flip inverts one byte of a file.
+func flip(t *testing.T, path string, offset int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0xff
+	if _, err := f.WriteAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHostileHost is what a host can do to the files it holds. The secret
+// must never be printed.
+func TestHostileHost(t *testing.T) {
+	w := newWorld(t)
+	const secret = "the-workload-ran"
+	image := w.build("victim", shell("echo "+secret+"; cat /etc/passwd >/dev/null"))
+	other := w.build("other", shell("echo other"))
+	otherRoot := w.copyRoot(t, other)
+	if r := w.podman(image); r.code != 0 || !strings.Contains(r.stdout, secret) {
+		t.Fatalf("untouched image: %s", r)
+	}
+	for name, c := range map[string]struct {
+		change func(t *testing.T, root string)
+		want   string // in the output
+	}{
+		"initrd byte changed": {func(t *testing.T, root string) { flip(t, filepath.Join(root, "initrd.img"), 4) }, "ccrun explain"},
+		"other workload's disk": {func(t *testing.T, root string) {
+			copyFile(t, filepath.Join(otherRoot, "disk.img"), filepath.Join(root, "disk.img"))
+		}, "ccrun-init"},
+		"other workload's initrd": {func(t *testing.T, root string) {
+			copyFile(t, filepath.Join(otherRoot, "initrd.img"), filepath.Join(root, "initrd.img"))
+		}, "ccrun-init"},
+		"more memory": {func(t *testing.T, root string) {
+			replaceInFile(t, filepath.Join(root, "krun-sev.json"), `"ram_mib":512`, `"ram_mib":768`)
+		}, "ccrun explain"},
+		"footer gone":        {func(t *testing.T, root string) { truncate(t, filepath.Join(root, "disk.img"), -4096) }, "ccrun-init"},
+		"disk header zeroed": {func(t *testing.T, root string) { zero(t, filepath.Join(root, "disk.img"), 0, 65536) }, "ccrun-init"},
+		"disk empty":         {func(t *testing.T, root string) { truncate(t, filepath.Join(root, "disk.img"), 0) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.tamper(t, image, func(root string) { c.change(t, root) })
+			out := r.stdout + r.stderr
+			if r.code == 0 || strings.Contains(out, secret) || strings.Contains(out, "panic") || !strings.Contains(out, c.want) {
+				t.Fatal(r)
+			}
+		})
+	}
+	t.Run("ciphertext flipped", func(t *testing.T) { w.flippedData(t, image, secret) })
+	t.Run("revoked", func(t *testing.T) {
+		w.must("ccrun", "workload", "revoke", "other")
+		if r := w.podman(other); r.code == 0 || strings.Contains(r.stdout, "other\n") {
+			t.Fatal(r)
+		}
+	})
+	t.Run("server gone", func(t *testing.T) {
+		w.stopServer()
+		defer w.startServer()
+		if r := w.podman(image); r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, "10.0.2.2") {
+			t.Fatal(r)
+		}
+	})
+}
+
+// flippedData changes every 64th sector of the data: reads must fail with an
+// I/O error, not return other bytes.
+func (w *world) flippedData(t *testing.T, image, secret string) {
+	r := w.tamper(t, image, func(root string) {
+		disk := filepath.Join(root, "disk.img")
+		info, err := os.Stat(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := int64(8 << 20); off < info.Size()-65536; off += 16 << 10 {
+			flip(t, disk, off)
+		}
+	})
+	if r.code == 0 || strings.Contains(r.stdout, secret) {
+		t.Fatal(r)
+	}
+}
+
+// copyRoot is a copy of an image's files.
+func (w *world) copyRoot(t *testing.T, image string) string {
+	t.Helper()
+	id := strings.TrimSpace(w.must("podman", "create", image))
+	defer w.run("podman", "rm", "-f", id)
+	root := strings.TrimSpace(w.must("podman", "mount", id))
+	defer w.run("podman", "umount", id)
+	to := filepath.Join(w.dir, "copy-"+filepath.Base(image))
+	if out, err := exec.Command("cp", "-a", root, to).CombinedOutput(); err != nil {
+		t.Fatalf("copying: %v: %s", err, out)
+	}
+	return to
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, b)
+}
+
+func replaceInFile(t *testing.T, path, old, now string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), old) {
+		t.Fatalf("%s has no %s: %s", path, old, b)
+	}
+	write(t, path, []byte(strings.Replace(string(b), old, now, 1)))
+}
+
+// truncate sets a file's size, from the end when negative.
+func truncate(t *testing.T, path string, size int64) {
+	t.Helper()
+	if size < 0 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func zero(t *testing.T, path string, offset int64, n int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, n), offset); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,8 +1,6 @@
 package measure
 
 import (
-	"crypto/sha512"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
@@ -12,22 +10,22 @@ func (l *Prepared) regions(p Profile, s Shape) []Region {
 	case LibkrunTDX:
 		return []Region{
 			{Name: "memory", GPA: 0, SizeBytes: tdxRAMBytes, Type: "added"},
-			content("qboot", qbootGPA, "extended", l.in.QBoot),
+			whole("qboot", qbootGPA, "extended", l.in.QBoot, l.qbootSum),
 		}
 	case QEMUDirect:
 		zp := qemuBootParams(&l.in, s)
 		return appendVMSAs([]Region{
-			content("kernel", qemuKernelGPA, pageNormal.String(), wholePages(l.in.Kernel)),
-			content("initrd", qemuInitrdGPA, pageNormal.String(), wholePages(l.in.Initrd)),
+			whole("kernel", qemuKernelGPA, pageNormal.String(), l.in.Kernel, l.kernelSum),
+			whole("initrd", qemuInitrdGPA, pageNormal.String(), l.in.Initrd, l.initrdSum),
 			content("command line", cmdlineGPA, pageNormal.String(), wholePages(cmdlineBytes(l.in.Cmdline))),
 			content("boot parameters", zeroPageGPA, pageNormal.String(), zp[:]),
 		}, Libkrun116, s.CPUs)
 	}
 	zp := zeroPage(p, s, uint32(len(l.in.Initrd)))
 	return appendVMSAs([]Region{
-		content("qboot", qbootGPA, pageNormal.String(), l.in.QBoot),
-		content("kernel", l.in.KernelLoad, pageNormal.String(), l.in.Kernel),
-		content("initrd", initrdGPA, pageNormal.String(), l.in.Initrd),
+		whole("qboot", qbootGPA, pageNormal.String(), l.in.QBoot, l.qbootSum),
+		whole("kernel", l.in.KernelLoad, pageNormal.String(), l.in.Kernel, l.kernelSum),
+		whole("initrd", initrdGPA, pageNormal.String(), l.in.Initrd, l.initrdSum),
 		content("boot parameters", zeroPageGPA, pageNormal.String(), zp[:]),
 		{Name: "interrupt table", GPA: lidtGPA, SizeBytes: pageBytes, Type: pageZero.String()},
 		{Name: "secrets", GPA: secretsGPA, SizeBytes: pageBytes, Type: pageSecrets.String()},
@@ -37,8 +35,13 @@ func (l *Prepared) regions(p Profile, s Shape) []Region {
 }
 
 func content(name string, gpa uint64, kind string, b []byte) Region {
-	d := kbs.Digest(sha512.Sum384(b))
-	return Region{Name: name, GPA: gpa, SizeBytes: uint64(len(b)), Type: kind, SHA384: &d}
+	return whole(name, gpa, kind, b, func() kbs.Digest { return kbs.Sum384(b) })
+}
+
+// whole is content with a digest that several results share.
+func whole(name string, gpa uint64, kind string, b []byte, sum func() kbs.Digest) Region {
+	d := sum()
+	return Region{Name: name, GPA: gpa, SizeBytes: uint64(len(b)+pageBytes-1) / pageBytes * pageBytes, Type: kind, SHA384: &d}
 }
 
 func appendVMSAs(r []Region, p Profile, cpus uint) []Region {

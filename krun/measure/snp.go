@@ -96,6 +96,8 @@ func hashPages(b []byte) [][48]byte {
 // many shapes and profiles cost no further pass over them.
 type Prepared struct {
 	in Inputs
+	// SHA-384 of the large inputs, computed when a region first asks.
+	qbootSum, kernelSum, initrdSum func() kbs.Digest
 
 	once    sync.Once
 	libkrun chain // after qboot, kernel and initrd, which every profile starts with
@@ -110,16 +112,25 @@ func Prepare(in Inputs) (*Prepared, error) {
 	if len(in.Kernel) == 0 {
 		return nil, fmt.Errorf("measuring: no kernel")
 	}
-	return &Prepared{in: in}, nil
+	sum := func(b []byte) func() kbs.Digest {
+		return sync.OnceValue(func() kbs.Digest { return kbs.Sum384(wholePages(b)) })
+	}
+	l := &Prepared{in: in, qbootSum: sum(in.QBoot), kernelSum: sum(in.Kernel), initrdSum: sum(in.Initrd)}
+	return l, nil
 }
 
 // Launch computes the launch digest and its regions.
 func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
+	}
+	regions := make(chan []Region, 1)
+	go func() { regions <- l.regions(p, s) }() // beside the pass over the pages
 	d, err := l.Digest(p, s)
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Profile: p, Shape: s, Digest: d, Regions: l.regions(p, s)}, nil
+	return &Result{Profile: p, Shape: s, Digest: d, Regions: <-regions}, nil
 }
 
 // Digest is Launch without the regions, which cost one more pass over the

@@ -1,0 +1,169 @@
+package workload
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/manifest"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// archiveDestination writes an image archive in one pass. The layer comes
+// first and its name, the digest, is known only afterwards, so its header is
+// filled in at the end; the libraries' writers make a whole copy instead.
+type archiveDestination struct {
+	path, image string
+	format      archiveFormat
+	out         *outFile
+	layer       blobInfo
+}
+
+// archiveFormat is what tells the kinds of archive apart.
+type archiveFormat interface {
+	accepts() []string
+	layerName(digest.Digest) string
+	// rest lists the files after the layer.
+	rest(image string, config, manifest []byte, layer digest.Digest) ([]tarFile, error)
+}
+
+const tarBlock = 512
+
+func newArchiveDestination(path, image string, f archiveFormat) (*archiveDestination, error) {
+	if st, err := os.Stat(path); err == nil && (st.Size() > 0 || !st.Mode().IsRegular()) {
+		return nil, hint(fmt.Errorf("%s: %w", path, os.ErrExist), "archives hold one image: remove it or choose another name")
+	}
+	out, err := newOutFile(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return &archiveDestination{path: path, image: image, format: f, out: out}, nil
+}
+
+func (d *archiveDestination) accepts() []string { return d.format.accepts() }
+
+func (d *archiveDestination) putLayer(_ context.Context, r io.Reader, size int64) (blobInfo, error) {
+	if _, err := d.out.f.Seek(tarBlock, io.SeekStart); err != nil {
+		return blobInfo{}, err
+	}
+	var err error
+	if d.layer, err = d.out.copyHashed(r, size); err != nil {
+		return blobInfo{}, err
+	}
+	return d.layer, nil
+}
+
+func (d *archiveDestination) publish(_ context.Context, config, mf []byte) error {
+	head, err := archiveHeader(d.format.layerName(d.layer.digest), d.layer.size)
+	if err != nil {
+		return err
+	}
+	if _, err := d.out.f.WriteAt(head, 0); err != nil {
+		return spaceError(d.path, err)
+	}
+	files, err := d.format.rest(d.image, config, mf, d.layer.digest)
+	if err != nil {
+		return err
+	}
+	pad := (tarBlock - d.layer.size%tarBlock) % tarBlock
+	end, err := d.out.f.Seek(tarBlock+d.layer.size+pad, io.SeekStart)
+	if err != nil {
+		return err
+	}
+	if err := d.out.f.Truncate(end); err != nil {
+		return err
+	}
+	if err := writeEntries(d.out.f, files); err != nil {
+		return spaceError(d.path, err)
+	}
+	err = d.out.publish(d.path, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return hint(err, "another build wrote it meanwhile: choose another name")
+	}
+	return err
+}
+
+func (d *archiveDestination) Close() error { return d.out.Close() }
+
+// archiveHeader is one block, whatever the size: GNU's binary form has room.
+func archiveHeader(name string, size int64) ([]byte, error) {
+	var b bytes.Buffer
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatGNU}
+	if err := tar.NewWriter(&b).WriteHeader(h); err != nil {
+		return nil, err
+	}
+	if b.Len() != tarBlock {
+		return nil, fmt.Errorf("tar header of %d bytes, expected %d", b.Len(), tarBlock)
+	}
+	return b.Bytes(), nil
+}
+
+func writeEntries(to io.Writer, files []tarFile) error {
+	w := tar.NewWriter(to)
+	for _, f := range files {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.content)), ModTime: time.Unix(0, 0)}
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+type ociArchive struct{}
+
+func (ociArchive) accepts() []string { return []string{imgspec.MediaTypeImageManifest} }
+
+func (ociArchive) layerName(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
+
+func (a ociArchive) rest(image string, config, mf []byte, _ digest.Digest) ([]tarFile, error) {
+	empty := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
+	index, err := json.Marshal(withImage(empty, image, mf))
+	if err != nil {
+		return nil, err
+	}
+	return []tarFile{
+		{a.layerName(sha256Of(config)), 0o644, config},
+		{a.layerName(sha256Of(mf)), 0o644, mf},
+		{imgspec.ImageIndexFile, 0o644, index},
+		{imgspec.ImageLayoutFile, 0o644, layoutFile()},
+	}, nil
+}
+
+type dockerArchive struct{}
+
+func (dockerArchive) accepts() []string { return []string{manifest.DockerV2Schema2MediaType} }
+
+func (dockerArchive) layerName(d digest.Digest) string { return d.Encoded() + ".tar" }
+
+func (a dockerArchive) rest(image string, config, _ []byte, layer digest.Digest) ([]tarFile, error) {
+	item := struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}{sha256Of(config).Encoded() + ".json", []string{}, []string{a.layerName(layer)}}
+	if image != "" {
+		named, err := reference.ParseNormalizedNamed(image)
+		if err != nil {
+			return nil, err
+		}
+		item.RepoTags = append(item.RepoTags, reference.TagNameOnly(named).String())
+	}
+	mf, err := json.Marshal([]any{item})
+	if err != nil {
+		return nil, err
+	}
+	return []tarFile{{item.Config, 0o644, config}, {"manifest.json", 0o644, mf}}, nil
+}

@@ -1,0 +1,315 @@
+// Package workload turns an OCI image into a confidential workload image and
+// registers it: `ccrun build`, `inspect` and `register`.
+//
+// A build is one pass with everything measured known before it: the layers'
+// tar headers give the file system's layout and so its size; size, keys and
+// process give the identity; the identity gives the launch digests. Then the
+// file system is streamed through encryption into the destination, and only
+// after its last byte is the workload registered, and only after that does
+// the image get its name. No plaintext touches a disk of ours: what must be
+// kept between the two readings of a layer is encrypted under a key that
+// never leaves memory, in a file that has no name.
+package workload
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containers/image/v5/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// Build makes the workload image that o describes, registers it, or writes
+// its record, and gives it its name. After an error nothing of it is left.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	o.setDefaults()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	fw, agent, err := o.loadMachine()
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := newScratch(o.TempDir)
+	if err != nil {
+		return nil, err
+	}
+	defer tmp.Close()
+	o.System.BigFilesTemporaryDir = tmp.dir
+	dst, name, err := openDestination(ctx, o.System, o.Destination)
+	if err != nil {
+		return nil, err
+	}
+	defer dst.Close()
+	if err := o.chooseID(name); err != nil {
+		return nil, err
+	}
+	if err := o.preflight(ctx); err != nil {
+		return nil, err
+	}
+	src, err := openSource(ctx, o.System, o.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	b := &build{Options: o, fw: fw, agent: agent, src: src, dst: dst, tmp: tmp, image: name}
+	return b.run(ctx)
+}
+
+// build is one build under way.
+type build struct {
+	Options
+	fw    *firmware.Bundle
+	agent []byte // its initrd segment
+	src   *source
+	dst   destination
+	tmp   *scratch
+	image string
+}
+
+func (b *build) run(ctx context.Context) (*Result, error) {
+	proc, ports, err := b.describe()
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+	}
+	tree, err := b.mergeLayers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+	}
+	if err := addProcess(tree, proc); err != nil {
+		return nil, err
+	}
+	fs, err := b.layOut(tree)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.seal(b.fw, b.agent, fs.SizeBytes(), kbs.Sum384(proc))
+	if err != nil {
+		return nil, err
+	}
+	defer s.wipe()
+	layer, err := b.writeLayer(ctx, s, fs)
+	if err != nil {
+		return nil, fmt.Errorf("writing %s: %w", b.image, err)
+	}
+	return b.finish(ctx, s, layer, ports)
+}
+
+// describe is what the image wants run, in the form that goes on the disk,
+// and the ports it exposes.
+func (b *build) describe() (process []byte, exposed string, err error) {
+	p, err := processOf(b.src.config.Config)
+	if err != nil {
+		return nil, "", err
+	}
+	if process, err = kbs.Canonical(p); err != nil {
+		return nil, "", err
+	}
+	exposed, err = ports(b.src.config.Config.ExposedPorts)
+	return process, exposed, err
+}
+
+// mergeLayers reads every layer, several at a time.
+func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
+	done := b.meter("reading layers", b.src.sizeBytes())
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	for _, l := range b.src.layers {
+		g.Go(func() error { return l.prepare(gctx, b.TempDir, b.Limits, done) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	layers := make([]rootfs.Layer, len(b.src.layers))
+	indexes := make([]*rootfs.Index, len(b.src.layers))
+	for i, l := range b.src.layers {
+		layers[i], indexes[i] = l, l.index
+	}
+	tree, err := rootfs.MergeScanned(layers, indexes, b.Limits)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range tree.Warnings() {
+		b.Warn(w)
+	}
+	return tree, nil
+}
+
+// writeLayer streams the disk into the destination, and fails if any layer
+// turned out not to be what the manifest says.
+func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
+	p := &payload{
+		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(),
+		writeDisk: func(ctx context.Context, w io.Writer) error { return s.writeDisk(ctx, w, fs, b.Rand) },
+	}
+	size, err := p.sizeBytes()
+	if err != nil {
+		return blobInfo{}, err
+	}
+	done := b.meter("encrypting and writing", size)
+	info, err := streamLayer(ctx, b.dst, size, func(ctx context.Context, w io.Writer) error {
+		return p.write(ctx, &meterWriter{w, done})
+	})
+	if err != nil {
+		return blobInfo{}, err
+	}
+	for _, l := range b.src.layers {
+		if err := l.verified(); err != nil {
+			return blobInfo{}, err
+		}
+	}
+	return info, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.TempDir == "" {
+		o.TempDir = bigFilesDir()
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	if o.Filesystem == "" {
+		o.Filesystem = "ext4"
+	}
+	if o.Policy.Logs == "" {
+		o.Policy.Logs = "host"
+	}
+	sys := types.SystemContext{}
+	if o.System != nil {
+		sys = *o.System
+	}
+	sys.OSChoice, sys.ArchitectureChoice = "linux", "amd64" // the only guest there is
+	o.System = &sys
+}
+
+// loadMachine reads what the guest boots from.
+func (o *Options) loadMachine() (*firmware.Bundle, []byte, error) {
+	fw, err := firmware.Load(o.Firmware)
+	if err != nil {
+		return nil, nil, err
+	}
+	agent, err := firmware.AgentSegment(o.Agent)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making agent segment: %w", err)
+	}
+	return fw, agent, checkMachine(o.TEE, fw.Kind)
+}
+
+// checkMachine refuses a TEE that attests to nothing on that firmware.
+func checkMachine(tee kbs.TEE, kind string) error {
+	switch {
+	case tee == kbs.Sample && kind == firmware.KindQEMUDirect, tee == kbs.SNP && kind == firmware.KindLibkrun:
+		return nil
+	case tee == kbs.TDX:
+		return hint(fmt.Errorf("TDX under %s %w: its MRTD covers neither kernel nor initrd", kind, errNoTEE), "use --tee snp")
+	}
+	return hint(fmt.Errorf("TEE %s on firmware of kind %s %w", tee, kind, errNoTEE),
+		"--tee snp needs libkrunfw-sev.so.5, --tee sample the directory that `ccrun-sim firmware` makes")
+}
+
+// chooseID derives a workload id from the image's name, unless one was given.
+func (o *Options) chooseID(image string) error {
+	if o.WorkloadID != "" {
+		return nil
+	}
+	var random [8]byte
+	if _, err := io.ReadFull(o.Rand, random[:]); err != nil {
+		return fmt.Errorf("drawing workload id: %w", err)
+	}
+	o.WorkloadID = slug(image) + "-" + hex.EncodeToString(random[:])
+	return nil
+}
+
+// slug is the last part of an image name, without its tag.
+func slug(image string) string {
+	image = image[strings.LastIndexByte(image, '/')+1:]
+	image, _, _ = strings.Cut(image, "@")
+	if transport, rest, ok := strings.Cut(image, ":"); ok && !strings.Contains(image, "/") {
+		if image = transport; image == "oci" || image == "dir" || strings.HasSuffix(image, "-archive") || image == "containers-storage" {
+			image, _, _ = strings.Cut(rest, ":")
+		}
+	}
+	image = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
+			return r
+		}
+		return '-'
+	}, image)
+	image = strings.Trim(image, ".-_")
+	if image == "" {
+		return "workload"
+	}
+	return image[:min(len(image), 64)]
+}
+
+// addProcess puts the image configuration where the agent looks for it, and
+// makes the directories that it mounts on.
+func addProcess(tree *rootfs.Tree, process []byte) error {
+	if err := tree.AddFile(krun.ProcessPath, 0o400, 0, 0, process); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		path string
+		mode uint32
+	}{{"/proc", 0o555}, {"/sys", 0o555}, {"/dev", 0o755}, {"/run", 0o755}, {"/tmp", 0o1777}, {"/etc", 0o755}} {
+		if err := tree.EnsureDir(d.path, d.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meter reports progress of one stage.
+func (b *build) meter(stage string, total int64) func(int64) {
+	var mu sync.Mutex
+	var done int64
+	return func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += n
+		b.Progress(stage, done, total)
+	}
+}
+
+type meterWriter struct {
+	w    io.Writer
+	done func(int64)
+}
+
+func (m *meterWriter) Write(p []byte) (int, error) {
+	n, err := m.w.Write(p)
+	m.done(int64(n))
+	return n, err
+}
+
+// exists says whether path is there, also as a dangling link.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

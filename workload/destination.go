@@ -1,0 +1,164 @@
+package workload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/pkg/blobinfocache/none"
+	istorage "github.com/containers/image/v5/storage"
+	"github.com/containers/image/v5/transports"
+	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/containers/image/v5/types"
+)
+
+// destination takes one image in two steps, so that everything slow happens
+// before registration and the name appears after it.
+type destination interface {
+	// accepts lists manifest types, empty for any.
+	accepts() []string
+	// putLayer consumes r, of exactly size bytes.
+	putLayer(ctx context.Context, r io.Reader, size int64) (blobInfo, error)
+	// publish makes the image visible under its name.
+	publish(ctx context.Context, config, manifest []byte) error
+	// Close drops what was not published.
+	Close() error
+}
+
+// openDestination checks name and prepares to write there.
+func openDestination(ctx context.Context, sys *types.SystemContext, name string) (destination, string, error) {
+	ref, err := parseDestination(name)
+	if err != nil {
+		return nil, "", err
+	}
+	full := transports.ImageName(ref)
+	d, err := newDestination(ctx, sys, ref)
+	if err != nil {
+		return nil, "", fmt.Errorf("opening destination %s: %w", full, err)
+	}
+	return d, full, nil
+}
+
+func newDestination(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (destination, error) {
+	path, image, _ := strings.Cut(ref.StringWithinTransport(), ":")
+	switch ref.Transport().Name() {
+	case "oci":
+		return newLayoutDestination(path, image)
+	case "oci-archive":
+		return newArchiveDestination(path, image, ociArchive{})
+	case "docker-archive":
+		return newArchiveDestination(path, image, dockerArchive{})
+	case "dir":
+		return newDirDestination(sys, ref, path)
+	}
+	dst, err := ref.NewImageDestination(ctx, sys)
+	if err != nil {
+		return nil, err
+	}
+	return &libraryDestination{dst}, nil
+}
+
+// parseDestination reads a name with a transport, or without one as a name in
+// local storage, as `podman build -t` does.
+func parseDestination(name string) (types.ImageReference, error) {
+	if alltransports.TransportFromImageName(name) != nil {
+		if err := needStore(name); err != nil {
+			return nil, err
+		}
+		ref, err := alltransports.ParseImageName(name)
+		if err != nil {
+			return nil, usagef("destination %q: %w", name, err)
+		}
+		return ref, nil
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return nil, usagef("destination %q: %w", name, err)
+	}
+	if domain, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(domain, ".:") && domain != "localhost" {
+		if named, err = reference.ParseNormalizedNamed("localhost/" + name); err != nil {
+			return nil, usagef("destination %q: %w", name, err)
+		}
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return nil, usagef("destination %q: a digest cannot be chosen", name)
+	}
+	store, err := openStore()
+	if err != nil {
+		return nil, err
+	}
+	return istorage.Transport.NewStoreReference(store, reference.TagNameOnly(named), "")
+}
+
+// libraryDestination is a registry or local storage.
+type libraryDestination struct{ dst types.ImageDestination }
+
+func (d *libraryDestination) accepts() []string { return d.dst.SupportedManifestMIMETypes() }
+
+func (d *libraryDestination) putLayer(ctx context.Context, r io.Reader, size int64) (blobInfo, error) {
+	b, err := d.dst.PutBlob(ctx, r, types.BlobInfo{Size: size}, none.NoCache, false)
+	if err != nil {
+		return blobInfo{}, err
+	}
+	return blobInfo{b.Digest, b.Size}, nil
+}
+
+func (d *libraryDestination) publish(ctx context.Context, config, manifest []byte) error {
+	info := types.BlobInfo{Digest: sha256Of(config), Size: int64(len(config))}
+	if _, err := d.dst.PutBlob(ctx, bytes.NewReader(config), info, none.NoCache, true); err != nil {
+		return fmt.Errorf("writing image configuration: %w", err)
+	}
+	if err := d.dst.PutManifest(ctx, manifest, nil); err != nil {
+		return fmt.Errorf("writing manifest: %w", err)
+	}
+	if err := d.dst.Commit(ctx, &written{d.dst.Reference(), manifest}); err != nil {
+		return fmt.Errorf("committing image: %w", err)
+	}
+	return nil
+}
+
+func (d *libraryDestination) Close() error { return d.dst.Close() }
+
+// written is the image just written, in the form Commit wants to see it.
+type written struct {
+	ref      types.ImageReference
+	manifest []byte
+}
+
+func (w *written) Reference() types.ImageReference { return w.ref }
+
+func (w *written) Manifest(context.Context) ([]byte, string, error) {
+	return w.manifest, mediaType(w.manifest), nil
+}
+
+func (w *written) Signatures(context.Context) ([][]byte, error) { return nil, nil }
+
+// streamLayer runs write and feeds what it writes to d: encryption on one
+// core, hashing and output on the other.
+func streamLayer(ctx context.Context, d destination, size int64, write func(context.Context, io.Writer) error) (blobInfo, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pr, pw := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := write(ctx, pw)
+		pw.CloseWithError(err) // nil: io.EOF
+		done <- err
+	}()
+	b, err := d.putLayer(ctx, pr, size)
+	if err != nil {
+		cancel()
+	}
+	pr.CloseWithError(errors.Join(errStopped, err))
+	// The producer's own error says more than what the library made of it.
+	if werr := <-done; werr != nil && !errors.Is(werr, errStopped) && ctx.Err() == nil {
+		err = werr
+	}
+	return b, err
+}
+
+var errStopped = errors.New("destination stopped reading")

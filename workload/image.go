@@ -1,0 +1,96 @@
+package workload
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containers/image/v5/manifest"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// FormatVersion is the value of LabelVersion: of the layout of a workload
+// image.
+const FormatVersion = "1"
+
+// Labels of a workload image, repeated as annotations of an OCI manifest.
+// They are for people and tools; nothing trusts them.
+const (
+	LabelVersion        = "io.ccrun.version"
+	LabelTEE            = "io.ccrun.tee"
+	LabelWorkloadID     = "io.ccrun.workload-id"
+	LabelIdentityDigest = "io.ccrun.identity-digest"
+	LabelLaunchDigests  = "io.ccrun.launch-digest" // PROFILE=HEX, comma separated
+	LabelFirmware       = "io.ccrun.firmware"      // SHA-256 of the firmware inputs
+	LabelPorts          = "io.ccrun.ports"
+	LabelSource         = "io.ccrun.source" // manifest digest of the source image
+)
+
+// labels describes the registered workload r.
+func labels(r *kbs.Registration, source digest.Digest, ports string) map[string]string {
+	var launch []string
+	firmware := ""
+	for _, m := range r.ReferenceValues.Measurements {
+		launch = append(launch, m.Profile+"="+m.LaunchDigest.String())
+		firmware = m.Firmware
+	}
+	l := map[string]string{
+		LabelVersion:        FormatVersion,
+		LabelTEE:            string(r.ReferenceValues.TEE),
+		LabelWorkloadID:     r.WorkloadID,
+		LabelIdentityDigest: r.IdentityDigest.String(),
+		LabelLaunchDigests:  strings.Join(launch, ","),
+		LabelFirmware:       firmware,
+		LabelSource:         source.String(),
+	}
+	if ports != "" {
+		l[LabelPorts] = ports
+	}
+	return l
+}
+
+// imageConfig is the configuration of the workload image. Nothing of the
+// source's own configuration but its ports is in it: the rest is encrypted.
+func imageConfig(created time.Time, diffID digest.Digest, labels map[string]string, exposed map[string]struct{}) ([]byte, error) {
+	return json.Marshal(imgspec.Image{
+		Created:  &created,
+		Platform: imgspec.Platform{Architecture: "amd64", OS: "linux"},
+		Config: imgspec.ImageConfig{
+			Entrypoint:   []string{"/" + krun.EntrypointFile},
+			WorkingDir:   "/",
+			Labels:       labels,
+			ExposedPorts: exposed,
+		},
+		RootFS:  imgspec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
+		History: []imgspec.History{{Created: &created, CreatedBy: "ccrun build"}},
+	})
+}
+
+// imageManifest is an OCI manifest where the destination takes one, else a
+// Docker one, which has no annotations.
+func imageManifest(accepted []string, config, layer blobInfo, annotations map[string]string) ([]byte, error) {
+	if len(accepted) == 0 || slices.Contains(accepted, imgspec.MediaTypeImageManifest) {
+		return json.Marshal(imgspec.Manifest{
+			Versioned:   specs.Versioned{SchemaVersion: 2},
+			MediaType:   imgspec.MediaTypeImageManifest,
+			Config:      imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: config.digest, Size: config.size},
+			Layers:      []imgspec.Descriptor{{MediaType: imgspec.MediaTypeImageLayer, Digest: layer.digest, Size: layer.size}},
+			Annotations: annotations,
+		})
+	}
+	m := manifest.Schema2FromComponents(
+		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: config.digest, Size: config.size},
+		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2SchemaLayerMediaTypeUncompressed, Digest: layer.digest, Size: layer.size}})
+	return m.Serialize()
+}
+
+type blobInfo struct {
+	digest digest.Digest
+	size   int64
+}

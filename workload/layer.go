@@ -1,0 +1,279 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/containers/image/v5/pkg/blobinfocache/none"
+	"github.com/containers/image/v5/pkg/compression"
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// layer is one layer of a source. Before its first Open it is prepared: an
+// uncompressed local blob stays where it is, everything else goes, verified
+// and decompressed, into an encrypted spool.
+type layer struct {
+	number int // from 1, for messages
+	info   types.BlobInfo
+	diffID digest.Digest
+	local  bool // the blob can be read again at no cost
+	fetch  func(context.Context) (io.ReadCloser, error)
+
+	index *rootfs.Index
+	spool *spool
+	mu    sync.Mutex
+	bad   error // what a reader found
+	whole bool  // its use has been verified to the end
+}
+
+// describeLayers pairs the manifest's blobs with the configuration's diff ids.
+func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.ImageSource, img types.Image, config *imgspec.Image) ([]*layer, error) {
+	if ls, err := storedLayers(raw, config); ls != nil || err != nil {
+		return ls, err
+	}
+	infos, err := img.LayerInfosForCopy(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading layers: %w", err)
+	}
+	if infos == nil {
+		infos = img.LayerInfos()
+	}
+	if len(infos) != len(config.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("manifest has %d layers, configuration has %d diff ids", len(infos), len(config.RootFS.DiffIDs))
+	}
+	name := raw.Reference().Transport().Name()
+	local := name == "oci" || name == "dir" || strings.HasSuffix(name, "-archive")
+	layers := make([]*layer, len(infos))
+	for i, info := range infos {
+		if strings.HasSuffix(info.MediaType, "+encrypted") {
+			return nil, hint(fmt.Errorf("layer %d is encrypted (%s)", i+1, info.MediaType), "decrypt it first: skopeo copy --decryption-key KEY")
+		}
+		layers[i] = &layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
+			fetch: func(ctx context.Context) (io.ReadCloser, error) {
+				rc, _, err := raw.GetBlob(ctx, info, none.NoCache)
+				return rc, err
+			}}
+	}
+	return layers, nil
+}
+
+// prepare reads the layer once: its tar headers into index, and the whole of
+// it into a spool in dir if it cannot be read in place later.
+func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, progress func(int64)) error {
+	rc, err := l.fetch(ctx)
+	if err != nil {
+		return l.wrap(err)
+	}
+	defer rc.Close()
+	blob := verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size)
+	decompress, stream, err := compression.DetectCompression(blob)
+	switch {
+	case err != nil:
+	case decompress == nil && l.info.Digest != l.diffID:
+		err = fmt.Errorf("%w: the configuration says %s", errDigest, l.diffID)
+	case decompress == nil && l.local:
+		l.index, err = rootfs.Scan(ctx, stream, limits)
+	default:
+		err = l.fill(ctx, dir, stream, decompress, limits)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, stream) // to its end, where the digest is checked
+	}
+	if err != nil {
+		return l.wrap(errors.Join(err, l.Close()))
+	}
+	return nil
+}
+
+// stream reads the layer once, decompressed and verified, without a spool.
+func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
+	rc, err := l.fetch(ctx)
+	if err != nil {
+		return nil, l.wrap(err)
+	}
+	blob := verifying(ctx, rc, l.info.Digest, l.info.Size)
+	decompress, plain, err := compression.DetectCompression(blob)
+	if err != nil {
+		return nil, l.wrap(errors.Join(err, rc.Close()))
+	}
+	if decompress == nil {
+		return &layerReader{l: l, v: verifying(ctx, plain, l.diffID, -1), c: rc}, nil
+	}
+	d, err := decompress(plain)
+	if err != nil {
+		return nil, l.wrap(errors.Join(fmt.Errorf("decompressing: %w", err), rc.Close()))
+	}
+	return &layerReader{l: l, v: verifying(ctx, d, l.diffID, -1), c: closers{d, rc}}, nil
+}
+
+type closers []io.Closer
+
+func (cs closers) Close() error {
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// fill spools the stream, reading its tar headers on the way.
+func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompress compression.DecompressorFunc, limits rootfs.Limits) error {
+	s, err := newSpool(dir)
+	if err != nil {
+		return err
+	}
+	l.spool = s
+	if decompress != nil {
+		plain, err := decompress(stream)
+		if err != nil {
+			return fmt.Errorf("decompressing: %w", err)
+		}
+		defer plain.Close()
+		stream = verifying(ctx, plain, l.diffID, -1)
+	}
+	w := s.writer()
+	if l.index, err = rootfs.Scan(ctx, io.TeeReader(stream, w), limits); err != nil {
+		return err
+	}
+	l.whole = true
+	return w.close()
+}
+
+func (l *layer) wrap(err error) error {
+	return fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
+}
+
+// Open returns the uncompressed tar stream. Every byte that is not from the
+// spool is verified on its way; verified tells whether that came out well.
+func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
+	if l.spool != nil {
+		return l.spool.reader(), nil
+	}
+	rc, err := l.fetch(ctx)
+	if err != nil {
+		return nil, l.wrap(err)
+	}
+	return &layerReader{l: l, v: verifying(ctx, rc, l.diffID, -1), c: rc}, nil
+}
+
+// verified says, once every reader is closed, whether what they got was the
+// layer that the manifest names.
+func (l *layer) verified() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.bad != nil:
+		return l.wrap(l.bad)
+	case !l.whole:
+		return l.wrap(errors.New("was not read to its end"))
+	}
+	return nil
+}
+
+// Close frees the spool.
+func (l *layer) Close() error {
+	if l.spool == nil {
+		return nil
+	}
+	s := l.spool
+	l.spool = nil
+	return s.Close()
+}
+
+// layerReader reads a layer in place.
+type layerReader struct {
+	l *layer
+	v *verifier
+	c io.Closer
+}
+
+func (r *layerReader) Read(p []byte) (int, error) {
+	n, err := r.v.Read(p)
+	if err != nil && err != io.EOF {
+		err = r.l.wrap(err)
+	}
+	return n, err
+}
+
+// Close reads on to the end of the blob, which a reader of tar entries does
+// not reach, so that a changed blob never goes unnoticed.
+func (r *layerReader) Close() error {
+	_, err := io.Copy(io.Discard, r.v)
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	if err != nil {
+		r.l.bad = err
+	} else {
+		r.l.whole = true
+	}
+	return errors.Join(err, r.c.Close())
+}
+
+// errDigest reports a blob that is not what its digest says.
+var errDigest = errors.New("content does not match its digest")
+
+// verifier passes r through and fails instead of io.EOF when what has passed
+// is not what want says.
+type verifier struct {
+	ctx  context.Context
+	r    io.Reader
+	want digest.Digest
+	v    digest.Verifier
+	n    int64
+	size int64 // as declared, -1 if unknown
+	end  error
+}
+
+func verifying(ctx context.Context, r io.Reader, want digest.Digest, size int64) *verifier {
+	v := &verifier{ctx: ctx, r: r, want: want, size: size}
+	if err := want.Validate(); err != nil {
+		v.end = fmt.Errorf("digest %q: %w", want, err)
+		return v
+	}
+	v.v = want.Verifier()
+	return v
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	if v.end != nil {
+		return 0, v.end
+	}
+	if err := v.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := v.r.Read(p)
+	_, _ = v.v.Write(p[:n])
+	v.n += int64(n)
+	switch {
+	case v.size >= 0 && v.n > v.size:
+		v.end = fmt.Errorf("%w: more than the %d bytes that the manifest says", errDigest, v.size)
+	case err == io.EOF && !v.v.Verified():
+		v.end = hint(fmt.Errorf("%w %s after %d bytes: truncated or altered", errDigest, v.want, v.n), "fetch the source again")
+	case err != nil:
+		v.end = err
+	}
+	if v.end != nil && v.end != io.EOF {
+		return 0, v.end
+	}
+	return n, v.end
+}
+
+// counter reports how much has been read.
+type counter struct {
+	r    io.Reader
+	read func(int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.read(int64(n))
+	return n, err
+}

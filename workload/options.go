@@ -1,0 +1,135 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/containers/image/v5/types"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// Options say what Build makes. Source, Destination, TEE, Servers, Agent and
+// Firmware are required; so is one of Registrar and RecordPath.
+type Options struct {
+	Source      string // containers/image name, or a short one
+	Destination string // containers/image name, or one in local storage
+
+	TEE        kbs.TEE
+	CPUs       uint8 // 1 to 8
+	MemoryMiB  uint
+	WorkloadID string // empty: derived from the destination, with 64 random bits
+	Servers    krun.Servers
+	Policy     krun.LaunchPolicy
+	Firmware   string // libkrunfw library, or directory with firmware.json
+	Agent      []byte // ccrun-init, a static ELF
+
+	Filesystem  string // "ext4"
+	SizeBytes   int64  // of the file system; 0: as small as the content allows
+	NoIntegrity bool   // for guest kernels without dm-integrity
+	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
+	Passphrase secret.Bytes
+
+	// Registrar is where the workload is registered; nil: nowhere, and then
+	// RecordPath gets the DiskKey.
+	Registrar Registrar
+	// RecordPath is written with mode 0600 and must not exist.
+	RecordPath string
+
+	System   *types.SystemContext // registries, policy, credentials; nil: the system's
+	TempDir  string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
+	Limits   rootfs.Limits        // what a source may cost
+	Rand     io.Reader            // nil: crypto/rand
+	Now      func() time.Time     // nil: time.Now
+	Progress func(stage string, done, total int64)
+	Warn     func(string)
+}
+
+// Registrar is the server's side of a registration: *kbs.AdminClient.
+type Registrar interface {
+	Register(context.Context, kbs.RegisterRequest) (created bool, err error)
+	Get(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
+	Remove(ctx context.Context, id string) error
+}
+
+// Result is what Build made. It holds no secret.
+type Result struct {
+	Image        string           `json:"image"`  // destination, with transport
+	Digest       string           `json:"digest"` // of the manifest
+	ImageID      string           `json:"image_id"`
+	Source       string           `json:"source"`
+	SourceDigest string           `json:"source_digest"`
+	DiskBytes    int64            `json:"disk_bytes"`
+	Registered   bool             `json:"registered"`
+	Record       string           `json:"record,omitempty"`
+	Registration kbs.Registration `json:"registration"`
+}
+
+const minPassphraseBytes = 12
+
+// check refuses what Build could only fail at later.
+func (o *Options) check() error {
+	switch {
+	case o.Source == "" || o.Destination == "":
+		return usagef("source and destination are needed")
+	case !o.TEE.Valid():
+		return usagef("TEE %q, expected snp, tdx or sample", o.TEE)
+	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
+		return usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
+	case o.Filesystem != "ext4":
+		return usagef("file system %q: this version writes ext4", o.Filesystem)
+	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
+		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
+		return usagef("logs policy %q, expected host or none", o.Policy.Logs)
+	case o.Registrar == nil && o.RecordPath == "":
+		return hint(usagef("a build that is not registered needs a record, or its disk key is lost"), "add --record FILE")
+	case o.Firmware == "" || len(o.Agent) == 0:
+		return usagef("firmware and guest agent are needed")
+	case len(o.Servers.URLs) == 0:
+		return hint(usagef("no server to attest to"), "add --attest-url https://HOST:PORT")
+	case len(o.Servers.PinnedKeys) == 0:
+		return hint(usagef("no key to know the server by"), "add --attest-ca FILE with the server's or its CA's certificate")
+	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
+		return usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
+	}
+	for _, u := range o.Servers.URLs {
+		if err := krun.ValidServerURL(u); err != nil {
+			return usagef("%w", err)
+		}
+	}
+	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
+		return err
+	}
+	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}
+	if err := t.Validate(); err != nil {
+		return usagef("%w", err)
+	}
+	return nil
+}
+
+// checkEnvAllow accepts NAME and NAME=REGEX.
+func checkEnvAllow(list []string) error {
+	for _, e := range list {
+		name, expr, _ := strings.Cut(e, "=")
+		if !envName.MatchString(name) {
+			return usagef("environment name %q, expected letters, digits and '_'", name)
+		}
+		if _, err := regexp.Compile(`\A(?:` + expr + `)\z`); err != nil {
+			return usagef("environment rule %q: %w", e, err)
+		}
+	}
+	return nil
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// errNoTEE reports a combination of TEE and firmware that proves nothing.
+var errNoTEE = errors.New("cannot be attested")

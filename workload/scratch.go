@@ -1,0 +1,87 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	scratchPattern = "ccrun-build-"
+	scratchGrace   = 2 * time.Second
+)
+
+// scratch is a build's private directory for what the containers libraries
+// want to put in named temporary files, all of it ciphertext. It is locked
+// while the build lives; what a killed build left is removed by the next.
+type scratch struct {
+	dir  string
+	lock *os.File
+}
+
+// bigFilesDir is where Podman and its libraries put big temporary files.
+func bigFilesDir() string {
+	if d := os.Getenv("TMPDIR"); d != "" {
+		return d
+	}
+	return "/var/tmp"
+}
+
+func newScratch(parent string) (*scratch, error) {
+	sweepScratch(parent)
+	dir, err := os.MkdirTemp(parent, scratchPattern)
+	if err != nil {
+		return nil, hint(fmt.Errorf("making temporary directory: %w", spaceError(parent, err)), "let TMPDIR name a writable directory")
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("locking temporary directory: %w", err), os.RemoveAll(dir))
+	}
+	return &scratch{dir, lock}, nil
+}
+
+// lockDir takes an exclusive lock on a directory, failing if it is taken.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// sweepScratch removes the directories of builds that no longer run. Young
+// ones stay: a build that has made its directory may not have locked it yet.
+func sweepScratch(parent string) {
+	dirs, err := filepath.Glob(filepath.Join(parent, scratchPattern+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || !ownedByUs(info) || time.Since(info.ModTime()) < scratchGrace {
+			continue
+		}
+		if lock, err := lockDir(dir); err == nil {
+			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+		}
+	}
+}
+
+func (s *scratch) Close() error {
+	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
+}
+
+// ownedByUs keeps us from removing what another user made under our name.
+func ownedByUs(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}

@@ -1,0 +1,139 @@
+package workload
+
+import (
+	"bufio"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// spool is scratch space that never holds plaintext: a file without a name,
+// encrypted with AES-256-CTR under a key that exists only in this process. A
+// kill leaves neither a file nor anything readable in the blocks it used.
+type spool struct {
+	f     *os.File
+	block cipher.Block
+	size  int64
+}
+
+// newSpool makes an empty spool in directory dir.
+func newSpool(dir string) (*spool, error) {
+	f, err := unnamedFile(dir)
+	if err != nil {
+		return nil, fmt.Errorf("making scratch file: %w", spaceError(dir, err))
+	}
+	var key [32]byte
+	if _, err := io.ReadFull(rand.Reader, key[:]); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	block, err := aes.NewCipher(key[:])
+	clear(key[:])
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &spool{f: f, block: block}, nil
+}
+
+// unnamedFile uses O_TMPFILE; file systems without it get a file that is
+// unlinked before anything is written to it.
+func unnamedFile(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return f, nil
+	}
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return nil, err
+	}
+	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+const spoolBuffer = 1 << 20
+
+// spoolWriter fills a spool, once.
+type spoolWriter struct {
+	s *spool
+	b *bufio.Writer
+}
+
+func (s *spool) writer() *spoolWriter {
+	return &spoolWriter{s, bufio.NewWriterSize(&cipher.StreamWriter{S: s.stream(0), W: s.f}, spoolBuffer)}
+}
+
+func (w *spoolWriter) Write(p []byte) (int, error) {
+	n, err := w.b.Write(p)
+	w.s.size += int64(n)
+	return n, spaceError(w.s.f.Name(), err)
+}
+
+func (w *spoolWriter) close() error { return spaceError(w.s.f.Name(), w.b.Flush()) }
+
+// stream is the key stream from block number n on; the counter starts at
+// zero, which is safe because every spool has a key of its own.
+func (s *spool) stream(n uint64) cipher.Stream {
+	var iv [aes.BlockSize]byte
+	binary.BigEndian.PutUint64(iv[8:], n)
+	return cipher.NewCTR(s.block, iv[:])
+}
+
+// reader reads the spool from its start. Readers are independent of each
+// other and seekable.
+func (s *spool) reader() *spoolReader {
+	return &spoolReader{s: s, stream: s.stream(0)}
+}
+
+// Close gives the space back. The key goes with the process' memory.
+func (s *spool) Close() error { return s.f.Close() }
+
+type spoolReader struct {
+	s      *spool
+	stream cipher.Stream
+	off    int64
+}
+
+func (r *spoolReader) Read(p []byte) (int, error) {
+	if r.off >= r.s.size {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), r.s.size-r.off)]
+	n, err := r.s.f.ReadAt(p, r.off)
+	r.stream.XORKeyStream(p[:n], p[:n])
+	r.off += int64(n)
+	if err == io.EOF && r.off < r.s.size {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Seek implements io.Seeker, so that a reader of tar headers skips contents.
+func (r *spoolReader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.off
+	case io.SeekEnd:
+		offset += r.s.size
+	}
+	if offset < 0 {
+		return 0, errors.New("seeking before the start of the spool")
+	}
+	r.off = offset
+	r.stream = r.s.stream(uint64(offset) / aes.BlockSize)
+	var skip [aes.BlockSize]byte
+	r.stream.XORKeyStream(skip[:offset%aes.BlockSize], skip[:offset%aes.BlockSize])
+	return offset, nil
+}
+
+// Close implements io.Closer; the spool stays.
+func (r *spoolReader) Close() error { return nil }

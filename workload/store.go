@@ -1,0 +1,85 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	istorage "github.com/containers/image/v5/storage"
+	"github.com/containers/image/v5/types"
+	"github.com/containers/storage"
+	"github.com/containers/storage/pkg/archive"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// openStore opens the local container storage that storage.conf describes.
+func openStore() (storage.Store, error) {
+	if os.Geteuid() != 0 {
+		return nil, ErrNeedUserNamespace
+	}
+	opts, err := storage.DefaultStoreOptions()
+	if err != nil {
+		return nil, fmt.Errorf("reading storage.conf: %w", err)
+	}
+	store, err := storage.GetStore(opts)
+	if err != nil {
+		return nil, hint(fmt.Errorf("opening local container storage: %w", err),
+			"see storage.conf(5); a transport such as oci:DIR or docker:// needs no local storage")
+	}
+	return store, nil
+}
+
+// needStore fails early, before the containers/image library would, when name
+// needs a user namespace that this process is not in.
+func needStore(name string) error {
+	if strings.HasPrefix(name, "containers-storage:") && os.Geteuid() != 0 {
+		return ErrNeedUserNamespace
+	}
+	return nil
+}
+
+// storedLayers reads layers of local storage straight from the store: the
+// library's GetBlob would copy each in the clear into a temporary file. Nil
+// without an error means that raw is no stored image, or one whose layers do
+// not match its configuration one to one.
+func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error) {
+	t, ok := raw.Reference().Transport().(istorage.StoreTransport)
+	if !ok || t.GetStoreIfSet() == nil {
+		return nil, nil
+	}
+	store := t.GetStoreIfSet()
+	_, img, err := istorage.ResolveReference(raw.Reference())
+	if err != nil {
+		return nil, fmt.Errorf("looking up stored image: %w", err)
+	}
+	layers := make([]*layer, len(config.RootFS.DiffIDs))
+	id := img.TopLayer
+	for i := len(layers) - 1; i >= 0; i-- {
+		stored, err := store.Layer(id)
+		if err != nil || stored.UncompressedDigest != config.RootFS.DiffIDs[i] {
+			return nil, nil
+		}
+		layers[i] = storedLayer(store, stored, i+1)
+		id = stored.Parent
+	}
+	if id != "" {
+		return nil, nil
+	}
+	return layers, nil
+}
+
+func storedLayer(store storage.Store, stored *storage.Layer, number int) *layer {
+	none := archive.Uncompressed
+	id := stored.ID
+	return &layer{
+		number: number,
+		info:   types.BlobInfo{Digest: stored.UncompressedDigest, Size: stored.UncompressedSize},
+		diffID: stored.UncompressedDigest,
+		fetch: func(context.Context) (io.ReadCloser, error) {
+			// Holds the store's lock until closed: read once, into the spool.
+			return store.Diff("", id, &storage.DiffOptions{Compression: &none})
+		},
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/gowebpki/jcs"
 )
@@ -108,10 +109,11 @@ func checkObject(d *json.Decoder, depth int) error {
 			return err
 		}
 		name, ok := t.(string)
-		if !ok || seen[name] {
+		if folded := fold(name); !ok || seen[folded] {
 			return fmt.Errorf("JSON member %q appears twice", name)
+		} else {
+			seen[folded] = true
 		}
-		seen[name] = true
 		if err := checkValue(d, depth+1); err != nil {
 			return err
 		}
@@ -119,3 +121,7 @@ func checkObject(d *json.Decoder, depth int) error {
 	_, err := d.Token()
 	return err
 }
+
+// fold is the spelling under which encoding/json takes two names for one:
+// it would let {"nonce":A,"Nonce":B} mean B where another parser reads A.
+func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }

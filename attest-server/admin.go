@@ -1,0 +1,243 @@
+package attestserver
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/secret"
+)
+
+const (
+	maxMeasurements = 64
+	maxPage         = 100
+)
+
+// Who may call what. An admin may everything.
+var (
+	reading       = []store.Role{store.Admin, store.Publisher, store.Auditor}
+	publishing    = []store.Role{store.Admin, store.Publisher}
+	administering = []store.Role{store.Admin}
+)
+
+type adminHandler func(w http.ResponseWriter, r *http.Request, actor string) error
+
+// admin lets h be called with a valid token of one of the roles.
+func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
+	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
+		b := bearer(r)
+		if b.Len() == 0 {
+			return problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
+		}
+		t, err := s.Store.Authenticate(r.Context(), b)
+		if errors.Is(err, store.ErrBadToken) {
+			s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
+			return problem(kbs.CodeUnauthorized, "%v", err)
+		}
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(roles, t.Role) {
+			s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
+			return problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
+		}
+		return h(w, r, "token/"+t.ID)
+	})
+}
+
+func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
+	var req kbs.RegisterRequest
+	if err := readJSON(w, r, kbs.MaxRegisterBody, &req); err != nil {
+		return err
+	}
+	diskKey := secret.New(req.DiskKey)
+	defer diskKey.Wipe()
+	if id := r.PathValue("id"); req.Registration.WorkloadID != id {
+		return problem(kbs.CodeBadRequest, "registration of workload %q sent to the path of %q", req.Registration.WorkloadID, id)
+	}
+	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
+		return problem(kbs.CodeBadRequest, "%v", err)
+	}
+	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor)
+	if err != nil {
+		return registerProblem(err)
+	}
+	have, err := s.Store.Workload(r.Context(), req.Registration.WorkloadID)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+		s.Log.Info("workload registered", "workload", req.Registration.WorkloadID, "by", actor)
+	}
+	return writeJSON(w, status, kbs.RegisterAnswer{Created: created, Status: have.WorkloadStatus})
+}
+
+func registerProblem(err error) error {
+	var conflict *store.ConflictError
+	var dup *store.DuplicateDigestError
+	switch {
+	case errors.As(err, &conflict):
+		return &httpError{code: kbs.CodeConflict, detail: conflict.Error() + ": " + conflict.Hint()}
+	case errors.As(err, &dup):
+		return &httpError{code: kbs.CodeDuplicateDigest, detail: dup.Error() + ": " + dup.Hint()}
+	}
+	return err
+}
+
+func workloadProblem(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return &httpError{code: kbs.CodeNotFound, detail: err.Error()}
+	}
+	return err
+}
+
+// checkRegistration refuses what could never be released, or too easily.
+func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) error {
+	tee := reg.ReferenceValues.TEE
+	switch {
+	case reg.Version != 1:
+		return fmt.Errorf("registration version %d, expected 1", reg.Version)
+	case !validWorkloadID.MatchString(reg.WorkloadID):
+		return errors.New("workload_id: expected up to 128 letters, digits, '.', '_', '-'")
+	case reg.IdentityDigest.IsZero() || reg.FooterDigest.IsZero():
+		return errors.New("registration without identity_digest or footer_digest")
+	case !tee.Valid():
+		return fmt.Errorf("tee %q, expected snp, tdx or sample", tee)
+	case s.Verifiers[tee] == nil:
+		return fmt.Errorf("this server has no verifier for tee %q: the workload could never attest", tee)
+	case diskKey.Len() == 0 || diskKey.Len() > maxDiskKey:
+		return fmt.Errorf("disk_key of %d bytes, expected 1 to %d", diskKey.Len(), maxDiskKey)
+	case len(reg.Image) > 512:
+		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
+	}
+	return checkReferenceValues(reg.ReferenceValues)
+}
+
+// maxDiskKey leaves room for the HPKE tag in kbs.MaxSecretBytes.
+const maxDiskKey = 4 << 10
+
+func checkReferenceValues(v kbs.ReferenceValues) error {
+	if n := len(v.Measurements); n == 0 || n > maxMeasurements {
+		return fmt.Errorf("%d measurements, expected 1 to %d", n, maxMeasurements)
+	}
+	for i, m := range v.Measurements {
+		if m.LaunchDigest.IsZero() {
+			return fmt.Errorf("measurement %d without launch_digest", i)
+		}
+		if m.NotBefore != nil && m.NotAfter != nil && !m.NotBefore.Before(*m.NotAfter) {
+			return fmt.Errorf("measurement %d is never valid: not_before %s, not_after %s", i, m.NotBefore, m.NotAfter)
+		}
+	}
+	switch {
+	case v.TEE == kbs.TDX && v.SNP != nil, v.TEE != kbs.TDX && v.TDX != nil:
+		return fmt.Errorf("reference values of another TEE than %q", v.TEE)
+	case v.SNP != nil:
+		return checkSNP(v.SNP)
+	case v.TDX != nil:
+		return checkTDX(v.TDX)
+	case v.TEE == kbs.TDX:
+		return errors.New("reference values for TDX without rtmrs, which carry kernel and initrd")
+	}
+	return nil
+}
+
+func checkSNP(r *kbs.SNPRules) error {
+	if r.VMPL > 3 {
+		return fmt.Errorf("vmpl %d, expected 0 to 3", r.VMPL)
+	}
+	if err := checkHex("host_data", r.HostData, 32); err != nil {
+		return err
+	}
+	for _, id := range r.ChipIDs {
+		if id == "" {
+			return errors.New("empty chip id")
+		}
+		if err := checkHex("chip_ids", id, 64); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkTDX(r *kbs.TDXRules) error {
+	if len(r.RTMRs) == 0 {
+		return errors.New("reference values for TDX without rtmrs, which carry kernel and initrd")
+	}
+	for n, v := range r.RTMRs {
+		if len(n) != 1 || n[0] < '0' || n[0] > '3' || v == "" {
+			return fmt.Errorf("rtmr %q with value %q, expected \"0\" to \"3\" and 96 hex digits", n, v)
+		}
+		if err := checkHex("rtmr "+n, v, 48); err != nil {
+			return err
+		}
+	}
+	if err := checkHex("mr_config_id", r.MRConfigID, 48); err != nil {
+		return err
+	}
+	return checkHex("mr_owner", r.MROwner, 48)
+}
+
+// checkHex accepts the empty string, which stands for zeros.
+func checkHex(name, s string, size int) error {
+	if b, err := hex.DecodeString(s); s != "" && (err != nil || len(b) != size) {
+		return fmt.Errorf("%s %q, expected %d hex digits", name, s, 2*size)
+	}
+	return nil
+}
+
+func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ string) error {
+	have, err := s.Store.Workload(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
+}
+
+func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ string) error {
+	limit := maxPage
+	if q := r.URL.Query().Get("limit"); q != "" {
+		n, err := strconv.Atoi(q)
+		if err != nil || n < 1 {
+			return problem(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
+		}
+		limit = min(n, maxPage)
+	}
+	list, err := s.Store.Workloads(r.Context(), r.URL.Query().Get("after"), limit)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
+	have, err := s.Store.Revoke(r.Context(), r.PathValue("id"), actor)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	s.Log.Info("workload revoked", "workload", r.PathValue("id"), "by", actor)
+	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
+}
+
+func (s *Server) deleteWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
+	if err := s.Store.Remove(r.Context(), r.PathValue("id"), actor); err != nil {
+		return workloadProblem(err)
+	}
+	s.Log.Info("workload removed", "workload", r.PathValue("id"), "by", actor)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ string) error {
+	rec, err := s.Store.Session(r.Context(), r.PathValue("number"))
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return writeJSON(w, http.StatusOK, rec)
+}

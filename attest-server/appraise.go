@@ -1,0 +1,152 @@
+package attestserver
+
+import (
+	"context"
+	"crypto/hpke"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// appraisal collects every rule that was applied to one attestation. It
+// affirms only if the Evidence was authentic, was appraised against a
+// registration, and no rule failed.
+type appraisal struct {
+	at           time.Time
+	rules        []kbs.Rule
+	claims       *verifier.Claims
+	appraised    bool
+	registration kbs.Digest
+	reportData   kbs.ReportData
+	teeKey       hpke.PublicKey
+}
+
+func (a *appraisal) add(name string, pass bool, expected, got, hint string) bool {
+	if pass {
+		hint = ""
+	}
+	a.rules = append(a.rules, kbs.Rule{Rule: name, Expected: expected, Got: got, Pass: pass, Hint: hint})
+	return pass
+}
+
+func (a *appraisal) granted() bool {
+	return a.appraised && a.claims != nil && a.teeKey != nil && !a.registration.IsZero() && len(a.rules) > 0 &&
+		!slices.ContainsFunc(a.rules, func(r kbs.Rule) bool { return !r.Pass })
+}
+
+func (a *appraisal) result(tee kbs.TEE) kbs.AttestationResult {
+	r := kbs.AttestationResult{TEE: tee, Result: kbs.Contraindicated, Rules: a.rules}
+	if a.granted() {
+		r.Result = kbs.Affirming
+	}
+	if a.claims != nil {
+		if b, err := json.Marshal(a.claims); err == nil {
+			r.Claims = b
+		}
+	}
+	return r
+}
+
+// appraise runs every rule. An error means that no answer could be had; a
+// failed rule is no error. The order keeps secrets and time: what concerns
+// the session alone comes first and can end it cheaply; after that Evidence
+// is always verified, so that the time taken does not tell strangers whether
+// a workload is registered.
+func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequest) (*appraisal, error) {
+	a := &appraisal{at: s.Clock().UTC()}
+	if !a.session(sess, req) {
+		return a, nil
+	}
+	w, err := s.Store.Workload(ctx, sess.workloadID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	registered := err == nil
+	if registered {
+		a.workload(sess, req, w)
+	} else {
+		a.add("registered", false, "a registration for workload "+sess.workloadID, "none",
+			"register the workload with `ccrun register RECORD`, or it was removed")
+	}
+	a.claims, err = verifier.ByTEE(s.Verifiers).Verify(ctx, req.Evidence, a.at)
+	var refused *verifier.Error
+	switch {
+	case errors.As(err, &refused):
+		a.claims = nil
+		a.take(refused.Result(sess.tee).Rules)
+		return a, nil
+	case err != nil:
+		return nil, fmt.Errorf("verifying evidence: %w", err)
+	case a.claims == nil:
+		return nil, errors.New("verifying evidence: neither claims nor an error")
+	}
+	if registered {
+		want := verifier.Expectation{ReportData: a.reportData, At: a.at}
+		result := verifier.Appraise(a.claims, w.Registration.ReferenceValues, want)
+		a.take(result.Rules)
+		a.appraised = result.OK()
+		a.add("appraisal", a.appraised, kbs.Affirming, result.Result, "")
+	}
+	return a, nil
+}
+
+func (a *appraisal) take(rules []verifier.Rule) {
+	for _, r := range rules {
+		a.rules = append(a.rules, kbs.Rule(r))
+	}
+}
+
+// session checks what the request claims against the session it came in, and
+// computes the report data that alone will be accepted.
+func (a *appraisal) session(sess *session, req kbs.AttestRequest) bool {
+	fresh := subtle.ConstantTimeCompare(req.RuntimeData.Nonce, sess.nonce[:]) == 1
+	ok := a.add("session_nonce", fresh, "the nonce of this session", yesNo(fresh, "the same", "another"),
+		"the guest answered with another session's nonce: replayed Evidence, or a confused proxy")
+	same := req.Evidence.TEE == sess.tee
+	ok = a.add("session_tee", same, string(sess.tee), string(req.Evidence.TEE), "the guest announced another TEE than it has") && ok
+	a.teeKey = parseTEEKey(req.RuntimeData.TEEKey)
+	ok = a.add("tee_key", a.teeKey != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", req.RuntimeData.TEEKey.KEM, len(req.RuntimeData.TEEKey.Public)),
+		"the guest agent is too old, too new, or not ours") && ok
+	rd, err := kbs.Binding(sess.workloadID, req.RuntimeData)
+	if err != nil {
+		return a.add("runtime_data", false, "complete runtime data", err.Error(), "the guest agent is not ours")
+	}
+	a.reportData = rd
+	return ok
+}
+
+// workload checks the request against the registration.
+func (a *appraisal) workload(sess *session, req kbs.AttestRequest, w store.Workload) {
+	reg := w.Registration
+	a.registration = w.Digest
+	a.add("registered", reg.WorkloadID == sess.workloadID, sess.workloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
+	state := "not revoked"
+	if w.RevokedAt != nil {
+		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
+	}
+	a.add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+	a.add("registered_tee", reg.ReferenceValues.TEE == sess.tee, string(reg.ReferenceValues.TEE), string(sess.tee),
+		"the workload was built for another TEE: build it with --tee "+string(sess.tee))
+	a.digest("identity_digest", reg.IdentityDigest, req.RuntimeData.IdentityDigest,
+		"the guest booted with another identity segment than was registered")
+	a.digest("footer_digest", reg.FooterDigest, req.RuntimeData.FooterDigest,
+		"the footer of the guest's disk is not the one registered: the image was altered, or is another build")
+}
+
+func (a *appraisal) digest(name string, want, got kbs.Digest, hint string) {
+	a.add(name, !want.IsZero() && want == got, want.String(), got.String(), hint)
+}
+
+func yesNo(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}

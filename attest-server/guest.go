@@ -1,0 +1,183 @@
+package attestserver
+
+import (
+	"context"
+	"crypto/hpke"
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+var validWorkloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// auth opens a session. It does not ask the store whether the workload
+// exists: who has no Evidence learns nothing of what is registered.
+func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
+	var req kbs.AuthRequest
+	if err := readJSON(w, r, kbs.MaxAuthBody, &req); err != nil {
+		return err
+	}
+	switch {
+	case req.Version != 1:
+		return problem(kbs.CodeBadRequest, "protocol version %d, expected 1", req.Version)
+	case !req.TEE.Valid():
+		return problem(kbs.CodeBadRequest, "tee %q, expected snp, tdx or sample", req.TEE)
+	case !validWorkloadID.MatchString(req.WorkloadID):
+		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
+	}
+	sess, bearer, err := s.sessions.open(req.TEE, req.WorkloadID)
+	if err != nil {
+		return err
+	}
+	s.Log.Debug("session opened", "session", sess.number, "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
+	return writeJSON(w, http.StatusOK, kbs.AuthAnswer{
+		Session: bearer, Nonce: sess.nonce[:],
+		ExpiresIn: int(s.SessionLife.Seconds()), ServerTime: s.Clock().UTC(),
+	})
+}
+
+// attest appraises the session's Evidence. The nonce is spent as soon as the
+// request can be read, whatever comes of it.
+func (s *Server) attest(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.session(r)
+	if err != nil {
+		return err
+	}
+	var req kbs.AttestRequest
+	if err := readJSON(w, r, kbs.MaxAttestBody, &req); err != nil {
+		return err
+	}
+	if err := s.acquire(r.Context()); err != nil {
+		return err
+	}
+	defer s.release()
+	if err := s.sessions.use(sess); err != nil {
+		return sessionProblem(err, sess)
+	}
+	a, err := s.appraise(r.Context(), sess, req)
+	if err != nil {
+		return &httpError{code: kbs.CodeUnavailable, detail: "the evidence could not be appraised now", session: sess.number, cause: err}
+	}
+	if err := s.record(r, sess, a); err != nil {
+		return err
+	}
+	if !a.granted() {
+		return &httpError{code: kbs.CodeAttestationDenied, detail: "the evidence does not satisfy the workload's rules", session: sess.number}
+	}
+	s.sessions.grant(sess, grant{
+		workloadID: sess.workloadID, registration: a.registration,
+		reportData: a.reportData, teeKey: a.teeKey, left: s.ReleasesPerSession,
+	})
+	return writeJSON(w, http.StatusOK, kbs.AttestAnswer{Result: kbs.Affirming})
+}
+
+// record keeps the outcome for the owner before the guest hears of it.
+func (s *Server) record(r *http.Request, sess *session, a *appraisal) error {
+	result := a.result(sess.tee)
+	var failed []string
+	for _, rule := range result.Rules {
+		if !rule.Pass {
+			failed = append(failed, rule.Rule)
+		}
+	}
+	s.Log.Info("attestation", "session", sess.number, "workload", sess.workloadID, "tee", sess.tee,
+		"peer", peer(r), "granted", a.granted(), "failed_rules", failed)
+	// Who hangs up early does not stay off the record.
+	return s.Store.RecordSession(context.WithoutCancel(r.Context()), kbs.SessionRecord{
+		Session: sess.number, WorkloadID: sess.workloadID, At: a.at, Peer: peer(r),
+		Granted: a.granted(), Result: result,
+	}, a.claims != nil)
+}
+
+// key releases the session's DiskKey, sealed to the TEEKey that was attested.
+func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.session(r)
+	if err != nil {
+		return err
+	}
+	if r.PathValue("id") != sess.workloadID {
+		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.number}
+	}
+	g, err := s.sessions.take(sess)
+	if err != nil {
+		return sessionProblem(err, sess)
+	}
+	k, err := s.Store.Release(r.Context(), g.workloadID, g.registration, sess.number)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
+		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.number, cause: err}
+	case err != nil:
+		return err
+	}
+	defer k.Wipe()
+	info := kbs.ReleaseInfo(g.reportData, kbs.ReleaseName(g.workloadID))
+	enc, sender, err := hpke.NewSender(g.teeKey, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
+	if err != nil {
+		return err
+	}
+	sealed, err := sender.Seal(nil, k.Reveal())
+	if err != nil {
+		return err
+	}
+	s.Log.Info("key released", "session", sess.number, "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
+	return writeJSON(w, http.StatusOK, kbs.Sealed{Enc: enc, Ciphertext: sealed, ServerTime: s.Clock().UTC()})
+}
+
+func (s *Server) session(r *http.Request) (*session, error) {
+	b := bearer(r)
+	if b.Len() == 0 {
+		return nil, problem(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
+	}
+	sess, err := s.sessions.parse(b.Reveal())
+	if err != nil {
+		return nil, problem(kbs.CodeSessionExpired, "%v", err)
+	}
+	return sess, nil
+}
+
+func sessionProblem(err error, sess *session) error {
+	code := kbs.CodeSessionExpired
+	switch {
+	case errors.Is(err, errFull):
+		code = kbs.CodeUnavailable
+	case errors.Is(err, errNotAttested):
+		code = kbs.CodeNotAttested
+	case errors.Is(err, errDenied):
+		code = kbs.CodeAttestationDenied
+	}
+	return &httpError{code: code, detail: err.Error(), session: sess.number}
+}
+
+// acquire waits for a place among the appraisals, which are the one thing
+// here that costs real time.
+func (s *Server) acquire(ctx context.Context) error {
+	select {
+	case s.verifying <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &httpError{code: kbs.CodeUnavailable, detail: "the server is busy", cause: ctx.Err()}
+	}
+}
+
+func (s *Server) release() { <-s.verifying }
+
+// acceptedKEMs are those that resist a quantum computer: what is released
+// here may be recorded today and opened in twenty years.
+var acceptedKEMs = []hpke.KEM{hpke.MLKEM768X25519(), hpke.MLKEM768P256(), hpke.MLKEM1024P384()}
+
+// parseTEEKey returns nil for a key that is not accepted.
+func parseTEEKey(k kbs.TEEKey) hpke.PublicKey {
+	i := slices.IndexFunc(acceptedKEMs, func(x hpke.KEM) bool { return x.ID() == k.KEM })
+	if i < 0 {
+		return nil
+	}
+	pub, err := acceptedKEMs[i].NewPublicKey(k.Public)
+	if err != nil {
+		return nil
+	}
+	return pub
+}

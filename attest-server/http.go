@@ -1,0 +1,170 @@
+package attestserver
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// httpError is what a handler returns to have a problem written: code and
+// detail for the peer, cause for the log alone.
+type httpError struct {
+	code    string
+	detail  string
+	session string
+	cause   error
+}
+
+func (e *httpError) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("%s: %s: %v", e.code, e.detail, e.cause)
+	}
+	return e.code + ": " + e.detail
+}
+
+func (e *httpError) Unwrap() error { return e.cause }
+
+func problem(code, format string, a ...any) error {
+	return &httpError{code: code, detail: fmt.Sprintf(format, a...)}
+}
+
+// statusOf is the HTTP status of every error code; others are 500.
+func statusOf(code string) int {
+	switch code {
+	case kbs.CodeBadRequest:
+		return http.StatusBadRequest
+	case kbs.CodeUnauthorized, kbs.CodeSessionExpired:
+		return http.StatusUnauthorized
+	case kbs.CodeForbidden, kbs.CodeAttestationDenied, kbs.CodeNotAttested:
+		return http.StatusForbidden
+	case kbs.CodeNotFound:
+		return http.StatusNotFound
+	case kbs.CodeConflict, kbs.CodeDuplicateDigest:
+		return http.StatusConflict
+	case kbs.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case kbs.CodeRateLimited:
+		return http.StatusTooManyRequests
+	case kbs.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// handle is the one place where errors become HTTP.
+func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		var e *httpError
+		if !errors.As(err, &e) {
+			e = &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
+		}
+		s.logFailure(r, e)
+		writeProblem(w, e)
+	}
+}
+
+func (s *Server) logFailure(r *http.Request, e *httpError) {
+	log := s.Log.Debug
+	if statusOf(e.code) >= 500 {
+		log = s.Log.Error
+	}
+	log("request failed", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "session", e.session, "error", e)
+}
+
+func writeProblem(w http.ResponseWriter, e *httpError) {
+	status := statusOf(e.code)
+	b, err := json.Marshal(kbs.Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status,
+		Code: e.code, Detail: e.detail, Session: e.session,
+	})
+	if err != nil { // strings and an int
+		status, b = http.StatusInternalServerError, nil
+	}
+	switch e.code {
+	case kbs.CodeUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case kbs.CodeUnavailable, kbs.CodeRateLimited:
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the peer may be gone
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the peer may be gone
+	return nil
+}
+
+// readJSON decodes a body of at most limit bytes, strictly.
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return problem(kbs.CodeBadRequest, "body of type %q, expected application/json", r.Header.Get("Content-Type"))
+	}
+	if r.ContentLength > limit {
+		return problem(kbs.CodeTooLarge, "body of %d bytes, at most %d allowed", r.ContentLength, limit)
+	}
+	err := kbs.DecodeStrict(http.MaxBytesReader(w, r.Body, limit+1), limit, v)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, kbs.ErrTooLarge) || errors.As(err, &tooLarge):
+		return problem(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+	}
+	return problem(kbs.CodeBadRequest, "body: %v", err)
+}
+
+// bearer is the Authorization header's token, empty if there is none.
+func bearer(r *http.Request) secret.Bytes {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return secret.Bytes{}
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return secret.Bytes{}
+	}
+	return secret.New([]byte(token))
+}
+
+func peer(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// noRedirects answers 404 where ServeMux would redirect to a cleaned path:
+// our clients follow no redirects, and others would turn POST into GET.
+func noRedirects(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := r.URL.Path
+		if r.Method == http.MethodConnect || p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != p) {
+			writeProblem(w, &httpError{code: kbs.CodeNotFound, detail: "no such path"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

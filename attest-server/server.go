@@ -1,0 +1,143 @@
+// Package attestserver is the trust anchor: it holds workloads' keys and
+// releases one only to a guest that has proved, with fresh Evidence, to be
+// the workload as registered (the Relying Party of RFC 9334).
+package attestserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Store is what the server needs of a store. Errors are those of package
+// store: ErrNotFound, ErrRevoked, ErrChanged, ErrBadToken, *ConflictError,
+// *DuplicateDigestError. A nil error means that the change is durable.
+type Store interface {
+	Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error)
+	Workload(ctx context.Context, id string) (store.Workload, error)
+	Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error)
+	Revoke(ctx context.Context, id, actor string) (store.Workload, error)
+	Remove(ctx context.Context, id, actor string) error
+	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
+	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
+	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
+	Check(ctx context.Context) error
+}
+
+// Config is what a Server is made of. Everything without a stated default is
+// needed: New refuses its zero value.
+type Config struct {
+	Store     Store
+	Verifiers map[kbs.TEE]verifier.Verifier
+	Clock     func() time.Time
+	Rand      io.Reader
+	Log       *slog.Logger
+
+	// SessionLife is how long a nonce can be used, and then again how long
+	// its key can be fetched. Zero: 60 s.
+	SessionLife time.Duration
+	// ReleasesPerSession is how often one session may fetch its key, so that
+	// an answer lost on the way does not cost a new attestation. Zero: 3.
+	ReleasesPerSession int
+	// MaxSessions bounds the sessions that have attested, granted or not,
+	// within the last two lives. Over it, attest answers 503. Zero: 65536.
+	MaxSessions int
+	// MaxVerifying bounds concurrent appraisals; others wait. Zero: four
+	// for each processor.
+	MaxVerifying int
+}
+
+// Server answers guests and owners. It is safe for concurrent use.
+type Server struct {
+	Config
+	sessions  *sessions
+	verifying chan struct{}
+}
+
+// New checks c and makes a Server.
+func New(c Config) (*Server, error) {
+	switch {
+	case c.Store == nil:
+		return nil, errors.New("attest-server without a store")
+	case c.Clock == nil || c.Rand == nil || c.Log == nil:
+		return nil, errors.New("attest-server without clock, randomness or log")
+	case len(c.Verifiers) == 0:
+		return nil, errors.New("attest-server without a verifier could release nothing")
+	}
+	for tee, v := range c.Verifiers {
+		if !tee.Valid() || v == nil {
+			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
+		}
+	}
+	c.SessionLife = orDefault(c.SessionLife, time.Minute)
+	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
+	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
+	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
+	s, err := newSessions(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{Config: c, sessions: s, verifying: make(chan struct{}, c.MaxVerifying)}, nil
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}
+
+// Handler is the native dialect and the health checks.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
+	mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
+	mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
+
+	mux.HandleFunc("GET /v1/workloads", s.admin(reading, s.listWorkloads))
+	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, s.getWorkload))
+	mux.HandleFunc("PUT /v1/workloads/{id}", s.admin(publishing, s.putWorkload))
+	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(administering, s.deleteWorkload))
+	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, s.revokeWorkload))
+	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
+
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.handle(s.ready))
+	mux.HandleFunc("/", s.handle(func(http.ResponseWriter, *http.Request) error {
+		return problem(kbs.CodeNotFound, "no such path or method")
+	}))
+	return noRedirects(mux)
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Store.Check(r.Context()); err != nil {
+		return &httpError{code: kbs.CodeUnavailable, detail: "the store does not answer", cause: err}
+	}
+	_, err := io.WriteString(w, "ok\n")
+	return err
+}
+
+// HTTPServer serves Handler with time and size limits for slow and hostile
+// peers. The caller gives it a TLS listener.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+}

@@ -8,25 +8,28 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/measure"
 	"golang.org/x/sys/unix"
 )
 
-// Boot is everything that decides what a machine executes first: what the
-// launch digest covers.
-type Boot struct {
-	Kernel    []byte // bzImage
-	Initrd    []byte // firmware's modules ‖ agent segment ‖ identity segment
-	Cmdline   string
-	CPUs      uint
-	MemoryMiB uint
+// boot is everything that decides what a machine executes first.
+type boot struct {
+	inputs measure.Inputs // the initrd is modules ‖ agent segment ‖ identity segment
+	shape  measure.Shape
 }
 
-// Measurer computes the launch digest of a Boot.
-type Measurer func(Boot) (kbs.LaunchDigest, error)
+// digest is the launch digest: what `ccrun build` predicted for these bytes.
+func (b *boot) digest() (kbs.LaunchDigest, error) {
+	r, err := measure.Launch(measure.QEMUDirect, b.inputs, b.shape)
+	if err != nil {
+		return kbs.LaunchDigest{}, fmt.Errorf("measuring the boot: %w", err)
+	}
+	return r.Digest, nil
+}
 
 // loadBoot reads firmware and image, each file once.
-func loadBoot(root *os.Root, firmwareDir string) (*Boot, error) {
-	shape, err := readTEEConfig(root)
+func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
+	config, err := readTEEConfig(root)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +44,11 @@ func loadBoot(root *os.Root, firmwareDir string) (*Boot, error) {
 	if fw.Kind != firmware.KindQEMUDirect {
 		return nil, fmt.Errorf("firmware %s is of kind %q, expected %q", firmwareDir, fw.Kind, firmware.KindQEMUDirect)
 	}
-	all, err := fw.BootInitrd(initrd)
+	inputs, err := measure.FromBundle(fw, initrd)
 	if err != nil {
 		return nil, err
 	}
-	return &Boot{Kernel: fw.Kernel, Initrd: all, Cmdline: fw.Cmdline,
-		CPUs: uint(shape.CPUs), MemoryMiB: shape.MemoryMiB}, nil
+	return &boot{inputs: inputs, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}}, nil
 }
 
 // sealed puts b into a memory file that nobody, ourselves included, can

@@ -63,14 +63,14 @@ type parts struct {
 
 // newMachine lays out QEMU's command line. TCG everywhere: KVM would make the
 // simulation depend on the host, and is useless on many machines without a TEE.
-func newMachine(b *Boot, p parts) *machine {
+func newMachine(b *boot, p parts) *machine {
 	m := new(machine)
 	m.arg("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot")
 	// QEMU 7.2 emulates cmpxchg16b wrongly with recent kernels: random double
 	// faults. AVX2 makes guest cryptography slower under TCG, not faster.
 	m.arg("-M", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16")
-	m.arg("-smp", strconv.FormatUint(uint64(b.CPUs), 10), "-m", strconv.FormatUint(uint64(b.MemoryMiB), 10))
-	m.arg("-kernel", m.path(p.kernel), "-initrd", m.path(p.initrd), "-append", b.Cmdline)
+	m.arg("-smp", strconv.FormatUint(uint64(b.shape.CPUs), 10), "-m", strconv.FormatUint(uint64(b.shape.MemoryMiB), 10))
+	m.arg("-kernel", m.path(p.kernel), "-initrd", m.path(p.initrd), "-append", b.inputs.Cmdline)
 	m.arg("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	m.arg("-device", "virtio-serial-pci")
 	m.port("report", ReportPort, p.report)

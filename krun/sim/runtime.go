@@ -183,4 +183,3 @@ type noCrunError struct{}
 
 func (noCrunError) Error() string { return "finding crun: it is not installed on this host" }
 func (noCrunError) Hint() string  { return "apt-get install crun" }
-

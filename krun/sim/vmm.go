@@ -19,9 +19,8 @@ import (
 // VMM plays the three parts that a TEE host has besides the guest: firmware
 // loading, secure processor, and virtual machine monitor.
 type VMM struct {
-	Config  *Config
-	Measure Measurer
-	Log     *slog.Logger
+	Config *Config
+	Log    *slog.Logger
 	// StopTimeout is how long a guest may take after the first SIGTERM.
 	StopTimeout time.Duration
 }
@@ -42,15 +41,15 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 		return ExitFailure, fmt.Errorf("opening image: %w", err)
 	}
 	defer root.Close()
-	boot, err := loadBoot(root, v.Config.FirmwareDir)
+	b, err := loadBoot(root, v.Config.FirmwareDir)
 	if err != nil {
 		return ExitFailure, err
 	}
-	sign, err := v.signer(boot)
+	sign, err := v.signer(b)
 	if err != nil {
 		return ExitFailure, err
 	}
-	g, err := v.start(qemu, root, boot)
+	g, err := v.start(qemu, root, b)
 	if err != nil {
 		return ExitFailure, err
 	}
@@ -63,10 +62,10 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 }
 
 // signer measures the boot, once, and opens the chip that signs for it.
-func (v *VMM) signer(boot *Boot) (Signer, error) {
-	digest, err := v.Measure(*boot)
+func (v *VMM) signer(b *boot) (Signer, error) {
+	digest, err := b.digest()
 	if err != nil {
-		return nil, fmt.Errorf("measuring the boot: %w", err)
+		return nil, err
 	}
 	launch, err := sample.NewLaunch(digest)
 	if err != nil {
@@ -76,7 +75,7 @@ func (v *VMM) signer(boot *Boot) (Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.Log.Info("booting", "launch_digest", digest, "cpus", boot.CPUs, "memory_mib", boot.MemoryMiB)
+	v.Log.Info("booting", "launch_digest", digest, "cpus", b.shape.CPUs, "memory_mib", b.shape.MemoryMiB)
 	return func(d kbs.ReportData) (kbs.Evidence, error) { return chip.Sign(d, launch) }, nil
 }
 
@@ -87,8 +86,8 @@ type guest struct {
 	ended           <-chan error // QEMU's end
 }
 
-// start boots QEMU from memory files that hold exactly the bytes of boot.
-func (v *VMM) start(qemu string, root *os.Root, boot *Boot) (*guest, error) {
+// start boots QEMU from memory files that hold exactly the bytes of b.
+func (v *VMM) start(qemu string, root *os.Root, b *boot) (*guest, error) {
 	var theirs []*os.File
 	defer func() { closeAll(theirs) }()
 	own := func(f *os.File, err error) (*os.File, error) {
@@ -104,10 +103,10 @@ func (v *VMM) start(qemu string, root *os.Root, boot *Boot) (*guest, error) {
 	p := parts{throwAway: v.Config.ReadOnly, ports: v.Config.Ports}
 	g := new(guest)
 	var err error
-	if p.kernel, err = own(sealed("kernel", boot.Kernel)); err != nil {
+	if p.kernel, err = own(sealed("kernel", b.inputs.Kernel)); err != nil {
 		return nil, err
 	}
-	if p.initrd, err = own(sealed("initrd", boot.Initrd)); err != nil {
+	if p.initrd, err = own(sealed("initrd", b.inputs.Initrd)); err != nil {
 		return nil, err
 	}
 	if p.disk, err = own(openRegular(root, krun.DiskFile, flag)); err != nil {
@@ -121,7 +120,7 @@ func (v *VMM) start(qemu string, root *os.Root, boot *Boot) (*guest, error) {
 		return nil, err
 	}
 	theirs = append(theirs, p.control)
-	g.cmd = newMachine(boot, p).command(qemu, v.Config.TempDir)
+	g.cmd = newMachine(b, p).command(qemu, v.Config.TempDir)
 	g.ended, err = startTied(g.cmd)
 	return g, err
 }

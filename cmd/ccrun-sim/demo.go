@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/ccrun/ccrun/examples"
+	"github.com/urfave/cli/v2"
+)
+
+// demoCommand runs examples/demo.sh, which it carries with it.
+func demoCommand() *cli.Command {
+	self, _ := os.Executable()
+	return &cli.Command{
+		Name:        "demo",
+		Usage:       "the main job end to end in the simulated TEE, then three attacks that must fail",
+		Description: "Needs podman, qemu and curl, and CCRUN_SIM_FIRMWARE (see `ccrun-sim firmware`).\n\nExample:\n   make demo",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "bin", Value: filepath.Dir(self), Usage: "`DIR` with ccrun, ccrun-init and ccrun-sim"},
+			&cli.StringFlag{Name: "cache", Value: filepath.Join(os.TempDir(), "ccrun-demo-cache"), Usage: "`DIR` for downloaded packages"},
+		},
+		Action: func(c *cli.Context) error {
+			dir, err := os.MkdirTemp("", "ccrun-demo-files-")
+			if err != nil {
+				return fmt.Errorf("unpacking the demo: %w", err)
+			}
+			defer os.RemoveAll(dir)
+			if err := unpack(dir); err != nil {
+				return fmt.Errorf("unpacking the demo: %w", err)
+			}
+			cmd := exec.Command("bash", filepath.Join(dir, "demo.sh"), c.String("bin"), c.String("cache"))
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+			err = cmd.Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				return fmt.Errorf("the demo failed (%w)", err)
+			}
+			return err
+		},
+	}
+}
+
+func unpack(dir string) error {
+	return fs.WalkDir(examples.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, name)
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		b, err := examples.Files.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, b, 0o755)
+	})
+}

@@ -1,0 +1,50 @@
+// Command ccrun-sim simulates a TEE where there is none: it PROTECTS NOTHING.
+// It is the attestation server with trust in the simulation, the simulated
+// platform's tools, and, under the name krun-sim, the OCI runtime that boots
+// workload images in QEMU.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ccrun/ccrun/krun/sim"
+	"github.com/urfave/cli/v2"
+)
+
+func main() { os.Exit(run(os.Args)) }
+
+// run is main with an exit status, for the scripts that test it.
+func run(args []string) int {
+	if len(args) > 0 && filepath.Base(args[0]) == sim.RuntimeName {
+		return runtimeMain(args)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return report(newApp().RunContext(ctx, args))
+}
+
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:  "ccrun-sim",
+		Usage: notice,
+		Description: "Runs ccrun's whole path on a machine without a TEE. The host can read and change\n" +
+			"everything that runs in it: use it to learn and to test, never to protect anything.\n" +
+			"Installed under the name " + sim.RuntimeName + " it is an OCI runtime:\n\n" +
+			"   podman run --runtime /usr/local/bin/" + sim.RuntimeName + " IMAGE",
+		EnableBashCompletion: true,
+		HideVersion:          true,
+		OnUsageError:         usageError,
+		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
+		Action:               noCommand,
+		Commands:             []*cli.Command{initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand()},
+	}
+	for _, c := range app.Commands {
+		c.Usage += " (" + notice + ")"
+		c.OnUsageError = usageError
+	}
+	return app
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/urfave/cli/v2"
+)
+
+func initCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "make the simulated platform's keys and certificates, once",
+		Description: "Makes an ARK, an ASK and a VCEK of its own in DIR, unless they are there already.\n" +
+			"Whoever can read DIR can forge any evidence: " + notice + ".\n\nExample:\n   ccrun-sim init --sample-root /var/lib/ccrun-sim",
+		Flags: []cli.Flag{rootFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			dir := c.String("sample-root")
+			if err := sample.Ensure(dir, now()); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.App.Writer, dir)
+			return err
+		},
+	}
+}
+
+// guestModules are what the simulated machine and an encrypted disk take; a
+// kernel that has one built in leaves it out.
+var guestModules = []string{
+	"virtio_pci", "virtio_blk", "virtio_console", "virtio_net",
+	"dm_mod", "dm_crypt", "dm_integrity", "xts", "authenc", "hmac", "sha256_generic", "aesni_intel",
+	"erofs", "ext4",
+}
+
+// defaultCmdline is the measured kernel command line. The network is QEMU's.
+const defaultCmdline = "console=ttyS0 quiet loglevel=0 panic=-1 ccrun.net=10.0.2.15/24,10.0.2.2,10.0.2.3"
+
+func firmwareCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "firmware",
+		Usage: "make the directory that simulated machines boot from",
+		Description: "Takes a distribution's kernel and modules. The same directory goes to `ccrun build --tee sample\n" +
+			"--firmware DIR`, which measures it, and to krun-sim, which boots it.\n\nExample:\n" +
+			"   ccrun-sim firmware --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 \\\n" +
+			"      --modules /lib/modules/6.1.0-56-cloud-amd64 --output /var/lib/ccrun-sim/firmware",
+		Flags: []cli.Flag{
+			rootFlag(),
+			&cli.StringFlag{Name: "kernel", Required: true, Usage: "`FILE`, a bzImage"},
+			&cli.StringFlag{Name: "modules", Required: true, Usage: "`DIR` of that kernel's modules"},
+			&cli.StringFlag{Name: "output", Usage: "`DIR` to make (default: firmware in the sample root)"},
+			&cli.StringFlag{Name: "cmdline", Value: defaultCmdline, Usage: "kernel command `LINE`"},
+			&cli.BoolFlag{Name: "debug", Usage: "have the guest agent print timings"},
+		},
+		Action: makeFirmware,
+	}
+}
+
+func makeFirmware(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	out := c.String("output")
+	if out == "" {
+		out = filepath.Join(c.String("sample-root"), "firmware")
+	}
+	cmdline := c.String("cmdline")
+	if c.Bool("debug") {
+		cmdline += " ccrun.debug"
+	}
+	b, err := firmware.WriteDir(out, firmware.Sample{Kernel: c.String("kernel"), ModuleDir: c.String("modules"),
+		Modules: guestModules, Cmdline: cmdline})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s\n", b.Path)
+	return err
+}

@@ -1,0 +1,40 @@
+// Package ext4 writes a rootfs.Tree as a writable ext4 file system, as one
+// strictly sequential stream of exactly the planned size. Nothing is written to
+// disk by this package and memory holds metadata only.
+//
+// # Why our own writer
+//
+// What there is was looked at first. hcsshim's tar2ext4 makes read-only images
+// without free space, journal or UUID, which e2fsck rejects (exit 4), from one
+// tar. diskfs/go-diskfs needs a device to seek in, writes inode tables and
+// bitmaps eagerly, and its ext4 writer is young (multi-gigabyte file systems
+// failed in 2026). containerd/continuity makes empty file systems. mke2fs -d
+// wants a directory or a tar in a file, a seekable output and root's rights for
+// owners, and would be an outside program. None streams.
+//
+// # Layout
+//
+// 4096-byte blocks, 256-byte inodes, extents, 64bit, flex_bg, metadata_csum
+// (crc32c), dir_index (half-MD4, directories over one block), and the journal
+// that mke2fs would choose. flex_bg lets all bitmaps and inode tables sit at the
+// front, so the disk is, in this order:
+//
+//	superblock, group descriptors
+//	block bitmaps, inode bitmaps, inode tables
+//	directories, long symlinks, attribute blocks (in inode order)
+//	journal (empty)
+//	file data in the order of Tree.Contents, each file's extent tree before it
+//	free space (zeros)
+//
+// Copies of superblock and descriptors lie where sparse_super wants them, and
+// data is planned around them. There are no reserved blocks (the workload is
+// alone on its disk) and no reserved descriptors (it is not resized): the
+// kernel's online resize can still use meta_bg.
+//
+// # Size
+//
+// With Options.SizeBytes zero, the file system gets its content plus
+// Options.FreeBytes free space, by default a quarter of the content and at least
+// 64 MiB, rounded up to 1 MiB. There is one inode per 16 KiB or a quarter more
+// than the tree needs (and 1024), whichever is more.
+package ext4

@@ -1,0 +1,150 @@
+package ext4
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+var testUUID = [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+
+type memLayer []byte
+
+func (m memLayer) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(m)), nil
+}
+
+// file is a tar entry for tests.
+type file struct {
+	hdr  tar.Header
+	body []byte
+}
+
+func tarOf(t testing.TB, files []file) memLayer {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, f := range files {
+		h := f.hdr
+		h.Size = int64(len(f.body))
+		h.Format = tar.FormatPAX
+		if err := tw.WriteHeader(&h); err != nil {
+			t.Fatalf("%s: %v", h.Name, err)
+		}
+		if _, err := tw.Write(f.body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func treeOf(t testing.TB, layers ...rootfs.Layer) *rootfs.Tree {
+	t.Helper()
+	tree, err := rootfs.Merge(context.Background(), layers, rootfs.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// tool finds an e2fsprogs program, also where root's PATH is not set.
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	for _, p := range []string{name, "/sbin/" + name, "/usr/sbin/" + name} {
+		if found, err := exec.LookPath(p); err == nil {
+			return found
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing: install e2fsprogs", name)
+	}
+	t.Skipf("%s is missing: install e2fsprogs", name)
+	return ""
+}
+
+// writeImage plans and writes a tree to a (sparse) file.
+func writeImage(t testing.TB, tree *rootfs.Tree, o Options) (string, *Layout) {
+	t.Helper()
+	if o.UUID == [16]byte{} {
+		o.UUID = testUUID
+	}
+	l, err := Plan(tree, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := &sparseFile{f: f}
+	if err := l.WriteTo(context.Background(), w); err != nil {
+		t.Fatal(err)
+	}
+	if w.n != l.SizeBytes() {
+		t.Fatalf("wrote %d bytes, planned %d", w.n, l.SizeBytes())
+	}
+	if err := f.Truncate(w.n); err != nil {
+		t.Fatal(err)
+	}
+	return img, l
+}
+
+// sparseFile leaves zeros out, so that big images cost tests nothing.
+type sparseFile struct {
+	f *os.File
+	n int64
+}
+
+var zeros = make([]byte, 1<<20)
+
+func (s *sparseFile) Write(p []byte) (int, error) {
+	for off := 0; off < len(p); {
+		k := min(blockSize, len(p)-off)
+		if !bytes.Equal(p[off:off+k], zeros[:k]) {
+			if _, err := s.f.WriteAt(p[off:off+k], s.n+int64(off)); err != nil {
+				return 0, err
+			}
+		}
+		off += k
+	}
+	s.n += int64(len(p))
+	return len(p), nil
+}
+
+// fsck fails the test unless e2fsck finds the image perfect.
+func fsck(t testing.TB, img string) {
+	t.Helper()
+	out, err := exec.Command(tool(t, "e2fsck"), "-fn", img).CombinedOutput()
+	if err != nil {
+		t.Fatalf("e2fsck -fn: %v\n%s", err, out)
+	}
+}
+
+func debugfs(t testing.TB, img, cmd string) string {
+	t.Helper()
+	c := exec.Command(tool(t, "debugfs"), "-R", cmd, img)
+	out, err := c.Output()
+	var ee *exec.ExitError
+	if errors.As(err, &ee) {
+		t.Fatalf("debugfs %s: %v\n%s", cmd, err, ee.Stderr)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func at(sec int64) time.Time { return time.Unix(sec, 123456789) }

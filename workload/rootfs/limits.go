@@ -1,0 +1,73 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrLimit is wrapped by every refusal that a Limits field caused.
+var ErrLimit = errors.New("limit exceeded")
+
+// Limits bound what a set of layers may cost. They hold for all layers
+// together. A zero field means its default: there is no "unlimited".
+type Limits struct {
+	Entries    int   // headers read and directories implied; default 1 Mi (1048576)
+	PathBytes  int   // length of a cleaned path, and of a link target; default 4095 (Linux PATH_MAX)
+	Depth      int   // components of a path after resolving links; default 1024
+	XattrBytes int   // names and values of one entry's attributes; default 64 KiB
+	TotalBytes int64 // sum of the files' logical sizes, replaced files included; default 256 GiB
+	LayerBytes int64 // one layer's uncompressed tar stream; default TotalBytes + 4 GiB
+}
+
+const (
+	maxNameBytes    = 255
+	maxSymlinkHops  = 40 // as Linux
+	maxSparseRanges = 1 << 20
+	maxSizeBytes    = 1 << 62
+)
+
+func orDefault[T int | int64](v, d T) T {
+	if v <= 0 {
+		return d
+	}
+	return v
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Entries = orDefault(l.Entries, 1<<20)
+	l.PathBytes = orDefault(l.PathBytes, 4095)
+	l.Depth = orDefault(l.Depth, 1024)
+	l.XattrBytes = orDefault(l.XattrBytes, 64<<10)
+	l.TotalBytes = orDefault(l.TotalBytes, 256<<30)
+	l.LayerBytes = orDefault(l.LayerBytes, l.TotalBytes+4<<30)
+	return l
+}
+
+func exceeded(what string, limit, got any) error {
+	return fmt.Errorf("%w: %s: at most %v, got %v", ErrLimit, what, limit, got)
+}
+
+// EntryError says which layer (counted from 1) and which path in it an error
+// is about. Path is empty when the error is about the layer as a whole.
+type EntryError struct {
+	Layer int
+	Path  string
+	Err   error
+}
+
+func (e *EntryError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("layer %d: %v", e.Layer, e.Err)
+	}
+	return fmt.Sprintf("layer %d: %q: %v", e.Layer, shorten(e.Path), e.Err)
+}
+
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// shorten keeps a hostile name from filling the terminal.
+func shorten(s string) string {
+	if len(s) <= 200 {
+		return s
+	}
+	return s[:100] + "..." + s[len(s)-90:]
+}

@@ -1,0 +1,269 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Layer is one layer of an image. Open returns its uncompressed tar from the
+// start. It is called once to merge and once for each Tree.Contents, also for
+// several layers at a time, and must give the same bytes each time. Readers are
+// read to io.EOF, so one that verifies a digest may report a mismatch there.
+type Layer interface {
+	Open(ctx context.Context) (io.ReadCloser, error)
+}
+
+const (
+	whiteoutPrefix = ".wh."
+	whiteoutMeta   = "/.wh..wh."
+	whiteoutOpaque = ".wh..wh..opq"
+)
+
+// Merge reads all layers, lowest first, and returns the tree they make. Errors
+// are *EntryError where they concern a layer; see Limits for refusals.
+func Merge(ctx context.Context, layers []Layer, limits Limits) (*Tree, error) {
+	b := &budget{limits: limits.withDefaults()}
+	indexes := make([]*Index, len(layers))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	for i, layer := range layers {
+		g.Go(func() (err error) {
+			indexes[i], err = scanLayer(ctx, layer, b)
+			return atLayer(i, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return MergeScanned(layers, indexes, limits)
+}
+
+func scanLayer(ctx context.Context, layer Layer, b *budget) (*Index, error) {
+	r, err := layer.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening: %w", err)
+	}
+	defer r.Close()
+	return scan(ctx, r, b)
+}
+
+// atLayer adds the layer's number to an error.
+func atLayer(i int, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ee *EntryError
+	if errors.As(err, &ee) {
+		return &EntryError{i + 1, ee.Path, ee.Err}
+	}
+	return &EntryError{Layer: i + 1, Err: err}
+}
+
+// MergeScanned is Merge for layers that Scan has already read: indexes[i]
+// belongs to layers[i]. It takes the indexes apart as it goes; they cannot be
+// used again.
+func MergeScanned(layers []Layer, indexes []*Index, limits Limits) (*Tree, error) {
+	if len(layers) != len(indexes) {
+		return nil, fmt.Errorf("merging: %d layers but %d indexes", len(layers), len(indexes))
+	}
+	m := &merger{tree: newTree(layers), limits: limits.withDefaults()}
+	m.tree.layerBytes = m.limits.LayerBytes
+	for i, idx := range indexes {
+		m.layer = int32(i)
+		if err := m.apply(idx); err != nil {
+			return nil, atLayer(i, err)
+		}
+		for _, w := range idx.warnings {
+			m.tree.warn(fmt.Sprintf("layer %d: %s", i+1, w))
+		}
+		m.tree.fingerprints = append(m.tree.fingerprints, idx.fingerprint)
+		m.tree.headers = append(m.tree.headers, int32(len(idx.entries)))
+		idx.entries = nil
+	}
+	return m.tree, nil
+}
+
+type merger struct {
+	tree    *Tree
+	limits  Limits
+	layer   int32
+	entries int
+}
+
+func (m *merger) apply(idx *Index) error {
+	for i := range idx.entries {
+		e := &idx.entries[i]
+		if e.typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		if err := m.applyEntry(e, int32(i)); err != nil {
+			return &EntryError{Path: e.name, Err: err}
+		}
+	}
+	return nil
+}
+
+func (m *merger) applyEntry(e *entry, ordinal int32) error {
+	if e.name == "/" {
+		if e.typeflag != tar.TypeDir {
+			return errors.New("the root must be a directory")
+		}
+		m.setMeta(m.tree.root, e)
+		return nil
+	}
+	dirName, base := path.Split(e.name)
+	if strings.HasPrefix(e.name, whiteoutMeta) && e.name != "/"+whiteoutOpaque {
+		return nil // AUFS bookkeeping
+	}
+	dir, err := m.parent(dirName)
+	if err != nil {
+		return err
+	}
+	if base == whiteoutOpaque {
+		m.prune(dir)
+		return nil
+	}
+	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
+		return m.whiteout(dir, hidden)
+	}
+	return m.place(dir, strings.Clone(base), e, ordinal)
+}
+
+// place puts an entry at its name.
+func (m *merger) place(dir *Node, base string, e *entry, ordinal int32) error {
+	old, exists := dir.children[base]
+	if e.typeflag == tar.TypeDir && exists && old.node.Kind == Directory {
+		m.setMeta(old.node, e)
+		dir.children[base] = dirent{old.node, m.layer}
+		return nil
+	}
+	delete(dir.children, base)
+	if e.typeflag == tar.TypeLink {
+		return m.link(dir, base, e)
+	}
+	n := m.newNode(e, ordinal)
+	dir.set(base, n, m.layer)
+	return nil
+}
+
+func (m *merger) newNode(e *entry, ordinal int32) *Node {
+	n := &Node{layer: m.layer, ordinal: ordinal, Major: e.major, Minor: e.minor}
+	switch e.typeflag {
+	case tar.TypeReg:
+		n.Kind, n.Size = Regular, e.size
+		if e.sparse {
+			n.more().sparse, n.more().data = true, e.data
+		}
+	case tar.TypeDir:
+		n.Kind = Directory
+	case tar.TypeSymlink:
+		n.Kind = Symlink
+		n.more().target = strings.Clone(e.link)
+	case tar.TypeChar:
+		n.Kind = CharDevice
+	case tar.TypeBlock:
+		n.Kind = BlockDevice
+	case tar.TypeFifo:
+		n.Kind = FIFO
+	}
+	m.setMeta(n, e)
+	return n
+}
+
+// setMeta gives a node the metadata of a header that describes all of it.
+func (m *merger) setMeta(n *Node, e *entry) {
+	n.setOwner(e)
+	if n.extra != nil {
+		n.extra.xattrs = nil
+	}
+	n.setXattrs(e.xattrs)
+}
+
+func (n *Node) setOwner(e *entry) {
+	n.UID, n.GID, n.sec, n.nsec = e.uid, e.gid, e.sec, e.nsec
+	n.Perm = e.perm
+	if n.Kind == Symlink {
+		n.Perm = 0o777 // Linux has no chmod for links
+	}
+}
+
+// link adds a name to an existing inode. Like link(2) it follows links in the
+// target's parents only.
+func (m *merger) link(dir *Node, base string, e *entry) error {
+	dirName, targetBase := path.Split(e.link)
+	from, err := m.existing(dirName)
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", shorten(e.link), err)
+	}
+	target, ok := from.children[targetBase]
+	if !ok {
+		return fmt.Errorf("hard link to %q, which does not exist", shorten(e.link))
+	}
+	if target.node.Kind == Directory {
+		return fmt.Errorf("hard link to %q, which is a directory", shorten(e.link))
+	}
+	target.node.setOwner(e)
+	for _, x := range e.xattrs {
+		if unstorable(typeflagOf(target.node.Kind), x.Name) == "" {
+			target.node.setXattrs([]Xattr{x})
+		}
+	}
+	dir.set(base, target.node, m.layer)
+	return nil
+}
+
+func typeflagOf(k Kind) byte {
+	switch k {
+	case Regular:
+		return tar.TypeReg
+	case Symlink:
+		return tar.TypeSymlink
+	}
+	return tar.TypeFifo // any kind that takes no user attributes
+}
+
+// whiteout hides a name of lower layers.
+func (m *merger) whiteout(dir *Node, name string) error {
+	if name == "" || name == "." || name == ".." {
+		return fmt.Errorf("whiteout of %q: not a name", name)
+	}
+	if e, ok := dir.children[name]; ok && !m.keep(e) {
+		delete(dir.children, name)
+	}
+	return nil
+}
+
+// prune removes from a directory what this layer did not bring.
+func (m *merger) prune(dir *Node) {
+	for name, e := range dir.children {
+		if !m.keep(e) {
+			delete(dir.children, name)
+		}
+	}
+}
+
+// keep prunes below e and tells whether any of it is this layer's. A directory
+// that is only implied by its contents loses the lower layer's metadata: it is
+// not that directory any more.
+func (m *merger) keep(e dirent) bool {
+	if e.node.Kind != Directory {
+		return e.layer == m.layer
+	}
+	m.prune(e.node)
+	if e.layer == m.layer {
+		return true
+	}
+	if len(e.node.children) == 0 {
+		return false
+	}
+	m.setMeta(e.node, &entry{perm: impliedPerm})
+	return true
+}

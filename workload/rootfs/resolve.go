@@ -1,0 +1,83 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+)
+
+const impliedPerm = 0o755
+
+// parent resolves a directory path for writing into it: links are followed
+// inside the tree, what is missing is made.
+func (m *merger) parent(p string) (*Node, error) { return m.resolve(p, true) }
+
+// existing resolves a directory path that must be there.
+func (m *merger) existing(p string) (*Node, error) { return m.resolve(p, false) }
+
+func (m *merger) resolve(p string, mk bool) (*Node, error) {
+	stack := []*Node{m.tree.root}
+	hops := 0
+	for rest := p; rest != ""; {
+		var comp string
+		comp, rest, _ = strings.Cut(rest, "/")
+		switch comp {
+		case "", ".":
+			continue
+		case "..":
+			stack = stack[:max(1, len(stack)-1)]
+			continue
+		}
+		next, err := m.step(stack[len(stack)-1], comp, mk)
+		if err != nil {
+			return nil, err
+		}
+		if next.Kind == Directory {
+			if stack = append(stack, next); len(stack) > m.limits.Depth {
+				return nil, exceeded("directory depth", m.limits.Depth, len(stack))
+			}
+			continue
+		}
+		if hops++; hops > maxSymlinkHops {
+			return nil, fmt.Errorf("resolving parent directory: %w", syscall.ELOOP)
+		}
+		target := next.Target()
+		if strings.HasPrefix(target, "/") {
+			stack = stack[:1]
+		}
+		rest = target + "/" + rest
+	}
+	return stack[len(stack)-1], nil
+}
+
+// step goes one name down and returns a directory or a symlink.
+func (m *merger) step(dir *Node, comp string, mk bool) (*Node, error) {
+	e, ok := dir.children[comp]
+	switch {
+	case ok && (e.node.Kind == Directory || e.node.Kind == Symlink):
+		return e.node, nil
+	case ok && (!mk || e.layer == m.layer):
+		return nil, fmt.Errorf("parent %q is a %s: %w", shorten(comp), e.node.Kind, syscall.ENOTDIR)
+	case !mk:
+		return nil, fmt.Errorf("directory %q: %w", shorten(comp), fs.ErrNotExist)
+	case len(comp) > maxNameBytes:
+		return nil, exceeded("bytes of one name", maxNameBytes, len(comp))
+	}
+	if m.entries++; m.entries > m.limits.Entries {
+		return nil, exceeded("implied directories", m.limits.Entries, m.entries)
+	}
+	n := &Node{Kind: Directory, Perm: impliedPerm, layer: m.layer, ordinal: noLayer}
+	dir.set(strings.Clone(comp), n, m.layer)
+	return n, nil
+}
+
+func (n *Node) set(name string, child *Node, layer int32) {
+	if n.children == nil {
+		n.children = make(map[string]dirent)
+	}
+	n.children[name] = dirent{child, layer}
+}
+
+var errNotPlain = errors.New("parent is missing or not a plain directory (links are not followed here)")

@@ -1,0 +1,72 @@
+package rootfs
+
+import (
+	"archive/tar"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const (
+	paxXattr       = "SCHILY.xattr."
+	maxWarnings    = 100
+	maxXattrName   = 255
+	maxXattrValue  = 64 << 10 // XATTR_SIZE_MAX
+	selinuxXattr   = "security.selinux"
+	posixACLAccess = "system.posix_acl_access"
+	posixACLDeflt  = "system.posix_acl_default"
+)
+
+// xattrsOf takes the attributes out of a header, sorted by name.
+func xattrsOf(hdr *tar.Header, l Limits, idx *Index) ([]Xattr, error) {
+	var out []Xattr
+	total := 0
+	for key, value := range hdr.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattr)
+		if !ok || name == selinuxXattr {
+			continue
+		}
+		if total += len(name) + len(value); total > l.XattrBytes {
+			return nil, exceeded("bytes of extended attributes", l.XattrBytes, "more")
+		}
+		if why := unstorable(hdr.Typeflag, name); why != "" {
+			idx.warn(fmt.Sprintf("%q: leaving out attribute %q: %s", shorten(hdr.Name), shorten(name), why))
+			continue
+		}
+		if len(name) > maxXattrName || len(value) > maxXattrValue {
+			return nil, fmt.Errorf("attribute %q: name or value is longer than Linux takes (255, 65536 bytes)", shorten(name))
+		}
+		out = append(out, Xattr{name, []byte(value)})
+	}
+	slices.SortFunc(out, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// unstorable says why Linux would refuse the attribute, or "".
+func unstorable(typeflag byte, name string) string {
+	ns, rest, _ := strings.Cut(name, ".")
+	switch {
+	case name == posixACLAccess, name == posixACLDeflt:
+		if typeflag == tar.TypeSymlink {
+			return "symlinks have no ACL"
+		}
+		return ""
+	case rest == "" || strings.IndexByte(name, 0) >= 0:
+		return "not a valid name"
+	case ns == "trusted", ns == "security":
+		return ""
+	case ns == "user":
+		switch typeflag {
+		case tar.TypeReg, tar.TypeGNUSparse, tar.TypeDir, tar.TypeLink:
+			return ""
+		}
+		return "user attributes exist on files and directories only"
+	}
+	return "unknown namespace"
+}
+
+func (idx *Index) warn(s string) {
+	if len(idx.warnings) < maxWarnings {
+		idx.warnings = append(idx.warnings, s)
+	}
+}

@@ -33,9 +33,10 @@ func newRevocations(crls []*x509.RevocationList, issuers []*x509.Certificate) (r
 	return r, nil
 }
 
-// check refuses c if a CRL of its issuer lists it, and if there are CRLs of
-// that issuer but none is current: a host that holds back the newest one must
-// gain nothing. Without any CRL it refuses only if one is required.
+// check refuses c if any CRL of its issuer lists it, and if there are CRLs of
+// that issuer but all have expired: a host that holds back the newest one must
+// gain nothing. A CRL ahead of the clock counts, since it only knows more.
+// Without any CRL it refuses only if one is required.
 func (r revocations) check(c, issuer *x509.Certificate, at time.Time, required bool) error {
 	crls := r[issuer]
 	if len(crls) == 0 && !required {
@@ -43,16 +44,10 @@ func (r revocations) check(c, issuer *x509.Certificate, at time.Time, required b
 	}
 	current := false
 	for _, crl := range crls {
-		for _, e := range crl.RevokedCertificateEntries {
-			if e.SerialNumber.Cmp(c.SerialNumber) == 0 && !e.RevocationTime.After(at) {
-				return refuse("revocation", fmt.Sprintf("%q not revoked", c.Subject.CommonName),
-					fmt.Sprintf("revoked on %s", e.RevocationTime.UTC().Format(time.RFC3339)),
-					"the vendor withdrew this certificate: the machine must not be trusted", nil)
-			}
+		if err := notOn(crl, c); err != nil {
+			return err
 		}
-		if !at.Before(crl.ThisUpdate) && !crl.NextUpdate.IsZero() && !at.After(crl.NextUpdate) {
-			current = true
-		}
+		current = current || !crl.NextUpdate.IsZero() && !at.After(crl.NextUpdate)
 	}
 	if !current {
 		return refuse("revocation", fmt.Sprintf("a CRL of %q current at %s", issuer.Subject.CommonName, at.UTC().Format(time.RFC3339)),

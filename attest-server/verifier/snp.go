@@ -286,17 +286,8 @@ func further(a, b error) error {
 }
 
 func progress(err error) int {
-	var e *Error
-	if !errors.As(err, &e) {
-		return 0
-	}
-	for i, name := range []string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
-		"certificate_validity", "revocation", "signature"} {
-		if e.Rule.Rule == name {
-			return i + 1
-		}
-	}
-	return 0
+	return 1 + slices.Index([]string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
+		"certificate_validity", "revocation", "signature"}, ruleOf(err))
 }
 
 // maxCachedVEKs bounds the cache; an entry is about 4 KiB.

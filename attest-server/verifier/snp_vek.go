@@ -34,6 +34,10 @@ type vekFacts struct {
 	csp     string // VLEK
 }
 
+// isOf says whether the certificate is for the product line: the KDS writes
+// "Milan" or, with the stepping, "Milan-B0".
+func (f vekFacts) isOf(line string) bool { return strings.HasPrefix(f.product+"-", line+"-") }
+
 // The KDS' extensions, all under 1.3.6.1.4.1.3704.1. go-sev-guest v0.15.0
 // knows neither the FMC nor a hardware id of 8 bytes, so they are read here.
 const kdsArc = "1.3.6.1.4.1.3704.1."
@@ -151,7 +155,7 @@ func endorse(der []byte, lines []*ProductLine) (*vek, error) {
 		if facts.signer == VLEK {
 			issuer = l.ASVK
 		}
-		if issuer == nil || !strings.HasPrefix(facts.product+"-", l.Name+"-") {
+		if issuer == nil || !facts.isOf(l.Name) {
 			continue
 		}
 		if err = signedBy(c, issuer); err == nil {

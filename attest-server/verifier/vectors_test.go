@@ -56,9 +56,9 @@ var (
 	indexField = regexp.MustCompile("(?m)^- (\\w+) `([0-9a-f]+)`$")
 )
 
-func vectors(t testing.TB, prefixes ...string) []vector {
+// vectorNamed reads one entry of INDEX.md.
+func vectorNamed(t testing.TB, name string) vector {
 	index := string(readFile(t, shared(t), "INDEX.md"))
-	var vs []vector
 	heads := indexHead.FindAllStringSubmatchIndex(index, -1)
 	for i, h := range heads {
 		end := len(index)
@@ -69,13 +69,12 @@ func vectors(t testing.TB, prefixes ...string) []vector {
 		for _, f := range indexField.FindAllStringSubmatch(index[h[1]:end], -1) {
 			v.fields[f[1]] = f[2]
 		}
-		for _, p := range prefixes {
-			if strings.HasPrefix(v.name, p) {
-				vs = append(vs, v)
-			}
+		if v.name == name {
+			return v
 		}
 	}
-	return vs
+	t.Fatalf("no vector %s in INDEX.md", name)
+	return vector{}
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -123,7 +122,7 @@ func TestSNPVectors(t *testing.T) {
 		{"azsnp-genoa-v3", "", kbs.SNPRules{}, "Genoa"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			vec := vectors(t, tt.name)[0]
+			vec := vectorNamed(t, tt.name)
 			ref, data := vec.reference(t, kbs.SNP, "measurement")
 			der := readFile(t, dir, tt.name+".vcek.der")
 			k, err := endorse(der, v.allLines())
@@ -149,4 +148,58 @@ func TestSNPVectors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTDXVectors: each real quote comes out as INDEX.md says, with all
+// endorsements of the folder in one bundle.
+func TestTDXVectors(t *testing.T) {
+	dir := filepath.Join(shared(t), "evidence")
+	bundle, err := LoadBundle(os.DirFS(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := NewTDX(TDXOptions{Collateral: bundle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, at, verify, failed, status string }{
+		{"tdx-v4-debug", "2023-06-19T08:42:58Z", "", "debug", "UpToDate"},
+		{"tdx-v4", "2025-06-20T10:16:03Z", "", "", "UpToDate"},
+		{"tdx-v5-tdx15", "2026-02-02T14:49:26Z", "", "", "UpToDate"},
+		{"tdx-v4-oldtcb", "2023-06-19T08:42:58Z", "tcb_level", "", ""},
+		{"tdx-v4", "2025-08-20T10:16:03Z", "collateral_validity", "", ""},
+		{"tdx-v4", "2033-08-20T10:16:03Z", "certificate_validity", "", ""},
+	} {
+		t.Run(tt.name+" at "+tt.at, func(t *testing.T) {
+			vec := vectorNamed(t, tt.name)
+			at, err := time.Parse(time.RFC3339, tt.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ev := kbs.Evidence{TEE: kbs.TDX, Report: readFile(t, dir, tt.name+".quote.bin")}
+			c, err := v.Verify(context.Background(), ev, at)
+			if ruleOf(err) != tt.verify {
+				t.Fatalf("got %v, expected rule %q", err, tt.verify)
+			}
+			if err != nil {
+				return
+			}
+			if c.TDX.TCBStatus != tt.status {
+				t.Errorf("TCB status %q, expected %q", c.TDX.TCBStatus, tt.status)
+			}
+			ref, data := vec.reference(t, kbs.TDX, "MRTD")
+			ref.TDX = &kbs.TDXRules{RTMRs: vec.rtmrs()}
+			if got := failed(Appraise(c, ref, Expectation{ReportData: data, At: at})); got != tt.failed {
+				t.Errorf("failed rules %q, expected %q", got, tt.failed)
+			}
+		})
+	}
+}
+
+func (v vector) rtmrs() map[string]string {
+	m := map[string]string{}
+	for _, i := range []string{"0", "1", "2", "3"} {
+		m[i] = v.fields["RTMR"+i]
+	}
+	return m
 }

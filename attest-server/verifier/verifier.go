@@ -6,6 +6,7 @@ package verifier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,6 +53,15 @@ func (e *Error) Result(tee kbs.TEE) AttestationResult {
 
 func refuse(rule, expected, got, hint string, err error) error {
 	return &Error{Rule: Rule{Rule: rule, Expected: expected, Got: got, Hint: hint}, Err: err}
+}
+
+// ruleOf is the rule that err names, if any.
+func ruleOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Rule.Rule
+	}
+	return ""
 }
 
 // ByTEE is a Verifier that hands Evidence to the one for its TEE. A TEE that

@@ -1,0 +1,226 @@
+package verifier
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-tdx-guest/pcs"
+)
+
+// Collateral is what Intel publishes about a platform, as its PCS serves it:
+// certificate chains in PEM, CRLs and signatures in hex, and the exact bytes
+// of the signed JSON.
+type Collateral struct {
+	PCKCRLIssuerChain     string `json:"pck_crl_issuer_chain"`
+	RootCACRL             string `json:"root_ca_crl"`
+	PCKCRL                string `json:"pck_crl"`
+	TCBInfoIssuerChain    string `json:"tcb_info_issuer_chain"`
+	TCBInfo               string `json:"tcb_info"`
+	TCBInfoSignature      string `json:"tcb_info_signature"`
+	QEIdentityIssuerChain string `json:"qe_identity_issuer_chain"`
+	QEIdentity            string `json:"qe_identity"`
+	QEIdentitySignature   string `json:"qe_identity_signature"`
+}
+
+// maxCollateralSize bounds each member of a Collateral, in bytes.
+const maxCollateralSize = 1 << 20
+
+// ParseCollateral reads a *.collateral.json. It does not judge it.
+func ParseCollateral(b []byte) (*Collateral, error) {
+	if len(b) > maxCollateralSize {
+		return nil, fmt.Errorf("collateral of %d bytes, expected at most %d", len(b), maxCollateralSize)
+	}
+	c := &Collateral{}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, err
+	}
+	if c.TCBInfo == "" || c.QEIdentity == "" {
+		return nil, errors.New("collateral has no tcb_info or no qe_identity")
+	}
+	return c, nil
+}
+
+// fmspc is the platform that the TCB info claims to be for, in lower case.
+func (c *Collateral) fmspc() (string, error) {
+	var t struct {
+		FMSPC string `json:"fmspc"`
+	}
+	if err := json.Unmarshal([]byte(c.TCBInfo), &t); err != nil {
+		return "", err
+	}
+	if len(t.FMSPC) != 12 {
+		return "", fmt.Errorf("FMSPC %q is not 12 hex digits", t.FMSPC)
+	}
+	return strings.ToLower(t.FMSPC), nil
+}
+
+// collateral is a Collateral whose signatures, all up to the pinned root, are
+// good. Its periods of validity are checked each time it is used.
+type collateral struct {
+	tcb     pcs.TcbInfo
+	qe      pcs.EnclaveIdentity
+	signers []*x509.Certificate // of TCB info and QE identity
+	ca      *x509.Certificate   // issuer of the PCK CRL
+	rootCRL *x509.RevocationList
+	pckCRL  *x509.RevocationList
+}
+
+// verifyCollateral checks every signature of c, once. Both CRLs are needed:
+// without them a revoked PCK would pass.
+func verifyCollateral(c *Collateral, root *x509.Certificate) (*collateral, error) {
+	v := &collateral{}
+	var err error
+	if v.rootCRL, err = parseHexCRL(c.RootCACRL); err == nil {
+		err = v.rootCRL.CheckSignatureFrom(root)
+	}
+	if err != nil {
+		return nil, collateralError("root CA CRL", err)
+	}
+	if v.ca, err = underRoot(c.PCKCRLIssuerChain, root); err != nil {
+		return nil, collateralError("issuer chain of the PCK CRL", err)
+	}
+	if v.pckCRL, err = parseHexCRL(c.PCKCRL); err == nil {
+		err = v.pckCRL.CheckSignatureFrom(v.ca)
+	}
+	if err != nil {
+		return nil, collateralError("PCK CRL", err)
+	}
+	signer, err := checkSigned(c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain, root, &v.tcb)
+	if err != nil {
+		return nil, collateralError("TCB info", err)
+	}
+	v.signers = append(v.signers, signer)
+	if signer, err = checkSigned(c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain, root, &v.qe); err != nil {
+		return nil, collateralError("QE identity", err)
+	}
+	v.signers = append(v.signers, signer)
+	return v, v.checkShape()
+}
+
+// checkShape refuses collateral that is signed but for something else, e.g.
+// TCB info of SGX, or with tables of other lengths than the rules compare.
+func (v *collateral) checkShape() error {
+	t, q := v.tcb, v.qe
+	switch {
+	case t.ID != "TDX" || t.Version != 3:
+		return collateralError("TCB info", fmt.Errorf("id %q version %d, expected TDX version 3", t.ID, t.Version))
+	case q.ID != "TD_QE" || q.Version != 2:
+		return collateralError("QE identity", fmt.Errorf("id %q version %d, expected TD_QE version 2", q.ID, q.Version))
+	case len(t.TdxModule.Mrsigner.Bytes) != 48 || !pair(t.TdxModule.Attributes, t.TdxModule.AttributesMask, 8):
+		return collateralError("TCB info", errors.New("TDX module identity of another size"))
+	case !pair(q.Miscselect, q.MiscselectMask, 4) || !pair(q.Attributes, q.AttributesMask, 16) || len(q.Mrsigner.Bytes) != 32:
+		return collateralError("QE identity", errors.New("fields of another size"))
+	}
+	for _, l := range t.TcbLevels {
+		if len(l.Tcb.SgxTcbcomponents) != 16 || len(l.Tcb.TdxTcbcomponents) != 16 {
+			return collateralError("TCB info", errors.New("a level without 16 SGX and 16 TDX components"))
+		}
+	}
+	for _, m := range t.TdxModuleIdentities {
+		if len(m.Mrsigner.Bytes) != 48 || !pair(m.Attributes, m.AttributesMask, 8) {
+			return collateralError("TCB info", errors.New("TDX module identity of another size"))
+		}
+	}
+	return nil
+}
+
+func pair(a, b pcs.HexBytes, n int) bool { return len(a.Bytes) == n && len(b.Bytes) == n }
+
+func collateralError(what string, err error) error {
+	return refuse("collateral", what+" signed under Intel's pinned root", "something else",
+		"fetch the collateral from Intel's PCS or a PCCS again", err)
+}
+
+func parseHexCRL(s string) (*x509.RevocationList, error) {
+	der, err := hex.DecodeString(s)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseRevocationList(der)
+}
+
+// underRoot is the first certificate of a chain of two that ends in root.
+func underRoot(chain string, root *x509.Certificate) (*x509.Certificate, error) {
+	certs, err := pemChain([]byte(chain), 2)
+	if err != nil {
+		return nil, err
+	}
+	if !certs[1].Equal(root) {
+		return nil, errors.New("the chain ends in another root")
+	}
+	return certs[0], issuedBy(certs[0], root)
+}
+
+// checkSigned checks Intel's signature over the exact bytes of body, then
+// decodes them into v.
+func checkSigned(body, signature, chain string, root *x509.Certificate, v any) (*x509.Certificate, error) {
+	signer, err := underRoot(chain, root)
+	if err != nil {
+		return nil, err
+	}
+	if signer.Subject.CommonName != "Intel SGX TCB Signing" {
+		return nil, fmt.Errorf("signed by %q, expected Intel SGX TCB Signing", signer.Subject.CommonName)
+	}
+	pub, ok := signer.PublicKey.(*ecdsa.PublicKey)
+	sig, err := hex.DecodeString(signature)
+	if err != nil || !ok || !verifyP256(pub, []byte(body), sig) {
+		return nil, errors.New("the signature is not good")
+	}
+	return signer, json.Unmarshal([]byte(body), v)
+}
+
+// checkAt checks that nothing in the collateral has expired, and that nobody
+// in either chain is revoked. An issue date ahead of the clock is let pass:
+// newer collateral only knows more.
+func (v *collateral) checkAt(at time.Time, pck *pckChain, root *x509.Certificate) error {
+	chain := append([]*x509.Certificate{root, v.ca, pck.ca, pck.leaf}, v.signers...)
+	if err := checkValidity(at, chain...); err != nil {
+		return err
+	}
+	for _, e := range []struct {
+		what string
+		next time.Time
+	}{
+		{"TCB info", v.tcb.NextUpdate}, {"QE identity", v.qe.NextUpdate},
+		{"root CA CRL", v.rootCRL.NextUpdate}, {"PCK CRL", v.pckCRL.NextUpdate},
+	} {
+		if e.next.IsZero() || at.After(e.next) {
+			return refuse("collateral_validity", fmt.Sprintf("%s current at %s", e.what, showTime(at)), "until "+showTime(e.next),
+				"fetch current collateral from Intel's PCS or a PCCS, or check the clock", nil)
+		}
+	}
+	for _, c := range append([]*x509.Certificate{pck.ca, v.ca}, v.signers...) {
+		if err := notOn(v.rootCRL, c); err != nil {
+			return err
+		}
+	}
+	return notOn(v.pckCRL, pck.leaf)
+}
+
+func notOn(crl *x509.RevocationList, c *x509.Certificate) error {
+	for _, e := range crl.RevokedCertificateEntries {
+		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+			return refuse("revocation", fmt.Sprintf("%q not revoked", c.Subject.CommonName), "revoked on "+showTime(e.RevocationTime),
+				"the vendor withdrew this certificate: the machine must not be trusted", nil)
+		}
+	}
+	return nil
+}
+
+// fits says whether the collateral is for the platform of this PCK, and its
+// CRL by the CA that issued the PCK.
+func (v *collateral) fits(pck *pckChain) bool {
+	return strings.EqualFold(v.tcb.Fmspc, pck.ext.FMSPC) && strings.EqualFold(v.tcb.PceID, pck.ext.PCEID) && v.ca.Equal(pck.ca)
+}
+
+// byFreshness puts the collateral that expires last first.
+func byFreshness(cs []*collateral) {
+	slices.SortStableFunc(cs, func(a, b *collateral) int { return b.tcb.NextUpdate.Compare(a.tcb.NextUpdate) })
+}

@@ -1,0 +1,176 @@
+package verifier
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/go-tdx-guest/pcs"
+)
+
+// tcbResult is the outcome of Intel's TCB evaluation.
+type tcbResult struct {
+	platform, module, qe, overall string
+	advisories                    []string
+	date                          string
+}
+
+// evaluateTCB follows Intel's algorithm ("Get TDX TCB Info", notes): the level
+// of the platform by SGX, PCE and TDX components, that of the TDX module by
+// its own identity from TDX 1.5 on, that of the quoting enclave, and the worst
+// of the three. go-tdx-guest lets the module's status replace the platform's,
+// so that a revoked platform passes: hence this.
+func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
+	r := tcbResult{module: UpToDate}
+	level, err := platformLevel(v.tcb.TcbLevels, c.TEETCBSVN, ext.TCB)
+	if err != nil {
+		return r, err
+	}
+	r.platform, r.date = string(level.TcbStatus), level.TcbDate
+	r.advisories = append(r.advisories, level.AdvisoryIDs...)
+	if err := checkModule(v.tcb.TdxModule.Mrsigner, v.tcb.TdxModule.Attributes, v.tcb.TdxModule.AttributesMask, c); err != nil {
+		return r, err
+	}
+	if version := c.TEETCBSVN[1]; version > 0 {
+		m, err := moduleLevel(v.tcb.TdxModuleIdentities, version, c)
+		if err != nil {
+			return r, err
+		}
+		r.module = string(m.TcbStatus)
+		r.advisories = append(r.advisories, m.AdvisoryIDs...)
+	}
+	q, err := qeLevel(v.qe, qe)
+	if err != nil {
+		return r, err
+	}
+	r.qe = string(q.TcbStatus)
+	r.advisories = append(r.advisories, q.AdvisoryIDs...)
+	slices.Sort(r.advisories)
+	r.advisories = slices.Compact(r.advisories)
+	r.overall = worsen(worsen(r.platform, r.module), r.qe)
+	return r, nil
+}
+
+// platformLevel is the first level whose components the platform reaches. The
+// first two TDX components count only for modules of version 0: later ones
+// have an identity of their own.
+func platformLevel(levels []pcs.TcbLevel, tee Hex, tcb pcs.PckCertTCB) (*pcs.TcbLevel, error) {
+	first := 0
+	if tee[1] > 0 {
+		first = 2
+	}
+	for i := range levels {
+		l := &levels[i].Tcb
+		if svnsReach(tcb.CPUSvnComponents, l.SgxTcbcomponents, 0) && tcb.PCESvn >= l.Pcesvn && svnsReach(tee, l.TdxTcbcomponents, first) {
+			return &levels[i], nil
+		}
+	}
+	return nil, refuse("tcb_level", "a TCB level that Intel lists", fmt.Sprintf("components %x, PCE %d, TDX %s below every level", tcb.CPUSvnComponents, tcb.PCESvn, tee),
+		"the machine's firmware is older than anything Intel supports: update it", nil)
+}
+
+func svnsReach(got []byte, want []pcs.TcbComponent, first int) bool {
+	if len(got) != len(want) {
+		return false
+	}
+	for i := first; i < len(got); i++ {
+		if got[i] < want[i].Svn {
+			return false
+		}
+	}
+	return true
+}
+
+// moduleLevel is the level of a TDX module by the identity of its version.
+func moduleLevel(ids []pcs.TdxModuleIdentity, version byte, c *TDXClaims) (*pcs.TcbLevel, error) {
+	name := fmt.Sprintf("TDX_%02x", version)
+	for i := range ids {
+		if !strings.EqualFold(ids[i].ID, name) {
+			continue
+		}
+		if err := checkModule(ids[i].Mrsigner, ids[i].Attributes, ids[i].AttributesMask, c); err != nil {
+			return nil, err
+		}
+		for j := range ids[i].TcbLevels {
+			if uint32(c.TEETCBSVN[0]) >= ids[i].TcbLevels[j].Tcb.Isvsvn {
+				return &ids[i].TcbLevels[j], nil
+			}
+		}
+		return nil, refuse("tdx_module", "a TCB level of "+name, fmt.Sprintf("SVN %d below every level", c.TEETCBSVN[0]),
+			"the TDX module is older than anything Intel supports: update it", nil)
+	}
+	return nil, refuse("tdx_module", "a TDX module that Intel lists", name, "fetch newer collateral, or update the machine", nil)
+}
+
+func checkModule(signer, attributes, mask pcs.HexBytes, c *TDXClaims) error {
+	if !bytes.Equal(signer.Bytes, c.MRSignerSEAM) {
+		return refuse("mr_signer_seam", fmt.Sprintf("%x", signer.Bytes), c.MRSignerSEAM.String(), "the TDX module is not signed by Intel", nil)
+	}
+	if !maskedEqual(c.SEAMAttributes, attributes.Bytes, mask.Bytes) {
+		return refuse("seam_attributes", fmt.Sprintf("%x under mask %x", attributes.Bytes, mask.Bytes), c.SEAMAttributes.String(),
+			"the TDX module is a debug build", nil)
+	}
+	return nil
+}
+
+func maskedEqual(got, want, mask []byte) bool {
+	if len(got) != len(want) || len(got) != len(mask) {
+		return false
+	}
+	for i := range got {
+		if got[i]&mask[i] != want[i]&mask[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// qeLevel checks that the quoting enclave is Intel's and finds its TCB level.
+func qeLevel(id pcs.EnclaveIdentity, q qeReport) (*pcs.TcbLevel, error) {
+	misc := slices.Clone(q.miscSelect) // little endian in the report, big endian in JSON
+	slices.Reverse(misc)
+	switch {
+	case !bytes.Equal(id.Mrsigner.Bytes, q.mrSigner):
+		return nil, qeError("MRSIGNER "+fmt.Sprintf("%x", id.Mrsigner.Bytes), fmt.Sprintf("%x", q.mrSigner))
+	case id.IsvProdID != q.prodID:
+		return nil, qeError(fmt.Sprintf("ISVPRODID %d", id.IsvProdID), fmt.Sprint(q.prodID))
+	case !maskedEqual(misc, id.Miscselect.Bytes, id.MiscselectMask.Bytes):
+		return nil, qeError(fmt.Sprintf("MISCSELECT %x under mask %x", id.Miscselect.Bytes, id.MiscselectMask.Bytes), fmt.Sprintf("%x", misc))
+	case !maskedEqual(q.attributes, id.Attributes.Bytes, id.AttributesMask.Bytes):
+		return nil, qeError(fmt.Sprintf("attributes %x under mask %x", id.Attributes.Bytes, id.AttributesMask.Bytes), fmt.Sprintf("%x", q.attributes))
+	}
+	for i := range id.TcbLevels {
+		if uint32(q.svn) >= id.TcbLevels[i].Tcb.Isvsvn {
+			return &id.TcbLevels[i], nil
+		}
+	}
+	return nil, qeError("an ISVSVN that Intel lists", fmt.Sprintf("%d", q.svn))
+}
+
+func qeError(expected, got string) error {
+	return refuse("qe_identity", expected, got, "the quote is not made by Intel's TD quoting enclave, or by one long out of date", nil)
+}
+
+// Statuses that combine two findings.
+const (
+	outOfDate       = "OutOfDate"
+	outOfDateConfig = "OutOfDateConfigurationNeeded"
+	revokedStatus   = "Revoked"
+)
+
+// worsen combines the platform's status with that of a part of it, as Intel's
+// quote verification library does. A part is UpToDate, OutOfDate or Revoked;
+// anything else counts as OutOfDate.
+func worsen(status, part string) string {
+	switch {
+	case part == UpToDate:
+		return status
+	case part == revokedStatus || status == revokedStatus:
+		return revokedStatus
+	case status == "ConfigurationNeeded" || status == "ConfigurationAndSWHardeningNeeded" || status == outOfDateConfig:
+		return outOfDateConfig
+	default:
+		return outOfDate
+	}
+}

@@ -44,8 +44,8 @@ type boot struct {
 	control *control
 	network *network // nil when the kernel has TSI or no network
 
-	disk    *disk
-	diskKey secret.Bytes
+	disk     *disk
+	diskKey  secret.Bytes
 	mapped   string   // path of the opened device, empty before
 	mounts   []string // to unmount at the end, last first
 	readOnly bool     // the root cannot be written

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -63,28 +64,23 @@ func dropPrivileges(who credentials) error {
 }
 
 // boundCapabilities limits what any program of the workload can ever gain.
+// EINVAL is a capability that the running kernel does not know.
 func boundCapabilities(set uint64) error {
 	for c := range uint(lastCapability + 1) {
 		if set&(1<<c) != 0 {
 			continue
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
-		if err == unix.EINVAL && c > unix.CAP_LAST_CAP {
-			return nil // past the running kernel's last
-		}
-		if err != nil && err != unix.EINVAL {
+		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("dropping capability %d: %w", c, err)
 		}
 	}
 	return nil
 }
 
-// setUser uses raw system calls on this thread alone: the others never
-// execute anything but the Go scheduler, and end with the execve.
+// setUser changes every thread, as Go's wrappers do; the execve keeps this one's.
 func setUser(who credentials) error {
-	groups := make([]int, 0, len(who.groups))
-	groups = append(groups, who.groups...)
-	if err := syscall.Setgroups(groups); err != nil {
+	if err := syscall.Setgroups(who.groups); err != nil {
 		return fmt.Errorf("setting supplementary groups: %w", err)
 	}
 	if err := syscall.Setresgid(who.gid, who.gid, who.gid); err != nil {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -32,6 +35,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 			}
 			return e, err
 		},
+		OnServerTime: b.setClock,
 	})
 	if err != nil {
 		return err
@@ -40,4 +44,20 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		return errors.New("the server released an empty disk key")
 	}
 	return nil
+}
+
+// clockTolerance is how far the host's clock may be off before the server's
+// replaces it; below, the network's delay is as large.
+const clockTolerance = 10 * time.Second
+
+// setClock takes the time from the authenticated server, because the VM's
+// clock is the host's and the workload checks certificates by it.
+func (b *boot) setClock(t time.Time) {
+	if off := time.Until(t); off.Abs() < clockTolerance {
+		return
+	}
+	tv := unix.NsecToTimeval(t.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		b.console.timing(fmt.Sprintf("setting the clock: %v", err))
+	}
 }

@@ -23,6 +23,7 @@ const (
 	typeRegular   = 0o100000
 	typeSymlink   = 0o120000
 	typeCharacter = 0o020000
+	typeBlock     = 0o060000
 	typeMask      = 0o170000
 )
 
@@ -98,6 +99,8 @@ func (e Entry) FileMode() fs.FileMode {
 		m |= fs.ModeDir
 	case typeSymlink:
 		m |= fs.ModeSymlink
+	case typeBlock:
+		m |= fs.ModeDevice
 	case typeCharacter:
 		m |= fs.ModeDevice | fs.ModeCharDevice
 	}
@@ -139,7 +142,7 @@ func (c *reader) next() (Entry, error) {
 		return Entry{}, fmt.Errorf("cpio entry %q is a hard link, which an initrd needs none of", name)
 	}
 	e := Entry{Name: path.Clean("/" + name), Mode: f[1], SizeBytes: f[6]}
-	if f[1]&typeMask == typeCharacter {
+	if kind := f[1] & typeMask; kind == typeCharacter || kind == typeBlock {
 		e.Device = fmt.Sprintf("%d:%d", f[9], f[10])
 	}
 	return e, nil

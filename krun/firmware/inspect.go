@@ -153,7 +153,7 @@ func (in *inspector) entry(c *reader, e Entry) error {
 func (in *inspector) check(e Entry) error {
 	kind := e.Mode & typeMask
 	switch kind {
-	case typeRegular, typeCharacter, typeSymlink:
+	case typeRegular, typeCharacter, typeBlock, typeSymlink:
 		if _, twice := in.seen[e.Name]; twice {
 			return fmt.Errorf("%s appears twice", e.Name)
 		}
@@ -162,7 +162,7 @@ func (in *inspector) check(e Entry) error {
 			return fmt.Errorf("%s appears as directory and file", e.Name)
 		}
 	default:
-		return fmt.Errorf("%s has mode %#o, expected a file, directory, link or character device", e.Name, e.Mode)
+		return fmt.Errorf("%s has mode %#o, expected a file, directory, link or device", e.Name, e.Mode)
 	}
 	for dir := path.Dir(e.Name); dir != "/"; dir = path.Dir(dir) {
 		if k, ok := in.seen[dir]; ok && k != typeDirectory {

@@ -64,7 +64,10 @@ show ccrun-sim init
 show ccrun-sim attest-server init --data "$work/server" --name 127.0.0.1 --name 10.0.2.2 --token-out "$work/token"
 ccrun-sim attest-server serve --data "$work/server" --listen "127.0.0.1:$port" >"$work/server.log" 2>&1 &
 server_pid=$!
-for _ in {1..100}; do curl -sfo /dev/null --cacert "$work/server/ca.pem" "https://127.0.0.1:$port/readyz" && break || sleep 0.1; done
+for _ in {1..100}; do
+	if curl -sfo /dev/null --cacert "$work/server/ca.pem" "https://127.0.0.1:$port/readyz"; then break; fi
+	sleep 0.1
+done
 export CCRUN_SERVER=https://127.0.0.1:$port CCRUN_TOKEN_FILE=$work/token CCRUN_CA=$work/server/ca.pem
 
 section "Build: OCI image -> encrypted disk, measured and registered"
@@ -75,7 +78,10 @@ show ccrun workload show shop
 
 section "Run: Podman launches it, the agent attests, the disk unlocks"
 show podman run -d --name shop --runtime krun-sim --network host localhost/shop-confidential
-for _ in {1..300}; do page=$(curl -sf http://127.0.0.1:8780/ 2>/dev/null) && break || sleep 0.1; done
+for _ in {1..300}; do
+	if page=$(curl -sf http://127.0.0.1:8780/ 2>/dev/null); then break; fi
+	sleep 0.1
+done
 printf '$ curl http://127.0.0.1:8780/\n%s\n' "${page:?demo: the workload did not answer: $(podman logs shop 2>&1 | tail -n 5)}"
 show podman logs shop
 show podman stop -t 20 shop
@@ -88,21 +94,20 @@ mnt=$(podman mount "$cid")
 printf '\x01' | dd of="$mnt/initrd.img" bs=1 seek=4 conv=notrunc status=none
 podman umount "$cid" >/dev/null
 status=0
-show podman start -a "$cid" || status=$?
+show podman start -a "$cid" 2>&1 | tee "$work/attack1" || status=$?
 refused "a changed initrd has another launch digest" "$status"
-session=$(ccrun workload sessions shop --format json | sed -n 's/.*"session": *"\([^"]*\)".*/\1/p' | head -n1)
-show ccrun explain "$session" || true
+show ccrun explain "$(sed -n 's/.*ccrun explain \([^ `]*\).*/\1/p' "$work/attack1" | head -n1)"
 
 section "Attack 2: Evidence of an earlier session is played again"
 status=0
-show ccrun-sim attack replay --workload shop --image localhost/shop-confidential --firmware "$firmware" || status=$?
+show ccrun-sim attack replay --workload shop || status=$?
 refused "old Evidence does not answer a new nonce" "$status"
 
 section "Attack 3: an attested workload asks for another one's key"
 show ccrun build -q --tee sample --firmware "$firmware" --attest-url "https://10.0.2.2:$port" --attest-ca "$CCRUN_CA" \
 	--workload-id other containers-storage:localhost/shop containers-storage:localhost/other-confidential
 status=0
-show ccrun-sim attack other-key --workload other --victim shop --image localhost/other-confidential --firmware "$firmware" || status=$?
+show ccrun-sim attack other-key --workload other --victim shop || status=$?
 refused "a session yields only its own workload's key" "$status"
 
 section "Done in $((SECONDS - started)) s. The TEE was simulated; see README for what ran on real hardware"

@@ -1,11 +1,76 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"text/tabwriter"
 
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/doctor"
+	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/urfave/cli/v2"
 )
 
 func doctorCommand() *cli.Command {
-	return &cli.Command{Name: "doctor", Action: func(*cli.Context) error { return errors.New("doctor: not written yet") }}
+	return &cli.Command{
+		Name:        "doctor",
+		Usage:       "check whether this host can run confidential workloads, and how to repair it",
+		Description: "Exits 4 when the host is not capable.\n\nExample:\n   ccrun doctor --server https://attest.example:8443",
+		Flags: []cli.Flag{
+			formatFlag(),
+			&cli.StringFlag{Name: "server", Usage: "also check that the attestation server at `URL` can be reached", EnvVars: []string{"CCRUN_SERVER"}},
+		},
+		Action: func(c *cli.Context) error {
+			host := doctor.Local(firmware.FindInstalled)
+			if s := c.String("server"); s != "" {
+				if err := krun.ValidServerURL(s); err != nil {
+					return fail(exitUsage, err, "")
+				}
+				host.Server = func(ctx context.Context) error { return dial(ctx, s) }
+			}
+			findings, fit := host.Examine(c.Context)
+			if err := printFindings(c, findings); err != nil {
+				return err
+			}
+			if !fit {
+				return fail(exitNotCapable, errors.New("this host cannot run confidential workloads"), "each failed check above names its repair")
+			}
+			return nil
+		},
+	}
+}
+
+// dial only opens a connection: a host has no business with the server, and
+// guests bring their own trust in it.
+func dial(ctx context.Context, server string) error {
+	u, err := url.Parse(server)
+	if err != nil {
+		return err
+	}
+	addr := u.Host
+	if u.Port() == "" {
+		addr = net.JoinHostPort(u.Hostname(), "443")
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func printFindings(c *cli.Context, findings []doctor.Finding) error {
+	if c.String("format") == "json" {
+		return printJSON(c.App.Writer, findings)
+	}
+	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	for _, f := range findings {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.Check, f.Got)
+		if f.Fix != "" {
+			fmt.Fprintf(w, "\t\tfix: %s\n", f.Fix)
+		}
+	}
+	return w.Flush()
 }

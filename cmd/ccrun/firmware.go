@@ -67,9 +67,9 @@ func buildFirmware(from, initrdFile, agentFile, output string) error {
 
 func initrdFrom(initrdFile, agentFile string) ([]byte, error) {
 	if initrdFile != "" {
-		return readInput(initrdFile, firmware.MaxInitrdBytes)
+		return readBounded(initrdFile, firmware.MaxInitrdBytes)
 	}
-	agent, err := readInput(agentFile, 64<<20)
+	agent, err := readBounded(agentFile, 64<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func isLibraryOrDir(path string) bool {
 }
 
 func inspectInitrdFile(path string) (*firmwareParts, error) {
-	b, err := readInput(path, firmware.MaxInitrdBytes)
+	b, err := readBounded(path, firmware.MaxInitrdBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -116,7 +116,7 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 		return nil, err
 	}
 	if file := c.String("initrd"); file != "" {
-		if m.initrd, err = readInput(file, firmware.MaxInitrdBytes); err != nil {
+		if m.initrd, err = readBounded(file, firmware.MaxInitrdBytes); err != nil {
 			return nil, err
 		}
 		if len(m.initrd) == 0 {
@@ -207,8 +207,8 @@ func loadFirmware(path string, tee kbs.TEE) (*firmware.Bundle, error) {
 	return firmware.Load(path)
 }
 
-// readInput reads a file of at most limit bytes.
-func readInput(path string, limit int64) ([]byte, error) {
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ type comparison struct {
 }
 
 func (m *measuring) compare(file string) (*comparison, error) {
-	b, err := readInput(file, 1<<20)
+	b, err := readBounded(file, 1<<20)
 	if err != nil {
 		return nil, err
 	}

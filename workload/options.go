@@ -131,5 +131,5 @@ func checkEnvAllow(list []string) error {
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// errNoTEE reports a combination of TEE and firmware that proves nothing.
-var errNoTEE = errors.New("cannot be attested")
+// ErrNotCapable reports a combination of TEE and firmware that proves nothing.
+var ErrNotCapable = errors.New("cannot be attested")

@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 
@@ -186,5 +185,3 @@ func (s *sealed) writeDisk(ctx context.Context, w io.Writer, fs fileSystem, rand
 	}
 	return nil
 }
-
-var errCorrupt = errors.New("corrupt")

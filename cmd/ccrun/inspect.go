@@ -1,11 +1,136 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"text/template"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/workload"
 )
 
 func inspectCommand() *cli.Command {
-	return &cli.Command{Name: "inspect", Action: func(*cli.Context) error { return errors.New("inspect: not written yet") }}
+	return &cli.Command{
+		Name:      "inspect",
+		Usage:     "show what is in a workload image or disk, and what is registered",
+		ArgsUsage: "IMAGE|DISK",
+		Description: `IMAGE takes containers/image transports, DISK is a disk.img file. No key is
+needed and none is shown. With --server the registration is shown too.
+
+Examples:
+   ccrun inspect oci:app-cw
+   ccrun inspect --format '{{.Initrd.Identity.WorkloadID}}' localhost/app-cw`,
+		Flags:  append(append(serverFlags(), imageFlags()...), formatFlag()),
+		Action: runInspect,
+	}
+}
+
+func runInspect(c *cli.Context) error {
+	if err := args(c, 1, 1, "IMAGE|DISK"); err != nil {
+		return err
+	}
+	var status func(context.Context, string) (*kbs.WorkloadStatus, error)
+	if server := c.String("server"); server != "" {
+		client, err := adminClient(server, c.String("ca"), c.String("token-file"))
+		if err != nil {
+			return err
+		}
+		status = client.Get
+	}
+	in, err := workload.Inspect(c.Context, systemContext(c), c.Args().First(), status)
+	if err != nil {
+		return buildError(c, err)
+	}
+	return printFormatted(c, in, printInspection)
+}
+
+func printInspection(w io.Writer, v any) error {
+	in := v.(*workload.Inspection)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, a ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
+	if in.Image != nil {
+		line("digest", "%s", in.Image.Digest)
+		line("layers", "%s", strings.Join(in.Image.Layers, " "))
+		for _, f := range in.Image.Files {
+			line("file", "%s %12d %s", f.Mode, f.SizeBytes, f.Name)
+		}
+	}
+	if g := in.Disk.Geometry; g != nil {
+		line("disk", "%d bytes, LUKS2 %s, UUID %s, %d-byte sectors, data at %d, %d bytes of content",
+			in.Disk.SizeBytes, g.Cipher, g.UUID, g.SectorBytes, g.DataOffsetBytes, g.PlainBytes)
+		if g.Integrity != nil {
+			line("integrity", "%s, %d-byte tags", g.Integrity.Algorithm, g.Integrity.TagBytes)
+		} else {
+			line("integrity", "none")
+		}
+	}
+	for _, k := range in.Disk.Keyslots {
+		line("keyslot", "%s: %s, %d iterations", k.Name, k.KDF, k.Iterations)
+	}
+	if c := in.TEEConfig; c != nil {
+		line("workload", "%s", c.WorkloadID)
+		line("machine", "%s, %d vCPU, %d MiB", c.TEE, c.CPUs, c.MemoryMiB)
+	}
+	printIdentity(line, in)
+	printRegistered(line, in.Registered)
+	for _, p := range in.Problems {
+		line("PROBLEM", "%s", p)
+	}
+	return t.Flush()
+}
+
+func printIdentity(line func(name, format string, a ...any), in *workload.Inspection) {
+	if in.Initrd == nil || in.Initrd.Identity == nil {
+		return
+	}
+	id := in.Initrd.Identity
+	line("initrd", "%d bytes, sha256 %s", in.Initrd.SizeBytes, in.Initrd.SHA256)
+	line("identity", "%s", in.Initrd.IdentityDigest)
+	line("servers", "%s", strings.Join(id.Servers.URLs, " "))
+	line("server keys", "%s", strings.Join(id.Servers.PinnedKeys, " "))
+	line("policy", "logs %s, arguments %v, environment [%s]", id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "))
+	if in.Image == nil {
+		return
+	}
+	for _, m := range strings.Split(in.Image.Labels[workload.LabelLaunchDigests], ",") {
+		line("measurement", "%s", m)
+	}
+}
+
+func printRegistered(line func(name, format string, a ...any), s *kbs.WorkloadStatus) {
+	if s == nil {
+		return
+	}
+	line("registered", "%s by %s, %d releases, %d denials", s.RegisteredAt.Format("2006-01-02T15:04:05Z07:00"), s.RegisteredBy, s.Releases, s.Denials)
+	if s.RevokedAt != nil {
+		line("revoked", "%s", s.RevokedAt.Format("2006-01-02T15:04:05Z07:00"))
+	}
+	for _, m := range s.Registration.ReferenceValues.Measurements {
+		line("accepts", "%s=%s", m.Profile, m.LaunchDigest)
+	}
+}
+
+// printFormatted prints v as --format says, or by plain without one.
+func printFormatted(c *cli.Context, v any, plain func(io.Writer, any) error) error {
+	switch f := c.String("format"); f {
+	case "":
+		return plain(c.App.Writer, v)
+	case "json":
+		return printJSON(c.App.Writer, v)
+	default:
+		t, err := template.New("format").Parse(f)
+		if err != nil {
+			return usage("--format: %v", err)
+		}
+		if err := t.Execute(c.App.Writer, v); err != nil {
+			return usage("--format: %v", err)
+		}
+		_, err = fmt.Fprintln(c.App.Writer)
+		return err
+	}
 }

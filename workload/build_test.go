@@ -1,0 +1,91 @@
+package workload
+
+import (
+	"bytes"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+func TestBuild(t *testing.T) {
+	server := &fakeServer{}
+	o := testOptions(t, server)
+	res, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := server.the(t)
+	out := readOutput(t, o.System, o.Destination)
+	checkFiles(t, out, reg)
+	plain := out.decrypt(t, reg.DiskKey)
+	tool(t, "e2fsck", "-fn", plain)
+	for path, want := range map[string]string{"/etc/secret": canary, "/etc/new": "new\n"} {
+		if got := tool(t, "debugfs", "-R", "cat "+path, plain); !strings.HasSuffix(got, want) {
+			t.Errorf("%s holds %q, expected %q", path, got, want)
+		}
+	}
+	if got := tool(t, "debugfs", "-R", "ls -p /etc", plain); strings.Contains(got, "/old/") {
+		t.Errorf("whiteout not applied: %s", got)
+	}
+	proc := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	proc = proc[strings.IndexByte(proc, '{'):]
+	id, _ := identityOf(t, out)
+	if kbs.Sum384([]byte(proc)) != id.ProcessDigest {
+		t.Errorf("process digest is not of %s", proc)
+	}
+	if res.Digest != reg.Registration.Image || !res.Registered {
+		t.Errorf("result %+v does not fit the registration", res)
+	}
+	noCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
+	empty(t, o.TempDir)
+}
+
+func checkFiles(t *testing.T, out *output, reg kbs.RegisterRequest) {
+	t.Helper()
+	modes := map[string]int64{"tmp/": 0o1777, "entrypoint": 0o555, "krun-sev.json": 0o444, "initrd.img": 0o444, "disk.img": 0o600}
+	for name, mode := range modes {
+		if out.modes[name] != mode {
+			t.Errorf("%s has mode %#o, expected %#o", name, out.modes[name], mode)
+		}
+	}
+	if len(out.files) != len(modes) {
+		t.Errorf("layer has %d entries, expected %d", len(out.files), len(modes))
+	}
+	disk := out.files[krun.DiskFile]
+	f, err := krun.ReadFooter(bytes.NewReader(disk), int64(len(disk)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(f.JSON, out.files[krun.TEEConfigFile]) || len(disk)%krun.FooterAlign != 0 {
+		t.Errorf("disk footer %s is not %s, or %d not aligned", f.JSON, krun.TEEConfigFile, len(disk))
+	}
+	if kbs.Sum384(f.JSON) != reg.Registration.FooterDigest {
+		t.Error("footer digest is not the registered one")
+	}
+	id, digest := identityOf(t, out)
+	if digest != reg.Registration.IdentityDigest || out.labels[LabelIdentityDigest] != digest.String() {
+		t.Error("identity digest is not the registered or labelled one")
+	}
+	if id.WorkloadID != reg.Registration.WorkloadID || !strings.HasPrefix(id.WorkloadID, "out-") {
+		t.Errorf("workload id %q", id.WorkloadID)
+	}
+	if got := out.labels[LabelPorts]; got != "53/udp,8080/tcp" {
+		t.Errorf("ports label %q", got)
+	}
+	if len(reg.DiskKey) != 64 || len(reg.Registration.ReferenceValues.Measurements) != 1 {
+		t.Errorf("disk key of %d bytes, %d measurements", len(reg.DiskKey), len(reg.Registration.ReferenceValues.Measurements))
+	}
+}
+
+func identityOf(t *testing.T, out *output) (*krun.Identity, kbs.Digest) {
+	t.Helper()
+	in := &Inspection{}
+	in.initrd(out.files[krun.InitrdFile])
+	if in.Initrd.Identity == nil {
+		t.Fatal(in.Problems)
+	}
+	return in.Initrd.Identity, *in.Initrd.IdentityDigest
+}

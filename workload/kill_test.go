@@ -1,0 +1,3 @@
+package workload
+
+func killedChild() {}

@@ -1,0 +1,125 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/urfave/cli/v2"
+
+	attestserver "github.com/ccrun/ccrun/attest-server"
+)
+
+// Config is serve's configuration file, TOML. Unknown fields are refused.
+// Every field may be left out; flags of the same name take precedence.
+type Config struct {
+	// Listen is HOST:PORT to listen on; an empty HOST is every address.
+	// Default ":8443". Not used when systemd passes a socket.
+	Listen string `toml:"listen"`
+	// Data is the directory that init made. Default "/var/lib/attest-server".
+	Data string `toml:"data"`
+	// TLSCert and TLSKey are PEM files, both or neither. The certificate file
+	// holds the whole chain, leaf first, with the CA that guests pin.
+	// Default: server.pem and server.key in Data.
+	TLSCert string `toml:"tls_cert"`
+	TLSKey  string `toml:"tls_key"`
+	// Dialects are the protocols spoken. Default, and so far all there is:
+	// ["native"].
+	Dialects []string `toml:"dialects"`
+	// Endorsements is a directory of vendor certificates, CRLs and TDX
+	// collateral, read at start. Default: none, Evidence must bring its own.
+	Endorsements string `toml:"endorsements"`
+	// RequireCRL refuses SNP Evidence for which no current CRL is at hand.
+	// Default false.
+	RequireCRL bool `toml:"require_crl"`
+	// SessionLife is how long a nonce is good for, e.g. "60s", 1 s to 1 h.
+	// Default "60s".
+	SessionLife time.Duration `toml:"session_life"`
+	// ReleasesPerSession is how often a session may fetch its key, 1 to 100.
+	// Default 3: an answer may be lost on the way.
+	ReleasesPerSession int `toml:"releases_per_session"`
+	// MaxSessions bounds attested sessions in memory, about 2 KiB each.
+	// Default 65536.
+	MaxSessions int `toml:"max_sessions"`
+	// SessionRecords is how many outcomes are kept for `ccrun explain`.
+	// Default 10000.
+	SessionRecords int `toml:"session_records"`
+	// LogLevel is debug, info, warn or error. Default "info".
+	LogLevel string `toml:"log_level"`
+	// LogFormat is text or json. Default "text".
+	LogFormat string `toml:"log_format"`
+}
+
+// loadConfig reads the file, if any, lets flags override it and fills in
+// defaults.
+func loadConfig(c *cli.Context) (Config, error) {
+	var cfg Config
+	if path := c.String("config"); path != "" {
+		if err := cfg.read(path); err != nil {
+			return Config{}, err
+		}
+	}
+	for flag, field := range map[string]*string{
+		"listen": &cfg.Listen, "data": &cfg.Data, "tls-cert": &cfg.TLSCert, "tls-key": &cfg.TLSKey,
+		"log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat, "endorsements": &cfg.Endorsements,
+	} {
+		if c.IsSet(flag) || *field == "" {
+			*field = c.String(flag)
+		}
+	}
+	if c.IsSet("dialect") || len(cfg.Dialects) == 0 {
+		cfg.Dialects = nil
+		for _, d := range c.StringSlice("dialect") {
+			cfg.Dialects = append(cfg.Dialects, strings.Split(d, ",")...)
+		}
+	}
+	return cfg, cfg.check()
+}
+
+func (cfg *Config) read(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading configuration: %w", err)
+	}
+	meta, err := toml.Decode(string(b), cfg)
+	if err != nil {
+		return fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return fmt.Errorf("reading configuration %s: unknown field %q", path, unknown[0].String())
+	}
+	return nil
+}
+
+func (cfg *Config) check() error {
+	switch {
+	case (cfg.TLSCert == "") != (cfg.TLSKey == ""):
+		return usage("tls_cert without tls_key, or the other way round: both or neither")
+	case cfg.SessionLife != 0 && (cfg.SessionLife < time.Second || cfg.SessionLife > time.Hour):
+		return usage("session_life %s, expected 1s to 1h", cfg.SessionLife)
+	case cfg.ReleasesPerSession < 0 || cfg.ReleasesPerSession > 100:
+		return usage("releases_per_session %d, expected 1 to 100", cfg.ReleasesPerSession)
+	case cfg.MaxSessions < 0 || cfg.MaxSessions > 1<<24:
+		return usage("max_sessions %d, expected 1 to %d", cfg.MaxSessions, 1<<24)
+	case cfg.SessionRecords < 0:
+		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
+	}
+	for _, d := range cfg.Dialects {
+		switch {
+		case slices.Contains([]string{"trustee", "legacy"}, d):
+			return usage("dialect %q is not written yet: only native is", d)
+		case d != "native":
+			return usage("dialect %q, expected native", d)
+		}
+	}
+	return nil
+}
+
+func (cfg *Config) server() attestserver.Config {
+	return attestserver.Config{
+		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
+	}
+}

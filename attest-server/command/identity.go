@@ -1,0 +1,125 @@
+package command
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"slices"
+	"time"
+)
+
+const (
+	caLife   = 20 * 365 * 24 * time.Hour
+	leafLife = 825 * 24 * time.Hour
+	skew     = time.Hour // clocks of owners may be behind
+)
+
+// identity is a TLS identity as PEM files. Guests pin the CA's key, so that
+// the server's own can be replaced without a new measurement; chain therefore
+// holds the CA too: a guest finds there what it pinned.
+type identity struct {
+	ca, caKey  []byte
+	chain, key []byte
+}
+
+// newIdentity makes a CA and, under it, a certificate for names and localhost.
+func newIdentity(names []string, now time.Time, random io.Reader) (identity, error) {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), random)
+	if err != nil {
+		return identity{}, fmt.Errorf("making CA key: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "attest-server CA"},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(caLife),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+	}
+	der, err := x509.CreateCertificate(random, template, template, caKey.Public(), caKey)
+	if err != nil {
+		return identity{}, fmt.Errorf("making CA certificate: %w", err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		return identity{}, err
+	}
+	id := identity{ca: encode("CERTIFICATE", der)}
+	if id.caKey, err = encodeKey(caKey); err != nil {
+		return identity{}, err
+	}
+	if id.chain, id.key, err = issue(ca, caKey, names, now, random); err != nil {
+		return identity{}, err
+	}
+	return id, nil
+}
+
+// issue makes a server key and its certificate under ca.
+func issue(ca *x509.Certificate, caKey *ecdsa.PrivateKey, names []string, now time.Time, random io.Reader) (chain, key []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), random)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making server key: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "attest-server"},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(leafLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	for _, n := range withLocal(names) {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, n)
+		}
+	}
+	der, err := x509.CreateCertificate(random, template, ca, k.Public(), caKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making server certificate for %v: %w", names, err)
+	}
+	key, err = encodeKey(k)
+	return slices.Concat(encode("CERTIFICATE", der), encode("CERTIFICATE", ca.Raw)), key, err
+}
+
+// withLocal adds this machine to names.
+func withLocal(names []string) []string {
+	local := []string{"localhost", "127.0.0.1", "::1"}
+	if h, err := os.Hostname(); err == nil && h != "" {
+		local = append(local, h)
+	}
+	all := slices.Clone(names)
+	for _, n := range local {
+		if !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func serial() *big.Int {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	b[0] &= 0x7f
+	return new(big.Int).SetBytes(b)
+}
+
+func encode(kind string, der []byte) []byte {
+	var b bytes.Buffer
+	pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}) // a Buffer never fails
+	return b.Bytes()
+}
+
+func encodeKey(k *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	return encode("PRIVATE KEY", der), nil
+}

@@ -1,0 +1,167 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/secret"
+)
+
+func (p Program) initCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "create store, master key, TLS identity and the first admin token",
+		Description: "DIR must not exist, or be empty. The token is printed once, on standard output, and stored only as\n" +
+			"a hash. ca.pem in DIR is public: give it to `ccrun build --attest-ca` and to `--ca`.\n\nExample:\n   " +
+			p.Name + " init --data /var/lib/attest-server --name keys.example.com --name 192.0.2.7",
+		Flags: []cli.Flag{
+			dataFlag(),
+			&cli.StringSliceFlag{Name: "name", Usage: "DNS `NAME` or IP address of this server (repeatable; localhost is always one)"},
+			&cli.StringFlag{Name: "token-out", Usage: "write the admin token to a new `FILE`, mode 0600, instead of standard output"},
+			&cli.StringFlag{Name: "master-key-out", Usage: "write the master key to a new `FILE` outside DIR, for LoadCredential="},
+		},
+		Action: p.initialize,
+	}
+}
+
+func (p Program) initialize(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	dir := c.String("data")
+	made, err := makeDir(dir)
+	if err != nil {
+		return err
+	}
+	token, files, err := create(c.Context, dir, c.String("master-key-out"), c.StringSlice("name"))
+	if err == nil {
+		err = handOut(c, token)
+	}
+	if err != nil {
+		return errors.Join(err, undo(dir, made, files))
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s: created %s; start it with `%s serve --data %s`\n", p.Name, dir, p.Name, dir)
+	return nil
+}
+
+// makeDir makes dir, or takes it if it is empty.
+func makeDir(dir string) (made bool, err error) {
+	err = os.Mkdir(dir, 0o700)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return false, fmt.Errorf("creating data directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, fmt.Errorf("creating data directory: %w", err)
+	}
+	if len(entries) > 0 {
+		return false, fmt.Errorf("data directory %s is not empty: nothing is overwritten, choose a new one or remove it", dir)
+	}
+	return false, os.Chmod(dir, 0o700)
+}
+
+// create fills dir and makes the first token. files are what it made, also on
+// error.
+func create(ctx context.Context, dir, masterKeyFile string, names []string) (token secret.Bytes, files []string, err error) {
+	master, err := store.NewMasterKey(rand.Reader)
+	if err != nil {
+		return secret.Bytes{}, nil, err
+	}
+	defer master.Wipe()
+	if masterKeyFile == "" {
+		masterKeyFile = inDir(dir, store.MasterKeyName)
+	}
+	write := func(path string, b []byte, mode fs.FileMode) {
+		if err == nil {
+			if err = writeNew(path, b, mode); err == nil {
+				files = append(files, path)
+			}
+		}
+	}
+	id, err := newIdentity(names, time.Now(), rand.Reader)
+	write(masterKeyFile, master.Reveal(), 0o600)
+	if err == nil {
+		write(inDir(dir, caName), id.ca, 0o644)
+		write(inDir(dir, caKeyName), id.caKey, 0o600)
+		write(inDir(dir, serverName), id.chain, 0o644)
+		write(inDir(dir, serverKeyName), id.key, 0o600)
+	}
+	if err != nil {
+		return secret.Bytes{}, files, err
+	}
+	path := inDir(dir, storeName)
+	files = append(files, path, path+"-wal", path+"-shm")
+	s, err := store.Create(ctx, path, store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		return secret.Bytes{}, files, err
+	}
+	token, _, err = s.CreateToken(ctx, store.Admin, "first admin", time.Time{}, "local")
+	return token, files, errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+}
+
+// handOut gives the token out, this once.
+func handOut(c *cli.Context, token secret.Bytes) error {
+	defer token.Wipe()
+	text := append(append([]byte{}, token.Reveal()...), '\n')
+	defer clear(text)
+	if out := c.String("token-out"); out != "" {
+		return writeNew(out, text, 0o600)
+	}
+	if _, err := c.App.Writer.Write(text); err != nil {
+		return fmt.Errorf("printing the token: %w", err)
+	}
+	return nil
+}
+
+// undo removes what a failed init left, and nothing else.
+func undo(dir string, made bool, files []string) error {
+	var errs []error
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if made {
+		errs = append(errs, os.Remove(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// writeNew writes a file that must not exist, durably.
+func writeNew(path string, b []byte, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(path)
+		}
+	}()
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,232 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+// drainTime is how long SIGTERM waits for answers under way.
+const drainTime = 20 * time.Second
+
+func (p Program) serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "answer guests and owners",
+		Description: "Prints its URL on standard output once it listens, logs to standard error. SIGHUP reads the TLS\n" +
+			"identity again, SIGTERM finishes answers under way and ends. Tells systemd when it is ready\n" +
+			"(Type=notify), takes a socket from it, and the master key from the credential master-key.\n\nExample:\n   " +
+			p.Name + " serve --data /var/lib/attest-server --listen :8443",
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "TOML `FILE`; flags take precedence"},
+			&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDR`, HOST:PORT"},
+			dataFlag(),
+			&cli.StringFlag{Name: "tls-cert", Usage: "PEM `FILE`: chain, leaf first (default: server.pem in DIR)"},
+			&cli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` (default: server.key in DIR)"},
+			&cli.StringSliceFlag{Name: "dialect", Value: cli.NewStringSlice("native"), Usage: "`PROTOCOL` to speak (repeatable)"},
+			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
+			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
+			&cli.BoolFlag{Name: "check-config", Usage: "read everything, say whether it is right, and end"},
+		}, p.ServeFlags...),
+		Action: p.serve,
+	}
+}
+
+func (p Program) serve(c *cli.Context) (err error) {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	log, err := newLog(c.App.ErrWriter, cfg.LogLevel, cfg.LogFormat, p.Notice)
+	if err != nil {
+		return err
+	}
+	d := &server{cfg: cfg, log: log}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.open(c, p); err != nil {
+		return err
+	}
+	if c.Bool("check-config") {
+		_, err := fmt.Fprintln(c.App.Writer, "configuration is right")
+		return err
+	}
+	listeners, err := listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		log.Info("listening", "address", l.Addr().String(), "data", cfg.Data)
+		fmt.Fprintf(c.App.Writer, "https://%s\n", l.Addr())
+	}
+	return d.run(c.Context, listeners)
+}
+
+// server is a running attest-server.
+type server struct {
+	cfg   Config
+	log   *slog.Logger
+	store *store.SQLite
+	cert  certificate
+	http  *http.Server
+}
+
+func (d *server) open(c *cli.Context, p Program) error {
+	master, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), d.cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
+	d.store, err = store.Open(c.Context, inDir(d.cfg.Data, storeName), store.Options{
+		MasterKey: master, Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
+	})
+	if err != nil {
+		return err
+	}
+	bundle, err := openBundle(d.cfg.Endorsements)
+	if err != nil {
+		return err
+	}
+	verifiers, err := p.Verifiers(c, Endorsements{Bundle: bundle, RequireCRL: d.cfg.RequireCRL})
+	if err != nil {
+		return err
+	}
+	d.cert.certFile, d.cert.keyFile = d.cfg.TLSCert, d.cfg.TLSKey
+	if d.cert.certFile == "" {
+		d.cert.certFile, d.cert.keyFile = inDir(d.cfg.Data, serverName), inDir(d.cfg.Data, serverKeyName)
+	}
+	if err := d.cert.load(time.Now()); err != nil {
+		return err
+	}
+	sc := d.cfg.server()
+	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
+	s, err := attestserver.New(sc)
+	if err != nil {
+		return err
+	}
+	d.http = s.HTTPServer()
+	return nil
+}
+
+func (d *server) close() error {
+	if d.store == nil {
+		return nil
+	}
+	return d.store.Close()
+}
+
+// listen takes systemd's sockets, or opens its own.
+func listen(address string) ([]net.Listener, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("taking sockets from systemd: %w", err)
+	}
+	var listeners []net.Listener
+	for _, l := range passed {
+		if l == nil {
+			return nil, errors.New("taking sockets from systemd: expected stream sockets only")
+		}
+		listeners = append(listeners, l)
+	}
+	if len(listeners) > 0 {
+		return listeners, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	return []net.Listener{l}, nil
+}
+
+// run serves until ctx ends, then drains.
+func (d *server) run(ctx context.Context, listeners []net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- d.http.Serve(tls.NewListener(l, d.cert.config())) }()
+	}
+	go d.watch(ctx)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	d.notify(daemon.SdNotifyReady)
+	for {
+		select {
+		case <-reload:
+			d.reload()
+		case err := <-failed:
+			return errors.Join(fmt.Errorf("serving: %w", err), d.http.Close())
+		case <-ctx.Done():
+			return d.drain()
+		}
+	}
+}
+
+func (d *server) reload() {
+	d.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+	if err := d.cert.load(time.Now()); err != nil {
+		d.log.Error("keeping the TLS identity in use", "error", err)
+	} else {
+		d.log.Info("TLS identity read again", "expires", d.cert.current.Load().Leaf.NotAfter)
+	}
+	d.notify(daemon.SdNotifyReady)
+}
+
+func (d *server) drain() error {
+	d.notify(daemon.SdNotifyStopping)
+	d.log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if err := d.http.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stopping: %w", err), d.http.Close())
+	}
+	return nil
+}
+
+// watch feeds systemd's watchdog as long as the store answers.
+func (d *server) watch(ctx context.Context) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	t := time.NewTicker(interval / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := d.store.Check(ctx); err != nil {
+				d.log.Error("not feeding the watchdog: the store does not answer", "error", err)
+				continue
+			}
+			d.notify(daemon.SdNotifyWatchdog)
+		}
+	}
+}
+
+func (d *server) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		d.log.Warn("telling systemd", "error", err)
+	}
+}

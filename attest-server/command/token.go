@@ -1,0 +1,131 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+func (p Program) tokenCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "token",
+		Usage:       "create, list and revoke the tokens of owners and operators",
+		Description: "Works on DIR itself, also while the server runs. Needs no master key.\n\nExample:\n   " + p.Name + " token create --role publisher --name ci --expires 720h",
+		Subcommands: []*cli.Command{
+			{
+				Name: "create", Usage: "make a token; it is printed once, on standard output",
+				Description: "Example:\n   " + p.Name + " token create --role auditor --token-out /root/auditor.token",
+				Flags: []cli.Flag{
+					dataFlag(),
+					&cli.StringFlag{Name: "role", Required: true, Usage: "`ROLE`: admin, publisher (registers, revokes, reads) or auditor (reads)"},
+					&cli.StringFlag{Name: "name", Usage: "`TEXT` to know it by"},
+					&cli.DurationFlag{Name: "expires", Usage: "valid for `TIME`, e.g. 720h (default: until revoked)"},
+					&cli.StringFlag{Name: "token-out", Usage: "write it to a new `FILE`, mode 0600, instead"},
+				},
+				Action: createToken,
+			},
+			{
+				Name: "ls", Usage: "list tokens, never their secret part",
+				Description: "Example:\n   " + p.Name + " token ls --format json",
+				Flags:       []cli.Flag{dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Action:      listTokens,
+			},
+			{
+				Name: "revoke", Usage: "end tokens at once", ArgsUsage: "ID...",
+				Description: "Example:\n   " + p.Name + " token revoke 0f1e2d3c4b5a",
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      revokeTokens,
+			},
+		},
+	}
+}
+
+func withTokens(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
+	s, err := store.Open(c.Context, inDir(c.String("data"), storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c.Context, s), s.Close())
+}
+
+func createToken(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	role := store.Role(c.String("role"))
+	if !role.Valid() {
+		return usage("--role %q: expected admin, publisher or auditor", role)
+	}
+	var expires time.Time
+	if d := c.Duration("expires"); d < 0 {
+		return usage("--expires %s: expected a time to come", d)
+	} else if d > 0 {
+		expires = time.Now().Add(d)
+	}
+	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+		text, t, err := s.CreateToken(ctx, role, c.String("name"), expires, "local")
+		if err != nil {
+			return err
+		}
+		if err := handOut(c, text); err != nil {
+			return errors.Join(err, s.RevokeToken(ctx, t.ID, "local"))
+		}
+		return nil
+	})
+}
+
+func listTokens(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	format := c.String("format")
+	if format != "" && format != "json" {
+		return usage("--format %q: expected json", format)
+	}
+	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+		tokens, err := s.Tokens(ctx)
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			e := json.NewEncoder(c.App.Writer)
+			e.SetIndent("", "  ")
+			return e.Encode(tokens)
+		}
+		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tROLE\tCREATED\tEXPIRES\tREVOKED\tNAME")
+		for _, t := range tokens {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
+		}
+		return w.Flush()
+	})
+}
+
+func showTime(t *time.Time, none string) string {
+	if t == nil {
+		return none
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func revokeTokens(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return usage("token revoke: no token id given")
+	}
+	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+		for _, id := range c.Args().Slice() {
+			if err := s.RevokeToken(ctx, id, "local"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

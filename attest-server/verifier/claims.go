@@ -14,6 +14,7 @@ type Claims struct {
 	ReportData   kbs.ReportData   `json:"report_data"`
 	SNP          *SNPClaims       `json:"snp,omitempty"`
 	TDX          *TDXClaims       `json:"tdx,omitempty"`
+	VTPM         *VTPMClaims      `json:"vtpm,omitempty"`   // Azure
 	Chain        []Certificate    `json:"chain,omitempty"`  // vendor root first
 	Checks       []Rule           `json:"checks,omitempty"` // what Verify did, all passed
 }

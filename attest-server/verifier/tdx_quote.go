@@ -173,9 +173,10 @@ type qeReport struct {
 
 // cursor reads from b; after the first error everything it reads is empty.
 type cursor struct {
-	b   []byte
-	off int
-	err error
+	b     []byte
+	order binary.ByteOrder // nil: little endian
+	off   int
+	err   error
 }
 
 func (c *cursor) take(n int) []byte {
@@ -191,16 +192,23 @@ func (c *cursor) take(n int) []byte {
 
 func (c *cursor) u16() uint16 {
 	if b := c.take(2); b != nil {
-		return binary.LittleEndian.Uint16(b)
+		return c.endian().Uint16(b)
 	}
 	return 0
 }
 
 func (c *cursor) u32() uint32 {
 	if b := c.take(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
+		return c.endian().Uint32(b)
 	}
 	return 0
+}
+
+func (c *cursor) endian() binary.ByteOrder {
+	if c.order == nil {
+		return binary.LittleEndian
+	}
+	return c.order
 }
 
 func (c *cursor) rest() []byte { return c.b[c.off:] }

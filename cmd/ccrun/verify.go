@@ -1,11 +1,314 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
 func verifyCommand() *cli.Command {
-	return &cli.Command{Name: "verify", Action: func(*cli.Context) error { return errors.New("verify: not written yet") }}
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "appraise SNP or TDX evidence offline: genuine, current, and what was registered",
+		UsageText: "ccrun verify --evidence FILE [--endorsements DIR] [options]",
+		Description: "Prints an attestation result in JSON: tee, result (affirming or contraindicated), every\n" +
+			"rule with what was expected and got, and the claims. Exit status 0 if affirming, 3 if not.\n" +
+			"Nothing is fetched: certificates, CRLs and collateral come from --endorsements or the evidence.\n\n" +
+			"Example:\n   ccrun verify --evidence report.bin --endorsements certs/ --measurement $(ccrun measure ...) --report-data $HEX",
+		Flags:  verifyFlags(),
+		Action: verifyAction,
+	}
+}
+
+func verifyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "tee", Usage: "refuse evidence of any other `TEE`: snp or tdx"},
+		&cli.StringFlag{Name: "evidence", Required: true, Usage: "`FILE`: SNP report, TD quote or CoCo evidence JSON; - for stdin"},
+		&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of certificates, CRLs (DER or PEM) and *.collateral.json, told apart by content"},
+		&cli.StringFlag{Name: "at", Usage: "verify as of `TIME` (RFC 3339) instead of now"},
+		&cli.StringFlag{Name: "reference", Usage: "`FILE` with reference values in JSON, as in a registration"},
+		&cli.StringFlag{Name: "policy", Usage: "`FILE` with rules in JSON: {\"snp\":{...},\"tdx\":{...}} as in reference values"},
+		&cli.StringSliceFlag{Name: "measurement", Usage: "expected SNP launch measurement, `HEX`; may be repeated"},
+		&cli.StringSliceFlag{Name: "mrtd", Usage: "expected MRTD of a TD, `HEX`; may be repeated"},
+		&cli.StringSliceFlag{Name: "rtmr", Usage: "expected RTMR of a TD, `N=HEX`; 0 to 2 are needed"},
+		&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes, zeros follow"},
+		&cli.StringFlag{Name: "host-data", Usage: "expected HOST_DATA, `HEX` (default: zero)"},
+		&cli.UintFlag{Name: "vmpl", Usage: "expected VMPL, `N`"},
+		&cli.BoolFlag{Name: "allow-provisional", Usage: "accept firmware that the host can still roll back"},
+		&cli.BoolFlag{Name: "allow-debug", Usage: "accept guests that the host can read: for tests alone"},
+		formatFlag(),
+	}
+}
+
+func verifyAction(c *cli.Context) error {
+	if err := args(c, 0, 0, "none"); err != nil {
+		return err
+	}
+	if f := c.String("format"); f != "" && f != "json" {
+		return usage("--format %q: expected json", f)
+	}
+	want, err := verifyExpectation(c)
+	if err != nil {
+		return err
+	}
+	evidence, err := readUpTo(c.String("evidence"), verifier.MaxEvidenceSize)
+	if err != nil {
+		return fail(exitFailure, fmt.Errorf("reading evidence: %w", err), "")
+	}
+	result, err := verifyEvidence(c, evidence, want)
+	if err != nil {
+		return err
+	}
+	if err := printJSON(c.App.Writer, result); err != nil {
+		return err
+	}
+	if result.OK() {
+		return nil
+	}
+	var rules []string
+	hint := ""
+	for _, r := range result.Failed() {
+		rules = append(rules, r.Rule)
+		if hint == "" {
+			hint = r.Hint
+		}
+	}
+	return fail(exitDenied, fmt.Errorf("evidence refused by rule %s", strings.Join(rules, ", ")), hint)
+}
+
+// verifyEvidence turns a refusal by the verifier into a result like any other.
+func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) (verifier.AttestationResult, error) {
+	refused := func(tee kbs.TEE, err error) (verifier.AttestationResult, error) {
+		var e *verifier.Error
+		if errors.As(err, &e) {
+			return e.Result(tee), nil
+		}
+		return verifier.AttestationResult{}, err
+	}
+	parsed, err := verifier.ParseEvidence(evidence)
+	if err != nil {
+		return refused(kbs.TEE(c.String("tee")), err)
+	}
+	tee := parsed.Evidence.TEE
+	ref, err := verifyReference(c, tee)
+	if err != nil {
+		return verifier.AttestationResult{}, err
+	}
+	v, err := offlineVerifier(c.String("endorsements"))
+	if err != nil {
+		return verifier.AttestationResult{}, err
+	}
+	claims, err := parsed.Verify(c.Context, v, want.At)
+	if err != nil {
+		return refused(tee, err)
+	}
+	return verifier.Appraise(claims, ref, want), nil
+}
+
+// offlineVerifier trusts the vendors' built-in roots and looks for everything
+// else in dir, if given.
+func offlineVerifier(dir string) (verifier.Verifier, error) {
+	bundle := &verifier.Bundle{}
+	if dir != "" {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a directory", dir)
+		}
+		if err != nil {
+			return nil, fail(exitFailure, fmt.Errorf("reading endorsements: %w", err), "--endorsements takes a directory")
+		}
+		if bundle, err = verifier.LoadBundle(os.DirFS(dir)); err != nil {
+			return nil, err
+		}
+		slog.Debug("files without endorsements", "names", bundle.Skipped())
+	}
+	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: bundle, CRLs: bundle.CRLs()})
+	if err != nil {
+		return nil, err
+	}
+	tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: bundle})
+	if err != nil {
+		return nil, err
+	}
+	return verifier.ByTEE{kbs.SNP: snp, kbs.TDX: tdx}, nil
+}
+
+// verifyExpectation reads what this one attestation must be bound to. No
+// --report-data is not an error of usage: its rule fails, with a reason.
+func verifyExpectation(c *cli.Context) (verifier.Expectation, error) {
+	want := verifier.Expectation{At: time.Now()}
+	if s := c.String("at"); c.IsSet("at") {
+		at, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			return want, usage("--at %q: expected a time such as 2026-01-31T12:00:00Z", s)
+		}
+		want.At = at
+	}
+	data, err := hexFlag("report-data", c.String("report-data"))
+	if err != nil {
+		return want, err
+	}
+	if len(data) > len(want.ReportData) {
+		return want, usage("--report-data: %d bytes, expected at most %d", len(data), len(want.ReportData))
+	}
+	copy(want.ReportData[:], data)
+	switch c.String("tee") {
+	case "", string(kbs.SNP), string(kbs.TDX):
+		return want, nil
+	}
+	return want, usage("--tee %q: expected snp or tdx", c.String("tee"))
+}
+
+// verifyReference gathers the reference values for evidence of tee. Flags come
+// on top of the file.
+func verifyReference(c *cli.Context, tee kbs.TEE) (kbs.ReferenceValues, error) {
+	ref := kbs.ReferenceValues{}
+	if err := readStrict(c.String("reference"), &ref); err != nil {
+		return ref, err
+	}
+	if c.IsSet("tee") {
+		ref.TEE = kbs.TEE(c.String("tee"))
+	}
+	if ref.TEE == "" {
+		ref.TEE = tee
+	}
+	if name := c.String("policy"); name != "" {
+		var p struct {
+			SNP *kbs.SNPRules `json:"snp,omitempty"`
+			TDX *kbs.TDXRules `json:"tdx,omitempty"`
+		}
+		if err := readStrict(name, &p); err != nil {
+			return ref, err
+		}
+		if p.SNP != nil {
+			ref.SNP = p.SNP
+		}
+		if p.TDX != nil {
+			ref.TDX = p.TDX
+		}
+	}
+	if err := addDigests(c, tee, &ref); err != nil {
+		return ref, err
+	}
+	return ref, addRules(c, &ref)
+}
+
+// addDigests adds the digests given on the command line. An empty one, such as
+// the output of a command that failed, leaves nothing that could match.
+func addDigests(c *cli.Context, tee kbs.TEE, ref *kbs.ReferenceValues) error {
+	name := "measurement"
+	if tee == kbs.TDX {
+		name = "mrtd"
+	}
+	for _, flag := range []string{"measurement", "mrtd"} {
+		for _, s := range c.StringSlice(flag) {
+			b, err := hexFlag(flag, s)
+			if err != nil {
+				return err
+			}
+			if len(b) != 0 && len(b) != 48 {
+				return usage("--%s: %d bytes, expected 48", flag, len(b))
+			}
+			if flag != name {
+				continue
+			}
+			if len(b) == 0 {
+				ref.Measurements = nil
+				return nil
+			}
+			ref.Measurements = append(ref.Measurements, kbs.Measurement{LaunchDigest: kbs.LaunchDigest(b)})
+		}
+	}
+	return nil
+}
+
+func addRules(c *cli.Context, ref *kbs.ReferenceValues) error {
+	if ref.SNP == nil {
+		ref.SNP = &kbs.SNPRules{}
+	}
+	if ref.TDX == nil {
+		ref.TDX = &kbs.TDXRules{}
+	}
+	if c.IsSet("host-data") {
+		b, err := hexFlag("host-data", c.String("host-data"))
+		if err != nil {
+			return err
+		}
+		if ref.SNP.HostData = hex.EncodeToString(b); len(b) == 0 {
+			ref.SNP.HostData = "none given" // not hex: its rule fails
+		}
+	}
+	if c.IsSet("vmpl") {
+		if c.Uint("vmpl") > 3 {
+			return usage("--vmpl %d: expected 0 to 3", c.Uint("vmpl"))
+		}
+		ref.SNP.VMPL = uint32(c.Uint("vmpl"))
+	}
+	ref.SNP.AllowProvisional = ref.SNP.AllowProvisional || c.Bool("allow-provisional")
+	ref.SNP.AllowDebug = ref.SNP.AllowDebug || c.Bool("allow-debug")
+	ref.TDX.AllowDebug = ref.TDX.AllowDebug || c.Bool("allow-debug")
+	for _, s := range c.StringSlice("rtmr") {
+		n, value, ok := strings.Cut(s, "=")
+		if !ok || len(n) != 1 || n < "0" || n > "3" {
+			return usage("--rtmr %q: expected N=HEX with N from 0 to 3", s)
+		}
+		if _, err := hexFlag("rtmr", value); err != nil {
+			return err
+		}
+		if ref.TDX.RTMRs == nil {
+			ref.TDX.RTMRs = map[string]string{}
+		}
+		ref.TDX.RTMRs[n] = strings.ToLower(value)
+	}
+	return nil
+}
+
+func hexFlag(name, s string) ([]byte, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		return nil, usage("--%s: %w, expected hex digits", name, err)
+	}
+	return b, nil
+}
+
+// maxReferenceSize bounds a file of reference values or rules, in bytes.
+const maxReferenceSize = 1 << 20
+
+// readStrict decodes the JSON file name, if one is named, into v.
+func readStrict(name string, v any) error {
+	if name == "" {
+		return nil
+	}
+	b, err := readUpTo(name, maxReferenceSize)
+	if err != nil {
+		return fail(exitFailure, err, "")
+	}
+	if err := kbs.DecodeStrict(strings.NewReader(string(b)), maxReferenceSize, v); err != nil {
+		return fail(exitUsage, fmt.Errorf("reading %s: %w", name, err), "see the field names in a record's reference_values")
+	}
+	return nil
+}
+
+// readUpTo reads at most limit bytes and one more, by which the reader of the
+// content sees that it is too large.
+func readUpTo(name string, limit int64) ([]byte, error) {
+	f := os.Stdin
+	if name != "-" {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }

@@ -8,10 +8,14 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/containers/storage/pkg/reexec"
 	"github.com/urfave/cli/v2"
 )
 
 func main() {
+	if reexec.Init() { // containers/storage unpacks layers in a child of ours
+		return
+	}
 	if isRuntime(os.Args[0]) {
 		os.Exit(runtimeMain(os.Args))
 	}

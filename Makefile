@@ -37,8 +37,11 @@ firmware: $(SIMFW)/firmware.json
 $(SIMFW)/firmware.json: bin/ccrun-sim | deps
 	packaging/sim-firmware.sh bin/ccrun-sim $(SIMFW)
 
+# The simulated platform's keys, and what podman-env.sh hands to the runtime.
+SIMENV  = CCRUN_SIM=$(abspath bin/ccrun-sim) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) CCRUN_SIM_ROOT=$(abspath $(CACHE))/platform
+
 demo: deps build firmware
-	CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) bin/ccrun-sim demo --bin bin --cache $(CACHE)
+	$(SIMENV) tests/podman-env.sh bin/ccrun-sim demo --bin bin --cache $(CACHE)
 
 # test is everything: lint apart, what CI runs.
 test: deps build firmware test-unit test-race test-e2e
@@ -51,7 +54,7 @@ test-race:
 	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/...  ./krun/guest ./krun/measure
 
 test-e2e: build firmware
-	CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) \
+	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) tests/podman-env.sh \
 		$(GO) test -count=1 -timeout 35m -v ./tests
 
 bench: build

@@ -157,6 +157,7 @@ require (
 )
 
 tool (
+	github.com/containers/podman/v5/cmd/quadlet
 	golang.org/x/vuln/cmd/govulncheck
 	honnef.co/go/tools/cmd/staticcheck
 )

@@ -10,7 +10,8 @@ packages=(
 	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
 	xz-utils cpio                        # kernel package, initrd
 	gcc libc6-dev                        # dlopen test, race detector
-	skopeo curl python3-minimal          # tests and demo
+	systemd                              # systemd-analyze verify
+	skopeo curl busybox-static             # tests and demo
 )
 
 command -v go >/dev/null || {

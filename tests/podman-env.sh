@@ -11,7 +11,8 @@
 #    unprivileged machine in a sandbox), the file lowers them.
 #  - Where cgroups are hybrid (version 1 with version 2 at .../unified), which
 #    crun refuses, the command runs in a private mount namespace without the
-#    version 2 mount.
+#    version 2 mount. Containers with a bridge network can then be handled by
+#    that command and its children only: wrap the whole session, not each call.
 #
 # Environment: CCRUN_SIM     the ccrun-sim binary (default: bin/ccrun-sim of this tree)
 #              CCRUN_SIM_ROOT, CCRUN_SIM_FIRMWARE   handed on to krun-sim
@@ -25,7 +26,11 @@ if [ $# -eq 0 ] || [ "$1" = --help ]; then
 fi
 
 tree=$(cd "$(dirname "$0")/.." && pwd)
-sim=${CCRUN_SIM:-$tree/bin/ccrun-sim}
+sim=$(realpath -m "${CCRUN_SIM:-$tree/bin/ccrun-sim}")
+# Podman's own working directory is not ours.
+if [ -n "${CCRUN_SIM_ROOT:-}" ]; then CCRUN_SIM_ROOT=$(realpath -m "$CCRUN_SIM_ROOT"); fi
+if [ -n "${CCRUN_SIM_FIRMWARE:-}" ]; then CCRUN_SIM_FIRMWARE=$(realpath -m "$CCRUN_SIM_FIRMWARE"); fi
+if [ -n "${CCRUN_KRUN:-}" ]; then CCRUN_KRUN=$(realpath -m "$CCRUN_KRUN"); fi
 if [ ! -x "$sim" ]; then
     echo "podman-env: $sim is missing: run \`make build\` or set CCRUN_SIM" >&2
     exit 1

@@ -38,7 +38,7 @@ func TestWorkload(t *testing.T) {
 	t.Run("not a workload image", func(t *testing.T) {
 		writeOCI(t, filepath.Join(w.dir, "src/plain"), shell("echo plain"), busyboxLayer(t))
 		w.must("skopeo", "copy", "-q", "oci:"+filepath.Join(w.dir, "src/plain"), "containers-storage:localhost/plain")
-		r := w.run("ccrun", "run", "--rm", "--runtime", filepath.Join(w.bin, "krun-sim"), "localhost/plain")
+		r := w.run("ccrun", "run", "--rm", "--runtime", "krun-sim", "localhost/plain")
 		if r.code != 125 || !strings.Contains(r.stderr, "not a confidential workload") {
 			t.Fatal(r)
 		}
@@ -94,7 +94,7 @@ func (w *world) stopSignal(t *testing.T) {
 	c := shell(`trap 'echo got USR1; exit 7' USR1; echo ready; while :; do sleep 1 & wait $!; done`)
 	c["StopSignal"] = "SIGUSR1"
 	image := w.build("stop", c)
-	w.must("podman", "run", "-d", "--name", "stop", "--runtime", filepath.Join(w.bin, "krun-sim"), "--network", "host", image)
+	w.must("podman", "run", "-d", "--name", "stop", "--runtime", "krun-sim", "--network", "host", image)
 	w.awaitLog(t, "stop", "ready")
 	w.must("podman", "stop", "-t", "20", "stop")
 	logs := w.must("podman", "logs", "stop")
@@ -118,7 +118,7 @@ func (w *world) awaitLog(t *testing.T, name, want string) {
 }
 
 func (w *world) ccrunRun(t *testing.T) {
-	runtime := filepath.Join(w.bin, "krun-sim")
+	runtime := "krun-sim"
 	image := w.build("run", shell(`echo out; echo err >&2; trap 'exit 9' TERM; [ -z "$WAIT" ] || :; exit 3`))
 	cid := filepath.Join(w.dir, "cid")
 	r := w.run("ccrun", "run", "--rm", "--cidfile", cid, "--runtime", runtime, "--network", "host", image)
@@ -159,7 +159,7 @@ func (w *world) ccrunSignal(t *testing.T, runtime string) {
 // starts it: what a hostile host does.
 func (w *world) tamper(t *testing.T, image string, change func(root string)) result {
 	t.Helper()
-	id := strings.TrimSpace(w.must("podman", "create", "--runtime", filepath.Join(w.bin, "krun-sim"), "--network", "host", image))
+	id := strings.TrimSpace(w.must("podman", "create", "--runtime", "krun-sim", "--network", "host", image))
 	defer w.run("podman", "rm", "-f", id)
 	root := strings.TrimSpace(w.must("podman", "mount", id))
 	change(root)

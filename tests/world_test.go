@@ -53,7 +53,6 @@ func newWorld(t testing.TB) *world {
 	w.env = append(os.Environ(),
 		"PATH="+w.bin+":"+os.Getenv("PATH"),
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(w.dir, "storage.conf"),
-		"CCRUN_SIM_ROOT="+filepath.Join(w.dir, "sample"),
 		"CCRUN_SERVER=https://127.0.0.1:"+w.port,
 		"CCRUN_TOKEN_FILE="+filepath.Join(w.dir, "token"),
 		"CCRUN_CA="+filepath.Join(w.dir, "server/ca.pem"),
@@ -198,6 +197,6 @@ func shell(script string) map[string]any {
 // podman runs an image in the simulated TEE.
 func (w *world) podman(image string, flags ...string) result {
 	w.t.Helper()
-	args := append([]string{"run", "--rm", "--runtime", filepath.Join(w.bin, "krun-sim"), "--network", "host"}, flags...)
+	args := append([]string{"run", "--rm", "--runtime", "krun-sim", "--network", "host"}, flags...)
 	return w.run("podman", append(args, image)...)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	istorage "github.com/containers/image/v5/storage"
-	"github.com/containers/image/v5/transports"
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 )
@@ -35,7 +34,7 @@ func openDestination(ctx context.Context, sys *types.SystemContext, name string)
 	if err != nil {
 		return nil, "", err
 	}
-	full := transports.ImageName(ref)
+	full := nameOf(ref)
 	d, err := newDestination(ctx, sys, ref)
 	if err != nil {
 		return nil, "", fmt.Errorf("opening destination %s: %w", full, err)

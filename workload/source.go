@@ -13,7 +13,6 @@ import (
 	"github.com/containers/image/v5/pkg/shortnames"
 	"github.com/containers/image/v5/signature"
 	istorage "github.com/containers/image/v5/storage"
-	"github.com/containers/image/v5/transports"
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 	"github.com/containers/storage"
@@ -52,7 +51,7 @@ func openSource(ctx context.Context, sys *types.SystemContext, name string) (*so
 	}
 	s, err := readSource(ctx, sys, raw)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading %s: %w", transports.ImageName(raw.Reference()), err), raw.Close())
+		return nil, errors.Join(fmt.Errorf("reading %s: %w", nameOf(raw.Reference()), err), raw.Close())
 	}
 	return s, nil
 }
@@ -83,7 +82,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	if err == nil {
 		return src, nil
 	}
-	err = fmt.Errorf("opening %s: %w", transports.ImageName(ref), err)
+	err = fmt.Errorf("opening %s: %w", nameOf(ref), err)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, hint(err, "check the path")
@@ -122,7 +121,7 @@ func findLocal(ctx context.Context, sys *types.SystemContext, name string) (type
 			return src, nil
 		}
 		if !errors.Is(err, istorage.ErrNoSuchImage) && !errors.Is(err, storage.ErrImageUnknown) {
-			return nil, fmt.Errorf("opening %s: %w", transports.ImageName(ref), err)
+			return nil, fmt.Errorf("opening %s: %w", nameOf(ref), err)
 		}
 	}
 	return nil, nil
@@ -174,7 +173,7 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
 		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
 	}
-	s := &source{name: transports.ImageName(raw.Reference()), raw: raw}
+	s := &source{name: nameOf(raw.Reference()), raw: raw}
 	if s.digest, err = manifest.Digest(blob); err != nil {
 		return nil, err
 	}

@@ -50,7 +50,9 @@ func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error
 		return nil, nil
 	}
 	store := t.GetStoreIfSet()
-	_, img, err := istorage.ResolveReference(raw.Reference())
+	// A source's reference is resolved: it ends in "@" and the image's id.
+	name := raw.Reference().StringWithinTransport()
+	img, err := store.Image(name[strings.LastIndexByte(name, '@')+1:])
 	if err != nil {
 		return nil, fmt.Errorf("looking up stored image: %w", err)
 	}
@@ -82,4 +84,13 @@ func storedLayer(store storage.Store, stored *storage.Layer, number int) *layer 
 			return store.Diff("", id, &storage.DiffOptions{Compression: &none})
 		},
 	}
+}
+
+// nameOf is ref as a person would write it, with its transport.
+func nameOf(ref types.ImageReference) string {
+	name := ref.StringWithinTransport()
+	if _, ok := ref.Transport().(istorage.StoreTransport); ok {
+		name = name[strings.IndexByte(name, ']')+1:] // which storage goes without saying
+	}
+	return ref.Transport().Name() + ":" + name
 }

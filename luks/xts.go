@@ -10,7 +10,10 @@ import (
 
 // xts is AES-XTS (IEEE 1619) over whole sectors with plain64 tweaks. It is
 // safe for concurrent use.
-type xts struct{ data, tweak cipher.Block }
+type xts struct {
+	data, tweak cipher.Block
+	fast        fastBlocks
+}
 
 // xtsScratch holds one sector's tweaks; every goroutine brings its own.
 type xtsScratch [4096]byte
@@ -28,13 +31,18 @@ func newXTS(key []byte) (*xts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &xts{data: data, tweak: tweak}, nil
+	x := &xts{data: data, tweak: tweak}
+	x.fast.init(key[:half])
+	return x, nil
 }
 
 // encrypt encrypts b in place. sector is the IV: the sector's number in
 // 512-byte units, whatever len(b) is (dm-crypt without iv_large_sectors).
 func (x *xts) encrypt(b []byte, sector uint64, s *xtsScratch) {
 	t := x.tweaks(len(b), sector, s)
+	if x.fast.encrypt(b, t) {
+		return
+	}
 	subtle.XORBytes(b, b, t)
 	for i := 0; i < len(b); i += aes.BlockSize {
 		x.data.Encrypt(b[i:i+aes.BlockSize], b[i:i+aes.BlockSize])

@@ -88,7 +88,7 @@ func bootSteps() []step {
 func Main() {
 	unix.Umask(0o022)
 	b := &boot{console: newConsole()}
-	status := b.live()
+	status := b.live(bootSteps())
 	b.shutDown(status)
 	for { // the machine is going down
 		time.Sleep(time.Hour)
@@ -97,7 +97,7 @@ func Main() {
 
 // live boots and runs the workload. A panic is a failed boot: fail closed,
 // with an exit status, instead of a kernel panic without one.
-func (b *boot) live() (status int) {
+func (b *boot) live(steps []step) (status int) {
 	defer func() {
 		if p := recover(); p != nil {
 			b.console.fail(fmt.Errorf("panic: %v at %s", p, debug.Stack()))
@@ -107,7 +107,7 @@ func (b *boot) live() (status int) {
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
 	ctx, b.stop = context.WithCancelCause(ctx)
-	if err := b.runSteps(ctx, bootSteps()); err != nil {
+	if err := b.runSteps(ctx, steps); err != nil {
 		return b.failed(err)
 	}
 	status, err := b.runWorkload(ctx)

@@ -26,6 +26,7 @@ type console struct {
 	w     io.Writer
 	debug bool
 	clock func() time.Duration // since the kernel started
+	open  bool                 // the last line has not ended yet
 }
 
 func newConsole() *console { return &console{w: os.Stderr, clock: sinceKernel} }
@@ -55,14 +56,28 @@ func (c *console) timing(what string) {
 	}
 }
 
-func (c *console) line(text string) { c.raw(consolePrefix + oneLine(text) + "\n") }
+func (c *console) line(text string) { c.print(consolePrefix, text) }
 
-func (c *console) raw(text string) { _, _ = c.Write([]byte(text)) }
+// print puts text on a line of its own, also when the workload's last one has
+// no end.
+func (c *console) print(prefix, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	start := ""
+	if c.open {
+		start = "\n"
+	}
+	_, _ = io.WriteString(c.w, start+prefix+oneLine(text)+"\n")
+	c.open = false
+}
 
 // Write passes the workload's output on as it is.
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(p) > 0 {
+		c.open = p[len(p)-1] != '\n'
+	}
 	return c.w.Write(p)
 }
 

@@ -40,26 +40,21 @@ type disk struct {
 // host may offer several and fill them as it likes: which one is right, the
 // volume key's digest shows.
 func (b *boot) findDisk(ctx context.Context) error {
-	err := waitFor(ctx, deviceTimeout, func() error {
-		paths, err := virtioDisks("/sys/block")
-		if err != nil {
-			return err
-		}
-		var all []error
-		for _, path := range paths {
-			d, err := openDisk(path)
-			if err == nil {
-				b.disk = d
-				return nil
-			}
-			all = append(all, fmt.Errorf("%s: %w", path, err))
-		}
-		return errors.Join(all...)
+	var paths []string
+	err := waitFor(ctx, deviceTimeout, func() (err error) {
+		paths, err = virtioDisks("/sys/block")
+		return err
 	})
-	if err != nil {
-		return hint(err, "check that the VM got the image's disk.img, unchanged")
+	var all []error
+	for _, path := range paths {
+		d, err := openDisk(path)
+		if err == nil {
+			b.disk = d
+			return nil
+		}
+		all = append(all, fmt.Errorf("%s: %w", path, err))
 	}
-	return nil
+	return hint(errors.Join(append(all, err)...), "check that the VM got the image's disk.img, unchanged")
 }
 
 // virtioDisks lists the virtio block devices, in order of their names.

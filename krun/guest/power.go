@@ -23,7 +23,7 @@ func (b *boot) shutDown(status int) {
 	b.console.timing("disk closed")
 	if b.control == nil {
 		if b.workloadRan {
-			b.console.raw(fmt.Sprintf("ccrun: workload exited with status %d\n", status))
+			b.console.print("ccrun: ", fmt.Sprintf("workload exited with status %d", status))
 		}
 		return
 	}

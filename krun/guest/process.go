@@ -27,6 +27,9 @@ func (b *boot) readProcess(context.Context) error {
 	f := os.NewFile(uintptr(fd), krun.ProcessPath)
 	defer func() { _ = f.Close() }()
 	raw, err := readAllBounded(f, krun.ProcessPath, maxProcessBytes)
+	if errors.Is(err, unix.EIO) {
+		return hint(err, "the disk's content does not verify; pull the image again")
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,12 +39,30 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		OnServerTime: b.setClock,
 	})
 	if err != nil {
-		return err
+		return withReleaseHint(err, b.network)
 	}
 	if b.diskKey.Len() == 0 {
 		return errors.New("the server released an empty disk key")
 	}
 	return nil
+}
+
+// withReleaseHint adds the next step where the server gave none.
+func withReleaseHint(err error, n *network) error {
+	var refused *kbs.ProblemError
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &refused):
+		return err
+	case errors.Is(err, kbs.ErrUnpinned):
+		return hint(err, "another server answers, or its key was replaced; build the image with --attest-ca of the server that holds the key")
+	case errors.As(err, &dns) && (n == nil || !n.dns.IsValid()):
+		return hint(err, "the VM has no DNS; build the image with an IP address in --attest-url")
+	case errors.As(err, &dns) || errors.As(err, &op):
+		return hint(err, "check that the container's network reaches the server")
+	}
+	return err
 }
 
 // clockTolerance is how far the host's clock may be off before the server's

@@ -1,0 +1,145 @@
+package guest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseControl(t *testing.T) {
+	for line, want := range map[string]unix.Signal{
+		"signal 15\n": unix.SIGTERM, "signal 2\n": unix.SIGINT, "signal 1\n": unix.SIGHUP, "signal 3\n": unix.SIGQUIT,
+		"signal 9\n": unix.SIGKILL, "signal 10\n": unix.SIGUSR1, "signal 12\n": unix.SIGUSR2, "signal 28\n": unix.SIGWINCH,
+	} {
+		if got, err := parseControl(line); err != nil || got != want {
+			t.Errorf("%q: %v, %v", line, got, err)
+		}
+	}
+	for _, line := range []string{
+		"", "\n", "signal\n", "signal \n", "signal 15", "signal 15\r\n", "signal 015\n", "signal +15\n", "signal -15\n", " signal 15\n",
+		"signal 15 \n", "Signal 15\n", "signal 11\n", "signal 19\n", "signal 0\n", "signal 256\n", "signal 271\n", "exit 0\n", "signal 15\nsignal 9\n",
+	} {
+		if got, err := parseControl(line); err == nil {
+			t.Errorf("%q: accepted as %v", line, got)
+		}
+	}
+}
+
+func TestNextSignalSkipsWhatItDoesNotKnow(t *testing.T) {
+	long := strings.Repeat("x", 3*maxControlLine)
+	// An overlong line must not end in one that counts.
+	in := "noise\n" + long + "signal 9\n" + "signal 11\n" + "signal 15\n" + strings.Repeat("y", maxControlLine) + "\nsignal 2\nsignal 1"
+	r := bufio.NewReaderSize(strings.NewReader(in), maxControlLine)
+	for _, want := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
+		if got, err := nextSignal(r); err != nil || got != want {
+			t.Fatalf("got %v, %v, expected %v", got, err, want)
+		}
+	}
+	if got, err := nextSignal(r); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last line: %v, %v", got, err)
+	}
+}
+
+func FuzzControl(f *testing.F) {
+	f.Add([]byte("signal 15\n"))
+	f.Add([]byte("signal 15\nsignal 9\nx"))
+	f.Add(bytes.Repeat([]byte("a"), 2*maxControlLine))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bufio.NewReaderSize(bytes.NewReader(in), maxControlLine)
+		n := 0
+		for {
+			sig, err := nextSignal(r)
+			if err != nil {
+				break
+			}
+			n++
+			line := "signal " + itoa(int(sig)) + "\n"
+			if !bytes.Contains(in, []byte(line)) {
+				t.Fatalf("%q: signal %d is not in it", in, sig)
+			}
+		}
+		if n > bytes.Count(in, []byte("\n")) {
+			t.Fatalf("%q: %d signals", in, n)
+		}
+	})
+}
+
+func itoa(n int) string {
+	if n >= 10 {
+		return itoa(n/10) + itoa(n%10)
+	}
+	return string(rune('0' + n))
+}
+
+// hostPort reads as EOF until the host has "connected".
+type hostPort struct {
+	eofs int
+	r    io.Reader
+	err  error
+}
+
+func (p *hostPort) Read(b []byte) (int, error) {
+	if p.eofs > 0 {
+		p.eofs--
+		return 0, io.EOF
+	}
+	n, err := p.r.Read(b)
+	if err != nil && n == 0 {
+		return 0, p.err
+	}
+	return n, nil
+}
+
+func TestListenSurvivesAbsentHostAndFlood(t *testing.T) {
+	c := &control{signals: make(chan unix.Signal, 2)}
+	early := 0
+	done := make(chan bool)
+	go func() {
+		c.listen(&hostPort{eofs: 1, r: strings.NewReader(strings.Repeat("signal 15\n", 100)), err: errors.New("unplugged")}, func(unix.Signal) { early++ })
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("listen blocks on a flood of signals")
+	}
+	if early != 100 || len(c.signals) != 2 {
+		t.Errorf("%d signals seen, %d kept; expected 100 and 2", early, len(c.signals))
+	}
+}
+
+func TestSay(t *testing.T) {
+	var b bytes.Buffer
+	c := &control{port: &b}
+	if err := errors.Join(c.sayReady(), c.sayExit(0), c.sayExit(137), c.sayExit(256+7)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.String(), "ready\nexit 0\nexit 137\nexit 7\n"; got != want {
+		t.Errorf("said %q, expected %q", got, want)
+	}
+	var mute *control
+	if err := mute.sayExit(3); err != nil || mute.incoming() != nil {
+		t.Errorf("mute control: %v", err)
+	}
+}
+
+func TestParseStopSignal(t *testing.T) {
+	for in, want := range map[string]unix.Signal{
+		"": 15, "SIGTERM": 15, "TERM": 15, "sigquit": 3, "9": 9, "SIGWINCH": 28, "SIGRTMIN": 34, "RTMIN+3": 37, "SIGRTMIN+30": 64, "SIGRTMAX-1": 63, "64": 64,
+	} {
+		if got, err := parseStopSignal(in); err != nil || got != want {
+			t.Errorf("%q: %d, %v; expected %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"0", "65", "-1", "SIGFOO", "SIGRTMIN+31", "SIGRTMIN-1", "SIGRTMAX+1", "SIGRTMAX-31", "SIGRTMIN3", "15 ", "SIGRTMIN+"} {
+		if got, err := parseStopSignal(in); err == nil {
+			t.Errorf("%q: accepted as %d", in, got)
+		}
+	}
+}

@@ -15,6 +15,8 @@ const (
 	minBlocksPerGrp  = 8192
 	smallestLastGrp  = 50 // blocks beside the copies; mke2fs drops smaller groups too
 	smallestFSBlocks = 256
+	// smallestJournaled is the least mke2fs makes a journal in.
+	smallestJournaled = 2048
 )
 
 // geometry is what the size decides.

@@ -19,6 +19,9 @@ func (l *Layout) fit() error {
 	}
 	inodes := needed + needed/4 + 1024
 	size := (content + free + inodes/inodesPerBlock + smallestFSBlocks) * blockSize
+	if l.opts.Journal {
+		size = max(size, smallestJournaled*blockSize)
+	}
 	// Each round adds what was missing; overhead grows far slower than size.
 	for range 64 {
 		size = (size + sizeStep - 1) / sizeStep * sizeStep
@@ -43,6 +46,9 @@ func (l *Layout) fit() error {
 func (l *Layout) fitGiven(needed uint64) error {
 	if l.opts.SizeBytes/blockSize < smallestFSBlocks {
 		return fmt.Errorf("%w: need at least 1 MiB, got %d bytes", ErrTooSmall, l.opts.SizeBytes)
+	}
+	if l.opts.Journal && l.opts.SizeBytes/blockSize < smallestJournaled {
+		return fmt.Errorf("%w: need 8 MiB for a journal, got %d bytes", ErrTooSmall, l.opts.SizeBytes)
 	}
 	end, err := l.place(l.opts.SizeBytes, uint32(needed))
 	if err != nil {
@@ -130,7 +136,7 @@ func (l *Layout) placeData(a *allocator, in *inode, runs []blockRun) {
 // journalBlocks follows mke2fs's table.
 func (l *Layout) journalBlocks() uint32 {
 	switch {
-	case !l.opts.Journal || l.blocks < 2048:
+	case !l.opts.Journal:
 		return 0
 	case l.blocks < 32768:
 		return 1024

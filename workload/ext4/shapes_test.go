@@ -51,7 +51,7 @@ var shapes = map[string][]file{
 	"xattrs": {
 		withXattrs(reg("cap", []byte("x")), "security.capability", string([]byte{1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})),
 		withXattrs(reg("many", []byte("x")), "user.a", strings.Repeat("v", 200), "user.b", "", "user.ccc", "x", "trusted.t", "yy", "user.z", strings.Repeat("w", 3000)),
-		withXattrs(dir("acl"), "system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x05\x00\xe8\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x05\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"),
+		withXattrs(dir("acl"), "system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\x00\x00\x00\x00\x02\x00\x05\x00\xe8\x03\x00\x00\x04\x00\x05\x00\x00\x00\x00\x00\x10\x00\x05\x00\x00\x00\x00\x00\x20\x00\x05\x00\x00\x00\x00\x00"),
 		withXattrs(symlink("sl", "x"), "trusted.x", strings.Repeat("q", 500)),
 	},
 	"big directory":       many("d", 5000, 20),

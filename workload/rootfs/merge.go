@@ -96,6 +96,7 @@ type merger struct {
 	limits  Limits
 	layer   int32
 	entries int
+	steps   int64
 }
 
 func (m *merger) apply(idx *Index) error {

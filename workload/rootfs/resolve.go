@@ -8,7 +8,10 @@ import (
 	"syscall"
 )
 
-const impliedPerm = 0o755
+const (
+	impliedPerm   = 0o755
+	stepsPerEntry = 100 // on average
+)
 
 // parent resolves a directory path for writing into it: links are followed
 // inside the tree, what is missing is made.
@@ -29,6 +32,10 @@ func (m *merger) resolve(p string, mk bool) (*Node, error) {
 		case "..":
 			stack = stack[:max(1, len(stack)-1)]
 			continue
+		}
+		// Bounds the time that links through links through links can take.
+		if m.steps++; m.steps > stepsPerEntry*int64(m.limits.Entries) {
+			return nil, exceeded("names looked up", stepsPerEntry*int64(m.limits.Entries), m.steps)
 		}
 		next, err := m.step(stack[len(stack)-1], comp, mk)
 		if err != nil {

@@ -40,7 +40,7 @@ func newApp() *cli.App {
 		OnUsageError:         usageError,
 		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
 		Action:               noCommand,
-		Commands:             []*cli.Command{initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand()},
+		Commands:             []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
 	}
 	for _, c := range app.Commands {
 		c.Usage += " (" + notice + ")"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -12,6 +13,13 @@ import (
 
 // runtimeMain is the OCI runtime. It ends by becoming crun.
 func runtimeMain(args []string) int {
+	if len(args) > 1 && (args[1] == "--help" || args[1] == "-?") {
+		fmt.Printf("%s: %s. An OCI runtime: images made by `ccrun build --tee sample` boot in QEMU,\n"+
+			"all others run as crun runs them. Its own options, before the command:\n"+
+			"  --sample-root DIR  the simulated platform ($CCRUN_SIM_ROOT, default %s)\n"+
+			"  --firmware DIR     what machines boot from ($CCRUN_SIM_FIRMWARE, default: firmware in there)\n"+
+			"The rest is crun's:\n\n", sim.RuntimeName, notice, sample.DefaultRoot)
+	}
 	argv, err := runtimeCommand(args[1:])
 	if err == nil {
 		err = syscall.Exec(argv[0], argv, os.Environ())
@@ -34,8 +42,7 @@ func runtimeCommand(args []string) ([]string, error) {
 	if root == "" {
 		root = sample.DefaultRoot
 	}
-	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: crun, HostRoot: "/",
-		Log: newLogger(os.Stderr, sim.RuntimeName)}
+	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: crun, HostRoot: "/"}
 	return r.Command(args)
 }
 

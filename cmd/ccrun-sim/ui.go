@@ -60,6 +60,10 @@ func report(err error) int {
 		return int(silent)
 	}
 	printError(os.Stderr, "ccrun-sim", err)
+	var denied *refusal
+	if errors.As(err, &denied) {
+		return exitDenied
+	}
 	var e *exitError
 	if errors.As(err, &e) {
 		return e.code

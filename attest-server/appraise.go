@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -32,7 +34,7 @@ func (a *appraisal) add(name string, pass bool, expected, got, hint string) bool
 	if pass {
 		hint = ""
 	}
-	a.rules = append(a.rules, kbs.Rule{Rule: name, Expected: expected, Got: got, Pass: pass, Hint: hint})
+	a.rules = append(a.rules, kbs.Rule{Rule: name, Expected: expected, Got: clip(got), Pass: pass, Hint: hint})
 	return pass
 }
 
@@ -99,8 +101,20 @@ func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequ
 
 func (a *appraisal) take(rules []verifier.Rule) {
 	for _, r := range rules {
+		r.Got = clip(r.Got)
 		a.rules = append(a.rules, kbs.Rule(r))
 	}
+}
+
+// maxGot is longer than any honest value; a hostile one must not fill the
+// store.
+const maxGot = 1024
+
+func clip(s string) string {
+	if len(s) > maxGot {
+		return strings.ToValidUTF8(s[:maxGot], "") + " (cut)"
+	}
+	return s
 }
 
 // session checks what the request claims against the session it came in, and
@@ -110,7 +124,7 @@ func (a *appraisal) session(sess *session, req kbs.AttestRequest) bool {
 	ok := a.add("session_nonce", fresh, "the nonce of this session", yesNo(fresh, "the same", "another"),
 		"the guest answered with another session's nonce: replayed Evidence, or a confused proxy")
 	same := req.Evidence.TEE == sess.tee
-	ok = a.add("session_tee", same, string(sess.tee), string(req.Evidence.TEE), "the guest announced another TEE than it has") && ok
+	ok = a.add("session_tee", same, string(sess.tee), strconv.QuoteToGraphic(string(req.Evidence.TEE)), "the guest announced another TEE than it has") && ok
 	a.teeKey = parseTEEKey(req.RuntimeData.TEEKey)
 	ok = a.add("tee_key", a.teeKey != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", req.RuntimeData.TEEKey.KEM, len(req.RuntimeData.TEEKey.Public)),
 		"the guest agent is too old, too new, or not ours") && ok

@@ -121,5 +121,21 @@ func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) 
 	}
 	defer x.close()
 	x.bearer = string(c.Token.Reveal())
-	return x.do(ctx, method, path, in, out, maxAdminAnswer)
+	err = x.do(ctx, method, path, in, out, maxAdminAnswer)
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return &unknownServerError{err}
+	}
+	return err
+}
+
+// unknownServerError is a TLS failure that --ca would mend.
+type unknownServerError struct{ err error }
+
+func (e *unknownServerError) Error() string { return e.err.Error() }
+func (e *unknownServerError) Unwrap() error { return e.err }
+
+// Hint is the next step.
+func (e *unknownServerError) Hint() string {
+	return "give the server's ca.pem with --ca or CCRUN_CA"
 }

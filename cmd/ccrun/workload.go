@@ -1,11 +1,174 @@
 package main
 
 import (
-	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 func workloadCommand() *cli.Command {
-	return &cli.Command{Name: "workload", Action: func(*cli.Context) error { return errors.New("workload: not written yet") }}
+	list := &cli.Command{
+		Name: "ls", Usage: "list registered workloads",
+		Description: "Example:\n   ccrun workload ls --format '{{range .}}{{.WorkloadID}}{{\"\\n\"}}{{end}}'",
+		Flags:       append(serverFlags(), formatFlag()), Action: listWorkloads,
+	}
+	show := &cli.Command{
+		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",
+		Description: "Example:\n   ccrun workload show shop --format json",
+		Flags:       append(serverFlags(), formatFlag()), Action: showWorkload,
+	}
+	revoke := &cli.Command{
+		Name: "revoke", Usage: "refuse the workload's key from now on; the registration stays for the record", ArgsUsage: "ID...",
+		Description: "A guest that runs already has its key: stop it too.\n\nExample:\n   ccrun workload revoke shop",
+		Flags:       serverFlags(), Action: revokeWorkloads,
+	}
+	remove := &cli.Command{
+		Name: "rm", Usage: "delete registrations and their disk keys for good (role admin)", ArgsUsage: "ID...",
+		Description: "Without another copy of the disk key, the workload's disk can never be opened again.\n\nExample:\n   ccrun workload rm shop",
+		Flags:       serverFlags(), Action: removeWorkloads,
+	}
+	c := &cli.Command{
+		Name:        "workload",
+		Usage:       "list, show, revoke and remove what is registered with the server",
+		Description: "Example:\n   ccrun workload ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
+		Subcommands: []*cli.Command{list, show, revoke, remove},
+		Action:      noCommand,
+	}
+	for _, sub := range c.Subcommands {
+		sub.OnUsageError = usageError
+	}
+	return c
+}
+
+func admin(c *cli.Context) (*kbs.AdminClient, error) {
+	return adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
+}
+
+func listWorkloads(c *cli.Context) error {
+	if err := args(c, 0, 0, "none"); err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	list, err := client.List(c.Context)
+	if err != nil {
+		return fmt.Errorf("listing workloads: %w", err)
+	}
+	if list == nil {
+		list = []kbs.WorkloadSummary{} // [] in JSON, not null
+	}
+	return printFormatted(c, list, func(w io.Writer, _ any) error {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "WORKLOAD\tTEE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
+		for _, x := range list {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, stateOf(x.RevokedAt), x.Releases, x.Denials,
+				timeOr(x.LastRelease, "never"), timeOr(&x.RegisteredAt, ""), printable(orDash(x.Image)))
+		}
+		return t.Flush()
+	})
+}
+
+func showWorkload(c *cli.Context) error {
+	if err := args(c, 1, 1, "ID"); err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	s, err := client.Get(c.Context, c.Args().First())
+	if err != nil {
+		return fmt.Errorf("reading workload %s: %w", c.Args().First(), err)
+	}
+	return printFormatted(c, s, func(w io.Writer, _ any) error {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		r := s.Registration
+		fmt.Fprintf(t, "workload\t%s\n", r.WorkloadID)
+		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt))
+		fmt.Fprintf(t, "tee\t%s\n", r.ReferenceValues.TEE)
+		fmt.Fprintf(t, "image\t%s\n", printable(orDash(r.Image)))
+		fmt.Fprintf(t, "registered\t%s by %s\n", timeOr(&s.RegisteredAt, ""), s.RegisteredBy)
+		fmt.Fprintf(t, "releases\t%d, last %s\n", s.Releases, timeOr(s.LastRelease, "never"))
+		fmt.Fprintf(t, "denials\t%d\n", s.Denials)
+		fmt.Fprintf(t, "identity digest\t%s\n", r.IdentityDigest)
+		fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
+		for _, m := range r.ReferenceValues.Measurements {
+			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB\n", m.LaunchDigest, printable(m.Profile), m.CPUs, m.MemoryMiB)
+		}
+		return t.Flush()
+	})
+}
+
+func revokeWorkloads(c *cli.Context) error {
+	return eachWorkload(c, "revoking", func(client *kbs.AdminClient, id string) error {
+		_, err := client.Revoke(c.Context, id)
+		return err
+	})
+}
+
+func removeWorkloads(c *cli.Context) error {
+	return eachWorkload(c, "removing", func(client *kbs.AdminClient, id string) error {
+		return client.Remove(c.Context, id)
+	})
+}
+
+// eachWorkload does act to every ID given and prints it when done.
+func eachWorkload(c *cli.Context, doing string, act func(*kbs.AdminClient, string) error) error {
+	if err := args(c, 1, -1, "ID..."); err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	for _, id := range c.Args().Slice() {
+		if err := act(client, id); err != nil {
+			return fmt.Errorf("%s workload %s: %w", doing, id, err)
+		}
+		if _, err := fmt.Fprintln(c.App.Writer, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stateOf(revoked *time.Time) string {
+	if revoked != nil {
+		return "revoked"
+	}
+	return "active"
+}
+
+func timeOr(t *time.Time, none string) string {
+	if t == nil {
+		return none
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// printable is s without what a terminal could take for a command: parts of
+// what the server remembers were sent by hostile guests.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }

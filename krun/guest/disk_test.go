@@ -1,0 +1,146 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/secret"
+)
+
+const footerJSON = `{"workload_id":"w"}`
+
+// testDisk is a small workload disk that opens with "disk key".
+func testDisk(t *testing.T) ([]byte, luks.Geometry, *luks.VolumeKey) {
+	t.Helper()
+	g, err := luks.DefaultGeometry("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 64<<10, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vk, err := luks.NewVolumeKey(rand.Reader, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte("disk key")), luks.WriterOptions{KDF: luks.FastKDF(), Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, g.PlainBytes)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return append(b.Bytes(), krun.AppendFooter(int64(b.Len()), []byte(footerJSON))...), g, vk
+}
+
+func TestReadDisk(t *testing.T) {
+	img, _, _ := testDisk(t)
+	d, err := readDisk(bytes.NewReader(img), "/dev/vda", int64(len(img)))
+	if err != nil || d.footerDigest != kbs.Sum384([]byte(footerJSON)) {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	for name, change := range map[string]func([]byte) []byte{
+		"no footer":    func(b []byte) []byte { return b[:len(b)-4096] },
+		"empty":        func([]byte) []byte { return nil },
+		"footer only":  func(b []byte) []byte { return b[len(b)-4096:] },
+		"huge footer":  func(b []byte) []byte { b[len(b)-1] = 0x7f; return b },
+		"zero footer":  func(b []byte) []byte { clear(b[len(b)-8:]); return b },
+		"wiped header": func(b []byte) []byte { clear(b[:64<<10]); return b },
+	} {
+		b := change(bytes.Clone(img))
+		if _, err := readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b))); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// unlockDisk must refuse before it touches device-mapper, for which this test
+// has no privilege.
+func TestUnlockRefuses(t *testing.T) {
+	img, g, vk := testDisk(t)
+	for name, c := range map[string]struct {
+		key    string
+		digest kbs.Digest
+		want   string
+	}{
+		"wrong disk key":    {"other key", kbs.Digest(vk.Digest()), "no LUKS2 keyslot opens"},
+		"empty disk key":    {"", kbs.Digest(vk.Digest()), "no LUKS2 keyslot opens"},
+		"other disk":        {"disk key", kbs.Digest{1}, "volume key has digest"},
+		"unset volume key":  {"disk key", kbs.Digest{}, "volume key has digest"},
+		"device not a disk": {"disk key", kbs.Digest(vk.Digest()), "/nonexistent"},
+	} {
+		d, err := readDisk(bytes.NewReader(img), "/nonexistent", int64(len(img)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := testBoot()
+		b.disk, b.diskKey = d, secret.New([]byte(c.key))
+		b.identity = &krun.Identity{Disk: krun.DiskIdentity{Geometry: g, VolumeKeyDigest: c.digest}}
+		err = b.unlockDisk(context.Background())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, expected %q", name, err, c.want)
+		}
+		if b.mapped != "" || b.diskKey.Len() != 0 {
+			t.Errorf("%s: device %q, key of %d bytes left", name, b.mapped, b.diskKey.Len())
+		}
+	}
+}
+
+func TestReadDiskMutations(t *testing.T) {
+	img, _, _ := testDisk(t)
+	r := mrand.New(mrand.NewPCG(1, 2))
+	for range 1000 { // whatever the host writes: an error or a disk, never a panic
+		b := bytes.Clone(img)
+		for range 1 + r.IntN(4) {
+			b[r.IntN(32<<10)] ^= byte(1 + r.IntN(255))
+		}
+		b[len(b)-1-r.IntN(32)] ^= byte(r.IntN(256))
+		_, _ = readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b)))
+	}
+}
+
+func TestVirtioDisks(t *testing.T) {
+	class := t.TempDir()
+	if got, err := virtioDisks(class); err == nil {
+		t.Errorf("no disk: %v", got)
+	}
+	for _, name := range []string{"vdb", "loop0", "vda", "sda", "dm-0"} {
+		if err := os.Mkdir(filepath.Join(class, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := virtioDisks(class); err != nil || !reflect.DeepEqual(got, []string{"/dev/vda", "/dev/vdb"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestUnknownFilesystem(t *testing.T) {
+	b, _ := testBoot()
+	b.identity = &krun.Identity{Disk: krun.DiskIdentity{Filesystem: "ext2"}}
+	if err := b.mountDisk(context.Background()); err == nil {
+		t.Error("ext2 accepted")
+	}
+}
+
+func TestReleaseHints(t *testing.T) {
+	var h *hintError
+	if err := withReleaseHint(kbs.ErrUnpinned, nil); !errors.As(err, &h) || !strings.Contains(h.hint, "--attest-ca") {
+		t.Errorf("unpinned: %v", err)
+	}
+	refused := &kbs.ProblemError{Problem: kbs.Problem{Code: kbs.CodeAttestationDenied, Session: "7"}}
+	if err := withReleaseHint(refused, nil); errors.As(err, &h) && h.hint != "" && err != error(refused) {
+		t.Errorf("the server's own hint is hidden: %v", err)
+	}
+}

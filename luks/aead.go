@@ -20,6 +20,7 @@ type sectorCipher struct {
 	xts     *xts
 	mac     hash.Hash // nil without integrity
 	scratch xtsScratch
+	aad     [8 + 16]byte
 	sum     [sha256.Size]byte
 }
 
@@ -56,11 +57,11 @@ func (c *sectorCipher) open(b, tag []byte, sector uint64) error {
 }
 
 func (c *sectorCipher) tag(b []byte, sector uint64) []byte {
-	var aad [8 + 16]byte // sector, then the IV: plain64 is the sector, zero padded
-	binary.LittleEndian.PutUint64(aad[0:], sector)
-	binary.LittleEndian.PutUint64(aad[8:], sector)
+	// Sector number, then the IV: plain64 is the sector number, zero padded.
+	binary.LittleEndian.PutUint64(c.aad[0:], sector)
+	binary.LittleEndian.PutUint64(c.aad[8:], sector)
 	c.mac.Reset()
-	c.mac.Write(aad[:])
+	c.mac.Write(c.aad[:])
 	c.mac.Write(b)
 	return c.mac.Sum(c.sum[:0])
 }

@@ -116,3 +116,42 @@ func TestOpensCryptsetups(t *testing.T) {
 		})
 	}
 }
+
+// TestReadsWhatCryptsetupEncrypted compares data, not only headers: cryptsetup
+// encrypts a file in place, without the kernel, and we read it.
+func TestReadsWhatCryptsetupEncrypted(t *testing.T) {
+	const n = 2 << 20
+	for _, sector := range []string{"512", "4096"} {
+		t.Run(sector, func(t *testing.T) {
+			plain := plaintext(n)
+			disk := writeTemp(t, "disk", append(bytes.Clone(plain), make([]byte, 32<<20)...))
+			pass := writeTemp(t, "pass", testPassphrase().Reveal())
+			cryptsetup(t, "reencrypt", "--encrypt", "--type", "luks2", "--reduce-device-size", "32M", "--sector-size", sector,
+				"--cipher", "aes-xts-plain64", "--key-size", "512", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", pass, disk)
+			b, err := os.ReadFile(disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := open(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := h.Geometry()
+			if err != nil {
+				t.Fatal(err)
+			}
+			vk, err := h.Unlock(testPassphrase())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := NewReader(bytes.NewReader(b), g, vk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, n)
+			if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, plain) {
+				t.Fatalf("content differs, %v", err)
+			}
+		})
+	}
+}

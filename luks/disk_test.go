@@ -78,6 +78,18 @@ func TestWriterReaderRoundTrip(t *testing.T) {
 	}
 }
 
+func TestSmallSectorsRoundTrip(t *testing.T) {
+	g := mustGeometry(t, 5<<20+4096, true)
+	g.SectorBytes = 512
+	g.Integrity.Log2InterleaveSectors = 12
+	vk, plain := mustKey(t, g), plaintext(5<<20+4096)
+	disk := mustDisk(t, g, vk, plain)
+	if int64(len(disk)) != g.TotalBytes() {
+		t.Fatalf("disk of %d bytes, TotalBytes says %d", len(disk), g.TotalBytes())
+	}
+	checkDisk(t, disk, g, vk, plain)
+}
+
 // checkDisk opens disk by its header and passphrase and compares everything.
 func checkDisk(t *testing.T, disk []byte, g Geometry, vk *VolumeKey, plain []byte) {
 	t.Helper()

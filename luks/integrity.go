@@ -14,8 +14,10 @@ const (
 	superblockVersion      = 4 // SB_VERSION_4, because of the flag
 	superblockFixedPadding = 0x8
 	superblockUsedBytes    = 64
-	// log2BitmapBlocks is what the kernel writes; only its bitmap mode uses it.
-	log2BitmapBlocks = 12
+	// log2BitmapSectors is what the kernel starts from and raises on large
+	// disks; only its bitmap mode, which we do not use, looks at it.
+	log2BitmapSectors      = 15
+	superblockBitmapOffset = 29
 	// journalCommitID is commit_ids[0] of a journal without MAC.
 	journalCommitID = 0x1111111111111111
 )
@@ -31,7 +33,7 @@ func (g *Geometry) superblock() []byte {
 	binary.LittleEndian.PutUint64(b[16:], uint64(g.PlainBytes/dmSectorBytes))
 	binary.LittleEndian.PutUint32(b[24:], superblockFixedPadding)
 	b[28] = byte(bits.TrailingZeros(uint(g.SectorBytes / dmSectorBytes)))
-	b[29] = byte(log2BitmapBlocks + 3 - int(b[28]))
+	b[superblockBitmapOffset] = log2BitmapSectors - b[28]
 	return b
 }
 

@@ -1,0 +1,93 @@
+package wrapper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The oldest crun that opens libkrunfw on the host's side. Older ones do so
+// inside the container's root file system, where the image can put a library
+// of its own and run code as the runtime (crun 8675bafa).
+const (
+	minCrunMajor = 1
+	minCrunMinor = 21
+)
+
+// findCrun returns the path of crun, which must not be this program: with
+// both installed as crun, each call would start another.
+func (w *Wrapper) findCrun() (string, error) {
+	path := w.Crun
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("crun"); err != nil {
+			return "", &refusal{fmt.Errorf("finding crun: %w", err), `install crun, or name it in /etc/ccrun/krun.json: {"crun":"/path/to/crun"}`}
+		}
+	}
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return "", fmt.Errorf("finding crun: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("finding crun: %w", err)
+	}
+	if os.SameFile(self, info) {
+		return "", fmt.Errorf("%s is ccrun itself, expected the real crun", path)
+	}
+	return path, nil
+}
+
+var crunVersion = regexp.MustCompile(`^crun version (\d{1,6})\.(\d{1,6})(?:\D|$)`)
+
+// checkCrun refuses a crun that would run the image as a plain container,
+// which one without libkrun does silently and with status 0, or unsafely.
+func (w *Wrapper) checkCrun(path string) error {
+	out, err := w.Version(path)
+	if err != nil {
+		return fmt.Errorf("asking %s for its version: %w", path, err)
+	}
+	hint := "install crun 1.21 or later built with `./configure --with-libkrun`, and libkrun built with SEV=1"
+	m := crunVersion.FindStringSubmatch(out)
+	if m == nil {
+		return &refusal{fmt.Errorf("%s is not crun", path), hint}
+	}
+	if !slices.Contains(strings.Fields(out), "+LIBKRUN") {
+		return &refusal{fmt.Errorf("%s is built without libkrun and would run the image as a plain container", path), hint}
+	}
+	major, _ := strconv.Atoi(m[1]) // digits, bounded by the pattern
+	minor, _ := strconv.Atoi(m[2])
+	if major < minCrunMajor || major == minCrunMajor && minor < minCrunMinor {
+		return &refusal{fmt.Errorf("%s is version %d.%d, expected %d.%d or later", path, major, minor, minCrunMajor, minCrunMinor), hint}
+	}
+	return nil
+}
+
+// RunVersion is the Version of a real host: the output of `crun --version`.
+func RunVersion(crun string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, crun, "--version")
+	var out limited
+	cmd.Stdout = &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// limited keeps the first 64 KiB written to it.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(b []byte) (int, error) {
+	if l.Len()+len(b) > 64<<10 {
+		return 0, errors.New("output of more than 64 KiB")
+	}
+	return l.Buffer.Write(b)
+}

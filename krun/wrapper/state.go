@@ -1,0 +1,132 @@
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+// validID is what a container id may look like to be a directory's name.
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}$`)
+
+const (
+	bundleLink = "bundle" // in a container's directory: its bundle
+	newPrefix  = ".new-"
+	staleAfter = time.Hour // for a directory that was never finished
+)
+
+// install puts the library into a directory of its own, whole or not at all,
+// and returns the directory.
+func (w *Wrapper) install(id, bundleDir string, lib []byte) (dir string, err error) {
+	if !validID.MatchString(id) {
+		return "", fmt.Errorf("container id %q is not valid", id)
+	}
+	if err := w.openStateDir(); err != nil {
+		return "", fmt.Errorf("installing firmware: %w", err)
+	}
+	w.sweep()
+	tmp, err := os.MkdirTemp(w.StateDir, newPrefix) // mode 0700
+	if err != nil {
+		return "", fmt.Errorf("installing firmware: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("installing firmware: %w", err), os.RemoveAll(tmp))
+		}
+	}()
+	if err := firmware.WriteFile(filepath.Join(tmp, firmware.LibraryName), lib, 0o500); err != nil {
+		return "", err
+	}
+	if err := os.Symlink(bundleDir, filepath.Join(tmp, bundleLink)); err != nil {
+		return "", err
+	}
+	dir = filepath.Join(w.StateDir, id)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, os.Rename(tmp, dir)
+}
+
+// openStateDir makes StateDir, or checks that nobody else made it: a library
+// in another user's directory would be that user's code in the runtime.
+func (w *Wrapper) openStateDir() error {
+	if !filepath.IsAbs(w.StateDir) {
+		return fmt.Errorf("state directory %q is not an absolute path", w.StateDir)
+	}
+	if err := os.Mkdir(w.StateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(w.StateDir, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: w.StateDir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o777 != 0o700 || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not a directory of this user with mode 0700", w.StateDir)
+	}
+	return nil
+}
+
+// sweep removes what containers left that were never deleted, such as one
+// whose creation failed: their bundle is gone. The library is some 30 MiB of
+// tmpfs. Errors leave it for the next time.
+func (w *Wrapper) sweep() {
+	entries, err := os.ReadDir(w.StateDir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		path := filepath.Join(w.StateDir, e.Name())
+		if strings.HasPrefix(e.Name(), newPrefix) {
+			if info, err := e.Info(); err == nil && w.Now().Sub(info.ModTime()) > staleAfter {
+				_ = os.RemoveAll(path)
+			}
+			continue
+		}
+		target, err := os.Readlink(filepath.Join(path, bundleLink))
+		if err != nil || !e.IsDir() {
+			continue // not ours
+		}
+		if _, err := os.Lstat(target); errors.Is(err, fs.ErrNotExist) {
+			_ = os.RemoveAll(path)
+		}
+	}
+}
+
+// cleanUp removes the directories of the containers that c deletes.
+func (w *Wrapper) cleanUp(c command) error {
+	ids := []string{c.id}
+	if c.regex {
+		pattern, err := regexp.CompilePOSIX(c.id)
+		if err != nil {
+			return nil // crun says what is wrong with it
+		}
+		ids = nil
+		entries, err := os.ReadDir(w.StateDir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing firmware: %w", err)
+		}
+		for _, e := range entries {
+			if pattern.MatchString(e.Name()) {
+				ids = append(ids, e.Name())
+			}
+		}
+	}
+	for _, id := range ids {
+		if !validID.MatchString(id) {
+			continue // never had a directory
+		}
+		if err := os.RemoveAll(filepath.Join(w.StateDir, id)); err != nil {
+			return fmt.Errorf("removing firmware of container %s: %w", id, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Package wrapper is the OCI runtime that Podman runs as "krun". It hands
+// every command to crun; for a ccrun workload image it first composes the
+// library from which libkrun boots the machine, with the host's kernel and
+// the image's initrd, and points the loader at it. It protects the host from
+// images; nothing that a guest trusts depends on it.
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+// Wrapper is one call of the runtime. Everything it touches is a member.
+type Wrapper struct {
+	Crun    string // path of crun, or empty to look in PATH
+	Library string // path of libkrunfw-sev.so.5, or empty to search
+	Search  firmware.Search
+	// StateDir holds one directory per container, mode 0700.
+	StateDir string
+	// KVM and SEV are the device nodes a confidential machine needs.
+	KVM, SEV string
+	Exec     func(path string, argv, env []string) error // returns only on failure
+	Version  func(crun string) (string, error)           // output of `crun --version`
+	Environ  []string
+	Stderr   io.Writer
+	Now      func() time.Time
+}
+
+// FirmwareAnnotation is the SHA-256 of the firmware that an image was built
+// for (firmware.Bundle.Digest), 64 hex digits, where the launcher passes it.
+const FirmwareAnnotation = "io.ccrun.firmware"
+
+// Run handles argv, argv[0] included, and returns the exit status if it did
+// not become crun.
+func (w *Wrapper) Run(argv []string) int {
+	c, err := parse(argv)
+	if err == nil {
+		err = w.run(c, argv)
+	}
+	w.report(c, err)
+	return 1
+}
+
+func (w *Wrapper) run(c command, argv []string) error {
+	crun, err := w.findCrun()
+	if err != nil {
+		return err
+	}
+	env := w.Environ
+	switch c.verb {
+	case "create", "run":
+		dir, err := w.prepare(c, crun)
+		if err != nil {
+			return err
+		}
+		if dir != "" {
+			env = withLibraryPath(env, dir)
+		}
+	case "delete":
+		// crun loaded the library when it created the container: nobody needs
+		// the file any more, whatever becomes of this delete.
+		if err := w.cleanUp(c); err != nil {
+			return err
+		}
+	}
+	// The name is what makes crun choose its krun handler.
+	err = w.Exec(crun, append([]string{"krun"}, argv[1:]...), env)
+	return fmt.Errorf("executing %s: %w", crun, err)
+}
+
+// prepare does what a workload image needs before crun sees it, and returns
+// the directory of its library; empty for any other image.
+func (w *Wrapper) prepare(c command, crun string) (dir string, err error) {
+	b, err := openBundle(c)
+	if err != nil {
+		return "", err
+	}
+	image, err := b.readImage()
+	if err != nil || image == nil {
+		return "", err
+	}
+	if err := w.checkCrun(crun); err != nil {
+		return "", err
+	}
+	if image.initrd == nil {
+		return "", nil // an image for libkrunfw's own initrd
+	}
+	lib, err := w.compose(b, image)
+	if err != nil {
+		return "", err
+	}
+	if err := w.configure(b); err != nil {
+		return "", err
+	}
+	return w.install(c.id, b.dir, lib)
+}
+
+// compose builds the library of the image's initrd and the host's firmware.
+func (w *Wrapper) compose(b *bundle, image *image) ([]byte, error) {
+	path := w.Library
+	if path == "" {
+		var err error
+		if path, err = w.Search.Find(image.config.TEE); err != nil {
+			return nil, err
+		}
+	}
+	fw, err := firmware.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	if want, have := b.annotations[FirmwareAnnotation], fmt.Sprintf("%x", fw.Digest); want != "" && want != have {
+		return nil, &refusal{
+			fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", path, want, have),
+			"install that libkrunfw, or rebuild the image with `ccrun build --firmware " + path + "`",
+		}
+	}
+	return firmware.BuildLibrary(fw, image.initrd)
+}
+
+func withLibraryPath(env []string, dir string) []string {
+	const name = "LD_LIBRARY_PATH="
+	out := make([]string, 0, len(env)+1)
+	value := name + dir
+	for _, e := range env {
+		if old, ok := strings.CutPrefix(e, name); !ok {
+			out = append(out, e)
+		} else if old != "" {
+			value = name + dir + ":" + old
+		}
+	}
+	return append(out, value)
+}
+
+// refusal is an error with the next step.
+type refusal struct {
+	err  error
+	hint string
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// Hint implements the hint of ccrun's errors.
+func (r *refusal) Hint() string { return r.hint }
+
+// message is err with its hint, on one line.
+func message(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		return "ccrun: " + err.Error() + ": " + h.Hint()
+	}
+	return "ccrun: " + err.Error()
+}
+
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}

@@ -1,0 +1,464 @@
+package wrapper
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+// The test binary plays three parts: the tests, the runtime under test (with
+// CCRUN_TEST_RUNTIME set), and, copied to a file named crun, a crun that
+// records how it was called.
+func TestMain(m *testing.M) {
+	self, _ := os.Executable()
+	switch {
+	case filepath.Base(self) == "crun":
+		os.Exit(fakeCrun())
+	case os.Getenv("CCRUN_TEST_RUNTIME") != "":
+		os.Exit(testRuntime())
+	}
+	os.Exit(m.Run())
+}
+
+type record struct {
+	Args []string
+	Env  []string
+	Spec json.RawMessage
+}
+
+func fakeCrun() int {
+	if slices.Contains(os.Args, "--version") {
+		fmt.Println(os.Getenv("FAKE_VERSION"))
+		return 0
+	}
+	r := record{Args: os.Args, Env: os.Environ()}
+	if i := slices.Index(os.Args, "--bundle"); i > 0 {
+		r.Spec, _ = os.ReadFile(filepath.Join(os.Args[i+1], "config.json"))
+	}
+	b, _ := json.Marshal(r)
+	if err := os.WriteFile(os.Getenv("FAKE_RECORD"), b, 0o600); err != nil {
+		return 99
+	}
+	return 42
+}
+
+func testRuntime() int {
+	dir := os.Getenv("CCRUN_TEST_RUNTIME")
+	w := &Wrapper{
+		Crun: os.Getenv("TEST_CRUN"), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"),
+		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), Exec: syscall.Exec, Version: RunVersion,
+		Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
+	}
+	return w.Run(os.Args)
+}
+
+// host is a scratch host with a fake crun and a libkrunfw.
+type host struct {
+	t                   *testing.T
+	dir, bundle, rootfs string
+	env                 map[string]string
+	fw                  *firmware.Bundle
+	initrd              []byte
+}
+
+const goodVersion = "crun version 1.24\ncommit: 54693209039e5e04cbe3c8b1cd5fe2301219f0a1\nrundir: /run/user/0/crun\nspec: 1.0.0\n+SYSTEMD +SELINUX +CAP +LIBKRUN +YAJL\n"
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{t: t, dir: t.TempDir()}
+	h.bundle, h.rootfs = filepath.Join(h.dir, "bundle"), filepath.Join(h.dir, "bundle", "rootfs")
+	if err := os.MkdirAll(h.rootfs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	crun := filepath.Join(h.dir, "crun")
+	copyFile(t, self, crun)
+	h.writeSpec(`{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":false},"process":{"args":["/entrypoint"],"big":12345678901234567890},` +
+		`"annotations":{"a":"b"},"linux":{"devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}],"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
+	h.makeFirmware()
+	h.env = map[string]string{
+		"CCRUN_TEST_RUNTIME": h.dir, "TEST_CRUN": crun, "TEST_LIBRARY": h.fw.Path, "TEST_SEV": "/dev/zero",
+		"FAKE_VERSION": goodVersion, "FAKE_RECORD": filepath.Join(h.dir, "record"), "LD_LIBRARY_PATH": "/before", "KEPT": "1",
+	}
+	return h
+}
+
+// makeFirmware installs a library that BuildLibrary makes of loose files.
+func (h *host) makeFirmware() {
+	fw, err := firmware.FromParts(bytes.Repeat([]byte{1}, firmware.QBootBytes), bytes.Repeat([]byte{2}, 3<<16), 0x1000000, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	lib, err := firmware.BuildLibrary(fw, bytes.Repeat([]byte{3}, 4096))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	path := filepath.Join(h.dir, "installed.so")
+	h.write(path, lib)
+	if h.fw, err = firmware.Load(path); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// workload puts the files of a workload image into the rootfs.
+func (h *host) workload() *host {
+	h.initrd = bytes.Repeat([]byte{7}, 5*4096)
+	h.write(filepath.Join(h.rootfs, "initrd.img"), h.initrd)
+	h.write(filepath.Join(h.rootfs, "disk.img"), make([]byte, 8192))
+	h.write(filepath.Join(h.rootfs, "krun-sev.json"), []byte(`{"attestation_url":"https://a.example","cpus":2,"ram_mib":512,"tee":"snp","tee_data":"{}","workload_id":"w"}`))
+	return h
+}
+
+func (h *host) writeSpec(s string) { h.write(filepath.Join(h.bundle, "config.json"), []byte(s)) }
+
+func (h *host) write(path string, b []byte) {
+	h.t.Helper()
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// run calls the runtime as Podman does. The record is nil if crun was not
+// reached.
+func (h *host) run(args ...string) (*record, string, int) {
+	h.t.Helper()
+	self, _ := os.Executable()
+	cmd := exec.Command(self)
+	cmd.Args = append([]string{"/usr/local/bin/krun"}, args...)
+	cmd.Dir = h.bundle
+	for k, v := range h.env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err := cmd.Run()
+	if err == nil {
+		h.t.Fatal("status 0 from a crun that returns 42")
+	}
+	b, err := os.ReadFile(h.env["FAKE_RECORD"])
+	if err != nil {
+		return nil, stderr.String(), cmd.ProcessState.ExitCode()
+	}
+	if err := os.Remove(h.env["FAKE_RECORD"]); err != nil {
+		h.t.Fatal(err)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		h.t.Fatal(err)
+	}
+	return &r, stderr.String(), cmd.ProcessState.ExitCode()
+}
+
+func (h *host) create() []string {
+	return []string{"--root", "/run/x", "--log", filepath.Join(h.dir, "oci-log"), "--log-format=json", "create", "--bundle", h.bundle, "--pid-file", "/p", "c0ffee"}
+}
+
+func TestCreateWorkload(t *testing.T) {
+	h := newHost(t).workload()
+	r, stderr, code := h.run(h.create()...)
+	if r == nil || code != 42 || stderr != "" {
+		t.Fatalf("crun was not reached: status %d, %s", code, stderr)
+	}
+	if want := append([]string{"krun"}, h.create()...); !slices.Equal(r.Args, want) {
+		t.Errorf("crun got %q, want %q", r.Args, want)
+	}
+	dir := filepath.Join(h.dir, "state", "c0ffee")
+	if !slices.Contains(r.Env, "LD_LIBRARY_PATH="+dir+":/before") || !slices.Contains(r.Env, "KEPT=1") {
+		t.Errorf("environment %q", r.Env)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Fatalf("%v (%v), want mode 0700", info, err)
+	}
+	got, err := firmware.Load(filepath.Join(dir, firmware.LibraryName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := h.fw.BootInitrd(h.initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Digest != h.fw.Digest || !bytes.Equal(got.Initrd, want) {
+		t.Error("the library does not hold the host's kernel with the image's initrd")
+	}
+	checkSpec(t, r.Spec)
+	if _, _, code := h.run("delete", "--force", "c0ffee"); code != 42 {
+		t.Errorf("delete: status %d", code)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("delete left %s (%v)", dir, err)
+	}
+}
+
+func checkSpec(t *testing.T, raw []byte) {
+	t.Helper()
+	want := `{"annotations":{"a":"b","krun.variant":"sev"},"linux":{"devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229},` +
+		`{"path":"/dev/kvm","type":"c","major":1,"minor":3,"fileMode":438,"uid":0,"gid":0},{"path":"/dev/sev","type":"c","major":1,"minor":5,"fileMode":438,"uid":0,"gid":0}],` +
+		`"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"}]}},` +
+		`"ociVersion":"1.0.2","process":{"args":["/entrypoint"],"big":12345678901234567890},"root":{"path":"rootfs","readonly":false}}`
+	if string(raw) != want {
+		t.Errorf("config.json is\n%s\nwant\n%s", raw, want)
+	}
+}
+
+// TestLoaderFindsTheLibrary opens it by its bare name, as libkrun does, in the
+// environment that crun gets.
+func TestLoaderFindsTheLibrary(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal("gcc is needed in CI")
+	}
+	if err != nil {
+		t.Skip("gcc is not installed")
+	}
+	h := newHost(t).workload()
+	r, stderr, _ := h.run(h.create()...)
+	if r == nil {
+		t.Fatal(stderr)
+	}
+	src := filepath.Join(h.dir, "open.c")
+	h.write(src, []byte(`#include <dlfcn.h>
+#include <stdio.h>
+int main(void) {
+  void *h = dlopen("libkrunfw-sev.so.5", RTLD_NOW);
+  if (!h) { puts(dlerror()); return 1; }
+  char *(*initrd)(size_t *) = dlsym(h, "krunfw_get_initrd");
+  size_t n; char *p = initrd(&n);
+  return fwrite(p, 1, n, stdout) != n;
+}`))
+	if out, err := exec.Command(gcc, "-o", filepath.Join(h.dir, "open"), src, "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(filepath.Join(h.dir, "open"))
+	cmd.Env = r.Env
+	out, err := cmd.Output()
+	want, _ := h.fw.BootInitrd(h.initrd)
+	if err != nil || !bytes.Equal(out, want) {
+		t.Errorf("the loader gives %d bytes (%v), want the initrd of %d", len(out), err, len(want))
+	}
+}
+
+func TestOtherImagesPassUntouched(t *testing.T) {
+	h := newHost(t)
+	h.env["FAKE_VERSION"] = "crun version 1.8.1\n+SYSTEMD"
+	before, _ := os.ReadFile(filepath.Join(h.bundle, "config.json"))
+	r, stderr, code := h.run(h.create()...)
+	if r == nil || code != 42 {
+		t.Fatalf("status %d, %s", code, stderr)
+	}
+	if !bytes.Equal(r.Spec, before) || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
+		t.Error("the specification or the environment of another image was changed")
+	}
+	for _, args := range [][]string{{"--version-unknown-to-us"}, {"start", "c0ffee"}, {"state", "x"}, {"kill", "x", "9"}, {"exec", "--tty", "x", "sh"}, {}} {
+		if r, _, _ := h.run(args...); len(args) > 0 && args[0][0] != '-' && r == nil {
+			t.Errorf("%q did not reach crun", args)
+		}
+	}
+}
+
+// TestClassicImage boots libkrunfw's own initrd: no library, but the check.
+func TestClassicImage(t *testing.T) {
+	h := newHost(t).workload()
+	if err := os.Remove(filepath.Join(h.rootfs, "initrd.img")); err != nil {
+		t.Fatal(err)
+	}
+	if r, stderr, _ := h.run(h.create()...); r == nil || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
+		t.Errorf("not passed on untouched: %s", stderr)
+	}
+	h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD"
+	if r, _, _ := h.run(h.create()...); r != nil {
+		t.Error("run by a crun without libkrun")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(h *host)
+		want string
+	}{
+		"crun without libkrun": {func(h *host) { h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD +LIBKRUNX" }, "without libkrun"},
+		"old crun":             {func(h *host) { h.env["FAKE_VERSION"] = strings.Replace(goodVersion, "1.24", "1.20.9", 1) }, "expected 1.21"},
+		"not crun":             {func(h *host) { h.env["FAKE_VERSION"] = "runc version 1.24 +LIBKRUN" }, "is not crun"},
+		"no crun":              {func(h *host) { h.env["TEST_CRUN"] = "/nonexistent/crun" }, "finding crun"},
+		"crun is ccrun":        {func(h *host) { self, _ := os.Executable(); h.env["TEST_CRUN"] = self }, "ccrun itself"},
+		"no SEV":               {func(h *host) { h.env["TEST_SEV"] = "/nonexistent" }, "the host has no /dev/sev"},
+		"SEV is a file":        {func(h *host) { h.env["TEST_SEV"] = h.fw.Path }, "not a character device"},
+		"no library":           {func(h *host) { h.env["TEST_LIBRARY"] = "/nonexistent.so" }, "loading firmware"},
+		"hostile library":      {func(h *host) { h.write(h.fw.Path, []byte("\x7fELF junk")) }, "not an"},
+		"other firmware": {func(h *host) {
+			h.writeSpec(`{"root":{"path":"rootfs"},"annotations":{"io.ccrun.firmware":"` + strings.Repeat("00", 32) + `"}}`)
+		}, "not the one the image was built for"},
+		"other variant": {func(h *host) {
+			h.writeSpec(`{"root":{"path":"rootfs"},"annotations":{"krun.variant":"aws-nitro"}}`)
+		}, "expected sev"},
+		"no root":      {func(h *host) { h.writeSpec(`{}`) }, "no root.path"},
+		"broken spec":  {func(h *host) { h.writeSpec(`{`) }, "decoding"},
+		"sample image": {func(h *host) { h.config(`"tee":"snp"`, `"tee":"sample"`) }, "krun-sim"},
+		"tdx image":    {func(h *host) { h.config(`"tee":"snp"`, `"tee":"tdx"`) }, "TDX"},
+		"odd config":   {func(h *host) { h.config(`"cpus":2`, `"cpus":2,"more":1`) }, "decoding /krun-sev.json"},
+		"no disk":      {func(h *host) { _ = os.Remove(filepath.Join(h.rootfs, "disk.img")) }, "disk.img"},
+		"empty disk":   {func(h *host) { h.write(filepath.Join(h.rootfs, "disk.img"), nil) }, "not a disk image"},
+		"initrd too large": {func(h *host) {
+			h.write(filepath.Join(h.rootfs, "initrd.img"), make([]byte, firmware.MaxLibkrunInitrdBytes+4096))
+		}, "expected a regular file of at most"},
+		"odd initrd":            {func(h *host) { h.write(filepath.Join(h.rootfs, "initrd.img"), make([]byte, 100)) }, "multiple of 4096"},
+		"initrd is a link out":  {func(h *host) { h.link("initrd.img", h.fw.Path) }, "escapes"},
+		"config is a link out":  {func(h *host) { h.link("krun-sev.json", "../../../../../../etc/hostname") }, "escapes"},
+		"initrd is a FIFO":      {func(h *host) { h.fifo("initrd.img") }, "not a regular file"},
+		"initrd is a directory": {func(h *host) { h.link("initrd.img", "."); _ = os.Mkdir(filepath.Join(h.rootfs, "d"), 0o755) }, "not a regular file"},
+		"volume over initrd": {func(h *host) {
+			h.writeSpec(`{"root":{"path":"rootfs"},"mounts":[{"destination":"//initrd.img"}]}`)
+		}, "a volume is mounted"},
+		"state directory is open": {func(h *host) {
+			_ = os.Mkdir(filepath.Join(h.dir, "state"), 0o755)
+			_ = os.Chmod(filepath.Join(h.dir, "state"), 0o755)
+		}, "mode 0700"},
+		"state directory is a link": {func(h *host) { _ = os.Symlink(h.dir, filepath.Join(h.dir, "state")) }, "mode 0700"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t).workload()
+			c.edit(h)
+			r, stderr, code := h.run(h.create()...)
+			if r != nil || code != 1 || !strings.Contains(stderr, c.want) {
+				t.Errorf("status %d, reached crun %v, %q; want %q", code, r != nil, stderr, c.want)
+			}
+			if entries, _ := os.ReadDir(filepath.Join(h.dir, "state")); len(entries) != 0 && !strings.Contains(name, "link") {
+				t.Errorf("left %v", entries)
+			}
+			checkLog(t, filepath.Join(h.dir, "oci-log"), stderr)
+		})
+	}
+}
+
+// checkLog expects the error as Podman reads it: one JSON object a line.
+func checkLog(t *testing.T, path, stderr string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l struct{ Msg, Level, Time string }
+	if err := json.Unmarshal(b, &l); err != nil || l.Level != "error" || l.Msg != strings.TrimSuffix(stderr, "\n") {
+		t.Errorf("log %q (%v)", b, err)
+	}
+	if _, err := time.Parse(time.RFC3339, l.Time); err != nil {
+		t.Error(err)
+	}
+}
+
+func (h *host) config(old, new string) {
+	path := filepath.Join(h.rootfs, "krun-sev.json")
+	b, _ := os.ReadFile(path)
+	h.write(path, bytes.Replace(b, []byte(old), []byte(new), 1))
+}
+
+func (h *host) link(name, target string) {
+	path := filepath.Join(h.rootfs, name)
+	_ = os.Remove(path)
+	if err := os.Symlink(target, path); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) fifo(name string) {
+	path := filepath.Join(h.rootfs, name)
+	_ = os.Remove(path)
+	if err := syscall.Mkfifo(path, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestHostileContainerID(t *testing.T) {
+	h := newHost(t).workload()
+	for _, id := range []string{"..", "../x", "a/b", ".new-x"} {
+		args := h.create()
+		args[len(args)-1] = id
+		if r, _, _ := h.run(args...); r != nil {
+			t.Errorf("container id %q accepted", id)
+		}
+	}
+	victim := filepath.Join(h.dir, "victim")
+	if err := os.Mkdir(victim, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.run("delete", "../victim")
+	if _, err := os.Stat(victim); err != nil {
+		t.Errorf("delete removed a directory outside: %v", err)
+	}
+}
+
+func TestStaleLibrariesAreSwept(t *testing.T) {
+	h := newHost(t).workload()
+	args := h.create()
+	args[len(args)-1] = "first"
+	if r, stderr, _ := h.run(args...); r == nil {
+		t.Fatal(stderr)
+	}
+	old := h.bundle
+	h.bundle = filepath.Join(h.dir, "second")
+	if err := os.Rename(old, h.bundle); err != nil {
+		t.Fatal(err)
+	}
+	if r, stderr, _ := h.run(h.create()...); r == nil {
+		t.Fatal(stderr)
+	}
+	entries, err := os.ReadDir(filepath.Join(h.dir, "state"))
+	if err != nil || len(entries) != 1 || entries[0].Name() != "c0ffee" {
+		t.Errorf("state holds %v (%v), want c0ffee alone", entries, err)
+	}
+	// delete --regex takes patterns.
+	h.run("delete", "-r", "^c0f+ee$")
+	if entries, _ := os.ReadDir(filepath.Join(h.dir, "state")); len(entries) != 0 {
+		t.Errorf("delete --regex left %v", entries)
+	}
+}
+
+// TestDebianCrun refuses the crun of Debian, which would run the image as a
+// plain container and return 0.
+func TestDebianCrun(t *testing.T) {
+	out, err := RunVersion("/usr/bin/crun")
+	if err != nil {
+		t.Skip("no /usr/bin/crun: ", err)
+	}
+	if strings.Contains(out, "+LIBKRUN") {
+		t.Skip("/usr/bin/crun is built with libkrun")
+	}
+	h := newHost(t).workload()
+	h.env["TEST_CRUN"] = "/usr/bin/crun"
+	if _, stderr, code := h.run(h.create()...); code != 1 || !strings.Contains(stderr, "without libkrun") {
+		t.Errorf("status %d, %s", code, stderr)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

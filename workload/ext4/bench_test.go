@@ -1,0 +1,122 @@
+package ext4
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"testing"
+)
+
+// generated is a layer made on the fly, so that nothing big is held or stored:
+// dirs directories of files files of size bytes each.
+type generated struct {
+	dirs, files int
+	size        int64
+}
+
+func (g generated) Open(context.Context) (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(g.write(w)) }()
+	return r, nil
+}
+
+var pattern = bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+
+func (g generated) write(w io.Writer) error {
+	tw := tar.NewWriter(w)
+	for d := range g.dirs {
+		for f := range g.files {
+			h := &tar.Header{Name: fmt.Sprintf("%d/%d", d, f), Typeflag: tar.TypeReg, Mode: 0o644, Size: g.size, Format: tar.FormatPAX}
+			if err := tw.WriteHeader(h); err != nil {
+				return err
+			}
+			for left := g.size; left > 0; {
+				n, err := tw.Write(pattern[:min(left, int64(len(pattern)))])
+				if err != nil {
+					return err
+				}
+				left -= int64(n)
+			}
+		}
+	}
+	return tw.Close()
+}
+
+// BenchmarkWrite streams a layer held in memory, as a build does after
+// decompression: 256 MiB in files of 16 KiB, 1 MiB, 256 MiB.
+func BenchmarkWrite(b *testing.B) {
+	for _, g := range []generated{{64, 256, 16 << 10}, {16, 16, 1 << 20}, {1, 1, 256 << 20}} {
+		b.Run(fmt.Sprintf("%dKiB", g.size>>10), func(b *testing.B) {
+			var buf bytes.Buffer
+			if err := g.write(&buf); err != nil {
+				b.Fatal(err)
+			}
+			l, err := Plan(treeOf(b, memLayer(buf.Bytes())), Options{UUID: testUUID, Journal: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(l.SizeBytes())
+			for b.Loop() {
+				if err := l.WriteTo(context.Background(), io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPlan merges and plans 100 000 files.
+func BenchmarkPlan(b *testing.B) {
+	var buf bytes.Buffer
+	if err := (generated{100, 1000, 1}).write(&buf); err != nil {
+		b.Fatal(err)
+	}
+	layer := memLayer(buf.Bytes())
+	for b.Loop() {
+		if _, err := Plan(treeOf(b, layer), Options{UUID: testUUID, Journal: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// peak is a writer that notes the largest heap it saw.
+type peak struct {
+	n    int64
+	heap uint64
+}
+
+func (p *peak) Write(b []byte) (int, error) {
+	if p.n += int64(len(b)); p.n>>28 != (p.n-int64(len(b)))>>28 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		p.heap = max(p.heap, m.HeapInuse)
+	}
+	return len(b), nil
+}
+
+// Five gigabytes must not take more memory than five megabytes.
+func TestMemoryIsFlat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("streams 5 GB")
+	}
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before) // the other tests' trees
+	l, err := Plan(treeOf(t, generated{1, 5, 1 << 30}), Options{UUID: testUUID, Journal: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p peak
+	if err := l.WriteTo(context.Background(), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.n != l.SizeBytes() || p.n < 5<<30 {
+		t.Errorf("wrote %d bytes, planned %d", p.n, l.SizeBytes())
+	}
+	if p.heap > before.HeapInuse+32<<20 {
+		t.Errorf("heap grew from %d to %d MiB", before.HeapInuse>>20, p.heap>>20)
+	}
+}

@@ -35,7 +35,7 @@ cat >"$work/storage.conf" <<-EOF
 	graphroot = "$work/storage"
 	runroot = "$work/run"
 EOF
-export CONTAINERS_STORAGE_CONF=$work/storage.conf CCRUN_SIM_ROOT=$work/sample-root
+export CONTAINERS_STORAGE_CONF=$work/storage.conf CCRUN_SIM_ROOT=${CCRUN_SIM_ROOT:-$work/platform}
 
 bold=$'\e[1m' plain=$'\e[0m'
 [[ -t 1 ]] || bold='' plain=''
@@ -44,9 +44,12 @@ show() {
 	printf '$ %s\n' "$*"
 	"$@"
 }
-refused() { # refused NAME STATUS: says what was proven, or fails the demo
-	(($2 != 0)) || { echo "demo: $1 was NOT refused" >&2; exit 1; }
-	printf '%s-> refused, as it must be: %s%s\n' "$bold" "$1" "$plain"
+refused() { # refused STATUS WHAT COMMAND...: runs an attack that must end with STATUS
+	local want=$1 what=$2 status=0
+	shift 2
+	show "$@" || status=$?
+	((status == want)) || { echo "demo: expected status $want, got $status: the attack was not refused as it should be" >&2; exit 1; }
+	printf '%s-> refused, as it must be: %s%s\n' "$bold" "$what" "$plain"
 }
 
 cat <<-EOF
@@ -79,7 +82,7 @@ show ccrun workload show shop
 section "Run: Podman launches it, the agent attests, the disk unlocks"
 show podman run -d --name shop --runtime krun-sim --network host localhost/shop-confidential
 for _ in {1..300}; do
-	if page=$(curl -sf http://127.0.0.1:8780/ 2>/dev/null); then break; fi
+	if page=$(curl -sfm 2 http://127.0.0.1:8780/ 2>/dev/null); then break; fi
 	sleep 0.1
 done
 printf '$ curl http://127.0.0.1:8780/\n%s\n' "${page:?demo: the workload did not answer: $(podman logs shop 2>&1 | tail -n 5)}"
@@ -93,21 +96,15 @@ mnt=$(podman mount "$cid")
 # Byte 4 of a gzip member is its time stamp: the guest boots all the same.
 printf '\x01' | dd of="$mnt/initrd.img" bs=1 seek=4 conv=notrunc status=none
 podman umount "$cid" >/dev/null
-status=0
-show podman start -a "$cid" 2>&1 | tee "$work/attack1" || status=$?
-refused "a changed initrd has another launch digest" "$status"
+refused 125 "a changed initrd has another launch digest" podman start -a "$cid" 2>&1 | tee "$work/attack1"
 show ccrun explain "$(sed -n 's/.*ccrun explain \([^ `]*\).*/\1/p' "$work/attack1" | head -n1)"
 
 section "Attack 2: Evidence of an earlier session is played again"
-status=0
-show ccrun-sim attack replay --workload shop || status=$?
-refused "old Evidence does not answer a new nonce" "$status"
+refused 3 "old Evidence does not answer a new nonce" ccrun-sim attack replay --workload shop
 
 section "Attack 3: an attested workload asks for another one's key"
 show ccrun build -q --tee sample --firmware "$firmware" --attest-url "https://10.0.2.2:$port" --attest-ca "$CCRUN_CA" \
 	--workload-id other containers-storage:localhost/shop containers-storage:localhost/other-confidential
-status=0
-show ccrun-sim attack other-key --workload other --victim shop || status=$?
-refused "a session yields only its own workload's key" "$status"
+refused 3 "a session yields only its own workload's key" ccrun-sim attack other-key --workload other --victim shop
 
 section "Done in $((SECONDS - started)) s. The TEE was simulated; see README for what ran on real hardware"

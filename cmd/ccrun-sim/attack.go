@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/hpke"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -158,11 +159,14 @@ func (a *attacker) attest(ctx context.Context) (session string, err error) {
 	if err := a.do(ctx, http.MethodPost, "/v1/auth", "", kbs.AuthRequest{Version: 1, TEE: kbs.Sample, WorkloadID: a.workload.WorkloadID}, &auth); err != nil {
 		return "", err
 	}
+	k, err := hpke.MLKEM768X25519().GenerateKey()
+	if err != nil {
+		return "", err
+	}
 	runtime := kbs.RuntimeData{
-		Nonce: auth.Nonce, TEEKey: kbs.TEEKey{KEM: 0x0020, Public: make([]byte, 32)},
+		Nonce: auth.Nonce, TEEKey: kbs.TEEKey{KEM: k.KEM().ID(), Public: k.PublicKey().Bytes()},
 		IdentityDigest: a.workload.IdentityDigest, FooterDigest: a.workload.FooterDigest,
 	}
-	runtime.TEEKey.Public[0] = 9 // any valid X25519 point: nothing is decrypted
 	rd, err := kbs.Binding(a.workload.WorkloadID, runtime)
 	if err != nil {
 		return "", err

@@ -8,20 +8,31 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// serverCommand is attest-server with trust in the simulated platform added.
+// serverCommand is attest-server's own command line with trust in the
+// simulation.
 func serverCommand() *cli.Command {
 	p := command.Program{
 		Name:   "ccrun-sim attest-server",
 		Notice: notice,
 		ServeFlags: []cli.Flag{
 			rootFlag(),
-			&cli.StringFlag{Name: "test-root", Usage: "also take snp evidence under the PEM ARK and ASK in `DIR`"},
+			&cli.StringFlag{Name: "test-root", Usage: "take SNP evidence under the ARK and ASK in `DIR` (PEM files), too"},
 		},
 		Verifiers: verifiers,
 	}
-	return &cli.Command{Name: "attest-server", Usage: "the attestation server, which also takes simulated evidence", Subcommands: p.Commands()}
+	return &cli.Command{
+		Name:  "attest-server",
+		Usage: "attest-server that releases keys to simulated workloads, too",
+		Description: "The commands of attest-server. It accepts evidence of TEE \"sample\", which anybody who can\n" +
+			"read the sample root can forge: " + notice + ".\n\nExample:\n" +
+			"   ccrun-sim attest-server init --data DIR --name 127.0.0.1\n   ccrun-sim attest-server serve --data DIR --listen 127.0.0.1:8443",
+		Subcommands: p.Commands(),
+		Action:      noCommand,
+	}
 }
 
+// verifiers is production's, the sample verifier, and with --test-root another
+// root for SNP.
 func verifiers(c *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 	all, err := command.Production(e)
 	if err != nil {
@@ -31,9 +42,8 @@ func verifiers(c *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Ver
 		return nil, err
 	}
 	if dir := c.String("test-root"); dir != "" {
-		if all[kbs.SNP], err = sample.NewSNPVerifier(dir); err != nil {
-			return nil, err
-		}
+		all[kbs.SNP], err = sample.NewSNPVerifier(dir,
+			verifier.SNPOptions{Endorsements: e.Bundle, CRLs: e.Bundle.CRLs(), RequireCRL: e.RequireCRL})
 	}
-	return all, nil
+	return all, err
 }

@@ -31,6 +31,7 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 func (e *exitError) Hint() string  { return e.hint }
+func (e *exitError) ExitCode() int { return e.code }
 
 func usage(format string, a ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, a...)}
@@ -64,9 +65,9 @@ func report(err error) int {
 	if errors.As(err, &denied) {
 		return exitDenied
 	}
-	var e *exitError
+	var e interface{ ExitCode() int }
 	if errors.As(err, &e) {
-		return e.code
+		return e.ExitCode()
 	}
 	return exitFailure
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,16 +68,23 @@ func writePEM(path, kind string, der []byte, mode fs.FileMode) error {
 // maxPEM bounds what is read of a file of the platform.
 const maxPEM = 64 << 10
 
+// readSmall reads a file of at most maxPEM bytes.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err == nil && len(b) > maxPEM {
+		err = fmt.Errorf("%s: at most %d bytes expected", path, maxPEM)
+	}
+	return b, err
+}
+
 // readPEM returns the DER of the one PEM block of a kind that path holds.
 func readPEM(path, kind string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.Size() > maxPEM:
-		return nil, fmt.Errorf("%s: %d bytes, at most %d expected", path, info.Size(), maxPEM)
-	}
-	b, err := os.ReadFile(path)
+	b, err := readSmall(path)
 	if err != nil {
 		return nil, err
 	}

@@ -103,9 +103,9 @@ func template(name string, now time.Time) *x509.Certificate {
 	return &x509.Certificate{
 		SignatureAlgorithm: x509.SHA384WithRSAPSS,
 		Subject: pkix.Name{
-			CommonName:         "ccrun SIMULATED " + name + " – protects nothing",
-			Organization:       []string{"ccrun simulation"},
-			OrganizationalUnit: []string{"not AMD, not a TEE"},
+			CommonName:         name,
+			Organization:       []string{"ccrun SIMULATED TEE – protects nothing"},
+			OrganizationalUnit: []string{"not AMD"},
 		},
 		NotBefore: now.Add(-24 * time.Hour).UTC(),
 		NotAfter:  now.Add(lifetime).UTC(),
@@ -113,7 +113,7 @@ func template(name string, now time.Time) *x509.Certificate {
 }
 
 func authority(name string, now time.Time) *x509.Certificate {
-	c := template(name, now)
+	c := template("ccrun SIMULATED "+name+" – protects nothing", now)
 	c.IsCA, c.BasicConstraintsValid = true, true
 	c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	return c
@@ -124,7 +124,7 @@ func endorsement(now time.Time) (*x509.Certificate, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, err
 	}
-	c := template("VCEK", now)
+	c := template("SEV-VCEK", now) // the name by which verifiers know the kind of key
 	var err error
 	c.ExtraExtensions, err = milan().extensions(id)
 	return c, err

@@ -54,6 +54,7 @@ func parseArgs(args []string) (*cmdline, error) {
 		c.note(name, value)
 		switch {
 		case own:
+			c.noteOwn(name, value)
 		case !joined && c.takesValue(name):
 			c.args = append(c.args, a, value)
 		default:
@@ -81,14 +82,18 @@ func (c *cmdline) note(name, value string) {
 		c.bundle = value
 	case "--config", "-f":
 		c.config = value
-	case "--sample-root":
-		c.root = value
-	case "--firmware":
-		c.firmware = value
 	case "--log":
 		c.log = value
 	case "--log-format":
 		c.logJSON = value == "json"
+	}
+}
+
+func (c *cmdline) noteOwn(name, value string) {
+	if name == "--firmware" {
+		c.firmware = value
+	} else {
+		c.root = value
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -44,7 +45,7 @@ func readControl(port io.Reader, out func(message)) error {
 	for {
 		line, err := r.ReadSlice('\n')
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
 			return nil // a line without its end does not count
 		case errors.Is(err, bufio.ErrBufferFull):
 			return fmt.Errorf("%w: line of more than %d bytes", errControl, maxControlLine)

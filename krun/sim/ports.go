@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,26 +26,23 @@ func (p Port) validate() error {
 const maxPorts = 64
 
 // ParsePorts reads the value of PortsAnnotation: numbers, each with /tcp or
-// /udp, separated by commas. The empty string is no ports.
+// /udp, separated by commas or, because podman's --annotation cuts at commas,
+// by spaces. The empty string is no ports.
 func ParsePorts(s string) ([]Port, error) {
-	if s == "" {
-		return nil, nil
-	}
-	fields := strings.SplitN(s, ",", maxPorts+1)
-	if len(fields) > maxPorts {
-		return nil, fmt.Errorf("annotation %s: more than %d ports", PortsAnnotation, maxPorts)
+	if len(s) > maxPorts*len("65535/tcp, ") {
+		return nil, fmt.Errorf("annotation %s of %d bytes: at most %d ports", PortsAnnotation, len(s), maxPorts)
 	}
 	var ports []Port
-	seen := map[Port]bool{}
-	for _, f := range fields {
-		p, err := parsePort(strings.TrimSpace(f))
-		if err != nil {
+	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := parsePort(f)
+		switch {
+		case err != nil:
 			return nil, fmt.Errorf("annotation %s: %w", PortsAnnotation, err)
-		}
-		if seen[p] {
+		case slices.Contains(ports, p):
 			return nil, fmt.Errorf("annotation %s: %s appears twice", PortsAnnotation, p)
+		case len(ports) == maxPorts:
+			return nil, fmt.Errorf("annotation %s: more than %d ports", PortsAnnotation, maxPorts)
 		}
-		seen[p] = true
 		ports = append(ports, p)
 	}
 	return ports, nil

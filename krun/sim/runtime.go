@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +22,6 @@ type Runtime struct {
 	Root     string // of the simulated platform; SampleRoot in the command line wins
 	Firmware string // directory; empty: Root/firmware
 	Crun     string // path of the real runtime
-	Log      *slog.Logger
 	HostRoot string // "/", but for tests
 }
 
@@ -45,6 +43,11 @@ func (r *Runtime) Command(args []string) ([]string, error) {
 	argv := append([]string{r.Crun}, c.args...)
 	if c.verb != "create" && c.verb != "run" {
 		return argv, nil
+	}
+	for _, dir := range []string{r.Root, r.Firmware} {
+		if dir != "" && !filepath.IsAbs(dir) { // Podman chooses our working directory
+			return nil, fmt.Errorf("directory %q: expected an absolute path", dir)
+		}
 	}
 	config, err := r.prepare(c.bundle, c.config)
 	if err != nil || config == "" {
@@ -121,15 +124,11 @@ func (r *Runtime) prepareVM(bundle string, spec *specs.Spec) (string, error) {
 	}
 	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip,
 		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports}
-	if err := vmm.write(filepath.Join(bundle, configFile)); err != nil {
-		return "", fmt.Errorf("writing VMM configuration: %w", err)
-	}
-	warnings, err := p.rewrite(spec)
-	if err != nil {
+	if vmm.Warnings, err = p.rewrite(spec); err != nil {
 		return "", err
 	}
-	for _, w := range warnings {
-		r.Log.Warn(w)
+	if err := vmm.write(filepath.Join(bundle, configFile)); err != nil {
+		return "", fmt.Errorf("writing VMM configuration: %w", err)
 	}
 	return writeSpec(filepath.Join(bundle, specFile), spec)
 }

@@ -59,6 +59,9 @@ type Config struct {
 	TempDir     string `json:"temp_dir"`     // for writes that are not kept
 	ReadOnly    bool   `json:"read_only"`    // throw away what the guest writes
 	Ports       []Port `json:"ports,omitempty"`
+	// Warnings are for the container's log: what the runtime itself prints,
+	// Podman shows only if it fails.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 const maxConfigBytes = 64 << 10

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,7 +33,8 @@ type supervision struct {
 	pending  []syscall.Signal // arrived before the workload
 	stops    int              // SIGTERMs so far
 	killed   bool
-	exit     int // -1 until reported
+	err      error // why, if that was not the user's wish
+	exit     int   // -1 until reported
 	deadline <-chan time.Time
 }
 
@@ -56,16 +58,18 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 			s.heard(m)
 		case err := <-broken:
 			if err != nil {
-				v.Log.Error("killing the guest", "error", err)
+				s.err = fmt.Errorf("the guest was killed: %w", err)
 				s.kill()
 			}
 		case sig := <-signals:
 			s.signal(sig.(syscall.Signal))
 		case <-s.deadline:
-			v.Log.Warn("killing the guest: it did not stop in time")
+			v.Log.Warn("killing the guest: it did not power off in time")
 			s.kill()
 		case err := <-g.ended:
 			g.ended = nil
+			// What QEMU passed on before its end is in the socket already.
+			_ = g.control.SetReadDeadline(time.Now().Add(time.Second))
 			if err != nil && !s.killed {
 				v.Log.Error("QEMU failed", "error", err)
 			}
@@ -76,6 +80,8 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 
 func (s *supervision) result() (int, error) {
 	switch {
+	case s.err != nil:
+		return ExitFailure, s.err
 	case s.exit >= 0:
 		return s.exit, nil
 	case s.killed:
@@ -92,15 +98,18 @@ func (s *supervision) heard(m message) {
 		}
 		return
 	}
-	s.ready = true
+	s.ready, s.deadline = true, nil
 	for _, sig := range s.pending {
 		s.send(sig)
 	}
 	s.pending = nil
 }
 
-// signal passes sig on, later if there is no workload yet. A second SIGTERM,
-// or a first that has no effect in time, ends the machine.
+// maxPending bounds the signals kept for a workload that does not run yet.
+const maxPending = 16
+
+// signal passes sig on, later if there is no workload yet. A second SIGTERM
+// ends the machine, as does a first if the workload does not come up in time.
 func (s *supervision) signal(sig syscall.Signal) {
 	if sig == syscall.SIGTERM {
 		if s.stops++; s.stops > 1 {
@@ -108,10 +117,14 @@ func (s *supervision) signal(sig syscall.Signal) {
 			s.kill()
 			return
 		}
-		s.deadline = time.After(s.v.StopTimeout)
 	}
 	if !s.ready {
-		s.pending = append(s.pending, sig)
+		if sig == syscall.SIGTERM {
+			s.deadline = time.After(s.v.StopTimeout)
+		}
+		if len(s.pending) < maxPending {
+			s.pending = append(s.pending, sig)
+		}
 		return
 	}
 	s.send(sig)

@@ -21,7 +21,9 @@ import (
 type VMM struct {
 	Config *Config
 	Log    *slog.Logger
-	// StopTimeout is how long a guest may take after the first SIGTERM.
+	// StopTimeout is how long after SIGTERM a machine may go on that has no
+	// workload running yet. A workload's time is up to whoever stops it, as
+	// with `podman stop -t`.
 	StopTimeout time.Duration
 }
 
@@ -32,6 +34,9 @@ const exitTimeout = 10 * time.Second
 // Run boots the image and returns the exit status for the container. Signals
 // are passed on to the workload.
 func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
+	for _, w := range v.Config.Warnings {
+		v.Log.Warn(w)
+	}
 	qemu, err := FindQEMU()
 	if err != nil {
 		return ExitFailure, err

@@ -1,0 +1,176 @@
+package sim
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fakeGuest stands for QEMU: a process that ends only when it is told to,
+// and the guest's end of the control port.
+type fakeGuest struct {
+	*guest
+	control *os.File // the guest's end
+	signals chan os.Signal
+	result  chan outcome
+	in      *bufio.Reader
+	stop    io.Closer // ends the process as a power-off would
+}
+
+type outcome struct {
+	code int
+	err  error
+}
+
+func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
+	t.Helper()
+	f := &fakeGuest{guest: new(guest), signals: make(chan os.Signal, 8), result: make(chan outcome, 1)}
+	var err error
+	var discard *os.File
+	if f.guest.report, discard, err = socketPair(ReportPort); err != nil {
+		t.Fatal(err)
+	}
+	discard.Close()
+	var theirs *os.File
+	if f.guest.control, theirs, err = socketPair(ControlPort); err != nil {
+		t.Fatal(err)
+	}
+	f.control, f.in = theirs, bufio.NewReader(theirs)
+	f.cmd = exec.Command("cat") // ends with its input
+	if f.stop, err = f.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if f.ended, err = startTied(f.cmd); err != nil {
+		t.Fatal(err)
+	}
+	v := &VMM{Log: slog.New(slog.DiscardHandler), StopTimeout: stopTimeout}
+	go func() {
+		code, err := v.supervise(f.guest, f.signals)
+		f.result <- outcome{code, err}
+	}()
+	t.Cleanup(func() { f.powerOff() })
+	return f
+}
+
+func (f *fakeGuest) say(t *testing.T, line string) {
+	t.Helper()
+	if _, err := f.control.WriteString(line); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fakeGuest) hear(t *testing.T) string {
+	t.Helper()
+	line, err := f.in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line
+}
+
+func (f *fakeGuest) powerOff() { f.control.Close(); f.stop.Close() }
+
+func (f *fakeGuest) want(t *testing.T, code int, target error) {
+	t.Helper()
+	select {
+	case got := <-f.result:
+		if got.code != code || !errors.Is(got.err, target) {
+			t.Fatalf("status %d, error %v; expected %d, %v", got.code, got.err, code, target)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the VMM did not end")
+	}
+}
+
+func TestExitStatusIsTheWorkloads(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "ready\nexit 41\n")
+	f.powerOff()
+	f.want(t, 41, nil)
+}
+
+func TestFirstExitStatusCounts(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "exit 3\nexit 0\n")
+	f.powerOff()
+	f.want(t, 3, nil)
+}
+
+func TestGuestThatDiesSilently(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "ready\n")
+	f.powerOff()
+	f.want(t, ExitFailure, errNoExit)
+}
+
+func TestGuestThatTalksNonsenseIsKilled(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "ready\nexit 0 please\n")
+	f.want(t, ExitFailure, errControl)
+}
+
+func TestSignalsReachTheWorkload(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "ready\n")
+	f.signals <- syscall.SIGHUP
+	if got := f.hear(t); got != "signal 1\n" {
+		t.Fatalf("got %q", got)
+	}
+	f.signals <- syscall.SIGTERM
+	if got := f.hear(t); got != "signal 15\n" {
+		t.Fatalf("got %q", got)
+	}
+	f.say(t, "exit 0\n")
+	f.powerOff()
+	f.want(t, 0, nil)
+}
+
+func TestSignalsWaitForTheWorkload(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.signals <- syscall.SIGUSR1
+	f.signals <- syscall.SIGTERM
+	time.Sleep(20 * time.Millisecond) // a signal sent too early would now be on the port
+	f.say(t, "ready\n")
+	if a, b := f.hear(t), f.hear(t); a != "signal 10\n" || b != "signal 15\n" {
+		t.Fatalf("got %q, %q", a, b)
+	}
+	f.say(t, "exit 143\n")
+	f.powerOff()
+	f.want(t, 143, nil)
+}
+
+func TestStopBeforeTheWorkloadRuns(t *testing.T) {
+	f := startFake(t, 20*time.Millisecond)
+	f.signals <- syscall.SIGTERM
+	f.want(t, ExitKilled, nil)
+}
+
+func TestStopTimeIsTheStoppers(t *testing.T) {
+	f := startFake(t, 20*time.Millisecond)
+	f.say(t, "ready\n")
+	f.signals <- syscall.SIGTERM
+	f.hear(t)
+	select {
+	case got := <-f.result:
+		t.Fatalf("the workload was given no time to stop: %+v", got)
+	case <-time.After(100 * time.Millisecond):
+	}
+	f.say(t, "exit 0\n")
+	f.powerOff()
+	f.want(t, 0, nil)
+}
+
+func TestSecondStopKills(t *testing.T) {
+	f := startFake(t, time.Minute)
+	f.say(t, "ready\n")
+	f.signals <- syscall.SIGTERM
+	f.hear(t)
+	f.signals <- syscall.SIGTERM
+	f.want(t, ExitKilled, nil)
+}

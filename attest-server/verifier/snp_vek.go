@@ -75,22 +75,16 @@ func parseVEKFacts(c *x509.Certificate) (vekFacts, error) {
 			return f, fmt.Errorf("extension %s%s is missing", kdsArc, name)
 		}
 	}
-	if f.signer == VCEK && f.hwid == nil {
-		return f, errors.New("VCEK has no hardware id")
+	if (f.signer == VCEK) != (f.hwid != nil) {
+		return f, errors.New("a VCEK, and only a VCEK, has a hardware id")
 	}
 	return f, nil
 }
 
 func (f *vekFacts) set(name string, value []byte) (err error) {
 	switch name {
-	case "1": // structure version
-		var v int
-		v, err = derInt(value)
-		if err == nil && v > 1 {
-			err = fmt.Errorf("structure version %d, expected 0 or 1", v)
-		}
 	case "2":
-		_, err = unmarshalAll(value, &f.product, "ia5")
+		err = unmarshalAll(value, &f.product, "ia5")
 	case "3.1":
 		f.tcb.Bootloader, err = derByte(value)
 	case "3.2":
@@ -112,32 +106,29 @@ func (f *vekFacts) set(name string, value []byte) (err error) {
 		}
 		f.hwid = value
 	case "5":
-		_, err = unmarshalAll(value, &f.csp, "ia5")
-	default:
-		err = errors.New("unknown KDS extension")
+		err = unmarshalAll(value, &f.csp, "ia5")
+	default: // a part of the TCB not known here could be out of date unseen
+		if strings.HasPrefix(name, "3.") {
+			err = errors.New("unknown security version")
+		}
 	}
 	return err
 }
 
-func derInt(b []byte) (v int, err error) {
-	_, err = unmarshalAll(b, &v, "")
-	return v, err
-}
-
-func derByte(b []byte) (byte, error) {
-	v, err := derInt(b)
-	if err == nil && (v < 0 || v > 255) {
-		err = fmt.Errorf("%d, expected 0 to 255", v)
+func derByte(b []byte) (v byte, err error) {
+	var n int
+	if err = unmarshalAll(b, &n, ""); err == nil && (n < 0 || n > 255) {
+		err = fmt.Errorf("%d, expected 0 to 255", n)
 	}
-	return byte(v), err
+	return byte(n), err
 }
 
-func unmarshalAll(b []byte, v any, params string) ([]byte, error) {
+func unmarshalAll(b []byte, v any, params string) error {
 	rest, err := asn1.UnmarshalWithParams(b, v, params)
 	if err == nil && len(rest) != 0 {
 		err = errors.New("data after the value")
 	}
-	return rest, err
+	return err
 }
 
 // endorse parses der and finds the product line whose ASK or ASVK signed it.

@@ -1,0 +1,225 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// tdxFixture is a real quote with its collateral, good at the returned time.
+func tdxFixture(t testing.TB) (quote []byte, collateral Collateral, at time.Time) {
+	dir := filepath.Join(shared(t), "evidence")
+	c, err := ParseCollateral(readFile(t, dir, "tdx-v5-tdx15.collateral.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readFile(t, dir, "tdx-v5-tdx15.quote.bin"), *c, time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
+}
+
+// oneCollateral is a CollateralSource.
+type oneCollateral struct{ c *Collateral }
+
+func (o oneCollateral) Collateral(context.Context, string) ([]*Collateral, error) {
+	return []*Collateral{o.c}, nil
+}
+
+// TestTDXEveryByte: whichever byte of a real quote is changed, it is refused.
+func TestTDXEveryByte(t *testing.T) {
+	quote, c, at := tdxFixture(t)
+	v, err := NewTDX(TDXOptions{Collateral: oneCollateral{&c}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := map[string]int{}
+	ev := func(b []byte) string {
+		_, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: b}, at)
+		return ruleOf(err)
+	}
+	if rule := ev(quote); rule != "" {
+		t.Fatalf("unchanged: refused by %s", rule)
+	}
+	chain := bytes.Index(quote, []byte("-----BEGIN"))
+	for i := 0; i < len(quote); i++ {
+		if i >= chain && i%16 != 0 { // each costs a chain check
+			continue
+		}
+		m := bytes.Clone(quote)
+		m[i] ^= 1 << (i % 8)
+		rule := ev(m)
+		if rule == "" && i < chain {
+			t.Fatalf("byte %#x changed and accepted", i)
+		}
+		rules[rule]++
+	}
+	// PEM has bytes without meaning, such as base64 line ends.
+	if rules[""] > 8 {
+		t.Errorf("%d changes in the PEM chain accepted: %v", rules[""], rules)
+	}
+	for _, size := range []int{0, 8, 48, 700, 4000} {
+		if rule := ev(quote[:size]); rule == "" {
+			t.Errorf("%d bytes of a quote accepted", size)
+		}
+	}
+	if rule := ev(append(bytes.Clone(quote), make([]byte, 64<<20)...)); rule != "evidence_format" {
+		t.Errorf("64 MiB: refused by %q, expected evidence_format", rule)
+	}
+}
+
+// TestTDXCollateral: each member of the collateral changed, and the chain's
+// parts exchanged.
+func TestTDXCollateral(t *testing.T) {
+	quote, good, at := tdxFixture(t)
+	other, err := ParseCollateral(readFile(t, shared(t), "evidence", "tdx-v4.collateral.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, rule string
+		edit       func(c *Collateral)
+		at         time.Time
+	}{
+		{"unchanged", "", func(*Collateral) {}, at},
+		{"another platform's", "collateral", func(c *Collateral) { *c = *other }, at},
+		{"TCB info changed", "collateral", func(c *Collateral) { c.TCBInfo = strings.Replace(c.TCBInfo, "OutOfDate", "UpToDate ", 1) }, at},
+		{"TCB info of another platform", "collateral", func(c *Collateral) { c.TCBInfo = other.TCBInfo }, at},
+		{"TCB info respelt", "collateral", func(c *Collateral) { c.TCBInfo += " " }, at},
+		{"TCB info for QE identity", "collateral", func(c *Collateral) {
+			c.QEIdentity, c.QEIdentitySignature = c.TCBInfo, c.TCBInfoSignature
+		}, at},
+		{"signature of TCB info", "collateral", func(c *Collateral) { c.TCBInfoSignature = other.TCBInfoSignature }, at},
+		{"no signature", "collateral", func(c *Collateral) { c.TCBInfoSignature = "" }, at},
+		{"QE identity changed", "collateral", func(c *Collateral) { c.QEIdentity = strings.Replace(c.QEIdentity, `"isvprodid":2`, `"isvprodid":3`, 1) }, at},
+		{"signature of QE identity", "collateral", func(c *Collateral) { c.QEIdentitySignature = c.TCBInfoSignature }, at},
+		{"no root CRL", "collateral", func(c *Collateral) { c.RootCACRL = "" }, at},
+		{"PCK CRL for root CRL", "collateral", func(c *Collateral) { c.RootCACRL = c.PCKCRL }, at},
+		{"no PCK CRL", "collateral", func(c *Collateral) { c.PCKCRL = "" }, at},
+		{"root CRL for PCK CRL", "collateral", func(c *Collateral) { c.PCKCRL = c.RootCACRL }, at},
+		{"PCK CA for TCB signer", "collateral", func(c *Collateral) { c.TCBInfoIssuerChain = c.PCKCRLIssuerChain }, at},
+		{"no chain", "collateral", func(c *Collateral) { c.QEIdentityIssuerChain = "" }, at},
+		{"expired by an hour", "collateral_validity", func(*Collateral) {}, time.Date(2026, 3, 3, 15, 50, 0, 0, time.UTC)},
+		{"clock an hour early", "", func(*Collateral) {}, at.Add(-time.Hour)},
+		{"PCK not yet valid", "certificate_validity", func(*Collateral) {}, time.Date(2026, 1, 20, 0, 0, 0, 0, time.UTC)},
+	} {
+		c := good
+		tt.edit(&c)
+		v, err := NewTDX(TDXOptions{Collateral: oneCollateral{&c}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, tt.at)
+		if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
+		}
+	}
+}
+
+// TestTDXRevocation: a serial on either CRL is refused, and older collateral
+// that does not list it is no way out.
+func TestTDXRevocation(t *testing.T) {
+	quote, good, at := tdxFixture(t)
+	root, err := intelRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := parseTDQuote(quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pck, err := checkPCKChain(q.pckChain, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := verifyCollateral(&good, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.checkAt(at, pck, root); err != nil {
+		t.Fatal(err)
+	}
+	leaf, ca := *v, *v
+	leaf.pckCRL, ca.rootCRL = withSerial(v.pckCRL, pck.leaf), withSerial(v.rootCRL, pck.ca)
+	signer := *v
+	signer.rootCRL = withSerial(v.rootCRL, v.signers[0])
+	for name, c := range map[string]collateral{"PCK": leaf, "PCK CA": ca, "TCB signer": signer} {
+		if err := c.checkAt(at, pck, root); ruleOf(err) != "revocation" {
+			t.Errorf("%s revoked: got %v", name, err)
+		}
+	}
+	newer := leaf
+	newer.tcb.NextUpdate = newer.tcb.NextUpdate.Add(time.Hour)
+	a, b := &Collateral{}, &Collateral{}
+	s := &TDXVerifier{root: root, source: twoCollaterals{a, b}, verified: map[*Collateral]verifiedCollateral{a: {c: v}, b: {c: &newer}}}
+	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); ruleOf(err) != "revocation" {
+		t.Errorf("revoked in the fresher of two: got %v", err)
+	}
+}
+
+type twoCollaterals [2]*Collateral
+
+func (o twoCollaterals) Collateral(context.Context, string) ([]*Collateral, error) { return o[:], nil }
+
+// TestTDXTCB: the platform's status is never hidden by the module's or the
+// quoting enclave's.
+func TestTDXTCB(t *testing.T) {
+	quote, good, _ := tdxFixture(t)
+	q, err := parseTDQuote(quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := intelRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pck, err := checkPCKChain(q.pckChain, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		platform, module, qe, want string
+	}{
+		{"UpToDate", "UpToDate", "UpToDate", "UpToDate"},
+		{"OutOfDate", "UpToDate", "UpToDate", "OutOfDate"},
+		{"Revoked", "UpToDate", "UpToDate", "Revoked"},
+		{"SWHardeningNeeded", "UpToDate", "UpToDate", "SWHardeningNeeded"},
+		{"UpToDate", "OutOfDate", "UpToDate", "OutOfDate"},
+		{"UpToDate", "Revoked", "UpToDate", "Revoked"},
+		{"UpToDate", "UpToDate", "OutOfDate", "OutOfDate"},
+		{"UpToDate", "UpToDate", "Revoked", "Revoked"},
+		{"SWHardeningNeeded", "OutOfDate", "UpToDate", "OutOfDate"},
+		{"ConfigurationNeeded", "UpToDate", "OutOfDate", "OutOfDateConfigurationNeeded"},
+		{"ConfigurationAndSWHardeningNeeded", "OutOfDate", "UpToDate", "OutOfDateConfigurationNeeded"},
+		{"OutOfDateConfigurationNeeded", "Revoked", "UpToDate", "Revoked"},
+		{"Revoked", "OutOfDate", "OutOfDate", "Revoked"},
+	} {
+		v := &collateral{}
+		for _, s := range []struct {
+			text string
+			out  any
+		}{{good.TCBInfo, &v.tcb}, {good.QEIdentity, &v.qe}} {
+			if err := json.Unmarshal([]byte(s.text), s.out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range v.tcb.TcbLevels {
+			setStatus(&v.tcb.TcbLevels[i].TcbStatus, tt.platform)
+		}
+		for i := range v.tcb.TdxModuleIdentities {
+			for j := range v.tcb.TdxModuleIdentities[i].TcbLevels {
+				setStatus(&v.tcb.TdxModuleIdentities[i].TcbLevels[j].TcbStatus, tt.module)
+			}
+		}
+		setStatus(&v.qe.TcbLevels[0].TcbStatus, tt.qe)
+		r, err := evaluateTCB(v, q.claims(), pck.ext, q.qe())
+		if err != nil || r.overall != tt.want {
+			t.Errorf("platform %s, module %s, QE %s: got %q, %v, expected %s", tt.platform, tt.module, tt.qe, r.overall, err, tt.want)
+		}
+	}
+}
+
+func setStatus[S ~string](p *S, status string) { *p = S(status) }

@@ -85,6 +85,25 @@ func TestCryptsetupEditsOurs(t *testing.T) {
 	}
 }
 
+func TestCryptsetupOpensRotated(t *testing.T) {
+	_, vk, b := smallDisk(t, true)
+	h, err := open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kdf := KDF{Type: "argon2id", Iterations: 4, MemoryKiB: 1024, Threads: 2}
+	front, err := h.ReplaceKeyslots(vk, secret.New([]byte("rotated")), kdf, seeded(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b, front)
+	disk, pass := writeTemp(t, "disk", b), writeTemp(t, "pass", []byte("rotated"))
+	cryptsetup(t, "open", "--test-passphrase", "--key-file", pass, disk)
+	if dump := cryptsetup(t, "luksDump", disk); !strings.Contains(dump, "argon2id") || strings.Contains(dump, "1: luks2") {
+		t.Fatalf("rotated header:\n%s", dump)
+	}
+}
+
 func TestOpensCryptsetups(t *testing.T) {
 	for name, kdf := range map[string][]string{
 		"pbkdf2":        {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,4 +95,11 @@ func (d *deviceMapper) remove(name string) error {
 		return fmt.Errorf("removing device %s: %w", name, err)
 	}
 	return nil
+}
+
+// undo removes devices in the reverse order of their making.
+func (d *deviceMapper) undo(names []string) {
+	for _, n := range slices.Backward(names) {
+		_ = d.remove(n)
+	}
 }

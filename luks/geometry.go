@@ -135,12 +135,21 @@ func (i *Integrity) validate(sectorBytes int) error {
 }
 
 // TotalBytes is the length of the disk payload: header, integrity metadata,
-// journal and data, up to the last data sector. The geometry must be valid.
-func (g *Geometry) TotalBytes() int64 { return g.DataOffsetBytes + g.SegmentBytes() }
+// journal and data, up to the last data sector. 0 if the geometry is invalid.
+func (g *Geometry) TotalBytes() int64 {
+	if n := g.SegmentBytes(); n > 0 {
+		return g.DataOffsetBytes + n
+	}
+	return 0
+}
 
-// SegmentBytes is the length of the segment alone: what follows DataOffsetBytes.
+// SegmentBytes is the length of the segment alone: what follows
+// DataOffsetBytes. 0 if the geometry is invalid.
 func (g *Geometry) SegmentBytes() int64 {
-	if g.Integrity == nil {
+	switch {
+	case g.Validate() != nil:
+		return 0
+	case g.Integrity == nil:
 		return g.PlainBytes
 	}
 	return g.layout().dataOffset(g.PlainBytes-alignBytes) + alignBytes

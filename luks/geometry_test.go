@@ -37,7 +37,7 @@ func TestGeometryAllowList(t *testing.T) {
 	} {
 		g := mustGeometry(t, 1<<20, true)
 		change(&g)
-		if g.Validate() == nil {
+		if g.Validate() == nil || g.TotalBytes() != 0 {
 			t.Errorf("%s is accepted: %+v", name, g)
 		}
 	}

@@ -240,6 +240,44 @@ func TestUnlockUsesItsOwnCopy(t *testing.T) {
 	}
 }
 
+func TestGeometryRefusesSuperblocks(t *testing.T) {
+	g, _, disk := smallDisk(t, true)
+	for name, change := range map[string]func(sb []byte){
+		"magic":        func(sb []byte) { sb[0] = 0 },
+		"version":      func(sb []byte) { sb[8] = 5 },
+		"interleave":   func(sb []byte) { sb[9] = 200 },
+		"tag size":     func(sb []byte) { sb[10] = 4 },
+		"no journal":   func(sb []byte) { clear(sb[12:16]) },
+		"huge journal": func(sb []byte) { sb[15] = 0xff },
+		"too long":     func(sb []byte) { sb[18] = 1 },
+		"huge":         func(sb []byte) { sb[23] = 0xff },
+		"recalculate":  func(sb []byte) { sb[24] |= 2 },
+		"block size":   func(sb []byte) { sb[28] = 0 },
+		"block shift":  func(sb []byte) { sb[28] = 255 },
+	} {
+		b := bytes.Clone(disk)
+		change(b[g.DataOffsetBytes:])
+		h, err := open(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.Geometry(); err == nil {
+			t.Errorf("%s: accepted as %+v", name, got)
+		}
+	}
+}
+
+func TestKeyslots(t *testing.T) {
+	_, _, disk := smallDisk(t, true)
+	h, err := open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Keyslots(); len(got) != 1 || got[0] != (Keyslot{Name: "0", KDF: FastKDF()}) {
+		t.Fatalf("keyslots %+v", got)
+	}
+}
+
 func TestReplaceKeyslots(t *testing.T) {
 	g, vk, disk := smallDisk(t, true)
 	h, err := open(disk)

@@ -45,18 +45,21 @@ func Activate(g Geometry, vk *VolumeKey, device, name string, readOnly bool) (pa
 		return "", err
 	}
 	defer dm.close()
+	var made []string // undone on failure; a device that was there before is not ours
 	defer func() {
 		if err != nil {
-			_ = dm.removeStack(name)
+			dm.undo(made)
 		}
 	}()
 	if dev, err = dm.create(name+segmentSuffix, linearTable(&g, devNumber(dev)), readOnly); err != nil {
 		return "", err
 	}
+	made = append(made, name+segmentSuffix)
 	if g.Integrity != nil {
 		if dev, err = dm.create(name+integritySuffix, integrityTable(&g, devNumber(dev), readOnly), readOnly); err != nil {
 			return "", err
 		}
+		made = append(made, name+integritySuffix)
 	}
 	if dev, err = dm.createCrypt(name, &g, vk, devNumber(dev), readOnly); err != nil {
 		return "", err
@@ -77,17 +80,10 @@ func Deactivate(name string) error {
 	if err := dm.remove(name); err != nil {
 		return err
 	}
-	return dm.removeStack(name)
-}
-
-// removeStack removes the devices of a stack that exist, topmost first.
-func (d *deviceMapper) removeStack(name string) error {
-	for _, n := range []string{name, name + integritySuffix, name + segmentSuffix} {
-		if err := d.remove(n); err != nil && !errors.Is(err, unix.ENXIO) {
-			return err
-		}
+	if err := dm.remove(name + integritySuffix); err != nil && !errors.Is(err, unix.ENXIO) {
+		return err // ENXIO: the disk has no integrity
 	}
-	return nil
+	return dm.remove(name + segmentSuffix)
 }
 
 // checkDevice makes sure that device is a block device large enough and, with

@@ -2,6 +2,7 @@ package luks
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,20 @@ func TestWriterIsDeterministic(t *testing.T) {
 		}
 		if !bytes.Equal(out.Bytes(), want) {
 			t.Fatalf("%d workers give another disk", workers)
+		}
+	}
+}
+
+// TestFormatIsStable pins the bytes of two disks. The layout is the one that
+// Linux 6.1 and 6.12 and cryptsetup 2.6.1 have opened and written to.
+func TestFormatIsStable(t *testing.T) {
+	for integrity, want := range map[bool]string{
+		true:  "7d8461bc75e1fdd7ef948f04abacb031c532b3d21b3e067d2c201543a5670479",
+		false: "80edb9dd653a700d56d47058a4c8d4444ec60b87ebc9339d88d090f9c593b8e2",
+	} {
+		_, _, disk := smallDisk(t, integrity)
+		if got := fmt.Sprintf("%x", sha256.Sum256(disk)); got != want {
+			t.Errorf("integrity %v: disk %s, expected %s", integrity, got, want)
 		}
 	}
 }

@@ -1,0 +1,30 @@
+package luks
+
+import (
+	"strings"
+	"testing"
+)
+
+// What Activate does with a kernel is tested in a virtual machine (tests/);
+// here is what it refuses before it gets that far.
+func TestActivateRefuses(t *testing.T) {
+	g, vk, disk := smallDisk(t, true)
+	file := writeTemp(t, "disk", disk)
+	for name, try := range map[string]struct {
+		call func() (string, error)
+		want string
+	}{
+		"zero geometry": {func() (string, error) { return Activate(Geometry{}, vk, file, "root", false) }, "UUID"},
+		"zero key":      {func() (string, error) { return Activate(g, &VolumeKey{}, file, "root", false) }, "volume key"},
+		"no name":       {func() (string, error) { return Activate(g, vk, file, "", false) }, "device name"},
+		"path as name":  {func() (string, error) { return Activate(g, vk, file, "../x", false) }, "device name"},
+		"long name":     {func() (string, error) { return Activate(g, vk, file, strings.Repeat("x", 65), false) }, "device name"},
+		"regular file":  {func() (string, error) { return Activate(g, vk, file, "root", false) }, "not a block device"},
+		"missing":       {func() (string, error) { return Activate(g, vk, file+"x", "root", false) }, "no such file"},
+		"deactivating":  {func() (string, error) { return "", Deactivate("a b") }, "device name"},
+	} {
+		if _, err := try.call(); err == nil || !strings.Contains(err.Error(), try.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

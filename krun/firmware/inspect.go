@@ -15,7 +15,7 @@ import (
 
 // maxUnpackedBytes bounds what an initrd unpacks to: an agent of 12 MiB, the
 // modules of a distribution kernel, and room; a gzip bomb ends here.
-const maxUnpackedBytes = 256 << 20
+const maxUnpackedBytes = 128 << 20
 
 // ErrNoIdentity reports an initrd without an identity segment.
 var ErrNoIdentity = errors.New("initrd holds no " + krun.IdentityPath)

@@ -157,7 +157,7 @@ func cBundle(static string, args int) string {
 		params, entry = "size_t *load_addr, size_t *entry_addr, size_t *size", "*entry_addr = 16779683;"
 	}
 	return "#include <stddef.h>\n" +
-		array("KERNEL", 2, 2*BundleAlign) + array("QBOOT", 1, QBootBytes) + array("INITRD", 3, BundleAlign) +
+		array("KERNEL", 2, 2*PageBytes) + array("QBOOT", 1, QBootBytes) + array("INITRD", 3, PageBytes) +
 		"char * krunfw_get_kernel(" + params + ") { *load_addr = 16777216; " + entry +
 		" *size = sizeof(KERNEL_BUNDLE) - 1; return &KERNEL_BUNDLE[0]; }\n" +
 		"int krunfw_get_version() { return 5; }\n" +
@@ -190,8 +190,8 @@ func TestParseCompiledLibraries(t *testing.T) {
 			t.Errorf("%+v: %v", v, err)
 			continue
 		}
-		if !bytes.Equal(b.Kernel, noise(2, 2*BundleAlign)) || !bytes.Equal(b.QBoot, noise(1, QBootBytes)) ||
-			!bytes.Equal(b.Initrd, noise(3, BundleAlign)) || b.KernelLoad != 0x1000000 {
+		if !bytes.Equal(b.Kernel, noise(2, 2*PageBytes)) || !bytes.Equal(b.QBoot, noise(1, QBootBytes)) ||
+			!bytes.Equal(b.Initrd, noise(3, PageBytes)) || b.KernelLoad != 0x1000000 {
 			t.Errorf("%+v: payloads differ", v)
 		}
 		if want := uint64(16779683); v.args == 3 && b.KernelEntry != want {

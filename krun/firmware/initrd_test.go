@@ -1,0 +1,378 @@
+package firmware
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
+)
+
+func testIdentity(t testing.TB) []byte {
+	t.Helper()
+	id := krun.Identity{
+		Version: 1, WorkloadID: "w1", TEE: kbs.SNP,
+		Servers:       krun.Servers{URLs: []string{"https://attest.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+		Disk:          krun.DiskIdentity{Geometry: luks.Geometry{Cipher: "aes-xts-plain64"}, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		ProcessDigest: kbs.Sum384([]byte("p")), Policy: krun.LaunchPolicy{Logs: "host"},
+	}
+	b, err := id.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// staticELF is the head of a static x86-64 executable and noise.
+func staticELF() []byte {
+	b := make([]byte, 120, 5000)
+	copy(b, "\x7fELF\x02\x01\x01")
+	binary.LittleEndian.PutUint16(b[16:], 2)
+	binary.LittleEndian.PutUint16(b[18:], 62)
+	binary.LittleEndian.PutUint32(b[20:], 1)
+	binary.LittleEndian.PutUint64(b[32:], 64)
+	binary.LittleEndian.PutUint16(b[52:], 64)
+	binary.LittleEndian.PutUint16(b[54:], 56)
+	binary.LittleEndian.PutUint16(b[56:], 1)
+	binary.LittleEndian.PutUint32(b[64:], 1) // PT_LOAD
+	return append(b, noise(5, 4000)...)
+}
+
+func testInitrd(t testing.TB) []byte {
+	t.Helper()
+	agent, err := AgentSegment(staticELF())
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := IdentitySegment(testIdentity(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd, err := ComposeInitrd(agent, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return initrd
+}
+
+func TestInspectOwnInitrd(t *testing.T) {
+	initrd := testInitrd(t)
+	if len(initrd)%PageBytes != 0 || !bytes.Equal(initrd, testInitrd(t)) {
+		t.Fatal("the initrd is not padded, or not the same each time")
+	}
+	id, entries, err := InspectInitrd(initrd)
+	if err != nil || id.WorkloadID != "w1" {
+		t.Fatalf("%+v (%v)", id, err)
+	}
+	var init, console, identity *Entry
+	for i, e := range entries {
+		switch e.Name {
+		case "/init":
+			init = &entries[i]
+		case "/dev/console":
+			console = &entries[i]
+		case krun.IdentityPath:
+			identity = &entries[i]
+		}
+	}
+	if init == nil || init.Mode != 0o100755 || int(init.SizeBytes) != len(staticELF()) {
+		t.Errorf("/init is %+v", init)
+	}
+	if console == nil || console.Mode != 0o020600 || console.Device != "5:1" {
+		t.Errorf("/dev/console is %+v", console)
+	}
+	if identity == nil || identity.Mode != 0o100400 || identity.Archive != 1 {
+		t.Errorf("identity is %+v", identity)
+	}
+}
+
+// TestCpioReadsOurs lists each archive with GNU cpio, an independent reader.
+func TestCpioReadsOurs(t *testing.T) {
+	if _, err := exec.LookPath("cpio"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("cpio is needed in CI")
+		}
+		t.Skip("cpio is not installed")
+	}
+	agent, err := AgentSegment(staticELF())
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(agent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("cpio", "-itv", "--quiet", "--numeric-uid-gid")
+	cmd.Stdin = z
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{"-rwxr-xr-x   1 0        0 ", "crw-------   1 0        0          5,   1 ", "drwxrwxrwt", " newroot\n", " dev/null\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+func TestAgentMustBeStatic(t *testing.T) {
+	dynamic := staticELF()
+	binary.LittleEndian.PutUint32(dynamic[64:], 3) // PT_INTERP
+	arm := staticELF()
+	binary.LittleEndian.PutUint16(arm[18:], 183)
+	for name, b := range map[string][]byte{"dynamic": dynamic, "arm": arm, "script": []byte("#!/bin/sh\n"), "empty": nil} {
+		if _, err := AgentSegment(b); err == nil {
+			t.Errorf("%s agent accepted", name)
+		}
+	}
+	if _, err := IdentitySegment([]byte(`{}`)); err == nil {
+		t.Error("empty identity accepted")
+	}
+}
+
+func cpioOf(nodes ...node) []byte {
+	var a archive
+	for _, n := range nodes {
+		a.add(n)
+	}
+	return a.finish()
+}
+
+func gz(b []byte) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write(b)
+	_ = w.Close()
+	return out.Bytes()
+}
+
+func TestInspectRefusals(t *testing.T) {
+	good := testInitrd(t)
+	identity := node{name: "etc/ccrun/identity.json", mode: typeRegular | 0o400, data: testIdentity(t)}
+	file := func(name string) node { return node{name: name, mode: typeRegular | 0o644, data: []byte("x")} }
+	link := func(name string) node { return node{name: name, mode: typeSymlink | 0o777, data: []byte("/tmp")} }
+	long := cpioOf(file("a"))
+	copy(long[94:], "ffffffff") // namesize
+	huge := cpioOf(file("a"))
+	copy(huge[54:], "ffffffff") // filesize
+	hardlink := cpioOf(file("a"))
+	copy(hardlink[38:], "00000002") // nlink
+	for name, b := range map[string][]byte{
+		"identity twice":         slices.Concat(good, gz(cpioOf(identity))),
+		"identity by other name": slices.Concat(good, gz(cpioOf(node{name: "./etc//ccrun/x/../identity.json", mode: typeRegular, data: identity.data}))),
+		"init twice":             slices.Concat(good, cpioOf(file("init"))),
+		"identity is no JSON":    gz(cpioOf(node{name: "etc/ccrun/identity.json", mode: typeRegular, data: []byte("x")})),
+		"identity is a link":     gz(cpioOf(link("etc/ccrun/identity.json"))),
+		"identity's parent link": gz(cpioOf(link("etc"), identity)),
+		"link after identity":    gz(cpioOf(identity, link("etc/ccrun"))),
+		"identity under a file":  gz(cpioOf(file("etc"), identity)),
+		"file where a directory": slices.Concat(good, gz(cpioOf(file("dev")))),
+		"fifo":                   cpioOf(node{name: "f", mode: 0o010644}),
+		"hard link":              hardlink,
+		"truncated gzip":         good[:len(gz(nil))+900],
+		"junk after":             slices.Concat(good, []byte("junk")),
+		"misaligned archive":     slices.Concat([]byte{0, 0}, cpioOf(file("a"))),
+		"other compression":      []byte("\xfd7zXZ\x00"),
+		"cut cpio":               cpioOf(file("a"))[:130],
+		"no trailer":             cpioOf(file("a"))[:120],
+		"long name":              long,
+		"huge file":              huge,
+		"gzip of junk":           gz([]byte("070702")),
+		"bomb":                   gz(slices.Concat(cpioOf(identity), make([]byte, maxUnpackedBytes))),
+	} {
+		if id, _, err := InspectInitrd(b); err == nil || errors.Is(err, ErrNoIdentity) {
+			t.Errorf("%s: accepted, %+v (%v)", name, id, err)
+		}
+	}
+	for name, b := range map[string][]byte{"empty": nil, "zeros": make([]byte, 8192), "other files": cpioOf(file("a"))} {
+		if _, _, err := InspectInitrd(b); !errors.Is(err, ErrNoIdentity) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCheckLibkrunInitrd(t *testing.T) {
+	for size, ok := range map[int]bool{0: false, 4096: true, 4097: false, 6<<20 - 4096: true, 6 << 20: true, 6<<20 + 4096: false} {
+		if err := CheckLibkrunInitrd(make([]byte, size)); (err == nil) != ok {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// ko is a kernel module as far as its .modinfo says: a relocatable object
+// with that one section.
+func ko(t *testing.T, dir, file, depends string) {
+	t.Helper()
+	cc := gcc(t)
+	src := filepath.Join(t.TempDir(), "m.c")
+	writeFile(t, src, []byte(`__attribute__((section(".modinfo"), used)) static const char a[] = "license=GPL";
+__attribute__((section(".modinfo"), used)) static const char b[] = "depends=`+depends+`";`))
+	run(t, cc, "-c", "-o", filepath.Join(dir, file), src)
+}
+
+func TestModulesSegment(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "kernel", "drivers")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ko(t, dir, "virtio-blk.ko", "")
+	ko(t, dir, "dm-mod.ko", "")
+	ko(t, dir, "dm-crypt.ko", "dm-mod")
+	ko(t, dir, "dm-integrity.ko", "dm-mod,async_xor")
+	ko(t, dir, "async_xor.ko", "")
+	ko(t, dir, "loop_a.ko", "loop_b")
+	ko(t, dir, "loop_b.ko", "loop_a")
+	ko(t, dir, "broken.ko", "missing")
+	if xz, err := exec.LookPath("xz"); err == nil {
+		run(t, xz, "--check=crc32", filepath.Join(dir, "dm-mod.ko"))
+	}
+	root := filepath.Dir(filepath.Dir(dir))
+	writeFile(t, filepath.Join(root, "modules.builtin"), []byte("kernel/fs/ext4/ext4.ko\n"))
+	b, err := ModulesSegment(root, []string{"virtio_blk", "dm_crypt", "ext4", "dm-integrity", "dm_crypt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, entries, err := InspectInitrd(b)
+	if !errors.Is(err, ErrNoIdentity) || len(b)%4 != 0 {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Mode&typeMask == typeRegular {
+			names = append(names, e.Name)
+		}
+	}
+	want := []string{"/lib/modules/virtio_blk.ko", "/lib/modules/dm_mod.ko", "/lib/modules/dm_crypt.ko",
+		"/lib/modules/async_xor.ko", "/lib/modules/dm_integrity.ko", "/etc/ccrun/modules"}
+	if !slices.Equal(names, want) {
+		t.Errorf("modules %v, want %v", names, want)
+	}
+	if !bytes.Contains(b, []byte("/lib/modules/virtio_blk.ko\n/lib/modules/dm_mod.ko\n/lib/modules/dm_crypt.ko\n/lib/modules/async_xor.ko\n/lib/modules/dm_integrity.ko\n")) {
+		t.Error("the list is not in load order")
+	}
+	for _, bad := range []string{"loop_a", "broken", "nothing"} {
+		if _, err := ModulesSegment(root, []string{bad}); err == nil {
+			t.Errorf("%s accepted", bad)
+		}
+	}
+	// With an agent and an identity behind it, the whole is one initrd.
+	bundle := Bundle{Kind: KindQEMUDirect, Kernel: []byte("k"), InitrdBase: b}
+	boot, err := bundle.BootInitrd(testInitrd(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, _, err := InspectInitrd(boot); err != nil || id.WorkloadID != "w1" {
+		t.Errorf("modules and workload: %v", err)
+	}
+}
+
+func TestFirmwareDirectory(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "k"), noise(6, 10_000))
+	b, err := WriteDir(filepath.Join(dir, "fw"), Sample{Kernel: filepath.Join(dir, "k"), Cmdline: "console=ttyS0 quiet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Kind != KindQEMUDirect || !bytes.Equal(b.Kernel, noise(6, 10_000)) || b.Cmdline != "console=ttyS0 quiet" {
+		t.Errorf("%+v", b)
+	}
+	writeFile(t, filepath.Join(dir, "q"), noise(1, QBootBytes))
+	for config, ok := range map[string]bool{
+		`{"version":1,"kind":"qemu-direct","kernel":"k"}`:                                               true,
+		`{"version":1,"kind":"libkrun","kernel":"k","qboot":"q","kernel_load":16777216}`:                true,
+		`{"version":1,"kind":"libkrun","kernel":"k","qboot":"q"}`:                                       false, // no load address
+		`{"version":1,"kind":"libkrun","kernel":"k","kernel_load":16777216}`:                            false, // no qboot
+		`{"version":1,"kind":"libkrun","kernel":"k","qboot":"q","cmdline":"x","kernel_load":1}`:         false,
+		`{"version":2,"kind":"qemu-direct","kernel":"k"}`:                                               false,
+		`{"version":1,"kind":"other","kernel":"k"}`:                                                     false,
+		`{"version":1,"kind":"qemu-direct","kernel":"k","extra":1}`:                                     false,
+		`{"version":1,"kind":"qemu-direct","kernel":"../k"}`:                                            false,
+		`{"version":1,"kind":"qemu-direct","kernel":"/etc/hostname"}`:                                   false,
+		`{"version":1,"kind":"qemu-direct","kernel":"fw"}`:                                              false,
+		`{"version":1,"kind":"qemu-direct","kernel":"none"}`:                                            false,
+		`{"version":1,"kind":"qemu-direct","kernel":"k","qboot":"q"}`:                                   false,
+		`{"version":1,"kind":"qemu-direct","kernel":"k","cmdline":"a\nb"}`:                              false,
+		`{"version":1,"kind":"qemu-direct","kernel":"k","cmdline":"` + strings.Repeat("a", 2048) + `"}`: false,
+	} {
+		writeFile(t, filepath.Join(dir, ConfigFile), []byte(config))
+		if b, err := Load(dir); (err == nil) != ok {
+			t.Errorf("%s: %+v (%v)", config, b != nil, err)
+		}
+	}
+}
+
+// TestLooseVmlinux flattens an ELF kernel as bin2cbundle.py does.
+func TestLooseVmlinux(t *testing.T) {
+	le := binary.LittleEndian
+	k := make([]byte, 0x3000)
+	copy(k, staticELF()[:64])
+	le.PutUint64(k[24:], 0x1000123)
+	le.PutUint16(k[56:], 2)
+	for i, p := range [][5]uint64{{0x1000, 0xffffffff81000000, 0x1000000, 0x800, 0x800}, {0x2000, 0xffffffff81002000, 0x1002000, 0x1000, 0x9000}} {
+		ph := k[64+56*i:]
+		le.PutUint32(ph, 1)
+		for j, v := range []uint64{p[0], p[1], p[2], p[3], p[4]} {
+			le.PutUint64(ph[8+8*j:], v)
+		}
+	}
+	copy(k[0x1000:], noise(8, 0x800))
+	copy(k[0x2000:], noise(9, 0x1000))
+	b, err := FromParts(noise(1, QBootBytes), k, 0, noise(3, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, BundleAlign)
+	copy(want, noise(8, 0x800))
+	copy(want[0x2000:], noise(9, 0x1000))
+	if b.KernelLoad != 0x1000000 || b.KernelEntry != 0x1000123 || !bytes.Equal(b.Kernel, want) || len(b.Initrd) != BundleAlign {
+		t.Errorf("load %#x entry %#x, kernel of %d bytes", b.KernelLoad, b.KernelEntry, len(b.Kernel))
+	}
+	if _, err := FromParts(noise(1, QBootBytes), k, 0x1000000, nil); err == nil {
+		t.Error("a load address for an ELF kernel accepted")
+	}
+	le.PutUint64(k[64+56+24:], 0x900000) // second segment below the first
+	if _, err := FromParts(noise(1, QBootBytes), k, 0, nil); err == nil {
+		t.Error("overlapping segments accepted")
+	}
+}
+
+func TestFind(t *testing.T) {
+	dir := t.TempDir()
+	s := Search{Dirs: []string{filepath.Join(dir, "none"), dir}}
+	var h interface{ Hint() string }
+	if _, err := s.Find(kbs.SNP); !errors.As(err, &h) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nothing installed: %v", err)
+	}
+	writeFile(t, filepath.Join(dir, LibraryName), nil)
+	if p, err := s.Find(kbs.SNP); err != nil || p != filepath.Join(dir, LibraryName) {
+		t.Errorf("%s (%v)", p, err)
+	}
+	if _, err := s.Find(kbs.Sample); err == nil {
+		t.Error("firmware for the sample TEE found")
+	}
+}
+
+func FuzzInspectInitrd(f *testing.F) {
+	f.Add(testInitrd(f))
+	f.Add(cpioOf(node{name: "a", mode: typeRegular, data: []byte("x")}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, _, err := InspectInitrd(b)
+		if (id == nil) == (err == nil) {
+			t.Fatal("identity and error disagree")
+		}
+	})
+}
+
+func FuzzModuleDepends(f *testing.F) {
+	f.Add(staticELF())
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = moduleDepends(b) })
+}

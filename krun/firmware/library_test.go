@@ -179,7 +179,8 @@ func TestParseCompiledLibraries(t *testing.T) {
 		{"static", 3, "-O0"}, {"static", 3, "-O2"}, {"const", 3, "-O2"}, {"", 3, "-O0 -fcf-protection=none"},
 		{"", 3, "-O0 -fomit-frame-pointer"}, {"", 3, "-O2 -fvisibility=default -Wl,-Bsymbolic"},
 		{"", 3, "-O0 -Wl,--hash-style=sysv"}, {"", 3, "-O2 -Wl,-z,now -Wl,--hash-style=both"},
-		{"", 3, "-O1 -s -Wl,-z,noseparate-code"},
+		{"", 3, "-O1 -s -Wl,-z,noseparate-code"}, {"", 3, "-O0 -Wl,-z,pack-relative-relocs"},
+		{"static", 3, "-O0 -Wl,-z,pack-relative-relocs"},
 	} {
 		src, lib := filepath.Join(dir, fmt.Sprintf("%d.c", i)), filepath.Join(dir, fmt.Sprintf("%d.so", i))
 		writeFile(t, src, []byte(cBundle(v.static, v.args)))

@@ -11,8 +11,11 @@ import (
 // where that follows from the file alone.
 func (im *image) readRelocations() error {
 	im.pointers = map[uint64]uint64{}
-	if im.dynamic[elf.DT_RELSZ] != 0 || im.dynamic[dtRELRSZ] != 0 {
-		return errors.New("relocations in DT_REL or DT_RELR form are not supported")
+	if im.dynamic[elf.DT_RELSZ] != 0 {
+		return errors.New("relocations in DT_REL form are not supported")
+	}
+	if err := im.readPacked(); err != nil {
+		return fmt.Errorf("reading packed relocations: %w", err)
 	}
 	for _, t := range []struct{ addr, size elf.DynTag }{
 		{elf.DT_RELA, elf.DT_RELASZ}, {elf.DT_JMPREL, elf.DT_PLTRELSZ},
@@ -101,5 +104,58 @@ func (im *image) function(name string, limit uint64) ([]byte, uint64, error) {
 
 var errNoSymbol = errors.New("not exported")
 
-// dtRELRSZ is the size of packed relative relocations (gABI 2020, after debug/elf).
-const dtRELRSZ elf.DynTag = 35
+// Packed relative relocations (System V gABI, "Relative Relocation Table"),
+// which debug/elf has no names for.
+const (
+	dtRELRSZ elf.DynTag = 35
+	dtRELR   elf.DynTag = 36
+)
+
+// readPacked decodes DT_RELR: an even word is an address to relocate, an odd
+// one a bitmap of the 63 words behind the last. The addend is in place.
+func (im *image) readPacked() error {
+	size := im.dynamic[dtRELRSZ]
+	if size == 0 {
+		return nil
+	}
+	if size%8 != 0 || size > maxRelocs*8 {
+		return fmt.Errorf("%d bytes, expected at most %d words of 8", size, maxRelocs)
+	}
+	table, err := im.at(im.dynamic[dtRELR], size)
+	if err != nil {
+		return err
+	}
+	var next uint64
+	for ; len(table) > 0; table = table[8:] {
+		word := binary.LittleEndian.Uint64(table)
+		if word&1 == 0 {
+			if err := im.relative(word); err != nil {
+				return err
+			}
+			next = word + 8
+			continue
+		}
+		for i := range uint64(63) {
+			if word>>(i+1)&1 == 1 {
+				if err := im.relative(next + 8*i); err != nil {
+					return err
+				}
+			}
+		}
+		next += 63 * 8
+	}
+	return nil
+}
+
+func (im *image) relative(where uint64) error {
+	if len(im.patched) == maxRelocs {
+		return fmt.Errorf("more than %d relocations", maxRelocs)
+	}
+	b, err := im.at(where, 8)
+	if err != nil {
+		return err
+	}
+	im.patched = append(im.patched, where)
+	im.pointers[where] = binary.LittleEndian.Uint64(b)
+	return nil
+}

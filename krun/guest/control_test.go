@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +60,7 @@ func FuzzControl(f *testing.F) {
 				break
 			}
 			n++
-			line := "signal " + itoa(int(sig)) + "\n"
+			line := "signal " + strconv.Itoa(int(sig)) + "\n"
 			if !bytes.Contains(in, []byte(line)) {
 				t.Fatalf("%q: signal %d is not in it", in, sig)
 			}
@@ -68,13 +69,6 @@ func FuzzControl(f *testing.F) {
 			t.Fatalf("%q: %d signals", in, n)
 		}
 	})
-}
-
-func itoa(n int) string {
-	if n >= 10 {
-		return itoa(n/10) + itoa(n%10)
-	}
-	return string(rune('0' + n))
 }
 
 // hostPort reads as EOF until the host has "connected".

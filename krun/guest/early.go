@@ -56,7 +56,11 @@ func (b *boot) mountKernel(context.Context) error {
 			return err
 		}
 	}
-	// Ctrl-Alt-Del from the host must not reboot past the lock-down.
+	if err := applyAll(earlySysctls()); err != nil {
+		return err
+	}
+	// Ctrl-Alt-Del becomes a signal to PID 1, which ignores it, and not a
+	// restart behind the open disk's back.
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 	_, err := b.console.attach("/dev/console")
 	return err
@@ -91,7 +95,7 @@ func loadModule(name string) error {
 	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	return nil
+	return os.Remove(name) // it would stay in memory
 }
 
 // mountConfigfs mounts configfs where the kernel has it, for configfs-tsm.

@@ -12,12 +12,22 @@ import (
 // A sysctl is a value the kernel gets before the workload starts.
 type sysctl struct{ path, value string }
 
+// earlySysctls are set before any secret exists. Magic SysRq reaches the
+// kernel from the host's end of the console, and dumps registers to it; an
+// oops does so once and must not go on half broken.
+func earlySysctls() []sysctl {
+	return []sysctl{
+		{"/proc/sys/kernel/sysrq", "0"},
+		{"/proc/sys/kernel/panic_on_oops", "1"},
+		{"/proc/sys/kernel/panic", "-1"}, // restart at once, which ends the VM
+	}
+}
+
 // sysctls take from the workload, and from whoever breaks into it, what would
 // reach past it into the kernel that holds the disk's key. Those that cannot
 // be undone until the next boot come last.
 func sysctls() []sysctl {
 	return []sysctl{
-		{"/proc/sys/kernel/sysrq", "0"},
 		{"/proc/sys/kernel/dmesg_restrict", "1"},
 		{"/proc/sys/kernel/kptr_restrict", "2"},
 		{"/proc/sys/kernel/perf_event_paranoid", "3"},
@@ -42,6 +52,9 @@ func reportDrivers() []sysctl {
 	return []sysctl{{"/sys/bus/platform/drivers/sev-guest/unbind", "sev-guest"}}
 }
 
+// reportModules are the same drivers where they are modules.
+func reportModules() []string { return []string{"sev_guest", "tdx_guest"} }
+
 // deviceNodes are removed from the agent's own /dev too, which the workload
 // never sees: one barrier more.
 func deviceNodes() []string {
@@ -51,18 +64,31 @@ func deviceNodes() []string {
 // lockDown takes away, for good, what only the boot needed. A setting that
 // the kernel has but refuses ends the boot.
 func (b *boot) lockDown(context.Context) error {
-	for _, s := range append(reportDrivers(), sysctls()...) {
-		if err := s.apply(); err != nil {
-			return err
+	if err := unix.Unmount(configfsPath, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmounting %s: %w", configfsPath, err)
+	}
+	for _, name := range reportModules() { // ENOSYS: a kernel without modules
+		err := unix.DeleteModule(name, unix.O_NONBLOCK)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOSYS) {
+			return fmt.Errorf("unloading %s: %w", name, err)
 		}
+	}
+	if err := applyAll(append(reportDrivers(), sysctls()...)); err != nil {
+		return err
 	}
 	for _, path := range deviceNodes() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("removing device node: %w", err)
 		}
 	}
-	if err := unix.Unmount(configfsPath, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmounting %s: %w", configfsPath, err)
+	return nil
+}
+
+func applyAll(list []sysctl) error {
+	for _, s := range list {
+		if err := s.apply(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

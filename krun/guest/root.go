@@ -121,28 +121,50 @@ func makeDevices(dev string) error {
 }
 
 // writeEtc gives the image the names of this VM, as Podman does over what the
-// image has. A read-only image keeps its own.
+// image has.
 func writeEtc(spec *stageSpec) error {
-	if spec.ReadOnly {
-		return nil
-	}
 	files := map[string]string{"/etc/hosts": spec.Hosts, "/etc/hostname": spec.Hostname + "\n"}
 	if spec.ResolvConf != "" {
 		files["/etc/resolv.conf"] = spec.ResolvConf
 	}
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
-		return err
+	place := replaceFile
+	if spec.ReadOnly {
+		place = coverFile
 	}
 	for path, text := range files {
-		// The image's may be a symbolic link, to somewhere that does not exist yet.
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("replacing %s: %w", path, err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		if err := place(path, []byte(text)); err != nil {
 			return fmt.Errorf("replacing %s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// replaceFile first removes what is there: it may be a symbolic link, to
+// somewhere that does not exist yet.
+func replaceFile(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(path, text, 0o644)
+}
+
+// coverFile mounts a file in memory over path, if the read-only image has one
+// to mount on. The mount outlives the file's name.
+func coverFile(path string, text []byte) error {
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		return nil
+	}
+	const source = "/dev/.cover"
+	if err := os.WriteFile(source, text, 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return os.Remove(source)
 }
 
 // maskedPaths and readOnlyPaths are Podman's.

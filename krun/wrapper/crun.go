@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,15 +23,35 @@ const (
 	minCrunMinor = 21
 )
 
+// SystemCrunDirs is where crun is looked for before PATH: Podman deletes a
+// container with an empty environment, and must reach the same crun that
+// created it. An administrator's own build comes first.
+func SystemCrunDirs() []string {
+	return []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin", "/bin", "/sbin"}
+}
+
+func (w *Wrapper) lookForCrun() (string, error) {
+	if w.Crun != "" {
+		return w.Crun, nil
+	}
+	for _, dir := range w.CrunDirs {
+		if path, err := exec.LookPath(filepath.Join(dir, "crun")); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath("crun")
+	if err != nil {
+		return "", &refusal{fmt.Errorf("finding crun: %w", err), `install crun, or name it in /etc/ccrun/krun.json: {"crun":"/path/to/crun"}`}
+	}
+	return path, nil
+}
+
 // findCrun returns the path of crun, which must not be this program: with
 // both installed as crun, each call would start another.
 func (w *Wrapper) findCrun() (string, error) {
-	path := w.Crun
-	if path == "" {
-		var err error
-		if path, err = exec.LookPath("crun"); err != nil {
-			return "", &refusal{fmt.Errorf("finding crun: %w", err), `install crun, or name it in /etc/ccrun/krun.json: {"crun":"/path/to/crun"}`}
-		}
+	path, err := w.lookForCrun()
+	if err != nil {
+		return "", err
 	}
 	self, err := os.Stat("/proc/self/exe")
 	if err != nil {

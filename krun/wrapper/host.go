@@ -20,7 +20,7 @@ const ConfigPath = "/etc/ccrun/krun.json"
 
 // Config is ConfigPath's content.
 type Config struct {
-	Crun    string `json:"crun,omitempty"`    // absolute path; default: crun in PATH
+	Crun    string `json:"crun,omitempty"`    // absolute path; default: SystemCrunDirs, then PATH
 	Library string `json:"library,omitempty"` // libkrunfw-sev.so.5; default: the usual directories
 }
 
@@ -36,7 +36,7 @@ func Host(configPath string) (*Wrapper, error) {
 		return nil, err
 	}
 	return &Wrapper{
-		Crun: c.Crun, Library: c.Library, Search: firmware.SystemSearch(), StateDir: state,
+		Crun: c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state,
 		KVM: "/dev/kvm", SEV: "/dev/sev",
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
 	}, nil

@@ -18,9 +18,10 @@ import (
 
 // Wrapper is one call of the runtime. Everything it touches is a member.
 type Wrapper struct {
-	Crun    string // path of crun, or empty to look in PATH
-	Library string // path of libkrunfw-sev.so.5, or empty to search
-	Search  firmware.Search
+	Crun     string // path of crun, or empty to look in CrunDirs, then PATH
+	CrunDirs []string
+	Library  string // path of libkrunfw-sev.so.5, or empty to search
+	Search   firmware.Search
 	// StateDir holds one directory per container, mode 0700.
 	StateDir string
 	// KVM and SEV are the device nodes a confidential machine needs.

@@ -56,7 +56,7 @@ func fakeCrun() int {
 func testRuntime() int {
 	dir := os.Getenv("CCRUN_TEST_RUNTIME")
 	w := &Wrapper{
-		Crun: os.Getenv("TEST_CRUN"), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"),
+		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"),
 		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), Exec: syscall.Exec, Version: RunVersion,
 		Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
 	}
@@ -424,6 +424,19 @@ func TestStaleLibrariesAreSwept(t *testing.T) {
 	h.run("delete", "-r", "^c0f+ee$")
 	if entries, _ := os.ReadDir(filepath.Join(h.dir, "state")); len(entries) != 0 {
 		t.Errorf("delete --regex left %v", entries)
+	}
+}
+
+// TestDeleteWithoutPATH: Podman deletes with next to no environment.
+func TestDeleteWithoutPATH(t *testing.T) {
+	h := newHost(t)
+	h.env["TEST_CRUN"] = ""
+	if r, stderr, _ := h.run("delete", "x"); r != nil || !strings.Contains(stderr, "install crun") {
+		t.Errorf("crun found nowhere: %s", stderr)
+	}
+	h.env["TEST_CRUN_DIRS"] = "/nonexistent " + h.dir
+	if r, stderr, _ := h.run("delete", "x"); r == nil {
+		t.Errorf("crun not found in its directory: %s", stderr)
 	}
 }
 

@@ -131,7 +131,7 @@ func (f *failAfter) Write(p []byte) (int, error) {
 }
 
 func TestWriterReportsOutputErrors(t *testing.T) {
-	const n = 40 << 20
+	const n = 24 << 20
 	g := mustGeometry(t, n, true)
 	vk := mustKey(t, g)
 	for _, room := range []int{0, 1<<20 + 8192, 8 << 20} {
@@ -142,7 +142,7 @@ func TestWriterReportsOutputErrors(t *testing.T) {
 				t.Errorf("room for %d: Close says %v", room, cerr)
 			}
 			if err == nil {
-				t.Errorf("room for %d: 40 MiB were accepted", room)
+				t.Errorf("room for %d: 24 MiB were accepted", room)
 			}
 		}
 		if !errors.Is(err, errDiskFull) {

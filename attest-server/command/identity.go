@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -61,7 +62,7 @@ func newIdentity(names []string, now time.Time, random io.Reader) (identity, err
 }
 
 // issue makes a server key and its certificate under ca.
-func issue(ca *x509.Certificate, caKey *ecdsa.PrivateKey, names []string, now time.Time, random io.Reader) (chain, key []byte, err error) {
+func issue(ca *x509.Certificate, caKey crypto.Signer, names []string, now time.Time, random io.Reader) (chain, key []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), random)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making server key: %w", err)

@@ -1,0 +1,237 @@
+package command
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+func tlsRoots(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
+}
+
+// process starts attest-server as a process of its own.
+func process(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.Command(self, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(append(os.Environ(), asMain+"=1"), env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("serve: %v\n%s", err, log.String())
+	}
+	return cmd, strings.TrimSpace(line)
+}
+
+// TestKillLosesNothingAcknowledged registers from several clients, kills the
+// server in the middle with SIGKILL, and looks whether every acknowledged
+// registration is there after restart and the audit chain is whole.
+func TestKillLosesNothingAcknowledged(t *testing.T) {
+	dir, token := initDir(t)
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	for round := range 5 {
+		cmd, url := process(t, nil, "--data", dir)
+		var wg sync.WaitGroup
+		for client := range 4 {
+			wg.Go(func() {
+				c := admin(t, dir, url, token)
+				for i := 0; ; i++ {
+					id := fmt.Sprintf("w-%d-%d-%d", round, client, i)
+					created, err := c.Register(context.Background(), registration(id, round<<12|client<<8|i))
+					if err != nil {
+						return // killed
+					}
+					mu.Lock()
+					acknowledged[id] = created
+					mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(time.Duration(50+40*round) * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		wg.Wait()
+	}
+	master, err := store.LoadMasterKey("", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), filepath.Join(dir, storeName), store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if len(acknowledged) < 5 {
+		t.Fatalf("only %d registrations before the kills: the test shows nothing", len(acknowledged))
+	}
+	for id := range acknowledged {
+		w, err := s.Workload(t.Context(), id)
+		if err != nil {
+			t.Errorf("lost: %v", err)
+			continue
+		}
+		if k, err := s.Release(t.Context(), id, w.Digest, "n"); err != nil || string(k.Reveal()) != "disk key of "+id {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	entries := 0
+	if err := s.Audit(t.Context(), 0, func(kbs.AuditEntry) error { entries++; return nil }); err != nil || entries < 2*len(acknowledged) {
+		t.Errorf("%d audit entries: %v", entries, err)
+	}
+}
+
+// TestSignals plays systemd: READY when it listens, a reload that takes a new
+// certificate, one that keeps the old, STOPPING and status 0 on SIGTERM.
+func TestSignals(t *testing.T) {
+	dir, token := initDir(t)
+	sock := filepath.Join(t.TempDir(), "notify")
+	pc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	expect := func(state string) {
+		t.Helper()
+		pc.SetReadDeadline(time.Now().Add(20 * time.Second))
+		b := make([]byte, 4096)
+		for {
+			n, err := pc.Read(b)
+			if err != nil {
+				t.Fatalf("waiting for %s: %v", state, err)
+			}
+			if strings.HasPrefix(string(b[:n]), state) {
+				return
+			}
+		}
+	}
+	cmd, url := process(t, []string{"NOTIFY_SOCKET=" + sock, "WATCHDOG_USEC=200000"}, "--data", dir)
+	expect("READY=1")
+	expect("WATCHDOG=1")
+	leaf := func() string {
+		t.Helper()
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(url, "https://"), tlsRoots(admin(t, dir, url, token).RootCAs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if id := conn.ConnectionState().CurveID; id != tls.X25519MLKEM768 {
+			t.Errorf("key exchange %v, expected a hybrid post-quantum one", id)
+		}
+		return kbs.PinOf(conn.ConnectionState().PeerCertificates[0])
+	}
+	first := leaf()
+	reissue(t, dir)
+	cmd.Process.Signal(syscall.SIGHUP)
+	expect("RELOADING=1")
+	expect("READY=1")
+	second := leaf()
+	if first == second {
+		t.Error("SIGHUP did not take the new certificate")
+	}
+	if err := os.WriteFile(filepath.Join(dir, serverName), []byte("broken"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Signal(syscall.SIGHUP)
+	expect("RELOADING=1")
+	expect("READY=1")
+	if leaf() != second {
+		t.Error("a broken certificate replaced the one in use")
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	expect("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}
+
+// reissue replaces the server's key and certificate under the same CA.
+func reissue(t *testing.T, dir string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, caName), filepath.Join(dir, caKeyName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, key, err := issue(ca, pair.PrivateKey.(crypto.Signer), nil, time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(os.WriteFile(filepath.Join(dir, serverName), chain, 0o644), os.WriteFile(filepath.Join(dir, serverKeyName), key, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSocketActivation hands the server a socket as systemd does.
+func TestSocketActivation(t *testing.T) {
+	dir, token := initDir(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// LISTEN_PID must be the server's own, which only the shell before exec knows.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" serve --listen 192.0.2.1:1 --data "$1"`, self, dir)
+	cmd.Env = append(os.Environ(), asMain+"=1", "LISTEN_FDS=1")
+	cmd.ExtraFiles = []*os.File{f}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if url := strings.TrimSpace(line); url != "https://"+l.Addr().String() {
+		t.Errorf("listens on %s, expected %s", url, l.Addr())
+	} else if _, err := admin(t, dir, url, token).List(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

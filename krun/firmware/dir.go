@@ -161,22 +161,30 @@ func WriteDir(dir string, s Sample) (*Bundle, error) {
 		return nil, fmt.Errorf("reading kernel: %w", err)
 	}
 	c := Config{Version: 1, Kind: KindQEMUDirect, Kernel: "vmlinuz", Cmdline: s.Cmdline}
-	files := map[string][]byte{c.Kernel: kernel}
+	type file struct {
+		name string
+		data []byte
+	}
+	files := []file{{c.Kernel, kernel}}
 	if s.ModuleDir != "" {
 		c.Initrd = "modules.cpio"
-		if files[c.Initrd], err = ModulesSegment(s.ModuleDir, s.Modules); err != nil {
+		modules, err := ModulesSegment(s.ModuleDir, s.Modules)
+		if err != nil {
 			return nil, err
 		}
+		files = append(files, file{c.Initrd, modules})
 	}
-	if files[ConfigFile], err = json.MarshalIndent(c, "", "  "); err != nil {
+	config, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
 		return nil, err
 	}
+	files = append(files, file{ConfigFile, config}) // last: it names the others
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("writing firmware: %w", err)
 	}
-	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
-			return nil, fmt.Errorf("writing firmware: %w", err)
+	for _, f := range files {
+		if err := WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+			return nil, err
 		}
 	}
 	return Load(dir)

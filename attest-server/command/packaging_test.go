@@ -1,0 +1,68 @@
+package command
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const shipped = "../../packaging/systemd"
+
+// TestShippedConfig: the documented file is accepted, names every field, and
+// what it shows as default is what flags default to.
+func TestShippedConfig(t *testing.T) {
+	path := filepath.Join(shipped, "attest-server.toml")
+	var cfg Config
+	if err := cfg.read(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.check(); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		if name := f.Tag.Get("toml"); !regexp.MustCompile(`(?m)^#?` + name + ` = `).Match(b) {
+			t.Errorf("field %s is not documented", name)
+		}
+	}
+	for _, f := range program().serveCommand().Flags {
+		if s, ok := f.(interface{ GetDefaultText() string }); ok && f.Names()[0] == "listen" && !strings.Contains(s.GetDefaultText(), cfg.Listen) {
+			t.Errorf("listen = %q, the flag's default is %s", cfg.Listen, s.GetDefaultText())
+		}
+	}
+}
+
+func TestUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("systemd-analyze is not installed")
+	}
+	b, err := os.ReadFile(filepath.Join(shipped, "attest-server.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable() // verify wants the program to exist
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "attest-server.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(b), "/usr/local/bin/attest-server", self)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=15", unit).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze security: worse than 1.5: %v\n%s", err, out)
+	}
+}

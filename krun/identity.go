@@ -120,5 +120,8 @@ func (id *Identity) Validate() error {
 	case id.Policy.Logs != "host" && id.Policy.Logs != "encrypted" && id.Policy.Logs != "none":
 		return fmt.Errorf("logs policy %q, expected host, encrypted or none", id.Policy.Logs)
 	}
+	if err := id.Disk.Geometry.Validate(); err != nil {
+		return fmt.Errorf("disk in identity: %w", err)
+	}
 	return id.Servers.validate()
 }

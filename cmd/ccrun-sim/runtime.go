@@ -20,6 +20,10 @@ func runtimeMain(args []string) int {
 			"  --firmware DIR     what machines boot from ($CCRUN_SIM_FIRMWARE, default: firmware in there)\n"+
 			"The rest is crun's:\n\n", sim.RuntimeName, notice, sample.DefaultRoot)
 	}
+	if len(args) > 1 && args[1] == "--version" {
+		// What `ccrun run` knows us by; crun's own lines follow.
+		fmt.Printf("%s: %s\n", sim.RuntimeName, notice)
+	}
 	argv, err := runtimeCommand(args[1:])
 	if err == nil {
 		err = syscall.Exec(argv[0], argv, os.Environ())

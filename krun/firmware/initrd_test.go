@@ -19,10 +19,14 @@ import (
 
 func testIdentity(t testing.TB) []byte {
 	t.Helper()
+	geometry, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	id := krun.Identity{
 		Version: 1, WorkloadID: "w1", TEE: kbs.SNP,
 		Servers:       krun.Servers{URLs: []string{"https://attest.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Disk:          krun.DiskIdentity{Geometry: luks.Geometry{Cipher: "aes-xts-plain64"}, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		Disk:          krun.DiskIdentity{Geometry: geometry, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
 		ProcessDigest: kbs.Sum384([]byte("p")), Policy: krun.LaunchPolicy{Logs: "host"},
 	}
 	b, err := id.Encode()

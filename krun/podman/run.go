@@ -138,7 +138,7 @@ func checkRuntime(ctx context.Context, name, path string) error {
 		return &Error{fmt.Errorf("asking runtime %s (%s) for its version: %w", name, path, err), runtimeHint(name)}
 	}
 	v := string(out)
-	if filepath.Base(path) == "krun-sim" && strings.Contains(v, "krun-sim") {
+	if filepath.Base(path) == "krun-sim" && strings.HasPrefix(v, "krun-sim: ") {
 		return nil
 	}
 	if strings.Contains(v, "+LIBKRUN") {

@@ -1,0 +1,93 @@
+package krun
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/luks"
+)
+
+func goodIdentity(t *testing.T) *Identity {
+	t.Helper()
+	g, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Identity{
+		Version: 1, WorkloadID: "w1", TEE: kbs.SNP,
+		Servers: Servers{URLs: []string{"https://a.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+		Disk:    DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		Policy:  LaunchPolicy{Logs: "host"}, ProcessDigest: kbs.Sum384([]byte("p")),
+	}
+}
+
+func TestIdentityRoundTrip(t *testing.T) {
+	b, err := goodIdentity(t).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := DecodeIdentity(b)
+	if err != nil || id.WorkloadID != "w1" {
+		t.Fatal(id, err)
+	}
+	// One meaning, one spelling: anything else would be a second digest.
+	for name, other := range map[string]string{
+		"space":     strings.Replace(string(b), ",", ", ", 1),
+		"unknown":   strings.Replace(string(b), `"version":1`, `"version":1,"zz":1`, 1),
+		"duplicate": strings.Replace(string(b), `"version":1`, `"version":1,"version":1`, 1),
+		"trailing":  string(b) + "{}",
+		"empty":     "",
+	} {
+		if _, err := DecodeIdentity([]byte(other)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestIdentityRefusesWhatIsOpen changes one member each.
+func TestIdentityRefusesWhatIsOpen(t *testing.T) {
+	for name, spoil := range map[string]func(*Identity){
+		"version":         func(i *Identity) { i.Version = 2 },
+		"no id":           func(i *Identity) { i.WorkloadID = "" },
+		"path as id":      func(i *Identity) { i.WorkloadID = "../x" },
+		"tee":             func(i *Identity) { i.TEE = "sgx" },
+		"no url":          func(i *Identity) { i.Servers.URLs = nil },
+		"http":            func(i *Identity) { i.Servers.URLs = []string{"http://a"} },
+		"url with path":   func(i *Identity) { i.Servers.URLs = []string{"https://a/b"} },
+		"no pin":          func(i *Identity) { i.Servers.PinnedKeys = nil },
+		"short pin":       func(i *Identity) { i.Servers.PinnedKeys = []string{"ab"} },
+		"null cipher":     func(i *Identity) { i.Disk.Cipher = "cipher_null-ecb" },
+		"no cipher":       func(i *Identity) { i.Disk.Cipher = "" },
+		"key size":        func(i *Identity) { i.Disk.VolumeKeyBytes = 0 },
+		"sector size":     func(i *Identity) { i.Disk.SectorBytes = 0 },
+		"no plain size":   func(i *Identity) { i.Disk.PlainBytes = 0 },
+		"no uuid":         func(i *Identity) { i.Disk.UUID = "" },
+		"integrity":       func(i *Identity) { i.Disk.Integrity = &luks.Integrity{Algorithm: "none"} },
+		"no key digest":   func(i *Identity) { i.Disk.VolumeKeyDigest = kbs.Digest{} },
+		"file system":     func(i *Identity) { i.Disk.Filesystem = "vfat" },
+		"no process":      func(i *Identity) { i.ProcessDigest = kbs.Digest{} },
+		"no logs policy":  func(i *Identity) { i.Policy.Logs = "" },
+		"too much to say": func(i *Identity) { i.Policy.EnvAllow = []string{strings.Repeat("x", MaxIdentityBytes)} },
+	} {
+		id := goodIdentity(t)
+		spoil(id)
+		if _, err := id.Encode(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func FuzzDecodeIdentity(f *testing.F) {
+	f.Add([]byte(`{"version":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, err := DecodeIdentity(b)
+		if err != nil {
+			return
+		}
+		again, err := id.Encode()
+		if err != nil || string(again) != string(b) {
+			t.Fatalf("accepted %q, which encodes as %q (%v)", b, again, err)
+		}
+	})
+}

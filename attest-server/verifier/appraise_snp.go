@@ -92,7 +92,32 @@ func (r *rules) snpMinimum(name string, c *SNPClaims, floor *kbs.SNPTCB) {
 	}
 }
 
+// knownProducts are the lines that rules may name, besides the claims' own.
+func knownProducts() []string { return []string{"Milan", "Genoa", "Turin"} }
+
+// snpNames refuses rules about a product that does not exist: a slip of the
+// pen in a deny list or a floor would otherwise forbid nothing.
+func (r *rules) snpNames(c *SNPClaims, ref *kbs.SNPRules) {
+	names := slices.Clone(ref.ForbidProducts)
+	for product := range ref.MinimumTCBs {
+		names = append(names, product)
+	}
+	known := append(knownProducts(), c.Product)
+	var odd []string
+	for _, n := range names {
+		if !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, n) }) {
+			odd = append(odd, n)
+		}
+	}
+	if len(odd) > 0 {
+		slices.Sort(odd)
+		r.add("product_names", false, strings.Join(knownProducts(), ", "), strings.Join(odd, ", "),
+			"the registration names a product that does not exist")
+	}
+}
+
 func (r *rules) snpProcessor(c *SNPClaims, ref *kbs.SNPRules) {
+	r.snpNames(c, ref)
 	denied := slices.ContainsFunc(ref.ForbidProducts, func(p string) bool { return strings.EqualFold(p, c.Product) })
 	r.add("product", c.Product != "" && !denied, "any but: "+strings.Join(ref.ForbidProducts, ", "), c.Product,
 		"this line of processors is not accepted")

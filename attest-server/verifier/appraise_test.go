@@ -104,6 +104,12 @@ func TestAppraiseSNPMutations(t *testing.T) {
 			r.SNP.MinimumTCBs["milan"].SNP++
 		}},
 		{"forbidden product", "minimum_tcb minimum_tcb product", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Product = "Genoa" }},
+		{"misspelt product forbidden", "product_names", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
+			r.SNP.ForbidProducts = []string{"Mlian"}
+		}},
+		{"misspelt product's floor", "product_names", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
+			r.SNP.MinimumTCBs["Mlian"] = &kbs.SNPTCB{SNP: 255}
+		}},
 		{"no product", "product", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Product = "" }},
 		{"signer", "signer chip_id", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Signer = VLEK }},
 		{"chip id", "chip_id", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.ChipID[63]++ }},

@@ -136,7 +136,7 @@ func (b *Bundle) CRLs() []*x509.RevocationList { return b.crls }
 func (b *Bundle) Skipped() []string { return b.skipped }
 
 // Collateral implements CollateralSource.
-func (b *Bundle) Collateral(_ context.Context, fmspc string) ([]*Collateral, error) {
+func (b *Bundle) Collateral(_ context.Context, fmspc, _ string) ([]*Collateral, error) {
 	c := b.collateral[strings.ToLower(fmspc)]
 	if len(c) == 0 {
 		return nil, ErrNoEndorsement
@@ -158,16 +158,16 @@ func (b *Bundle) VLEK(_ context.Context, product string, tcb kbs.SNPTCB) ([]byte
 func (b *Bundle) find(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) ([]byte, error) {
 	var near, lone []byte
 	others := 0
-	for _, k := range slices.Backward(b.veks) { // the latest added wins
+	if der := b.exact(product, signer, match, tcb); der != nil {
+		return der, nil
+	}
+	for _, k := range b.veks {
 		if k.facts.signer != signer || !k.facts.isOf(product) {
 			continue
 		}
 		if !match(k.facts) {
 			lone, others = k.der, others+1
 			continue
-		}
-		if k.facts.tcb == tcb {
-			return k.der, nil
 		}
 		near = k.der
 	}
@@ -178,4 +178,14 @@ func (b *Bundle) find(product, signer string, match func(vekFacts) bool, tcb kbs
 		return lone, nil
 	}
 	return nil, ErrNoEndorsement
+}
+
+// exact is the certificate for this very TCB, or nil.
+func (b *Bundle) exact(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) []byte {
+	for _, k := range slices.Backward(b.veks) { // the latest added wins
+		if k.facts.signer == signer && k.facts.isOf(product) && match(k.facts) && k.facts.tcb == tcb {
+			return k.der
+		}
+	}
+	return nil
 }

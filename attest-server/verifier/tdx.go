@@ -16,9 +16,10 @@ import (
 // CollateralSource is where a TDXVerifier finds Intel's collateral.
 type CollateralSource interface {
 	// Collateral is what there is for the platform, in any order; several
-	// generations may be there. ErrNoEndorsement if none. What it returns is
-	// not trusted.
-	Collateral(ctx context.Context, fmspc string) ([]*Collateral, error)
+	// generations may be there. ca is "platform" or "processor", after the CA
+	// that issued the platform's PCK. ErrNoEndorsement if there is none. What
+	// it returns is not trusted, and must not change afterwards.
+	Collateral(ctx context.Context, fmspc, ca string) ([]*Collateral, error)
 }
 
 // TDXOptions configures a TDXVerifier. The zero value trusts Intel's root and
@@ -133,7 +134,7 @@ func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.
 	if v.source == nil {
 		return nil, best
 	}
-	raw, err := v.source.Collateral(ctx, pck.ext.FMSPC)
+	raw, err := v.source.Collateral(ctx, pck.ext.FMSPC, pck.caName())
 	if errors.Is(err, ErrNoEndorsement) {
 		return nil, best
 	}

@@ -51,6 +51,14 @@ func issuedBy(c, issuer *x509.Certificate) error {
 	return c.CheckSignatureFrom(issuer)
 }
 
+// caName is the PCS' name for the CA that issued the PCK.
+func (p *pckChain) caName() string {
+	if strings.Contains(p.ca.Subject.CommonName, "Processor") {
+		return "processor"
+	}
+	return "platform"
+}
+
 // checkPCKChain parses a chain in PEM, leaf first, and checks it up to root.
 // The root that a chain brings along must be the pinned one, key and all.
 func checkPCKChain(chain []byte, root *x509.Certificate) (*pckChain, error) {

@@ -25,7 +25,7 @@ func tdxFixture(t testing.TB) (quote []byte, collateral Collateral, at time.Time
 // oneCollateral is a CollateralSource.
 type oneCollateral struct{ c *Collateral }
 
-func (o oneCollateral) Collateral(context.Context, string) ([]*Collateral, error) {
+func (o oneCollateral) Collateral(context.Context, string, string) ([]*Collateral, error) {
 	return []*Collateral{o.c}, nil
 }
 
@@ -162,7 +162,9 @@ func TestTDXRevocation(t *testing.T) {
 
 type twoCollaterals [2]*Collateral
 
-func (o twoCollaterals) Collateral(context.Context, string) ([]*Collateral, error) { return o[:], nil }
+func (o twoCollaterals) Collateral(context.Context, string, string) ([]*Collateral, error) {
+	return o[:], nil
+}
 
 // TestTDXTCB: the platform's status is never hidden by the module's or the
 // quoting enclave's.

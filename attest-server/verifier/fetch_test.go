@@ -1,0 +1,162 @@
+package verifier
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// TestKDS: the right address is asked, once, and never again while cached, in
+// memory or on disk; errors and absences hold further requests back.
+func TestKDS(t *testing.T) {
+	v, c := newVendor(t, true), newChip(t, true)
+	der := v.vek(t, c, vekOptions{})
+	var asked atomic.Int32
+	status := http.StatusOK
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		time.Sleep(20 * time.Millisecond)
+		if want := "/vcek/v1/Turin/0102030405060708?fmcSPL=02&blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219"; r.URL.String() != want {
+			t.Errorf("asked for %s, expected %s", r.URL, want)
+		}
+		w.WriteHeader(status)
+		if _, err := w.Write(der); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer srv.Close()
+	now := testTime
+	dir := t.TempDir()
+	open := func() *KDS {
+		k, err := NewKDS(KDSOptions{BaseURL: srv.URL + "/", Dir: dir, Fetcher: NewFetcher(FetchOptions{Now: func() time.Time { return now }})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	k := open()
+	verify := func(k *KDS) error {
+		_, err := v.verifier(t, SNPOptions{Endorsements: k}).Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}, testTime)
+		return err
+	}
+	status = http.StatusTooManyRequests
+	for range 3 {
+		if err := verify(k); !errors.Is(err, ErrBusy) || ruleOf(err) != "" {
+			t.Fatalf("while throttled: %v, expected ErrBusy and no verdict", err)
+		}
+	}
+	if n := asked.Swap(0); n != 1 {
+		t.Errorf("throttled service asked %d times, expected once", n)
+	}
+	now, status = now.Add(firstPause), http.StatusNotFound
+	for range 3 {
+		if err := verify(k); ruleOf(err) != "endorsement" {
+			t.Fatalf("unknown chip: %v, expected a refusal for want of an endorsement", err)
+		}
+	}
+	if n := asked.Swap(0); n != 1 {
+		t.Errorf("asked %d times for what is not there, expected once", n)
+	}
+	now, status = now.Add(missingFor), http.StatusOK
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := verify(k); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := verify(open()); err != nil {
+		t.Error(err)
+	}
+	if n := asked.Swap(0); n != 1 {
+		t.Errorf("asked %d times, expected once", n)
+	}
+}
+
+// TestKDSLies: a certificate that was not asked for is neither used nor kept.
+func TestKDSLies(t *testing.T) {
+	v, c, other := newVendor(t, false), newChip(t, false), newChip(t, false)
+	other.id[0] ^= 1
+	for name, answer := range map[string][]byte{"another chip": v.vek(t, other, vekOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, maxCertificateSize+1)} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if _, err := w.Write(answer); err != nil {
+				t.Error(err)
+			}
+		}))
+		k, err := NewKDS(KDSOptions{BaseURL: srv.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if der, err := k.VCEK(context.Background(), "Milan", c.id[:], c.tcb); err == nil || der != nil || len(k.m) != 0 {
+			t.Errorf("%s: got %d bytes, %v, %d cached", name, len(der), err, len(k.m))
+		}
+		srv.Close()
+	}
+}
+
+// TestPCS: real collateral, served as Intel does, verifies a real quote.
+func TestPCS(t *testing.T) {
+	quote, c, at := tdxFixture(t)
+	asked := map[string]int{}
+	crl := func(s string) []byte { return unhex(t, s) }
+	chain := func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2B", "+") }
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked[r.URL.String()]++
+		var body []byte
+		switch r.URL.String() {
+		case "/IntelSGXRootCA.der":
+			body = crl(c.RootCACRL)
+		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
+			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
+			body = crl(c.PCKCRL)
+		case "/tdx/certification/v4/tcb?fmspc=90c06f000000":
+			w.Header().Set("TCB-Info-Issuer-Chain", chain(c.TCBInfoIssuerChain))
+			body = []byte(`{"tcbInfo":` + c.TCBInfo + `,"signature":"` + c.TCBInfoSignature + `"}`)
+		case "/tdx/certification/v4/qe/identity":
+			w.Header().Set("SGX-Enclave-Identity-Issuer-Chain", chain(c.QEIdentityIssuerChain))
+			body = []byte(`{"enclaveIdentity":` + c.QEIdentity + `,"signature":"` + c.QEIdentitySignature + `"}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+		if _, err := w.Write(body); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer srv.Close()
+	p := NewPCS(PCSOptions{BaseURL: srv.URL, RootCRLURL: srv.URL + "/IntelSGXRootCA.der", Now: func() time.Time { return at }})
+	v, err := NewTDX(TDXOptions{Collateral: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for u, n := range asked {
+		if n != 1 {
+			t.Errorf("%s asked for %d times, expected once", u, n)
+		}
+	}
+	if _, err := p.Fetch(context.Background(), "90C06F/00000", "platform"); err == nil {
+		t.Error("an FMSPC that is not hex went into a URL")
+	}
+	if got := hexCRL([]byte(c.PCKCRL)); got != c.PCKCRL {
+		t.Error("a CRL in hex is not left alone")
+	}
+	if _, err := hex.DecodeString(hexCRL(crl(c.PCKCRL))); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,91 @@
+package erofs
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// Sparse files keep their holes, with blocks of one chunk and of many.
+func TestSparseFiles(t *testing.T) {
+	gnu, err := exec.LookPath("tar")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("tar is missing")
+		}
+		t.Skip("tar is missing")
+	}
+	dir := t.TempDir()
+	for name, f := range map[string]struct{ size, step int64 }{
+		"pieces": {10<<20 + 5, 40000}, "hole": {1 << 30, 1 << 40}, "chunks": {600<<20 + 777, 100 << 20}, "dense": {100000, 4000},
+	} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Truncate(f.size); err != nil {
+			t.Skip(err)
+		}
+		for off := f.step / 2; off < f.size; off += f.step {
+			if _, err := file.WriteAt([]byte(name), off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file.Close()
+	}
+	out, err := exec.Command(gnu, "-C", dir, "--sparse", "--format=posix", "--owner=0", "--group=0", "-cf", "-", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := image(t, treeOf(t, memLayer(out)))
+	if len(img) > 20<<20 {
+		t.Errorf("holes take space: %d bytes", len(img))
+	}
+	path := save(t, img)
+	run(t, "fsck.erofs", path)
+	unpacked := filepath.Join(t.TempDir(), "out")
+	run(t, "fsck.erofs", "--extract="+unpacked, "--no-preserve", path)
+	for _, name := range []string{"pieces", "hole", "chunks", "dense"} {
+		if out, err := exec.CommandContext(context.Background(), "cmp", filepath.Join(dir, name), filepath.Join(unpacked, name)).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v %s", name, err, out)
+		}
+	}
+}
+
+// A file too large for a map of single blocks gets larger chunks; together they
+// cover each range once and never reach past the end.
+func TestChunks(t *testing.T) {
+	for _, size := range []uint64{1, 4096, maxChunks * 4096, maxChunks*4096 + 1, 300 << 30} {
+		in := inode{node: &rootfs.Node{}, size: size}
+		in.chunkBits = chunkBitsFor(size)
+		if n := in.chunkCount(); n == 0 || n > maxChunks || n<<in.chunkBits < blocksFor(size) {
+			t.Errorf("%d bytes: %d chunks of %d blocks", size, n, 1<<in.chunkBits)
+		}
+	}
+}
+
+type discard struct{ n int64 }
+
+func (d *discard) Write(p []byte) (int, error) { d.n += int64(len(p)); return len(p), nil }
+
+func BenchmarkWrite(b *testing.B) {
+	var files []file
+	for i := range 8000 {
+		files = append(files, reg("d/"+string(rune('a'+i%26))+string(bytes.Repeat([]byte{'x'}, 1+i/26%200))+string(rune('a'+i/5200)), make([]byte, i*i%70000)))
+	}
+	l, err := Plan(treeOf(b, tarOf(b, files)), Options{UUID: testUUID})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(l.SizeBytes())
+	for b.Loop() {
+		if err := l.WriteTo(context.Background(), &discard{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -20,4 +20,5 @@ if [[ ! -s "$cache/debian-nginx.tar" ]]; then
 	tar -C "$work/root" --sort=name --owner=0 --group=0 --numeric-owner -cf "$cache/debian-nginx.tar.tmp" .
 	mv "$cache/debian-nginx.tar.tmp" "$cache/debian-nginx.tar"
 fi
+podman image exists "$base" || podman --log-level error import -q "$cache/debian-nginx.tar" "$base" >/dev/null
 podman --log-level error build -q --network none -t "$image" -f "$here/Containerfile" "$here" >/dev/null

@@ -43,6 +43,7 @@ fi
 # The files outlive this process: Podman's own clean-up reads them, too.
 if [ "$(id -u)" = 0 ]; then run=/run; else run=${XDG_RUNTIME_DIR:?not root, and XDG_RUNTIME_DIR is not set}; fi
 dir=$run/ccrun-podman-env
+mask=$(umask)
 umask 077
 mkdir -p "$dir"
 
@@ -93,7 +94,7 @@ else
     export CONTAINERS_CONF="$dir/$id/containers.conf"
 fi
 
-umask 022
+umask "$mask"
 if [ "$(id -u)" = 0 ] && [ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ] && mountpoint -q /sys/fs/cgroup/unified; then
     exec unshare --mount --propagation private sh -c 'umount /sys/fs/cgroup/unified && exec "$@"' podman-env "$@"
 fi

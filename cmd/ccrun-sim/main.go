@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/ccrun/ccrun/krun/sim"
@@ -42,9 +43,20 @@ func newApp() *cli.App {
 		Action:               noCommand,
 		Commands:             []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
 	}
-	for _, c := range app.Commands {
-		c.Usage += " (" + notice + ")"
-		c.OnUsageError = usageError
-	}
+	prepare(app.Commands)
 	return app
+}
+
+// prepare puts the notice into every command's help, and usage errors into
+// our form.
+func prepare(commands []*cli.Command) {
+	for _, c := range commands {
+		if !strings.Contains(c.Usage, notice) {
+			c.Usage += " (" + notice + ")"
+		}
+		if c.OnUsageError == nil {
+			c.OnUsageError = usageError
+		}
+		prepare(c.Subcommands)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -41,7 +42,7 @@ func (r *Runtime) Command(args []string) ([]string, error) {
 		r.Firmware = c.firmware
 	}
 	argv := append([]string{r.Crun}, c.args...)
-	if c.verb != "create" && c.verb != "run" {
+	if !c.creates() {
 		return argv, nil
 	}
 	for _, dir := range []string{r.Root, r.Firmware} {
@@ -53,9 +54,8 @@ func (r *Runtime) Command(args []string) ([]string, error) {
 	if err != nil || config == "" {
 		return argv, err
 	}
-	argv = append([]string{r.Crun}, c.args[:c.verbIndex+1]...)
-	argv = append(argv, "--config", config)
-	return append(argv, c.args[c.verbIndex+1:]...), nil
+	after := c.verbAt + 1
+	return slices.Concat([]string{r.Crun}, c.vm[:after], []string{"--config", config}, c.vm[after:]), nil
 }
 
 // Names of what prepare writes into the bundle.

@@ -154,6 +154,37 @@ func TestRuntimeBootsWorkloadImages(t *testing.T) {
 	}
 }
 
+// A configuration that the caller names is read, and ours replaces it: crun
+// would take the last of two.
+func TestRuntimeReplacesConfigOption(t *testing.T) {
+	r := testRuntime(t)
+	bundle, image := makeBundle(t)
+	makeImage(t, image, kbs.Sample)
+	other := filepath.Join(bundle, "other.json")
+	if err := os.Rename(filepath.Join(bundle, "config.json"), other); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Command([]string{"--root", "create", "create", "-b", bundle, "--config=" + other, "-f", "other.json", "id"})
+	want := []string{"/usr/bin/crun", "--root", "create", "create", "--config", filepath.Join(bundle, specFile), "-b", bundle, "id"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestJSONLog(t *testing.T) {
+	for want, args := range map[string][]string{
+		"/l": {"--log-format=json", "--log", "/l", "create", "id"},
+		"":   {"--log", "/l", "create", "--log-format", "json"},
+	} {
+		if got := JSONLog(args); got != want {
+			t.Errorf("%q: %q", args, got)
+		}
+	}
+	if got := JSONLog([]string{"--log"}); got != "" {
+		t.Errorf("option without value: %q", got)
+	}
+}
+
 func readFile(t *testing.T, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -115,6 +115,23 @@ func TestGuestThatTalksNonsenseIsKilled(t *testing.T) {
 	f.want(t, ExitFailure, errControl)
 }
 
+func TestQEMUThatFails(t *testing.T) {
+	f := startFake(t, time.Minute)
+	if err := f.cmd.Process.Kill(); err != nil { // by somebody else
+		t.Fatal(err)
+	}
+	f.control.Close()
+	var exit *exec.ExitError
+	select {
+	case got := <-f.result:
+		if got.code != ExitFailure || !errors.As(got.err, &exit) {
+			t.Fatalf("status %d, error %v", got.code, got.err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the VMM did not end")
+	}
+}
+
 func TestSignalsReachTheWorkload(t *testing.T) {
 	f := startFake(t, time.Minute)
 	f.say(t, "ready\n")

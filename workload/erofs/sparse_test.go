@@ -3,10 +3,15 @@ package erofs
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	goerofs "github.com/erofs/go-erofs"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
@@ -46,15 +51,36 @@ func TestSparseFiles(t *testing.T) {
 	if len(img) > 20<<20 {
 		t.Errorf("holes take space: %d bytes", len(img))
 	}
-	path := save(t, img)
-	run(t, "fsck.erofs", path)
-	unpacked := filepath.Join(t.TempDir(), "out")
-	run(t, "fsck.erofs", "--extract="+unpacked, "--no-preserve", path)
+	run(t, "fsck.erofs", save(t, img))
+	// Not by extraction: fsck.erofs 1.5 leaves holes out instead of seeking.
+	fsys, err := goerofs.Open(bytes.NewReader(img))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"pieces", "hole", "chunks", "dense"} {
-		if out, err := exec.CommandContext(context.Background(), "cmp", filepath.Join(dir, name), filepath.Join(unpacked, name)).CombinedOutput(); err != nil {
-			t.Errorf("%s: %v %s", name, err, out)
+		got, err := fsys.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum(t, got) != sum(t, want) {
+			t.Errorf("%s: content differs", name)
 		}
 	}
+}
+
+func sum(t *testing.T, r io.ReadCloser) string {
+	t.Helper()
+	defer r.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, r)
+	if err != nil {
+		t.Error(err)
+	}
+	return fmt.Sprintf("%d bytes, %x", n, h.Sum(nil))
 }
 
 // A file too large for a map of single blocks gets larger chunks; together they

@@ -201,13 +201,9 @@ func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ string) e
 }
 
 func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ string) error {
-	limit := maxPage
-	if q := r.URL.Query().Get("limit"); q != "" {
-		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 {
-			return problem(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
-		}
-		limit = min(n, maxPage)
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
 	}
 	list, err := s.Store.Workloads(r.Context(), r.URL.Query().Get("after"), limit)
 	if err != nil {
@@ -240,4 +236,45 @@ func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ string) er
 		return workloadProblem(err)
 	}
 	return writeJSON(w, http.StatusOK, rec)
+}
+
+// pageLimit is the request's limit parameter, at most maxPage.
+func pageLimit(r *http.Request) (int, error) {
+	q := r.URL.Query().Get("limit")
+	if q == "" {
+		return maxPage, nil
+	}
+	n, err := strconv.Atoi(q)
+	if err != nil || n < 1 {
+		return 0, problem(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
+	}
+	return min(n, maxPage), nil
+}
+
+var errPageFull = errors.New("page is full")
+
+func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ string) error {
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
+	}
+	var after int64
+	if q := r.URL.Query().Get("after"); q != "" {
+		if after, err = strconv.ParseInt(q, 10, 64); err != nil || after < 0 {
+			return problem(kbs.CodeBadRequest, "after %q, expected a sequence number", q)
+		}
+	}
+	page := kbs.AuditPage{Entries: []kbs.AuditEntry{}}
+	err = s.Store.Audit(r.Context(), after, func(e kbs.AuditEntry) error {
+		if len(page.Entries) == limit {
+			page.Next = page.Entries[limit-1].Sequence
+			return errPageFull
+		}
+		page.Entries = append(page.Entries, e)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errPageFull) {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, page)
 }

@@ -32,6 +32,8 @@ type Store interface {
 	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
+	// Audit calls each with the entries after a sequence number, oldest first.
+	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
 	Check(ctx context.Context) error
 }
 
@@ -111,6 +113,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(administering, s.deleteWorkload))
 	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, s.revokeWorkload))
 	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
+	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
 
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.handle(s.ready))

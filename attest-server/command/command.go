@@ -48,13 +48,16 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 	return map[kbs.TEE]verifier.Verifier{kbs.SNP: snp, kbs.TDX: tdx}, nil
 }
 
-// Commands is init, serve and token.
+// Commands is init, serve, token, audit and tls.
 func (p Program) Commands() []*cli.Command {
-	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand()}
+	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.auditCommand(), p.tlsCommand()}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 		if p.Notice != "" {
 			c.Usage += " (" + p.Notice + ")"
+		}
+		if len(c.Subcommands) > 0 && c.Action == nil {
+			c.Action = unknownSubcommand
 		}
 		for _, sub := range c.Subcommands {
 			sub.OnUsageError = usageError
@@ -105,6 +108,13 @@ func unknownCommand(c *cli.Context) error {
 		return cli.ShowAppHelp(c)
 	}
 	return usage("unknown command %q", c.Args().First())
+}
+
+func unknownSubcommand(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return cli.ShowSubcommandHelp(c)
+	}
+	return usage("%s: unknown command %q", c.Command.Name, c.Args().First())
 }
 
 func noArguments(c *cli.Context) error {

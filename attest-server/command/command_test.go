@@ -346,3 +346,43 @@ func TestServe(t *testing.T) {
 		}
 	}
 }
+
+func TestAudit(t *testing.T) {
+	dir, token := initDir(t)
+	url, stop := serve(t, "--data", dir)
+	c := admin(t, dir, url, token)
+	head := strings.TrimSpace(mustRun(t, "audit", "verify", "--data", dir))
+	if _, err := c.Register(t.Context(), registration("w1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Revoke(t.Context(), "w1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(t.Context(), "w1"); err != nil {
+		t.Fatal(err)
+	}
+	page, err := c.Audit(t.Context(), 1)
+	if err != nil || len(page.Entries) != 3 || page.Next != 0 {
+		t.Fatalf("Audit = %+v, %v", page, err)
+	}
+	for i, want := range []string{"workload.register", "workload.revoke", "workload.remove"} {
+		if e := page.Entries[i]; e.Action != want || e.Object != "w1" || e.Actor != "token/"+strings.Split(token, "_")[1] {
+			t.Errorf("entry %+v, expected %s", e, want)
+		}
+	}
+	if _, err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out := mustRun(t, "audit", "verify", "--data", dir, "--expect", head); !strings.HasPrefix(out, "4:") {
+		t.Errorf("verify: %s", out)
+	}
+	if _, _, err := run(t.Context(), "audit", "verify", "--data", dir, "--expect", "4:"+strings.Repeat("0", 64)); err == nil {
+		t.Error("a head that is not in the chain was found")
+	}
+	if _, _, err := run(t.Context(), "audit", "verify", "--data", dir, "--expect", "x"); err == nil {
+		t.Error("--expect x")
+	}
+	if out := mustRun(t, "audit", "export", "--data", dir); strings.Count(out, "\n") != 4 || strings.Contains(out, token) || strings.Contains(out, "disk key of") {
+		t.Errorf("export:\n%s", out)
+	}
+}

@@ -55,18 +55,21 @@ func newIdentity(names []string, now time.Time, random io.Reader) (identity, err
 	if id.caKey, err = encodeKey(caKey); err != nil {
 		return identity{}, err
 	}
-	if id.chain, id.key, err = issue(ca, caKey, names, now, random); err != nil {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
+	if err != nil {
+		return identity{}, fmt.Errorf("making server key: %w", err)
+	}
+	if id.key, err = encodeKey(key); err != nil {
+		return identity{}, err
+	}
+	if id.chain, err = issue(ca, caKey, key.Public(), names, now, random); err != nil {
 		return identity{}, err
 	}
 	return id, nil
 }
 
-// issue makes a server key and its certificate under ca.
-func issue(ca *x509.Certificate, caKey crypto.Signer, names []string, now time.Time, random io.Reader) (chain, key []byte, err error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), random)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making server key: %w", err)
-	}
+// issue makes a server certificate for key under ca: leaf and CA, PEM.
+func issue(ca *x509.Certificate, caKey crypto.Signer, key crypto.PublicKey, names []string, now time.Time, random io.Reader) ([]byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "attest-server"},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(leafLife),
@@ -80,12 +83,11 @@ func issue(ca *x509.Certificate, caKey crypto.Signer, names []string, now time.T
 			template.DNSNames = append(template.DNSNames, n)
 		}
 	}
-	der, err := x509.CreateCertificate(random, template, ca, k.Public(), caKey)
+	der, err := x509.CreateCertificate(random, template, ca, key, caKey)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making server certificate for %v: %w", names, err)
+		return nil, fmt.Errorf("making server certificate for %v: %w", names, err)
 	}
-	key, err = encodeKey(k)
-	return slices.Concat(encode("CERTIFICATE", der), encode("CERTIFICATE", ca.Raw)), key, err
+	return slices.Concat(encode("CERTIFICATE", der), encode("CERTIFICATE", ca.Raw)), nil
 }
 
 // withLocal adds this machine to names.

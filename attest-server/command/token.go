@@ -48,7 +48,8 @@ func (p Program) tokenCommand() *cli.Command {
 	}
 }
 
-func withTokens(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
+// withStore opens the store without its master key, which this needs not.
+func withStore(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
 	s, err := store.Open(c.Context, inDir(c.String("data"), storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func createToken(c *cli.Context) error {
 	} else if d > 0 {
 		expires = time.Now().Add(d)
 	}
-	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
 		text, t, err := s.CreateToken(ctx, role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
@@ -90,7 +91,7 @@ func listTokens(c *cli.Context) error {
 	if format != "" && format != "json" {
 		return usage("--format %q: expected json", format)
 	}
-	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
 		tokens, err := s.Tokens(ctx)
 		if err != nil {
 			return err
@@ -120,7 +121,7 @@ func revokeTokens(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return usage("token revoke: no token id given")
 	}
-	return withTokens(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
 		for _, id := range c.Args().Slice() {
 			if err := s.RevokeToken(ctx, id, "local"); err != nil {
 				return err

@@ -97,6 +97,16 @@ func (c *AdminClient) Session(ctx context.Context, number string) (*SessionRecor
 	return &r, nil
 }
 
+// Audit is a page of the audit log: the entries after a sequence number.
+func (c *AdminClient) Audit(ctx context.Context, after int64) (*AuditPage, error) {
+	var p AuditPage
+	q := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(listPage)}}
+	if err := c.do(ctx, http.MethodGet, "/v1/audit?"+q.Encode(), nil, &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
 func workloadPath(id string) string { return "/v1/workloads/" + url.PathEscape(id) }
 
 func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) error {

@@ -90,3 +90,10 @@ type AuditEntry struct {
 	Detail   string    `json:"detail,omitempty"`
 	Hash     string    `json:"hash"` // SHA-256, hex
 }
+
+// AuditPage is the answer to GET /v1/audit. Next is the value of the next
+// page's "after" parameter, zero on the last page.
+type AuditPage struct {
+	Entries []AuditEntry `json:"entries"`
+	Next    int64        `json:"next,omitempty"`
+}

@@ -57,8 +57,10 @@ func openBundle(c command) (*bundle, error) {
 		} `json:"mounts"`
 		Annotations map[string]string `json:"annotations"`
 	}
-	if err := errors.Join(json.Unmarshal(raw, &b.spec), json.Unmarshal(raw, &view)); err != nil {
-		return nil, fmt.Errorf("decoding %s: %w", b.specPath, err)
+	for _, v := range []any{&b.spec, &view} {
+		if err := json.Unmarshal(raw, v); err != nil {
+			return nil, fmt.Errorf("decoding %s: %w", b.specPath, err)
+		}
 	}
 	if view.Root.Path == "" {
 		return nil, fmt.Errorf("%s has no root.path", b.specPath)

@@ -93,6 +93,7 @@ func newHost(t *testing.T) *host {
 	h.env = map[string]string{
 		"CCRUN_TEST_RUNTIME": h.dir, "TEST_CRUN": crun, "TEST_LIBRARY": h.fw.Path, "TEST_SEV": "/dev/zero",
 		"FAKE_VERSION": goodVersion, "FAKE_RECORD": filepath.Join(h.dir, "record"), "LD_LIBRARY_PATH": "/before", "KEPT": "1",
+		"GOCOVERDIR": t.TempDir(), // or each child of a coverage run warns on stderr
 	}
 	return h
 }

@@ -33,7 +33,7 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.number, "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.id.String(), "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
 	return writeJSON(w, http.StatusOK, kbs.AuthAnswer{
 		Session: bearer, Nonce: sess.nonce[:],
 		ExpiresIn: int(s.SessionLife.Seconds()), ServerTime: s.Clock().UTC(),
@@ -60,18 +60,21 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, err := s.appraise(r.Context(), sess, req)
 	if err != nil {
-		return &httpError{code: kbs.CodeUnavailable, detail: "the evidence could not be appraised now", session: sess.number, cause: err}
+		return &httpError{code: kbs.CodeUnavailable, detail: "the evidence could not be appraised now", session: sess.id.String(), cause: err}
 	}
 	if err := s.record(r, sess, a); err != nil {
 		return err
 	}
 	if !a.granted() {
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the evidence does not satisfy the workload's rules", session: sess.number}
+		return &httpError{code: kbs.CodeAttestationDenied, detail: "the evidence does not satisfy the workload's rules", session: sess.id.String()}
 	}
-	s.sessions.grant(sess, grant{
+	err = s.sessions.grant(sess, grant{
 		workloadID: sess.workloadID, registration: a.registration,
 		reportData: a.reportData, teeKey: a.teeKey, left: s.ReleasesPerSession,
 	})
+	if err != nil {
+		return sessionProblem(err, sess)
+	}
 	return writeJSON(w, http.StatusOK, kbs.AttestAnswer{Result: kbs.Affirming})
 }
 
@@ -84,11 +87,11 @@ func (s *Server) record(r *http.Request, sess *session, a *appraisal) error {
 			failed = append(failed, rule.Rule)
 		}
 	}
-	s.Log.Info("attestation", "session", sess.number, "workload", sess.workloadID, "tee", sess.tee,
+	s.Log.Info("attestation", "session", sess.id.String(), "workload", sess.workloadID, "tee", sess.tee,
 		"peer", peer(r), "granted", a.granted(), "failed_rules", failed)
 	// Who hangs up early does not stay off the record.
 	return s.Store.RecordSession(context.WithoutCancel(r.Context()), kbs.SessionRecord{
-		Session: sess.number, WorkloadID: sess.workloadID, At: a.at, Peer: peer(r),
+		Session: sess.id.String(), WorkloadID: sess.workloadID, At: a.at, Peer: peer(r),
 		Granted: a.granted(), Result: result,
 	}, a.claims != nil)
 }
@@ -100,16 +103,16 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if r.PathValue("id") != sess.workloadID {
-		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.number}
+		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
 	}
 	g, err := s.sessions.take(sess)
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
-	k, err := s.Store.Release(r.Context(), g.workloadID, g.registration, sess.number)
+	k, err := s.Store.Release(r.Context(), g.workloadID, g.registration, sess.id.String())
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.number, cause: err}
+		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.id.String(), cause: err}
 	case err != nil:
 		return err
 	}
@@ -123,7 +126,7 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.Log.Info("key released", "session", sess.number, "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
+	s.Log.Info("key released", "session", sess.id.String(), "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
 	return writeJSON(w, http.StatusOK, kbs.Sealed{Enc: enc, Ciphertext: sealed, ServerTime: s.Clock().UTC()})
 }
 
@@ -149,7 +152,7 @@ func sessionProblem(err error, sess *session) error {
 	case errors.Is(err, errDenied):
 		code = kbs.CodeAttestationDenied
 	}
-	return &httpError{code: code, detail: err.Error(), session: sess.number}
+	return &httpError{code: code, detail: err.Error(), session: sess.id.String()}
 }
 
 // acquire waits for a place among the appraisals, which are the one thing

@@ -388,11 +388,22 @@ func TestUsedSessionsAreBounded(t *testing.T) {
 	if got := r.begin("w1", 1).doAttest(); got != "" {
 		t.Errorf("attest after the table has aged: %q", got)
 	}
+	for i := range 4*marksPerGrant + 2 {
+		want := kbs.CodeAttestationDenied
+		if i >= 4*marksPerGrant-1 { // one place is taken
+			want = kbs.CodeUnavailable
+		}
+		h := r.begin("w1", 9)
+		h.attest.RuntimeData.Nonce = nil // fails at once
+		if got := h.doAttest(); got != want {
+			t.Fatalf("denial %d: %q, expected %q", i, got, want)
+		}
+	}
 	r.clock.advance(3 * time.Minute)
 	s := r.server.sessions
 	s.mu.Lock()
 	s.turn(s.now())
-	n := len(s.current) + len(s.previous)
+	n := len(s.current.marks) + len(s.previous.marks)
 	s.mu.Unlock()
 	if n != 0 {
 		t.Errorf("%d sessions left", n)
@@ -418,5 +429,26 @@ func TestMarksOutliveNonces(t *testing.T) {
 	}
 	if got := h.doKey(); got != "" {
 		t.Errorf("key within the granted life: %q", got)
+	}
+}
+
+// TestRestartVoidsSessions: the second server is the first after a restart.
+func TestRestartVoidsSessions(t *testing.T) {
+	r := newRig(t)
+	r.register("w1", 1)
+	fresh, granted := r.begin("w1", 1), r.begin("w1", 1)
+	if got := granted.doAttest(); got != "" {
+		t.Fatal(got)
+	}
+	again, err := New(r.server.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.http.Config.Handler = again.Handler()
+	if got := fresh.doAttest(); got != kbs.CodeSessionExpired {
+		t.Errorf("attest with a session of before: %q", got)
+	}
+	if got := granted.doKey(); got != kbs.CodeSessionExpired {
+		t.Errorf("key with a session of before: %q", got)
 	}
 }

@@ -52,8 +52,9 @@ type Config struct {
 	// ReleasesPerSession is how often one session may fetch its key, so that
 	// an answer lost on the way does not cost a new attestation. Zero: 3.
 	ReleasesPerSession int
-	// MaxSessions bounds the sessions that have attested, granted or not,
-	// within the last two lives. Over it, attest answers 503. Zero: 65536.
+	// MaxSessions bounds the sessions granted within the last two lives, about
+	// 2 KiB each, and 16 times as many denied ones. Over it, attest answers
+	// 503. Sessions that have not attested cost nothing. Zero: 65536.
 	MaxSessions int
 	// MaxVerifying bounds concurrent appraisals; others wait. Zero: four
 	// for each processor.

@@ -42,10 +42,15 @@ var (
 
 var numberEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
+// sessionID is a session's public number; String is what people see.
+type sessionID [numberSize]byte
+
+func (n sessionID) String() string { return numberEncoding.EncodeToString(n[:]) }
+
 // session is a fresh session's whole state.
 type session struct {
 	issued     time.Duration // since the server's start: the wall clock may jump
-	number     string        // public
+	id         sessionID
 	nonce      [kbs.NonceSize]byte
 	tee        kbs.TEE
 	workloadID string
@@ -70,14 +75,27 @@ type sessions struct {
 	life    time.Duration
 	max     int
 
-	// used holds every session that attested. A mark must outlive its nonce;
-	// two generations, of which the older is dropped whole, do that without
-	// a timer or a list.
-	mu       sync.Mutex
-	current  map[string]*grant
-	previous map[string]*grant
-	turned   time.Duration
+	// A session that attested leaves a mark, which must outlive its nonce; two
+	// generations, of which the older is dropped whole, do that without a
+	// timer or a list.
+	mu                sync.Mutex
+	current, previous generation
+	turned            time.Duration
 }
+
+// generation maps sessions that attested to what they were granted: nil for
+// those denied, or not yet judged.
+type generation struct {
+	marks  map[sessionID]*grant
+	grants int
+}
+
+// marksPerGrant is how many more denials than grants are remembered. A mark
+// is some 30 bytes, a grant some 2000, and whoever wants to fill the table
+// has no genuine Evidence to get grants with.
+const marksPerGrant = 16
+
+func newGeneration() generation { return generation{marks: map[sessionID]*grant{}} }
 
 func newSessions(c Config) (*sessions, error) {
 	key := make([]byte, 32)
@@ -95,7 +113,7 @@ func newSessions(c Config) (*sessions, error) {
 	}
 	return &sessions{
 		aead: aead, rand: c.Rand, clock: c.Clock, start: c.Clock(), life: c.SessionLife, max: c.MaxSessions,
-		current: map[string]*grant{}, previous: map[string]*grant{},
+		current: newGeneration(), previous: newGeneration(),
 	}, nil
 }
 
@@ -108,7 +126,7 @@ func (t *sessions) open(tee kbs.TEE, workloadID string) (*session, string, error
 		return nil, "", fmt.Errorf("opening a session: %w", err)
 	}
 	s := &session{
-		issued: t.now(), number: numberEncoding.EncodeToString(random[:numberSize]),
+		issued: t.now(), id: sessionID(random[:numberSize]),
 		nonce: [kbs.NonceSize]byte(random[numberSize:]), tee: tee, workloadID: workloadID,
 	}
 	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
@@ -143,7 +161,7 @@ func (t *sessions) parse(bearer []byte) (*session, error) {
 	}
 	return &session{
 		issued:     time.Duration(binary.BigEndian.Uint64(plain)),
-		number:     numberEncoding.EncodeToString(plain[8 : 8+numberSize]),
+		id:         sessionID(plain[8 : 8+numberSize]),
 		nonce:      [kbs.NonceSize]byte(plain[8+numberSize : sessionHeader]),
 		tee:        kbs.TEE(rest[1 : 1+teeLen]),
 		workloadID: string(rest[1+teeLen:]),
@@ -159,25 +177,30 @@ func (t *sessions) use(s *session) error {
 		return errExpired
 	}
 	t.turn(now)
-	if _, used := t.find(s.number); used {
+	if _, used := t.find(s.id); used {
 		return errExpired
 	}
-	if len(t.current)+len(t.previous) >= t.max {
+	if len(t.current.marks)+len(t.previous.marks) >= marksPerGrant*t.max {
 		return errFull
 	}
-	t.current[s.number] = nil
+	t.current.marks[s.id] = nil
 	return nil
 }
 
 // grant lets a used session fetch its key until one more life is over.
-func (t *sessions) grant(s *session, g grant) {
+func (t *sessions) grant(s *session, g grant) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	t.turn(now)
+	if t.current.grants+t.previous.grants >= t.max {
+		return errFull
+	}
 	g.until = now + t.life
-	delete(t.previous, s.number)
-	t.current[s.number] = &g
+	delete(t.previous.marks, s.id)
+	t.current.marks[s.id] = &g
+	t.current.grants++
+	return nil
 }
 
 // take spends one of the session's releases.
@@ -186,7 +209,7 @@ func (t *sessions) take(s *session) (grant, error) {
 	defer t.mu.Unlock()
 	now := t.now()
 	t.turn(now)
-	g, used := t.find(s.number)
+	g, used := t.find(s.id)
 	switch {
 	case !used && now-s.issued >= t.life:
 		return grant{}, errExpired
@@ -201,11 +224,11 @@ func (t *sessions) take(s *session) (grant, error) {
 	return *g, nil
 }
 
-func (t *sessions) find(number string) (*grant, bool) {
-	if g, ok := t.current[number]; ok {
+func (t *sessions) find(id sessionID) (*grant, bool) {
+	if g, ok := t.current.marks[id]; ok {
 		return g, true
 	}
-	g, ok := t.previous[number]
+	g, ok := t.previous.marks[id]
 	return g, ok
 }
 
@@ -214,8 +237,8 @@ func (t *sessions) find(number string) (*grant, bool) {
 func (t *sessions) turn(now time.Duration) {
 	switch age := now - t.turned; {
 	case age >= 2*t.life:
-		t.previous, t.current, t.turned = map[string]*grant{}, map[string]*grant{}, now
+		t.previous, t.current, t.turned = newGeneration(), newGeneration(), now
 	case age >= t.life:
-		t.previous, t.current, t.turned = t.current, map[string]*grant{}, now
+		t.previous, t.current, t.turned = t.current, newGeneration(), now
 	}
 }

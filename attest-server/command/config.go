@@ -41,11 +41,11 @@ type Config struct {
 	// ReleasesPerSession is how often a session may fetch its key, 1 to 100.
 	// Default 3: an answer may be lost on the way.
 	ReleasesPerSession int `toml:"releases_per_session"`
-	// MaxSessions bounds attested sessions in memory, about 2 KiB each.
-	// Default 65536.
+	// MaxSessions bounds granted sessions in memory, about 2 KiB each, and 16
+	// times as many denied ones. Default 65536.
 	MaxSessions int `toml:"max_sessions"`
-	// SessionRecords is how many outcomes are kept for `ccrun explain`.
-	// Default 10000.
+	// SessionRecords is how many outcomes are kept for `ccrun explain`, and as
+	// many again of forged Evidence. Default 10000.
 	SessionRecords int `toml:"session_records"`
 	// LogLevel is debug, info, warn or error. Default "info".
 	LogLevel string `toml:"log_level"`

@@ -45,13 +45,15 @@ var migrations = [...]string{
 	) STRICT, WITHOUT ROWID;
 
 	CREATE TABLE sessions(
-		seq INTEGER PRIMARY KEY AUTOINCREMENT,
+		authentic INTEGER NOT NULL,     -- was its Evidence?
+		seq INTEGER NOT NULL,           -- counts within authentic
 		number TEXT NOT NULL UNIQUE,
 		workload TEXT NOT NULL,
 		at INTEGER NOT NULL,
 		releases INTEGER NOT NULL DEFAULT 0,
-		record BLOB NOT NULL
-	) STRICT;
+		record BLOB NOT NULL,
+		PRIMARY KEY(authentic, seq)
+	) STRICT, WITHOUT ROWID;
 
 	CREATE TABLE audit(
 		seq INTEGER PRIMARY KEY,

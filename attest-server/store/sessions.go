@@ -10,25 +10,28 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// RecordSession keeps an attestation's outcome for `ccrun explain`, and
-// forgets the oldest records over the limit. A grant is audited with it, and
-// so is a denial of authentic Evidence; forged Evidence costs its sender
-// nothing and must not be able to fill the audit log.
+// RecordSession keeps an attestation's outcome for `ccrun explain` and forgets
+// the oldest over the limit, which is one for authentic Evidence and one for
+// the rest: forgeries cost their sender nothing and must push out only one
+// another. For the same reason they are not audited; a grant is, and so is
+// the denial of authentic Evidence.
 func (s *SQLite) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("recording session: %w", err)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec("INSERT INTO sessions(number, workload, at, record) VALUES(?,?,?,?)", r.Session, r.WorkloadID, unixMilli(r.At), b)
+		var seq int
+		err := tx.QueryRow("SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?", authentic).Scan(&seq)
 		if err != nil {
 			return fmt.Errorf("recording session: %w", err)
 		}
-		seq, err := res.LastInsertId()
+		_, err = tx.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, record) VALUES(?,?,?,?,?,?)",
+			authentic, seq, r.Session, r.WorkloadID, unixMilli(r.At), b)
 		if err != nil {
-			return err
+			return fmt.Errorf("recording session: %w", err)
 		}
-		if _, err := tx.Exec("DELETE FROM sessions WHERE seq <= ?", seq-int64(s.opts.SessionRecords)); err != nil {
+		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", authentic, seq-s.opts.SessionRecords); err != nil {
 			return err
 		}
 		if r.Granted {

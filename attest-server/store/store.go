@@ -31,8 +31,8 @@ type Options struct {
 	MasterKey secret.Bytes
 	Rand      io.Reader
 	Clock     func() time.Time
-	// SessionRecords is how many session records are kept; the oldest go
-	// first. Zero: 10000.
+	// SessionRecords is how many session records are kept of authentic
+	// Evidence, and again of the rest; the oldest go first. Zero: 10000.
 	SessionRecords int
 }
 

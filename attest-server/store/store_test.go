@@ -290,9 +290,17 @@ func TestSessionsAreBounded(t *testing.T) {
 	numbers := []string{"s1", "s2", "s3", "s4", "s5"}
 	for i, n := range numbers {
 		r := kbs.SessionRecord{Session: n, WorkloadID: "a", At: start, Granted: i%2 == 0, Result: kbs.AttestationResult{Result: kbs.Affirming}}
-		if err := s.RecordSession(t.Context(), r, false); err != nil {
+		if err := s.RecordSession(t.Context(), r, true); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, n := range []string{"f1", "f2", "f3", "f4", "f5"} { // a flood of forgeries pushes out nothing else
+		if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: n, At: start}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Session(t.Context(), "f2"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("forgeries are not bounded: %v", err)
 	}
 	for i, n := range numbers {
 		_, err := s.Session(t.Context(), n)

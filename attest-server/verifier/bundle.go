@@ -68,14 +68,15 @@ func LoadBundle(fsys fs.FS) (*Bundle, error) {
 
 // readSmall is the content of a regular file, or nil if it is too large.
 func readSmall(fsys fs.FS, name string) ([]byte, error) {
+	// Before opening: to open a named pipe would wait for ever.
+	if info, err := fs.Stat(fsys, name); err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
+		return nil, err
+	}
 	f, err := fsys.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
-		return nil, err
-	}
 	return io.ReadAll(io.LimitReader(f, maxBundleFile))
 }
 

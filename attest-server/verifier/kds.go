@@ -132,7 +132,7 @@ func (k *KDS) cached(at string) []byte {
 }
 
 func (k *KDS) put(at string, der []byte) {
-	if len(k.m) >= maxCachedVEKs {
+	if len(k.m) >= maxCachedChains {
 		clear(k.m)
 	}
 	k.m[at] = der

@@ -8,19 +8,13 @@ import (
 
 // Values of AttestationResult.Result, in the words of EAR (AR4SI).
 const (
-	Affirming       = "affirming"
-	Contraindicated = "contraindicated"
+	Affirming       = kbs.Affirming
+	Contraindicated = kbs.Contraindicated
 )
 
 // Rule is one check: what was expected, what was found, and for a failed one
 // what to do about it.
-type Rule struct {
-	Rule     string `json:"rule"`
-	Expected string `json:"expected"`
-	Got      string `json:"got"`
-	Pass     bool   `json:"pass"`
-	Hint     string `json:"hint,omitempty"`
-}
+type Rule = kbs.Rule
 
 // AttestationResult is the verdict with every rule that led to it, passed or
 // not. Result is Affirming only if there are rules and all of them passed.

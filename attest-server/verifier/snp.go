@@ -3,12 +3,10 @@ package verifier
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +47,7 @@ type SNPVerifier struct {
 	endorsements Endorsements
 	requireCRL   bool
 	revoked      atomic.Pointer[revocations]
-	cache        vekCache
+	cache        chainCache[vek]
 }
 
 // NewSNP makes an SNPVerifier. It fails if a root does not vouch for its own
@@ -184,7 +182,9 @@ func (v *SNPVerifier) linesFor(r *snpReport) ([]*ProductLine, error) {
 // verifyWith runs every check of the report under one certificate. The chain
 // may come from the cache; validity, revocation, TCB and chip never do.
 func (v *SNPVerifier) verifyWith(r *snpReport, der []byte, lines []*ProductLine, at time.Time) (*Claims, error) {
-	k, err := v.cache.get(der, lines)
+	k, err := v.cache.get(der,
+		func(k *vek) bool { return slices.Contains(lines, k.line) },
+		func(der []byte) (*vek, error) { return endorse(der, lines) })
 	if err != nil {
 		return nil, err
 	}
@@ -288,47 +288,6 @@ func further(a, b error) error {
 func progress(err error) int {
 	return 1 + slices.Index([]string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
 		"certificate_validity", "revocation", "signature"}, ruleOf(err))
-}
-
-// maxCachedVEKs bounds the cache; an entry is about 4 KiB.
-const maxCachedVEKs = 1024
-
-// vekCache remembers certificates whose chain was good, by the SHA-256 of
-// their DER: two RSA-4096 checks otherwise cost more than the report's own.
-// Only certificates that a pinned key signed get in, so no guest can fill it.
-type vekCache struct {
-	mu sync.RWMutex
-	m  map[[sha256.Size]byte]*vek
-}
-
-// get is the endorsed form of der, which must be of one of lines.
-func (c *vekCache) get(der []byte, lines []*ProductLine) (*vek, error) {
-	id := sha256.Sum256(der)
-	c.mu.RLock()
-	k := c.m[id]
-	c.mu.RUnlock()
-	for _, l := range lines {
-		if k != nil && k.line == l {
-			return k, nil
-		}
-	}
-	k, err := endorse(bytes.Clone(der), lines)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil {
-		c.m = map[[sha256.Size]byte]*vek{}
-	}
-	if len(c.m) >= maxCachedVEKs {
-		for old := range c.m {
-			delete(c.m, old)
-			break
-		}
-	}
-	c.m[id] = k
-	return k, nil
 }
 
 func (v *SNPVerifier) allLines() []*ProductLine {

@@ -34,7 +34,7 @@ type TDXOptions struct {
 type TDXVerifier struct {
 	root   *x509.Certificate
 	source CollateralSource
-	chains pckCache
+	chains chainCache[pckChain]
 
 	mu       sync.Mutex
 	verified map[*Collateral]verifiedCollateral
@@ -75,7 +75,9 @@ func (v *TDXVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time)
 	if err != nil {
 		return nil, err
 	}
-	pck, err := v.chains.get(q.pckChain, v.root)
+	pck, err := v.chains.get(q.pckChain,
+		func(*pckChain) bool { return true },
+		func(chain []byte) (*pckChain, error) { return checkPCKChain(chain, v.root) })
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
-	"sync"
 
 	"github.com/google/go-tdx-guest/pcs"
 )
@@ -130,41 +129,4 @@ func verifyP256(pub *ecdsa.PublicKey, msg, sig []byte) bool {
 // refused.
 func p256Key(xy []byte) (*ecdsa.PublicKey, error) {
 	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, xy...))
-}
-
-// maxCachedPCKs bounds the cache of good PCK chains, about 8 KiB each.
-const maxCachedPCKs = 1024
-
-// pckCache remembers chains that were good, by the SHA-256 of their PEM.
-// Validity, revocation and TCB are checked every time all the same.
-type pckCache struct {
-	mu sync.RWMutex
-	m  map[[sha256.Size]byte]*pckChain
-}
-
-func (c *pckCache) get(chain []byte, root *x509.Certificate) (*pckChain, error) {
-	id := sha256.Sum256(chain)
-	c.mu.RLock()
-	k := c.m[id]
-	c.mu.RUnlock()
-	if k != nil {
-		return k, nil
-	}
-	k, err := checkPCKChain(bytes.Clone(chain), root)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil {
-		c.m = map[[sha256.Size]byte]*pckChain{}
-	}
-	if len(c.m) >= maxCachedPCKs {
-		for old := range c.m {
-			delete(c.m, old)
-			break
-		}
-	}
-	c.m[id] = k
-	return k, nil
 }

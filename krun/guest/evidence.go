@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
 	"github.com/google/go-configfs-tsm/report"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -47,13 +48,22 @@ func (b *boot) findAttester(ctx context.Context) (attester, error) {
 	return nil, fmt.Errorf("TEE %q, expected snp, tdx or sample", b.identity.TEE)
 }
 
-// openTSM returns os.ErrNotExist when the kernel has no report provider.
+// openTSM returns os.ErrNotExist when the kernel has no report provider:
+// without one its directory is absent, or refuses entries with ENXIO.
 func openTSM(tee kbs.TEE) (attester, error) {
 	client, err := linuxtsm.MakeClient()
 	if err != nil {
 		return nil, err
 	}
-	return tsm{client: client, tee: tee}, nil
+	const probe = configfsPath + "/tsm/report/probe"
+	err = os.Mkdir(probe, 0o700)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("configfs-tsm has no provider: %w", os.ErrNotExist)
+	}
+	if err == nil {
+		err = os.Remove(probe)
+	}
+	return tsm{client: client, tee: tee}, err
 }
 
 // tsm is the kernel's vendor-neutral interface, configfs-tsm

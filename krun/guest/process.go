@@ -86,6 +86,7 @@ func environment(p *krun.Process, home, hostname string) []string {
 	}
 	set("PATH", defaultPath, false)
 	set("TERM", "xterm", false)
+	set("container", "podman", false)
 	set("HOSTNAME", hostname, false)
 	set("HOME", home, false)
 	return env

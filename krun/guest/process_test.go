@@ -62,7 +62,7 @@ func FuzzDecodeProcess(f *testing.F) {
 
 func TestEnvironment(t *testing.T) {
 	got := environment(&krun.Process{Env: []string{"A=1", "HOME=/mine", "A=2", "novalue", "=x", "B=", "C=a=b"}}, "/root", "host")
-	want := []string{"A=2", "HOME=/mine", "B=", "C=a=b", "PATH=" + defaultPath, "TERM=xterm", "HOSTNAME=host"}
+	want := []string{"A=2", "HOME=/mine", "B=", "C=a=b", "PATH=" + defaultPath, "TERM=xterm", "container=podman", "HOSTNAME=host"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, expected %q", got, want)
 	}

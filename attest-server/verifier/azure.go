@@ -51,14 +51,21 @@ type azureEvidence struct {
 	TDQuote   string `json:"td_quote"`
 }
 
+// azureEvidenceV0 is version 0 of both: that for TDX already has the later
+// names.
 type azureEvidenceV0 struct {
-	Quote struct {
-		Signature []byte   `json:"signature"`
-		Message   []byte   `json:"message"`
-		PCRs      [][]byte `json:"pcrs"`
-	} `json:"quote"`
-	Report []byte `json:"report"`
-	VCEK   string `json:"vcek"`
+	Quote     azureQuoteV0 `json:"quote"`
+	TPMQuote  azureQuoteV0 `json:"tpm_quote"`
+	Report    []byte       `json:"report"`
+	HCLReport []byte       `json:"hcl_report"`
+	VCEK      string       `json:"vcek"` // PEM
+	TDQuote   []byte       `json:"td_quote"`
+}
+
+type azureQuoteV0 struct {
+	Signature []byte   `json:"signature"`
+	Message   []byte   `json:"message"`
+	PCRs      [][]byte `json:"pcrs"`
 }
 
 // pcrCount and pcrSize are those of the bank that the attesters quote.
@@ -78,12 +85,12 @@ const (
 func parseAzure(b []byte) (*Parsed, error) {
 	var e azureEvidence
 	var probe struct {
-		HCL json.RawMessage `json:"hcl_report"`
+		Version json.RawMessage `json:"version"`
 	}
 	if err := json.Unmarshal(b, &probe); err != nil {
 		return nil, err
 	}
-	if len(probe.HCL) == 0 {
+	if len(probe.Version) == 0 {
 		return parseAzureV0(b)
 	}
 	if err := json.Unmarshal(b, &e); err != nil {
@@ -104,10 +111,12 @@ func parseAzure(b []byte) (*Parsed, error) {
 		q.pcrs = append(q.pcrs, pcr...)
 	}
 	hcl, err3 := base64url(e.HCLReport)
-	if err := errors.Join(err, err2, err3); err != nil {
+	vcek, err4 := base64url(e.VCEK)
+	tdQuote, err5 := base64url(e.TDQuote)
+	if err := errors.Join(err, err2, err3, err4, err5); err != nil {
 		return nil, err
 	}
-	return azureParsed(q, hcl, e.VCEK, e.TDQuote)
+	return azureParsed(q, hcl, vcek, tdQuote)
 }
 
 func parseAzureV0(b []byte) (*Parsed, error) {
@@ -115,18 +124,25 @@ func parseAzureV0(b []byte) (*Parsed, error) {
 	if err := json.Unmarshal(b, &e); err != nil {
 		return nil, err
 	}
-	q := &vtpmQuote{message: e.Quote.Message, signature: e.Quote.Signature}
-	for _, pcr := range e.Quote.PCRs {
+	hcl, quote := e.Report, e.Quote
+	if len(e.TDQuote) > 0 {
+		hcl, quote = e.HCLReport, e.TPMQuote
+	}
+	q := &vtpmQuote{message: quote.Message, signature: quote.Signature}
+	for _, pcr := range quote.PCRs {
 		if len(pcr) != pcrSize {
 			return nil, fmt.Errorf("a PCR has %d bytes, expected %d", len(pcr), pcrSize)
 		}
 		q.pcrs = append(q.pcrs, pcr...)
 	}
+	if len(e.TDQuote) > 0 {
+		return azureParsed(q, hcl, nil, e.TDQuote)
+	}
 	block, _ := pem.Decode([]byte(e.VCEK))
 	if block == nil {
 		return nil, errors.New("vcek is not PEM")
 	}
-	return azureParsed(q, e.Report, base64.RawURLEncoding.EncodeToString(block.Bytes), "")
+	return azureParsed(q, hcl, block.Bytes, nil)
 }
 
 // base64url decodes with or without padding: the attesters pad.
@@ -134,7 +150,9 @@ func base64url(s string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
 }
 
-func azureParsed(q *vtpmQuote, hcl []byte, vcek, tdQuote string) (*Parsed, error) {
+// azureParsed takes the paravisor's blob apart. One of vcek and tdQuote is
+// there.
+func azureParsed(q *vtpmQuote, hcl, vcek, tdQuote []byte) (*Parsed, error) {
 	if len(hcl) < hclVarData {
 		return nil, fmt.Errorf("HCL report of %d bytes, expected at least %d", len(hcl), hclVarData)
 	}
@@ -143,18 +161,10 @@ func azureParsed(q *vtpmQuote, hcl []byte, vcek, tdQuote string) (*Parsed, error
 		return nil, fmt.Errorf("HCL variable data of %d bytes, expected at most %d", n, len(hcl)-hclVarData)
 	}
 	q.varData = hcl[hclVarData : hclVarData+n]
-	if tdQuote != "" {
-		quote, err := base64url(tdQuote)
-		if err != nil {
-			return nil, err
-		}
-		return &Parsed{Shape: "az-tdx-vtpm", vtpm: q, Evidence: kbs.Evidence{TEE: kbs.TDX, Report: quote}}, nil
+	if len(tdQuote) > 0 {
+		return &Parsed{Shape: "az-tdx-vtpm", vtpm: q, Evidence: kbs.Evidence{TEE: kbs.TDX, Report: tdQuote}}, nil
 	}
-	der, err := base64url(vcek)
-	if err != nil {
-		return nil, err
-	}
-	table, err := certTableOf(abi.VcekGUID, der)
+	table, err := certTableOf(abi.VcekGUID, vcek)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"runtime"
 	"strings"
 	"sync"
@@ -106,6 +107,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", b.image, err)
 	}
+	if err := ctx.Err(); err != nil { // the last moment to stop without a trace
+		return nil, err
+	}
 	return b.finish(ctx, s, layer, ports)
 }
 
@@ -162,7 +166,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 	}
 	done := b.meter("encrypting and writing", size)
 	info, err := streamLayer(ctx, b.dst, size, func(ctx context.Context, w io.Writer) error {
-		return p.write(ctx, &meterWriter{w, done})
+		return p.write(ctx, &meterWriter{ctx, w, done})
 	})
 	if err != nil {
 		return blobInfo{}, err
@@ -243,26 +247,29 @@ func (o *Options) chooseID(image string) error {
 	return nil
 }
 
-// slug is the last part of an image name, without its tag.
+// slug is the last part of an image name, which has a transport, without tag
+// or digest: something to recognise a workload by.
 func slug(image string) string {
-	image = image[strings.LastIndexByte(image, '/')+1:]
-	image, _, _ = strings.Cut(image, "@")
-	if transport, rest, ok := strings.Cut(image, ":"); ok && !strings.Contains(image, "/") {
-		if image = transport; image == "oci" || image == "dir" || strings.HasSuffix(image, "-archive") || image == "containers-storage" {
-			image, _, _ = strings.Cut(rest, ":")
-		}
+	transport, name, _ := strings.Cut(image, ":")
+	if transport == "docker" || transport == "containers-storage" {
+		name = name[strings.LastIndexByte(name, '/')+1:]
+		name, _, _ = strings.Cut(name, "@")
+		name, _, _ = strings.Cut(name, ":")
+	} else { // PATH[:NAME]
+		name, _, _ = strings.Cut(name, ":")
+		name = strings.TrimSuffix(path.Base(name), ".tar")
 	}
-	image = strings.Map(func(r rune) rune {
+	name = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
 			return r
 		}
 		return '-'
-	}, image)
-	image = strings.Trim(image, ".-_")
-	if image == "" {
+	}, name)
+	name = strings.Trim(name, ".-_")
+	if name == "" {
 		return "workload"
 	}
-	return image[:min(len(image), 64)]
+	return name[:min(len(name), 64)]
 }
 
 // addProcess puts the image configuration where the agent looks for it, and
@@ -294,12 +301,17 @@ func (b *build) meter(stage string, total int64) func(int64) {
 	}
 }
 
+// meterWriter counts, and stops when the build is cancelled.
 type meterWriter struct {
+	ctx  context.Context
 	w    io.Writer
 	done func(int64)
 }
 
 func (m *meterWriter) Write(p []byte) (int, error) {
+	if err := m.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := m.w.Write(p)
 	m.done(int64(n))
 	return n, err

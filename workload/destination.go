@@ -139,12 +139,12 @@ func (w *written) Signatures(context.Context) ([][]byte, error) { return nil, ni
 // streamLayer runs write and feeds what it writes to d: encryption on one
 // core, hashing and output on the other.
 func streamLayer(ctx context.Context, d destination, size int64, write func(context.Context, io.Writer) error) (blobInfo, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	pr, pw := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := write(ctx, pw)
+		err := write(inner, pw)
 		pw.CloseWithError(err) // nil: io.EOF
 		done <- err
 	}()
@@ -152,10 +152,11 @@ func streamLayer(ctx context.Context, d destination, size int64, write func(cont
 	if err != nil {
 		cancel()
 	}
-	pr.CloseWithError(errors.Join(errStopped, err))
-	// The producer's own error says more than what the library made of it.
-	if werr := <-done; werr != nil && !errors.Is(werr, errStopped) && ctx.Err() == nil {
-		err = werr
+	pr.CloseWithError(errStopped)
+	werr := <-done
+	ours := errors.Is(werr, errStopped) || errors.Is(werr, context.Canceled) && ctx.Err() == nil
+	if werr != nil && (err == nil || !ours) {
+		err = werr // says more than what the library made of it
 	}
 	return b, err
 }

@@ -260,6 +260,7 @@ func testOptions(t testing.TB, server *fakeServer) Options {
 		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 		Firmware: testFirmware(t), Agent: stub(), // any static ELF will do
 		System: testSystem(t), TempDir: t.TempDir(),
+		SizeBytes: 16 << 20,
 	}
 	if server != nil {
 		o.Registrar = server

@@ -84,9 +84,11 @@ func imageManifest(accepted []string, config, layer blobInfo, annotations map[st
 			Annotations: annotations,
 		})
 	}
+	// Not the "uncompressed" type: a docker-archive stores no manifest, and this
+	// is the one that readers make up, so that all agree on its digest.
 	m := manifest.Schema2FromComponents(
 		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: config.digest, Size: config.size},
-		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2SchemaLayerMediaTypeUncompressed, Digest: layer.digest, Size: layer.size}})
+		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2Schema2LayerMediaType, Digest: layer.digest, Size: layer.size}})
 	return m.Serialize()
 }
 

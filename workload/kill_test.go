@@ -1,3 +1,118 @@
 package workload
 
-func killedChild() {}
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containers/image/v5/types"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// childSpec is what a build in a child process needs to know.
+type childSpec struct {
+	Source, Destination, Firmware, TempDir, Record, Policy string
+	Stage                                                  string
+	Done                                                   int64
+}
+
+// killedChild builds and stops dead at a point, saying so, to be killed.
+func killedChild() {
+	var s childSpec
+	if err := json.Unmarshal([]byte(os.Getenv("CCRUN_TEST_CHILD")), &s); err != nil {
+		panic(err)
+	}
+	_, err := Build(context.Background(), Options{
+		Source: s.Source, Destination: s.Destination, TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, SizeBytes: 16 << 20,
+		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+		Firmware: s.Firmware, Agent: stub(), TempDir: s.TempDir, RecordPath: s.Record,
+		System: &types.SystemContext{SignaturePolicyPath: s.Policy},
+		Progress: func(stage string, done, _ int64) {
+			if strings.HasPrefix(stage, s.Stage) && done >= s.Done {
+				fmt.Println("here")
+				time.Sleep(time.Minute)
+			}
+		},
+	})
+	fmt.Println("build ended:", err)
+}
+
+// TestKill kills builds with SIGKILL while they read and while they write:
+// no file with plaintext, no half image, no record may be left, whatever the
+// kind of source and destination.
+func TestKill(t *testing.T) {
+	layout := t.TempDir()
+	m := appImage(t)
+	m.writeLayout(t, layout)
+	archive := filepath.Join(t.TempDir(), "a.tgz")
+	writeTestFile(t, archive, gzipped(t, archiveOf(t, layout)))
+	saved := filepath.Join(t.TempDir(), "d.tgz")
+	writeTestFile(t, saved, gzipped(t, m.dockerSave(t, plainLayers(t, m, layout))))
+	for _, stage := range []string{"reading", "encrypting"} {
+		for source, transport := range map[string]string{
+			"oci:" + layout: "oci:", "oci-archive:" + archive: "oci-archive:", "docker-archive:" + saved: "docker-archive:",
+			"oci-archive:" + archive + ":": "dir:",
+		} {
+			t.Run(transport+stage, func(t *testing.T) {
+				out := t.TempDir()
+				s := childSpec{
+					Source: strings.TrimSuffix(source, ":"), Destination: transport + filepath.Join(out, "image"), Firmware: testFirmware(t),
+					TempDir: t.TempDir(), Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: stage,
+				}
+				if stage == "encrypting" {
+					s.Done = 8 << 20
+				}
+				runAndKill(t, s)
+				noCanary(t, s.TempDir, out)
+				empty(t, out)
+				age(t, s.TempDir)
+				sweepScratch(s.TempDir) // what the next build does first
+				empty(t, s.TempDir)
+			})
+		}
+	}
+}
+
+func runAndKill(t *testing.T, s childSpec) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(mustJSON(t, s)), "TMPDIR="+s.TempDir)
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 200)
+	n, err := pipe.Read(line)
+	killed := cmd.Process.Kill()
+	_ = cmd.Wait() // killed: its status says so
+	if err != nil || killed != nil || !strings.HasPrefix(string(line[:n]), "here") {
+		t.Fatalf("child said %q (%v, %v)", line[:n], err, killed)
+	}
+}
+
+// age makes what is in dir old enough to be swept.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		old := time.Now().Add(-2 * scratchGrace)
+		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -78,7 +78,13 @@ func findSource(ctx context.Context, sys *types.SystemContext, name string) (typ
 
 // openReference opens ref without plaintext in named temporary files.
 func openReference(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (types.ImageSource, error) {
-	src, err := ref.NewImageSource(ctx, sys)
+	var src types.ImageSource
+	var err error
+	if strings.HasSuffix(ref.Transport().Name(), "-archive") {
+		src, err = openArchive(ctx, ref, tempDirOf(sys))
+	} else {
+		src, err = ref.NewImageSource(ctx, sys)
+	}
 	if err == nil {
 		return src, nil
 	}
@@ -92,6 +98,14 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 		return nil, hint(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
 	}
 	return nil, err
+}
+
+// tempDirOf is where scratch files go.
+func tempDirOf(sys *types.SystemContext) string {
+	if sys != nil && sys.BigFilesTemporaryDir != "" {
+		return sys.BigFilesTemporaryDir
+	}
+	return bigFilesDir()
 }
 
 // findLocal returns nil and no error when local storage does not have name.

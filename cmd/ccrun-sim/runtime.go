@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,10 +29,22 @@ func runtimeMain(args []string) int {
 	if err == nil {
 		err = syscall.Exec(argv[0], argv, os.Environ())
 	}
+	err = podmanError{err}
 	printError(os.Stderr, sim.RuntimeName, err)
 	logForPodman(args[1:], err)
 	return 1
 }
+
+// podmanError is an error in words that Podman does not take for others:
+// these, anywhere in a runtime's message, mean to it that the container's
+// command does not exist (status 127) or cannot be executed (126).
+type podmanError struct{ err error }
+
+func (e podmanError) Error() string {
+	return strings.NewReplacer("no such file or directory", "it does not exist",
+		"permission denied", "access refused", "not found", "missing").Replace(e.err.Error())
+}
+func (e podmanError) Unwrap() error { return e.err }
 
 func runtimeCommand(args []string) ([]string, error) {
 	crun, err := sim.FindCrun()

@@ -11,33 +11,22 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// hostDirs is what of the host QEMU needs: itself, its libraries and its ROMs.
-var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+// hostDirs is what of the host QEMU needs besides its own binary: libraries,
+// its modules, boot ROMs. No other program is there, so that `podman exec`,
+// which would run beside the VM and not in it, finds none to run.
+var hostDirs = []string{
+	"lib", "lib32", "lib64", "libx32", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32",
+	"usr/share/qemu", "usr/share/seabios",
+}
 
 // makeRoot makes dir the root of the VMM's container: nothing but the host's
 // own links (/lib -> usr/lib) and mount points, which crun creates. Nothing of
 // the image is in it, so nothing in the image can stand in QEMU's way. It
 // returns the mounts to be made.
-func (r *Runtime) makeRoot(dir, config string) ([]specs.Mount, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func (r *Runtime) makeRoot(dir, config, qemu string) ([]specs.Mount, error) {
+	mounts, err := r.hostMounts(dir)
+	if err != nil {
 		return nil, fmt.Errorf("making the VMM's root: %w", err)
-	}
-	var mounts []specs.Mount
-	for _, name := range hostDirs {
-		host := filepath.Join(r.HostRoot, name)
-		info, err := os.Lstat(host)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return nil, fmt.Errorf("making the VMM's root: %w", err)
-		case info.Mode()&fs.ModeSymlink != 0:
-			if err := copyLink(host, filepath.Join(dir, name)); err != nil {
-				return nil, fmt.Errorf("making the VMM's root: %w", err)
-			}
-		case info.IsDir():
-			mounts = append(mounts, readOnlyBind(host, "/"+name))
-		}
 	}
 	fw := r.Firmware
 	if fw == "" {
@@ -53,7 +42,32 @@ func (r *Runtime) makeRoot(dir, config string) ([]specs.Mount, error) {
 	return append(mounts,
 		specs.Mount{Destination: insideTemp, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=0700"}},
 		readOnlyBind(fw, insideFirmware), readOnlyBind(chip, insideChip),
-		readOnlyBind(config, insideConfig), readOnlyBind(r.Binary, insideBinary)), nil
+		readOnlyBind(config, insideConfig), readOnlyBind(r.Binary, insideBinary), readOnlyBind(qemu, qemu)), nil // QEMU looks for its files relative to itself
+}
+
+// hostMounts links or mounts each of hostDirs that the host has.
+func (r *Runtime) hostMounts(dir string) ([]specs.Mount, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	var mounts []specs.Mount
+	for _, name := range hostDirs {
+		host := filepath.Join(r.HostRoot, name)
+		info, err := os.Lstat(host)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return nil, err
+		case info.IsDir():
+			mounts = append(mounts, readOnlyBind(host, "/"+name))
+		case info.Mode()&fs.ModeSymlink != 0:
+			if err := copyLink(host, filepath.Join(dir, name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return mounts, nil
 }
 
 // noFirmwareError reports that there is nothing to boot.
@@ -63,7 +77,7 @@ type noFirmwareError struct {
 }
 
 func (e *noFirmwareError) Error() string {
-	return fmt.Sprintf("finding the simulated machine's firmware: %v", e.err)
+	return fmt.Sprintf("finding the simulated machine's firmware: %s has no usable firmware.json", e.dir)
 }
 func (e *noFirmwareError) Unwrap() error { return e.err }
 func (e *noFirmwareError) Hint() string {

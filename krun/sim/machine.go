@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 )
 
@@ -22,9 +23,12 @@ func (e *errNoQEMU) Error() string {
 func (e *errNoQEMU) Unwrap() error { return e.err }
 func (e *errNoQEMU) Hint() string  { return "apt-get install " + qemuPackage }
 
-// FindQEMU looks QEMU up.
-func FindQEMU() (string, error) {
+// findQEMU looks QEMU up and returns where it really is.
+func findQEMU() (string, error) {
 	path, err := exec.LookPath(qemuBinary)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
 	if err != nil {
 		return "", &errNoQEMU{err}
 	}

@@ -115,14 +115,15 @@ func (r *Runtime) prepareVM(bundle string, spec *specs.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := FindQEMU(); err != nil {
+	qemu, err := findQEMU()
+	if err != nil {
 		return "", err
 	}
 	p := plan{rootDir: filepath.Join(bundle, rootDir), memoryBytes: int64(shape.MemoryMiB)<<20 + vmmMemoryBytes}
-	if p.mounts, err = r.makeRoot(p.rootDir, filepath.Join(bundle, configFile)); err != nil {
+	if p.mounts, err = r.makeRoot(p.rootDir, filepath.Join(bundle, configFile), qemu); err != nil {
 		return "", err
 	}
-	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip,
+	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip, QEMU: qemu,
 		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports}
 	if vmm.Warnings, err = p.rewrite(spec); err != nil {
 		return "", err

@@ -149,6 +149,15 @@ func TestRuntimeBootsWorkloadImages(t *testing.T) {
 		t.Errorf("link /lib of the VMM's root: %q %v", link, err)
 	}
 	spec := string(readFile(t, filepath.Join(bundle, specFile)))
+	rewritten, err := readSpec(filepath.Join(bundle, specFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range rewritten.Mounts {
+		if d := m.Destination; d == "/" || d == "/usr" || d == "/usr/bin" || strings.HasPrefix(d, "/bin") {
+			t.Errorf("%s: the host's programs are in the VMM's container; podman exec would run them beside the VM", d)
+		}
+	}
 	if strings.Contains(spec, "/"+sample.PrivateDir) {
 		t.Error("the simulated manufacturer's keys are visible in the container")
 	}
@@ -254,7 +263,7 @@ func TestRuntimeRefusals(t *testing.T) {
 
 func TestErrorsNameTheNextStep(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
-	_, err := FindQEMU()
+	_, err := findQEMU()
 	var h interface{ Hint() string }
 	if !errors.As(err, &h) || !strings.Contains(h.Hint(), "apt-get install "+qemuPackage) {
 		t.Errorf("%v", err)
@@ -423,9 +432,9 @@ func TestMachineCommandLine(t *testing.T) {
 
 func TestReadConfigIsStrict(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vmm.json")
-	for _, s := range []string{``, `{}`, `{"version":1}`, `{"version":2,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","read_only":false}`,
-		`{"version":1,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","read_only":false,"more":1}`,
-		`{"version":1,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","read_only":false,"ports":[{"number":0,"protocol":"tcp"}]}`} {
+	for _, s := range []string{``, `{}`, `{"version":1}`, `{"version":2,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","qemu":"/q","read_only":false}`,
+		`{"version":1,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","qemu":"/q","read_only":false,"more":1}`,
+		`{"version":1,"image_dir":"/a","firmware_dir":"/b","chip_dir":"/c","temp_dir":"/d","qemu":"/q","read_only":false,"ports":[{"number":0,"protocol":"tcp"}]}`} {
 		write(t, path, []byte(s))
 		if c, err := ReadConfig(path); err == nil {
 			t.Errorf("%s accepted: %+v", s, c)

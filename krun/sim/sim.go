@@ -56,6 +56,7 @@ type Config struct {
 	Version     int    `json:"version"`      // 1
 	ImageDir    string `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
 	FirmwareDir string `json:"firmware_dir"` // holds firmware.json
+	QEMU        string `json:"qemu"`         // program
 	ChipDir     string `json:"chip_dir"`     // sample.ChipDir
 	TempDir     string `json:"temp_dir"`     // for writes that are not kept
 	ReadOnly    bool   `json:"read_only"`    // throw away what the guest writes
@@ -88,8 +89,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.Version != 1:
 		return fmt.Errorf("version %d, expected 1", c.Version)
-	case c.ImageDir == "" || c.FirmwareDir == "" || c.ChipDir == "":
-		return errors.New("image, firmware or chip directory is missing")
+	case c.ImageDir == "" || c.FirmwareDir == "" || c.ChipDir == "" || c.TempDir == "" || c.QEMU == "":
+		return errors.New("a directory or QEMU is missing")
 	}
 	for _, p := range c.Ports {
 		if err := p.validate(); err != nil {

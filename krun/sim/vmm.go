@@ -37,10 +37,6 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 	for _, w := range v.Config.Warnings {
 		v.Log.Warn(w)
 	}
-	qemu, err := FindQEMU()
-	if err != nil {
-		return ExitFailure, err
-	}
 	root, err := os.OpenRoot(v.Config.ImageDir)
 	if err != nil {
 		return ExitFailure, fmt.Errorf("opening image: %w", err)
@@ -54,7 +50,7 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return ExitFailure, err
 	}
-	g, err := v.start(qemu, root, b)
+	g, err := v.start(root, b)
 	if err != nil {
 		return ExitFailure, err
 	}
@@ -92,7 +88,7 @@ type guest struct {
 }
 
 // start boots QEMU from memory files that hold exactly the bytes of b.
-func (v *VMM) start(qemu string, root *os.Root, b *boot) (*guest, error) {
+func (v *VMM) start(root *os.Root, b *boot) (*guest, error) {
 	var theirs []*os.File
 	defer func() { closeAll(theirs) }()
 	own := func(f *os.File, err error) (*os.File, error) {
@@ -125,7 +121,7 @@ func (v *VMM) start(qemu string, root *os.Root, b *boot) (*guest, error) {
 		return nil, err
 	}
 	theirs = append(theirs, p.control)
-	g.cmd = newMachine(b, p).command(qemu, v.Config.TempDir)
+	g.cmd = newMachine(b, p).command(v.Config.QEMU, v.Config.TempDir)
 	g.ended, err = startTied(g.cmd)
 	return g, err
 }

@@ -111,9 +111,12 @@ type TDXRules struct {
 	MRSEAM        []string          `json:"mr_seam,omitempty"` // allow list; empty: any Intel module
 	AllowDebug    bool              `json:"allow_debug,omitempty"`
 	// AllowMigration accepts a TD that a service TD may migrate.
-	AllowMigration bool     `json:"allow_migration,omitempty"`
-	AllowPerfMon   bool     `json:"allow_perfmon,omitempty"`
-	TCBStatus      []string `json:"tcb_status,omitempty"` // accepted besides UpToDate
+	AllowMigration bool `json:"allow_migration,omitempty"`
+	AllowPerfMon   bool `json:"allow_perfmon,omitempty"`
+	// RequireSEPTVEDisable refuses TDs that the host can make take a #VE by
+	// removing a page; current Linux guards itself where this is not set.
+	RequireSEPTVEDisable bool     `json:"require_sept_ve_disable,omitempty"`
+	TCBStatus            []string `json:"tcb_status,omitempty"` // accepted besides UpToDate
 	// AllowAdvisories are the advisories accepted with a status other than
 	// UpToDate, e.g. INTEL-SA-00837; empty: none.
 	AllowAdvisories []string `json:"allow_advisories,omitempty"`

@@ -47,6 +47,10 @@ func (r *rules) tdxAttributes(c *TDXClaims, ref *kbs.TDXRules) {
 	r.flag("debug", a&TDDebug != 0, ref.AllowDebug, "the host may read and write this TD's memory: launch it without ATTRIBUTES.DEBUG")
 	r.flag("migratable", a&TDMigratable != 0, ref.AllowMigration, "a service TD may take this TD's memory away")
 	r.flag("perfmon", a&TDPerfMon != 0, ref.AllowPerfMon, "the TD uses the performance monitor, which leaks")
+	if ref.RequireSEPTVEDisable {
+		set := a&TDSEPTVEDisable != 0
+		r.add("sept_ve_disable", set, "on", onOff(set), "the host can inject exceptions by removing pages: launch the TD with SEPT_VE_DISABLE")
+	}
 	known := uint64(knownTDAttributes)
 	r.add("td_attributes", a&^known == 0, fmt.Sprintf("no bits but %016x", known), fmt.Sprintf("%016x", a),
 		"unknown attributes are set: an Intel TDX module newer than this program, or a debug one")

@@ -181,6 +181,9 @@ func TestAppraiseTDXMutations(t *testing.T) {
 		{"debug", "debug", func(_ *Claims, d *TDXClaims, _ *kbs.TDXRules, _ *kbs.ReferenceValues) { d.TDAttributes |= TDDebug }},
 		{"migratable", "migratable", func(_ *Claims, d *TDXClaims, _ *kbs.TDXRules, _ *kbs.ReferenceValues) { d.TDAttributes |= TDMigratable }},
 		{"perfmon", "perfmon", func(_ *Claims, d *TDXClaims, _ *kbs.TDXRules, _ *kbs.ReferenceValues) { d.TDAttributes |= TDPerfMon }},
+		{"SEPT_VE_DISABLE", "sept_ve_disable", func(_ *Claims, d *TDXClaims, r *kbs.TDXRules, _ *kbs.ReferenceValues) {
+			d.TDAttributes, r.RequireSEPTVEDisable = 0, true
+		}},
 		{"unknown attribute", "td_attributes", func(_ *Claims, d *TDXClaims, _ *kbs.TDXRules, _ *kbs.ReferenceValues) { d.TDAttributes |= 1 << 1 }},
 		{"XFAM", "xfam", func(_ *Claims, d *TDXClaims, _ *kbs.TDXRules, _ *kbs.ReferenceValues) { d.XFAM |= 1 << 20 }},
 		{"unreadable XFAM", "xfam", func(_ *Claims, _ *TDXClaims, r *kbs.TDXRules, _ *kbs.ReferenceValues) { r.XFAM = "e7" }},

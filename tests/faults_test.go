@@ -98,6 +98,7 @@ func (w *world) killedBuilds(t *testing.T) {
 		}
 	}
 	_ = os.Remove(out + ".record")
+	time.Sleep(2100 * time.Millisecond) // a directory this young may be another build's
 	if r := w.run("ccrun", w.buildArgs(src, out)...); r.code != 0 {
 		t.Fatalf("building again after a kill: %s", r)
 	}

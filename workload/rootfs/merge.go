@@ -85,8 +85,8 @@ func MergeScanned(layers []Layer, indexes []*Index, limits Limits) (*Tree, error
 			m.tree.warn(fmt.Sprintf("layer %d: %s", i+1, w))
 		}
 		m.tree.fingerprints = append(m.tree.fingerprints, idx.fingerprint)
-		m.tree.headers = append(m.tree.headers, int32(len(idx.entries)))
-		idx.entries = nil
+		m.tree.headers = append(m.tree.headers, idx.count)
+		idx.chunks = nil
 	}
 	return m.tree, nil
 }
@@ -100,14 +100,17 @@ type merger struct {
 }
 
 func (m *merger) apply(idx *Index) error {
-	for i := range idx.entries {
-		e := &idx.entries[i]
-		if e.typeflag == tar.TypeXGlobalHeader {
-			continue
+	for c, chunk := range idx.chunks {
+		for i := range chunk {
+			e := &chunk[i]
+			if e.typeflag == tar.TypeXGlobalHeader {
+				continue
+			}
+			if err := m.applyEntry(e, int32(c*chunkEntries+i)); err != nil {
+				return &EntryError{Path: e.name, Err: err}
+			}
 		}
-		if err := m.applyEntry(e, int32(i)); err != nil {
-			return &EntryError{Path: e.name, Err: err}
-		}
+		idx.chunks[c] = nil // let it go: a tree is being built from it
 	}
 	return nil
 }
@@ -156,18 +159,19 @@ func (m *merger) place(dir *Node, base string, e *entry, ordinal int32) error {
 }
 
 func (m *merger) newNode(e *entry, ordinal int32) *Node {
-	n := &Node{layer: m.layer, ordinal: ordinal, Major: e.major, Minor: e.minor}
+	r := e.more()
+	n := &Node{layer: m.layer, ordinal: ordinal, Major: r.major, Minor: r.minor}
 	switch e.typeflag {
 	case tar.TypeReg:
 		n.Kind, n.Size = Regular, e.size
-		if e.sparse {
-			n.more().sparse, n.more().data = true, e.data
+		if r.sparse {
+			n.more().sparse, n.more().data = true, r.data
 		}
 	case tar.TypeDir:
 		n.Kind = Directory
 	case tar.TypeSymlink:
 		n.Kind = Symlink
-		n.more().target = strings.Clone(e.link)
+		n.more().target = strings.Clone(r.link)
 	case tar.TypeChar:
 		n.Kind = CharDevice
 	case tar.TypeBlock:
@@ -185,7 +189,7 @@ func (m *merger) setMeta(n *Node, e *entry) {
 	if n.extra != nil {
 		n.extra.xattrs = nil
 	}
-	n.setXattrs(e.xattrs)
+	n.setXattrs(e.more().xattrs)
 }
 
 func (n *Node) setOwner(e *entry) {
@@ -199,20 +203,21 @@ func (n *Node) setOwner(e *entry) {
 // link adds a name to an existing inode. Like link(2) it follows links in the
 // target's parents only.
 func (m *merger) link(dir *Node, base string, e *entry) error {
-	dirName, targetBase := path.Split(e.link)
+	link := e.more().link
+	dirName, targetBase := path.Split(link)
 	from, err := m.existing(dirName)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", shorten(e.link), err)
+		return fmt.Errorf("hard link to %q: %w", shorten(link), err)
 	}
 	target, ok := from.children[targetBase]
 	if !ok {
-		return fmt.Errorf("hard link to %q, which does not exist", shorten(e.link))
+		return fmt.Errorf("hard link to %q, which does not exist", shorten(link))
 	}
 	if target.node.Kind == Directory {
-		return fmt.Errorf("hard link to %q, which is a directory", shorten(e.link))
+		return fmt.Errorf("hard link to %q, which is a directory", shorten(link))
 	}
 	target.node.setOwner(e)
-	for _, x := range e.xattrs {
+	for _, x := range e.more().xattrs {
 		if unstorable(typeflagOf(target.node.Kind), x.Name) == "" {
 			target.node.setXattrs([]Xattr{x})
 		}

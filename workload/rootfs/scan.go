@@ -20,24 +20,50 @@ import (
 // not depend on other layers, so layers can be scanned at the same time, while
 // they are being pulled, or an Index be kept for the next build.
 type Index struct {
-	entries     []entry
+	chunks      [][]entry // all but the last have chunkEntries
+	count       int32
 	warnings    []string
 	fingerprint [32]byte
 }
 
+// chunkEntries keeps a million headers from being copied as their list grows.
+const chunkEntries = 4096
+
+func (idx *Index) add(e entry) {
+	if idx.count%chunkEntries == 0 {
+		idx.chunks = append(idx.chunks, make([]entry, 0, chunkEntries))
+	}
+	last := &idx.chunks[len(idx.chunks)-1]
+	*last = append(*last, e)
+	idx.count++
+}
+
 // entry is one tar header. Its position in the index is its ordinal.
 type entry struct {
-	name, link string // cleaned and absolute; link is raw for symlinks
-	typeflag   byte
-	perm       uint16
-	uid, gid   uint32
-	major      uint32
-	minor      uint32
-	nsec       uint32
-	sec, size  int64
-	xattrs     []Xattr
-	data       []Range
-	sparse     bool
+	name      string // cleaned and absolute
+	rare      *rare  // nil if all of it is zero
+	sec, size int64
+	uid, gid  uint32
+	nsec      uint32
+	perm      uint16
+	typeflag  byte
+}
+
+// rare is what few headers have.
+type rare struct {
+	link         string // as it stands for symlinks, cleaned and absolute for hard links
+	major, minor uint32
+	xattrs       []Xattr
+	data         []Range
+	sparse       bool
+}
+
+// more returns the rare fields for reading.
+func (e *entry) more() rare {
+	if e.rare == nil {
+		return rare{}
+	}
+	return *e.rare
 }
 
 // budget is what all layers together may still use.
@@ -69,7 +95,7 @@ func scan(ctx context.Context, r io.Reader, b *budget) (*Index, error) {
 		if err != nil {
 			return nil, &EntryError{Path: hdr.Name, Err: err}
 		}
-		idx.entries = append(idx.entries, e)
+		idx.add(e)
 	}
 	if err := s.drain(); err != nil {
 		return nil, err
@@ -89,8 +115,12 @@ func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error)
 	if err != nil {
 		return entry{}, err
 	}
-	if e.xattrs, err = xattrsOf(hdr, b.limits, idx); err != nil {
+	xattrs, err := xattrsOf(hdr, b.limits, idx)
+	if err != nil {
 		return entry{}, err
+	}
+	if len(xattrs) > 0 {
+		e.rareFields().xattrs = xattrs
 	}
 	if e.typeflag != tar.TypeReg {
 		return e, nil
@@ -99,10 +129,17 @@ func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error)
 		return entry{}, exceeded("bytes of file content", b.limits.TotalBytes, n)
 	}
 	if isSparse(hdr) {
-		e.sparse = true
-		e.data, err = dataRanges(s.tr, e.size)
+		e.rareFields().sparse = true
+		e.rare.data, err = dataRanges(s.tr, e.size)
 	}
 	return e, err
+}
+
+func (e *entry) rareFields() *rare {
+	if e.rare == nil {
+		e.rare = &rare{}
+	}
+	return e.rare
 }
 
 // isSparse tells whether the archive stored the file with holes.
@@ -141,12 +178,13 @@ func convert(hdr *tar.Header, l Limits) (entry, error) {
 		if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
 			return e, fmt.Errorf("device %d:%d is out of Linux's range (4095:1048575)", hdr.Devmajor, hdr.Devminor)
 		}
-		e.major, e.minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
+		e.rare = &rare{major: uint32(hdr.Devmajor), minor: uint32(hdr.Devminor)}
 	case tar.TypeLink:
-		e.link, err = cleanPath(hdr.Linkname, l)
+		e.rare = &rare{}
+		e.rare.link, err = cleanPath(hdr.Linkname, l)
 	case tar.TypeSymlink:
-		e.link = hdr.Linkname
-		if n := len(e.link); n == 0 || n > l.PathBytes || strings.IndexByte(e.link, 0) >= 0 {
+		e.rare = &rare{link: hdr.Linkname}
+		if n := len(hdr.Linkname); n == 0 || n > l.PathBytes || strings.IndexByte(hdr.Linkname, 0) >= 0 {
 			err = fmt.Errorf("symlink target must have 1 to %d bytes and no NUL, got %d", l.PathBytes, n)
 		}
 	default:

@@ -3,6 +3,7 @@ package attestserver
 import (
 	"context"
 	"crypto/hpke"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -410,26 +411,63 @@ func TestUsedSessionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestMarksOutliveNonces walks a used session through both generations: at no
-// time within its life can it attest again.
+// TestMarksOutliveNonces uses sessions at every phase of the table's turning:
+// never within its life can one be used again.
 func TestMarksOutliveNonces(t *testing.T) {
-	r := newRig(t)
-	r.register("w1", 1)
-	r.clock.advance(59 * time.Second)
-	h := r.begin("w1", 1)
-	if got := h.doAttest(); got != "" {
-		t.Fatal(got)
-	}
-	for range 59 {
-		r.clock.advance(time.Second)
-		r.begin("w1", 9).doAttest() // turns the table
-		if got := h.doAttest(); got != kbs.CodeSessionExpired {
-			t.Fatalf("attested twice: %q", got)
+	for phase := range 60 {
+		clock := &fakeClock{now: time.Unix(1e9, 0)}
+		table, err := newSessions(Config{Clock: clock.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use := func() *session {
+			s, _, err := table.open(kbs.SNP, "w")
+			if err == nil {
+				err = table.use(s)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		for range phase {
+			clock.advance(time.Second)
+			use()
+		}
+		s := use()
+		if err := table.grant(s, grant{left: 1000}); err != nil {
+			t.Fatal(err)
+		}
+		for second := range 59 {
+			clock.advance(time.Second)
+			use()
+			if err := table.use(s); err == nil {
+				t.Fatalf("phase %d: used twice, %d s apart", phase, second+1)
+			}
+			if _, err := table.take(s); err != nil {
+				t.Fatalf("phase %d: release after %d s: %v", phase, second+1, err)
+			}
 		}
 	}
-	if got := h.doKey(); got != "" {
-		t.Errorf("key within the granted life: %q", got)
+}
+
+func TestRegisteredTEE(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Verifiers[kbs.SNP] = fakeTEE{} })
+	r.register("w1", 1)
+	h := &handshake{r: r, id: "w1", digest: 1, tee: kbs.SNP}
+	_, b := r.call("POST", "/v1/auth", "", kbs.AuthRequest{Version: 1, TEE: kbs.SNP, WorkloadID: "w1"})
+	if err := kbs.UnmarshalStrict(b, &h.auth); err != nil {
+		t.Fatal(err)
 	}
+	h.bearer, h.attest = h.auth.Session, r.begin("w1", 1).attest
+	h.attest.RuntimeData.Nonce = h.auth.Nonce
+	h.sign()
+	status, b := r.call("POST", "/v1/attest", h.bearer, h.attest)
+	if got := code(t, status, b); got != kbs.CodeAttestationDenied {
+		t.Fatalf("attest: %q", got)
+	}
+	r.checkExplained(b, "registered_tee")
+	r.checkExplained(b, "tee")
 }
 
 // TestRestartVoidsSessions: the second server is the first after a restart.

@@ -345,6 +345,28 @@ func TestAuditSeesEveryEdit(t *testing.T) {
 			}
 		})
 	}
+	t.Run("edited, its own hash mended", func(t *testing.T) {
+		s, _, _ := newStore(t)
+		for i, id := range []string{"a", "b", "c"} {
+			mustRegister(t, s, registration(id, byte(i+1)), "k")
+		}
+		if err := s.write(t.Context(), func(tx *sql.Tx) error {
+			var e AuditEntry
+			var at int64
+			var prev []byte
+			if err := tx.QueryRow("SELECT seq, at, action, object, detail, prev FROM audit WHERE seq = 2").Scan(&e.Sequence, &at, &e.Action, &e.Object, &e.Detail, &prev); err != nil {
+				return err
+			}
+			e.Actor = "somebody else"
+			_, err := tx.Exec("DROP TRIGGER audit_update; UPDATE audit SET actor = ?, hash = ? WHERE seq = 2", e.Actor, auditHash(e, at, prev))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := entries(s); !errors.Is(err, ErrTampered) || n != 2 {
+			t.Fatalf("edit not seen: %d entries, %v", n, err)
+		}
+	})
 	s, _, _ := newStore(t)
 	mustRegister(t, s, registration("a", 1), "k")
 	if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec("DELETE FROM audit"); return err }); err == nil {

@@ -41,10 +41,11 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	fw, agent, err := o.loadMachine()
+	fw, err := o.loadFirmware()
 	if err != nil {
 		return nil, err
 	}
+	agent := o.packAgent()
 	tmp, err := newScratch(o.TempDir)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 type build struct {
 	Options
 	fw    *firmware.Bundle
-	agent []byte // its initrd segment
+	agent func() ([]byte, error) // its initrd segment, made meanwhile
 	src   *source
 	dst   destination
 	tmp   *scratch
@@ -98,7 +99,11 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.seal(b.fw, b.agent, fs.SizeBytes(), kbs.Sum384(proc))
+	agent, err := b.agent()
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.seal(b.fw, agent, fs.SizeBytes(), kbs.Sum384(proc))
 	if err != nil {
 		return nil, err
 	}
@@ -209,17 +214,31 @@ func (o *Options) setDefaults() {
 	o.System = &sys
 }
 
-// loadMachine reads what the guest boots from.
-func (o *Options) loadMachine() (*firmware.Bundle, []byte, error) {
+// loadFirmware reads what the guest boots from, the initrd apart.
+func (o *Options) loadFirmware() (*firmware.Bundle, error) {
 	fw, err := firmware.Load(o.Firmware)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	agent, err := firmware.AgentSegment(o.Agent)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making agent segment: %w", err)
+	return fw, checkMachine(o.TEE, fw.Kind)
+}
+
+// packAgent compresses the agent, which takes a second, while layers are
+// being read.
+func (o *Options) packAgent() func() ([]byte, error) {
+	var segment []byte
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if segment, err = firmware.AgentSegment(o.Agent); err != nil {
+			err = fmt.Errorf("making agent segment: %w", err)
+		}
+	}()
+	return func() ([]byte, error) {
+		<-done
+		return segment, err
 	}
-	return fw, agent, checkMachine(o.TEE, fw.Kind)
 }
 
 // checkMachine refuses a TEE that attests to nothing on that firmware.

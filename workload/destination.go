@@ -58,7 +58,7 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 	if err != nil {
 		return nil, err
 	}
-	return &libraryDestination{dst}, nil
+	return &libraryDestination{dst, tempDirOf(sys)}, nil
 }
 
 // parseDestination reads a name with a transport, or without one as a name in
@@ -94,14 +94,17 @@ func parseDestination(name string) (types.ImageReference, error) {
 }
 
 // libraryDestination is a registry or local storage.
-type libraryDestination struct{ dst types.ImageDestination }
+type libraryDestination struct {
+	dst  types.ImageDestination
+	temp string // where it may put ciphertext on the way
+}
 
 func (d *libraryDestination) accepts() []string { return d.dst.SupportedManifestMIMETypes() }
 
 func (d *libraryDestination) putLayer(ctx context.Context, r io.Reader, size int64) (blobInfo, error) {
 	b, err := d.dst.PutBlob(ctx, r, types.BlobInfo{Size: size}, none.NoCache, false)
 	if err != nil {
-		return blobInfo{}, err
+		return blobInfo{}, spaceError(d.temp, err)
 	}
 	return blobInfo{b.Digest, b.Size}, nil
 }
@@ -115,7 +118,7 @@ func (d *libraryDestination) publish(ctx context.Context, config, manifest []byt
 		return fmt.Errorf("writing manifest: %w", err)
 	}
 	if err := d.dst.Commit(ctx, &written{d.dst.Reference(), manifest}); err != nil {
-		return fmt.Errorf("committing image: %w", err)
+		return fmt.Errorf("committing image: %w", spaceError(d.temp, err))
 	}
 	return nil
 }

@@ -54,5 +54,5 @@ func spaceError(path string, err error) error {
 		free = fmt.Sprintf(" (%d MiB free)", st.Bavail*uint64(st.Bsize)>>20)
 	}
 	return hint(fmt.Errorf("writing to the file system of %s%s: %w: %w", path, free, ErrNoSpace, err),
-		"free some space there, or let TMPDIR name a directory on another file system")
+		"free some space there; scratch files go where TMPDIR says, else to /var/tmp")
 }

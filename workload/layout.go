@@ -156,7 +156,7 @@ func (d *dirDestination) publish(ctx context.Context, config, mf []byte) error {
 	if err != nil {
 		return err
 	}
-	lib := &libraryDestination{dst}
+	lib := &libraryDestination{dst, d.dir}
 	defer lib.Close()
 	if err := d.layer.publish(filepath.Join(d.dir, d.info.digest.Encoded()), 0o644); err != nil {
 		return err

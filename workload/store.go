@@ -92,5 +92,5 @@ func nameOf(ref types.ImageReference) string {
 	if _, ok := ref.Transport().(istorage.StoreTransport); ok {
 		name = name[strings.IndexByte(name, ']')+1:] // which storage goes without saying
 	}
-	return ref.Transport().Name() + ":" + name
+	return ref.Transport().Name() + ":" + strings.TrimSuffix(name, ":")
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containers/image/v5/types"
 	"github.com/docker/go-units"
+	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -85,7 +86,17 @@ func imageFlags() []cli.Flag {
 	}
 }
 
+// systemContext also makes the containers libraries log as we do.
 func systemContext(c *cli.Context) *types.SystemContext {
+	logrus.SetLevel(logrus.WarnLevel)
+	switch log := slog.Default(); {
+	case log.Enabled(c.Context, slog.LevelDebug):
+		logrus.SetLevel(logrus.DebugLevel)
+	case log.Enabled(c.Context, slog.LevelInfo):
+		logrus.SetLevel(logrus.InfoLevel)
+	case !log.Enabled(c.Context, slog.LevelWarn):
+		logrus.SetLevel(logrus.ErrorLevel)
+	}
 	sys := &types.SystemContext{
 		AuthFilePath:             c.String("authfile"),
 		DockerCertPath:           c.String("cert-dir"),
@@ -326,9 +337,8 @@ func buildError(c *cli.Context, err error) error {
 }
 
 func hintOr(err error, fallback string) string {
-	var h hinter
-	if errors.As(err, &h) && h.Hint() != "" {
-		return h.Hint()
+	if h := hintOf(err); h != "" {
+		return h
 	}
 	return fallback
 }

@@ -65,13 +65,20 @@ func report(err error) int {
 	return exitFailure
 }
 
-// hintOf is the first hint in err's chain.
+// hintOf is the first hint in err's tree.
 func hintOf(err error) string {
-	for err != nil {
-		if h, ok := err.(hinter); ok && h.Hint() != "" {
-			return h.Hint()
+	if h, ok := err.(hinter); ok && h.Hint() != "" {
+		return h.Hint()
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return hintOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if h := hintOf(one); h != "" {
+				return h
+			}
 		}
-		err = errors.Unwrap(err)
 	}
 	return ""
 }

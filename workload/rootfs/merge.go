@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -127,16 +129,12 @@ func (m *merger) applyEntry(e *entry, ordinal int32) error {
 	if strings.HasPrefix(e.name, whiteoutMeta) && e.name != "/"+whiteoutOpaque {
 		return nil // AUFS bookkeeping
 	}
+	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
+		return m.whiteout(dirName, hidden)
+	}
 	dir, err := m.parent(dirName)
 	if err != nil {
 		return err
-	}
-	if base == whiteoutOpaque {
-		m.prune(dir)
-		return nil
-	}
-	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
-		return m.whiteout(dir, hidden)
 	}
 	return m.place(dir, strings.Clone(base), e, ordinal)
 }
@@ -236,10 +234,23 @@ func typeflagOf(k Kind) byte {
 	return tar.TypeFifo // any kind that takes no user attributes
 }
 
-// whiteout hides a name of lower layers.
-func (m *merger) whiteout(dir *Node, name string) error {
+// whiteout hides a name of lower layers, or all a directory had of them. If
+// there is no such directory, there is nothing to hide and none is made: layers
+// say ".wh.dir" and then "dir/.wh.file".
+func (m *merger) whiteout(dirName, name string) error {
 	if name == "" || name == "." || name == ".." {
 		return fmt.Errorf("whiteout of %q: not a name", name)
+	}
+	dir, err := m.existing(dirName)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if name == whiteoutOpaque[len(whiteoutPrefix):] {
+		m.prune(dir)
+		return nil
 	}
 	if e, ok := dir.children[name]; ok && !m.keep(e) {
 		delete(dir.children, name)

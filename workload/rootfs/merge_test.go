@@ -27,6 +27,8 @@ func TestMerge(t *testing.T) {
 		{"whiteout after anew", [][]ent{{f("a/old", "1")}, {f("a/new", "2"), f(".wh.a", "")}}, "/a/ /a/new:2"},
 		{"whiteout spares its own layer", [][]ent{{f("a", "1")}, {f("a", "2"), f(".wh.a", "")}}, "/a:2"},
 		{"whiteout of .wh. name", [][]ent{{f("x/y", "1")}, {f("x/.wh..wh.y", "")}}, "/x/ /x/y:1"},
+		{"whiteout makes no parents", [][]ent{{f("a/x", "1")}, {f(".wh.a", ""), f("a/.wh.x", ""), f("n/.wh.x", ""), f("o/.wh..wh..opq", "")}}, ""},
+		{"whiteout below a file", [][]ent{{f("a", "1")}, {f("a/.wh.x", "")}}, "/a:1"},
 		{"opaque first", [][]ent{{f("d/a", "1"), f("d/e/f", "2")}, {d("d"), f("d/.wh..wh..opq", ""), f("d/b", "3")}}, "/d/ /d/b:3"},
 		{"opaque last", [][]ent{{f("d/a", "1"), f("d/e/f", "2")}, {d("d"), f("d/b", "3"), f("d/e/g", "4"), f("d/.wh..wh..opq", "")}}, "/d/ /d/b:3 /d/e/ /d/e/g:4"},
 		{"opaque root", [][]ent{{f("a", "1")}, {f("b", "2"), f(".wh..wh..opq", "")}}, "/b:2"},

@@ -1,0 +1,127 @@
+// Package diskcase is what TestInterop and the init of its guest say to each
+// other: which disks there are, what must come of opening each, what did.
+package diskcase
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"math/rand/v2"
+
+	"github.com/ccrun/ccrun/luks"
+)
+
+const (
+	// PlanPath is where the guest's initrd has the Plan, as JSON.
+	PlanPath = "/interop/plan.json"
+	// CryptsetupDir holds Debian's cryptsetup: "cryptsetup", its dynamic
+	// loader "ld.so", and its libraries in "lib".
+	CryptsetupDir = "/interop/cryptsetup"
+	// ResultPort is the virtio port for Results, one JSON object a line.
+	ResultPort = "io.ccrun.interop"
+)
+
+// Plan is the work of one boot.
+type Plan struct {
+	Cases []Case `json:"cases"`
+}
+
+// Expect says what must come of opening a disk.
+type Expect string
+
+const (
+	// Reads: the content is right, and a read-only device stays as it is.
+	Reads Expect = "reads"
+	// Writes: the same, then Writes are made, read back, and survive closing.
+	Writes Expect = "writes"
+	// Cut: the same, but the guest powers off with the disk open: what was
+	// synced sits in the journal.
+	Cut Expect = "cut"
+	// LastSectorEIO: the last sector gives EIO and the first can be read.
+	LastSectorEIO Expect = "last sector EIO"
+	// WrongKeyEIO: opened with another volume key, no sector can be read.
+	WrongKeyEIO Expect = "wrong key EIO"
+	// Refused: opening fails with an error that says Case.Refusal.
+	Refused Expect = "refused"
+)
+
+// Case is one disk.
+type Case struct {
+	Name       string `json:"name"`
+	Serial     string `json:"serial"` // of the virtio disk
+	Passphrase string `json:"passphrase"`
+	// Geometry is the measured one. With Format only SectorBytes counts.
+	Geometry   luks.Geometry `json:"geometry"`
+	Cryptsetup bool          `json:"cryptsetup"` // opens the disk instead of luks.Activate
+	// Format: cryptsetup makes the disk, in the guest, and fills it with Content.
+	Format   bool   `json:"format"`
+	ReadOnly bool   `json:"read_only"`
+	Expect   Expect `json:"expect"`
+	Refusal  string `json:"refusal,omitempty"`
+	// Sums of the first PlainBytes as the disk comes and after Writes.
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
+}
+
+// Result is what came of a Case. The last one of a boot has the name Done.
+type Result struct {
+	Name   string `json:"name"`
+	Error  string `json:"error,omitempty"`
+	Millis int64  `json:"millis"`
+}
+
+// Done is the name of the result that ends a boot.
+const Done = "done"
+
+// Content is what a disk of n bytes holds at first: incompressible, so that
+// no block can be taken for another, and the same on both sides.
+func Content(n int64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{'c', 'c', 'r', 'u', 'n'}).Read(b) // never fails
+	return b
+}
+
+// Write is one write(2) that the guest makes.
+type Write struct {
+	Offset int64
+	Data   []byte
+}
+
+const (
+	sector = 4096
+	run    = 4 << 20 // data between two runs of tags
+)
+
+// WritesFor are the writes to a device of n bytes, at least 6 MiB: single
+// sectors at both ends and on both sides of a run of tags, and then a stretch
+// several times as long as the journal, so that it wraps.
+func WritesFor(n int64) []Write {
+	var w []Write
+	for i, offset := range []int64{0, 7 * sector, run - sector, run, n - sector} {
+		w = append(w, Write{offset, bytes.Repeat([]byte{byte(i), 0xa5}, sector/2)})
+	}
+	const chunk = 64 * sector
+	for offset := int64(run + 1<<20); offset+chunk < n-sector; offset += chunk {
+		w = append(w, Write{offset, bytes.Repeat([]byte("0123456789abcdef"), chunk/16)})
+	}
+	return w
+}
+
+// CutWrites are the writes before a power cut: few, so that they fit in the
+// journal and stay there.
+func CutWrites(n int64) []Write { return WritesFor(n)[:5] }
+
+// Written is content after writes.
+func Written(content []byte, writes []Write) []byte {
+	content = bytes.Clone(content)
+	for _, w := range writes {
+		copy(content[w.Offset:], w.Data)
+	}
+	return content
+}
+
+// Sum is SHA-256, in hex.
+func Sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}

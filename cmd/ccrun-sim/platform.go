@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/krun/firmware"
@@ -34,8 +37,32 @@ func initCommand() *cli.Command {
 // kernel that has one built in leaves it out.
 var guestModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_console", "virtio_net",
-	"dm_mod", "dm_crypt", "dm_integrity", "xts", "authenc", "hmac", "sha256_generic", "aesni_intel",
+	"dm_mod", "dm_crypt", "dm_integrity", "xts", "authenc", "aesni_intel",
 	"erofs", "ext4",
+}
+
+// renamedModules have other names in other kernels (sha256_generic is sha256
+// since 6.16). Distributions have them built in; where one is a file it goes
+// along.
+var renamedModules = []string{"hmac", "sha256_generic", "sha256"}
+
+// modulesOf is what of all these to take from dir.
+func modulesOf(dir string) ([]string, error) {
+	wanted := slices.Clone(guestModules)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, _, isModule := strings.Cut(d.Name(), ".ko")
+		if name = strings.ReplaceAll(name, "-", "_"); isModule && slices.Contains(renamedModules, name) {
+			wanted = append(wanted, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading kernel modules: %w", err)
+	}
+	return wanted, nil
 }
 
 // defaultCmdline is the measured kernel command line. The network is QEMU's.
@@ -73,8 +100,12 @@ func makeFirmware(c *cli.Context) error {
 	if c.Bool("debug") {
 		cmdline += " ccrun.debug"
 	}
+	modules, err := modulesOf(c.String("modules"))
+	if err != nil {
+		return err
+	}
 	b, err := firmware.WriteDir(out, firmware.Sample{Kernel: c.String("kernel"), ModuleDir: c.String("modules"),
-		Modules: guestModules, Cmdline: cmdline})
+		Modules: modules, Cmdline: cmdline})
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func randomXattrs(r *rand.Rand, f file) file {
 }
 
 func TestRandomTrees(t *testing.T) {
-	n := uint64(16)
+	n := uint64(10)
 	if testing.Short() {
 		n = 3
 	}

@@ -56,7 +56,7 @@ var shapes = map[string][]file{
 	},
 	"big directory":       many("d", 5000, 20),
 	"long names":          many("d", 9000, 255),
-	"collisions possible": many("d", 60000, 5),
+	"short names": many("d", 25000, 5),
 	"content":             {reg("a", bytes.Repeat([]byte("abc"), 5000)), reg("b", nil), reg("c", bytes.Repeat([]byte("z"), 300<<20>>3)), reg("d", []byte("end"))},
 	"own lost+found":      {dir("lost+found"), reg("lost+found/x", []byte("y"))},
 	"bytes":               {reg("n\xff\xfe\x80", nil), reg("sp ace\n", nil)},

@@ -1,10 +1,13 @@
 package workload
 
 import (
+	"archive/tar"
 	"bytes"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
@@ -88,4 +91,32 @@ func identityOf(t *testing.T, out *output) (*krun.Identity, kbs.Digest) {
 		t.Fatal(in.Problems)
 	}
 	return in.Initrd.Identity, *in.Initrd.IdentityDigest
+}
+
+// TestMountPoints: the agent's mount points are made or replaced, an image's
+// own links elsewhere stay, and an image cannot bring its own process file.
+func TestMountPoints(t *testing.T) {
+	layout := t.TempDir()
+	layer := tarOf(t,
+		file{name: "tmp", kind: tar.TypeSymlink, link: "var/tmp"}, file{name: "proc", kind: tar.TypeSymlink, link: "etc"},
+		file{name: krun.ProcessPath, kind: tar.TypeSymlink, link: "etc/evil"}, file{name: "etc/evil", content: "evil"})
+	m := &testImage{config: appImage(t).config}
+	m.config.RootFS.DiffIDs = nil
+	m.add(imgspec.MediaTypeImageLayer, layer, layer)
+	m.writeLayout(t, layout)
+	server := &fakeServer{}
+	o := testOptions(t, server)
+	o.Source = "oci:" + layout
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
+	for path, want := range map[string]string{
+		"/tmp": "Type: symlink", "/proc": "Type: directory", "/sys": "Type: directory", "/run": "Type: directory",
+		krun.ProcessPath: "Type: regular    Mode:  0400",
+	} {
+		if got := tool(t, "debugfs", "-R", "stat "+path, plain); !strings.Contains(got, want) {
+			t.Errorf("%s is %q, expected %s", path, got, want)
+		}
+	}
 }

@@ -13,11 +13,16 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-const fsLabel = "ccrun"
+const (
+	fsLabel = "ccrun"
+	// freeBytes is the room to write that a disk gets without --size. All of
+	// it is ciphertext that is stored, pushed and pulled, so it is not much.
+	freeBytes = 64 << 20
+)
 
 // layOut plans the file system, so that its size is known.
 func (b *build) layOut(tree *rootfs.Tree) (fileSystem, error) {
-	o := ext4.Options{SizeBytes: b.SizeBytes, Label: fsLabel, Time: b.Now(), Journal: true}
+	o := ext4.Options{SizeBytes: b.SizeBytes, FreeBytes: freeBytes, Label: fsLabel, Time: b.Now(), Journal: true}
 	for _, random := range [][]byte{o.UUID[:], o.HashSeed[:]} {
 		if _, err := io.ReadFull(b.Rand, random); err != nil {
 			return nil, fmt.Errorf("drawing file system UUID: %w", err)

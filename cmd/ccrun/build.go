@@ -8,20 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/containers/image/v5/types"
-	"github.com/docker/go-units"
 	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/krun"
-	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
 )
@@ -151,172 +145,6 @@ func printBuild(w io.Writer, v any) error {
 	default:
 		fmt.Fprintf(w, "registered:  no; record with the disk key: %s\n", r.Record)
 	}
-	return nil
-}
-
-func buildOptions(c *cli.Context) (*workload.Options, error) {
-	o := &workload.Options{
-		Source: c.Args().Get(0), Destination: c.Args().Get(1),
-		TEE: kbs.TEE(c.String("tee")), WorkloadID: c.String("workload-id"),
-		Policy: krun.LaunchPolicy{
-			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
-		},
-		Servers:     krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
-		Filesystem:  c.String("fs"),
-		NoIntegrity: !c.Bool("integrity"),
-		RecordPath:  c.String("record"),
-		System:      systemContext(c),
-		Now:         sourceDate,
-		Warn:        func(s string) { slog.Warn(s) },
-	}
-	if c.Uint("cpus") > 255 {
-		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
-	}
-	o.CPUs = uint8(c.Uint("cpus"))
-	for _, set := range []func(*cli.Context, *workload.Options) error{setSizes, setServers, setMachine, setPassphrase, setRegistrar} {
-		if err := set(c, o); err != nil {
-			return nil, err
-		}
-	}
-	return o, nil
-}
-
-// sourceDate is now, or what SOURCE_DATE_EPOCH says.
-func sourceDate() time.Time {
-	if n, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64); err == nil {
-		return time.Unix(n, 0)
-	}
-	return time.Now()
-}
-
-func setSizes(c *cli.Context, o *workload.Options) error {
-	memory := c.String("memory")
-	switch {
-	case memory == "" && o.TEE == kbs.Sample:
-		memory = "512"
-	case memory == "":
-		memory = "2048"
-	}
-	n, err := parseMemoryMiB(memory)
-	if err != nil {
-		return err
-	}
-	o.MemoryMiB = n
-	if s := c.String("size"); s != "" {
-		size, err := units.RAMInBytes(s)
-		if err != nil {
-			return usage("--size %q: expected a number with a unit, as in 2g or 2GiB", s)
-		}
-		o.SizeBytes = (size + 4095) / 4096 * 4096
-	}
-	return nil
-}
-
-// parseMemoryMiB reads "512", "2g" or "2GiB"; without a unit it is MiB.
-func parseMemoryMiB(s string) (uint, error) {
-	if n, err := strconv.ParseUint(s, 10, 32); err == nil {
-		return uint(n), nil
-	}
-	n, err := units.RAMInBytes(s)
-	if err != nil || n <= 0 || n%(1<<20) != 0 {
-		return 0, usage("--memory %q: expected whole MiB, as in 512, 2g or 2GiB", s)
-	}
-	return uint(n >> 20), nil
-}
-
-func setServers(c *cli.Context, o *workload.Options) error {
-	path := c.String("attest-ca")
-	if path == "" {
-		return nil
-	}
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("reading --attest-ca: %w", err)
-	}
-	pins, err := kbs.PinsFromPEM(pem)
-	if err != nil {
-		return fmt.Errorf("reading --attest-ca %s: %w", path, err)
-	}
-	o.Servers.PinnedKeys = append(o.Servers.PinnedKeys, pins...)
-	return nil
-}
-
-// setMachine finds firmware and guest agent.
-func setMachine(c *cli.Context, o *workload.Options) error {
-	o.Firmware = c.String("firmware")
-	if o.Firmware == "" {
-		if o.TEE == kbs.Sample {
-			return fail(exitUsage, errors.New("--tee sample needs --firmware DIR"), "`ccrun-sim firmware` makes one")
-		}
-		path, err := firmware.FindInstalled()
-		if err != nil {
-			return fail(exitNotCapable, err, "install libkrunfw built with SEV=1, or name it with --firmware")
-		}
-		o.Firmware = path
-	}
-	path, err := findAgent(c.String("agent"))
-	if err != nil {
-		return err
-	}
-	if o.Agent, err = os.ReadFile(path); err != nil {
-		return fmt.Errorf("reading guest agent: %w", err)
-	}
-	return nil
-}
-
-// findAgent looks beside this program, as in a build tree, and where `make
-// install` puts it.
-func findAgent(path string) (string, error) {
-	if path != "" {
-		return path, nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("looking for ccrun-init: %w", err)
-	}
-	dir := filepath.Dir(self)
-	for _, p := range []string{filepath.Join(dir, "ccrun-init"), filepath.Join(dir, "../libexec/ccrun/ccrun-init")} {
-		if _, err := os.Stat(p); err == nil {
-			return p, nil
-		}
-	}
-	return "", fail(exitFailure, fmt.Errorf("no guest agent ccrun-init in %s or %s", dir, filepath.Join(dir, "../libexec/ccrun")),
-		"`make build` makes it; name it with --agent")
-}
-
-func setPassphrase(c *cli.Context, o *workload.Options) error {
-	path := c.String("passphrase-file")
-	if path == "" {
-		return nil
-	}
-	b, err := readSecretFile(path)
-	if err != nil {
-		return fmt.Errorf("reading --passphrase-file: %w", err)
-	}
-	if b.Len() == 0 {
-		return usage("--passphrase-file %s is empty", path)
-	}
-	o.Passphrase = b
-	return nil
-}
-
-func setRegistrar(c *cli.Context, o *workload.Options) error {
-	if c.Bool("no-register") {
-		return nil
-	}
-	server := c.String("server")
-	if server == "" && len(o.Servers.URLs) > 0 {
-		server = o.Servers.URLs[0]
-	}
-	ca := c.String("ca")
-	if ca == "" {
-		ca = c.String("attest-ca")
-	}
-	client, err := adminClient(server, ca, c.String("token-file"))
-	if err != nil {
-		return err
-	}
-	o.Registrar = client
 	return nil
 }
 

@@ -38,7 +38,7 @@ $(SIMFW)/firmware.json: bin/ccrun-sim | deps
 	packaging/sim-firmware.sh bin/ccrun-sim $(SIMFW)
 
 # The simulated platform's keys, and what podman-env.sh hands to the runtime.
-SIMENV  = CCRUN_SIM=$(abspath bin/ccrun-sim) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) CCRUN_SIM_ROOT=$(abspath $(CACHE))/platform
+SIMENV  = CCRUN_KRUN=$(abspath bin/ccrun) CCRUN_SIM=$(abspath bin/ccrun-sim) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) CCRUN_SIM_ROOT=$(abspath $(CACHE))/platform
 
 demo: deps build firmware
 	$(SIMENV) tests/podman-env.sh bin/ccrun-sim demo --bin bin --cache $(CACHE)

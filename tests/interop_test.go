@@ -49,7 +49,7 @@ func TestInterop(t *testing.T) {
 		disks = append(disks, newInteropDisk(t, dir, c))
 	}
 	var again []*interopDisk
-	report := m.boot(t, disks)
+	report := m.boot(t, simProcessor, disks)
 	for _, d := range disks {
 		t.Run(d.Name, func(t *testing.T) {
 			report.want(t, d.Name)
@@ -59,7 +59,7 @@ func TestInterop(t *testing.T) {
 			again = append(again, next)
 		}
 	}
-	report = m.boot(t, again)
+	report = m.boot(t, noAESProcessor, again)
 	for _, d := range again {
 		t.Run(d.Name, func(t *testing.T) {
 			report.want(t, d.Name)

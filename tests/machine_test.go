@@ -133,15 +133,21 @@ func (m *interopMachine) initrd(t *testing.T, disks []*interopDisk) []byte {
 	return initrd
 }
 
+// Processors to boot on. The first is the simulator's: see krun/sim for the
+// reasons. On the other the kernel's generic code does the cryptography.
+const (
+	simProcessor   = "max,-avx2,-cx16"
+	noAESProcessor = simProcessor + ",-aes"
+)
+
 // boot runs the disks' cases and returns what the guest reported.
-func (m *interopMachine) boot(t *testing.T, disks []*interopDisk) *interopReport {
+func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDisk) *interopReport {
 	t.Helper()
 	dir := t.TempDir()
 	initrd, results := filepath.Join(dir, "initrd"), filepath.Join(dir, "results")
 	write(t, initrd, m.initrd(t, disks))
-	// The processor is the simulator's: see krun/sim for the reasons.
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-avx2,-cx16", "-smp", "1", "-m", "512",
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", processor, "-smp", "1", "-m", "512",
 		"-kernel", m.kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
 		"-serial", "stdio", "-device", "virtio-serial-pci", "-chardev", "file,id=results,path=" + results,
 		"-device", "virtserialport,chardev=results,name=" + diskcase.ResultPort}

@@ -66,6 +66,10 @@ config() {
         echo "[containers]"
         echo "default_ulimits = [${limits%,}]"
     fi
+    # Podman 4.3 would take CNI when its default configuration lies about.
+    if [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ]; then
+        printf '[network]\nnetwork_backend = "netavark"\n'
+    fi
     echo "[engine]"
     printf 'conmon_env_vars = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'
     if [ -n "${CCRUN_SIM_ROOT:-}" ]; then printf ', "CCRUN_SIM_ROOT=%s"' "$CCRUN_SIM_ROOT"; fi

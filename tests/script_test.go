@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,9 +36,11 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"mkimage": func(ts *testscript.TestScript, _ bool, args []string) {
+				noise := make([]byte, 64<<10) // so that the layer is the largest blob
+				_, _ = rand.Read(noise)
 				writeOCI(t, ts.MkAbs(args[0]), map[string]any{
 					"Entrypoint": []string{"/bin/app"}, "Env": []string{"PATH=/bin"}, "ExposedPorts": map[string]any{"8080/tcp": map[string]any{}},
-				}, []entry{dir("bin", 0o755), file("bin/app", 0o755, []byte(strings.Repeat("CANARY-PLAINTEXT ", 100)))})
+				}, []entry{dir("bin", 0o755), file("bin/app", 0o755, append(noise, strings.Repeat("CANARY-PLAINTEXT ", 100)...))})
 			},
 			"server": startScriptServer,
 			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -43,6 +43,20 @@ func TestWorkload(t *testing.T) {
 			t.Fatal(r)
 		}
 	})
+	t.Run("runtime krun over a crun without libkrun", func(t *testing.T) {
+		w.stockLibrary(t)
+		image := w.build("krun", shell("echo plain container"), "--tee", "snp", "--firmware", filepath.Join(w.dir, "libkrunfw-sev.so.5"))
+		r := w.run("podman", "run", "--rm", "--runtime", "krun", image)
+		if r.code == 0 || strings.Contains(r.stdout, "plain container") || !strings.Contains(r.stderr, "LIBKRUN") {
+			t.Fatal(r)
+		}
+	})
+	t.Run("no runtime at all says so", func(t *testing.T) {
+		r := w.run("podman", "run", "--rm", "--runtime", "crun", "localhost/krun")
+		if r.code != 125 || !strings.Contains(r.stdout+r.stderr, "krun") {
+			t.Fatal(r)
+		}
+	})
 	t.Run("a runtime without libkrun is refused", func(t *testing.T) {
 		image := w.build("nolibkrun", shell("true"))
 		r := w.run("ccrun", "run", "--rm", "--runtime", "crun", image)

@@ -20,12 +20,14 @@ const (
 
 // Who may call what. An admin may everything.
 var (
-	reading       = []store.Role{store.Admin, store.Publisher, store.Auditor}
-	publishing    = []store.Role{store.Admin, store.Publisher}
-	administering = []store.Role{store.Admin}
+	reading    = []store.Role{store.Admin, store.Publisher, store.Auditor}
+	publishing = []store.Role{store.Admin, store.Publisher}
 )
 
-type adminHandler func(w http.ResponseWriter, r *http.Request, actor string) error
+type adminHandler func(w http.ResponseWriter, r *http.Request, t store.Token) error
+
+// actor is how the store and the log name a token's bearer.
+func actor(t store.Token) string { return "token/" + t.ID }
 
 // admin lets h be called with a valid token of one of the roles.
 func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
@@ -46,11 +48,11 @@ func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
 			s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
 			return problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 		}
-		return h(w, r, "token/"+t.ID)
+		return h(w, r, t)
 	})
 }
 
-func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
+func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var req kbs.RegisterRequest
 	if err := readJSON(w, r, kbs.MaxRegisterBody, &req); err != nil {
 		return err
@@ -63,7 +65,7 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, actor strin
 	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
 	}
-	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor)
+	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor(t))
 	if err != nil {
 		return registerProblem(err)
 	}
@@ -74,7 +76,7 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, actor strin
 	status := http.StatusOK
 	if created {
 		status = http.StatusCreated
-		s.Log.Info("workload registered", "workload", req.Registration.WorkloadID, "by", actor)
+		s.Log.Info("workload registered", "workload", req.Registration.WorkloadID, "by", actor(t))
 	}
 	return writeJSON(w, status, kbs.RegisterAnswer{Created: created, Status: have.WorkloadStatus})
 }
@@ -192,7 +194,7 @@ func checkHex(name, s string, size int) error {
 	return nil
 }
 
-func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ string) error {
+func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ store.Token) error {
 	have, err := s.Store.Workload(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return workloadProblem(err)
@@ -200,7 +202,7 @@ func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ string) e
 	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
-func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ string) error {
+func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ store.Token) error {
 	limit, err := pageLimit(r)
 	if err != nil {
 		return err
@@ -212,25 +214,36 @@ func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ string)
 	return writeJSON(w, http.StatusOK, list)
 }
 
-func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
-	have, err := s.Store.Revoke(r.Context(), r.PathValue("id"), actor)
+func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	have, err := s.Store.Revoke(r.Context(), r.PathValue("id"), actor(t))
 	if err != nil {
 		return workloadProblem(err)
 	}
-	s.Log.Info("workload revoked", "workload", r.PathValue("id"), "by", actor)
+	s.Log.Info("workload revoked", "workload", r.PathValue("id"), "by", actor(t))
 	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
-func (s *Server) deleteWorkload(w http.ResponseWriter, r *http.Request, actor string) error {
-	if err := s.Store.Remove(r.Context(), r.PathValue("id"), actor); err != nil {
+// deleteWorkload lets a publisher remove what he registered himself, e.g.
+// when a build fails after registering; an admin may remove anything.
+func (s *Server) deleteWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	if t.Role != store.Admin {
+		have, err := s.Store.Workload(r.Context(), r.PathValue("id"))
+		if err != nil {
+			return workloadProblem(err)
+		}
+		if have.RegisteredBy != actor(t) {
+			return problem(kbs.CodeForbidden, "workload %s was registered with another token: an admin may remove it", r.PathValue("id"))
+		}
+	}
+	if err := s.Store.Remove(r.Context(), r.PathValue("id"), actor(t)); err != nil {
 		return workloadProblem(err)
 	}
-	s.Log.Info("workload removed", "workload", r.PathValue("id"), "by", actor)
+	s.Log.Info("workload removed", "workload", r.PathValue("id"), "by", actor(t))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ string) error {
+func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ store.Token) error {
 	rec, err := s.Store.Session(r.Context(), r.PathValue("number"))
 	if err != nil {
 		return workloadProblem(err)
@@ -253,7 +266,7 @@ func pageLimit(r *http.Request) (int, error) {
 
 var errPageFull = errors.New("page is full")
 
-func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ string) error {
+func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ store.Token) error {
 	limit, err := pageLimit(r)
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func TestRoles(t *testing.T) {
 		{"GET", "/v1/sessions/0000", nil, kbs.CodeNotFound, kbs.CodeNotFound, kbs.CodeNotFound},
 		{"PUT", "/v1/workloads/w1", put, none, none, forbidden},
 		{"POST", "/v1/workloads/w1/revoke", nil, none, none, forbidden},
-		{"DELETE", "/v1/workloads/w1", nil, kbs.CodeNotFound, forbidden, forbidden},
+		{"DELETE", "/v1/workloads/w1", nil, kbs.CodeNotFound, forbidden, forbidden}, // an admin's
 	} {
 		for _, who := range []struct {
 			name, bearer, want string
@@ -64,6 +64,24 @@ func TestRoles(t *testing.T) {
 				t.Errorf("%s %s as %s: answer holds the disk key", x.method, x.path, who.name)
 			}
 		}
+	}
+}
+
+func TestPublisherRemovesItsOwn(t *testing.T) {
+	r := newRig(t)
+	mine, others := r.adminClient(r.token(store.Publisher)), r.adminClient(r.token(store.Publisher))
+	if _, err := mine.Register(t.Context(), request("w1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	var p *kbs.ProblemError
+	if err := others.Remove(t.Context(), "w1"); !errors.As(err, &p) || p.Code != kbs.CodeForbidden {
+		t.Errorf("another publisher: %v", err)
+	}
+	if err := mine.Remove(t.Context(), "w1"); err != nil {
+		t.Error(err)
+	}
+	if err := mine.Remove(t.Context(), "w1"); !errors.As(err, &p) || p.Code != kbs.CodeNotFound {
+		t.Errorf("again: %v", err)
 	}
 }
 

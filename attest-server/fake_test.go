@@ -65,7 +65,7 @@ func (c *fakeClock) advance(d time.Duration) {
 
 // rig is a server with everything real but the TEE and the clock.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	server *Server
 	http   *httptest.Server
 	store  *store.SQLite
@@ -74,7 +74,7 @@ type rig struct {
 	admin  kbs.AdminClient
 }
 
-func newRig(t *testing.T, change ...func(*Config)) *rig {
+func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: &fakeClock{now: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)}, log: &bytes.Buffer{}}
 	master, err := store.NewMasterKey(rand.Reader)
@@ -206,7 +206,7 @@ func (r *rig) call(method, path, bearer string, body any) (int, []byte) {
 }
 
 // code is the problem code of an answer, "" for success.
-func code(t *testing.T, status int, b []byte) string {
+func code(t testing.TB, status int, b []byte) string {
 	t.Helper()
 	if status/100 == 2 {
 		return ""

@@ -111,7 +111,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/workloads", s.admin(reading, s.listWorkloads))
 	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, s.getWorkload))
 	mux.HandleFunc("PUT /v1/workloads/{id}", s.admin(publishing, s.putWorkload))
-	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(administering, s.deleteWorkload))
+	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(publishing, s.deleteWorkload))
 	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, s.revokeWorkload))
 	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
 	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))

@@ -117,6 +117,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err := d.cert.load(time.Now()); err != nil {
 		return err
 	}
+	d.warnOfExpiry()
 	sc := d.cfg.server()
 	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
 	s, err := attestserver.New(sc)
@@ -188,8 +189,15 @@ func (d *server) reload() {
 		d.log.Error("keeping the TLS identity in use", "error", err)
 	} else {
 		d.log.Info("TLS identity read again", "expires", d.cert.current.Load().Leaf.NotAfter)
+		d.warnOfExpiry()
 	}
 	d.notify(daemon.SdNotifyReady)
+}
+
+func (d *server) warnOfExpiry() {
+	if until, soon := d.cert.expiresSoon(time.Now()); soon {
+		d.log.Warn("the TLS certificate expires soon: run `tls renew`, then reload", "expires", until)
+	}
 }
 
 func (d *server) drain() error {

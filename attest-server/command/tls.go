@@ -15,6 +15,15 @@ type certificate struct {
 	current           atomic.Pointer[tls.Certificate]
 }
 
+// renewBefore is how long before a certificate's end its operator is told.
+const renewBefore = 30 * 24 * time.Hour
+
+// expiresSoon says whether the certificate in use should be renewed.
+func (c *certificate) expiresSoon(now time.Time) (time.Time, bool) {
+	until := c.current.Load().Leaf.NotAfter
+	return until, until.Sub(now) < renewBefore
+}
+
 // load reads the files. On error the certificate in use stays.
 func (c *certificate) load(now time.Time) error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)

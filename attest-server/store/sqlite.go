@@ -18,6 +18,7 @@ const (
 	checkName  = "master key check"
 	checkPlain = "ccrun store v1"
 	maxBatch   = 64
+	maxConns   = 8
 )
 
 // SQLite is a store in one file. All writes go through one goroutine that
@@ -85,7 +86,8 @@ func open(ctx context.Context, path string, o Options, check func(*SQLite, conte
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	db.SetMaxOpenConns(8)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
 	s.db = db
 	if err := migrate(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
@@ -204,6 +206,12 @@ func (s *SQLite) commit(batch []write) {
 		}
 		return tx.Commit()
 	}()
+	if err != nil {
+		// A commit that failed can leave its connection within the transaction,
+		// and every later one would fail on it: drop idle connections.
+		s.db.SetMaxIdleConns(0)
+		s.db.SetMaxIdleConns(maxConns)
+	}
 	for i, w := range batch {
 		if err != nil {
 			w.result <- fmt.Errorf("writing store: %w", err)

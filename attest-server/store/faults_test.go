@@ -1,0 +1,149 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// TestDiskFull lets the file grow no further in the middle of concurrent
+// writes: each is refused or acknowledged, none lost, and with room again the
+// store goes on.
+func TestDiskFull(t *testing.T) {
+	s, _, _ := newStore(t)
+	s.db.SetMaxOpenConns(1) // the limit is a connection's
+	limit := func(pages int) {
+		if _, err := s.db.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(40)
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	full := 0
+	var wg sync.WaitGroup
+	for c := range 4 {
+		wg.Go(func() {
+			for i := range 50 {
+				id := fmt.Sprintf("w%d-%d", c, i)
+				r := registration(id)
+				r.Image = strings.Repeat("x", 400)
+				r.ReferenceValues.Measurements = []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{1, byte(c), byte(i)}}}
+				created, err := s.Register(t.Context(), r, diskKey("k"+id), "x")
+				mu.Lock()
+				if err != nil {
+					full++
+				} else {
+					acknowledged[id] = created
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if full == 0 || len(acknowledged) == 0 {
+		t.Fatalf("%d refused, %d acknowledged: the test shows nothing", full, len(acknowledged))
+	}
+	s.db.SetMaxIdleConns(0) // a connection without the limit
+	s.db.SetMaxIdleConns(maxConns)
+	s.db.SetMaxOpenConns(maxConns)
+	mustRegister(t, s, registration("after", 200), "k")
+	for id := range acknowledged {
+		w, err := s.Workload(t.Context(), id)
+		if err != nil {
+			t.Errorf("lost: %v", err)
+			continue
+		}
+		if _, err := s.Release(t.Context(), id, w.Digest, "n"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Audit(t.Context(), 0, func(AuditEntry) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusedWriteLeavesItsNeighbours commits a batch of which one fails.
+func TestRefusedWriteLeavesItsNeighbours(t *testing.T) {
+	s, _, _ := newStore(t)
+	refused := errors.New("refused")
+	results := make([]chan error, 3)
+	var batch []write
+	for i := range results {
+		results[i] = make(chan error, 1)
+		batch = append(batch, write{result: results[i], do: func(tx *sql.Tx) error {
+			if _, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, x'00')", fmt.Sprint(i)); err != nil {
+				return err
+			}
+			if i == 1 {
+				return refused
+			}
+			return nil
+		}})
+	}
+	s.commit(batch)
+	for i, r := range results {
+		if err := <-r; (err != nil) != (i == 1) {
+			t.Errorf("write %d: %v", i, err)
+		}
+		var n int
+		if err := s.db.QueryRow("SELECT count(*) FROM meta WHERE name = ?", fmt.Sprint(i)).Scan(&n); err != nil || (n == 1) != (i != 1) {
+			t.Errorf("row %d: %d, %v", i, n, err)
+		}
+	}
+}
+
+func TestClosedStoreRefuses(t *testing.T) {
+	s, _, _ := newStore(t)
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("k"), "x"); err == nil {
+		t.Error("Register after Close")
+	}
+}
+
+// FuzzSealedValue: nothing but what seal made opens, and only in its place.
+func FuzzSealedValue(f *testing.F) {
+	o := secret.New([]byte(strings.Repeat("k", MasterKeySize)))
+	s, err := newSealer(o, strings.NewReader(strings.Repeat("r", 1000)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := s.seal(secret.New([]byte("plain")), location("a", "b"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good, "a", "b")
+	f.Add(good[:minSealed], "a", "b")
+	f.Add([]byte{}, "", "")
+	f.Fuzz(func(t *testing.T, b []byte, x, y string) {
+		p, err := s.open(b, location(x, y))
+		ours := string(b) == string(good) && x == "a" && y == "b"
+		if (err == nil) != ours || (ours && string(p.Reveal()) != "plain") {
+			t.Fatalf("open(%x, %q, %q) = %v", b, x, y, err)
+		}
+	})
+}
+
+func FuzzToken(f *testing.F) {
+	o := Options{Rand: strings.NewReader(strings.Repeat("r", 1000)), Clock: (&clock{start}).Now, MasterKey: secret.New([]byte(strings.Repeat("k", MasterKeySize)))}
+	s, err := Create(f.Context(), f.TempDir()+"/db", o)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer s.Close()
+	f.Add("ccrun_000000000000_AAAA")
+	f.Add("ccrun__")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := s.Authenticate(t.Context(), secret.New([]byte(text))); !errors.Is(err, ErrBadToken) {
+			t.Fatalf("%q: %v", text, err)
+		}
+	})
+}

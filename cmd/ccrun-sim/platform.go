@@ -38,7 +38,8 @@ func initCommand() *cli.Command {
 var guestModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_console", "virtio_net",
 	"dm_mod", "dm_crypt", "dm_integrity", "xts", "authenc", "aesni_intel",
-	"erofs", "ext4",
+	"ecb", // generic xts is made of it, where the processor has no AES
+	"erofs", "ext4", "overlay",
 }
 
 // renamedModules have other names in other kernels (sha256_generic is sha256

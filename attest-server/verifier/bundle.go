@@ -40,21 +40,7 @@ type storedVEK struct {
 // passed over: Skipped names them.
 func LoadBundle(fsys fs.FS) (*Bundle, error) {
 	b := &Bundle{}
-	files, total := 0, int64(0)
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if files++; files > maxBundleFiles {
-			return fmt.Errorf("more than %d files", maxBundleFiles)
-		}
-		content, err := readSmall(fsys, name)
-		if err != nil {
-			return err
-		}
-		if total += int64(len(content)); total > maxBundleSize {
-			return fmt.Errorf("more than %d bytes", maxBundleSize)
-		}
+	err := walkSmall(fsys, func(name string, content []byte) error {
 		if content == nil || b.Add(content) == 0 {
 			b.skipped = append(b.skipped, name)
 		}

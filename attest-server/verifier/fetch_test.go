@@ -38,7 +38,7 @@ func TestKDS(t *testing.T) {
 	now := testTime
 	dir := t.TempDir()
 	open := func() *KDS {
-		k, err := NewKDS(KDSOptions{BaseURL: srv.URL + "/", Dir: dir, Fetcher: NewFetcher(FetchOptions{Now: func() time.Time { return now }})})
+		k, err := NewKDS(KDSOptions{BaseURL: srv.URL + "/", Cache: v.cache(t, dir), Fetcher: NewFetcher(FetchOptions{Now: func() time.Time { return now }})})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,18 +89,20 @@ func TestKDS(t *testing.T) {
 func TestKDSLies(t *testing.T) {
 	v, c, other := newVendor(t, false), newChip(t, false), newChip(t, false)
 	other.id[0] ^= 1
-	for name, answer := range map[string][]byte{"another chip": v.vek(t, other, vekOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, maxCertificateSize+1)} {
+	lookalike := newVendor(t, false, 3, 3, 3)
+	for name, answer := range map[string][]byte{"look-alike root": lookalike.vek(t, c, vekOptions{}), "another chip": v.vek(t, other, vekOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, maxCertificateSize+1)} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if _, err := w.Write(answer); err != nil {
 				t.Error(err)
 			}
 		}))
-		k, err := NewKDS(KDSOptions{BaseURL: srv.URL})
+		cache := v.cache(t, t.TempDir())
+		k, err := NewKDS(KDSOptions{BaseURL: srv.URL, Cache: cache})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if der, err := k.VCEK(context.Background(), "Milan", c.id[:], c.tcb); err == nil || der != nil || len(k.m) != 0 {
-			t.Errorf("%s: got %d bytes, %v, %d cached", name, len(der), err, len(k.m))
+		if der, err := k.VCEK(context.Background(), "Milan", c.id[:], c.tcb); err == nil || der != nil || len(cache.List()) != 0 {
+			t.Errorf("%s: got %d bytes, %v, %d cached", name, len(der), err, len(cache.List()))
 		}
 		srv.Close()
 	}
@@ -109,15 +111,18 @@ func TestKDSLies(t *testing.T) {
 // TestPCS: real collateral, served as Intel does, verifies a real quote.
 func TestPCS(t *testing.T) {
 	quote, c, at := tdxFixture(t)
+	var mu sync.Mutex
 	asked := map[string]int{}
 	crl := func(s string) []byte { return unhex(t, s) }
 	chain := func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2B", "+") }
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		asked[r.URL.String()]++
+		mu.Unlock()
 		var body []byte
 		switch r.URL.String() {
-		case "/IntelSGXRootCA.der":
-			body = crl(c.RootCACRL)
+		case "/sgx/certification/v4/rootcacrl": // a PCCS answers in hex
+			body = []byte(c.RootCACRL)
 		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
 			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
 			body = crl(c.PCKCRL)
@@ -135,7 +140,15 @@ func TestPCS(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	p := NewPCS(PCSOptions{BaseURL: srv.URL, RootCRLURL: srv.URL + "/IntelSGXRootCA.der", Now: func() time.Time { return at }})
+	cache, err := OpenCache(CacheOptions{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := at
+	p, err := NewPCS(PCSOptions{BaseURL: srv.URL, Cache: cache, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
 	v, err := NewTDX(TDXOptions{Collateral: p})
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +162,30 @@ func TestPCS(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s asked for %d times, expected once", u, n)
 		}
+	}
+	list := cache.List()
+	if len(list) != 1 || list[0].Kind != KindCollateral {
+		t.Fatalf("cache holds %d", len(list))
+	}
+	// Soon due: answered from the cache, and fetched meanwhile, once.
+	now = list[0].Expires.Add(-time.Minute)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if got, err := p.Collateral(t.Context(), "90C06F000000", "platform"); err != nil || len(got) != 1 {
+				t.Errorf("soon due: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	p.wait.Wait()
+	for u, n := range asked {
+		if n != 2 {
+			t.Errorf("%s asked for %d times once it was due, expected one more", u, n-1)
+		}
+	}
+	if _, err := p.Collateral(t.Context(), "90c06f000000", "processor"); err == nil {
+		t.Error("collateral of a platform CA served for a processor CA")
 	}
 	if _, err := p.Fetch(context.Background(), "90C06F/00000", "platform"); err == nil {
 		t.Error("an FMSPC that is not hex went into a URL")

@@ -234,3 +234,13 @@ func withSerial(crl *x509.RevocationList, c *x509.Certificate) *x509.RevocationL
 		x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: testTime})
 	return &l
 }
+
+// cache is a Cache under the vendor's roots.
+func (v *vendor) cache(t testing.TB, dir string) *Cache {
+	t.Helper()
+	c, err := OpenCache(CacheOptions{Dir: dir, Lines: []ProductLine{v.line}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -22,33 +22,45 @@ const defaultRootCRL = "https://certificates.trustedservices.intel.com/IntelSGXR
 // PCSOptions configures a PCS.
 type PCSOptions struct {
 	BaseURL    string           // empty: DefaultPCS; a PCCS answers the same paths
-	RootCRLURL string           // empty: Intel's
-	Local      CollateralSource // what it has is used as well; may be nil
+	RootCRLURL string           // empty: Intel's, or the PCCS's own
+	Cache      *Cache           // keeps what was fetched; nil: one in memory
 	Fetcher    *Fetcher         // nil: one of its own
 	Now        func() time.Time // nil: time.Now
 }
 
 // PCS is a CollateralSource over Intel's Provisioning Certification Service,
-// version 4, or a PCCS. Collateral is fetched once and again an hour before
-// it expires; while the service does not answer, the old is used to its end.
+// version 4, or a PCCS, behind a cache. What is cached is answered at once: from
+// an hour before it expires it is fetched anew meanwhile, and only what has
+// expired is waited for. While the service does not answer, what there is is
+// used to its end.
 type PCS struct {
 	o  PCSOptions
 	mu sync.Mutex
-	m  map[string]fetchedCollateral
-}
-
-type fetchedCollateral struct {
-	c    *Collateral
-	next time.Time // when to fetch again
+	// renewing is when each collateral may be fetched again.
+	renewing map[string]time.Time
+	wait     sync.WaitGroup
 }
 
 // NewPCS makes a PCS.
-func NewPCS(o PCSOptions) *PCS {
+func NewPCS(o PCSOptions) (*PCS, error) {
 	if o.BaseURL == "" {
 		o.BaseURL = DefaultPCS
 	}
+	if err := checkServiceURL(o.BaseURL); err != nil {
+		return nil, fmt.Errorf("address of the PCS: %w", err)
+	}
+	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
 	if o.RootCRLURL == "" {
 		o.RootCRLURL = defaultRootCRL
+		if o.BaseURL != DefaultPCS {
+			o.RootCRLURL = o.BaseURL + "/sgx/certification/v4/rootcacrl"
+		}
+	}
+	if o.Cache == nil {
+		var err error
+		if o.Cache, err = OpenCache(CacheOptions{}); err != nil {
+			return nil, err
+		}
 	}
 	if o.Fetcher == nil {
 		o.Fetcher = NewFetcher(FetchOptions{})
@@ -56,70 +68,72 @@ func NewPCS(o PCSOptions) *PCS {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
-	return &PCS{o: o, m: map[string]fetchedCollateral{}}
+	return &PCS{o: o, renewing: map[string]time.Time{}}, nil
 }
 
 // Collateral implements CollateralSource.
 func (p *PCS) Collateral(ctx context.Context, fmspc, ca string) ([]*Collateral, error) {
-	var found []*Collateral
-	if p.o.Local != nil {
-		local, err := p.o.Local.Collateral(ctx, fmspc, ca)
-		if err != nil && !errors.Is(err, ErrNoEndorsement) {
-			return nil, err
+	have := p.o.Cache.collateralFor(fmspc, ca)
+	if have == nil {
+		c, err := p.Renew(ctx, fmspc, ca)
+		return []*Collateral{c}, err
+	}
+	now := p.o.Now()
+	if now.Before(have.Expires.Add(-renewBefore)) || !p.mayRenew(fmspc+" "+ca, now) {
+		return []*Collateral{have.collateral}, nil
+	}
+	if now.After(have.Expires) {
+		if c, err := p.Renew(ctx, fmspc, ca); err == nil {
+			return []*Collateral{c}, nil
 		}
-		found = append(found, local...)
+		return []*Collateral{have.collateral}, nil
 	}
-	c, err := p.current(ctx, strings.ToLower(fmspc), ca)
-	if err == nil {
-		return append(found, c), nil
-	}
-	if len(found) == 0 {
-		return nil, err
-	}
-	return found, nil
+	p.wait.Go(func() {
+		// An error is no loss yet: the next caller tries again.
+		_, _ = p.Renew(context.WithoutCancel(ctx), fmspc, ca)
+	})
+	return []*Collateral{have.collateral}, nil
 }
 
-func (p *PCS) current(ctx context.Context, fmspc, ca string) (*Collateral, error) {
-	id := fmspc + " " + ca
-	p.mu.Lock()
-	have := p.m[id]
-	p.mu.Unlock()
-	if have.c != nil && p.o.Now().Before(have.next) {
-		return have.c, nil
-	}
-	c, err := p.Fetch(ctx, fmspc, ca)
-	if err != nil {
-		if have.c != nil {
-			return have.c, nil
-		}
-		return nil, err
-	}
+// renewBefore is how long before their end Endorsements are fetched anew.
+const renewBefore = time.Hour
+
+// mayRenew lets one caller a minute through.
+func (p *PCS) mayRenew(id string, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.m) >= maxVerifiedCollateral {
-		clear(p.m)
+	if now.Before(p.renewing[id]) {
+		return false
 	}
-	p.m[id] = fetchedCollateral{c: c, next: c.refetch(p.o.Now())}
-	return c, nil
+	if len(p.renewing) >= maxVerifiedCollateral {
+		clear(p.renewing)
+	}
+	p.renewing[id] = now.Add(time.Minute)
+	return true
 }
 
-// refetch is an hour before the first part expires, and not within the next
-// minute, however broken the dates are.
-func (c *Collateral) refetch(now time.Time) time.Time {
-	next := now.Add(24 * time.Hour)
-	for _, s := range []string{c.TCBInfo, c.QEIdentity} {
-		var v struct {
-			NextUpdate time.Time `json:"nextUpdate"`
-		}
-		if json.Unmarshal([]byte(s), &v) == nil && v.NextUpdate.Before(next.Add(time.Hour)) {
-			next = v.NextUpdate.Add(-time.Hour)
-		}
+// Renew fetches the collateral for a platform into the cache, whatever is
+// there, and returns it once its signatures are checked.
+func (p *PCS) Renew(ctx context.Context, fmspc, ca string) (*Collateral, error) {
+	raw, err := p.Fetch(ctx, strings.ToLower(fmspc), ca)
+	if err != nil {
+		return nil, err
 	}
-	if soon := now.Add(time.Minute); next.Before(soon) {
-		return soon
+	b, err := json.Marshal(raw)
+	if err != nil {
+		return nil, err
 	}
-	return next
+	e, _, err := p.o.Cache.Add(b)
+	if err != nil && !errors.Is(err, ErrCacheFull) {
+		return nil, fmt.Errorf("collateral from %s: %w", p.o.BaseURL, err)
+	}
+	if e.fmspc != strings.ToLower(fmspc) || e.ca != ca {
+		return nil, fmt.Errorf("collateral from %s is for %s, %s CA, not %s, %s CA", p.o.BaseURL, e.fmspc, e.ca, fmspc, ca)
+	}
+	if have := p.o.Cache.collateralFor(fmspc, ca); have != nil {
+		e = have
+	}
+	return e.collateral, nil
 }
 
 // Fetch gets the collateral for a platform anew. ca is "platform" or

@@ -16,14 +16,31 @@ type tcbResult struct {
 	date                          string
 }
 
-// evaluateTCB follows Intel's algorithm ("Get TDX TCB Info", notes): the level
+// evaluateTCB evaluates the TCB that the TD was launched under and, from TDX
+// 1.5 on, the one it runs under since the module was updated beneath it: if
+// only the former is out of date, launching the TD anew helps, and the status
+// says so, as in Intel's quote verification library (TDRelaunchCheck).
+func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
+	launch, err := evaluateSVN(v, c, c.TEETCBSVN, ext, qe)
+	if err != nil || len(c.TEETCBSVN2) == 0 {
+		return launch, err
+	}
+	current, err := evaluateSVN(v, c, c.TEETCBSVN2, ext, qe)
+	if err != nil {
+		return current, err
+	}
+	launch.overall = relaunch(launch.overall, current.overall)
+	return launch, nil
+}
+
+// evaluateSVN follows Intel's algorithm ("Get TDX TCB Info", notes): the level
 // of the platform by SGX, PCE and TDX components, that of the TDX module by
 // its own identity from TDX 1.5 on, that of the quoting enclave, and the worst
 // of the three. go-tdx-guest lets the module's status replace the platform's,
 // so that a revoked platform passes: hence this.
-func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
+func evaluateSVN(v *collateral, c *TDXClaims, svn Hex, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
 	r := tcbResult{module: UpToDate}
-	level, err := platformLevel(v.tcb.TcbLevels, c.TEETCBSVN, ext.TCB)
+	level, err := platformLevel(v.tcb.TcbLevels, svn, ext.TCB)
 	if err != nil {
 		return r, err
 	}
@@ -32,8 +49,8 @@ func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeRepor
 	if err := checkModule(v.tcb.TdxModule.Mrsigner, v.tcb.TdxModule.Attributes, v.tcb.TdxModule.AttributesMask, c); err != nil {
 		return r, err
 	}
-	if version := c.TEETCBSVN[1]; version > 0 {
-		m, err := moduleLevel(v.tcb.TdxModuleIdentities, version, c)
+	if svn[1] > 0 {
+		m, err := moduleLevel(v.tcb.TdxModuleIdentities, svn, c)
 		if err != nil {
 			return r, err
 		}
@@ -82,9 +99,10 @@ func svnsReach(got []byte, want []pcs.TcbComponent, first int) bool {
 	return true
 }
 
-// moduleLevel is the level of a TDX module by the identity of its version.
-func moduleLevel(ids []pcs.TdxModuleIdentity, version byte, c *TDXClaims) (*pcs.TcbLevel, error) {
-	name := fmt.Sprintf("TDX_%02x", version)
+// moduleLevel is the level of a TDX module by the identity of its version,
+// which is svn[1].
+func moduleLevel(ids []pcs.TdxModuleIdentity, svn Hex, c *TDXClaims) (*pcs.TcbLevel, error) {
+	name := fmt.Sprintf("TDX_%02x", svn[1])
 	for i := range ids {
 		if !strings.EqualFold(ids[i].ID, name) {
 			continue
@@ -93,11 +111,11 @@ func moduleLevel(ids []pcs.TdxModuleIdentity, version byte, c *TDXClaims) (*pcs.
 			return nil, err
 		}
 		for j := range ids[i].TcbLevels {
-			if uint32(c.TEETCBSVN[0]) >= ids[i].TcbLevels[j].Tcb.Isvsvn {
+			if uint32(svn[0]) >= ids[i].TcbLevels[j].Tcb.Isvsvn {
 				return &ids[i].TcbLevels[j], nil
 			}
 		}
-		return nil, refuse("tdx_module", "a TCB level of "+name, fmt.Sprintf("SVN %d below every level", c.TEETCBSVN[0]),
+		return nil, refuse("tdx_module", "a TCB level of "+name, fmt.Sprintf("SVN %d below every level", svn[0]),
 			"the TDX module is older than anything Intel supports: update it", nil)
 	}
 	return nil, refuse("tdx_module", "a TDX module that Intel lists", name, "fetch newer collateral, or update the machine", nil)
@@ -158,6 +176,25 @@ const (
 	outOfDateConfig = "OutOfDateConfigurationNeeded"
 	revokedStatus   = "Revoked"
 )
+
+// Statuses that only verifiers make.
+const (
+	tdRelaunchAdvised       = "TDRelaunchAdvised"
+	tdRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
+)
+
+// relaunch combines the status at launch with that of now.
+func relaunch(launch, current string) string {
+	good := current == UpToDate || current == "SWHardeningNeeded"
+	config := current == "ConfigurationNeeded" || current == "ConfigurationAndSWHardeningNeeded"
+	switch {
+	case launch == outOfDate && good:
+		return tdRelaunchAdvised
+	case launch == outOfDate && config, launch == outOfDateConfig && (good || config):
+		return tdRelaunchAdvisedConfig
+	}
+	return launch
+}
 
 // worsen combines the platform's status with that of a part of it, as Intel's
 // quote verification library does. A part is UpToDate, OutOfDate or Revoked;

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-tdx-guest/pcs"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -225,3 +228,62 @@ func TestTDXTCB(t *testing.T) {
 }
 
 func setStatus[S ~string](p *S, status string) { *p = S(status) }
+
+// TestTDXRelaunch: only what an update beneath the running TD has mended makes
+// relaunching worth while.
+func TestTDXRelaunch(t *testing.T) {
+	for _, tt := range []struct{ launch, current, want string }{
+		{"OutOfDate", "UpToDate", "TDRelaunchAdvised"},
+		{"OutOfDate", "SWHardeningNeeded", "TDRelaunchAdvised"},
+		{"OutOfDate", "ConfigurationNeeded", "TDRelaunchAdvisedConfigurationNeeded"},
+		{"OutOfDate", "OutOfDate", "OutOfDate"},
+		{"OutOfDate", "Revoked", "OutOfDate"},
+		{"OutOfDateConfigurationNeeded", "UpToDate", "TDRelaunchAdvisedConfigurationNeeded"},
+		{"OutOfDateConfigurationNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"},
+		{"Revoked", "UpToDate", "Revoked"},
+		{"UpToDate", "OutOfDate", "UpToDate"},
+		{"ConfigurationNeeded", "UpToDate", "ConfigurationNeeded"},
+	} {
+		if got := relaunch(tt.launch, tt.current); got != tt.want {
+			t.Errorf("launched %s, now %s: %s, expected %s", tt.launch, tt.current, got, tt.want)
+		}
+	}
+	quote, good, _ := tdxFixture(t)
+	q, err := parseTDQuote(quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := intelRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pck, err := checkPCKChain(q.pckChain, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := verifyCollateral(&good, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := q.claims()
+	module := &v.tcb.TdxModuleIdentities[slices.IndexFunc(v.tcb.TdxModuleIdentities, func(m pcs.TdxModuleIdentity) bool { return m.ID == "TDX_01" })]
+	worst := module.TcbLevels[len(module.TcbLevels)-1]
+	if len(c.TEETCBSVN2) != 16 || len(module.TcbLevels) < 2 || worst.TcbStatus != "OutOfDate" {
+		t.Fatal("the vector shows nothing: it needs TDX 1.5 and a module level that is out of date")
+	}
+	c.TEETCBSVN = bytes.Clone(c.TEETCBSVN2)
+	c.TEETCBSVN[0] = byte(worst.Tcb.Isvsvn)
+	r, err := evaluateTCB(v, c, pck.ext, q.qe())
+	if err != nil || r.overall != tdRelaunchAdvised || r.module != "OutOfDate" {
+		t.Errorf("launched on an old module, since updated: %+v, %v", r, err)
+	}
+	c.TEETCBSVN2 = c.TEETCBSVN
+	if r, err = evaluateTCB(v, c, pck.ext, q.qe()); err != nil || r.overall != "OutOfDate" {
+		t.Errorf("launched on an old module, never updated: %+v, %v", r, err)
+	}
+	c.TEETCBSVN2 = bytes.Clone(c.TEETCBSVN)
+	c.TEETCBSVN2[1] = 0x77
+	if _, err = evaluateTCB(v, c, pck.ext, q.qe()); ruleOf(err) != "tdx_module" {
+		t.Errorf("a module of now that Intel does not list: %v", err)
+	}
+}

@@ -1,0 +1,167 @@
+package verifier
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// MaxMeasurements bounds the launch digests of one registration.
+const MaxMeasurements = 64
+
+// CheckReferenceValues refuses Reference Values that no Evidence could ever
+// match, or that ask for nothing where something was surely meant: a slip of
+// the pen in them would otherwise show as a denial long after, or never.
+func CheckReferenceValues(ref kbs.ReferenceValues) error {
+	if !ref.TEE.Valid() {
+		return fmt.Errorf("tee %q, expected snp, tdx or sample", ref.TEE)
+	}
+	if err := checkMeasurements(ref); err != nil {
+		return err
+	}
+	switch tdx := ref.TEE == kbs.TDX; {
+	case tdx && ref.SNP != nil, !tdx && ref.TDX != nil:
+		return fmt.Errorf("rules for another TEE than %q: nobody would look at them", ref.TEE)
+	case tdx && ref.TDX == nil:
+		return errors.New("tdx without rtmrs, which carry kernel and initrd")
+	case tdx:
+		return checkTDXRules(ref.TDX)
+	case ref.SNP != nil:
+		return checkSNPRules(ref.SNP)
+	}
+	return nil
+}
+
+func checkMeasurements(ref kbs.ReferenceValues) error {
+	if n := len(ref.Measurements); n == 0 || n > MaxMeasurements {
+		return fmt.Errorf("%d measurements, expected 1 to %d", n, MaxMeasurements)
+	}
+	for i, m := range ref.Measurements {
+		switch {
+		case m.LaunchDigest.IsZero():
+			return fmt.Errorf("measurement %d without launch_digest", i)
+		case ref.TEE == kbs.TDX && m.LaunchDigest.String() == stockQbootMRTD:
+			return fmt.Errorf("measurement %d is the MRTD of libkrun's stock TDX firmware, which measures neither kernel nor initrd", i)
+		case m.NotBefore != nil && m.NotAfter != nil && !m.NotBefore.Before(*m.NotAfter):
+			return fmt.Errorf("measurement %d is never valid: not_before %s, not_after %s", i, showTime(*m.NotBefore), showTime(*m.NotAfter))
+		case slices.ContainsFunc(ref.Measurements[:i], func(o kbs.Measurement) bool {
+			return o.LaunchDigest == m.LaunchDigest && o.NotBefore == nil && o.NotAfter == nil && (m.NotBefore != nil || m.NotAfter != nil)
+		}):
+			return fmt.Errorf("measurement %d has a period of validity, but an earlier one with the same digest has none", i)
+		}
+	}
+	return nil
+}
+
+func checkSNPRules(r *kbs.SNPRules) error {
+	if r.VMPL > 3 {
+		return fmt.Errorf("vmpl %d, expected 0 to 3", r.VMPL)
+	}
+	var products []string
+	for name, floor := range r.MinimumTCBs {
+		if products = append(products, name); floor == nil {
+			return fmt.Errorf("minimum_tcbs[%q] is null", name)
+		}
+	}
+	for _, name := range append(products, r.ForbidProducts...) {
+		if !slices.ContainsFunc(knownProducts(), func(k string) bool { return strings.EqualFold(k, name) }) {
+			return fmt.Errorf("product %q, expected one of %s", name, strings.Join(knownProducts(), ", "))
+		}
+	}
+	for _, s := range r.Signers {
+		if s != VCEK && s != VLEK {
+			return fmt.Errorf("signer %q, expected %s or %s", s, VCEK, VLEK)
+		}
+	}
+	if len(r.ChipIDs) > 0 && len(r.Signers) > 0 && !slices.Contains(r.Signers, VCEK) {
+		return errors.New("chip_ids with a VLEK alone: only a VCEK proves a chip id")
+	}
+	return errors.Join(
+		checkNotAll("forbid_products", knownProducts(), r.ForbidProducts),
+		optionalHex("host_data", r.HostData, 32),
+		hexList("chip_ids", r.ChipIDs, 64, 8),
+		hexList("id_key_digests", r.IDKeyDigests, 48),
+		hexList("author_key_digests", r.AuthorKeyDigests, 48))
+}
+
+// checkNotAll refuses a deny list that leaves nothing.
+func checkNotAll(name string, all, denied []string) error {
+	for _, a := range all {
+		if !slices.ContainsFunc(denied, func(d string) bool { return strings.EqualFold(a, d) }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s lists every product: nothing could match", name)
+}
+
+// tcbStatuses are those of Intel's TCB info that a registration may accept.
+func tcbStatuses() []string {
+	return []string{UpToDate, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
+		outOfDate, outOfDateConfig, tdRelaunchAdvised, tdRelaunchAdvisedConfig}
+}
+
+func checkTDXRules(r *kbs.TDXRules) error {
+	for _, n := range []string{"0", "1", "2"} {
+		if r.RTMRs[n] == "" {
+			return fmt.Errorf("rtmrs without %s: 0 to 2 carry kernel and initrd", n)
+		}
+	}
+	for n, v := range r.RTMRs {
+		if !slices.Contains([]string{"0", "1", "2", "3"}, n) {
+			return fmt.Errorf("rtmr %q, expected 0 to 3", n)
+		}
+		if err := wantHex("rtmr "+n, v, 48); err != nil {
+			return err
+		}
+	}
+	for _, s := range r.TCBStatus {
+		if !slices.Contains(tcbStatuses(), s) {
+			return fmt.Errorf("tcb_status %q, expected any of %s", s, strings.Join(tcbStatuses(), ", "))
+		}
+	}
+	for _, a := range r.AllowAdvisories {
+		if !strings.HasPrefix(a, "INTEL-SA-") || len(a) != len("INTEL-SA-00000") {
+			return fmt.Errorf("advisory %q, expected a number such as INTEL-SA-00837", a)
+		}
+	}
+	if mask, ok := uint64Of(r.XFAM); r.XFAM != "" && (!ok || mask == 0) {
+		return fmt.Errorf("xfam %q, expected 16 hex digits, not all zero", r.XFAM)
+	}
+	return errors.Join(
+		optionalHex("mr_config_id", r.MRConfigID, 48), optionalHex("mr_owner", r.MROwner, 48), optionalHex("mr_owner_config", r.MROwnerConfig, 48),
+		hexList("mr_seam", r.MRSEAM, 48), optionalHex("minimum_tee_tcb", r.MinimumTEETCB, 16))
+}
+
+// optionalHex lets the empty string pass, which stands for zeros or for no
+// demand.
+func optionalHex(name, s string, size int) error {
+	if s == "" {
+		return nil
+	}
+	return wantHex(name, s, size)
+}
+
+func wantHex(name, s string, sizes ...int) error {
+	b, err := hex.DecodeString(s)
+	if err == nil && slices.Contains(sizes, len(b)) {
+		return nil
+	}
+	return fmt.Errorf("%s %q, expected %d hex digits", name, s, 2*sizes[0])
+}
+
+// hexList refuses zero values too, since no list can match them.
+func hexList(name string, list []string, sizes ...int) error {
+	for _, s := range list {
+		if err := wantHex(name, s, sizes...); err != nil {
+			return err
+		}
+		if strings.Trim(s, "0") == "" {
+			return fmt.Errorf("%s holds a value that is all zero: nothing could match it", name)
+		}
+	}
+	return nil
+}

@@ -1,7 +1,6 @@
 package attestserver
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,13 +9,11 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
 
-const (
-	maxMeasurements = 64
-	maxPage         = 100
-)
+const maxPage = 100
 
 // Who may call what. An admin may everything.
 var (
@@ -110,89 +107,18 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 		return errors.New("workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	case reg.IdentityDigest.IsZero() || reg.FooterDigest.IsZero():
 		return errors.New("registration without identity_digest or footer_digest")
-	case !tee.Valid():
-		return fmt.Errorf("tee %q, expected snp, tdx or sample", tee)
-	case s.Verifiers[tee] == nil:
+	case tee.Valid() && s.Verifiers[tee] == nil:
 		return fmt.Errorf("this server has no verifier for tee %q: the workload could never attest", tee)
 	case diskKey.Len() == 0 || diskKey.Len() > maxDiskKey:
 		return fmt.Errorf("disk_key of %d bytes, expected 1 to %d", diskKey.Len(), maxDiskKey)
 	case len(reg.Image) > 512:
 		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
 	}
-	return checkReferenceValues(reg.ReferenceValues)
+	return verifier.CheckReferenceValues(reg.ReferenceValues)
 }
 
 // maxDiskKey leaves room for the HPKE tag in kbs.MaxSecretBytes.
 const maxDiskKey = 4 << 10
-
-func checkReferenceValues(v kbs.ReferenceValues) error {
-	if n := len(v.Measurements); n == 0 || n > maxMeasurements {
-		return fmt.Errorf("%d measurements, expected 1 to %d", n, maxMeasurements)
-	}
-	for i, m := range v.Measurements {
-		if m.LaunchDigest.IsZero() {
-			return fmt.Errorf("measurement %d without launch_digest", i)
-		}
-		if m.NotBefore != nil && m.NotAfter != nil && !m.NotBefore.Before(*m.NotAfter) {
-			return fmt.Errorf("measurement %d is never valid: not_before %s, not_after %s", i, m.NotBefore, m.NotAfter)
-		}
-	}
-	switch {
-	case v.TEE == kbs.TDX && v.SNP != nil, v.TEE != kbs.TDX && v.TDX != nil:
-		return fmt.Errorf("reference values of another TEE than %q", v.TEE)
-	case v.SNP != nil:
-		return checkSNP(v.SNP)
-	case v.TDX != nil:
-		return checkTDX(v.TDX)
-	case v.TEE == kbs.TDX:
-		return errors.New("reference values for TDX without rtmrs, which carry kernel and initrd")
-	}
-	return nil
-}
-
-func checkSNP(r *kbs.SNPRules) error {
-	if r.VMPL > 3 {
-		return fmt.Errorf("vmpl %d, expected 0 to 3", r.VMPL)
-	}
-	if err := checkHex("host_data", r.HostData, 32); err != nil {
-		return err
-	}
-	for _, id := range r.ChipIDs {
-		if id == "" {
-			return errors.New("empty chip id")
-		}
-		if err := checkHex("chip_ids", id, 64); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkTDX(r *kbs.TDXRules) error {
-	if len(r.RTMRs) == 0 {
-		return errors.New("reference values for TDX without rtmrs, which carry kernel and initrd")
-	}
-	for n, v := range r.RTMRs {
-		if len(n) != 1 || n[0] < '0' || n[0] > '3' || v == "" {
-			return fmt.Errorf("rtmr %q with value %q, expected \"0\" to \"3\" and 96 hex digits", n, v)
-		}
-		if err := checkHex("rtmr "+n, v, 48); err != nil {
-			return err
-		}
-	}
-	if err := checkHex("mr_config_id", r.MRConfigID, 48); err != nil {
-		return err
-	}
-	return checkHex("mr_owner", r.MROwner, 48)
-}
-
-// checkHex accepts the empty string, which stands for zeros.
-func checkHex(name, s string, size int) error {
-	if b, err := hex.DecodeString(s); s != "" && (err != nil || len(b) != size) {
-		return fmt.Errorf("%s %q, expected %d hex digits", name, s, 2*size)
-	}
-	return nil
-}
 
 func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ store.Token) error {
 	have, err := s.Store.Workload(r.Context(), r.PathValue("id"))

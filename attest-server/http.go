@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"runtime/debug"
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -64,7 +65,7 @@ func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.H
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		err := h(w, r)
+		err := s.guard(h, w, r)
 		if err == nil {
 			return
 		}
@@ -75,6 +76,17 @@ func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.H
 		s.logFailure(r, e)
 		writeProblem(w, e)
 	}
+}
+
+// guard turns a panic into an error of this one request: hostile bytes reach
+// parsers that are not ours. Nobody is granted anything by it.
+func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h(w, r)
 }
 
 func (s *Server) logFailure(r *http.Request, e *httpError) {

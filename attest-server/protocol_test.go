@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
 // handshake is one guest's session, every step of which a test may change.
@@ -488,5 +490,41 @@ func TestRestartVoidsSessions(t *testing.T) {
 	}
 	if got := granted.doKey(); got != kbs.CodeSessionExpired {
 		t.Errorf("key with a session of before: %q", got)
+	}
+}
+
+// brokenTEE stands for a verifier in trouble.
+type brokenTEE struct {
+	verify func() (*verifier.Claims, error)
+}
+
+func (b brokenTEE) Verify(context.Context, kbs.Evidence, time.Time) (*verifier.Claims, error) {
+	return b.verify()
+}
+
+func TestVerifierInTrouble(t *testing.T) {
+	for name, x := range map[string]struct {
+		verify func() (*verifier.Claims, error)
+		want   string
+	}{
+		"panics":               {func() (*verifier.Claims, error) { panic("hostile bytes") }, kbs.CodeInternal},
+		"has no answer":        {func() (*verifier.Claims, error) { return nil, errors.New("cache is gone") }, kbs.CodeUnavailable},
+		"neither yes nor no":   {func() (*verifier.Claims, error) { return nil, nil }, kbs.CodeUnavailable},
+		"claims nothing":       {func() (*verifier.Claims, error) { return &verifier.Claims{}, nil }, kbs.CodeAttestationDenied},
+		"claims and complains": {func() (*verifier.Claims, error) { return &verifier.Claims{TEE: kbs.Sample}, &verifier.Error{} }, kbs.CodeAttestationDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Verifiers[kbs.Sample] = brokenTEE{x.verify}; c.MaxVerifying = 1 })
+			r.register("w1", 1)
+			for range 3 { // a place among the appraisals must not stay taken
+				h := r.begin("w1", 1)
+				if got := h.doAttest(); got != x.want {
+					t.Errorf("attest: %q, expected %q", got, x.want)
+				}
+				if got := h.doKey(); got != kbs.CodeAttestationDenied {
+					t.Errorf("key: %q", got)
+				}
+			}
+		})
 	}
 }

@@ -387,3 +387,24 @@ func TestInspectNotices(t *testing.T) {
 		t.Error("took an ordinary image for a workload image")
 	}
 }
+
+// TestNamedOutFile is an output on a file system without O_TMPFILE.
+func TestNamedOutFile(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.CreateTemp(dir, ".ccrun-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &outFile{f, f.Name()}
+	if _, err := o.copyHashed(strings.NewReader("content"), 7); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "final")
+	if err := errors.Join(o.publish(path, 0o644), o.Close()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if b, rerr := os.ReadFile(path); err != nil || rerr != nil || string(b) != "content" || len(entries) != 1 {
+		t.Errorf("%q, %d entries: %v %v", b, len(entries), err, rerr)
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestParseMemoryMiB(t *testing.T) {
+	for in, want := range map[string]uint{
+		"512": 512, "2g": 2048, "2GiB": 2048, "2G": 2048, "768m": 768, "1.5g": 1536,
+		"": 0, "x": 0, "-1": 0, "100k": 0, "1b": 0, "99999999999": 0,
+	} {
+		got, err := parseMemoryMiB(in)
+		var e *exitError
+		if want == 0 && (!errors.As(err, &e) || e.code != exitUsage) {
+			t.Errorf("%q: %d, %v, expected a usage error", in, got, err)
+		}
+		if want != 0 && (err != nil || got != want) {
+			t.Errorf("%q: %d, %v, expected %d", in, got, err, want)
+		}
+	}
+}
+
+func TestReadSecretFile(t *testing.T) {
+	for content, want := range map[string]string{"pass\n": "pass", "pass": "pass", "two\nlines\n": "two\nlines", " x ": " x ", "": ""} {
+		path := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := readSecretFile(path); err != nil || string(s.Reveal()) != want {
+			t.Errorf("%q: %q, %v", content, s.Reveal(), err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readSecretFile(path); err == nil {
+		t.Error("took a secret of 5000 bytes")
+	}
+}
+
+func TestSourceDate(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "86400")
+	if got := sourceDate(); !got.Equal(time.Unix(86400, 0)) {
+		t.Errorf("%v", got)
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	if time.Since(sourceDate()) > time.Minute {
+		t.Error("not now")
+	}
+}
+
+// TestEnvAllowKeepsCommas: cli would split the rule in two.
+func TestEnvAllowKeepsCommas(t *testing.T) {
+	var l stringList
+	for _, s := range []string{"A=x{1,3}", "B"} {
+		if err := l.Set(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(l) != 2 || l[0] != "A=x{1,3}" {
+		t.Errorf("%q", l)
+	}
+}

@@ -1,0 +1,89 @@
+package workload
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/containers/image/v5/types"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// FuzzArchive reads archives of both kinds as far as their blobs: whatever is
+// in them, an error or an image, never a panic.
+func FuzzArchive(f *testing.F) {
+	config := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + zeroes(64) + `"]}}`
+	f.Add(tarOf(f, file{name: "manifest.json", content: `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l/layer.tar"]}]`},
+		file{name: "c.json", content: config}, file{name: "l/layer.tar", content: "x"}))
+	f.Add(tarOf(f, file{name: "index.json", content: `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + zeroes(64) + `"}]}`},
+		file{name: "blobs/sha256/" + zeroes(64), content: "{}"}))
+	f.Add(gzipped(f, tarOf(f, file{name: "manifest.json", content: "[]"})))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(t.TempDir(), "a")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, transport := range []string{"docker-archive:", "oci-archive:"} {
+			ref, err := alltransports.ParseImageName(transport + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			src, err := openArchive(t.Context(), ref, t.TempDir())
+			if err != nil {
+				continue
+			}
+			infos, err := src.LayerInfosForCopy(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, info := range append(infos, types.BlobInfo{Digest: sha256Of(nil)}) {
+				if rc, _, err := src.GetBlob(t.Context(), info, nil); err == nil {
+					_, _ = io.Copy(io.Discard, io.LimitReader(rc, 1<<20))
+					rc.Close()
+				}
+			}
+			if err := src.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// FuzzRecord: what is read as a record is a record, and means the same when
+// written again.
+func FuzzRecord(f *testing.F) {
+	o := testOptions(f, nil)
+	o.RecordPath = filepath.Join(f.TempDir(), "record")
+	if _, err := Build(f.Context(), o); err != nil {
+		f.Fatal(err)
+	}
+	good, err := os.ReadFile(o.RecordPath)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(t.TempDir(), "record")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ReadRecord(path)
+		if err != nil {
+			return
+		}
+		again, err := kbs.Canonical(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, again, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRecord(path); err != nil {
+			t.Errorf("not read again: %v", err)
+		}
+	})
+}

@@ -75,6 +75,10 @@ install: build
 	install -m 0755 bin/ccrun-init $(DESTDIR)$(PREFIX)/libexec/ccrun/
 	ln -sf ../../bin/ccrun $(DESTDIR)$(PREFIX)/libexec/ccrun/krun
 	ln -sf ../../bin/ccrun-sim $(DESTDIR)$(PREFIX)/libexec/ccrun/krun-sim
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/doc/ccrun
+	sed 's,/usr/bin/attest-server,$(PREFIX)/bin/attest-server,; s,/usr/local/bin/attest-server,$(PREFIX)/bin/attest-server,' \
+		packaging/systemd/attest-server.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/attest-server.service
+	install -m 0644 packaging/systemd/attest-server.toml $(DESTDIR)$(PREFIX)/share/doc/ccrun/
 
 clean:
 	rm -rf bin $(CACHE)

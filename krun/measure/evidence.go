@@ -16,7 +16,8 @@ const (
 	snpMeasurement = 0x90
 	tdxHeader      = 48 // TD quote header, Intel DCAP quoting library reference
 	tdxMRTD        = 136
-	tdxBodyV5      = 6 // type and size before the body of a version 5 quote
+	tdxRTMR0       = 328 // RTMR 1 to 3 follow
+	tdxBodyV5      = 6   // type and size before the body of a version 5 quote
 	teeTypeTDX     = 0x81
 	maxEvidence    = 1 << 20
 )
@@ -40,19 +41,52 @@ func ReadEvidence(b []byte) (kbs.TEE, kbs.LaunchDigest, error) {
 	return kbs.TDX, d, err
 }
 
-func quoteMRTD(b []byte) (d kbs.LaunchDigest, err error) {
-	if len(b) < tdxHeader+tdxBodyV5+tdxMRTD+48 || binary.LittleEndian.Uint32(b[4:]) != teeTypeTDX {
-		return d, ErrNotEvidence
+// ReadRTMRs takes the runtime registers out of a TDX quote or its CoCo JSON
+// form. It verifies nothing.
+func ReadRTMRs(b []byte) (regs [4]kbs.Digest, err error) {
+	if len(b) > maxEvidence {
+		return regs, fmt.Errorf("evidence of %d bytes: %w", len(b), ErrNotEvidence)
 	}
-	at := tdxHeader + tdxMRTD
+	if trimmed := bytes.TrimSpace(b); len(trimmed) > 0 && trimmed[0] == '{' {
+		var e struct {
+			Quote []byte `json:"quote"`
+		}
+		if err := json.Unmarshal(trimmed, &e); err != nil {
+			return regs, fmt.Errorf("decoding evidence: %w", err)
+		}
+		b = e.Quote
+	}
+	body, err := quoteBody(b)
+	if err != nil {
+		return regs, err
+	}
+	for i := range regs {
+		regs[i] = kbs.Digest(body[tdxRTMR0+48*i:][:48])
+	}
+	return regs, nil
+}
+
+func quoteMRTD(b []byte) (d kbs.LaunchDigest, err error) {
+	body, err := quoteBody(b)
+	if err != nil {
+		return d, err
+	}
+	return kbs.LaunchDigest(body[tdxMRTD:][:48]), nil
+}
+
+// quoteBody is the TD report body of a quote, at least up to RTMR 3.
+func quoteBody(b []byte) ([]byte, error) {
+	if len(b) < tdxHeader+tdxBodyV5+tdxRTMR0+4*48 || binary.LittleEndian.Uint32(b[4:]) != teeTypeTDX {
+		return nil, ErrNotEvidence
+	}
 	switch version := binary.LittleEndian.Uint16(b); version {
 	case 4:
+		return b[tdxHeader:], nil
 	case 5:
-		at += tdxBodyV5
+		return b[tdxHeader+tdxBodyV5:], nil
 	default:
-		return d, fmt.Errorf("TDX quote of version %d, expected 4 or 5", version)
+		return nil, fmt.Errorf("TDX quote of version %d, expected 4 or 5", version)
 	}
-	return kbs.LaunchDigest(b[at:][:48]), nil
 }
 
 func readJSON(b []byte) (kbs.TEE, kbs.LaunchDigest, error) {

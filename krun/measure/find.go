@@ -20,6 +20,9 @@ type Match struct {
 	// Differs names what is not as asked for: "profile", "cpus", "memory" or
 	// the variant's name. Empty if all is.
 	Differs []string `json:"differs"`
+	// Unexplained names registers of the Evidence that are not this machine's
+	// (FindTDX only).
+	Unexplained []string `json:"unexplained,omitempty"`
 }
 
 // commonMemoriesMiB are the sizes people give virtual machines, and the ones
@@ -29,11 +32,21 @@ func commonMemoriesMiB() []uint {
 		10240, 12288, 16384, 20480, 24576, 32768, 49152, 65536, 98304, 131072, 262144}
 }
 
+// maxTriedCPUs bounds the search for a machine with OVMF.
+const maxTriedCPUs = 256
+
 // shapes lists what Find tries with a profile. No shape is in an MRTD, and
 // computing one is slow.
 func shapes(p Profile, asked Shape) []Shape {
 	if p == LibkrunTDX {
 		return []Shape{{asked.CPUs, max(asked.MemoryMiB, minTDXMiB)}}
+	}
+	if p == QEMUSNP { // memory is not in the digest
+		list := []Shape{asked}
+		for cpus := uint(1); cpus <= maxTriedCPUs; cpus++ {
+			list = append(list, Shape{cpus, asked.MemoryMiB})
+		}
+		return list
 	}
 	list := []Shape{asked}
 	for cpus := uint(1); cpus <= MaxCPUs; cpus++ {

@@ -12,7 +12,7 @@ func Legacy(p Profile, in Inputs, s Shape) ([32]byte, error) {
 	if p != LegacySEV && p != LegacySEVES {
 		return [32]byte{}, fmt.Errorf("measuring: profile %q: %w", p, ErrProfile)
 	}
-	if err := s.check(); err != nil {
+	if err := s.check(p); err != nil {
 		return [32]byte{}, fmt.Errorf("measuring for %s: %w", p, err)
 	}
 	if err := in.checkLibkrun(s); err != nil {

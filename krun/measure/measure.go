@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -29,6 +30,18 @@ const (
 	Libkrun116 Profile = "libkrun-1.16"
 	// LibkrunTDX is libkrun's TDX build: an MRTD over qboot alone.
 	LibkrunTDX Profile = "libkrun-tdx"
+	// QEMUSNP is QEMU 9.1 and later with OVMF on a mainline host kernel.
+	QEMUSNP Profile = "qemu-snp"
+	// QEMUTDX is QEMU 10.1 and later with OVMF of 2025 or later on a mainline
+	// host kernel.
+	QEMUTDX Profile = "qemu-tdx"
+	// QEMUTDXInitrdLast is QEMUTDX with older OVMF, which puts "initrd=initrd"
+	// after the command line.
+	QEMUTDXInitrdLast Profile = "qemu-tdx-initrd-last"
+	// QEMUTDX2024 and QEMUTDX2023 are the patched QEMU and host kernels that
+	// vendors shipped before TDX was upstream.
+	QEMUTDX2024 Profile = "qemu-tdx-2024"
+	QEMUTDX2023 Profile = "qemu-tdx-2023"
 	// QEMUDirect is the simulator's machine.
 	QEMUDirect Profile = "qemu-direct"
 	// LegacySEV and LegacySEVES are libkrun up to 1.10 on SEV and SEV-ES: a
@@ -45,6 +58,10 @@ func Profiles(tee kbs.TEE, kind string) []Profile {
 		return []Profile{Libkrun116, Libkrun112, KrunfwTool}
 	case tee == kbs.TDX && kind == firmware.KindLibkrun:
 		return []Profile{LibkrunTDX}
+	case tee == kbs.SNP && kind == firmware.KindOVMF:
+		return []Profile{QEMUSNP}
+	case tee == kbs.TDX && kind == firmware.KindOVMF:
+		return []Profile{QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023}
 	case tee == kbs.Sample && kind == firmware.KindQEMUDirect:
 		return []Profile{QEMUDirect}
 	}
@@ -54,6 +71,7 @@ func Profiles(tee kbs.TEE, kind string) []Profile {
 // Limits of a machine's shape.
 const (
 	MaxCPUs      = 8       // CONFIG_NR_CPUS of libkrunfw's kernels
+	MaxOVMFCPUs  = 512     // of a QEMU machine with OVMF
 	MinMemoryMiB = 129     // libkrun takes up to 128 for "not set"
 	MaxMemoryMiB = 1 << 20 // 1 TiB
 	minTDXMiB    = 2048    // libkrun adds a fixed region of 2 GiB
@@ -65,10 +83,14 @@ type Shape struct {
 	MemoryMiB uint `json:"memory_mib"`
 }
 
-func (s Shape) check() error {
+func (s Shape) check(p Profile) error {
+	limit := uint(MaxCPUs)
+	if _, tdx := stackOf(p); tdx || p == QEMUSNP {
+		limit = MaxOVMFCPUs
+	}
 	switch {
-	case s.CPUs < 1 || s.CPUs > MaxCPUs:
-		return fmt.Errorf("%d vCPUs, expected 1 to %d", s.CPUs, MaxCPUs)
+	case s.CPUs < 1 || s.CPUs > limit:
+		return fmt.Errorf("%d vCPUs, expected 1 to %d", s.CPUs, limit)
 	case s.MemoryMiB < MinMemoryMiB || s.MemoryMiB > MaxMemoryMiB:
 		return fmt.Errorf("%d MiB of memory, expected %d to %d", s.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
 	}
@@ -81,7 +103,17 @@ type Inputs struct {
 	Kernel     []byte
 	KernelLoad uint64 // guest physical address; 0 for qemu-direct
 	Initrd     []byte
-	Cmdline    string // qemu-direct only
+	Cmdline    string // QEMU machines only
+
+	// The rest is for the machines with OVMF, which have no QBoot and may have
+	// no kernel.
+	OVMF *firmware.OVMF
+	// CPUSignature is CPUID leaf 1 EAX of the CPU model (SNP).
+	CPUSignature uint32
+	// GuestFeatures are the VMSA's SEV_FEATURES (SNP); QEMU's default is 1.
+	GuestFeatures uint64
+	// EventLog gives what of RTMR0 cannot be computed (TDX); may be nil.
+	EventLog *eventlog.Log
 }
 
 // FromBundle takes the inputs from firmware and the workload's initrd, padded
@@ -99,7 +131,9 @@ type Region struct {
 	Name      string `json:"name"`
 	GPA       uint64 `json:"gpa"`
 	SizeBytes uint64 `json:"size_bytes"`
-	Type      string `json:"type"` // SNP page type, or "added" and "extended" for TDX
+	// Type is the SNP page type, "added" or "extended" for TDX, or "rtmr0" to
+	// "rtmr3" for an event, which has no address.
+	Type string `json:"type"`
 	// SHA384 is of the region's content; absent where the type has none.
 	SHA384 *kbs.Digest `json:"sha384,omitempty"`
 }
@@ -109,7 +143,9 @@ type Result struct {
 	Profile Profile          `json:"profile"`
 	Shape                    // of the machine measured
 	Digest  kbs.LaunchDigest `json:"digest"`
-	Regions []Region         `json:"regions"`
+	// RTMRs are TDX's runtime registers, as far as the inputs determine them.
+	RTMRs   map[int]kbs.Digest `json:"rtmrs,omitempty"`
+	Regions []Region           `json:"regions"`
 }
 
 // Launch computes the launch digest of one machine, with its regions.
@@ -129,10 +165,15 @@ const StockTDXMRTD = "01bf925b3be350ba0285f7d57b6cc5c7d187fa8de5365b6a0ab7a78bf1
 // ErrProfile reports a profile that Launch does not know.
 var ErrProfile = errors.New("unknown profile")
 
+func profiles() []Profile {
+	return []Profile{KrunfwTool, Libkrun112, Libkrun116, LibkrunTDX, QEMUSNP, QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023,
+		QEMUDirect, LegacySEV, LegacySEVES}
+}
+
 // ParseProfile reads a profile's name.
 func ParseProfile(s string) (Profile, error) {
 	p := Profile(s)
-	if all := []Profile{KrunfwTool, Libkrun112, Libkrun116, LibkrunTDX, QEMUDirect, LegacySEV, LegacySEVES}; !slices.Contains(all, p) {
+	if all := profiles(); !slices.Contains(all, p) {
 		return "", fmt.Errorf("profile %q, expected one of %v: %w", s, all, ErrProfile)
 	}
 	return p, nil

@@ -12,6 +12,10 @@ func (l *Prepared) regions(p Profile, s Shape) []Region {
 			{Name: "memory", GPA: 0, SizeBytes: tdxRAMBytes, Type: "added"},
 			whole("qboot", qbootGPA, "extended", l.in.QBoot, l.qbootSum),
 		}
+	case QEMUSNP:
+		return l.qemuSNPRegions(s)
+	case QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023:
+		return l.qemuTDXRegions()
 	case QEMUDirect:
 		zp := qemuBootParams(&l.in, s)
 		return appendVMSAs([]Region{

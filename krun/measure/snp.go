@@ -105,23 +105,33 @@ type Prepared struct {
 	qemuOnce sync.Once
 	qemu     qemuPages
 	qemuErr  error
+
+	ovmfOnce          sync.Once
+	ovmf              ovmfPages
+	ovmfErr           error
+	mrtd, mrtdTwoPass func() kbs.LaunchDigest
+	kernels           sync.Map // Authenticode digests by low memory, 0 for the file as it is
+	initrdFile        func() kbs.Digest
 }
 
 // Prepare checks nothing yet: what a profile needs, it asks for in Launch.
 func Prepare(in Inputs) (*Prepared, error) {
-	if len(in.Kernel) == 0 {
+	if len(in.Kernel) == 0 && in.OVMF == nil {
 		return nil, fmt.Errorf("measuring: no kernel")
 	}
 	sum := func(b []byte) func() kbs.Digest {
 		return sync.OnceValue(func() kbs.Digest { return kbs.Sum384(wholePages(b)) })
 	}
 	l := &Prepared{in: in, qbootSum: sum(in.QBoot), kernelSum: sum(in.Kernel), initrdSum: sum(in.Initrd)}
+	l.initrdFile = sync.OnceValue(func() kbs.Digest { return kbs.Sum384(in.Initrd) })
+	l.mrtd = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, false) })
+	l.mrtdTwoPass = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, true) })
 	return l, nil
 }
 
 // Launch computes the launch digest and its regions.
 func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
-	if err := s.check(); err != nil {
+	if err := s.check(p); err != nil {
 		return nil, fmt.Errorf("measuring: %w", err)
 	}
 	regions := make(chan []Region, 1)
@@ -130,13 +140,21 @@ func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Profile: p, Shape: s, Digest: d, Regions: <-regions}, nil
+	r := &Result{Profile: p, Shape: s, Digest: d, Regions: <-regions}
+	if _, tdx := stackOf(p); tdx {
+		registers, events, err := l.rtmrs(p, s)
+		if err != nil {
+			return nil, fmt.Errorf("measuring for %s: %w", p, err)
+		}
+		r.RTMRs, r.Regions = registers, append(r.Regions, events...)
+	}
+	return r, nil
 }
 
 // Digest is Launch without the regions, which cost one more pass over the
 // inputs.
 func (l *Prepared) Digest(p Profile, s Shape) (kbs.LaunchDigest, error) {
-	if err := s.check(); err != nil {
+	if err := s.check(p); err != nil {
 		return kbs.LaunchDigest{}, fmt.Errorf("measuring: %w", err)
 	}
 	var d kbs.LaunchDigest
@@ -148,6 +166,10 @@ func (l *Prepared) Digest(p Profile, s Shape) (kbs.LaunchDigest, error) {
 		d, err = l.qemuDirect(s)
 	case LibkrunTDX:
 		d, err = l.libkrunTDX(s)
+	case QEMUSNP:
+		d, err = l.qemuSNP(s)
+	case QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023:
+		d, err = l.qemuMRTD(p)
 	default:
 		err = fmt.Errorf("profile %q: %w", p, ErrProfile)
 	}

@@ -43,12 +43,11 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	agent := o.packAgent()
-	tmp, err := newScratch(o.TempDir)
+	tmp, err := o.scratchDir()
 	if err != nil {
 		return nil, err
 	}
 	defer tmp.Close()
-	o.System.BigFilesTemporaryDir = tmp.dir
 	dst, name, err := openDestination(ctx, o.System, o.Destination)
 	if err != nil {
 		return nil, err
@@ -65,7 +64,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer src.Close()
-	b := &build{Options: o, fw: fw, agent: agent, src: src, dst: dst, tmp: tmp, image: name}
+	b := &build{Options: o, fw: fw, agent: agent, src: src, dst: dst, image: name}
 	return b.run(ctx)
 }
 
@@ -76,7 +75,6 @@ type build struct {
 	agent func() ([]byte, error) // its initrd segment, made meanwhile
 	src   *source
 	dst   destination
-	tmp   *scratch
 	image string
 }
 

@@ -73,8 +73,6 @@ func TestKill(t *testing.T) {
 				runAndKill(t, s)
 				noCanary(t, s.TempDir, out)
 				empty(t, out)
-				age(t, s.TempDir)
-				sweepScratch(s.TempDir) // what the next build does first
 				empty(t, s.TempDir)
 			})
 		}
@@ -102,17 +100,24 @@ func runAndKill(t *testing.T, s childSpec) {
 	}
 }
 
-// age makes what is in dir old enough to be swept.
-func age(t *testing.T, dir string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+// TestKillStorage kills a build into local storage: what the library had in a
+// named file is ciphertext, and the next build removes it.
+func TestKillStorage(t *testing.T) {
+	layout := t.TempDir()
+	appImage(t).writeLayout(t, layout)
+	out := t.TempDir()
+	s := childSpec{
+		Source: "oci:" + layout, Destination: privateStore(t) + "localhost/app:1", Firmware: testFirmware(t), TempDir: t.TempDir(),
+		Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: "encrypting", Done: 8 << 20,
+	}
+	runAndKill(t, s)
+	noCanary(t, s.TempDir, out)
+	empty(t, out)
+	age(t, s.TempDir)
+	o := testOptions(t, &fakeServer{})
+	o.TempDir = s.TempDir
+	if _, err := Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		old := time.Now().Add(-2 * scratchGrace)
-		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
-			t.Fatal(err)
-		}
-	}
+	empty(t, s.TempDir)
 }

@@ -408,3 +408,18 @@ func TestNamedOutFile(t *testing.T) {
 		t.Errorf("%q, %d entries: %v %v", b, len(entries), err, rerr)
 	}
 }
+
+// age makes what is in dir old enough to be swept.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		old := time.Now().Add(-2 * scratchGrace)
+		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	istorage "github.com/containers/image/v5/storage"
+	"github.com/containers/image/v5/transports/alltransports"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,8 +34,24 @@ func bigFilesDir() string {
 	return "/var/tmp"
 }
 
+// scratchDir makes one if the destination is local storage: the library
+// collects a layer in a named file before it imports it. Nothing else needs
+// names for what it keeps for a while.
+func (o *Options) scratchDir() (*scratch, error) {
+	sweepScratch(o.TempDir)
+	o.System.BigFilesTemporaryDir = o.TempDir
+	t := alltransports.TransportFromImageName(o.Destination)
+	if t != nil && t.Name() != istorage.Transport.Name() {
+		return nil, nil
+	}
+	s, err := newScratch(o.TempDir)
+	if err == nil {
+		o.System.BigFilesTemporaryDir = s.dir
+	}
+	return s, err
+}
+
 func newScratch(parent string) (*scratch, error) {
-	sweepScratch(parent)
 	dir, err := os.MkdirTemp(parent, scratchPattern)
 	if err != nil {
 		return nil, hint(fmt.Errorf("making temporary directory: %w", spaceError(parent, err)), "let TMPDIR name a writable directory")
@@ -76,7 +94,11 @@ func sweepScratch(parent string) {
 	}
 }
 
+// Close removes the directory. A nil scratch has none.
 func (s *scratch) Close() error {
+	if s == nil {
+		return nil
+	}
 	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
 }
 

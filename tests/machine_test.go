@@ -165,7 +165,7 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 	t.Logf("QEMU ran %d cases in %v", len(disks), time.Since(start).Round(time.Millisecond))
 	r := &interopReport{console: string(console), results: map[string]diskcase.Result{}}
 	if err := errors.Join(err, ctx.Err(), r.read(results)); err != nil {
-		t.Errorf("QEMU: %v\n%s", err, console)
+		t.Errorf("QEMU: %v%s", err, r.takeConsole())
 	}
 	return r
 }
@@ -174,6 +174,15 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 type interopReport struct {
 	console string
 	results map[string]diskcase.Result
+}
+
+// takeConsole is what the guest printed, for the first failure of a boot.
+func (r *interopReport) takeConsole() string {
+	if r.console == "" {
+		return ""
+	}
+	defer func() { r.console = "" }()
+	return "\nconsole of the guest:\n" + r.console
 }
 
 // read reads the results. A guest that died half way lacks the last.
@@ -204,9 +213,9 @@ func (r *interopReport) want(t *testing.T, name string) {
 	result, ok := r.results[name]
 	switch {
 	case !ok:
-		t.Fatalf("the guest reported nothing; its console:\n%s", r.console)
+		t.Fatalf("the guest reported nothing%s", r.takeConsole())
 	case result.Error != "":
-		t.Fatalf("in the guest: %s; its console:\n%s", result.Error, r.console)
+		t.Fatalf("in the guest: %s%s", result.Error, r.takeConsole())
 	}
 	t.Logf("in the guest: %d ms", result.Millis)
 }

@@ -28,7 +28,7 @@ func run(c diskcase.Case) error {
 			return err
 		}
 	}
-	var s stack = &theirs{device}
+	var s stack = &theirs{device, c.Serial}
 	if !c.Cryptsetup {
 		if s, err = newOurs(&c, device); err != nil {
 			return err

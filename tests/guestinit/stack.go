@@ -21,17 +21,13 @@ type stack interface {
 	close() error
 }
 
-const (
-	ourName   = "root"
-	theirName = "theirs"
-	keyFile   = "/run/passphrase"
-)
+const keyFile = "/run/passphrase"
 
 // ours is what the guest agent does.
 type ours struct {
-	geometry luks.Geometry
-	vk       *luks.VolumeKey
-	device   string
+	geometry     luks.Geometry
+	vk           *luks.VolumeKey
+	device, name string // of the disk, for the decrypted one
 }
 
 // newOurs unlocks the keyslot. The disk is opened as c says; only of a disk
@@ -64,39 +60,39 @@ func newOurs(c *diskcase.Case, device string) (*ours, error) {
 			return nil, err
 		}
 	}
-	return &ours{c.Geometry, vk, device}, nil
+	return &ours{c.Geometry, vk, device, c.Serial}, nil
 }
 
 func (o *ours) open(readOnly bool) (string, error) {
-	path, err := luks.Activate(o.geometry, o.vk, o.device, ourName, readOnly)
+	path, err := luks.Activate(o.geometry, o.vk, o.device, o.name, readOnly)
 	if err != nil {
 		return "", err
 	}
 	// The name is taken: a second one must fail, and leave the first alone,
 	// which every check that follows would notice.
-	if _, err := luks.Activate(o.geometry, o.vk, o.device, ourName, readOnly); err == nil {
+	if _, err := luks.Activate(o.geometry, o.vk, o.device, o.name, readOnly); err == nil {
 		return "", errors.New("a second Activate under the same name succeeds")
 	}
 	return path, nil
 }
 
-func (o *ours) close() error { return luks.Deactivate(ourName) }
+func (o *ours) close() error { return luks.Deactivate(o.name) }
 
 // theirs is cryptsetup.
-type theirs struct{ device string }
+type theirs struct{ device, name string }
 
 func (t *theirs) open(readOnly bool) (string, error) {
 	args := []string{"open", "--type", "luks2", "--key-file", keyFile}
 	if readOnly {
 		args = append(args, "--readonly")
 	}
-	if err := cryptsetup(append(args, t.device, theirName)...); err != nil {
+	if err := cryptsetup(append(args, t.device, t.name)...); err != nil {
 		return "", err
 	}
-	return "/dev/mapper/" + theirName, nil
+	return "/dev/mapper/" + t.name, nil
 }
 
-func (t *theirs) close() error { return cryptsetup("close", theirName) }
+func (t *theirs) close() error { return cryptsetup("close", t.name) }
 
 // cryptsetup runs Debian's. The guest has no udev, which libdevmapper would
 // wait for, and no path where the dynamic loader looks for libraries.
@@ -119,7 +115,7 @@ func format(c *diskcase.Case, device string) (err error) {
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", keyFile, device); err != nil {
 		return err
 	}
-	t := &theirs{device}
+	t := &theirs{device, c.Serial}
 	path, err := t.open(false)
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func newApp() *cli.App {
 		Commands: []*cli.Command{
 			buildCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), runCommand(), verifyCommand(), explainCommand(),
-			firmwareCommand(), quadletCommand(), doctorCommand(),
+			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 			completionCommand(), versionCommand(),
 		},
 	}

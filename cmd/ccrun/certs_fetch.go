@@ -1,0 +1,235 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+func certsFetch() *cli.Command {
+	return &cli.Command{
+		Name:  "fetch",
+		Usage: "fetch endorsements from AMD's KDS, Intel's PCS, or mirrors of them",
+		Description: "For Evidence, for a chip, or for an Intel platform; without any, CRLs and collateral of all that\n" +
+			"the cache knows are fetched anew. Of SNP: VCEK, ASK, ARK and CRL. Of TDX: TCB info, QE identity and\n" +
+			"both CRLs. A VLEK comes from the cloud provider, with the Evidence.\n\nExample:\n" +
+			"   ccrun certs fetch --evidence report.bin\n" +
+			"   ccrun certs fetch --product Milan --chip-id $HEX --tcb bootloader=4,tee=0,snp=24,microcode=219\n" +
+			"   ccrun certs fetch --fmspc 90c06f000000 --pcs-url https://pccs.example.com:8081 --ca pccs.pem",
+		Flags: []cli.Flag{
+			certsDirFlag(), formatFlag(),
+			&cli.StringSliceFlag{Name: "evidence", Usage: "`FILE`: SNP report, TD quote or CoCo evidence JSON (repeatable)"},
+			&cli.StringFlag{Name: "product", Usage: "AMD product `LINE`: Milan, Genoa or Turin"},
+			&cli.StringFlag{Name: "chip-id", Usage: "`HEX`, 64 bytes, on Turin 8"},
+			&cli.StringFlag{Name: "tcb", Usage: "`TCB` as in bootloader=4,tee=0,snp=24,microcode=219 and on Turin fmc=1"},
+			&cli.StringFlag{Name: "fmspc", Usage: "Intel platform, 12 `HEX` digits"},
+			&cli.StringFlag{Name: "pck-ca", Value: "platform", Usage: "`CA` of the platform's PCK: platform or processor"},
+			&cli.StringFlag{Name: "kds-url", Value: verifier.DefaultKDS, Usage: "`URL` of AMD's KDS or a mirror"},
+			&cli.StringFlag{Name: "pcs-url", Value: verifier.DefaultPCS, Usage: "`URL` of Intel's PCS or a PCCS"},
+			&cli.StringFlag{Name: "root-crl-url", Usage: "`URL` of Intel's root CRL (default: Intel's, or the PCCS's)"},
+			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` to trust for TLS with a mirror"},
+		},
+		Action: fetchCerts,
+	}
+}
+
+func fetchCerts(c *cli.Context) error {
+	if err := args(c, 0, 0, "none"); err != nil {
+		return err
+	}
+	wanted, err := fetchSubjects(c)
+	if err != nil {
+		return err
+	}
+	online, err := openOnline(c)
+	if err != nil {
+		return err
+	}
+	before := map[string]bool{}
+	for _, e := range online.Cache.List() {
+		before[e.SHA256] = true
+	}
+	if len(wanted) == 0 && !c.IsSet("evidence") && len(online.Cache.Known()) == 0 {
+		return usage("the cache is empty: say what to fetch, with --evidence, --product or --fmspc")
+	}
+	if err := fetchAll(c, online, wanted); err != nil {
+		hint := ""
+		if errors.Is(err, verifier.ErrBusy) {
+			hint = "the service is unreachable or asks for a pause: try again later, or name a mirror with --kds-url or --pcs-url"
+		}
+		return fail(exitFailure, fmt.Errorf("fetching endorsements: %w", err), hint)
+	}
+	fresh := []*verifier.Endorsement{}
+	for _, e := range online.Cache.List() {
+		if !before[e.SHA256] {
+			fresh = append(fresh, e)
+		}
+	}
+	if len(fresh) == 0 {
+		fmt.Fprintln(c.App.ErrWriter, "ccrun: nothing newer than what the cache holds")
+	}
+	return printCerts(c, fresh, time.Now())
+}
+
+// fetchAll fetches for every Evidence file, then for what the flags name, or
+// if nothing is named for what the cache knows.
+func fetchAll(c *cli.Context, online *verifier.Online, wanted []verifier.Subject) error {
+	for _, name := range c.StringSlice("evidence") {
+		if err := fetchForEvidence(c, online, name); err != nil {
+			return fmt.Errorf("for %s: %w", name, err)
+		}
+	}
+	for _, s := range wanted {
+		if err := online.Fetch(c.Context, s); err != nil {
+			return err
+		}
+	}
+	if len(wanted) > 0 || c.IsSet("evidence") {
+		return nil
+	}
+	return online.Refresh(c.Context)
+}
+
+// fetchForEvidence keeps the certificates that came along, and fetches the
+// rest. A report of version 2 may be of several product lines: one will do.
+func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) error {
+	b, err := readUpTo(name, verifier.MaxEvidenceSize)
+	if err != nil {
+		return err
+	}
+	parsed, err := verifier.ParseEvidence(b)
+	if err != nil {
+		return err
+	}
+	own, err := parsed.Certificates()
+	if err != nil {
+		return err
+	}
+	for _, der := range own {
+		if _, _, err := online.Cache.Add(der); err != nil {
+			return fmt.Errorf("certificate in the evidence: %w", err)
+		}
+	}
+	subjects, err := parsed.Subjects()
+	if err != nil {
+		return err
+	}
+	err = verifier.ErrNoEndorsement
+	for _, s := range subjects {
+		if s.Signer == verifier.VCEK && len(s.ChipID) == 0 {
+			return fail(exitFailure, errors.New("the report's chip id is masked"), "have the host unmask chip ids, or send its VCEK along")
+		}
+		if err = online.Fetch(c.Context, s); !errors.Is(err, verifier.ErrNoEndorsement) {
+			break
+		}
+	}
+	if err == nil && len(own) == 0 && subjects[0].Signer == verifier.VLEK {
+		fmt.Fprintln(c.App.ErrWriter, "ccrun: the report is signed by a VLEK: ask the cloud provider for its certificate, and import it")
+	}
+	return err
+}
+
+func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
+	var all []verifier.Subject
+	if f := c.String("fmspc"); f != "" {
+		ca := c.String("pck-ca")
+		if b, err := hex.DecodeString(f); err != nil || len(b) != 6 {
+			return nil, usage("--fmspc %q: expected 12 hex digits", f)
+		}
+		if ca != "platform" && ca != "processor" {
+			return nil, usage("--pck-ca %q: expected platform or processor", ca)
+		}
+		all = append(all, verifier.Subject{FMSPC: f, CA: ca})
+	}
+	product := c.String("product")
+	if (c.IsSet("chip-id") || c.IsSet("tcb")) && product == "" || c.IsSet("chip-id") != c.IsSet("tcb") {
+		return nil, usage("--chip-id and --tcb go together, and with --product")
+	}
+	switch product {
+	case "":
+		return all, nil
+	case "Milan", "Genoa", "Turin":
+	default:
+		return nil, usage("--product %q: expected Milan, Genoa or Turin", product)
+	}
+	s := verifier.Subject{Product: product}
+	if c.IsSet("chip-id") {
+		want := 64
+		if product == "Turin" {
+			want = 8
+		}
+		id, err := hex.DecodeString(c.String("chip-id"))
+		if err != nil || len(id) != want {
+			return nil, usage("--chip-id: expected %d hex digits for %s", 2*want, product)
+		}
+		if s.TCB, err = parseTCB(c.String("tcb"), product == "Turin"); err != nil {
+			return nil, err
+		}
+		s.ChipID, s.Signer = id, verifier.VCEK
+	}
+	return append(all, s), nil
+}
+
+// parseTCB reads NAME=N pairs, each name once, and all of them: a component
+// left out would name another TCB.
+func parseTCB(s string, fmc bool) (kbs.SNPTCB, error) {
+	var t kbs.SNPTCB
+	fields := map[string]*uint8{"bootloader": &t.Bootloader, "tee": &t.TEE, "snp": &t.SNP, "microcode": &t.Microcode}
+	if fmc {
+		fields["fmc"] = &t.FMC
+	}
+	for _, pair := range strings.Split(s, ",") {
+		name, value, _ := strings.Cut(pair, "=")
+		n, err := strconv.ParseUint(value, 10, 8)
+		if fields[name] == nil || err != nil {
+			return t, usage("--tcb: %q, expected NAME=N with N up to 255, each of bootloader, tee, snp, microcode (on Turin fmc) once", pair)
+		}
+		*fields[name] = uint8(n)
+		delete(fields, name)
+	}
+	for name := range fields {
+		return t, usage("--tcb: %s is missing", name)
+	}
+	return t, nil
+}
+
+func openOnline(c *cli.Context) (*verifier.Online, error) {
+	cache, err := openCerts(c)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Timeout: 30 * time.Second}
+	if name := c.String("ca"); name != "" {
+		pem, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading --ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, usage("--ca %s: no certificate in PEM", name)
+		}
+		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	}
+	fetcher := func() *verifier.Fetcher { return verifier.NewFetcher(verifier.FetchOptions{Client: client}) }
+	kds, err := verifier.NewKDS(verifier.KDSOptions{BaseURL: c.String("kds-url"), Cache: cache, Fetcher: fetcher()})
+	if err != nil {
+		return nil, fail(exitUsage, err, "")
+	}
+	pcs, err := verifier.NewPCS(verifier.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Cache: cache, Fetcher: fetcher()})
+	if err != nil {
+		return nil, fail(exitUsage, err, "")
+	}
+	return &verifier.Online{Cache: cache, KDS: kds, PCS: pcs}, nil
+}

@@ -142,8 +142,12 @@ func (in *Inputs) kernelHashes() (*[pageBytes]byte, error) {
 	if at < section.GPA || at+hashAreaBytes > section.GPA+pageBytes {
 		return nil, fmt.Errorf("firmware reads hashes at %#x, outside the page at %#x that is launched with them", at, section.GPA)
 	}
+	return in.hashPage(at - section.GPA), nil
+}
+
+func (in *Inputs) hashPage(offset uint64) *[pageBytes]byte {
 	var page [pageBytes]byte
-	table := page[at-section.GPA:]
+	table := page[offset:]
 	putGUID(table, "9438d606-4f22-4cc9-b479-a793d411fd21")
 	binary.LittleEndian.PutUint16(table[16:], hashTableBytes)
 	for i, e := range []struct {
@@ -160,7 +164,7 @@ func (in *Inputs) kernelHashes() (*[pageBytes]byte, error) {
 		sum := sha256.Sum256(e.data)
 		copy(entry[18:], sum[:])
 	}
-	return &page, nil
+	return &page
 }
 
 // putGUID writes a GUID as EFI does: the first three fields little-endian.

@@ -20,7 +20,8 @@ import (
 	"github.com/ccrun/ccrun/tests/diskcase"
 )
 
-// interopTimeout bounds one boot. Quiet, the longest takes a quarter of it.
+// interopTimeout bounds one boot. The longer one takes some 40 s of processor
+// time.
 const interopTimeout = 4 * time.Minute
 
 // interopMachine boots the simulator's kernel with guestinit as its agent.
@@ -161,8 +162,12 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 	ctx, cancel := context.WithTimeout(context.Background(), interopTimeout)
 	defer cancel()
 	start := time.Now()
-	console, err := exec.CommandContext(ctx, "qemu-system-x86_64", args...).CombinedOutput()
-	t.Logf("QEMU ran %d cases in %v", len(disks), time.Since(start).Round(time.Millisecond))
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	console, err := qemu.CombinedOutput()
+	if p := qemu.ProcessState; p != nil {
+		t.Logf("QEMU ran %d cases in %v, with %v of processor time", len(disks),
+			time.Since(start).Round(time.Millisecond), (p.UserTime() + p.SystemTime()).Round(time.Millisecond))
+	}
 	r := &interopReport{console: string(console), results: map[string]diskcase.Result{}}
 	if err := errors.Join(err, ctx.Err(), r.read(results)); err != nil {
 		t.Errorf("QEMU: %v%s", err, r.takeConsole())

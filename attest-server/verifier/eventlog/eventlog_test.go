@@ -1,0 +1,183 @@
+package eventlog_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+)
+
+func digest(t *testing.T, text string) (d kbs.Digest) {
+	t.Helper()
+	if n, err := hex.Decode(d[:], []byte(text)); err != nil || n != len(d) {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return d
+}
+
+// realEvents are registers, types and digests of the log of a TD on Google's
+// cloud (google/go-eventlog v0.0.2, testdata/eventlogs/ccel/cos-113-intel-tdx.bin).
+func realEvents(t *testing.T) []eventlog.Event {
+	t.Helper()
+	b, err := os.ReadFile("testdata/cos-113-intel-tdx.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []eventlog.Event
+	for line := range strings.Lines(string(b)) {
+		var e eventlog.Event
+		var d string
+		if _, err := fmt.Sscanf(line, "%d %v %s", &e.Register, (*uint32)(&e.Type), &d); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		e.Digest = digest(t, d)
+		list = append(list, e)
+	}
+	return list
+}
+
+// TestReplayReal: the registers that the TD's quote had.
+func TestReplayReal(t *testing.T) {
+	l, err := eventlog.Parse(eventlogtest.Build(realEvents(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := [4]kbs.Digest{
+		digest(t, "3fa2f61f395b7f5feefb4ec2df61297f109ad8abcd6410c1b7df60f21f37b19297fc35e544039c7e1edece752afd17f6"),
+		digest(t, "f62dbc072bd5d3f3438b7b35c39a727f5aea2ffc2473f43723953f530daf62504f0a7944aa62c41a86e8a878c2b122c1"),
+		digest(t, "4969684dc87381fc3b3134176c8d8806eaf0a901859f5f70cfae8d17714b46c10a8de219048c9fc09f11f381a6fbe7c1"),
+	}
+	if got := l.Replay(); len(l.Events) != 43 || got != quoted {
+		t.Errorf("%d events, %v", len(l.Events), got)
+	}
+	if err := l.Check(quoted); err != nil {
+		t.Error(err)
+	}
+	quoted[1][5]++
+	if err := l.Check(quoted); err == nil || !strings.Contains(err.Error(), "RTMR1") || strings.Contains(err.Error(), "RTMR2") {
+		t.Errorf("another RTMR1: %v", err)
+	}
+}
+
+// TestReplayEveryDigestCounts: no event can be changed, dropped or moved.
+func TestReplayEveryDigestCounts(t *testing.T) {
+	events := realEvents(t)
+	want := replay(t, events)
+	for i := range events {
+		if !events[i].Extends() {
+			continue
+		}
+		changed := slices.Clone(events)
+		changed[i].Digest[47] ^= 1
+		if replay(t, changed) == want || replay(t, slices.Delete(slices.Clone(events), i, i+1)) == want {
+			t.Errorf("event %d does not count", i)
+		}
+		changed[i] = events[i]
+		changed[i].Register = (events[i].Register + 1) % 4
+		if replay(t, changed) == want {
+			t.Errorf("event %d may be in another register", i)
+		}
+	}
+	extra := append(slices.Clone(events), eventlog.Event{Register: 0, Type: eventlog.NoAction}, eventlog.Event{Register: eventlog.MRTD, Type: 1})
+	if replay(t, extra) != want {
+		t.Error("events that extend nothing count")
+	}
+}
+
+func replay(t *testing.T, events []eventlog.Event) [4]kbs.Digest {
+	t.Helper()
+	l, err := eventlog.Parse(eventlogtest.Build(events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Replay()
+}
+
+func TestParseKeepsData(t *testing.T) {
+	data := []byte("Calling EFI Application from Boot Option")
+	e := eventlog.Event{Register: 1, Type: eventlog.Action, Digest: kbs.Sum384(data), Data: data}
+	for _, fill := range []int{0, 1, 4, 1000} {
+		for _, with := range []byte{0, 0xff} {
+			b := append(eventlogtest.Build([]eventlog.Event{e, {Register: 3, Type: 9}}), bytes.Repeat([]byte{with}, fill)...)
+			l, err := eventlog.Parse(b)
+			if err != nil || len(l.Events) != 2 || !bytes.Equal(l.Events[0].Data, data) || !l.Events[0].DataHashed() || l.Events[1].DataHashed() {
+				t.Errorf("filled with %d of %#x: %+v, %v", fill, with, l, err)
+			}
+		}
+	}
+	if got := e.Type.String() + " " + eventlog.Type(0x77).String(); got != "EV_EFI_ACTION event type 0x77" {
+		t.Error(got)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	event := eventlog.Event{Register: 1, Type: eventlog.Action, Data: []byte("data")}
+	good := eventlogtest.Build([]eventlog.Event{event})
+	const spec, first = 32, 32 + 33 // offsets of header event data and first event
+	put := func(at int, v uint32) func([]byte) []byte {
+		return func(b []byte) []byte { binary.LittleEndian.PutUint32(b[at:], v); return b }
+	}
+	for name, change := range map[string]func([]byte) []byte{
+		"empty":                 func(b []byte) []byte { return nil },
+		"too large":             func(b []byte) []byte { return append(b, make([]byte, eventlog.MaxLogBytes)...) },
+		"header type":           put(4, 4),
+		"header longer":         put(28, 34),
+		"header shorter":        put(28, 32),
+		"header huge":           put(28, 0xffffffff),
+		"signature":             put(spec, 0),
+		"no algorithms":         put(spec+24, 0),
+		"two algorithms":        put(spec+24, 2),
+		"too many algorithms":   put(spec+24, 9),
+		"algorithm SHA-256":     put(spec+28, 32<<16|0xb),
+		"SHA-384 of 32 bytes":   put(spec+28, 32<<16|0xc),
+		"vendor information":    func(b []byte) []byte { b[spec+32] = 1; return b },
+		"register 5":            put(first, 5),
+		"no digest":             put(first+8, 0),
+		"two digests":           put(first+8, 2),
+		"huge digest count":     put(first+8, 0xffffffff),
+		"unknown algorithm":     func(b []byte) []byte { b[first+12] = 0xb; return b },
+		"data beyond the end":   put(first+62, 5),
+		"huge data":             put(first+62, 0xffffffff),
+		"cut":                   func(b []byte) []byte { return b[:len(b)-1] },
+		"one byte more":         func(b []byte) []byte { return append(b, 7) },
+		"text after the log":    func(b []byte) []byte { return append(b, "INIT sha384/00"...) },
+		"text after filling":    func(b []byte) []byte { return append(append(b, make([]byte, 100)...), 'x') },
+		"event after filling":   func(b []byte) []byte { return append(append(b, bytes.Repeat([]byte{0xff}, 9)...), good[first:]...) },
+		"one event too many":    func([]byte) []byte { return eventlogtest.Build(make([]eventlog.Event, eventlog.MaxEvents+1)) },
+		"zeros and another end": func(b []byte) []byte { return append(b, 0, 0, 0xff) },
+	} {
+		if l, err := eventlog.Parse(change(bytes.Clone(good))); !errors.Is(err, eventlog.ErrFormat) {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+	}
+	for n := range len(good) {
+		if _, err := eventlog.Parse(good[:n]); err == nil && n != first {
+			t.Errorf("the first %d bytes are a log", n)
+		}
+	}
+}
+
+// FuzzParse: what parses, parses again after being written, and replays.
+func FuzzParse(f *testing.F) {
+	f.Add(eventlogtest.Build(nil))
+	f.Add(eventlogtest.Build([]eventlog.Event{{Register: 1, Type: eventlog.Action, Data: []byte("data")}, {Register: eventlog.MRTD, Type: eventlog.NoAction}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := eventlog.Parse(b)
+		if err != nil {
+			return
+		}
+		again, err := eventlog.Parse(eventlogtest.Build(l.Events))
+		if err != nil || len(again.Events) != len(l.Events) || again.Replay() != l.Replay() {
+			t.Errorf("%+v, again %+v, %v", l, again, err)
+		}
+	})
+}

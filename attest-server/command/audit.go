@@ -3,13 +3,19 @@ package command
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -20,10 +26,16 @@ func (p Program) auditCommand() *cli.Command {
 		Description: "Every registration, change, grant, release and denial of authentic Evidence is an entry; each\ncovers the one before it.\n\nExample:\n   " + p.Name + " audit verify --expect 1041:9f86d081884c7d65...",
 		Subcommands: []*cli.Command{
 			{
-				Name: "verify", Usage: "check the whole chain and print its head, SEQUENCE:HASH",
-				Description: "Keep the head elsewhere and give it to the next --expect: an edited or deleted entry breaks the\n" +
-					"chain by itself, a tail cut off does not.\n\nExample:\n   " + p.Name + " audit verify",
-				Flags:  []cli.Flag{dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"}},
+				Name: "verify", Usage: "check chain and signature and print the head, SEQUENCE:HASH",
+				Description: "An edited or deleted entry breaks the chain by itself; a tail cut off lacks the entry that was signed\n" +
+					"last. The signing key is checked with the master key if that is at hand, or with --public-key.\n" +
+					"Entries of `token` commands, which need no master key, are signed at the server's next write.\n" +
+					"Keep the head elsewhere and give it to the next --expect: only that shows an old copy of the whole\n" +
+					"store.\n\nExample:\n   " + p.Name + " audit verify",
+				Flags: []cli.Flag{
+					dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
+					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
+				},
 				Action: verifyAudit,
 			},
 			{
@@ -46,10 +58,15 @@ func verifyAudit(c *cli.Context) error {
 		return usage("--expect %q: expected SEQUENCE:HASH", expect)
 	}
 	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
-		head, found := "0:", expect == "" || expect == "0:"
-		err := s.Audit(ctx, 0, func(e store.AuditEntry) error {
+		signed, err := s.AuditHead(ctx)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		head, found, covered := "0:", expect == "" || expect == "0:", false
+		err = s.Audit(ctx, 0, func(e store.AuditEntry) error {
 			head = fmt.Sprintf("%d:%s", e.Sequence, e.Hash)
 			found = found || strings.EqualFold(head, expect)
+			covered = covered || e.Sequence == signed.Sequence && e.Hash == signed.Hash
 			return nil
 		})
 		if err != nil {
@@ -58,9 +75,56 @@ func verifyAudit(c *cli.Context) error {
 		if !found {
 			return fmt.Errorf("audit chain is whole but does not hold %s; it ends at %s: %w", expect, head, store.ErrTampered)
 		}
+		if err := checkSigned(c, s, signed, covered, head); err != nil {
+			return err
+		}
 		_, err = fmt.Fprintln(c.App.Writer, head)
 		return err
 	})
+}
+
+// checkSigned checks that the chain holds what was signed last, and who
+// signed.
+func checkSigned(c *cli.Context, s *store.SQLite, signed kbs.AuditHead, covered bool, head string) error {
+	switch {
+	case signed.Sequence == 0 && head == "0:":
+		return nil
+	case signed.Sequence == 0:
+		return fmt.Errorf("audit chain is whole up to %s, but its end was never signed: start the server once, if it was upgraded just now: %w", head, store.ErrTampered)
+	case !covered:
+		return fmt.Errorf("audit chain ends at %s and lacks entry %d, signed %s: %w", head, signed.Sequence, signed.At.Format(time.RFC3339), store.ErrTampered)
+	}
+	by, err := expectedSigner(c, s)
+	if err != nil {
+		return err
+	}
+	key := hex.EncodeToString(signed.PublicKey)
+	if by == "" {
+		fmt.Fprintf(c.App.ErrWriter, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key\n", signed.Sequence, key)
+		return nil
+	}
+	if !strings.EqualFold(by, key) {
+		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", key, by, store.ErrTampered)
+	}
+	fmt.Fprintf(c.App.ErrWriter, "signed up to entry %d by key %s\n", signed.Sequence, key)
+	return nil
+}
+
+// expectedSigner is the key in hex that should have signed, or "".
+func expectedSigner(c *cli.Context, s *store.SQLite) (string, error) {
+	if k := c.String("public-key"); k != "" {
+		return k, nil
+	}
+	master, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), c.String("data"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer master.Wipe()
+	k, err := s.AuditKey(c.Context, master)
+	return hex.EncodeToString(k), err
 }
 
 func exportAudit(c *cli.Context) error {

@@ -36,6 +36,7 @@ func (s *SQLite) audit(tx *sql.Tx, actor, action, object, detail string) error {
 	if err != nil {
 		return fmt.Errorf("appending to audit: %w", err)
 	}
+	s.audited = true
 	return nil
 }
 
@@ -60,8 +61,7 @@ func frame(h hash.Hash, b []byte) {
 
 // Audit calls each with every entry after the given sequence number, oldest
 // first, having checked its link in the chain. A broken one is ErrTampered.
-// What it cannot see is a tail cut off: compare the last hash with one noted
-// elsewhere.
+// What it cannot see is a tail cut off: compare with AuditHead.
 func (s *SQLite) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor, action, object, detail, prev, hash
 		FROM audit WHERE seq >= ? ORDER BY seq`, after)

@@ -67,6 +67,14 @@ var migrations = [...]string{
 	) STRICT;
 	CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
 	CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;`,
+
+	`CREATE TABLE denials(
+		hour INTEGER NOT NULL,          -- Unix time / 3600
+		rule TEXT NOT NULL,
+		count INTEGER NOT NULL,
+		PRIMARY KEY(hour, rule)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX sessions_at ON sessions(at, number);`,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and

@@ -40,6 +40,9 @@ func (s *SQLite) RecordSession(ctx context.Context, r kbs.SessionRecord, authent
 		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE id = ?", r.WorkloadID); err != nil {
 			return err
 		}
+		if err := countDenial(tx, r); err != nil {
+			return err
+		}
 		if !authentic {
 			return nil
 		}

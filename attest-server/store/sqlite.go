@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	_ "modernc.org/sqlite" // driver "sqlite"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -33,6 +35,11 @@ type SQLite struct {
 	closed bool
 	writes chan write
 	done   chan struct{}
+
+	// Only the write loop uses these.
+	auditKey ed25519.PrivateKey // nil without the MasterKey
+	head     kbs.AuditHead      // signed last
+	audited  bool               // the chain may have moved since
 }
 
 type write struct {
@@ -93,7 +100,11 @@ func open(ctx context.Context, path string, o Options, check func(*SQLite, conte
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
 	}
 	go s.writeLoop()
-	if err := check(s, ctx); err != nil {
+	err = check(s, ctx)
+	if err == nil {
+		err = s.openAudit(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), s.Close())
 	}
 	return s, nil
@@ -193,6 +204,7 @@ func (s *SQLite) writeLoop() {
 // refused write does not undo its neighbours.
 func (s *SQLite) commit(batch []write) {
 	errs := make([]error, len(batch))
+	head := s.head
 	err := func() error {
 		tx, err := s.db.Begin()
 		if err != nil {
@@ -204,9 +216,14 @@ func (s *SQLite) commit(batch []write) {
 				return err
 			}
 		}
+		if head, err = s.signHead(tx); err != nil {
+			return err
+		}
 		return tx.Commit()
 	}()
-	if err != nil {
+	if err == nil {
+		s.head, s.audited = head, false
+	} else {
 		// A commit that failed can leave its connection within the transaction,
 		// and every later one would fail on it: drop idle connections.
 		s.db.SetMaxIdleConns(0)

@@ -1,0 +1,56 @@
+package kbs
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"time"
+)
+
+// AuditHead is the end of the audit chain under the server's signature: the
+// answer to GET /v1/audit/head. Whoever keeps one can prove later that the
+// log was cut or rewritten.
+type AuditHead struct {
+	Sequence  int64     `json:"sequence"`
+	Hash      string    `json:"hash"`       // of that entry: SHA-256, hex
+	At        time.Time `json:"at"`         // of signing, in milliseconds
+	PublicKey []byte    `json:"public_key"` // Ed25519, 32 bytes
+	Signature []byte    `json:"signature"`  // Ed25519 over Message
+}
+
+// ErrBadAuditHead reports a head that its key has not signed.
+var ErrBadAuditHead = errors.New("audit head is not signed by its key")
+
+const auditHeadLabel = "ccrun audit head v1"
+
+// Message is what is signed: a label, sequence number, hash and time in Unix
+// milliseconds, each behind its length.
+func (h AuditHead) Message() ([]byte, error) {
+	sum, err := hex.DecodeString(h.Hash)
+	if err != nil || len(sum) != 32 || h.Sequence < 1 {
+		return nil, ErrBadAuditHead
+	}
+	var b []byte
+	for _, part := range [][]byte{
+		[]byte(auditHeadLabel), binary.BigEndian.AppendUint64(nil, uint64(h.Sequence)), sum,
+		binary.BigEndian.AppendUint64(nil, uint64(h.At.UnixMilli())),
+	} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
+		b = append(b, part...)
+	}
+	return b, nil
+}
+
+// Verify checks the signature with the head's own key. That the key is the
+// server's is for the caller to know.
+func (h AuditHead) Verify() error {
+	m, err := h.Message()
+	if err != nil {
+		return err
+	}
+	if len(h.PublicKey) != ed25519.PublicKeySize || !ed25519.Verify(h.PublicKey, m, h.Signature) {
+		return ErrBadAuditHead
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+func TestAuditHeadIsSigned(t *testing.T) {
+	s, path, o := newStore(t)
+	if _, err := s.AuditHead(t.Context()); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("head of an empty chain: %v", err)
+	}
+	mustRegister(t, s, registration("a", 1), "k")
+	mustRegister(t, s, registration("b", 2), "k")
+	var last AuditEntry
+	if err := s.Audit(t.Context(), 0, func(e AuditEntry) error { last = e; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.AuditHead(t.Context())
+	if err != nil || h.Sequence != 2 || h.Hash != last.Hash || h.Verify() != nil {
+		t.Fatalf("head %+v, %v", h, err)
+	}
+	if k, err := s.AuditKey(t.Context(), o.MasterKey); err != nil || string(k) != string(h.PublicKey) {
+		t.Errorf("AuditKey = %x, %v", k, err)
+	}
+	other := options(t)
+	if _, err := s.AuditKey(t.Context(), other.MasterKey); !errors.Is(err, ErrTampered) {
+		t.Errorf("AuditKey with another master key: %v", err)
+	}
+	for name, change := range map[string]func(*kbs.AuditHead){
+		"sequence":  func(h *kbs.AuditHead) { h.Sequence-- },
+		"hash":      func(h *kbs.AuditHead) { h.Hash = h.Hash[:63] + string('0'+('1'-h.Hash[63])&1) },
+		"time":      func(h *kbs.AuditHead) { h.At = h.At.Add(time.Millisecond) },
+		"key":       func(h *kbs.AuditHead) { h.PublicKey = append([]byte{h.PublicKey[0] ^ 1}, h.PublicKey[1:]...) },
+		"signature": func(h *kbs.AuditHead) { h.Signature = append([]byte{h.Signature[0] ^ 1}, h.Signature[1:]...) },
+		"zero":      func(h *kbs.AuditHead) { *h = kbs.AuditHead{} },
+	} {
+		bad := h
+		if change(&bad); bad.Verify() == nil {
+			t.Errorf("head with another %s verifies", name)
+		}
+	}
+
+	// Without the master key entries are appended, not signed; the next start
+	// with it signs them.
+	s.Close()
+	keyless := o
+	keyless.MasterKey = other.MasterKey
+	keyless.MasterKey.Wipe()
+	k, err := Open(t.Context(), path, keyless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := k.CreateToken(t.Context(), Auditor, "", time.Time{}, "local"); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := k.AuditHead(t.Context()); err != nil || h.Sequence != 2 {
+		t.Errorf("head %+v, %v", h, err)
+	}
+	k.Close()
+	if s, err = Open(t.Context(), path, o); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if h, err := s.AuditHead(t.Context()); err != nil || h.Sequence != 3 {
+		t.Errorf("head %+v, %v", h, err)
+	}
+}
+
+func TestCutAuditTailIsSeen(t *testing.T) {
+	cut := func(t *testing.T, s *SQLite, query string) {
+		t.Helper()
+		if err := s.write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec("DROP TRIGGER IF EXISTS audit_delete; " + query)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("before start", func(t *testing.T) {
+		s, path, o := newStore(t)
+		mustRegister(t, s, registration("a", 1), "k")
+		mustRegister(t, s, registration("b", 2), "k")
+		cut(t, s, "DELETE FROM audit WHERE seq = 2")
+		s.Close()
+		if _, err := Open(context.Background(), path, o); !errors.Is(err, ErrTampered) {
+			t.Errorf("Open = %v", err)
+		}
+	})
+	t.Run("while running", func(t *testing.T) {
+		s, _, _ := newStore(t)
+		mustRegister(t, s, registration("a", 1), "k")
+		mustRegister(t, s, registration("b", 2), "k")
+		cut(t, s, "DELETE FROM audit WHERE seq = 2")
+		if _, err := s.Register(t.Context(), registration("c", 3), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+			t.Errorf("Register = %v: the cut would be signed over", err)
+		}
+	})
+	t.Run("head forged", func(t *testing.T) {
+		s, path, o := newStore(t)
+		mustRegister(t, s, registration("a", 1), "k")
+		cut(t, s, "UPDATE meta SET value = CAST(replace(CAST(value AS TEXT), '\"sequence\":1', '\"sequence\":2') AS BLOB) WHERE name = 'audit head'")
+		if _, err := s.AuditHead(t.Context()); !errors.Is(err, ErrTampered) {
+			t.Errorf("AuditHead = %v", err)
+		}
+		s.Close()
+		if _, err := Open(context.Background(), path, o); !errors.Is(err, ErrTampered) {
+			t.Errorf("Open = %v", err)
+		}
+	})
+}
+
+func TestHistory(t *testing.T) {
+	s, _, o := newStore(t)
+	start := o.Clock()
+	record := func(number, id string, at time.Time, failed ...string) {
+		t.Helper()
+		r := kbs.SessionRecord{Session: number, WorkloadID: id, At: at, Granted: len(failed) == 0, Result: kbs.AttestationResult{TEE: kbs.SNP, Result: kbs.Affirming}}
+		for _, f := range append(failed, "appraisal") {
+			r.Result.Rules = append(r.Result.Rules, kbs.Rule{Rule: f, Pass: len(failed) == 0})
+		}
+		if err := s.RecordSession(t.Context(), r, number < "c"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record("a", "w1", start)
+	record("b", "w1", start, "measurement", "debug")
+	record("c", "w2", start.Add(time.Second), "signature")
+	record("d", "w1", start.Add(2*time.Hour), "measurement")
+	var got []string
+	q := SessionQuery{}
+	for range 3 {
+		page, err := s.Sessions(t.Context(), q, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			got = append(got, r.Session)
+			q.Before, q.BeforeNumber = r.At, r.Session
+		}
+	}
+	if want := "d c b a"; strings.Join(got, " ") != want {
+		t.Errorf("sessions %v, expected %s", got, want)
+	}
+	if page, err := s.Sessions(t.Context(), SessionQuery{WorkloadID: "w2"}, 9); err != nil || len(page) != 1 || page[0].Session != "c" {
+		t.Errorf("sessions of w2: %v, %v", page, err)
+	}
+	d, err := s.Denials(t.Context(), start)
+	if err != nil || len(d) != 4 || d[0].Count != 1 || d[3].Rule != "measurement" || d[3].Hour.Sub(d[0].Hour) != 2*time.Hour {
+		t.Errorf("denials %+v, %v", d, err)
+	}
+	record("e", "w1", start.Add(denialsKept+time.Hour), "x")
+	if d, err := s.Denials(t.Context(), time.Unix(0, 0)); err != nil || len(d) != 2 {
+		t.Errorf("denials after 90 days: %+v, %v", d, err)
+	}
+}

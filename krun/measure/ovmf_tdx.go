@@ -176,22 +176,23 @@ func (in *Inputs) rtmr0(s Shape) ([]Region, error) {
 		}
 	}
 	var list []Region
+	seen := map[eventlog.Type]int{}
 	for i, e := range in.EventLog.Register(0) {
 		want, known := computed[e.Type]
-		if !known {
-			taken := event(0, e.Type.String(), e.Digest)
-			taken.Type += " (event log)"
-			list = append(list, taken)
-			continue
-		}
-		if *want.SHA384 != e.Digest {
-			return nil, fmt.Errorf("RTMR0 event %d, %s: computed %v, the log has %v: %w", i, want.Name, want.SHA384, e.Digest, ErrEventLog)
+		seen[e.Type]++
+		switch {
+		case !known:
+			want = event(0, e.Type.String(), e.Digest)
+			want.Type += " (event log)"
+		case *want.SHA384 != e.Digest || seen[e.Type] > 1:
+			return nil, fmt.Errorf("RTMR0 event %d, %s: computed %v once, the log has %v: %w", i, want.Name, want.SHA384, e.Digest, ErrEventLog)
 		}
 		list = append(list, want)
-		delete(computed, e.Type)
 	}
-	for _, missing := range computed {
-		return nil, fmt.Errorf("RTMR0 has no event for %s: %w", missing.Name, ErrEventLog)
+	for t, missing := range computed {
+		if seen[t] == 0 {
+			return nil, fmt.Errorf("RTMR0 has no event for %s: %w", missing.Name, ErrEventLog)
+		}
 	}
 	return list, nil
 }

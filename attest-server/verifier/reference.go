@@ -124,7 +124,7 @@ func checkTDXRules(r *kbs.TDXRules) error {
 		}
 	}
 	for _, a := range r.AllowAdvisories {
-		if !strings.HasPrefix(a, "INTEL-SA-") || len(a) != len("INTEL-SA-00000") {
+		if number, ok := strings.CutPrefix(a, "INTEL-SA-"); !ok || number == "" || strings.Trim(number, "0123456789") != "" {
 			return fmt.Errorf("advisory %q, expected a number such as INTEL-SA-00837", a)
 		}
 	}

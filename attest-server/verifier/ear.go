@@ -1,0 +1,242 @@
+package verifier
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// EARProfile is the profile of the attestation results made here:
+// draft-ietf-rats-ear-03, whose claim names Trustee and Veraison use too.
+const EARProfile = "tag:ietf.org,2026:rats/ear#03"
+
+// EARMediaType is that of an EAR as JWT.
+const EARMediaType = `application/eat-jwt; eat_profile="` + EARProfile + `"`
+
+// EAR is an AttestationResult as an EAT (draft-ietf-rats-ear-03, section 3).
+type EAR struct {
+	Profile    string                  `json:"eat_profile"`
+	IssuedAt   int64                   `json:"iat"` // of the appraisal, Unix seconds
+	Status     string                  `json:"ear.status"`
+	VerifierID VerifierID              `json:"ear.verifier-id"`
+	Submods    map[string]EARAppraisal `json:"submods"` // "cpu0"
+}
+
+// VerifierID says which program appraised.
+type VerifierID struct {
+	Developer string `json:"developer"`
+	Build     string `json:"build"`
+}
+
+// EARAppraisal is the result for one attester. The policy, that is the digest
+// of the Reference Values, is given under both names that drafts have had.
+type EARAppraisal struct {
+	Status    string               `json:"ear.status"`
+	Vector    map[Trust]int8       `json:"ear.trustworthiness-vector"`
+	PolicyID  string               `json:"ear.appraisal-policy-id"`
+	PolicyIDs []string             `json:"ear.appraisal-policy-ids"`
+	Evidence  EARAnnotatedEvidence `json:"ear.veraison.annotated-evidence"`
+}
+
+// EARAnnotatedEvidence is the claims and every rule they were held against.
+type EARAnnotatedEvidence struct {
+	TEE    kbs.TEE         `json:"tee"`
+	Rules  []Rule          `json:"rules"`
+	Claims json.RawMessage `json:"claims,omitempty"`
+}
+
+// Trust is a category of an AR4SI trustworthiness vector
+// (draft-ietf-rats-ar4si, section 2.3.4).
+type Trust string
+
+// The categories that these rules make claims in. Of files, storage and
+// sourced data they know nothing.
+const (
+	InstanceIdentity Trust = "instance-identity"
+	Configuration    Trust = "configuration"
+	Executables      Trust = "executables"
+	Hardware         Trust = "hardware"
+	RuntimeOpaque    Trust = "runtime-opaque"
+)
+
+// Values of trustworthiness claims; each is the first of its tier.
+const (
+	trustAffirming       = 2
+	trustWarning         = 32
+	trustContraindicated = 96
+)
+
+// trustOf is the category that a rule tells of. What is not listed counts as
+// configuration.
+func trustOf(rule string) Trust {
+	if strings.HasPrefix(rule, "rtmr") || strings.HasPrefix(rule, "pcr") || strings.HasPrefix(rule, "event_log") {
+		return Executables
+	}
+	if strings.HasPrefix(rule, "platform_info_") {
+		return Hardware
+	}
+	if strings.HasPrefix(rule, "vtpm_") || strings.HasPrefix(rule, "session_") {
+		return InstanceIdentity
+	}
+	switch rule {
+	case "certificate_chain", "certificate_validity", "certificate_chip_id", "signer", "chip_id", "signature", "endorsement", "revocation",
+		"qe_report_signature", "attestation_key", "report_data", "tee_key", "runtime_data", "evidence_format", "certificate_table":
+		return InstanceIdentity
+	case "certificate_tcb", "minimum_tcb", "product", "provisional_firmware", "tcb_status", "tcb_level", "advisories", "tdx_module", "mr_seam",
+		"mr_signer_seam", "seam_attributes", "qe_identity", "qe_vendor", "collateral", "collateral_validity", "minimum_tee_tcb", "report_version", "quote_version":
+		return Hardware
+	case "measurement", "mrtd", "mrtd_proves_payload", "id_key_digest", "author_key_digest", "guest_svn", "identity_digest", "footer_digest":
+		return Executables
+	case "debug", "migrate_ma", "migratable", "migration_agent", "vmpl", "cxl", "smt", "perfmon", "sept_ve_disable", "mr_service_td", "td_attributes":
+		return RuntimeOpaque
+	}
+	return Configuration
+}
+
+// NewEAR is r as an EAR. policy identifies the Reference Values. It affirms
+// only what r affirms, and warns where r affirms by leave of the Reference
+// Values alone.
+func NewEAR(r kbs.AttestationResult, by VerifierID, policy string, at time.Time) (EAR, error) {
+	if at.IsZero() || policy == "" || by.Developer == "" || by.Build == "" {
+		return EAR{}, errors.New("making an EAR without time, policy or verifier")
+	}
+	vector := map[Trust]int8{}
+	for _, rule := range r.Rules {
+		v := int8(trustAffirming)
+		if !rule.Pass {
+			v = trustContraindicated
+		}
+		vector[trustOf(rule.Rule)] = max(v, vector[trustOf(rule.Rule)])
+	}
+	if err := warn(vector, r.Claims); err != nil {
+		return EAR{}, err
+	}
+	worst := int8(trustAffirming)
+	for _, v := range vector {
+		worst = max(worst, v)
+	}
+	if r.Result != Affirming || len(vector) == 0 {
+		worst = trustContraindicated
+	}
+	if len(vector) == 0 { // which the profile forbids
+		vector[InstanceIdentity] = trustContraindicated
+	}
+	status := map[int8]string{trustAffirming: Affirming, trustWarning: "warning", trustContraindicated: Contraindicated}[worst]
+	a := EARAppraisal{Status: status, Vector: vector, PolicyID: policy, PolicyIDs: []string{policy},
+		Evidence: EARAnnotatedEvidence{TEE: r.TEE, Rules: r.Rules, Claims: r.Claims}}
+	return EAR{Profile: EARProfile, IssuedAt: at.Unix(), Status: status, VerifierID: by, Submods: map[string]EARAppraisal{"cpu0": a}}, nil
+}
+
+// warn lowers the categories in which the claims are accepted but not good.
+func warn(vector map[Trust]int8, claims json.RawMessage) error {
+	if len(claims) == 0 {
+		return nil
+	}
+	var c Claims
+	if err := json.Unmarshal(claims, &c); err != nil {
+		return fmt.Errorf("reading claims: %w", err)
+	}
+	lower := func(t Trust, weak bool) {
+		if weak {
+			vector[t] = max(trustWarning, vector[t])
+		}
+	}
+	if s := c.SNP; s != nil {
+		lower(RuntimeOpaque, s.Policy.Debug || s.Policy.MigrateMA)
+		lower(Hardware, s.CurrentTCB != s.CommittedTCB || s.Current != s.Committed)
+	}
+	if t := c.TDX; t != nil {
+		lower(RuntimeOpaque, t.TDAttributes&(TDDebug|TDMigratable|TDPerfMon) != 0)
+		lower(Hardware, t.TCBStatus != UpToDate)
+	}
+	return nil
+}
+
+// Wire is r in the form that the protocols and NewEAR take.
+func (r AttestationResult) Wire() (kbs.AttestationResult, error) {
+	w := kbs.AttestationResult{TEE: r.TEE, Result: r.Result, Rules: r.Rules}
+	if r.Claims == nil {
+		return w, nil
+	}
+	var err error
+	w.Claims, err = json.Marshal(r.Claims)
+	return w, err
+}
+
+// JWT signs e with ES256 (RFC 7518, section 3.4). Its header names the key by
+// its thumbprint: a key that came along would prove nothing.
+func (e EAR) JWT(key *ecdsa.PrivateKey) (string, error) {
+	public, err := publicJWK(&key.PublicKey)
+	if err != nil {
+		return "", err
+	}
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	header := fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":"JWT"}`, public.KeyID)
+	signed := b64(header) + "." + b64(string(payload))
+	sum := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	if err != nil {
+		return "", fmt.Errorf("signing an EAR: %w", err)
+	}
+	var sig [64]byte
+	r.FillBytes(sig[:32])
+	s.FillBytes(sig[32:])
+	return signed + "." + b64(string(sig[:])), nil
+}
+
+// JWK is a public key that signs EARs (RFC 7517).
+type JWK struct {
+	KeyType   string `json:"kty"`
+	Curve     string `json:"crv"`
+	X         string `json:"x"`
+	Y         string `json:"y"`
+	Algorithm string `json:"alg"`
+	Use       string `json:"use"`
+	KeyID     string `json:"kid"` // RFC 7638 thumbprint
+}
+
+// JWKSet is what GET /v1/jwks answers.
+type JWKSet struct {
+	Keys []JWK `json:"keys"`
+}
+
+// NewJWKSet is the set of the given keys, all on P-256.
+func NewJWKSet(keys ...*ecdsa.PublicKey) (JWKSet, error) {
+	set := JWKSet{Keys: []JWK{}}
+	for _, k := range keys {
+		j, err := publicJWK(k)
+		if err != nil {
+			return JWKSet{}, err
+		}
+		set.Keys = append(set.Keys, j)
+	}
+	return set, nil
+}
+
+func publicJWK(k *ecdsa.PublicKey) (JWK, error) {
+	if k == nil || k.Curve != elliptic.P256() {
+		return JWK{}, errors.New("key for ES256 is not on curve P-256")
+	}
+	point, err := k.Bytes() // 4, X, Y
+	if err != nil {
+		return JWK{}, err
+	}
+	j := JWK{KeyType: "EC", Curve: "P-256", X: b64(string(point[1:33])), Y: b64(string(point[33:])), Algorithm: "ES256", Use: "sig"}
+	sum := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, j.X, j.Y))
+	j.KeyID = b64(string(sum[:]))
+	return j, nil
+}
+
+func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }

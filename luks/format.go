@@ -46,16 +46,24 @@ func newHeader(bin binaryHeader, keyslotsBytes int64, g *Geometry, vk *VolumeKey
 	}
 	salt1, salt2 := salts[:headerSaltBytes], salts[headerSaltBytes:2*headerSaltBytes]
 	slotSalt, digestSalt := salts[2*headerSaltBytes:][:saltBytes], salts[2*headerSaltBytes:][saltBytes:]
-	m, err := newMetadata(bin.headerBytes, keyslotsBytes, g, vk, newSlotKDF(kdf, slotSalt), digestSalt)
+	d, err := newDigest(vk, digestSalt)
 	if err != nil {
 		return nil, err
 	}
+	m := newMetadata(bin.headerBytes, keyslotsBytes, g, d, newSlotKDF(kdf, slotSalt))
+	return renderHeader(bin, m, g, salt1, salt2, func(out []byte, k keyslot) error {
+		return sealSlot(out, k, vk, passphrase, rand)
+	})
+}
+
+// renderHeader is both copies of m and the keyslot area that seal fills.
+func renderHeader(bin binaryHeader, m *metadata, g *Geometry, salt1, salt2 []byte, seal func([]byte, keyslot) error) ([]byte, error) {
 	if err := m.validate(bin.headerBytes, g.TotalBytes()); err != nil {
 		return nil, fmt.Errorf("laying out LUKS2 header: %w", err)
 	}
 	out := make([]byte, g.DataOffsetBytes)
 	k := m.Keyslots["0"]
-	if err := sealSlot(out[k.Area.Offset:k.Area.Offset+k.Area.Size], k, vk, passphrase, rand); err != nil {
+	if err := seal(out[k.Area.Offset:k.Area.Offset+k.Area.Size], k); err != nil {
 		return nil, err
 	}
 	js, err := json.Marshal(m)
@@ -72,13 +80,18 @@ func newHeader(bin binaryHeader, keyslotsBytes int64, g *Geometry, vk *VolumeKey
 	return out, nil
 }
 
-func newMetadata(headerBytes, keyslotsBytes int64, g *Geometry, vk *VolumeKey, kdf slotKDF, digestSalt []byte) (*metadata, error) {
-	d := digest{Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"}, Hash: "sha256", Iterations: minPBKDF2Iterations, Salt: digestSalt}
-	sum, err := pbkdf2.Key(sha256.New, string(vk.b), digestSalt, d.Iterations, sha256.Size)
+// newDigest is how the metadata recognizes the volume key.
+func newDigest(vk *VolumeKey, salt []byte) (digest, error) {
+	d := digest{Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"}, Hash: "sha256", Iterations: minPBKDF2Iterations, Salt: salt}
+	sum, err := pbkdf2.Key(sha256.New, string(vk.b), salt, d.Iterations, sha256.Size)
 	if err != nil {
-		return nil, fmt.Errorf("computing volume key digest: %w", err)
+		return digest{}, fmt.Errorf("computing volume key digest: %w", err)
 	}
 	d.Digest = sum
+	return d, nil
+}
+
+func newMetadata(headerBytes, keyslotsBytes int64, g *Geometry, d digest, kdf slotKDF) *metadata {
 	s := segment{
 		Type:       "crypt",
 		Offset:     decimal(g.DataOffsetBytes),
@@ -106,7 +119,7 @@ func newMetadata(headerBytes, keyslotsBytes int64, g *Geometry, vk *VolumeKey, k
 		Segments: map[string]segment{"0": s},
 		Digests:  map[string]digest{"0": d},
 		Config:   config{JSONSize: decimal(headerBytes - binaryBytes), KeyslotsSize: decimal(keyslotsBytes)},
-	}, nil
+	}
 }
 
 // sealSlot fills a keyslot area with the split and encrypted volume key.

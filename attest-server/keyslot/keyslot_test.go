@@ -1,0 +1,129 @@
+package keyslot
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// disk is a small disk made by the package that guests open disks with.
+func disk(t testing.TB, diskKey string, kdf luks.KDF) (header *luks.Header, vk *luks.VolumeKey, all []byte) {
+	t.Helper()
+	g, err := luks.DefaultGeometry("11111111-2222-4333-8444-555555555555", 64<<10, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vk, err = luks.NewVolumeKey(rand.Reader, g); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte(diskKey)), luks.WriterOptions{KDF: kdf, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return read(t, b.Bytes()), vk, b.Bytes()
+}
+
+func read(t testing.TB, b []byte) *luks.Header {
+	t.Helper()
+	h, err := luks.ReadHeader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func slotOf(t testing.TB, h *luks.Header) kbs.Keyslot {
+	t.Helper()
+	s, err := h.SealedSlot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kbs.Keyslot{
+		KDF:  kbs.KeyslotKDF{Type: s.KDF.Type, Salt: s.Salt, Iterations: s.KDF.Iterations, MemoryKiB: s.KDF.MemoryKiB, Threads: s.KDF.Threads},
+		Area: s.Area, KeyBytes: s.VolumeKeyBytes, DigestSalt: s.DigestSalt, DigestIterations: s.DigestIterations, Digest: s.Digest,
+	}
+}
+
+// TestResealOpensInLUKS: what this package seals, the guest's LUKS opens, with
+// the same volume key, and with the old DiskKey no more.
+func TestResealOpensInLUKS(t *testing.T) {
+	for name, kdf := range map[string]luks.KDF{
+		"random":     luks.FastKDF(),
+		"passphrase": {Type: "argon2id", Iterations: 1, MemoryKiB: 64, Threads: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, vk, all := disk(t, "old", kdf)
+			old, fresh := secret.New([]byte("old")), secret.New([]byte("new"))
+			k, area, err := Reseal(slotOf(t, h), old, fresh, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			front, err := h.ReplaceSlot(luks.KDF{Type: k.Type, Hash: "sha256", Iterations: k.Iterations}, k.Salt, area, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(all, front)
+			h = read(t, all)
+			got, err := h.Unlock(fresh)
+			if err != nil || got.Digest() != vk.Digest() {
+				t.Fatalf("new disk key: %v", err)
+			}
+			if _, err := h.Unlock(old); !errors.Is(err, luks.ErrWrongPassphrase) {
+				t.Errorf("old disk key: %v", err)
+			}
+			if err := Opens(slotOf(t, h), fresh); err != nil {
+				t.Errorf("resealed again: %v", err)
+			}
+		})
+	}
+}
+
+func TestResealRefuses(t *testing.T) {
+	h, _, _ := disk(t, "old", luks.FastKDF())
+	for name, change := range map[string]func(*kbs.Keyslot){
+		"area's first byte":       func(s *kbs.Keyslot) { s.Area[0] ^= 1 },
+		"area's last stripe":      func(s *kbs.Keyslot) { s.Area[s.KeyBytes*stripes-1] ^= 1 },
+		"area cut short":          func(s *kbs.Keyslot) { s.Area = s.Area[1:] },
+		"no area":                 func(s *kbs.Keyslot) { s.Area = nil },
+		"key of no bytes":         func(s *kbs.Keyslot) { s.KeyBytes, s.Area = 0, nil },
+		"negative key":            func(s *kbs.Keyslot) { s.KeyBytes = -96 },
+		"huge key":                func(s *kbs.Keyslot) { s.KeyBytes = 1 << 30 },
+		"digest":                  func(s *kbs.Keyslot) { s.Digest[31] ^= 1 },
+		"no digest":               func(s *kbs.Keyslot) { s.Digest = nil },
+		"digest salt":             func(s *kbs.Keyslot) { s.DigestSalt[0] ^= 1 },
+		"one digest iteration":    func(s *kbs.Keyslot) { s.DigestIterations = 1 },
+		"endless digest":          func(s *kbs.Keyslot) { s.DigestIterations = 1 << 30 },
+		"salt":                    func(s *kbs.Keyslot) { s.KDF.Salt[0] ^= 1 },
+		"no salt":                 func(s *kbs.Keyslot) { s.KDF.Salt = nil },
+		"other iterations":        func(s *kbs.Keyslot) { s.KDF.Iterations++ },
+		"endless iterations":      func(s *kbs.Keyslot) { s.KDF.Iterations = 1 << 30 },
+		"unknown key derivation":  func(s *kbs.Keyslot) { s.KDF.Type = "scrypt" },
+		"argon2id without memory": func(s *kbs.Keyslot) { s.KDF.Type, s.KDF.Iterations, s.KDF.Threads = "argon2id", 1, 1 },
+		"argon2id with 4 GiB": func(s *kbs.Keyslot) {
+			s.KDF.Type, s.KDF.Iterations, s.KDF.Threads, s.KDF.MemoryKiB = "argon2id", 1, 1, 4<<20
+		},
+	} {
+		s := slotOf(t, h)
+		change(&s)
+		if _, area, err := Reseal(s, secret.New([]byte("old")), secret.New([]byte("new")), rand.Reader); err == nil || area != nil {
+			t.Errorf("%s: resealed", name)
+		}
+	}
+	for name, k := range map[string]string{"other disk key": "other", "empty disk key": ""} {
+		if _, _, err := Reseal(slotOf(t, h), secret.New([]byte(k)), secret.New([]byte("new")), rand.Reader); !errors.Is(err, ErrNotOpened) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -115,7 +115,7 @@ func checkDevice(g *Geometry, device string) (dev uint64, err error) {
 	}
 	got[superblockBitmapOffset] = want[superblockBitmapOffset]
 	if !bytes.Equal(got, want) {
-		return 0, fmt.Errorf("dm-integrity superblock %x, expected %x: the disk is damaged or another one", got, want)
+		return 0, fmt.Errorf("dm-integrity superblock %x, expected %x: the disk is damaged, another one, or was opened writable by cryptsetup, which takes a footer for data", got, want)
 	}
 	return st.Rdev, nil
 }

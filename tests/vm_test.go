@@ -34,6 +34,15 @@ func TestWorkload(t *testing.T) {
 	})
 	t.Run("nothing a workload must not have", func(t *testing.T) { w.hardening(t) })
 	t.Run("stop signal reaches the workload", func(t *testing.T) { w.stopSignal(t) })
+	t.Run("erofs", func(t *testing.T) {
+		image := w.build("erofs", shell(`[ ! -e /etc/b ] && echo a >/tmp/a && echo b >/etc/b && echo more >>/etc/group && cat /tmp/a /etc/b && tail -n1 /etc/group; grep ' / ' /proc/mounts`), "--fs", "erofs")
+		for range 2 { // the second run sees nothing of the first
+			r := w.podman(image)
+			if r.code != 0 || !strings.HasPrefix(r.stdout, "a\nb\nmore\n") || !strings.Contains(r.stdout, "overlay / overlay") {
+				t.Fatal(r)
+			}
+		}
+	})
 	t.Run("ccrun run", func(t *testing.T) { w.ccrunRun(t) })
 	t.Run("not a workload image", func(t *testing.T) {
 		writeOCI(t, filepath.Join(w.dir, "src/plain"), shell("echo plain"), busyboxLayer(t))

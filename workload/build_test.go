@@ -3,6 +3,8 @@ package workload
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,6 +46,36 @@ func TestBuild(t *testing.T) {
 	}
 	noCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
 	empty(t, o.TempDir)
+}
+
+// TestBuildEROFS: the other file system, and nothing on it is lost.
+func TestBuildEROFS(t *testing.T) {
+	server := &fakeServer{}
+	o := testOptions(t, server)
+	o.Filesystem = "erofs"
+	if _, err := Build(t.Context(), o); !errors.Is(err, ErrUsage) {
+		t.Fatalf("a size for a read-only file system: %v", err)
+	}
+	o.SizeBytes = 0
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	out := readOutput(t, o.System, o.Destination)
+	checkFiles(t, out, server.the(t))
+	if id, _ := identityOf(t, out); id.Disk.Filesystem != "erofs" {
+		t.Errorf("identity says %q", id.Disk.Filesystem)
+	}
+	plain := out.decrypt(t, server.the(t).DiskKey)
+	into := filepath.Join(t.TempDir(), "tree")
+	tool(t, "fsck.erofs", "--extract="+into, "--no-preserve", plain)
+	for path, want := range map[string]string{"/etc/secret": canary, "/etc/new": "new\n"} {
+		if got, err := os.ReadFile(into + path); err != nil || string(got) != want {
+			t.Errorf("%s holds %q (%v), expected %q", path, got, err, want)
+		}
+	}
+	if fileThere(into + "/etc/old") {
+		t.Error("whiteout not applied")
+	}
 }
 
 func checkFiles(t *testing.T, out *output, reg kbs.RegisterRequest) {

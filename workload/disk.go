@@ -9,6 +9,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
+	"github.com/ccrun/ccrun/workload/erofs"
 	"github.com/ccrun/ccrun/workload/ext4"
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
@@ -22,14 +23,24 @@ const (
 
 // layOut plans the file system, so that its size is known.
 func (b *build) layOut(tree *rootfs.Tree) (fileSystem, error) {
-	o := ext4.Options{SizeBytes: b.SizeBytes, FreeBytes: freeBytes, Label: fsLabel, Time: b.Now(), Journal: true}
-	for _, random := range [][]byte{o.UUID[:], o.HashSeed[:]} {
+	var uuid, seed [16]byte
+	for _, random := range [][]byte{uuid[:], seed[:]} {
 		if _, err := io.ReadFull(b.Rand, random); err != nil {
 			return nil, fmt.Errorf("drawing file system UUID: %w", err)
 		}
 	}
-	o.UUID[6], o.UUID[8] = o.UUID[6]&0x0f|0x40, o.UUID[8]&0x3f|0x80 // RFC 9562, version 4
-	fs, err := ext4.Plan(tree, o)
+	uuid[6], uuid[8] = uuid[6]&0x0f|0x40, uuid[8]&0x3f|0x80 // RFC 9562, version 4
+	if b.Filesystem == "erofs" {
+		fs, err := erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: b.Now()})
+		if err != nil {
+			return nil, err
+		}
+		return fs, nil
+	}
+	fs, err := ext4.Plan(tree, ext4.Options{
+		SizeBytes: b.SizeBytes, FreeBytes: freeBytes, UUID: uuid, HashSeed: seed,
+		Label: fsLabel, Time: b.Now(), Journal: true,
+	})
 	if errors.Is(err, ext4.ErrTooSmall) {
 		return nil, hint(err, "give a larger --size, or none: then the disk is as large as its content asks for")
 	}

@@ -31,8 +31,8 @@ type Options struct {
 	Firmware   string // libkrunfw library, or directory with firmware.json
 	Agent      []byte // ccrun-init, a static ELF
 
-	Filesystem  string // "ext4"
-	SizeBytes   int64  // of the file system; 0: as small as the content allows
+	Filesystem  string // "ext4", or "erofs": read-only, written to in memory
+	SizeBytes   int64  // of an ext4 file system; 0: as small as the content allows
 	NoIntegrity bool   // for guest kernels without dm-integrity
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
@@ -83,8 +83,10 @@ func (o *Options) check() error {
 		return usagef("TEE %q, expected snp, tdx or sample", o.TEE)
 	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
 		return usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
-	case o.Filesystem != "ext4":
-		return usagef("file system %q: this version writes ext4", o.Filesystem)
+	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
+		return usagef("file system %q, expected ext4 or erofs", o.Filesystem)
+	case o.Filesystem == "erofs" && o.SizeBytes != 0:
+		return hint(usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
 		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":

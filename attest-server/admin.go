@@ -35,10 +35,14 @@ func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
 		}
 		t, err := s.Store.Authenticate(r.Context(), b)
 		if errors.Is(err, store.ErrBadToken) {
+			s.punish(r)
 			s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
 			return problem(kbs.CodeUnauthorized, "%v", err)
 		}
 		if err != nil {
+			return err
+		}
+		if err := s.limitToken(t); err != nil {
 			return err
 		}
 		if !slices.Contains(roles, t.Role) {
@@ -216,4 +220,12 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ store.Token)
 		return err
 	}
 	return writeJSON(w, http.StatusOK, page)
+}
+
+func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+	h, err := s.Store.AuditHead(r.Context())
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return writeJSON(w, http.StatusOK, h)
 }

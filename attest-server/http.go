@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
@@ -22,6 +24,8 @@ type httpError struct {
 	detail  string
 	session string
 	cause   error
+
+	retryAfter time.Duration // of rate_limited
 }
 
 func (e *httpError) Error() string {
@@ -110,7 +114,7 @@ func writeProblem(w http.ResponseWriter, e *httpError) {
 	case kbs.CodeUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case kbs.CodeUnavailable, kbs.CodeRateLimited:
-		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.retryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -34,6 +35,7 @@ type Store interface {
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
 	// Audit calls each with the entries after a sequence number, oldest first.
 	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
+	AuditHead(ctx context.Context) (kbs.AuditHead, error)
 	Check(ctx context.Context) error
 }
 
@@ -59,6 +61,15 @@ type Config struct {
 	// MaxVerifying bounds concurrent appraisals; others wait. Zero: four
 	// for each processor.
 	MaxVerifying int
+
+	Limits RateLimits
+	// Metrics is where the server shows what it counts. nil: nowhere.
+	Metrics *metrics.Registry
+	// Expiries is what will stop being valid, for metrics and page. nil:
+	// nothing.
+	Expiries func() []Expiry
+	// Pages is the web page, served at / and /ui/. nil: none.
+	Pages http.Handler
 }
 
 // Server answers guests and owners. It is safe for concurrent use.
@@ -66,6 +77,8 @@ type Server struct {
 	Config
 	sessions  *sessions
 	verifying chan struct{}
+	limits    *limits
+	meters    *meters
 }
 
 // New checks c and makes a Server.
@@ -91,7 +104,19 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{Config: c, sessions: s, verifying: make(chan struct{}, c.MaxVerifying)}, nil
+	if c.Metrics == nil {
+		c.Metrics = &metrics.Registry{}
+	}
+	m := newMeters(c.Metrics)
+	c.Store = meteredStore{c.Store, m}
+	metered := map[kbs.TEE]verifier.Verifier{}
+	for tee, v := range c.Verifiers {
+		metered[tee] = meteredVerifier{v, m}
+	}
+	c.Verifiers = metered
+	server := &Server{Config: c, sessions: s, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
+	server.readings(c.Metrics)
+	return server, nil
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -103,7 +128,11 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Handler is the native dialect and the health checks.
 func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
+	return s.metered(s.limited(noRedirects(s.routes())))
+}
+
+func (s *Server) routes() *router {
+	mux := &router{ServeMux: http.NewServeMux()}
 	mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
 	mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
 	mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
@@ -115,13 +144,18 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, s.revokeWorkload))
 	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
 	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
+	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.handle(s.ready))
+	if s.Pages != nil {
+		mux.Handle("GET /{$}", s.Pages)
+		mux.Handle("/ui/", s.Pages)
+	}
 	mux.HandleFunc("/", s.handle(func(http.ResponseWriter, *http.Request) error {
 		return problem(kbs.CodeNotFound, "no such path or method")
 	}))
-	return noRedirects(mux)
+	return mux
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 )
 
 // maxCachedChains bounds a chainCache; an entry is 4 to 8 KiB.
@@ -16,7 +17,20 @@ const maxCachedChains = 1024
 type chainCache[V any] struct {
 	mu sync.RWMutex
 	m  map[[sha256.Size]byte]*V
+
+	hits, misses atomic.Uint64
 }
+
+// CacheUse is how often a chain was found checked already, and how often not.
+type CacheUse struct{ Hits, Misses uint64 }
+
+func (c *chainCache[V]) use() CacheUse { return CacheUse{c.hits.Load(), c.misses.Load()} }
+
+// ChainCache says how well the cache of checked chains works.
+func (v *SNPVerifier) ChainCache() CacheUse { return v.cache.use() }
+
+// ChainCache says how well the cache of checked chains works.
+func (v *TDXVerifier) ChainCache() CacheUse { return v.chains.use() }
 
 // get is the checked form of b, from the cache if it is there and usable.
 func (c *chainCache[V]) get(b []byte, usable func(*V) bool, check func([]byte) (*V, error)) (*V, error) {
@@ -25,8 +39,10 @@ func (c *chainCache[V]) get(b []byte, usable func(*V) bool, check func([]byte) (
 	v := c.m[id]
 	c.mu.RUnlock()
 	if v != nil && usable(v) {
+		c.hits.Add(1)
 		return v, nil
 	}
+	c.misses.Add(1)
 	v, err := check(bytes.Clone(b))
 	if err != nil {
 		return nil, err

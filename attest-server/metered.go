@@ -1,0 +1,170 @@
+package attestserver
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/metrics"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// meters is what the server counts, the same for every dialect: at the store
+// and at the verifiers, which all of them go through.
+type meters struct {
+	releases, attestations, denials, limited *metrics.Counter
+	requests, appraisals, writes             *metrics.Histogram
+}
+
+func newMeters(r *metrics.Registry) *meters {
+	return &meters{
+		releases:     r.Counter("attest_server_releases_total", "Disk keys released, or refused at the last moment.", "outcome"),
+		attestations: r.Counter("attest_server_attestations_total", "Attestations appraised.", "tee", "result"),
+		denials:      r.Counter("attest_server_denials_total", "Denied attestations by each rule that failed.", "tee", "rule"),
+		limited:      r.Counter("attest_server_rate_limited_total", "Requests answered 429, by what was over its rate.", "by"),
+		requests:     r.Histogram("attest_server_request_duration_seconds", "Time from a request's header to its whole answer.", "route", "status"),
+		appraisals:   r.Histogram("attest_server_verify_duration_seconds", "Time to verify Evidence, queueing apart.", "tee", "authentic"),
+		writes:       r.Histogram("attest_server_store_duration_seconds", "Time until a handshake's write was on disk.", "operation"),
+	}
+}
+
+// readings are metrics that are read off when they are shown.
+func (s *Server) readings(r *metrics.Registry) {
+	r.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
+		func(set func(float64, ...string)) {
+			granted, marks := s.sessions.size()
+			set(float64(granted), "granted")
+			set(float64(marks-granted), "spent")
+		})
+	r.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(s.verifying))) })
+	r.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
+		func(set func(float64, ...string)) {
+			for tee, v := range s.Verifiers {
+				if m, ok := v.(meteredVerifier); ok {
+					if c, ok := m.Verifier.(interface{ ChainCache() verifier.CacheUse }); ok {
+						use := c.ChainCache()
+						set(float64(use.Hits), string(tee), "yes")
+						set(float64(use.Misses), string(tee), "no")
+					}
+				}
+			}
+		})
+	r.Gauge("attest_server_expiry_timestamp_seconds", "When a certificate or collateral expires, in Unix time.", []string{"kind", "name"},
+		func(set func(float64, ...string)) {
+			for _, e := range s.expiries() {
+				set(float64(e.Expires.Unix()), e.Kind, e.Name)
+			}
+		})
+	r.Gauge("go_goroutines", "Goroutines.", nil, func(set func(float64, ...string)) { set(float64(runtime.NumGoroutine())) })
+	r.Gauge("go_memstats_heap_alloc_bytes", "Bytes of live heap objects.", nil, func(set func(float64, ...string)) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		set(float64(m.HeapAlloc))
+	})
+}
+
+// size is how many sessions are remembered, and how many of them granted.
+func (t *sessions) size() (granted, marks int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current.grants + t.previous.grants, len(t.current.marks) + len(t.previous.marks)
+}
+
+// Expiry is something that stops being valid.
+type Expiry struct {
+	Kind    string // e.g. tls, crl, collateral
+	Name    string // what it is, for people; unique within its kind
+	Expires time.Time
+}
+
+func (s *Server) expiries() []Expiry {
+	if s.Expiries == nil {
+		return nil
+	}
+	return s.Expiries()
+}
+
+// meteredStore counts outcomes and times writes.
+type meteredStore struct {
+	Store
+	m *meters
+}
+
+func (s meteredStore) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	start := time.Now()
+	k, err := s.Store.Release(ctx, id, appraised, session)
+	s.m.writes.Observe(time.Since(start), "release")
+	s.m.releases.Inc(yesNo(err == nil, "released", "refused"))
+	return k, err
+}
+
+func (s meteredStore) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
+	start := time.Now()
+	err := s.Store.RecordSession(ctx, r, authentic)
+	s.m.writes.Observe(time.Since(start), "record")
+	s.m.attestations.Inc(string(r.Result.TEE), yesNo(r.Granted, kbs.Affirming, kbs.Contraindicated))
+	for _, rule := range r.Result.Rules {
+		if !rule.Pass && rule.Rule != "appraisal" && !r.Granted {
+			s.m.denials.Inc(string(r.Result.TEE), rule.Rule)
+		}
+	}
+	return err
+}
+
+// meteredVerifier times a verifier.
+type meteredVerifier struct {
+	verifier.Verifier
+	m *meters
+}
+
+func (v meteredVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*verifier.Claims, error) {
+	start := time.Now()
+	c, err := v.Verifier.Verify(ctx, ev, at)
+	v.m.appraisals.Observe(time.Since(start), string(ev.TEE), yesNo(err == nil, "yes", "no"))
+	return c, err
+}
+
+// metered times every request by its route.
+func (s *Server) metered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		defer func() {
+			route := r.Pattern
+			if route == "" {
+				route = "none"
+			}
+			s.meters.requests.Observe(time.Since(start), route, statusClass(rec.status))
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+func statusClass(status int) string {
+	switch status / 100 {
+	case 2:
+		return "2xx"
+	case 3:
+		return "3xx"
+	case 4:
+		return "4xx"
+	}
+	return "5xx"
+}
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

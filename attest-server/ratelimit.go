@@ -1,0 +1,187 @@
+package attestserver
+
+import (
+	"math"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+// Rate is how many requests a second, on average, and how many at once. The
+// zero value stands for a default, a negative PerSecond for no limit.
+type Rate struct {
+	PerSecond float64
+	Burst     int
+}
+
+// RateLimits bounds what one peer can ask of the server. Over it the answer
+// is 429 with Retry-After.
+type RateLimits struct {
+	// PerAddress is for an IPv4 address or an IPv6 /64. Default: 100 a second,
+	// 1000 at once: many guests can be behind one address.
+	PerAddress Rate
+	// PerToken is for one token of an owner, and again for all of one tenant.
+	// Default: 500 a second, 5000 at once.
+	PerToken Rate
+	// Exempt is addresses that PerAddress does not concern, e.g. a proxy's.
+	// nil: loopback.
+	Exempt []netip.Prefix
+	// MaxAddresses bounds the table, about 200 bytes each. Who has more
+	// addresses than this has his limits forgotten now and then. Zero: 65536.
+	MaxAddresses int
+}
+
+// badTokenCost is how many requests a wrong token counts for.
+const badTokenCost = 10
+
+type limits struct {
+	addresses *limiterTable[netip.Prefix]
+	tokens    *limiterTable[string]
+	exempt    []netip.Prefix
+}
+
+func newLimits(c RateLimits) *limits {
+	if c.Exempt == nil {
+		c.Exempt = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	most := orDefault(c.MaxAddresses, 1<<16)
+	return &limits{
+		addresses: newLimiterTable[netip.Prefix](c.PerAddress.or(Rate{100, 1000}), most),
+		tokens:    newLimiterTable[string](c.PerToken.or(Rate{500, 5000}), most),
+		exempt:    c.Exempt,
+	}
+}
+
+func (r Rate) or(def Rate) Rate {
+	if r.PerSecond == 0 {
+		r.PerSecond = def.PerSecond
+		if r.Burst == 0 {
+			r.Burst = def.Burst
+		}
+	}
+	if r.Burst <= 0 {
+		r.Burst = max(1, int(math.Ceil(min(r.PerSecond, 1<<20))))
+	}
+	return r
+}
+
+// address is whom a request counts for; false if nobody.
+func (l *limits) address(r *http.Request) (netip.Prefix, bool) {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{}, true // not over IP: all of them together
+	}
+	a := ap.Addr().Unmap().WithZone("")
+	for _, p := range l.exempt {
+		if p.Contains(a) {
+			return netip.Prefix{}, false
+		}
+	}
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	return p, err == nil
+}
+
+// limited answers 429 to addresses over their rate. Health checks always get
+// through.
+func (s *Server) limited(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if from, counts := s.limits.address(r); counts && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+			if wait := s.limits.addresses.take(from, s.Clock(), 1); wait > 0 {
+				s.tooMany(w, r, "address", wait)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, by string, wait time.Duration) {
+	s.handle(func(http.ResponseWriter, *http.Request) error { return s.rateProblem(by, wait) })(w, r)
+}
+
+func (s *Server) rateProblem(by string, wait time.Duration) error {
+	s.meters.limited.Inc(by)
+	return &httpError{code: kbs.CodeRateLimited, detail: "too many requests from this " + by, retryAfter: wait}
+}
+
+// limitToken counts a request of a token's bearer.
+func (s *Server) limitToken(t store.Token) error {
+	if wait := s.limits.tokens.take("token/"+t.ID, s.Clock(), 1); wait > 0 {
+		return s.rateProblem("token", wait)
+	}
+	return nil
+}
+
+// punish makes a wrong token dear for the address it came from.
+func (s *Server) punish(r *http.Request) {
+	if from, counts := s.limits.address(r); counts {
+		s.limits.addresses.charge(from, s.Clock(), badTokenCost)
+	}
+}
+
+// limiterTable keeps a limiter for each of the keys seen lately, in two
+// generations of which the older is dropped whole.
+type limiterTable[K comparable] struct {
+	rate Rate
+	max  int
+
+	mu                sync.Mutex
+	current, previous map[K]*rate.Limiter
+}
+
+func newLimiterTable[K comparable](r Rate, most int) *limiterTable[K] {
+	return &limiterTable[K]{rate: r, max: max(2, most), current: map[K]*rate.Limiter{}}
+}
+
+// take counts n requests of key now. If that is over its rate they are not
+// counted, and wait says when to come again.
+func (t *limiterTable[K]) take(key K, now time.Time, n int) (wait time.Duration) {
+	if t.rate.PerSecond < 0 {
+		return 0
+	}
+	r := t.limiter(key).ReserveN(now, n)
+	if !r.OK() {
+		return time.Second // n is more than the burst
+	}
+	if wait = r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+// charge counts n requests also if that is over the rate.
+func (t *limiterTable[K]) charge(key K, now time.Time, n int) {
+	if t.rate.PerSecond >= 0 {
+		t.limiter(key).ReserveN(now, min(n, t.rate.Burst))
+	}
+}
+
+func (t *limiterTable[K]) limiter(key K) *rate.Limiter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.current[key]
+	if l != nil {
+		return l
+	}
+	if l = t.previous[key]; l == nil {
+		l = rate.NewLimiter(rate.Limit(t.rate.PerSecond), t.rate.Burst)
+	}
+	if len(t.current) >= t.max/2 {
+		t.previous, t.current = t.current, map[K]*rate.Limiter{}
+	}
+	t.current[key] = l
+	return l
+}
+
+// retryAfter is a wait in whole seconds, as the header wants it.
+func retryAfter(wait time.Duration) int { return max(1, int(math.Ceil(wait.Seconds()))) }

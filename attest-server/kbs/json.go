@@ -52,6 +52,15 @@ func UnmarshalStrict(b []byte, v any) error {
 	return nil
 }
 
+// UnmarshalOpen is UnmarshalStrict that lets unknown members pass: for
+// protocols of others, whose newer clients may send more.
+func UnmarshalOpen(b []byte, v any) error {
+	if err := checkDuplicates(b); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v) // refuses trailing data
+}
+
 // UnmarshalCanonical is UnmarshalStrict that also refuses every spelling of
 // the value but its RFC 8785 form, so that one meaning has one digest.
 func UnmarshalCanonical(b []byte, v any) error {

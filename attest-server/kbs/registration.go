@@ -4,14 +4,44 @@ import "time"
 
 // Registration is everything the server holds of a workload but its key.
 type Registration struct {
-	Version         int             `json:"version"` // 1
-	WorkloadID      string          `json:"workload_id"`
-	IdentityDigest  Digest          `json:"identity_digest"`
-	FooterDigest    Digest          `json:"footer_digest"`
+	Version    int    `json:"version"` // 1
+	WorkloadID string `json:"workload_id"`
+	// Type says how strong the workload's identity is, and so which dialects
+	// may release its key.
+	Type RegistrationType `json:"type,omitempty"`
+	// IdentityDigest and FooterDigest are needed for TypeNative and must be
+	// left out for the others, whose guests prove neither.
+	IdentityDigest  Digest          `json:"identity_digest,omitzero"`
+	FooterDigest    Digest          `json:"footer_digest,omitzero"`
 	ReferenceValues ReferenceValues `json:"reference_values"`
 	Image           string          `json:"image,omitempty"` // manifest digest, for people
 	Created         *time.Time      `json:"created,omitempty"`
+	Release         *ReleaseLimits  `json:"release,omitempty"` // nil: as often as asked for
 }
+
+// ReleaseLimits says how often a workload's key is released. A session counts
+// once, however often it fetches the key. Like the rest of a registration it
+// cannot be changed without registering anew.
+type ReleaseLimits struct {
+	Total    int64      `json:"total,omitempty"`     // sessions in all, 1 for "once"; 0: any number
+	PerDay   int64      `json:"per_day,omitempty"`   // sessions per day, UTC; 0: any number
+	NotAfter *time.Time `json:"not_after,omitempty"` // no release from then on
+}
+
+// RegistrationType is what kind of guest a registration is for.
+type RegistrationType string
+
+const (
+	// TypeNative is a guest with an identity segment of its own in its initrd,
+	// so that its launch digest is its alone.
+	TypeNative RegistrationType = ""
+	// TypeTrustee is a guest that speaks the CoCo KBS protocol. Its launch
+	// digest and the other Reference Values are all that tells it from others.
+	TypeTrustee RegistrationType = "trustee"
+	// TypeLegacy is a guest of libkrun's old C client: stock firmware, so that
+	// every tenant with as many CPUs and as much memory has the same digest.
+	TypeLegacy RegistrationType = "legacy"
+)
 
 // RegisterRequest is the body of PUT /v1/workloads/{id}, sent with an admin's
 // token over TLS. DiskKey never appears in an answer to an admin.
@@ -37,6 +67,14 @@ type ReferenceValues struct {
 	Measurements []Measurement `json:"measurements"` // any one of them; none is an error
 	SNP          *SNPRules     `json:"snp,omitempty"`
 	TDX          *TDXRules     `json:"tdx,omitempty"`
+	VTPM         *VTPMRules    `json:"vtpm,omitempty"` // az-snp-vtpm, az-tdx-vtpm
+}
+
+// VTPMRules holds what the vTPM of a guest behind a paravisor must quote. The
+// launch digest covers only the paravisor there, so that one of the PCRs that
+// carry kernel and initrd (4, 9, 11) must be among them.
+type VTPMRules struct {
+	PCRs map[string]string `json:"pcrs"` // "0".."23" to 64 hex digits, SHA-256 bank
 }
 
 // Measurement is one acceptable launch digest and where it comes from.

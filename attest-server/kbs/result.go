@@ -52,6 +52,11 @@ type WorkloadStatus struct {
 	Releases     int64        `json:"releases"`
 	Denials      int64        `json:"denials"`
 	LastRelease  *time.Time   `json:"last_release,omitempty"`
+	Released     int64        `json:"released"`           // sessions that got the key, as limits count
+	Image        string       `json:"image,omitempty"`    // manifest digest; another than registered after a rotation
+	Rotation     string       `json:"rotation,omitempty"` // under way: an old and a new key are released
+	StagedAt     *time.Time   `json:"staged_at,omitempty"`
+	RotatedAt    *time.Time   `json:"rotated_at,omitempty"`
 }
 
 // WorkloadList is one page of GET /v1/workloads, ordered by id. Next is the
@@ -63,14 +68,16 @@ type WorkloadList struct {
 
 // WorkloadSummary is a line of WorkloadList.
 type WorkloadSummary struct {
-	WorkloadID   string     `json:"workload_id"`
-	TEE          TEE        `json:"tee"`
-	Image        string     `json:"image,omitempty"`
-	RegisteredAt time.Time  `json:"registered_at"`
-	RevokedAt    *time.Time `json:"revoked_at,omitempty"`
-	Releases     int64      `json:"releases"`
-	Denials      int64      `json:"denials"`
-	LastRelease  *time.Time `json:"last_release,omitempty"`
+	WorkloadID string `json:"workload_id"`
+	TEE        TEE    `json:"tee"`
+	// Type other than TypeNative is a weaker identity.
+	Type         RegistrationType `json:"type,omitempty"`
+	Image        string           `json:"image,omitempty"`
+	RegisteredAt time.Time        `json:"registered_at"`
+	RevokedAt    *time.Time       `json:"revoked_at,omitempty"`
+	Releases     int64            `json:"releases"`
+	Denials      int64            `json:"denials"`
+	LastRelease  *time.Time       `json:"last_release,omitempty"`
 }
 
 // RegisterAnswer is the answer to PUT /v1/workloads/{id}.

@@ -75,6 +75,8 @@ var migrations = [...]string{
 		PRIMARY KEY(hour, rule)
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX sessions_at ON sessions(at, number);`,
+
+	migrationRotation,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and

@@ -73,7 +73,8 @@ func (e *DuplicateDigestError) Hint() string {
 // Workload is a registration as it stands in the store.
 type Workload struct {
 	kbs.WorkloadStatus
-	Digest kbs.Digest // of the canonical registration
+	Digest   kbs.Digest // of the canonical registration
+	counters counters
 }
 
 func (o Options) check() error {

@@ -100,7 +100,8 @@ func diskKeyLocation(id string, canonical []byte) []byte {
 	return location("workloads", "disk_key", id, string(canonical))
 }
 
-const statusColumns = "registration, registered_at, registered_by, revoked_at, releases, denials, last_release"
+const statusColumns = `registration, registered_at, registered_by, revoked_at, releases, denials, last_release,
+	image, released, day, released_on_day, staged_rotation, staged_at, rotated_at`
 
 type row interface{ Scan(dest ...any) error }
 
@@ -108,8 +109,10 @@ func scanWorkload(r row, id string) (Workload, error) {
 	var w Workload
 	var canonical []byte
 	var registered int64
-	var revoked, last *int64
-	err := r.Scan(&canonical, &registered, &w.RegisteredBy, &revoked, &w.Releases, &w.Denials, &last)
+	var revoked, last, stagedAt, rotated *int64
+	var rotation *string
+	err := r.Scan(&canonical, &registered, &w.RegisteredBy, &revoked, &w.Releases, &w.Denials, &last,
+		&w.Image, &w.counters.total, &w.counters.day, &w.counters.onDay, &rotation, &stagedAt, &rotated)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Workload{}, fmt.Errorf("workload %s: %w", id, ErrNotFound)
 	}
@@ -120,6 +123,10 @@ func scanWorkload(r row, id string) (Workload, error) {
 		return Workload{}, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
 	}
 	w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
+	w.Released, w.RotatedAt = w.counters.total, fromNullMilli(rotated)
+	if rotation != nil {
+		w.Rotation, w.StagedAt = *rotation, fromNullMilli(stagedAt)
+	}
 	w.Digest = kbs.Sum384(canonical)
 	return w, nil
 }
@@ -129,9 +136,19 @@ func (s *SQLite) Workload(ctx context.Context, id string) (Workload, error) {
 	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
 }
 
+// WorkloadByDigest is the one workload that has d among its measurements,
+// whether its time has come or not, or ErrNotFound.
+func (s *SQLite) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload, error) {
+	if d.IsZero() {
+		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
+	}
+	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+
+		" FROM workloads WHERE id = (SELECT workload FROM measurements WHERE launch_digest = ?)", d[:]), "with launch digest "+d.String())
+}
+
 // Workloads is a page of at most limit workloads whose ids follow after.
 func (s *SQLite) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, image, registered_at, revoked_at, releases, denials, last_release
+	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, coalesce(CAST(registration AS TEXT) ->> '$.type', ''), image, registered_at, revoked_at, releases, denials, last_release
 		FROM workloads WHERE id > ? ORDER BY id LIMIT ?`, after, limit+1)
 	if err != nil {
 		return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
@@ -142,7 +159,7 @@ func (s *SQLite) Workloads(ctx context.Context, after string, limit int) (kbs.Wo
 		var w kbs.WorkloadSummary
 		var registered int64
 		var revoked, last *int64
-		if err := rows.Scan(&w.WorkloadID, &w.TEE, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
+		if err := rows.Scan(&w.WorkloadID, &w.TEE, &w.Type, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
 			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
 		}
 		w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
@@ -195,35 +212,35 @@ func (s *SQLite) Remove(ctx context.Context, id, actor string) error {
 
 // Release counts a release in the session, audits it, and only then returns
 // the DiskKey. The workload must still be as it was appraised: neither
-// revoked nor, under the same id, another one.
+// revoked nor, under the same id, another one. A registration that allows no
+// more releases is ErrLimit, which is audited too.
 func (s *SQLite) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	var canonical, sealed []byte
-	now := unixMilli(s.opts.Clock())
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		var revoked *int64
-		err := tx.QueryRow("SELECT registration, disk_key, revoked_at FROM workloads WHERE id = ?", id).Scan(&canonical, &sealed, &revoked)
+	return s.release(ctx, id, appraised, session, false)
+}
+
+func (s *SQLite) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
+	var r releasable
+	var refused error
+	err := s.write(ctx, func(tx *sql.Tx) (err error) {
+		if r, err = readReleasable(tx, id, appraised, staged); err != nil {
+			return err
+		}
+		refused = s.countRelease(tx, id, session, r.reg.Release)
 		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return fmt.Errorf("workload %s: %w", id, ErrNotFound)
-		case err != nil:
-			return err
-		case revoked != nil:
-			return fmt.Errorf("workload %s: %w", id, ErrRevoked)
-		case kbs.Sum384(canonical) != appraised:
-			return fmt.Errorf("workload %s: %w", id, ErrChanged)
+		case errors.Is(refused, ErrLimit):
+			return s.audit(tx, "session/"+session, "key.refuse", id, refused.Error())
+		case refused != nil:
+			return refused
 		}
-		if _, err := tx.Exec("UPDATE workloads SET releases = releases + 1, last_release = ? WHERE id = ?", now, id); err != nil {
-			return err
-		}
-		if _, err := tx.Exec("UPDATE sessions SET releases = releases + 1 WHERE number = ?", session); err != nil {
-			return err
-		}
-		return s.audit(tx, "session/"+session, "key.release", id, "")
+		return s.audit(tx, "session/"+session, "key.release", id, r.detail())
 	})
+	if err == nil {
+		err = refused
+	}
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("releasing disk key: %w", err)
 	}
-	k, err := s.sealer.open(sealed, diskKeyLocation(id, canonical))
+	k, err := s.sealer.open(r.sealed, r.location)
 	if errors.Is(err, errSealed) {
 		err = fmt.Errorf("%w: %w", ErrTampered, err)
 	}
@@ -231,4 +248,47 @@ func (s *SQLite) Release(ctx context.Context, id string, appraised kbs.Digest, s
 		return secret.Bytes{}, fmt.Errorf("opening disk key of workload %s: %w", id, err)
 	}
 	return k, nil
+}
+
+// releasable is a DiskKey that may be released as far as its registration is
+// concerned.
+type releasable struct {
+	reg              kbs.Registration
+	sealed, location []byte
+	rotation         string // empty: the key in use
+}
+
+func (r *releasable) detail() string {
+	if r.rotation != "" {
+		return "rotation " + r.rotation
+	}
+	return ""
+}
+
+func readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
+	var canonical, next []byte
+	var revoked *int64
+	var rotation *string
+	err = tx.QueryRow("SELECT registration, disk_key, staged_key, staged_rotation, revoked_at FROM workloads WHERE id = ?", id).
+		Scan(&canonical, &r.sealed, &next, &rotation, &revoked)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return r, fmt.Errorf("workload %s: %w", id, ErrNotFound)
+	case err != nil:
+		return r, err
+	case revoked != nil:
+		return r, fmt.Errorf("workload %s: %w", id, ErrRevoked)
+	case kbs.Sum384(canonical) != appraised:
+		return r, fmt.Errorf("workload %s: %w", id, ErrChanged)
+	case staged && rotation == nil:
+		return r, fmt.Errorf("staged disk key of workload %s: %w", id, ErrNotFound)
+	}
+	if err := kbs.UnmarshalCanonical(canonical, &r.reg); err != nil {
+		return r, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
+	}
+	r.location = diskKeyLocation(id, canonical)
+	if staged {
+		r.sealed, r.location, r.rotation = next, stagedLocation(id, *rotation, canonical), *rotation
+	}
+	return r, nil
 }

@@ -1,0 +1,77 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// ErrLimit says that a workload's registration allows no further release.
+var ErrLimit = errors.New("release limit reached")
+
+const day = 24 * time.Hour
+
+// countRelease checks the limits of a registration and counts this release,
+// in one transaction with it: of two guests that come at once for the last
+// one allowed, one gets it. A session is counted when it first gets the key;
+// an answer lost on the way costs nothing. A refusal is ErrLimit.
+func (s *SQLite) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits) error {
+	now := s.opts.Clock().UTC()
+	var again bool
+	err := tx.QueryRow("SELECT releases > 0 FROM sessions WHERE number = ? AND workload = ?", session, id).Scan(&again)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	var c counters
+	if err := tx.QueryRow("SELECT released, day, released_on_day FROM workloads WHERE id = ?", id).Scan(&c.total, &c.day, &c.onDay); err != nil {
+		return err
+	}
+	if err := c.allow(limits, now, again); err != nil {
+		return err
+	}
+	if !again {
+		c.total, c.onDay = c.total+1, c.onDay+1
+	}
+	_, err = tx.Exec(`UPDATE workloads SET releases = releases + 1, last_release = ?, released = ?, day = ?, released_on_day = ? WHERE id = ?`,
+		unixMilli(now), c.total, c.day, c.onDay, id)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec("UPDATE sessions SET releases = releases + 1 WHERE number = ?", session)
+	return err
+}
+
+// counters are sessions that got the key: ever, and on the UTC day seen last.
+type counters struct{ total, day, onDay int64 }
+
+// allow brings c to now's day and says whether one more is allowed. A clock
+// that was set back begins no new day.
+func (c *counters) allow(limits *kbs.ReleaseLimits, now time.Time, again bool) error {
+	if today := now.Unix() / int64(day/time.Second); today > c.day {
+		c.day, c.onDay = today, 0
+	}
+	if limits == nil {
+		return nil
+	}
+	switch {
+	case limits.NotAfter != nil && !now.Before(*limits.NotAfter):
+		return fmt.Errorf("registration expired %s: %w", limits.NotAfter.UTC().Format(time.RFC3339), ErrLimit)
+	case again:
+		return nil
+	case limits.Total > 0 && c.total >= limits.Total:
+		return fmt.Errorf("released to %d sessions of %d in all: %w", c.total, limits.Total, ErrLimit)
+	case limits.PerDay > 0 && c.onDay >= limits.PerDay:
+		return fmt.Errorf("released to %d sessions of %d today (UTC): %w", c.onDay, limits.PerDay, ErrLimit)
+	}
+	return nil
+}
+
+// CheckLimits says whether a new session could get the key now: nil or
+// ErrLimit. Release decides; this is for telling the owner why.
+func (w *Workload) CheckLimits(now time.Time) error {
+	c := w.counters
+	return c.allow(w.Registration.Release, now, false)
+}

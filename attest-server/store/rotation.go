@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// migrationRotation: a workload has at most one staged DiskKey. rotation is the
+// one committed last, so that a commit whose answer was lost can be repeated.
+const migrationRotation = `
+	ALTER TABLE workloads ADD COLUMN staged_key BLOB;      -- sealed
+	ALTER TABLE workloads ADD COLUMN staged_rotation TEXT;
+	ALTER TABLE workloads ADD COLUMN staged_at INTEGER;
+	ALTER TABLE workloads ADD COLUMN rotation TEXT;
+	ALTER TABLE workloads ADD COLUMN rotated_at INTEGER;
+	ALTER TABLE workloads ADD COLUMN released INTEGER NOT NULL DEFAULT 0;     -- sessions, not fetches
+	ALTER TABLE workloads ADD COLUMN day INTEGER NOT NULL DEFAULT 0;          -- Unix time / 86400
+	ALTER TABLE workloads ADD COLUMN released_on_day INTEGER NOT NULL DEFAULT 0;
+	UPDATE workloads SET released = releases;`
+
+// ErrNoRotation reports a rotation that is not the one under way.
+var ErrNoRotation = errors.New("no such rotation is under way")
+
+const (
+	rotationIDSize  = 8
+	stagedKeyRandom = 32
+)
+
+// Rotation is a staged change of a DiskKey. Its holder wipes the keys.
+type Rotation struct {
+	ID              string
+	StagedAt        time.Time
+	Current, Staged secret.Bytes
+}
+
+// Wipe overwrites the keys.
+func (r *Rotation) Wipe() {
+	r.Current.Wipe()
+	r.Staged.Wipe()
+}
+
+// StageRotation draws a new DiskKey for the workload and keeps it beside the
+// one in use, or returns the one that is staged already.
+func (s *SQLite) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
+	random := make([]byte, stagedKeyRandom+rotationIDSize)
+	if _, err := io.ReadFull(s.opts.Rand, random); err != nil {
+		return Rotation{}, fmt.Errorf("drawing disk key: %w", err)
+	}
+	fresh := secret.New(hex.AppendEncode(nil, random[:stagedKeyRandom]))
+	defer fresh.Wipe()
+	number := hex.EncodeToString(random[stagedKeyRandom:])
+	clear(random)
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		w, err := readRotating(tx, id)
+		if err != nil {
+			return err
+		}
+		if r.Current, err = s.sealer.open(w.sealed, diskKeyLocation(id, w.canonical)); err != nil {
+			return fmt.Errorf("opening disk key of workload %s: %w: %w", id, ErrTampered, err)
+		}
+		if w.rotation != nil {
+			r.ID, r.StagedAt = *w.rotation, fromMilli(*w.stagedAt)
+			if r.Staged, err = s.sealer.open(w.staged, stagedLocation(id, r.ID, w.canonical)); err != nil {
+				return fmt.Errorf("opening staged disk key of workload %s: %w: %w", id, ErrTampered, err)
+			}
+			return nil
+		}
+		r.ID, r.StagedAt = number, fromMilli(unixMilli(s.opts.Clock()))
+		r.Staged = secret.New(append([]byte(nil), fresh.Reveal()...))
+		return s.insertStaged(tx, id, w.canonical, r, actor)
+	})
+	if err != nil {
+		r.Wipe()
+		return Rotation{}, fmt.Errorf("staging rotation: %w", err)
+	}
+	return r, nil
+}
+
+func (s *SQLite) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
+	sealed, err := s.sealer.seal(r.Staged, stagedLocation(id, r.ID, canonical))
+	if err != nil {
+		return fmt.Errorf("sealing staged disk key: %w", err)
+	}
+	_, err = tx.Exec("UPDATE workloads SET staged_key = ?, staged_rotation = ?, staged_at = ? WHERE id = ?", sealed, r.ID, unixMilli(r.StagedAt), id)
+	if err != nil {
+		return err
+	}
+	return s.audit(tx, actor, "workload.rotate.stage", id, "rotation "+r.ID)
+}
+
+// CommitRotation makes the staged DiskKey the only one. image, if not empty,
+// is the manifest digest to show for the workload from now on. Committing the
+// last rotation again changes nothing; any other is ErrNoRotation.
+func (s *SQLite) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		w, err := readRotating(tx, id)
+		switch {
+		case err != nil:
+			return err
+		case rotation != "" && w.last == rotation:
+			return nil
+		case w.rotation == nil || *w.rotation != rotation:
+			return fmt.Errorf("rotation %q of workload %s: %w", rotation, id, ErrNoRotation)
+		}
+		k, err := s.sealer.open(w.staged, stagedLocation(id, rotation, w.canonical))
+		if err != nil {
+			return fmt.Errorf("opening staged disk key of workload %s: %w: %w", id, ErrTampered, err)
+		}
+		defer k.Wipe()
+		sealed, err := s.sealer.seal(k, diskKeyLocation(id, w.canonical))
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`UPDATE workloads SET disk_key = ?, rotation = ?, rotated_at = ?, image = CASE ? WHEN '' THEN image ELSE ? END,
+			staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?`,
+			sealed, rotation, unixMilli(s.opts.Clock()), image, image, id)
+		if err != nil {
+			return err
+		}
+		return s.audit(tx, actor, "workload.rotate.commit", id, "rotation "+rotation)
+	})
+	if err != nil {
+		return fmt.Errorf("committing rotation: %w", err)
+	}
+	return nil
+}
+
+// AbortRotation forgets the staged DiskKey.
+func (s *SQLite) AbortRotation(ctx context.Context, id, rotation, actor string) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		w, err := readRotating(tx, id)
+		if err != nil {
+			return err
+		}
+		if w.rotation == nil || *w.rotation != rotation {
+			return fmt.Errorf("rotation %q of workload %s: %w", rotation, id, ErrNoRotation)
+		}
+		if _, err := tx.Exec("UPDATE workloads SET staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?", id); err != nil {
+			return err
+		}
+		return s.audit(tx, actor, "workload.rotate.abort", id, "rotation "+rotation)
+	})
+	if err != nil {
+		return fmt.Errorf("aborting rotation: %w", err)
+	}
+	return nil
+}
+
+type rotating struct {
+	canonical, sealed, staged []byte
+	rotation                  *string
+	stagedAt                  *int64
+	last                      string
+}
+
+func readRotating(tx *sql.Tx, id string) (w rotating, err error) {
+	var revoked *int64
+	err = tx.QueryRow(`SELECT registration, disk_key, staged_key, staged_rotation, staged_at, coalesce(rotation, ''), revoked_at
+		FROM workloads WHERE id = ?`, id).Scan(&w.canonical, &w.sealed, &w.staged, &w.rotation, &w.stagedAt, &w.last, &revoked)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return w, fmt.Errorf("workload %s: %w", id, ErrNotFound)
+	case err != nil:
+		return w, err
+	case revoked != nil:
+		return w, fmt.Errorf("workload %s: %w", id, ErrRevoked)
+	case (w.rotation == nil) != (w.stagedAt == nil):
+		return w, fmt.Errorf("workload %s is staged by half: %w", id, ErrTampered)
+	}
+	return w, nil
+}
+
+func stagedLocation(id, rotation string, canonical []byte) []byte {
+	return location("workloads", "staged_key", id, rotation, string(canonical))
+}
+
+// ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none
+// is.
+func (s *SQLite) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.release(ctx, id, appraised, session, true)
+}

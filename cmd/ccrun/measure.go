@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -39,10 +41,19 @@ func measureCommand() *cli.Command {
 		Name:  "measure",
 		Usage: "print the launch measurement that a machine will have",
 		Description: "Nothing is executed and no TEE is needed. Without --initrd, the firmware's own initrd is measured.\n\n" +
-			"Example:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16",
+			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is the .fd file, and kernel, initrd and command line are\n" +
+			"measured through it. TDX gives the MRTD and RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
+			"Examples:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
+			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img --append console=ttyS0",
 		Flags: append(shapeFlags(),
-			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library", TakesFile: true},
+			&cli.StringFlag{Name: "vmm", Usage: "krun or qemu", Value: "krun"},
+			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. OVMF.fd for qemu", TakesFile: true},
 			&cli.StringFlag{Name: "initrd", Usage: "initrd of the workload (/initrd.img of its image)", TakesFile: true},
+			&cli.StringFlag{Name: "kernel", Usage: "bzImage (qemu only)", TakesFile: true},
+			&cli.StringFlag{Name: "append", Usage: "kernel's `COMMAND LINE` (qemu only)"},
+			&cli.StringFlag{Name: "vcpu-type", Usage: "QEMU's CPU `MODEL`, or CPUID signature such as 0xa00f11 (qemu with snp only)", Value: "EPYC-v4"},
+			&cli.Uint64Flag{Name: "guest-features", Usage: "SEV_FEATURES of the vCPUs (qemu with snp only)", Value: 1},
+			&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of such a machine, for RTMR 0 (qemu with tdx only)", TakesFile: true},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
 			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`: say which input would explain its measurement", TakesFile: true},
 			formatFlag(),
@@ -74,12 +85,20 @@ func shapeFrom(c *cli.Context) (kbs.TEE, measure.Shape, error) {
 	return tee, measure.Shape{CPUs: c.Uint("cpus"), MemoryMiB: mib}, err
 }
 
+// machine is a VMM's, with all that is measured of it.
+type machine interface {
+	// about says which firmware it is.
+	about() measuredFirmware
+	inputs() (measure.Inputs, error)
+	// variants are the inputs as given, first, and what a host boots by mistake.
+	variants() ([]measure.Variant, error)
+}
+
 // measuring is what one call of `ccrun measure` works on.
 type measuring struct {
+	machine
 	tee      kbs.TEE
 	shape    measure.Shape
-	bundle   *firmware.Bundle
-	initrd   []byte // as given; nil for the firmware's own
 	profiles []measure.Profile
 }
 
@@ -112,24 +131,25 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 	if m.tee, m.shape, err = shapeFrom(c); err != nil {
 		return nil, err
 	}
-	if m.bundle, err = loadFirmware(c.String("firmware"), m.tee); err != nil {
-		return nil, err
+	switch vmm := c.String("vmm"); vmm {
+	case "krun":
+		m.machine, err = newKrunMachine(c, m.tee)
+	case "qemu":
+		m.machine, err = newOVMFMachine(c, m.tee)
+	default:
+		err = usage("--vmm %q: expected krun or qemu", vmm)
 	}
-	if file := c.String("initrd"); file != "" {
-		if m.initrd, err = readBounded(file, firmware.MaxInitrdBytes); err != nil {
-			return nil, err
-		}
-		if len(m.initrd) == 0 {
-			return nil, usage("--initrd %s: the file is empty", file)
-		}
+	if err != nil {
+		return nil, err
 	}
 	return m, m.chooseProfiles(c.String("profile"), c.String("format") != "")
 }
 
 func (m *measuring) chooseProfiles(name string, structured bool) error {
-	m.profiles = measure.Profiles(m.tee, m.bundle.Kind)
+	kind := m.about().Kind
+	m.profiles = measure.Profiles(m.tee, kind)
 	if len(m.profiles) == 0 {
-		return usage("TEE %s does not go with firmware of kind %s", m.tee, m.bundle.Kind)
+		return usage("TEE %s does not go with firmware of kind %s", m.tee, kind)
 	}
 	if name == "all" || name == "" && structured {
 		return nil
@@ -143,21 +163,19 @@ func (m *measuring) chooseProfiles(name string, structured bool) error {
 		return fail(exitUsage, err, "")
 	}
 	legacy := p == measure.LegacySEV || p == measure.LegacySEVES
-	if !legacy && !slices.Contains(m.profiles, p) || legacy && m.tee != kbs.SNP {
-		return usage("profile %s does not go with TEE %s on firmware of kind %s, expected one of %v", p, m.tee, m.bundle.Kind, m.profiles)
+	if !legacy && !slices.Contains(m.profiles, p) || legacy && (m.tee != kbs.SNP || kind != firmware.KindLibkrun) {
+		return usage("profile %s does not go with TEE %s on firmware of kind %s, expected one of %v", p, m.tee, kind, m.profiles)
 	}
 	m.profiles = []measure.Profile{p}
 	return nil
 }
 
 func (m *measuring) results() (*measurements, error) {
-	in, err := measure.FromBundle(m.bundle, m.initrd)
+	in, err := m.inputs()
 	if err != nil {
 		return nil, err
 	}
-	out := &measurements{TEE: m.tee, Results: []*measure.Result{}, Firmware: measuredFirmware{
-		Path: m.bundle.Path, Kind: m.bundle.Kind, SHA256: hex.EncodeToString(m.bundle.Digest[:]),
-	}}
+	out := &measurements{TEE: m.tee, Results: []*measure.Result{}, Firmware: m.about()}
 	if p := m.profiles[0]; p == measure.LegacySEV || p == measure.LegacySEVES {
 		d, err := measure.Legacy(p, in, m.shape)
 		out.Legacy = []legacyResult{{Profile: p, Digest: hex.EncodeToString(d[:])}}
@@ -167,12 +185,18 @@ func (m *measuring) results() (*measurements, error) {
 	if err != nil {
 		return nil, err
 	}
+	var failed []error
 	for _, p := range m.profiles {
 		r, err := l.Launch(p, m.shape)
 		if err != nil {
-			return nil, err
+			failed = append(failed, err)
+			continue
 		}
 		out.Results = append(out.Results, r)
+	}
+	// An event log, or a kernel without setup header, fits some profiles only.
+	if len(out.Results) == 0 || len(failed) != 0 && in.OVMF == nil {
+		return nil, errors.Join(failed...)
 	}
 	return out, nil
 }
@@ -189,22 +213,14 @@ func printMeasurements(w io.Writer, v any) error {
 	for _, r := range o.Results {
 		if len(o.Results) > 1 {
 			fmt.Fprintf(w, "%s %s\n", r.Digest, r.Profile)
-			continue
+		} else {
+			fmt.Fprintln(w, r.Digest)
 		}
-		fmt.Fprintln(w, r.Digest)
+		for _, i := range slices.Sorted(maps.Keys(r.RTMRs)) {
+			fmt.Fprintf(w, "rtmr%d %s\n", i, r.RTMRs[i])
+		}
 	}
 	return nil
-}
-
-// loadFirmware reads path, or the installed library if it is empty.
-func loadFirmware(path string, tee kbs.TEE) (*firmware.Bundle, error) {
-	if path == "" {
-		var err error
-		if path, err = firmware.SystemSearch().Find(tee); err != nil {
-			return nil, err
-		}
-	}
-	return firmware.Load(path)
 }
 
 // readBounded reads a file of at most limit bytes.

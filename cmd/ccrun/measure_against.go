@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -15,8 +14,10 @@ type comparison struct {
 	Evidence kbs.LaunchDigest `json:"evidence"`
 	Same     bool             `json:"same"`
 	// Match is the machine that has the Evidence's measurement; absent if
-	// qboot, kernel or initrd are other ones than any known here.
+	// firmware, kernel or initrd are other ones than any known here.
 	Match *measure.Match `json:"match,omitempty"`
+	// Unchecked names registers of a TD that nothing was computed for.
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 func (m *measuring) compare(file string) (*comparison, error) {
@@ -37,54 +38,53 @@ func (m *measuring) compare(file string) (*comparison, error) {
 	}
 	asked := m.profiles[0]
 	profiles := []measure.Profile{asked}
-	for _, p := range measure.Profiles(m.tee, m.bundle.Kind) {
+	for _, p := range measure.Profiles(m.tee, m.about().Kind) {
 		if p != asked {
 			profiles = append(profiles, p)
 		}
 	}
-	match := measure.Find(want, profiles, m.shape, variants)
-	return &comparison{Evidence: want, Match: match, Same: match != nil && len(match.Differs) == 0}, nil
+	out := &comparison{Evidence: want}
+	if tee == kbs.TDX && m.about().Kind == firmware.KindOVMF {
+		registers := measure.TDXRegisters{MRTD: want}
+		if registers.RTMRs, err = measure.ReadRTMRs(b); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", file, err)
+		}
+		out.Match = measure.FindTDX(registers, profiles, m.shape, variants)
+		out.Unchecked = unchecked(variants[0].Inputs)
+	} else {
+		out.Match = measure.Find(want, profiles, m.shape, variants)
+	}
+	out.Same = out.Match != nil && len(out.Match.Differs) == 0 && len(out.Match.Unexplained) == 0
+	return out, nil
 }
 
-// variants are the inputs as given, and what a host boots by mistake: the
-// firmware's own initrd, the initrd without its padding, another installed
-// library.
-func (m *measuring) variants() ([]measure.Variant, error) {
-	in, err := measure.FromBundle(m.bundle, m.initrd)
-	if err != nil {
-		return nil, err
+// unchecked names the registers of a TD that the inputs say nothing about.
+func unchecked(in measure.Inputs) []string {
+	var list []string
+	if in.EventLog == nil {
+		list = append(list, "RTMR0 (it needs --event-log)")
 	}
-	list := []measure.Variant{{Inputs: in}}
-	if m.bundle.Kind != firmware.KindLibkrun {
-		base := in
-		base.Initrd = m.bundle.InitrdBase
-		return append(list, measure.Variant{Name: "initrd (only the firmware's modules)", Inputs: base}), nil
+	if len(in.Kernel) == 0 {
+		list = append(list, "RTMR1 and RTMR2 (they need --kernel)")
 	}
-	if m.initrd != nil {
-		own, short := in, in
-		own.Initrd, short.Initrd = m.bundle.Initrd, m.initrd
-		list = append(list, measure.Variant{Name: "initrd (the firmware's own: it is unpatched)", Inputs: own},
-			measure.Variant{Name: "initrd (not padded to 64 KiB)", Inputs: short})
-	}
-	other, err := loadFirmware("", m.tee)
-	switch {
-	case err == nil && other.Digest != m.bundle.Digest:
-		if in, err := measure.FromBundle(other, m.initrd); err == nil {
-			list = append(list, measure.Variant{Name: "firmware (" + other.Path + ")", Inputs: in})
-		}
-	case err != nil && !errors.As(err, new(hinter)):
-		return nil, err
-	}
-	return list, nil
+	return append(list, "RTMR3 (for the workload's own use)")
 }
 
 func (c *comparison) text() string {
+	var s string
 	switch {
 	case c.Same:
-		return "the Evidence has the expected measurement"
+		s = "the Evidence has the expected measurement"
 	case c.Match == nil:
-		return "qboot, kernel or initrd differ: no profile, number of vCPUs or common memory size explains " + c.Evidence.String()
+		s = "firmware, kernel or initrd differ: no profile, number of vCPUs or common memory size explains " + c.Evidence.String()
+	case len(c.Match.Unexplained) != 0:
+		s = fmt.Sprintf("nothing explains %s; nearest is profile %s, %d MiB", strings.Join(c.Match.Unexplained, ", "), c.Match.Profile, c.Match.MemoryMiB)
+	default:
+		s = fmt.Sprintf("differs in %s: the Evidence is of profile %s, %d vCPUs, %d MiB",
+			strings.Join(c.Match.Differs, ", "), c.Match.Profile, c.Match.CPUs, c.Match.MemoryMiB)
 	}
-	return fmt.Sprintf("differs in %s: the Evidence is of profile %s, %d vCPUs, %d MiB",
-		strings.Join(c.Match.Differs, ", "), c.Match.Profile, c.Match.CPUs, c.Match.MemoryMiB)
+	if len(c.Unchecked) != 0 {
+		s += "; not checked: " + strings.Join(c.Unchecked, ", ")
+	}
+	return s
 }

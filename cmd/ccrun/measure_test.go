@@ -126,7 +126,7 @@ func TestMeasureAgainst(t *testing.T) {
 		{measure.Libkrun112, ours, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "differs in profile: the Evidence is of profile libkrun-1.12"},
 		{measure.Libkrun116, ours, measure.Shape{CPUs: 4, MemoryMiB: 2048}, 3, "differs in cpus, memory"},
 		{measure.Libkrun116, stock, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "it is unpatched"},
-		{measure.Libkrun116, other, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "qboot, kernel or initrd differ"},
+		{measure.Libkrun116, other, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "firmware, kernel or initrd differ"},
 	} {
 		r, err := measure.Launch(c.profile, c.in, c.shape)
 		if err != nil {

@@ -20,6 +20,8 @@ import (
 type ovmfPages struct {
 	chain  chain // after the image
 	hashes *[pageBytes]byte
+	// SHA-384 of the VMSAs, of which all but the first are alike.
+	firstVMSA, otherVMSA [48]byte
 }
 
 func (l *Prepared) qemuSNP(s Shape) (kbs.LaunchDigest, error) {
@@ -31,10 +33,9 @@ func (l *Prepared) qemuSNP(s Shape) (kbs.LaunchDigest, error) {
 	for _, section := range l.in.OVMF.SEV {
 		ld.updateSection(section, l.ovmf.hashes)
 	}
-	for i := range s.CPUs {
-		page := l.in.ovmfVMSA(i == 0)
-		h := sha512.Sum384(page[:])
-		ld.update(pageVMSA, vmsaGPA, &h)
+	ld.update(pageVMSA, vmsaGPA, &l.ovmf.firstVMSA)
+	for range s.CPUs - 1 {
+		ld.update(pageVMSA, vmsaGPA, &l.ovmf.otherVMSA)
 	}
 	return kbs.LaunchDigest(ld), nil
 }
@@ -46,6 +47,8 @@ func (in *Inputs) prepareOVMF() (p ovmfPages, err error) {
 	if p.hashes, err = in.kernelHashes(); err != nil {
 		return p, err
 	}
+	first, other := in.ovmfVMSA(true), in.ovmfVMSA(false)
+	p.firstVMSA, p.otherVMSA = sha512.Sum384(first[:]), sha512.Sum384(other[:])
 	p.chain.updatePages(in.OVMF.GPA(), hashPages(in.OVMF.Image))
 	return p, nil
 }

@@ -71,8 +71,8 @@ type ReferenceValues struct {
 }
 
 // VTPMRules holds what the vTPM of a guest behind a paravisor must quote. The
-// launch digest covers only the paravisor there, so that one of the PCRs that
-// carry kernel and initrd (4, 9, 11) must be among them.
+// launch digest covers only the paravisor there. PCR 4, boot loader or unified
+// kernel image, must be among them; with a boot loader, 8 and 9 should be too.
 type VTPMRules struct {
 	PCRs map[string]string `json:"pcrs"` // "0".."23" to 64 hex digits, SHA-256 bank
 }

@@ -37,6 +37,7 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 	default:
 		r.add("claims", false, "the claims of one TEE", "none, or of two", "")
 	}
+	r.vtpm(c.VTPM, ref.VTPM, want.RequirePCRs)
 	return r.result(c)
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func NewEAR(r kbs.AttestationResult, by VerifierID, policy string, at time.Time)
 		}
 		vector[trustOf(rule.Rule)] = max(v, vector[trustOf(rule.Rule)])
 	}
-	if err := warn(vector, r.Claims); err != nil {
+	if err := warn(vector, r.Rules, r.Claims); err != nil {
 		return EAR{}, err
 	}
 	worst := int8(trustAffirming)
@@ -137,7 +138,7 @@ func NewEAR(r kbs.AttestationResult, by VerifierID, policy string, at time.Time)
 }
 
 // warn lowers the categories in which the claims are accepted but not good.
-func warn(vector map[Trust]int8, claims json.RawMessage) error {
+func warn(vector map[Trust]int8, rules []Rule, claims json.RawMessage) error {
 	if len(claims) == 0 {
 		return nil
 	}
@@ -145,11 +146,13 @@ func warn(vector map[Trust]int8, claims json.RawMessage) error {
 	if err := json.Unmarshal(claims, &c); err != nil {
 		return fmt.Errorf("reading claims: %w", err)
 	}
+	booted := slices.ContainsFunc(rules, func(r Rule) bool { return strings.HasPrefix(r.Rule, "pcr") && r.Rule != "pcrs_registered" })
 	lower := func(t Trust, weak bool) {
 		if weak {
 			vector[t] = max(trustWarning, vector[t])
 		}
 	}
+	lower(Executables, c.VTPM != nil && !booted)
 	if s := c.SNP; s != nil {
 		lower(RuntimeOpaque, s.Policy.Debug || s.Policy.MigrateMA)
 		lower(Hardware, s.CurrentTCB != s.CommittedTCB || s.Current != s.Committed)

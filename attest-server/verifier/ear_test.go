@@ -118,6 +118,7 @@ func TestEARStatus(t *testing.T) {
 			c.SNP, c.TDX = nil, &TDXClaims{TCBStatus: "OutOfDate"}
 			return Hardware
 		},
+		"vTPM without PCRs": func(c *Claims) Trust { c.VTPM = &VTPMClaims{}; return Executables },
 		"TD debug": func(c *Claims) Trust {
 			c.SNP, c.TDX = nil, &TDXClaims{TCBStatus: UpToDate, TDAttributes: TDDebug}
 			return RuntimeOpaque

@@ -23,6 +23,11 @@ func CheckReferenceValues(ref kbs.ReferenceValues) error {
 	if err := checkMeasurements(ref); err != nil {
 		return err
 	}
+	if ref.VTPM != nil {
+		if err := CheckVTPMRules(ref.VTPM); err != nil {
+			return err
+		}
+	}
 	switch tdx := ref.TEE == kbs.TDX; {
 	case tdx && ref.SNP != nil, !tdx && ref.TDX != nil:
 		return fmt.Errorf("rules for another TEE than %q: nobody would look at them", ref.TEE)

@@ -55,6 +55,23 @@ func TestCheckReferenceValues(t *testing.T) {
 		{"MROWNER", "mr_owner", tdx, func(r *kbs.ReferenceValues) { r.TDX.MROwner = "xy" }},
 		{"MROWNERCONFIG", "mr_owner_config", tdx, func(r *kbs.ReferenceValues) { r.TDX.MROwnerConfig = "xy" }},
 		{"TEE TCB", "minimum_tee_tcb", tdx, func(r *kbs.ReferenceValues) { r.TDX.MinimumTEETCB = "00" }},
+		{"PCRs", "", snp, func(r *kbs.ReferenceValues) {
+			r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"4": strings.Repeat("ab", 32), "0": strings.Repeat("0", 64)}}
+		}},
+		{"no PCRs", "PCR 4", snp, func(r *kbs.ReferenceValues) { r.VTPM = &kbs.VTPMRules{} }},
+		{"PCRs of the firmware alone", "PCR 4", snp, func(r *kbs.ReferenceValues) {
+			r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"0": strings.Repeat("ab", 32)}}
+		}},
+		{"zero PCR 4", "PCR 4", snp, func(r *kbs.ReferenceValues) {
+			r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"4": strings.Repeat("0", 64), "11": strings.Repeat("ab", 32)}}
+		}},
+		{"PCR 24", "pcr", snp, func(r *kbs.ReferenceValues) {
+			r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"24": strings.Repeat("ab", 32)}}
+		}},
+		{"PCR 04", "pcr", snp, func(r *kbs.ReferenceValues) {
+			r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"04": strings.Repeat("ab", 32)}}
+		}},
+		{"short PCR", "pcr 4", snp, func(r *kbs.ReferenceValues) { r.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"4": "ab"}} }},
 		{"VMPL", "vmpl", snp, func(r *kbs.ReferenceValues) { r.SNP.VMPL = 4 }},
 		{"host data", "host_data", snp, func(r *kbs.ReferenceValues) { r.SNP.HostData = "abc" }},
 		{"misspelt product", `"Milano"`, snp, func(r *kbs.ReferenceValues) { r.SNP.ForbidProducts = []string{"Milano"} }},

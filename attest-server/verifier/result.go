@@ -43,4 +43,7 @@ func (r AttestationResult) Failed() []Rule {
 type Expectation struct {
 	ReportData kbs.ReportData // zero is refused
 	At         time.Time      // zero is refused
+	// RequirePCRs refuses evidence with a vTPM's quote unless PCRs are
+	// registered. Whoever releases secrets sets it.
+	RequirePCRs bool
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,7 @@ func verifyFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "measurement", Usage: "expected SNP launch measurement, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "mrtd", Usage: "expected MRTD of a TD, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "rtmr", Usage: "expected RTMR of a TD, `N=HEX`; 0 to 2 are needed"},
+		&cli.StringSliceFlag{Name: "pcr", Usage: "expected PCR of an Azure guest's vTPM, `N=HEX`; 4 must be among them"},
 		&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes, zeros follow"},
 		&cli.StringFlag{Name: "host-data", Usage: "expected HOST_DATA, `HEX` (default: zero)"},
 		&cli.UintFlag{Name: "vmpl", Usage: "expected VMPL, `N`"},
@@ -184,8 +186,9 @@ func verifyReference(c *cli.Context, tee kbs.TEE) (kbs.ReferenceValues, error) {
 	}
 	if name := c.String("policy"); name != "" {
 		var p struct {
-			SNP *kbs.SNPRules `json:"snp,omitempty"`
-			TDX *kbs.TDXRules `json:"tdx,omitempty"`
+			SNP  *kbs.SNPRules  `json:"snp,omitempty"`
+			TDX  *kbs.TDXRules  `json:"tdx,omitempty"`
+			VTPM *kbs.VTPMRules `json:"vtpm,omitempty"`
 		}
 		if err := readStrict(name, &p); err != nil {
 			return ref, err
@@ -195,6 +198,9 @@ func verifyReference(c *cli.Context, tee kbs.TEE) (kbs.ReferenceValues, error) {
 		}
 		if p.TDX != nil {
 			ref.TDX = p.TDX
+		}
+		if p.VTPM != nil {
+			ref.VTPM = p.VTPM
 		}
 	}
 	if err := addDigests(c, tee, &ref); err != nil {
@@ -269,6 +275,26 @@ func addRules(c *cli.Context, ref *kbs.ReferenceValues) error {
 			ref.TDX.RTMRs = map[string]string{}
 		}
 		ref.TDX.RTMRs[n] = strings.ToLower(value)
+	}
+	return addPCRs(c, ref)
+}
+
+func addPCRs(c *cli.Context, ref *kbs.ReferenceValues) error {
+	for _, s := range c.StringSlice("pcr") {
+		n, value, ok := strings.Cut(s, "=")
+		if i, err := strconv.Atoi(n); !ok || err != nil || i < 0 || i > 23 {
+			return usage("--pcr %q: expected N=HEX with N from 0 to 23", s)
+		}
+		if _, err := hexFlag("pcr", value); err != nil {
+			return err
+		}
+		if ref.VTPM == nil {
+			ref.VTPM = &kbs.VTPMRules{}
+		}
+		if ref.VTPM.PCRs == nil {
+			ref.VTPM.PCRs = map[string]string{}
+		}
+		ref.VTPM.PCRs[n] = strings.ToLower(value)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -47,6 +48,21 @@ type Config struct {
 	// SessionRecords is how many outcomes are kept for `ccrun explain`, and as
 	// many again of forged Evidence. Default 10000.
 	SessionRecords int `toml:"session_records"`
+	// MetricsListen is HOST:PORT for Prometheus, plain HTTP, path /metrics; an
+	// empty HOST is loopback. Default: none.
+	MetricsListen string `toml:"metrics_listen"`
+	// AddressRate and AddressBurst limit one IPv4 address or IPv6 /64: requests
+	// a second on average, and at once. Default 100 and 1000; a negative rate
+	// is no limit.
+	AddressRate  float64 `toml:"address_rate"`
+	AddressBurst int     `toml:"address_burst"`
+	// AddressExempt is networks that address_rate does not concern, e.g.
+	// ["192.0.2.7/32"] for a proxy. Default: loopback; [] is none.
+	AddressExempt []netip.Prefix `toml:"address_exempt"`
+	// TokenRate and TokenBurst limit one owner's token, likewise. Default 500
+	// and 5000.
+	TokenRate  float64 `toml:"token_rate"`
+	TokenBurst int     `toml:"token_burst"`
 	// LogLevel is debug, info, warn or error. Default "info".
 	LogLevel string `toml:"log_level"`
 	// LogFormat is text or json. Default "text".
@@ -65,6 +81,7 @@ func loadConfig(c *cli.Context) (Config, error) {
 	for flag, field := range map[string]*string{
 		"listen": &cfg.Listen, "data": &cfg.Data, "tls-cert": &cfg.TLSCert, "tls-key": &cfg.TLSKey,
 		"log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat, "endorsements": &cfg.Endorsements,
+		"metrics-listen": &cfg.MetricsListen,
 	} {
 		if c.IsSet(flag) || *field == "" {
 			*field = c.String(flag)
@@ -104,6 +121,8 @@ func (cfg *Config) check() error {
 		return usage("releases_per_session %d, expected 1 to 100", cfg.ReleasesPerSession)
 	case cfg.MaxSessions < 0 || cfg.MaxSessions > 1<<24:
 		return usage("max_sessions %d, expected 1 to %d", cfg.MaxSessions, 1<<24)
+	case cfg.AddressBurst < 0 || cfg.TokenBurst < 0:
+		return usage("address_burst %d, token_burst %d, expected at least 1", cfg.AddressBurst, cfg.TokenBurst)
 	case cfg.SessionRecords < 0:
 		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
@@ -121,5 +140,9 @@ func (cfg *Config) check() error {
 func (cfg *Config) server() attestserver.Config {
 	return attestserver.Config{
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
+		Limits: attestserver.RateLimits{
+			PerAddress: attestserver.Rate{PerSecond: cfg.AddressRate, Burst: cfg.AddressBurst}, Exempt: cfg.AddressExempt,
+			PerToken: attestserver.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
+		},
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -41,6 +42,7 @@ func (p Program) serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` (default: server.key in DIR)"},
 			&cli.StringSliceFlag{Name: "dialect", Value: cli.NewStringSlice("native"), Usage: "`PROTOCOL` to speak (repeatable)"},
 			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
+			&cli.StringFlag{Name: "metrics-listen", Usage: "`ADDR`, HOST:PORT, for Prometheus: plain HTTP, an empty HOST is loopback (default: none)"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
 			&cli.BoolFlag{Name: "check-config", Usage: "read everything, say whether it is right, and end"},
@@ -78,6 +80,9 @@ func (p Program) serve(c *cli.Context) (err error) {
 		log.Info("listening", "address", l.Addr().String(), "data", cfg.Data)
 		fmt.Fprintf(c.App.Writer, "https://%s\n", l.Addr())
 	}
+	if err := d.serveMetrics(); err != nil {
+		return err
+	}
 	return d.run(c.Context, listeners)
 }
 
@@ -88,6 +93,9 @@ type server struct {
 	store *store.SQLite
 	cert  certificate
 	http  *http.Server
+
+	metrics  metrics.Registry
+	scraping *http.Server // nil: none
 }
 
 func (d *server) open(c *cli.Context, p Program) error {
@@ -120,6 +128,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	d.warnOfExpiry()
 	sc := d.cfg.server()
 	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
+	sc.Metrics, sc.Expiries = &d.metrics, d.expiries
 	s, err := attestserver.New(sc)
 	if err != nil {
 		return err
@@ -129,10 +138,14 @@ func (d *server) open(c *cli.Context, p Program) error {
 }
 
 func (d *server) close() error {
-	if d.store == nil {
-		return nil
+	var err error
+	if d.scraping != nil {
+		err = d.scraping.Close()
 	}
-	return d.store.Close()
+	if d.store == nil {
+		return err
+	}
+	return errors.Join(err, d.store.Close())
 }
 
 // listen takes systemd's sockets, or opens its own.

@@ -1,0 +1,150 @@
+package attestserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/metrics"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+// from sends a request as if from an address.
+func (r *rig) from(address, path, bearer string) *httptest.ResponseRecorder {
+	req := httptest.NewRequestWithContext(r.t.Context(), http.MethodGet, path, nil)
+	req.RemoteAddr = address
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	w := httptest.NewRecorder()
+	r.http.Config.Handler.ServeHTTP(w, req)
+	return w
+}
+
+func TestAddressRate(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerAddress: Rate{PerSecond: 0.5, Burst: 3}} })
+	limited := func(address, path string) bool {
+		t.Helper()
+		w := r.from(address, path, "")
+		if w.Code != http.StatusTooManyRequests {
+			return false
+		}
+		if c := code(t, w.Code, w.Body.Bytes()); c != kbs.CodeRateLimited || w.Header().Get("Retry-After") != "2" || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%d %s %v", w.Code, c, w.Header())
+		}
+		return true
+	}
+	for i, same := range []string{"192.0.2.1:1", "192.0.2.1:2", "[::ffff:192.0.2.1]:3", "192.0.2.1:4"} {
+		if got := limited(same, "/x"); got != (i == 3) {
+			t.Errorf("request %d from %s limited: %v", i, same, got)
+		}
+	}
+	if limited("192.0.2.2:1", "/x") || limited("192.0.2.1:1", "/healthz") || limited("192.0.2.1:1", "/readyz") || limited("127.0.0.1:1", "/x") {
+		t.Error("another address, a health check or loopback was limited")
+	}
+	for i, same := range []string{"[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8:0:0:ffff::]:1", "[2001:db8::9]:1"} {
+		if got := limited(same, "/x"); got != (i == 3) {
+			t.Errorf("request %d from %s limited: %v", i, same, got)
+		}
+	}
+	if limited("[2001:db8:0:1::1]:1", "/x") {
+		t.Error("another /64 was limited")
+	}
+	r.clock.advance(2 * time.Second)
+	if limited("192.0.2.1:1", "/x") || !limited("192.0.2.1:1", "/x") {
+		t.Error("after two seconds one request is due, no more")
+	}
+}
+
+func TestBadTokensAreDear(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 20}} })
+	var statuses []int
+	for range 3 {
+		statuses = append(statuses, r.from("192.0.2.1:1", "/v1/workloads", "ccrun_000000000000_x").Code)
+	}
+	if fmt.Sprint(statuses) != "[401 401 429]" {
+		t.Errorf("statuses %v", statuses)
+	}
+	if w := r.from("192.0.2.9:1", "/v1/workloads", string(r.admin.Token.Reveal())); w.Code != http.StatusOK {
+		t.Errorf("the owner elsewhere: %d", w.Code)
+	}
+}
+
+func TestTokenRate(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerToken: Rate{PerSecond: 1, Burst: 2}} })
+	auditor := string(r.token(store.Auditor).Reveal())
+	for i := range 3 {
+		w := r.from("127.0.0.1:1", "/v1/workloads", auditor)
+		if limited := w.Code == http.StatusTooManyRequests; limited != (i == 2) {
+			t.Errorf("request %d: %d", i, w.Code)
+		}
+	}
+	if w := r.from("127.0.0.1:1", "/v1/workloads", string(r.admin.Token.Reveal())); w.Code != http.StatusOK {
+		t.Errorf("another token: %d", w.Code)
+	}
+}
+
+func TestLimiterTableIsBounded(t *testing.T) {
+	l := newLimits(RateLimits{MaxAddresses: 100})
+	now := time.Now()
+	for i := range 10000 {
+		l.addresses.take(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), now, 1)
+	}
+	if n := len(l.addresses.current) + len(l.addresses.previous); n > 100 {
+		t.Errorf("%d limiters", n)
+	}
+	none := newLimits(RateLimits{PerAddress: Rate{PerSecond: -1}})
+	for range 10000 {
+		if none.addresses.take(netip.Prefix{}, now, 1) > 0 {
+			t.Fatal("limited without a limit")
+		}
+	}
+}
+
+func TestMetricsOfHandshakes(t *testing.T) {
+	var reg metrics.Registry
+	r := newRig(t, func(c *Config) { c.Metrics = &reg })
+	r.register("w1", 1)
+	c, req := r.guest("w1", 1)
+	if _, err := c.Release(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	c, req = r.guest("w1", 9)
+	if _, err := c.Release(t.Context(), req); err == nil {
+		t.Fatal("released")
+	}
+	req.Attest = func(context.Context, kbs.ReportData) (kbs.Evidence, error) {
+		return kbs.Evidence{TEE: kbs.Sample, Report: []byte("forged")}, nil
+	}
+	if _, err := c.Release(t.Context(), req); err == nil {
+		t.Fatal("released")
+	}
+	var b strings.Builder
+	if _, err := reg.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`attest_server_releases_total{outcome="released"} 1`,
+		`attest_server_attestations_total{tee="sample",result="affirming"} 1`,
+		`attest_server_attestations_total{tee="sample",result="contraindicated"} 2`,
+		`attest_server_denials_total{tee="sample",rule="measurement"} 1`,
+		`attest_server_denials_total{tee="sample",rule="signature"} 1`,
+		`attest_server_request_duration_seconds_count{route="POST /v1/attest",status="2xx"} 1`,
+		`attest_server_request_duration_seconds_count{route="POST /v1/attest",status="4xx"} 2`,
+		`attest_server_verify_duration_seconds_count{tee="sample",authentic="no"} 1`,
+		`attest_server_verify_duration_seconds_count{tee="sample",authentic="yes"} 2`,
+		`attest_server_store_duration_seconds_count{operation="release"} 1`,
+		`attest_server_sessions{state="granted"} 1`,
+		`attest_server_sessions{state="spent"} 2`,
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("metrics lack %s:\n%s", want, b.String())
+		}
+	}
+}

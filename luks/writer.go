@@ -60,6 +60,11 @@ const (
 // journal, to w and returns a Writer for exactly g.PlainBytes of plaintext.
 // Close must be called, also after an error. vk must stay intact until then.
 func NewWriter(w io.Writer, g Geometry, vk *VolumeKey, passphrase secret.Bytes, o WriterOptions) (*Writer, error) {
+	return newWriter(w, g, vk, o, func() error { return writeFront(w, &g, vk, passphrase, o) })
+}
+
+// newWriter encrypts what follows front's output.
+func newWriter(w io.Writer, g Geometry, vk *VolumeKey, o WriterOptions, front func() error) (*Writer, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
@@ -69,7 +74,7 @@ func NewWriter(w io.Writer, g Geometry, vk *VolumeKey, passphrase secret.Bytes, 
 	if o.Rand == nil {
 		return nil, errors.New("disk writer without a source of randomness")
 	}
-	if err := writeFront(w, &g, vk, passphrase, o); err != nil {
+	if err := front(); err != nil {
 		return nil, err
 	}
 	if o.Workers <= 0 {

@@ -37,6 +37,10 @@ type ReleaseRequest struct {
 	FooterDigest   Digest
 	// Attest gets Evidence for the report data. Its error ends Release.
 	Attest func(context.Context, ReportData) (Evidence, error)
+	// Opens, if set, says whether a DiskKey is the one that the guest's disk has.
+	// While the workload's DiskKey is being rotated, an image has the old or the
+	// new one: if Opens refuses the first, the other is asked for.
+	Opens func(secret.Bytes) bool
 	// OnServerTime, if set, gets the time of the authenticated server before
 	// Attest is called, and again with the secret.
 	OnServerTime func(time.Time)
@@ -46,16 +50,33 @@ type ReleaseRequest struct {
 // ReleaseInfo.
 func ReleaseName(workloadID string) string { return "workload/" + workloadID + "/key" }
 
+// StagedName is ReleaseName for the DiskKey of a rotation under way.
+func StagedName(workloadID string) string { return ReleaseName(workloadID) + "/staged" }
+
 // Release attests and returns the workload's DiskKey. A server that cannot be
 // reached, or is in trouble, is asked again and then the next one; a refusal
 // is final and comes back as *ProblemError. Each try has its own TEEKey.
-func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes, error) {
+func (c *Client) Release(ctx context.Context, req ReleaseRequest) (k secret.Bytes, err error) {
+	err = c.each(ctx, req, func(base string, pins Pins) error {
+		s, err := c.try(ctx, base, pins, req)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		k, err = s.DiskKey(ctx)
+		return err
+	})
+	return k, err
+}
+
+// each calls try with one URL after the other until one answers.
+func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base string, pins Pins) error) error {
 	pins, err := ParsePins(c.PinnedKeys)
 	if err != nil {
-		return secret.Bytes{}, err
+		return err
 	}
 	if err := c.check(req); err != nil {
-		return secret.Bytes{}, err
+		return err
 	}
 	pause := orDefault(c.Pause, 500*time.Millisecond)
 	last := make([]error, len(c.URLs))
@@ -67,17 +88,17 @@ func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes,
 			pause *= 2
 		}
 		for i, u := range c.URLs {
-			s, err := c.try(ctx, u, pins, req)
+			err := try(u, pins)
 			if err == nil {
-				return s, nil
+				return nil
 			}
 			if isFinal(err) {
-				return secret.Bytes{}, fmt.Errorf("asking %s for the disk key: %w", u, err)
+				return fmt.Errorf("asking %s for the disk key: %w", u, err)
 			}
 			last[i] = fmt.Errorf("asking %s for the disk key: %w", u, err)
 		}
 	}
-	return secret.Bytes{}, errors.Join(last...)
+	return errors.Join(last...)
 }
 
 func (c *Client) check(req ReleaseRequest) error {
@@ -90,31 +111,6 @@ func (c *Client) check(req ReleaseRequest) error {
 		return fmt.Errorf("workload %q with TEE %q: both are needed", req.WorkloadID, req.TEE)
 	}
 	return nil
-}
-
-func (c *Client) try(ctx context.Context, base string, pins Pins, req ReleaseRequest) (secret.Bytes, error) {
-	x, err := c.connect(base, pins)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	defer x.close()
-	var auth AuthAnswer
-	in := AuthRequest{Version: 1, TEE: req.TEE, WorkloadID: req.WorkloadID}
-	if err := x.do(ctx, http.MethodPost, "/v1/auth", in, &auth, MaxAnswerBody); err != nil {
-		return secret.Bytes{}, err
-	}
-	req.tellTime(auth.ServerTime)
-	x.bearer = auth.Session
-	k, rd, err := attest(ctx, x, auth.Nonce, req)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	var sealed Sealed
-	if err := x.do(ctx, http.MethodGet, "/v1/workloads/"+url.PathEscape(req.WorkloadID)+"/key", nil, &sealed, MaxAnswerBody); err != nil {
-		return secret.Bytes{}, err
-	}
-	req.tellTime(sealed.ServerTime)
-	return open(k, sealed, ReleaseInfo(rd, ReleaseName(req.WorkloadID)))
 }
 
 // attest makes the TEEKey, gets Evidence bound to it and shows it.

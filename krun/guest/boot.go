@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -44,12 +45,13 @@ type boot struct {
 	control *control
 	network *network // nil when the kernel has TSI or no network
 
-	disk     *disk
-	diskKey  secret.Bytes
-	mapped   string   // path of the opened device, empty before
-	mounts   []string // to unmount at the end, last first
-	readOnly bool     // the root cannot be written
-	process  *krun.Process
+	disk      *disk
+	diskKey   secret.Bytes
+	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
+	mapped    string          // path of the opened device, empty before
+	mounts    []string        // to unmount at the end, last first
+	readOnly  bool            // the root cannot be written
+	process   *krun.Process
 
 	workloadRan bool
 

@@ -105,7 +105,10 @@ func readDisk(r io.ReaderAt, path string, size int64) (*disk, error) {
 // the identity's, and sets the disk up by the identity's geometry alone: the
 // header could name a null cipher (CVE-2025-59054, CVE-2025-58356).
 func (b *boot) unlockDisk(context.Context) error {
-	vk, err := b.disk.header.Unlock(b.diskKey)
+	vk, err := b.volumeKey, error(nil)
+	if vk == nil {
+		vk, err = b.disk.header.Unlock(b.diskKey)
+	}
 	b.diskKey.Wipe()
 	if errors.Is(err, luks.ErrWrongPassphrase) {
 		err = hint(err, "the released disk key is not this disk's; register the image that is being run")

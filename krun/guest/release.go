@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // obtainKey attests to the servers of the identity, in turn, and gets the
@@ -36,6 +37,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 			}
 			return e, err
 		},
+		Opens:        b.opens,
 		OnServerTime: b.setClock,
 	})
 	if err != nil {
@@ -45,6 +47,18 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		return errors.New("the server released an empty disk key")
 	}
 	return nil
+}
+
+// opens says whether a DiskKey is this disk's, and keeps the volume key. While
+// the workload's DiskKey is rotated, images with the old and with the new one
+// run side by side; the header tells which this is.
+func (b *boot) opens(diskKey secret.Bytes) bool {
+	vk, err := b.disk.header.Unlock(diskKey)
+	if err != nil {
+		return false
+	}
+	b.volumeKey = vk
+	return true
 }
 
 // withReleaseHint adds the next step where the server gave none.

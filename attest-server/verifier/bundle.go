@@ -134,7 +134,7 @@ func (b *Bundle) Collateral(_ context.Context, fmspc, _ string) ([]*Collateral, 
 // VCEK implements Endorsements. If the chip has no certificate for tcb, one
 // for another TCB is returned, which Verify refuses with a better reason.
 func (b *Bundle) VCEK(_ context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
-	return b.find(product, VCEK, func(f vekFacts) bool { return bytes.Equal(f.hwid, chipID) }, tcb)
+	return b.find(product, VCEK, isChip(chipID), tcb)
 }
 
 // VLEK implements Endorsements.

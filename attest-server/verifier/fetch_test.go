@@ -113,31 +113,12 @@ func TestPCS(t *testing.T) {
 	quote, c, at := tdxFixture(t)
 	var mu sync.Mutex
 	asked := map[string]int{}
-	crl := func(s string) []byte { return unhex(t, s) }
-	chain := func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2B", "+") }
+	answer := pccsOf(t, c)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		asked[r.URL.String()]++
 		mu.Unlock()
-		var body []byte
-		switch r.URL.String() {
-		case "/sgx/certification/v4/rootcacrl": // a PCCS answers in hex
-			body = []byte(c.RootCACRL)
-		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
-			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
-			body = crl(c.PCKCRL)
-		case "/tdx/certification/v4/tcb?fmspc=90c06f000000":
-			w.Header().Set("TCB-Info-Issuer-Chain", chain(c.TCBInfoIssuerChain))
-			body = []byte(`{"tcbInfo":` + c.TCBInfo + `,"signature":"` + c.TCBInfoSignature + `"}`)
-		case "/tdx/certification/v4/qe/identity":
-			w.Header().Set("SGX-Enclave-Identity-Issuer-Chain", chain(c.QEIdentityIssuerChain))
-			body = []byte(`{"enclaveIdentity":` + c.QEIdentity + `,"signature":"` + c.QEIdentitySignature + `"}`)
-		default:
-			w.WriteHeader(http.StatusNotFound)
-		}
-		if _, err := w.Write(body); err != nil {
-			t.Error(err)
-		}
+		answer(w, r)
 	}))
 	defer srv.Close()
 	cache, err := OpenCache(CacheOptions{Dir: t.TempDir()})
@@ -193,7 +174,33 @@ func TestPCS(t *testing.T) {
 	if got := hexCRL([]byte(c.PCKCRL)); got != c.PCKCRL {
 		t.Error("a CRL in hex is not left alone")
 	}
-	if _, err := hex.DecodeString(hexCRL(crl(c.PCKCRL))); err != nil {
+	if _, err := hex.DecodeString(hexCRL(unhex(t, c.PCKCRL))); err != nil {
 		t.Error(err)
+	}
+}
+
+// pccsOf answers as a PCCS that has one platform's collateral.
+func pccsOf(t *testing.T, c Collateral) http.HandlerFunc {
+	chain := func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2B", "+") }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var body []byte
+		switch r.URL.String() {
+		case "/sgx/certification/v4/rootcacrl": // in hex, unlike Intel's
+			body = []byte(c.RootCACRL)
+		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
+			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
+			body = unhex(t, c.PCKCRL)
+		case "/tdx/certification/v4/tcb?fmspc=90c06f000000":
+			w.Header().Set("TCB-Info-Issuer-Chain", chain(c.TCBInfoIssuerChain))
+			body = []byte(`{"tcbInfo":` + c.TCBInfo + `,"signature":"` + c.TCBInfoSignature + `"}`)
+		case "/tdx/certification/v4/qe/identity":
+			w.Header().Set("SGX-Enclave-Identity-Issuer-Chain", chain(c.QEIdentityIssuerChain))
+			body = []byte(`{"enclaveIdentity":` + c.QEIdentity + `,"signature":"` + c.QEIdentitySignature + `"}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+		if _, err := w.Write(body); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -65,7 +65,7 @@ func (k *KDS) VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte,
 // VCEK implements Endorsements. While the service does not answer, the error
 // is ErrBusy. A full cache keeps nothing more, but is no error.
 func (k *KDS) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
-	fits := func(f vekFacts) bool { return bytes.Equal(f.hwid, chipID) }
+	fits := isChip(chipID)
 	if der := k.o.Cache.view().exact(product, VCEK, fits, tcb); der != nil {
 		return der, nil
 	}
@@ -86,6 +86,10 @@ func (k *KDS) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.S
 		return nil, fmt.Errorf("the VCEK from %s: %w", at, err)
 	}
 	return doc.body, nil
+}
+
+func isChip(id []byte) func(vekFacts) bool {
+	return func(f vekFacts) bool { return bytes.Equal(f.hwid, id) }
 }
 
 // vcekURL is the certificate's address (57230, section 4.1). The TCB of chips

@@ -79,20 +79,26 @@ func (p *PCS) Collateral(ctx context.Context, fmspc, ca string) ([]*Collateral, 
 		return []*Collateral{c}, err
 	}
 	now := p.o.Now()
-	if now.Before(have.Expires.Add(-renewBefore)) || !p.mayRenew(fmspc+" "+ca, now) {
-		return []*Collateral{have.collateral}, nil
-	}
-	if now.After(have.Expires) {
+	switch {
+	case now.After(have.Expires) && p.mayRenew(fmspc+" "+ca, now):
 		if c, err := p.Renew(ctx, fmspc, ca); err == nil {
 			return []*Collateral{c}, nil
 		}
-		return []*Collateral{have.collateral}, nil
+	case now.After(have.Expires.Add(-renewBefore)):
+		p.renewLater(ctx, fmspc, ca)
+	}
+	return []*Collateral{have.collateral}, nil
+}
+
+// renewLater is Renew that nobody waits for.
+func (p *PCS) renewLater(ctx context.Context, fmspc, ca string) {
+	if !p.mayRenew(fmspc+" "+ca, p.o.Now()) {
+		return
 	}
 	p.wait.Go(func() {
 		// An error is no loss yet: the next caller tries again.
 		_, _ = p.Renew(context.WithoutCancel(ctx), fmspc, ca)
 	})
-	return []*Collateral{have.collateral}, nil
 }
 
 // renewBefore is how long before their end Endorsements are fetched anew.

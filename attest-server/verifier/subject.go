@@ -143,6 +143,18 @@ func (c *Cache) Known() []Subject {
 	return all
 }
 
+// refreshCRL fetches the CRL of a product line; one that the pinned root did
+// not sign is an error, not merely left out.
+func (o *Online) refreshCRL(ctx context.Context, product string) error {
+	outcomes, err := o.KDS.CRL(ctx, product)
+	for _, x := range outcomes {
+		if x.Result == Refused {
+			err = errors.Join(err, fmt.Errorf("CRL of %s: %s", product, x.Reason))
+		}
+	}
+	return err
+}
+
 // Refresh fetches CRLs and collateral anew for every Subject known. It goes on
 // after an error.
 func (o *Online) Refresh(ctx context.Context) error {
@@ -152,13 +164,7 @@ func (o *Online) Refresh(ctx context.Context) error {
 			return errors.Join(append(errs, err)...)
 		}
 		if s.FMSPC == "" {
-			outcomes, err := o.KDS.CRL(ctx, s.Product)
-			for _, x := range outcomes {
-				if x.Result == Refused {
-					err = fmt.Errorf("CRL of %s: %s", s.Product, x.Reason)
-				}
-			}
-			errs = append(errs, err)
+			errs = append(errs, o.refreshCRL(ctx, s.Product))
 			continue
 		}
 		_, err := o.PCS.Renew(ctx, s.FMSPC, s.CA)

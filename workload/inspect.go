@@ -65,6 +65,7 @@ type KeyslotInspection struct {
 type InitrdInspection struct {
 	SizeBytes      int              `json:"size_bytes"`
 	SHA256         string           `json:"sha256"`
+	Content        []byte           `json:"-"`
 	Entries        []firmware.Entry `json:"entries"`
 	Identity       *krun.Identity   `json:"identity,omitempty"`
 	IdentityDigest *kbs.Digest      `json:"identity_digest,omitempty"`
@@ -158,7 +159,7 @@ func (in *Inspection) teeConfig(what string, js []byte) {
 }
 
 func (in *Inspection) initrd(b []byte) {
-	i := &InitrdInspection{SizeBytes: len(b), SHA256: sha256Of(b).Encoded()}
+	i := &InitrdInspection{SizeBytes: len(b), SHA256: sha256Of(b).Encoded(), Content: b}
 	in.Initrd = i
 	var err error
 	i.Identity, i.Entries, err = firmware.InspectInitrd(b)

@@ -22,7 +22,9 @@ type measurements struct {
 	Firmware measuredFirmware  `json:"firmware"`
 	Results  []*measure.Result `json:"measurements"`
 	Legacy   []legacyResult    `json:"legacy,omitempty"`
-	Against  *comparison       `json:"against,omitempty"`
+	// Skipped are profiles that these inputs make no machine of, with the reason.
+	Skipped map[measure.Profile]string `json:"skipped,omitempty"`
+	Against *comparison                `json:"against,omitempty"`
 }
 
 type measuredFirmware struct {
@@ -45,7 +47,7 @@ func measureCommand() *cli.Command {
 			"measured through it. TDX gives the MRTD and RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
 			"Examples:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
 			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img --append console=ttyS0",
-		Flags: append(shapeFlags(),
+		Flags: append(append(shapeFlags(), imageFlags()...),
 			&cli.StringFlag{Name: "vmm", Usage: "krun or qemu", Value: "krun"},
 			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. OVMF.fd for qemu", TakesFile: true},
 			&cli.StringFlag{Name: "initrd", Usage: "initrd of the workload (/initrd.img of its image)", TakesFile: true},
@@ -54,6 +56,7 @@ func measureCommand() *cli.Command {
 			&cli.StringFlag{Name: "vcpu-type", Usage: "QEMU's CPU `MODEL`, or CPUID signature such as 0xa00f11 (qemu with snp only)", Value: "EPYC-v4"},
 			&cli.Uint64Flag{Name: "guest-features", Usage: "SEV_FEATURES of the vCPUs (qemu with snp only)", Value: 1},
 			&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of such a machine, for RTMR 0 (qemu with tdx only)", TakesFile: true},
+			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE` (krun only)"},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
 			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`: say which input would explain its measurement", TakesFile: true},
 			formatFlag(),
@@ -133,7 +136,10 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 	}
 	switch vmm := c.String("vmm"); vmm {
 	case "krun":
-		m.machine, err = newKrunMachine(c, m.tee)
+		var initrd []byte
+		if initrd, err = m.fromImage(c); err == nil {
+			m.machine, err = newKrunMachine(c, m.tee, initrd)
+		}
 	case "qemu":
 		m.machine, err = newOVMFMachine(c, m.tee)
 	default:
@@ -186,15 +192,18 @@ func (m *measuring) results() (*measurements, error) {
 		return nil, err
 	}
 	var failed []error
+	skipped := map[measure.Profile]string{}
 	for _, p := range m.profiles {
 		r, err := l.Launch(p, m.shape)
 		if err != nil {
 			failed = append(failed, err)
+			skipped[p] = err.Error()
 			continue
 		}
 		out.Results = append(out.Results, r)
 	}
 	// An event log, or a kernel without setup header, fits some profiles only.
+	out.Skipped = skipped
 	if len(out.Results) == 0 || len(failed) != 0 && in.OVMF == nil {
 		return nil, errors.Join(failed...)
 	}

@@ -3,12 +3,15 @@ package main
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
+	"github.com/ccrun/ccrun/workload"
 )
 
 // krunMachine is libkrun's, or the simulator's.
@@ -18,13 +21,14 @@ type krunMachine struct {
 	initrd []byte // as given; nil for the firmware's own
 }
 
-func newKrunMachine(c *cli.Context, tee kbs.TEE) (*krunMachine, error) {
+// newKrunMachine takes initrd, or --initrd if that is nil.
+func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, error) {
 	for _, name := range []string{"kernel", "append", "vcpu-type", "guest-features", "event-log"} {
 		if c.IsSet(name) {
 			return nil, usage("--%s: only with --vmm qemu", name)
 		}
 	}
-	m := &krunMachine{tee: tee}
+	m := &krunMachine{tee: tee, initrd: initrd}
 	var err error
 	if m.bundle, err = loadFirmware(c.String("firmware"), tee); err != nil {
 		return nil, err
@@ -38,6 +42,36 @@ func newKrunMachine(c *cli.Context, tee kbs.TEE) (*krunMachine, error) {
 		}
 	}
 	return m, nil
+}
+
+// fromImage takes from --image what the command line does not say, and returns
+// the image's initrd; nil without --image. The image is not trusted: what it
+// says changes the digest printed, and nothing else.
+func (m *measuring) fromImage(c *cli.Context) ([]byte, error) {
+	name := c.String("image")
+	if name == "" {
+		return nil, nil
+	}
+	if c.IsSet("initrd") {
+		return nil, usage("--image and --initrd: one of them")
+	}
+	in, err := workload.Inspect(c.Context, systemContext(c), name, nil)
+	if err != nil {
+		return nil, buildError(c, err)
+	}
+	if in.Initrd == nil || len(in.Initrd.Content) == 0 || in.TEEConfig == nil {
+		return nil, fmt.Errorf("%s is no workload image: it has no initrd or no %s", name, krun.TEEConfigFile)
+	}
+	if !c.IsSet("tee") {
+		m.tee = in.TEEConfig.TEE
+	}
+	if !c.IsSet("cpus") {
+		m.shape.CPUs = uint(in.TEEConfig.CPUs)
+	}
+	if !c.IsSet("memory") {
+		m.shape.MemoryMiB = in.TEEConfig.MemoryMiB
+	}
+	return in.Initrd.Content, nil
 }
 
 func (m *krunMachine) about() measuredFirmware {

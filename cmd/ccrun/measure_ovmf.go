@@ -29,6 +29,9 @@ func newOVMFMachine(c *cli.Context, tee kbs.TEE) (*ovmfMachine, error) {
 			return nil, usage("--%s: only with --tee %s", name, only)
 		}
 	}
+	if c.IsSet("image") {
+		return nil, usage("--image: only with --vmm krun, which is what workload images are for")
+	}
 	path := c.String("firmware")
 	if path == "" {
 		return nil, usage("--vmm qemu needs --firmware, an OVMF.fd file")

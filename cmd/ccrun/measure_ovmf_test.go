@@ -88,6 +88,12 @@ func TestMeasureQEMUTDX(t *testing.T) {
 	if want := r.Digest.String() + "\nrtmr1 " + r.RTMRs[1].String() + "\nrtmr2 " + r.RTMRs[2].String() + "\n"; plain != want {
 		t.Errorf("%q, want %q", plain, want)
 	}
+	code, out = command(t, append(full, "--format", "json")...)
+	var all measurements
+	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 || len(all.Results) != 2 || len(all.Skipped) != 2 ||
+		!strings.Contains(all.Skipped["qemu-tdx-2024"], "setup header") {
+		t.Errorf("all profiles: status %d, %v, %v", code, err, all.Skipped)
+	}
 	quote := make([]byte, 48+584+10)
 	binary.LittleEndian.PutUint16(quote, 4)
 	binary.LittleEndian.PutUint32(quote[4:], 0x81)

@@ -1,0 +1,53 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	threatRow = regexp.MustCompile(`(?m)^\| *(\d+) *\|([^|]*)\|([^|]*)\|([^|]*)\|$`)
+	namedTest = regexp.MustCompile("`([a-z/-]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+)
+
+// TestThreatsNameTheirTests keeps docs/threat-model.md honest: every attack
+// names tests that exist, or says that it is not stopped.
+func TestThreatsNameTheirTests(t *testing.T) {
+	b, err := os.ReadFile("../docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := threatRow.FindAllStringSubmatch(string(b), -1)
+	if len(rows) < 20 {
+		t.Fatalf("%d attacks in the table", len(rows))
+	}
+	for _, row := range rows {
+		names := namedTest.FindAllStringSubmatch(row[4], -1)
+		if len(names) == 0 && !strings.Contains(row[3], "**not stopped**") {
+			t.Errorf("attack %s names no test", row[1])
+		}
+		for _, n := range names {
+			if !testExists(t, n[1], n[2]) {
+				t.Errorf("attack %s names %s: %s, which does not exist", row[1], n[1], n[2])
+			}
+		}
+	}
+}
+
+func testExists(t *testing.T, pkg, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", pkg, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.Contains(string(b), "\nfunc "+name+"(") {
+			return true
+		}
+	}
+	return false
+}

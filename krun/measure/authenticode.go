@@ -115,7 +115,7 @@ func hashSections(h hash.Hash, b, table []byte) (sum uint64, err error) {
 }
 
 // Fields of the setup header (Linux Documentation/arch/x86/boot.rst) that QEMU
-// before 10.0 fills in also for a TD (hw/i386/x86-common.c, x86_load_linux).
+// up to 10.1 fills in also for a TD (hw/i386/x86-common.c, x86_load_linux).
 const (
 	setupMagic      = 0x202
 	setupVersion    = 0x206

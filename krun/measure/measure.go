@@ -32,14 +32,15 @@ const (
 	LibkrunTDX Profile = "libkrun-tdx"
 	// QEMUSNP is QEMU 9.1 and later with OVMF on a mainline host kernel.
 	QEMUSNP Profile = "qemu-snp"
-	// QEMUTDX is QEMU 10.1 and later with OVMF of 2025 or later on a mainline
-	// host kernel.
+	// QEMUTDX is a current stack: QEMU 10.2 and later (or 10.1 with OVMF that
+	// reads the kernel from etc/boot/kernel), OVMF of 2025, mainline kernel.
 	QEMUTDX Profile = "qemu-tdx"
 	// QEMUTDXInitrdLast is QEMUTDX with older OVMF, which puts "initrd=initrd"
 	// after the command line.
 	QEMUTDXInitrdLast Profile = "qemu-tdx-initrd-last"
-	// QEMUTDX2024 and QEMUTDX2023 are the patched QEMU and host kernels that
-	// vendors shipped before TDX was upstream.
+	// QEMUTDX2024 is QEMU up to 10.1 with OVMF of 2024: QEMU writes into the
+	// kernel's header. QEMUTDX2023 is that on the host kernels that vendors
+	// shipped before TDX was upstream.
 	QEMUTDX2024 Profile = "qemu-tdx-2024"
 	QEMUTDX2023 Profile = "qemu-tdx-2023"
 	// QEMUDirect is the simulator's machine.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 
@@ -44,7 +43,7 @@ func measureCommand() *cli.Command {
 		Usage: "print the launch measurement that a machine will have",
 		Description: "Nothing is executed and no TEE is needed. Without --initrd, the firmware's own initrd is measured.\n\n" +
 			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is the .fd file, and kernel, initrd and command line are\n" +
-			"measured through it. TDX gives the MRTD and RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
+			"measured through it. For TDX the MRTD is printed; --format json also gives RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
 			"Examples:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
 			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img --append console=ttyS0",
 		Flags: append(append(shapeFlags(), imageFlags()...),
@@ -222,12 +221,9 @@ func printMeasurements(w io.Writer, v any) error {
 	for _, r := range o.Results {
 		if len(o.Results) > 1 {
 			fmt.Fprintf(w, "%s %s\n", r.Digest, r.Profile)
-		} else {
-			fmt.Fprintln(w, r.Digest)
+			continue
 		}
-		for _, i := range slices.Sorted(maps.Keys(r.RTMRs)) {
-			fmt.Fprintf(w, "rtmr%d %s\n", i, r.RTMRs[i])
-		}
+		fmt.Fprintln(w, r.Digest) // of TDX, the MRTD: RTMRs are in the JSON
 	}
 	return nil
 }

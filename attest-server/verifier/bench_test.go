@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha512"
 	"slices"
 	"testing"
@@ -63,7 +64,11 @@ func BenchmarkSNPCached(b *testing.B) { benchSNP(b, false) }
 func BenchmarkSNPCold(b *testing.B) { benchSNP(b, true) }
 
 func benchSNP(b *testing.B, cold bool) {
-	v, c := newVendor(b, false), newChip(b, false)
+	key, err := rsa.GenerateKey(rand.Reader, 4096) // as AMD's are
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, c := newVendorOf(b, false, key, key, key), newChip(b, false)
 	s := v.verifier(b, SNPOptions{})
 	ev := kbs.Evidence{TEE: kbs.SNP, Report: v.report(b, c, nil), Certificates: certTable(abi.VcekGUID, v.vek(b, c, vekOptions{}))}
 	ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}}

@@ -34,6 +34,7 @@ type Endorsement struct {
 	SHA256  string    `json:"sha256"`  // of its file
 	Size    int       `json:"size"`    // of its file, in bytes
 
+	name       string
 	content    []byte
 	fmspc, ca  string // of collateral
 	collateral *Collateral
@@ -44,6 +45,10 @@ type Endorsement struct {
 	slot      string
 	freshness []time.Time
 }
+
+// Name tells those of a kind apart that are renewed, and stays the same when
+// they are: a CRL's issuer, or the platform and CA of collateral.
+func (e *Endorsement) Name() string { return cmp.Or(e.name, e.Product) }
 
 // fileName is the name under which a Cache keeps it, and an export lists it.
 func (e *Endorsement) fileName() string {
@@ -136,7 +141,7 @@ func (p pinned) judgeCRL(crl *x509.RevocationList) (*Endorsement, error) {
 			if err = crl.CheckSignatureFrom(i); err != nil {
 				continue
 			}
-			e := &Endorsement{Kind: KindCRL, Product: l.Name, Issued: crl.ThisUpdate, Expires: crl.NextUpdate, crl: crl,
+			e := &Endorsement{Kind: KindCRL, Product: l.Name, name: crl.Issuer.CommonName, Issued: crl.ThisUpdate, Expires: crl.NextUpdate, crl: crl,
 				Subject: fmt.Sprintf("%s, %d revoked", crl.Issuer.CommonName, len(crl.RevokedCertificateEntries)),
 				slot:    "crl " + hex.EncodeToString(i.RawSubjectPublicKeyInfo), freshness: []time.Time{crl.ThisUpdate, crl.NextUpdate}}
 			return e.seal(crl.Raw), nil
@@ -167,7 +172,7 @@ func (p pinned) judgeCollateral(content []byte) (*Endorsement, error) {
 		}
 	}
 	fmspc, ca := strings.ToLower(v.tcb.Fmspc), (&pckChain{ca: v.ca}).caName()
-	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, Issued: v.tcb.IssueDate, Expires: expires, collateral: raw, fmspc: fmspc, ca: ca,
+	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, name: fmspc + " " + ca, Issued: v.tcb.IssueDate, Expires: expires, collateral: raw, fmspc: fmspc, ca: ca,
 		Subject: fmt.Sprintf("PCK by %s CA, TCB evaluation %d", ca, v.tcb.TcbEvaluationDataNumber),
 		slot:    "collateral " + fmspc + " " + ca, freshness: []time.Time{v.tcb.NextUpdate, v.pckCRL.ThisUpdate, v.rootCRL.ThisUpdate, v.qe.NextUpdate}}
 	return e.seal(b), nil

@@ -50,7 +50,12 @@ func newVendor(t testing.TB, fmc bool, keys ...int) *vendor {
 		keys = []int{0, 1, 2}
 	}
 	k := rsaKeys()
-	v := &vendor{ark: k[keys[0]], ask: k[keys[1]], asvk: k[keys[2]],
+	return newVendorOf(t, fmc, k[keys[0]], k[keys[1]], k[keys[2]])
+}
+
+func newVendorOf(t testing.TB, fmc bool, ark, ask, asvk *rsa.PrivateKey) *vendor {
+	t.Helper()
+	v := &vendor{ark: ark, ask: ask, asvk: asvk,
 		notBefore: testTime.AddDate(-5, 0, 0), expires: testTime.AddDate(20, 0, 0)}
 	v.line = ProductLine{Name: "Milan", CPUs: []CPURange{{0x19, 0, 0xf}}}
 	if fmc {

@@ -1,0 +1,224 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+const pageSize = 50
+
+// overview is the first page: is anything wrong?
+func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Overview", "/"
+	type data struct {
+		Sessions []kbs.SessionRecord
+		Chart    chart
+		Denied   int64
+		Expiries []expiryLine
+		Head     kbs.AuditHead
+		Signed   bool
+	}
+	var d data
+	var err error
+	if d.Sessions, err = p.Store.Sessions(r.Context(), store.SessionQuery{}, 8); err != nil {
+		return err
+	}
+	if d.Chart, err = p.chartOf(r, ranges[0]); err != nil {
+		return err
+	}
+	d.Denied = d.Chart.Total
+	d.Expiries = p.expiryLines()
+	d.Expiries = d.Expiries[:min(5, len(d.Expiries))]
+	if d.Head, d.Signed, err = p.head(r); err != nil {
+		return err
+	}
+	v.Data = d
+	p.show(w, r, http.StatusOK, "overview", v)
+	return nil
+}
+
+func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Workloads", "/ui/workloads"
+	list, err := p.Store.Workloads(r.Context(), r.URL.Query().Get("after"), pageSize)
+	if err != nil {
+		return err
+	}
+	v.Data = list
+	p.show(w, r, http.StatusOK, "workloads", v)
+	return nil
+}
+
+func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
+	id := r.PathValue("id")
+	v.Title, v.Here = "Workload "+id, "/ui/workloads"
+	have, err := p.Store.Workload(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	sessions, err := p.Store.Sessions(r.Context(), store.SessionQuery{WorkloadID: id}, 20)
+	if err != nil {
+		return err
+	}
+	v.Data = struct {
+		store.Workload
+		Rules    []fact
+		Sessions []kbs.SessionRecord
+	}{have, strictness(have.Registration.ReferenceValues), sessions}
+	p.show(w, r, http.StatusOK, "workload", v)
+	return nil
+}
+
+func (p *Page) sessions(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Sessions", "/ui/sessions"
+	q := store.SessionQuery{WorkloadID: r.URL.Query().Get("workload"), BeforeNumber: r.URL.Query().Get("number")}
+	if ms, err := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64); err == nil && ms > 0 {
+		q.Before = time.UnixMilli(ms)
+	}
+	list, err := p.Store.Sessions(r.Context(), q, pageSize+1)
+	if err != nil {
+		return err
+	}
+	d := struct {
+		WorkloadID string
+		Sessions   []kbs.SessionRecord
+		Before     int64 // zero: no further page
+		Number     string
+	}{WorkloadID: q.WorkloadID, Sessions: list}
+	if len(list) > pageSize {
+		last := list[pageSize-1]
+		d.Sessions, d.Before, d.Number = list[:pageSize], last.At.UnixMilli(), last.Session
+	}
+	v.Data = d
+	p.show(w, r, http.StatusOK, "sessions", v)
+	return nil
+}
+
+func (p *Page) session(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Session "+r.PathValue("number"), "/ui/sessions"
+	rec, err := p.Store.Session(r.Context(), r.PathValue("number"))
+	if err != nil {
+		return err
+	}
+	v.Data = explain(rec)
+	p.show(w, r, http.StatusOK, "session", v)
+	return nil
+}
+
+func (p *Page) denials(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Denials", "/ui/denials"
+	span := ranges[0]
+	if i := slices.IndexFunc(ranges, func(s period) bool { return s.Name == r.URL.Query().Get("range") }); i >= 0 {
+		span = ranges[i]
+	}
+	c, err := p.chartOf(r, span)
+	if err != nil {
+		return err
+	}
+	v.Data = struct {
+		Chart  chart
+		Ranges []period
+		Range  string
+	}{c, ranges, span.Name}
+	p.show(w, r, http.StatusOK, "denials", v)
+	return nil
+}
+
+func (p *Page) expiry(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here, v.Data = "Expiry", "/ui/expiry", p.expiryLines()
+	p.show(w, r, http.StatusOK, "expiry", v)
+	return nil
+}
+
+type expiryLine struct {
+	Expiry
+	Soon, Over bool
+}
+
+// soon is how long before its end something is marked.
+const soon = 30 * 24 * time.Hour
+
+// expiryLines is everything that expires, soonest first.
+func (p *Page) expiryLines() []expiryLine {
+	if p.Expiries == nil {
+		return nil
+	}
+	var lines []expiryLine
+	for _, e := range p.Expiries() {
+		rest := e.Expires.Sub(p.Clock())
+		lines = append(lines, expiryLine{e, rest >= 0 && rest < soon, rest < 0})
+	}
+	slices.SortStableFunc(lines, func(a, b expiryLine) int { return a.Expires.Compare(b.Expires) })
+	return lines
+}
+
+// left says how far away a time is.
+func (p *Page) left(t time.Time) string {
+	d := t.Sub(p.Clock())
+	if d < 0 {
+		return span(-d) + " ago"
+	}
+	return "in " + span(d)
+}
+
+func span(d time.Duration) string {
+	switch n := int(d / (24 * time.Hour)); {
+	case n >= 2:
+		return fmt.Sprintf("%d days", n)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d/time.Hour))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(d/time.Minute))
+	}
+	return "a moment"
+}
+
+func (p *Page) head(r *http.Request) (h kbs.AuditHead, signed bool, err error) {
+	h, err = p.Store.AuditHead(r.Context())
+	if errors.Is(err, store.ErrNotFound) {
+		return h, false, nil
+	}
+	return h, err == nil, err
+}
+
+var errEnough = errors.New("enough entries")
+
+// audit shows the signed head and the entries before it, latest first. The
+// links of those shown are checked on the way.
+func (p *Page) audit(w http.ResponseWriter, r *http.Request, v view) error {
+	v.Title, v.Here = "Audit", "/ui/audit"
+	head, signed, err := p.head(r)
+	if err != nil {
+		return err
+	}
+	upTo := head.Sequence
+	if n, err := strconv.ParseInt(r.URL.Query().Get("upto"), 10, 64); err == nil && n > 0 && n < upTo {
+		upTo = n
+	}
+	var entries []kbs.AuditEntry
+	err = p.Store.Audit(r.Context(), max(0, upTo-pageSize), func(e kbs.AuditEntry) error {
+		if e.Sequence > upTo && upTo < head.Sequence || len(entries) >= 2*pageSize {
+			return errEnough
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	slices.Reverse(entries)
+	v.Data = struct {
+		Head    kbs.AuditHead
+		Signed  bool
+		Entries []kbs.AuditEntry
+		Older   int64
+	}{head, signed, entries, max(0, upTo-pageSize)}
+	p.show(w, r, http.StatusOK, "audit", v)
+	return nil
+}

@@ -178,6 +178,9 @@ func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ store.Toke
 	if err != nil {
 		return workloadProblem(err)
 	}
+	if wantsEAR(r) {
+		return s.writeEAR(w, rec)
+	}
 	return writeJSON(w, http.StatusOK, rec)
 }
 

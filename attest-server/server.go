@@ -5,6 +5,7 @@ package attestserver
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,9 @@ type Config struct {
 	Rand      io.Reader
 	Log       *slog.Logger
 
+	// SigningKey, on P-256, signs attestation results for others (EAR). nil:
+	// none are signed.
+	SigningKey *ecdsa.PrivateKey
 	// SessionLife is how long a nonce can be used, and then again how long
 	// its key can be fetched. Zero: 60 s.
 	SessionLife time.Duration
@@ -146,6 +150,7 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
+	mux.HandleFunc("GET /v1/jwks", s.handle(s.jwks))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.handle(s.ready))
 	if s.Pages != nil {

@@ -31,17 +31,20 @@ type Program struct {
 
 // Endorsements is what the operator configured for verifiers.
 type Endorsements struct {
-	Bundle     *verifier.Bundle // never nil
+	Supply     *verifier.Supply // never nil
 	RequireCRL bool
 }
 
 // Production is the verifiers for real hardware: vendors' roots only.
 func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
-	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: e.Bundle, CRLs: e.Bundle.CRLs(), RequireCRL: e.RequireCRL})
+	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: e.Supply, RequireCRL: e.RequireCRL})
+	if err == nil {
+		err = e.Supply.Watch(snp)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("setting up SNP verification: %w", err)
 	}
-	tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: e.Bundle})
+	tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: e.Supply})
 	if err != nil {
 		return nil, fmt.Errorf("setting up TDX verification: %w", err)
 	}
@@ -153,13 +156,6 @@ const (
 
 func dataFlag() cli.Flag {
 	return &cli.StringFlag{Name: "data", Value: "/var/lib/attest-server", Usage: "`DIR` with store, master key and TLS identity"}
-}
-
-func openBundle(dir string) (*verifier.Bundle, error) {
-	if dir == "" {
-		return &verifier.Bundle{}, nil
-	}
-	return verifier.LoadBundle(os.DirFS(dir))
 }
 
 // newLog logs to w. Under journald, which stamps lines itself, without time.

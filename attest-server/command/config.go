@@ -31,8 +31,20 @@ type Config struct {
 	// ["native"].
 	Dialects []string `toml:"dialects"`
 	// Endorsements is a directory of vendor certificates, CRLs and TDX
-	// collateral, read at start. Default: none, Evidence must bring its own.
+	// collateral, such as `ccrun certs` keeps, read at start and on SIGHUP.
+	// Default: none.
 	Endorsements string `toml:"endorsements"`
+	// EndorsementsOnline has what is missing there fetched from AMD and Intel,
+	// or from the mirrors below, and renewed. It tells them which machines
+	// attest. What was fetched lies in endorsements in Data. Default false.
+	EndorsementsOnline bool `toml:"endorsements_online"`
+	// KDSURL and PCSURL are a mirror of AMD's KDS and a PCCS, e.g.
+	// "https://pccs.example.com:8081". Default: AMD's and Intel's own.
+	KDSURL string `toml:"kds_url"`
+	PCSURL string `toml:"pcs_url"`
+	// MirrorCA is a PEM file to trust for TLS with those. Default: the
+	// system's authorities.
+	MirrorCA string `toml:"mirror_ca"`
 	// RequireCRL refuses SNP Evidence for which no current CRL is at hand.
 	// Default false.
 	RequireCRL bool `toml:"require_crl"`
@@ -87,6 +99,9 @@ func loadConfig(c *cli.Context) (Config, error) {
 			*field = c.String(flag)
 		}
 	}
+	if c.IsSet("endorsements-online") {
+		cfg.EndorsementsOnline = c.Bool("endorsements-online")
+	}
 	if c.IsSet("dialect") || len(cfg.Dialects) == 0 {
 		cfg.Dialects = nil
 		for _, d := range c.StringSlice("dialect") {
@@ -115,6 +130,8 @@ func (cfg *Config) check() error {
 	switch {
 	case (cfg.TLSCert == "") != (cfg.TLSKey == ""):
 		return usage("tls_cert without tls_key, or the other way round: both or neither")
+	case !cfg.EndorsementsOnline && (cfg.KDSURL != "" || cfg.PCSURL != "" || cfg.MirrorCA != ""):
+		return usage("kds_url, pcs_url and mirror_ca are for endorsements_online = true alone")
 	case cfg.SessionLife != 0 && (cfg.SessionLife < time.Second || cfg.SessionLife > time.Hour):
 		return usage("session_life %s, expected 1s to 1h", cfg.SessionLife)
 	case cfg.ReleasesPerSession < 0 || cfg.ReleasesPerSession > 100:

@@ -107,6 +107,9 @@ func create(ctx context.Context, dir, masterKeyFile string, names []string) (tok
 	if err != nil {
 		return secret.Bytes{}, files, err
 	}
+	if _, err := s.SigningKey(ctx); err != nil {
+		return secret.Bytes{}, files, errors.Join(err, s.Close())
+	}
 	token, _, err = s.CreateToken(ctx, store.Admin, "first admin", time.Time{}, "local")
 	return token, files, errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 }

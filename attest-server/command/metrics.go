@@ -50,5 +50,5 @@ func (d *server) expiries() []attestserver.Expiry {
 		}
 		all = append(all, attestserver.Expiry{Kind: "tls", Name: c.Subject.CommonName, Expires: c.NotAfter})
 	}
-	return all
+	return append(all, d.endorsementExpiries()...)
 }

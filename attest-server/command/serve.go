@@ -21,6 +21,7 @@ import (
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
 // drainTime is how long SIGTERM waits for answers under way.
@@ -42,6 +43,7 @@ func (p Program) serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` (default: server.key in DIR)"},
 			&cli.StringSliceFlag{Name: "dialect", Value: cli.NewStringSlice("native"), Usage: "`PROTOCOL` to speak (repeatable)"},
 			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
+			&cli.BoolFlag{Name: "endorsements-online", Usage: "fetch from AMD and Intel what is missing there, and renew it"},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "`ADDR`, HOST:PORT, for Prometheus: plain HTTP, an empty HOST is loopback (default: none)"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
@@ -94,6 +96,8 @@ type server struct {
 	cert  certificate
 	http  *http.Server
 
+	supply *verifier.Supply
+
 	metrics  metrics.Registry
 	scraping *http.Server // nil: none
 }
@@ -110,11 +114,10 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	bundle, err := openBundle(d.cfg.Endorsements)
-	if err != nil {
+	if d.supply, err = openSupply(d.cfg); err != nil {
 		return err
 	}
-	verifiers, err := p.Verifiers(c, Endorsements{Bundle: bundle, RequireCRL: d.cfg.RequireCRL})
+	verifiers, err := p.Verifiers(c, Endorsements{Supply: d.supply, RequireCRL: d.cfg.RequireCRL})
 	if err != nil {
 		return err
 	}
@@ -126,8 +129,12 @@ func (d *server) open(c *cli.Context, p Program) error {
 		return err
 	}
 	d.warnOfExpiry()
+	d.warnOfEndorsements()
 	sc := d.cfg.server()
 	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
+	if sc.SigningKey, err = d.store.SigningKey(c.Context); err != nil {
+		return err
+	}
 	sc.Metrics, sc.Expiries = &d.metrics, d.expiries
 	s, err := attestserver.New(sc)
 	if err != nil {
@@ -180,6 +187,7 @@ func (d *server) run(ctx context.Context, listeners []net.Listener) error {
 		go func() { failed <- d.http.Serve(tls.NewListener(l, d.cert.config())) }()
 	}
 	go d.watch(ctx)
+	go d.supply.Run(ctx, d.renewed)
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
@@ -204,6 +212,7 @@ func (d *server) reload() {
 		d.log.Info("TLS identity read again", "expires", d.cert.current.Load().Leaf.NotAfter)
 		d.warnOfExpiry()
 	}
+	d.reloadEndorsements()
 	d.notify(daemon.SdNotifyReady)
 }
 

@@ -43,7 +43,7 @@ func verifiers(c *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Ver
 	}
 	if dir := c.String("test-root"); dir != "" {
 		all[kbs.SNP], err = sample.NewSNPVerifier(dir,
-			verifier.SNPOptions{Endorsements: e.Bundle, CRLs: e.Bundle.CRLs(), RequireCRL: e.RequireCRL})
+			verifier.SNPOptions{Endorsements: e.Supply, CRLs: e.Supply.CRLs(), RequireCRL: e.RequireCRL})
 	}
 	return all, err
 }

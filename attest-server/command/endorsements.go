@@ -1,0 +1,99 @@
+package command
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// fetchedName is the directory in Data of what was fetched.
+const fetchedName = "endorsements"
+
+// openSupply reads the operator's Endorsements and, if wanted, makes ready to
+// fetch more.
+func openSupply(cfg Config) (*verifier.Supply, error) {
+	o := verifier.SupplyOptions{Dir: cfg.Endorsements, Now: time.Now}
+	if cfg.EndorsementsOnline {
+		o.CacheDir, o.KDSURL, o.PCSURL = inDir(cfg.Data, fetchedName), cfg.KDSURL, cfg.PCSURL
+		var err error
+		if o.Client, err = vendorClient(cfg.MirrorCA); err != nil {
+			return nil, err
+		}
+	}
+	return verifier.OpenSupply(o)
+}
+
+// vendorTimeout bounds one request to a vendor: a guest may wait for it.
+const vendorTimeout = 10 * time.Second
+
+func vendorClient(ca string) (*http.Client, error) {
+	client := &http.Client{Timeout: vendorTimeout}
+	if ca == "" {
+		return client, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("reading mirror_ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, usage("mirror_ca %s: no certificate in PEM", ca)
+	}
+	client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	return client, nil
+}
+
+// soonExpired is how long before their end the operator is told. Intel's
+// collateral and AMD's CRLs live for some weeks.
+const soonExpired = 7 * 24 * time.Hour
+
+// renewed is called after each round of renewal in the background.
+func (d *server) renewed(err error) {
+	if err != nil {
+		d.log.Warn("renewing endorsements: what is there is used to its end", "error", err)
+	}
+	d.warnOfEndorsements()
+}
+
+func (d *server) warnOfEndorsements() {
+	now := time.Now()
+	for _, e := range d.supply.Expiring(now, soonExpired) {
+		text := "endorsement expires soon: renew it with `ccrun certs fetch`, or see why endorsements_online does not"
+		if e.Expires.Before(now) {
+			text = "endorsement has expired: evidence that needs it is refused"
+		}
+		d.log.Warn(text, "kind", e.Kind, "product", e.Product, "subject", e.Subject, "expires", e.Expires)
+	}
+}
+
+func (d *server) reloadEndorsements() {
+	if err := d.supply.Reload(); err != nil {
+		d.log.Error("keeping the endorsements in use", "error", err)
+		return
+	}
+	d.log.Info("endorsements read again", "count", len(d.supply.List()))
+	d.warnOfEndorsements()
+}
+
+// endorsementExpiries is those that are renewed: CRLs and collateral. VCEKs
+// live for years and are one per machine.
+func (d *server) endorsementExpiries() []attestserver.Expiry {
+	latest := map[[2]string]time.Time{}
+	for _, e := range d.supply.List() {
+		id := [2]string{e.Kind, e.Name()}
+		if (e.Kind == verifier.KindCRL || e.Kind == verifier.KindCollateral) && e.Expires.After(latest[id]) {
+			latest[id] = e.Expires
+		}
+	}
+	var all []attestserver.Expiry
+	for id, expires := range latest {
+		all = append(all, attestserver.Expiry{Kind: id[0], Name: id[1], Expires: expires})
+	}
+	return all
+}

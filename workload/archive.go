@@ -52,15 +52,10 @@ func newArchiveDestination(path, image string, f archiveFormat) (*archiveDestina
 
 func (d *archiveDestination) accepts() []string { return d.format.accepts() }
 
-func (d *archiveDestination) putLayer(_ context.Context, r io.Reader, size int64) (blobInfo, error) {
-	if _, err := d.out.f.Seek(tarBlock, io.SeekStart); err != nil {
-		return blobInfo{}, err
-	}
+func (d *archiveDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
 	var err error
-	if d.layer, err = d.out.copyHashed(r, size); err != nil {
-		return blobInfo{}, err
-	}
-	return d.layer, nil
+	d.layer, err = d.out.fill(ctx, tarBlock, size, write)
+	return d.layer, err
 }
 
 func (d *archiveDestination) publish(_ context.Context, config, mf []byte) error {

@@ -165,7 +165,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 		return blobInfo{}, err
 	}
 	done := b.meter("encrypting and writing", size)
-	info, err := streamLayer(ctx, b.dst, size, func(ctx context.Context, w io.Writer) error {
+	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
 		return p.write(ctx, &meterWriter{ctx, w, done})
 	})
 	if err != nil {

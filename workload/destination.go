@@ -20,13 +20,16 @@ import (
 type destination interface {
 	// accepts lists manifest types, empty for any.
 	accepts() []string
-	// putLayer consumes r, of exactly size bytes.
-	putLayer(ctx context.Context, r io.Reader, size int64) (blobInfo, error)
+	// putLayer stores what write writes: exactly size bytes.
+	putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error)
 	// publish makes the image visible under its name.
 	publish(ctx context.Context, config, manifest []byte) error
 	// Close drops what was not published.
 	Close() error
 }
+
+// layerFunc writes a whole layer.
+type layerFunc func(context.Context, io.Writer) error
 
 // openDestination checks name and prepares to write there.
 func openDestination(ctx context.Context, sys *types.SystemContext, name string) (destination, string, error) {
@@ -101,12 +104,14 @@ type libraryDestination struct {
 
 func (d *libraryDestination) accepts() []string { return d.dst.SupportedManifestMIMETypes() }
 
-func (d *libraryDestination) putLayer(ctx context.Context, r io.Reader, size int64) (blobInfo, error) {
-	b, err := d.dst.PutBlob(ctx, r, types.BlobInfo{Size: size}, none.NoCache, false)
-	if err != nil {
-		return blobInfo{}, spaceError(d.temp, err)
-	}
-	return blobInfo{b.Digest, b.Size}, nil
+func (d *libraryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+	return piped(ctx, write, func(r io.Reader) (blobInfo, error) {
+		b, err := d.dst.PutBlob(ctx, r, types.BlobInfo{Size: size}, none.NoCache, false)
+		if err != nil {
+			return blobInfo{}, spaceError(d.temp, err)
+		}
+		return blobInfo{b.Digest, b.Size}, nil
+	})
 }
 
 func (d *libraryDestination) publish(ctx context.Context, config, manifest []byte) error {
@@ -139,9 +144,8 @@ func (w *written) Manifest(context.Context) ([]byte, string, error) {
 
 func (w *written) Signatures(context.Context) ([][]byte, error) { return nil, nil }
 
-// streamLayer runs write and feeds what it writes to d: encryption on one
-// core, hashing and output on the other.
-func streamLayer(ctx context.Context, d destination, size int64, write func(context.Context, io.Writer) error) (blobInfo, error) {
+// piped runs write for a consumer that wants to read.
+func piped(ctx context.Context, write layerFunc, consume func(io.Reader) (blobInfo, error)) (blobInfo, error) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	pr, pw := io.Pipe()
@@ -151,7 +155,7 @@ func streamLayer(ctx context.Context, d destination, size int64, write func(cont
 		pw.CloseWithError(err) // nil: io.EOF
 		done <- err
 	}()
-	b, err := d.putLayer(ctx, pr, size)
+	b, err := consume(pr)
 	if err != nil {
 		cancel()
 	}

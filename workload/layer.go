@@ -68,11 +68,17 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 // prepare reads the layer once: its tar headers into index, and the whole of
 // it into a spool in dir if it cannot be read in place later.
 func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, progress func(int64)) error {
+	if l.index != nil {
+		return nil // made from a workload disk
+	}
 	rc, err := l.fetch(ctx)
 	if err != nil {
 		return l.wrap(err)
 	}
 	defer rc.Close()
+	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
+		return l.wrapped(l.scanInPlace(ctx, file, limits, progress))
+	}
 	blob := verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size)
 	decompress, stream, err := compression.DetectCompression(blob)
 	switch {
@@ -91,6 +97,25 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 		return l.wrap(errors.Join(err, l.Close()))
 	}
 	return nil
+}
+
+// scanInPlace reads the headers of an uncompressed local blob and skips the
+// rest. Whether that was the right blob, Open's reader finds out: it sees every
+// byte, and the same headers must come again.
+func (l *layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits rootfs.Limits, progress func(int64)) error {
+	size, err := file.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	if l.info.Size >= 0 && size != l.info.Size {
+		return hint(fmt.Errorf("%w: %d bytes, the manifest says %d", errDigest, size, l.info.Size), "fetch the source again")
+	}
+	l.index, err = rootfs.Scan(ctx, file, limits)
+	progress(size)
+	return err
 }
 
 // stream reads the layer once, decompressed and verified, without a spool.
@@ -147,6 +172,13 @@ func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 	return w.close()
 }
 
+func (l *layer) wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return l.wrap(err)
+}
+
 func (l *layer) wrap(err error) error {
 	return fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
 }
@@ -155,7 +187,7 @@ func (l *layer) wrap(err error) error {
 // spool is verified on its way; verified tells whether that came out well.
 func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
-		return l.spool.reader(), nil
+		return l.spool.lastReader(), nil
 	}
 	rc, err := l.fetch(ctx)
 	if err != nil {

@@ -39,9 +39,9 @@ func newLayoutDestination(dir, name string) (*layoutDestination, error) {
 
 func (d *layoutDestination) accepts() []string { return []string{imgspec.MediaTypeImageManifest} }
 
-func (d *layoutDestination) putLayer(_ context.Context, r io.Reader, size int64) (blobInfo, error) {
+func (d *layoutDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
 	var err error
-	d.info, err = d.layer.copyHashed(r, size)
+	d.info, err = d.layer.fill(ctx, 0, size, write)
 	return d.info, err
 }
 
@@ -145,9 +145,9 @@ func newDirDestination(sys *types.SystemContext, ref types.ImageReference, dir s
 
 func (d *dirDestination) accepts() []string { return nil }
 
-func (d *dirDestination) putLayer(_ context.Context, r io.Reader, size int64) (blobInfo, error) {
+func (d *dirDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
 	var err error
-	d.info, err = d.layer.copyHashed(r, size)
+	d.info, err = d.layer.fill(ctx, 0, size, write)
 	return d.info, err
 }
 

@@ -1,16 +1,12 @@
 package workload
 
 import (
-	"bufio"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,23 +42,6 @@ func existing(dir string) string {
 		}
 		dir = filepath.Dir(dir)
 	}
-}
-
-// copyHashed appends size bytes of r and returns what they are called.
-func (o *outFile) copyHashed(r io.Reader, size int64) (blobInfo, error) {
-	h := sha256.New()
-	w := bufio.NewWriterSize(o.f, spoolBuffer)
-	n, err := io.Copy(io.MultiWriter(h, w), r)
-	if err == nil {
-		err = w.Flush()
-	}
-	if err != nil {
-		return blobInfo{}, spaceError(o.f.Name(), err)
-	}
-	if n != size {
-		return blobInfo{}, fmt.Errorf("layer of %d bytes, expected %d", n, size)
-	}
-	return blobInfo{digest.NewDigest(digest.SHA256, h), n}, nil
 }
 
 // publish syncs the file and gives it its name. An existing empty file is

@@ -396,7 +396,11 @@ func TestNamedOutFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &outFile{f, f.Name()}
-	if _, err := o.copyHashed(strings.NewReader("content"), 7); err != nil {
+	_, err = o.fill(t.Context(), 0, 7, func(_ context.Context, w io.Writer) error {
+		_, err := io.WriteString(w, "content")
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "final")

@@ -245,7 +245,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 		return err
 	}
 	defer dst.Close()
-	layer, err := streamLayer(ctx, dst, r.layerBytes, r.write)
+	layer, err := dst.putLayer(ctx, r.layerBytes, r.write)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"bufio"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -64,21 +63,40 @@ const spoolBuffer = 1 << 20
 
 // spoolWriter fills a spool, once.
 type spoolWriter struct {
-	s *spool
-	b *bufio.Writer
+	s      *spool
+	stream cipher.Stream
+	buf    []byte
 }
 
 func (s *spool) writer() *spoolWriter {
-	return &spoolWriter{s, bufio.NewWriterSize(&cipher.StreamWriter{S: s.stream(0), W: s.f}, spoolBuffer)}
+	return &spoolWriter{s, s.stream(0), make([]byte, 0, spoolBuffer)}
 }
 
 func (w *spoolWriter) Write(p []byte) (int, error) {
-	n, err := w.b.Write(p)
+	n := 0
+	for len(p) > 0 {
+		if len(w.buf) == cap(w.buf) {
+			if err := w.flush(); err != nil {
+				return n, err
+			}
+		}
+		have := len(w.buf)
+		k := copy(w.buf[have:cap(w.buf)], p)
+		w.buf = w.buf[:have+k]
+		w.stream.XORKeyStream(w.buf[have:], w.buf[have:])
+		n, p = n+k, p[k:]
+	}
 	w.s.size += int64(n)
-	return n, spaceError(w.s.f.Name(), err)
+	return n, nil
 }
 
-func (w *spoolWriter) close() error { return spaceError(w.s.f.Name(), w.b.Flush()) }
+func (w *spoolWriter) flush() error {
+	_, err := w.s.f.Write(w.buf)
+	w.buf = w.buf[:0]
+	return spaceError(w.s.f.Name(), err)
+}
+
+func (w *spoolWriter) close() error { return w.flush() }
 
 // stream is the key stream from block number n on; the counter starts at
 // zero, which is safe because every spool has a key of its own.
@@ -94,6 +112,13 @@ func (s *spool) reader() *spoolReader {
 	return &spoolReader{s: s, stream: s.stream(0)}
 }
 
+// lastReader is a reader that gives back the space of what it has passed, so
+// that spool and output together take little more than the output: none of
+// the spool can be read again.
+func (s *spool) lastReader() *spoolReader {
+	return &spoolReader{s: s, stream: s.stream(0), last: true}
+}
+
 // Close gives the space back. The key goes with the process' memory.
 func (s *spool) Close() error { return s.f.Close() }
 
@@ -101,9 +126,31 @@ type spoolReader struct {
 	s      *spool
 	stream cipher.Stream
 	off    int64
+	last   bool
+	freed  int64
+}
+
+const freeStep = 16 << 20
+
+// free punches a hole up to where the reader is. Where that cannot be done
+// the space is held until Close.
+func (r *spoolReader) free() {
+	end := r.off &^ (1<<20 - 1)
+	if !r.last || end-r.freed < freeStep {
+		return
+	}
+	c, err := r.s.f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = c.Control(func(fd uintptr) {
+		_ = unix.Fallocate(int(fd), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r.freed, end-r.freed)
+	})
+	r.freed = end
 }
 
 func (r *spoolReader) Read(p []byte) (int, error) {
+	r.free()
 	if r.off >= r.s.size {
 		return 0, io.EOF
 	}

@@ -75,7 +75,8 @@ type budget struct {
 
 // Scan reads one uncompressed layer to its end (also past the end-of-archive
 // marker, so that a verifying reader gets to see all of it) and returns its
-// index. The limits hold for this layer alone.
+// index. The limits hold for this layer alone. In an io.ReadSeeker it skips
+// contents, which then nobody has verified.
 func Scan(ctx context.Context, r io.Reader, limits Limits) (*Index, error) {
 	return scan(ctx, r, &budget{limits: limits.withDefaults()})
 }
@@ -234,6 +235,10 @@ type source struct {
 }
 
 func newSource(ctx context.Context, r io.Reader, limit int64) *source {
+	if file, ok := r.(io.ReadSeeker); ok {
+		raw := &seekReader{ctx: ctx, r: file, limit: limit}
+		return &source{ctx: ctx, tr: tar.NewReader(raw), raw: raw, hash: sha256.New()}
+	}
 	raw := &boundedReader{ctx: ctx, r: r, left: limit, limit: limit}
 	br := bufio.NewReaderSize(raw, 256<<10)
 	return &source{ctx: ctx, tr: tar.NewReader(br), raw: br, hash: sha256.New()}

@@ -54,12 +54,12 @@ var shapes = map[string][]file{
 		withXattrs(dir("acl"), "system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\x00\x00\x00\x00\x02\x00\x05\x00\xe8\x03\x00\x00\x04\x00\x05\x00\x00\x00\x00\x00\x10\x00\x05\x00\x00\x00\x00\x00\x20\x00\x05\x00\x00\x00\x00\x00"),
 		withXattrs(symlink("sl", "x"), "trusted.x", strings.Repeat("q", 500)),
 	},
-	"big directory":       many("d", 5000, 20),
-	"long names":          many("d", 9000, 255),
-	"short names": many("d", 25000, 5),
-	"content":             {reg("a", bytes.Repeat([]byte("abc"), 5000)), reg("b", nil), reg("c", bytes.Repeat([]byte("z"), 300<<20>>3)), reg("d", []byte("end"))},
-	"own lost+found":      {dir("lost+found"), reg("lost+found/x", []byte("y"))},
-	"bytes":               {reg("n\xff\xfe\x80", nil), reg("sp ace\n", nil)},
+	"big directory":  many("d", 5000, 20),
+	"long names":     many("d", 9000, 255),
+	"short names":    many("d", 25000, 5),
+	"content":        {reg("a", bytes.Repeat([]byte("abc"), 5000)), reg("b", nil), reg("c", bytes.Repeat([]byte("z"), 300<<20>>3)), reg("d", []byte("end"))},
+	"own lost+found": {dir("lost+found"), reg("lost+found/x", []byte("y"))},
+	"bytes":          {reg("n\xff\xfe\x80", nil), reg("sp ace\n", nil)},
 }
 
 func init() {

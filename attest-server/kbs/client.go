@@ -13,8 +13,8 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// MaxSecretBytes bounds a released secret.
-const MaxSecretBytes = 16 << 10
+// MaxSecretBytes bounds a released secret: a resource and its HPKE tag.
+const MaxSecretBytes = MaxResourceBytes + 64
 
 // Client is the guest's side of the native dialect. The zero value refuses:
 // it needs a URL and a pin.

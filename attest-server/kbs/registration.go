@@ -26,6 +26,9 @@ type ReleaseLimits struct {
 	Total    int64      `json:"total,omitempty"`     // sessions in all, 1 for "once"; 0: any number
 	PerDay   int64      `json:"per_day,omitempty"`   // sessions per day, UTC; 0: any number
 	NotAfter *time.Time `json:"not_after,omitempty"` // no release from then on
+	// Approvals are the tenants that must each have approved the registration
+	// (see Approval): data owners besides the one who registers.
+	Approvals []string `json:"approvals,omitempty"`
 }
 
 // RegistrationType is what kind of guest a registration is for.

@@ -44,6 +44,14 @@ func (s *SQLite) countRelease(tx *sql.Tx, id, session string, limits *kbs.Releas
 	return err
 }
 
+// approvedRelease checks the approvals that a registration asks for.
+func (s *SQLite) approvedRelease(tx *sql.Tx, id string, registration kbs.Digest, limits *kbs.ReleaseLimits) error {
+	if limits == nil {
+		return nil
+	}
+	return approved(tx, limits.Approvals, kbs.ReleaseName(id), id, registration)
+}
+
 // counters are sessions that got the key: ever, and on the UTC day seen last.
 type counters struct{ total, day, onDay int64 }
 

@@ -77,6 +77,8 @@ var migrations = [...]string{
 	CREATE INDEX sessions_at ON sessions(at, number);`,
 
 	migrationRotation,
+	migrationTenants,
+	migrationResources,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and

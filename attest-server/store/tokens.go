@@ -38,6 +38,7 @@ var ErrBadToken = errors.New("token is unknown, expired or revoked")
 type Token struct {
 	ID        string     `json:"id"`
 	Role      Role       `json:"role"`
+	Tenant    string     `json:"tenant,omitempty"` // empty: the operator's
 	Name      string     `json:"name,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
@@ -54,6 +55,12 @@ const (
 // the store keeps a SHA-256 of it, which 256 random bits need no salt for.
 // A zero expiry means never.
 func (s *SQLite) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+	return s.CreateTenantToken(ctx, "", role, name, expires, actor)
+}
+
+// CreateTenantToken is CreateToken for a tenant: its role ends where what is
+// the tenant's ends.
+func (s *SQLite) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)
 	}
@@ -64,7 +71,7 @@ func (s *SQLite) CreateToken(ctx context.Context, role Role, name string, expire
 	if _, err := io.ReadFull(s.opts.Rand, random); err != nil {
 		return secret.Bytes{}, Token{}, fmt.Errorf("making token: %w", err)
 	}
-	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Name: name, CreatedAt: s.opts.Clock().UTC()}
+	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Name: name, CreatedAt: s.opts.Clock().UTC()}
 	var until *int64
 	if !expires.IsZero() {
 		ms := unixMilli(expires)
@@ -74,12 +81,21 @@ func (s *SQLite) CreateToken(ctx context.Context, role Role, name string, expire
 	clear(random)
 	hash := sha256.Sum256(text)
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO tokens(id, hash, role, name, created_at, expires_at) VALUES(?,?,?,?,?,?)",
-			t.ID, hash[:], string(role), name, unixMilli(t.CreatedAt), until)
+		if tenant != "" {
+			if err := tenantExists(tx, tenant); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec("INSERT INTO tokens(id, hash, role, tenant, name, created_at, expires_at) VALUES(?,?,?,?,?,?,?)",
+			t.ID, hash[:], string(role), tenant, name, unixMilli(t.CreatedAt), until)
 		if err != nil {
 			return fmt.Errorf("storing token: %w", err)
 		}
-		return s.audit(tx, actor, "token.create", t.ID, "role "+string(role))
+		detail := "role " + string(role)
+		if tenant != "" {
+			detail += ", tenant " + tenant
+		}
+		return s.audit(tx, actor, "token.create", t.ID, detail)
 	})
 	if err != nil {
 		return secret.Bytes{}, Token{}, err
@@ -108,12 +124,12 @@ func (s *SQLite) Authenticate(ctx context.Context, text secret.Bytes) (Token, er
 	return t, nil
 }
 
-const tokenColumns = "id, hash, role, name, created_at, expires_at, revoked_at"
+const tokenColumns = "id, hash, role, tenant, name, created_at, expires_at, revoked_at"
 
 func scanToken(r row) (t Token, hash []byte, err error) {
 	var created int64
 	var expires, revoked *int64
-	err = r.Scan(&t.ID, &hash, &t.Role, &t.Name, &created, &expires, &revoked)
+	err = r.Scan(&t.ID, &hash, &t.Role, &t.Tenant, &t.Name, &created, &expires, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, nil, ErrNotFound
 	}

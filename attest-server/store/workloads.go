@@ -64,6 +64,9 @@ func (s *SQLite) registered(tx *sql.Tx, id string, canonical []byte, diskKey sec
 }
 
 func (s *SQLite) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+	if err := checkQuota(tx, reg.WorkloadID, "workloads"); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`INSERT INTO workloads(id, tee, image, registration, disk_key, registered_at, registered_by)
 		VALUES(?,?,?,?,?,?,?)`, reg.WorkloadID, string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.opts.Clock()), actor)
 	if err != nil {
@@ -148,8 +151,13 @@ func (s *SQLite) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Work
 
 // Workloads is a page of at most limit workloads whose ids follow after.
 func (s *SQLite) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
+	return s.TenantWorkloads(ctx, "", after, limit)
+}
+
+// TenantWorkloads is Workloads of one tenant alone.
+func (s *SQLite) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, coalesce(CAST(registration AS TEXT) ->> '$.type', ''), image, registered_at, revoked_at, releases, denials, last_release
-		FROM workloads WHERE id > ? ORDER BY id LIMIT ?`, after, limit+1)
+		FROM workloads WHERE id > ?1 AND (?2 = '' OR id = ?2 OR (id >= ?2 || '.' AND id < ?2 || '/')) ORDER BY id LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
 		return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
 	}
@@ -225,9 +233,11 @@ func (s *SQLite) release(ctx context.Context, id string, appraised kbs.Digest, s
 		if r, err = readReleasable(tx, id, appraised, staged); err != nil {
 			return err
 		}
-		refused = s.countRelease(tx, id, session, r.reg.Release)
+		if refused = s.approvedRelease(tx, id, appraised, r.reg.Release); refused == nil {
+			refused = s.countRelease(tx, id, session, r.reg.Release)
+		}
 		switch {
-		case errors.Is(refused, ErrLimit):
+		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved):
 			return s.audit(tx, "session/"+session, "key.refuse", id, refused.Error())
 		case refused != nil:
 			return refused

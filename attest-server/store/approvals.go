@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// maxApprovals is how many approvals a tenant may have.
+const maxApprovals = 10000
+
+// Approve keeps a tenant's approval. Whether there is anything of that name is
+// not asked: the tenant could find out what others have. Approving twice
+// changes nothing.
+func (s *SQLite) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if err := tenantExists(tx, tenant); err != nil {
+			return err
+		}
+		var n int64
+		if err := tx.QueryRow("SELECT count(*) FROM approvals WHERE tenant = ?", tenant).Scan(&n); err != nil {
+			return err
+		}
+		if n >= maxApprovals {
+			return &QuotaError{Tenant: tenant, What: "approvals", Max: maxApprovals}
+		}
+		res, err := tx.Exec(`INSERT INTO approvals(tenant, name, workload, registration, at, by) VALUES(?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
+			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:], unixMilli(s.opts.Clock()), actor)
+		if err != nil {
+			return fmt.Errorf("storing approval: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		return s.audit(tx, actor, "approval.give", tenant, approvalDetail(a))
+	})
+}
+
+// Withdraw takes an approval back, from the next release on.
+func (s *SQLite) Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.Exec("DELETE FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?",
+			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:])
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fmt.Errorf("approval of %s for workload %s: %w", a.Name, a.WorkloadID, ErrNotFound))
+		}
+		return s.audit(tx, actor, "approval.withdraw", tenant, approvalDetail(a))
+	})
+}
+
+func approvalDetail(a kbs.Approval) string {
+	return fmt.Sprintf("%s for workload %s, registration %s", a.Name, a.WorkloadID, a.RegistrationDigest)
+}
+
+// Approvals is what a tenant has approved.
+func (s *SQLite) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
+	list := kbs.ApprovalList{Approvals: []kbs.Approval{}}
+	rows, err := s.db.QueryContext(ctx, "SELECT name, workload, registration FROM approvals WHERE tenant = ? ORDER BY name, workload", tenant)
+	if err != nil {
+		return list, fmt.Errorf("listing approvals: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a kbs.Approval
+		var d []byte
+		if err := rows.Scan(&a.Name, &a.WorkloadID, &d); err != nil {
+			return list, fmt.Errorf("listing approvals: %w", err)
+		}
+		if len(d) != len(a.RegistrationDigest) {
+			return list, fmt.Errorf("listing approvals: %w", ErrTampered)
+		}
+		a.RegistrationDigest = kbs.Digest(d)
+		list.Approvals = append(list.Approvals, a)
+	}
+	return list, rows.Err()
+}

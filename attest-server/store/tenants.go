@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+const migrationTenants = `
+	CREATE TABLE tenants(
+		name TEXT PRIMARY KEY,
+		max_workloads INTEGER NOT NULL,
+		max_resources INTEGER NOT NULL,
+		created_at INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	ALTER TABLE tokens ADD COLUMN tenant TEXT NOT NULL DEFAULT '';`
+
+// Tenant is one of several owners who share a server and must not learn of
+// one another. See kbs.Owns for what is whose.
+type Tenant struct {
+	Name         string    `json:"name"`
+	MaxWorkloads int64     `json:"max_workloads"`
+	MaxResources int64     `json:"max_resources"`
+	Workloads    int64     `json:"workloads"`
+	Resources    int64     `json:"resources"`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+// QuotaError says that a tenant has as many of something as it may have.
+type QuotaError struct {
+	Tenant, What string
+	Max          int64
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("tenant %s has its %d %s", e.Tenant, e.Max, e.What)
+}
+
+// Hint is the next step.
+func (e *QuotaError) Hint() string {
+	return "remove some, or have the server's operator raise the quota with `attest-server tenant set`"
+}
+
+// SetTenant makes a tenant or changes its quotas. A name that something of
+// the operator's already begins with is refused: the tenant would own it.
+func (s *SQLite) SetTenant(ctx context.Context, name string, maxWorkloads, maxResources int64, actor string) error {
+	switch {
+	case !kbs.ValidTenant(name):
+		return fmt.Errorf("tenant %q: expected up to 32 lower-case letters, digits and '-'", name)
+	case maxWorkloads < 0 || maxResources < 0:
+		return fmt.Errorf("tenant %s: quotas %d and %d, expected at least 0", name, maxWorkloads, maxResources)
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		var exists bool
+		if err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists); err != nil {
+			return err
+		}
+		workloads, resources, err := countOwned(tx, name)
+		if err != nil {
+			return err
+		}
+		if !exists && workloads+resources > 0 {
+			return fmt.Errorf("tenant %s: %d workloads and %d resources have names that begin with it: choose another name, or remove them", name, workloads, resources)
+		}
+		_, err = tx.Exec(`INSERT INTO tenants(name, max_workloads, max_resources, created_at) VALUES(?,?,?,?)
+			ON CONFLICT(name) DO UPDATE SET max_workloads = excluded.max_workloads, max_resources = excluded.max_resources`,
+			name, maxWorkloads, maxResources, unixMilli(s.opts.Clock()))
+		if err != nil {
+			return err
+		}
+		return s.audit(tx, actor, "tenant.set", name, fmt.Sprintf("workloads %d, resources %d", maxWorkloads, maxResources))
+	})
+}
+
+// RemoveTenant removes a tenant that has nothing left and revokes its tokens.
+func (s *SQLite) RemoveTenant(ctx context.Context, name, actor string) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		workloads, resources, err := countOwned(tx, name)
+		if err != nil {
+			return err
+		}
+		if workloads+resources > 0 {
+			return fmt.Errorf("tenant %s still has %d workloads and %d resources", name, workloads, resources)
+		}
+		res, err := tx.Exec("DELETE FROM tenants WHERE name = ?", name)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fmt.Errorf("tenant %s: %w", name, ErrNotFound))
+		}
+		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.opts.Clock()), name); err != nil {
+			return err
+		}
+		return s.audit(tx, actor, "tenant.remove", name, "")
+	})
+}
+
+// Tenants is every tenant, by name.
+func (s *SQLite) Tenants(ctx context.Context) ([]Tenant, error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("listing tenants: %w", err)
+	}
+	defer tx.Rollback()
+	rows, err := tx.QueryContext(ctx, "SELECT name, max_workloads, max_resources, created_at FROM tenants ORDER BY name")
+	if err != nil {
+		return nil, fmt.Errorf("listing tenants: %w", err)
+	}
+	defer rows.Close()
+	list := []Tenant{}
+	for rows.Next() {
+		var t Tenant
+		var created int64
+		if err := rows.Scan(&t.Name, &t.MaxWorkloads, &t.MaxResources, &created); err != nil {
+			return nil, fmt.Errorf("listing tenants: %w", err)
+		}
+		t.CreatedAt = fromMilli(created)
+		list = append(list, t)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("listing tenants: %w", err)
+	}
+	for i := range list {
+		if list[i].Workloads, list[i].Resources, err = countOwned(tx, list[i].Name); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// countOwned counts what kbs.Owns says is the tenant's: '.' is followed by '/'.
+func countOwned(tx *sql.Tx, tenant string) (workloads, resources int64, err error) {
+	const owned = "%[1]s = ?1 OR (%[1]s >= ?1 || '.' AND %[1]s < ?1 || '/')"
+	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE "+fmt.Sprintf(owned, "id"), tenant).Scan(&workloads); err != nil {
+		return 0, 0, err
+	}
+	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+fmt.Sprintf(owned, "repo")+")", tenant).Scan(&resources)
+	return workloads, resources, err
+}
+
+// checkQuota refuses one more workload or resource of the tenant that name
+// belongs to. It runs in the transaction that adds it.
+func checkQuota(tx *sql.Tx, name, what string) error {
+	t := kbs.TenantOf(name)
+	q := &QuotaError{Tenant: t, What: what}
+	var maxWorkloads, maxResources int64
+	err := tx.QueryRow("SELECT max_workloads, max_resources FROM tenants WHERE name = ?", t).Scan(&maxWorkloads, &maxResources)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	workloads, resources, err := countOwned(tx, t)
+	if err != nil {
+		return err
+	}
+	have := workloads
+	q.Max = maxWorkloads
+	if what == "resources" {
+		have, q.Max = resources, maxResources
+	}
+	if have >= q.Max {
+		return q
+	}
+	return nil
+}
+
+func tenantExists(tx *sql.Tx, name string) error {
+	var exists bool
+	err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists)
+	if err == nil && !exists {
+		err = fmt.Errorf("tenant %s: %w", name, ErrNotFound)
+	}
+	return err
+}

@@ -129,6 +129,17 @@ func (s *Server) punish(r *http.Request) {
 	}
 }
 
+// punishing has a handler's 401 count as a wrong token.
+func (s *Server) punishing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(rec, r)
+		if rec.status == http.StatusUnauthorized {
+			s.punish(r)
+		}
+	})
+}
+
 // limiterTable keeps a limiter for each of the keys seen lately, in two
 // generations of which the older is dropped whole.
 type limiterTable[K comparable] struct {

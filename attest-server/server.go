@@ -154,8 +154,8 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.handle(s.ready))
 	if s.Pages != nil {
-		mux.Handle("GET /{$}", s.Pages)
-		mux.Handle("/ui/", s.Pages)
+		mux.Handle("GET /{$}", s.punishing(s.Pages))
+		mux.Handle("/ui/", s.punishing(s.Pages))
 	}
 	mux.HandleFunc("/", s.handle(func(http.ResponseWriter, *http.Request) error {
 		return problem(kbs.CodeNotFound, "no such path or method")

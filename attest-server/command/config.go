@@ -75,6 +75,8 @@ type Config struct {
 	// and 5000.
 	TokenRate  float64 `toml:"token_rate"`
 	TokenBurst int     `toml:"token_burst"`
+	// WebPage serves the read-only page for auditors at /. Default true.
+	WebPage *bool `toml:"web_page"`
 	// LogLevel is debug, info, warn or error. Default "info".
 	LogLevel string `toml:"log_level"`
 	// LogFormat is text or json. Default "text".

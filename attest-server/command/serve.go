@@ -136,6 +136,9 @@ func (d *server) open(c *cli.Context, p Program) error {
 		return err
 	}
 	sc.Metrics, sc.Expiries = &d.metrics, d.expiries
+	if sc.Pages, err = d.page(master, p.Notice); err != nil {
+		return err
+	}
 	s, err := attestserver.New(sc)
 	if err != nil {
 		return err

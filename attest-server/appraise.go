@@ -84,6 +84,8 @@ func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequ
 		a.claims = nil
 		a.take(refused.Result(sess.tee).Rules)
 		return a, nil
+	case errors.Is(err, verifier.ErrBusy):
+		return nil, &httpError{code: kbs.CodeUnavailable, detail: "the service that endorses this machine does not answer", cause: err}
 	case err != nil:
 		return nil, fmt.Errorf("verifying evidence: %w", err)
 	case a.claims == nil:

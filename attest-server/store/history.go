@@ -62,6 +62,7 @@ func (s *SQLite) Denials(ctx context.Context, since time.Time) ([]DenialCount, e
 // SessionQuery selects session records. The zero value of a member selects
 // all.
 type SessionQuery struct {
+	Tenant     string // as kbs.Owns has it
 	WorkloadID string
 	// Before and BeforeNumber are time and number of the last record of the
 	// page before.
@@ -76,8 +77,10 @@ func (s *SQLite) Sessions(ctx context.Context, q SessionQuery, limit int) ([]kbs
 		before = unixMilli(q.Before)
 	}
 	rows, err := s.db.QueryContext(ctx, `SELECT record, releases FROM sessions
-		WHERE (at, number) < (?, ?) AND (? = '' OR workload = ?) ORDER BY at DESC, number DESC LIMIT ?`,
-		before, q.BeforeNumber, q.WorkloadID, q.WorkloadID, limit)
+		WHERE (at, number) < (?1, ?2) AND (?3 = '' OR workload = ?3)
+		AND (?4 = '' OR workload = ?4 OR (workload >= ?4 || '.' AND workload < ?4 || '/'))
+		ORDER BY at DESC, number DESC LIMIT ?5`,
+		before, q.BeforeNumber, q.WorkloadID, q.Tenant, limit)
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
 	}

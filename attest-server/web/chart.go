@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // period is a stretch of time that a chart can show.
@@ -67,10 +69,10 @@ const (
 )
 
 // chartOf reads the denials of a period, which ends now.
-func (p *Page) chartOf(r *http.Request, span period) (chart, error) {
+func (p *Page) chartOf(r *http.Request, tenant string, span period) (chart, error) {
 	end := p.Clock().UTC().Truncate(span.step).Add(span.step)
 	start := end.Add(-time.Duration(span.steps) * span.step)
-	counts, err := p.Store.Denials(r.Context(), start)
+	counts, err := p.countDenials(r, tenant, start)
 	if err != nil {
 		return chart{}, err
 	}
@@ -92,6 +94,29 @@ func (p *Page) chartOf(r *http.Request, span period) (chart, error) {
 	c.rank(perRule)
 	c.draw(cells, start)
 	return c, nil
+}
+
+// maxCounted bounds the records that a tenant's denials are counted from: the
+// counts by the hour are of all tenants together.
+const maxCounted = 1000
+
+func (p *Page) countDenials(r *http.Request, tenant string, start time.Time) ([]store.DenialCount, error) {
+	if tenant == "" {
+		return p.Store.Denials(r.Context(), start)
+	}
+	records, err := p.Store.Sessions(r.Context(), store.SessionQuery{Tenant: tenant}, maxCounted)
+	if err != nil {
+		return nil, err
+	}
+	var counts []store.DenialCount
+	for _, rec := range records {
+		for _, rule := range rec.Result.Rules {
+			if !rec.Granted && !rule.Pass && rule.Rule != "appraisal" && !rec.At.Before(start) {
+				counts = append(counts, store.DenialCount{Hour: rec.At.Truncate(time.Hour), Rule: rule.Rule, Count: 1})
+			}
+		}
+	}
+	return counts, nil
 }
 
 // rank gives the most frequent rules a colour each, and the rest one.

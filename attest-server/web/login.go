@@ -89,7 +89,7 @@ func (p *Page) loggedIn(h pageHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		t, _, err := p.whoIs(r)
 		if err == nil {
-			err = h(w, r, view{Who: string(t.Role) + " " + t.ID})
+			err = h(w, r, view{Who: named(t), Tenant: t.Tenant})
 		}
 		switch {
 		case errors.Is(err, errNoLogin):
@@ -97,6 +97,23 @@ func (p *Page) loggedIn(h pageHandler) http.HandlerFunc {
 		case err != nil:
 			p.fail(w, r, err)
 		}
+	}
+}
+
+func named(t store.Token) string {
+	if t.Tenant != "" {
+		return t.Tenant + ", " + string(t.Role) + " " + t.ID
+	}
+	return string(t.Role) + " " + t.ID
+}
+
+// operators keeps a page that names every tenant's things from tenants.
+func operators(h pageHandler) pageHandler {
+	return func(w http.ResponseWriter, r *http.Request, v view) error {
+		if v.Tenant != "" {
+			return fmt.Errorf("page %s: %w", r.URL.Path, store.ErrNotFound)
+		}
+		return h(w, r, v)
 	}
 }
 

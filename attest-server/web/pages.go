@@ -27,13 +27,18 @@ func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 	}
 	var d data
 	var err error
-	if d.Sessions, err = p.Store.Sessions(r.Context(), store.SessionQuery{}, 8); err != nil {
+	if d.Sessions, err = p.Store.Sessions(r.Context(), store.SessionQuery{Tenant: v.Tenant}, 8); err != nil {
 		return err
 	}
-	if d.Chart, err = p.chartOf(r, ranges[0]); err != nil {
+	if d.Chart, err = p.chartOf(r, v.Tenant, ranges[0]); err != nil {
 		return err
 	}
 	d.Denied = d.Chart.Total
+	if v.Tenant != "" {
+		v.Data = d
+		p.show(w, r, http.StatusOK, "overview", v)
+		return nil
+	}
 	d.Expiries = p.expiryLines()
 	d.Expiries = d.Expiries[:min(5, len(d.Expiries))]
 	if d.Head, d.Signed, err = p.head(r); err != nil {
@@ -46,9 +51,17 @@ func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 
 func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Title, v.Here = "Workloads", "/ui/workloads"
-	list, err := p.Store.Workloads(r.Context(), r.URL.Query().Get("after"), pageSize)
+	// A tenant's names are one stretch of the list.
+	after := r.URL.Query().Get("after")
+	if v.Tenant != "" {
+		after = max(after, v.Tenant+".")
+	}
+	list, err := p.Store.Workloads(r.Context(), after, pageSize)
 	if err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(list.Workloads, func(w kbs.WorkloadSummary) bool { return !kbs.Owns(v.Tenant, w.WorkloadID) }); i >= 0 {
+		list.Workloads, list.Next = list.Workloads[:i], ""
 	}
 	v.Data = list
 	p.show(w, r, http.StatusOK, "workloads", v)
@@ -58,6 +71,9 @@ func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
 func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
 	id := r.PathValue("id")
 	v.Title, v.Here = "Workload "+id, "/ui/workloads"
+	if !kbs.Owns(v.Tenant, id) {
+		return fmt.Errorf("workload %s: %w", id, store.ErrNotFound)
+	}
 	have, err := p.Store.Workload(r.Context(), id)
 	if err != nil {
 		return err
@@ -77,7 +93,7 @@ func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
 
 func (p *Page) sessions(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Title, v.Here = "Sessions", "/ui/sessions"
-	q := store.SessionQuery{WorkloadID: r.URL.Query().Get("workload"), BeforeNumber: r.URL.Query().Get("number")}
+	q := store.SessionQuery{Tenant: v.Tenant, WorkloadID: r.URL.Query().Get("workload"), BeforeNumber: r.URL.Query().Get("number")}
 	if ms, err := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64); err == nil && ms > 0 {
 		q.Before = time.UnixMilli(ms)
 	}
@@ -106,6 +122,9 @@ func (p *Page) session(w http.ResponseWriter, r *http.Request, v view) error {
 	if err != nil {
 		return err
 	}
+	if !kbs.Owns(v.Tenant, rec.WorkloadID) {
+		return fmt.Errorf("session %s: %w", rec.Session, store.ErrNotFound)
+	}
 	v.Data = explain(rec)
 	p.show(w, r, http.StatusOK, "session", v)
 	return nil
@@ -117,7 +136,7 @@ func (p *Page) denials(w http.ResponseWriter, r *http.Request, v view) error {
 	if i := slices.IndexFunc(ranges, func(s period) bool { return s.Name == r.URL.Query().Get("range") }); i >= 0 {
 		span = ranges[i]
 	}
-	c, err := p.chartOf(r, span)
+	c, err := p.chartOf(r, v.Tenant, span)
 	if err != nil {
 		return err
 	}

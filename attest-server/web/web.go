@@ -101,8 +101,8 @@ func (p *Page) routes() http.Handler {
 	mux.HandleFunc("POST /ui/logout", p.logout)
 	for pattern, h := range map[string]pageHandler{
 		"GET /{$}": p.overview, "GET /ui/workloads": p.workloads, "GET /ui/workloads/{id}": p.workload,
-		"GET /ui/sessions": p.sessions, "GET /ui/sessions/{number}": p.session,
-		"GET /ui/denials": p.denials, "GET /ui/expiry": p.expiry, "GET /ui/audit": p.audit,
+		"GET /ui/sessions": p.sessions, "GET /ui/sessions/{number}": p.session, "GET /ui/denials": p.denials,
+		"GET /ui/expiry": operators(p.expiry), "GET /ui/audit": operators(p.audit),
 	} {
 		mux.HandleFunc(pattern, p.loggedIn(h))
 	}
@@ -149,6 +149,7 @@ type view struct {
 	Title  string
 	Here   string // path of the navigation's current entry
 	Who    string // logged in; empty: nobody
+	Tenant string // whose token; empty: the server's operator, who sees all
 	Notice string
 	Now    time.Time
 	Data   any
@@ -184,11 +185,11 @@ func (p *Page) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status >= 500 {
 		p.Log.Error("showing page", "path", r.URL.Path, "error", err)
 	}
-	who := ""
+	v := view{Title: http.StatusText(status), Data: text}
 	if t, _, err := p.whoIs(r); err == nil {
-		who = t.ID
+		v.Who, v.Tenant = named(t), t.Tenant
 	}
-	p.show(w, r, status, "error", view{Title: http.StatusText(status), Who: who, Data: text})
+	p.show(w, r, status, "error", v)
 }
 
 func when(t any) string {

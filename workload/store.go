@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/containers/image/v5/types"
 	"github.com/containers/storage"
 	"github.com/containers/storage/pkg/archive"
+	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -42,32 +44,52 @@ func needStore(name string) error {
 
 // storedLayers reads layers of local storage straight from the store: the
 // library's GetBlob would copy each in the clear into a temporary file. Nil
-// without an error means that raw is no stored image, or one whose layers do
-// not match its configuration one to one.
+// without an error means that raw is no stored image.
 func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error) {
 	t, ok := raw.Reference().Transport().(istorage.StoreTransport)
-	if !ok || t.GetStoreIfSet() == nil {
+	if !ok {
 		return nil, nil
 	}
 	store := t.GetStoreIfSet()
+	if store == nil {
+		return nil, errors.New("reading layers: the image's local storage is not open")
+	}
 	// A source's reference is resolved: it ends in "@" and the image's id.
 	name := raw.Reference().StringWithinTransport()
 	img, err := store.Image(name[strings.LastIndexByte(name, '@')+1:])
 	if err != nil {
 		return nil, fmt.Errorf("looking up stored image: %w", err)
 	}
-	layers := make([]*layer, len(config.RootFS.DiffIDs))
-	id := img.TopLayer
-	for i := len(layers) - 1; i >= 0; i-- {
-		stored, err := store.Layer(id)
-		if err != nil || stored.UncompressedDigest != config.RootFS.DiffIDs[i] {
-			return nil, nil
-		}
-		layers[i] = storedLayer(store, stored, i+1)
-		id = stored.Parent
+	return matchLayers(img.TopLayer, config.RootFS.DiffIDs, store.Layer, func(l *storage.Layer, number int) *layer {
+		return storedLayer(store, l, number)
+	})
+}
+
+// matchLayers pairs the chain of stored layers below top with the image's
+// diff ids. Layers that a partial pull put together have no digest of a tar
+// stream; to read them would take a copy in the clear.
+func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Layer, error), use func(*storage.Layer, int) *layer) ([]*layer, error) {
+	refused := func(number int, problem string) error {
+		return hint(fmt.Errorf("layer %d in local storage %s", number, problem),
+			"remove the image and pull it again with enable_partial_images = \"false\" in storage.conf, or build from docker:// or oci: instead")
 	}
-	if id != "" {
-		return nil, nil
+	layers := make([]*layer, len(ids))
+	for i := len(ids) - 1; i >= 0; i-- {
+		if top == "" {
+			return nil, refused(i+1, "is not there")
+		}
+		stored, err := get(top)
+		if err != nil {
+			return nil, fmt.Errorf("looking up stored layer %d: %w", i+1, err)
+		}
+		if stored.UncompressedDigest != ids[i] {
+			return nil, refused(i+1, fmt.Sprintf("has digest %q, the image says %s", stored.UncompressedDigest, ids[i]))
+		}
+		layers[i] = use(stored, i+1)
+		top = stored.Parent
+	}
+	if top != "" {
+		return nil, refused(0, "is below the image's first")
 	}
 	return layers, nil
 }

@@ -29,28 +29,36 @@ func actor(t store.Token) string { return "token/" + t.ID }
 // admin lets h be called with a valid token of one of the roles.
 func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
 	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
-		b := bearer(r)
-		if b.Len() == 0 {
-			return problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
-		}
-		t, err := s.Store.Authenticate(r.Context(), b)
-		if errors.Is(err, store.ErrBadToken) {
-			s.punish(r)
-			s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
-			return problem(kbs.CodeUnauthorized, "%v", err)
-		}
+		t, err := s.authorize(r, roles, bearer(r))
 		if err != nil {
 			return err
 		}
-		if err := s.limitToken(t); err != nil {
-			return err
-		}
-		if !slices.Contains(roles, t.Role) {
-			s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
-			return problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
-		}
 		return h(w, r, t)
 	})
+}
+
+// authorize is the token b, if it has one of the roles.
+func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) (store.Token, error) {
+	if b.Len() == 0 {
+		return store.Token{}, problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
+	}
+	t, err := s.Store.Authenticate(r.Context(), b)
+	if errors.Is(err, store.ErrBadToken) {
+		s.punish(r)
+		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
+		return store.Token{}, problem(kbs.CodeUnauthorized, "%v", err)
+	}
+	if err != nil {
+		return store.Token{}, err
+	}
+	if err := s.limitToken(t); err != nil {
+		return store.Token{}, err
+	}
+	if !slices.Contains(roles, t.Role) {
+		s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
+		return store.Token{}, problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
+	}
+	return t, nil
 }
 
 func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
@@ -109,7 +117,9 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 		return fmt.Errorf("registration version %d, expected 1", reg.Version)
 	case !validWorkloadID.MatchString(reg.WorkloadID):
 		return errors.New("workload_id: expected up to 128 letters, digits, '.', '_', '-'")
-	case reg.IdentityDigest.IsZero() || reg.FooterDigest.IsZero():
+	case !s.speaksFor(reg.Type):
+		return fmt.Errorf("type %q: this server speaks %v, so the workload could never attest", reg.Type, s.Dialects)
+	case reg.Type == kbs.TypeNative && (reg.IdentityDigest.IsZero() || reg.FooterDigest.IsZero()):
 		return errors.New("registration without identity_digest or footer_digest")
 	case tee.Valid() && s.Verifiers[tee] == nil:
 		return fmt.Errorf("this server has no verifier for tee %q: the workload could never attest", tee)
@@ -117,6 +127,11 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 		return fmt.Errorf("disk_key of %d bytes, expected 1 to %d", diskKey.Len(), maxDiskKey)
 	case len(reg.Image) > 512:
 		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
+	}
+	if reg.Type != kbs.TypeNative {
+		if err := checkForeign(reg, diskKey); err != nil {
+			return err
+		}
 	}
 	return verifier.CheckReferenceValues(reg.ReferenceValues)
 }

@@ -211,7 +211,7 @@ func TestMalformedRequests(t *testing.T) {
 		"register over its limit":   {"PUT", "/v1/workloads/w1", text(r.admin.Token), strings.Repeat(" ", kbs.MaxRegisterBody+1), kbs.CodeTooLarge},
 		"page of -1":                {"GET", "/v1/workloads?limit=-1", text(r.admin.Token), nil, kbs.CodeBadRequest},
 		"wrong method":              {"GET", "/v1/auth", "", nil, kbs.CodeNotFound},
-		"unknown path":              {"GET", "/kbs/v0/auth", "", nil, kbs.CodeNotFound},
+		"unknown path":              {"GET", "/kbs/v1/auth", "", nil, kbs.CodeNotFound},
 		"path to be cleaned":        {"GET", "//v1/workloads", text(r.admin.Token), nil, kbs.CodeNotFound},
 		"path with dots":            {"GET", "/v1/x/../workloads", text(r.admin.Token), nil, kbs.CodeNotFound},
 	} {

@@ -27,7 +27,8 @@ type appraisal struct {
 	appraised    bool
 	registration kbs.Digest
 	reportData   kbs.ReportData
-	teeKey       hpke.PublicKey
+	teeKey       hpke.PublicKey // of a native session
+	recipient    recipient      // of another
 }
 
 func (a *appraisal) add(name string, pass bool, expected, got, hint string) bool {
@@ -39,7 +40,7 @@ func (a *appraisal) add(name string, pass bool, expected, got, hint string) bool
 }
 
 func (a *appraisal) granted() bool {
-	return a.appraised && a.claims != nil && a.teeKey != nil && !a.registration.IsZero() && len(a.rules) > 0 &&
+	return a.appraised && a.claims != nil && (a.teeKey != nil) != (a.recipient != nil) && !a.registration.IsZero() && len(a.rules) > 0 &&
 		!slices.ContainsFunc(a.rules, func(r kbs.Rule) bool { return !r.Pass })
 }
 
@@ -77,28 +78,40 @@ func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequ
 		a.add("registered", false, "a registration for workload "+sess.workloadID, "none",
 			"register the workload with `ccrun register RECORD`, or it was removed")
 	}
-	a.claims, err = verifier.ByTEE(s.Verifiers).Verify(ctx, req.Evidence, a.at)
+	ok, err := a.verify(func() (*verifier.Claims, error) {
+		return verifier.ByTEE(s.Verifiers).Verify(ctx, req.Evidence, a.at)
+	}, sess.tee)
+	if ok && registered {
+		a.compare(w.Registration.ReferenceValues)
+	}
+	return a, err
+}
+
+// verify has Evidence verified. A refusal is no error but a failed rule.
+func (a *appraisal) verify(verify func() (*verifier.Claims, error), tee kbs.TEE) (bool, error) {
+	claims, err := verify()
 	var refused *verifier.Error
 	switch {
 	case errors.As(err, &refused):
-		a.claims = nil
-		a.take(refused.Result(sess.tee).Rules)
-		return a, nil
+		a.take(refused.Result(tee).Rules)
+		return false, nil
 	case errors.Is(err, verifier.ErrBusy):
-		return nil, &httpError{code: kbs.CodeUnavailable, detail: "the service that endorses this machine does not answer", cause: err}
+		return false, &httpError{code: kbs.CodeUnavailable, detail: "the service that endorses this machine does not answer", cause: err}
 	case err != nil:
-		return nil, fmt.Errorf("verifying evidence: %w", err)
-	case a.claims == nil:
-		return nil, errors.New("verifying evidence: neither claims nor an error")
+		return false, fmt.Errorf("verifying evidence: %w", err)
+	case claims == nil:
+		return false, errors.New("verifying evidence: neither claims nor an error")
 	}
-	if registered {
-		want := verifier.Expectation{ReportData: a.reportData, At: a.at}
-		result := verifier.Appraise(a.claims, w.Registration.ReferenceValues, want)
-		a.take(result.Rules)
-		a.appraised = result.OK()
-		a.add("appraisal", a.appraised, kbs.Affirming, result.Result, "")
-	}
-	return a, nil
+	a.claims = claims
+	return true, nil
+}
+
+// compare appraises the verified claims.
+func (a *appraisal) compare(ref kbs.ReferenceValues) {
+	result := verifier.Appraise(a.claims, ref, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true})
+	a.take(result.Rules)
+	a.appraised = result.OK()
+	a.add("appraisal", a.appraised, kbs.Affirming, result.Result, "")
 }
 
 func (a *appraisal) take(rules []verifier.Rule) {
@@ -142,18 +155,40 @@ func (a *appraisal) session(sess *session, req kbs.AttestRequest) bool {
 func (a *appraisal) workload(sess *session, req kbs.AttestRequest, w store.Workload) {
 	reg := w.Registration
 	a.registration = w.Digest
+	a.kind(reg.Type, kbs.TypeNative)
 	a.add("registered", reg.WorkloadID == sess.workloadID, sess.workloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
-	state := "not revoked"
-	if w.RevokedAt != nil {
-		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
-	}
-	a.add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+	a.notRevoked(w)
 	a.add("registered_tee", reg.ReferenceValues.TEE == sess.tee, string(reg.ReferenceValues.TEE), string(sess.tee),
 		"the workload was built for another TEE: build it with --tee "+string(sess.tee))
 	a.digest("identity_digest", reg.IdentityDigest, req.RuntimeData.IdentityDigest,
 		"the guest booted with another identity segment than was registered")
 	a.digest("footer_digest", reg.FooterDigest, req.RuntimeData.FooterDigest,
 		"the footer of the guest's disk is not the one registered: the image was altered, or is another build")
+}
+
+func (a *appraisal) notRevoked(w store.Workload) {
+	state := "not revoked"
+	if w.RevokedAt != nil {
+		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
+	}
+	a.add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+}
+
+// kind keeps a workload's key from guests that prove less than it asks.
+func (a *appraisal) kind(got kbs.RegistrationType, accepted ...kbs.RegistrationType) {
+	names := make([]string, len(accepted))
+	for i, t := range accepted {
+		names[i] = typeName(t)
+	}
+	a.add("registered_type", slices.Contains(accepted, got), strings.Join(names, " or "), typeName(got),
+		"the guest speaks another dialect than its workload is registered for")
+}
+
+func typeName(t kbs.RegistrationType) string {
+	if t == kbs.TypeNative {
+		return "native"
+	}
+	return string(t)
 }
 
 func (a *appraisal) digest(name string, want, got kbs.Digest, hint string) {

@@ -29,7 +29,7 @@ func BenchmarkAuth(b *testing.B) {
 	r := newRig(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := r.server.sessions.open(kbs.SNP, "w1"); err != nil {
+		if _, _, err := r.server.sessions.open(Native, kbs.SNP, "w1"); err != nil {
 			b.Fatal(err)
 		}
 	}

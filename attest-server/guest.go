@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/secret"
 )
 
 var validWorkloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -29,7 +30,7 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	case !validWorkloadID.MatchString(req.WorkloadID):
 		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
-	sess, bearer, err := s.sessions.open(req.TEE, req.WorkloadID)
+	sess, bearer, err := s.sessions.open(Native, req.TEE, req.WorkloadID)
 	if err != nil {
 		return err
 	}
@@ -105,15 +106,12 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 	if r.PathValue("id") != sess.workloadID {
 		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
 	}
-	g, err := s.sessions.take(sess)
+	g, err := s.sessions.take(sess, sess.workloadID)
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
-	k, err := s.Store.Release(r.Context(), g.workloadID, g.registration, sess.id.String())
-	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.id.String(), cause: err}
-	case err != nil:
+	k, err := s.fetch(r.Context(), sess, g)
+	if err != nil {
 		return err
 	}
 	defer k.Wipe()
@@ -130,12 +128,22 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, kbs.Sealed{Enc: enc, Ciphertext: sealed, ServerTime: s.Clock().UTC()})
 }
 
+// fetch gets a granted session's DiskKey if the workload still is what was
+// appraised.
+func (s *Server) fetch(ctx context.Context, sess *session, g grant) (secret.Bytes, error) {
+	k, err := s.Store.Release(ctx, g.workloadID, g.registration, sess.id.String())
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrRevoked) || errors.Is(err, store.ErrChanged) || errors.Is(err, store.ErrLimit) {
+		err = &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.id.String(), cause: err}
+	}
+	return k, err
+}
+
 func (s *Server) session(r *http.Request) (*session, error) {
 	b := bearer(r)
 	if b.Len() == 0 {
 		return nil, problem(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
 	}
-	sess, err := s.sessions.parse(b.Reveal())
+	sess, err := s.sessions.parse(Native, b.Reveal())
 	if err != nil {
 		return nil, problem(kbs.CodeSessionExpired, "%v", err)
 	}
@@ -151,6 +159,8 @@ func sessionProblem(err error, sess *session) error {
 		code = kbs.CodeNotAttested
 	case errors.Is(err, errDenied):
 		code = kbs.CodeAttestationDenied
+	case errors.Is(err, errOther):
+		code = kbs.CodeForbidden
 	}
 	return &httpError{code: code, detail: err.Error(), session: sess.id.String()}
 }

@@ -21,6 +21,7 @@ import (
 // detail for the peer, cause for the log alone.
 type httpError struct {
 	code    string
+	kind    string // in the trustee dialect, if not told by code
 	detail  string
 	session string
 	cause   error
@@ -64,8 +65,13 @@ func statusOf(code string) int {
 	return http.StatusInternalServerError
 }
 
-// handle is the one place where errors become HTTP.
+// handle is respond in the native dialect.
 func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return s.respond(writeProblem, h)
+}
+
+// respond is the one place where errors become HTTP, in a dialect's form.
+func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -78,7 +84,7 @@ func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.H
 			e = &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
 		}
 		s.logFailure(r, e)
-		writeProblem(w, e)
+		write(w, e)
 	}
 }
 

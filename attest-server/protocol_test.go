@@ -423,7 +423,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			t.Fatal(err)
 		}
 		use := func() *session {
-			s, _, err := table.open(kbs.SNP, "w")
+			s, _, err := table.open(Native, kbs.SNP, "w")
 			if err == nil {
 				err = table.use(s)
 			}
@@ -437,7 +437,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			use()
 		}
 		s := use()
-		if err := table.grant(s, grant{left: 1000}); err != nil {
+		if err := table.grant(s, grant{workloadID: "w", left: 1000}); err != nil {
 			t.Fatal(err)
 		}
 		for second := range 59 {
@@ -446,7 +446,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			if err := table.use(s); err == nil {
 				t.Fatalf("phase %d: used twice, %d s apart", phase, second+1)
 			}
-			if _, err := table.take(s); err != nil {
+			if _, err := table.take(s, "w"); err != nil {
 				t.Fatalf("phase %d: release after %d s: %v", phase, second+1, err)
 			}
 		}

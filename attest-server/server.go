@@ -27,6 +27,9 @@ import (
 type Store interface {
 	Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
+	// WorkloadByDigest is the workload that has the launch digest among its
+	// measurements: never more than one.
+	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
 	Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error)
 	Revoke(ctx context.Context, id, actor string) (store.Workload, error)
 	Remove(ctx context.Context, id, actor string) error
@@ -52,6 +55,9 @@ type Config struct {
 	// SigningKey, on P-256, signs attestation results for others (EAR). nil:
 	// none are signed.
 	SigningKey *ecdsa.PrivateKey
+	// Dialects are the protocols that guests may speak. None: native and
+	// trustee. What owners use is always there.
+	Dialects []Dialect
 	// SessionLife is how long a nonce can be used, and then again how long
 	// its key can be fetched. Zero: 60 s.
 	SessionLife time.Duration
@@ -80,6 +86,7 @@ type Config struct {
 type Server struct {
 	Config
 	sessions  *sessions
+	tokens    *tokens
 	verifying chan struct{}
 	limits    *limits
 	meters    *meters
@@ -100,11 +107,21 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
 		}
 	}
+	if err := checkDialects(c.Dialects); err != nil {
+		return nil, err
+	}
+	if len(c.Dialects) == 0 {
+		c.Dialects = []Dialect{Native, Trustee}
+	}
 	c.SessionLife = orDefault(c.SessionLife, time.Minute)
 	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
 	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
 	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
 	s, err := newSessions(c)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTokens(c.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +135,11 @@ func New(c Config) (*Server, error) {
 		metered[tee] = meteredVerifier{v, m}
 	}
 	c.Verifiers = metered
-	server := &Server{Config: c, sessions: s, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
+	server := &Server{Config: c, sessions: s, tokens: t, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
 	server.readings(c.Metrics)
+	if server.speaks(Legacy) {
+		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
+	}
 	return server, nil
 }
 
@@ -130,16 +150,21 @@ func orDefault[T int | time.Duration](v, def T) T {
 	return v
 }
 
-// Handler is the native dialect and the health checks.
+// Handler is the dialects, what owners use, and the health checks.
 func (s *Server) Handler() http.Handler {
-	return s.metered(s.limited(noRedirects(s.routes())))
+	return s.metered(s.limited(oneSlash(noRedirects(s.routes()))))
 }
 
 func (s *Server) routes() *router {
 	mux := &router{ServeMux: http.NewServeMux()}
-	mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
-	mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
-	mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
+	if s.speaks(Native) {
+		mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
+		mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
+		mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
+	}
+	if s.speaks(Trustee) || s.speaks(Legacy) {
+		s.foreignRoutes(mux)
+	}
 
 	mux.HandleFunc("GET /v1/workloads", s.admin(reading, s.listWorkloads))
 	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, s.getWorkload))

@@ -5,8 +5,6 @@ import (
 	"crypto/cipher"
 	"crypto/hpke"
 	"encoding/base32"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +26,8 @@ import (
 // restart voids every nonce. Only attest leaves a mark, in a bounded table.
 
 const (
-	numberSize    = 10
-	sessionHeader = 8 + numberSize + kbs.NonceSize
-	maxBearer     = 1024
+	numberSize = 10
+	maxBearer  = 1024
 )
 
 var (
@@ -38,6 +35,7 @@ var (
 	errFull        = errors.New("too many sessions have attested lately")
 	errNotAttested = errors.New("session has not attested")
 	errDenied      = errors.New("session was denied")
+	errOther       = errors.New("the session is for another workload")
 )
 
 var numberEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
@@ -52,8 +50,10 @@ type session struct {
 	issued     time.Duration // since the server's start: the wall clock may jump
 	id         sessionID
 	nonce      [kbs.NonceSize]byte
-	tee        kbs.TEE
-	workloadID string
+	dialect    Dialect
+	tee        kbs.TEE // as the client named it; may be one of CoCo's names
+	workloadID string  // of foreign dialects: known once the Evidence is
+	named      [16]byte
 }
 
 // grant is what an attested session may fetch. nil stands for a denial.
@@ -61,13 +61,16 @@ type grant struct {
 	workloadID   string
 	registration kbs.Digest // as appraised
 	reportData   kbs.ReportData
-	teeKey       hpke.PublicKey
+	teeKey       hpke.PublicKey // of a native session
+	recipient    recipient      // of another
 	until        time.Duration
 	left         int // releases
+	resources    int // released
 }
 
 type sessions struct {
 	aead    cipher.AEAD
+	macKey  []byte // makes legacy nonces
 	counter atomic.Uint64
 	rand    io.Reader
 	clock   func() time.Time
@@ -98,12 +101,11 @@ const marksPerGrant = 16
 func newGeneration() generation { return generation{marks: map[sessionID]*grant{}} }
 
 func newSessions(c Config) (*sessions, error) {
-	key := make([]byte, 32)
-	if _, err := io.ReadFull(c.Rand, key); err != nil {
+	keys := make([]byte, 64)
+	if _, err := io.ReadFull(c.Rand, keys); err != nil {
 		return nil, fmt.Errorf("making the session key: %w", err)
 	}
-	defer clear(key)
-	block, err := aes.NewCipher(key)
+	block, err := aes.NewCipher(keys[:32])
 	if err != nil {
 		return nil, err
 	}
@@ -112,61 +114,12 @@ func newSessions(c Config) (*sessions, error) {
 		return nil, err
 	}
 	return &sessions{
-		aead: aead, rand: c.Rand, clock: c.Clock, start: c.Clock(), life: c.SessionLife, max: c.MaxSessions,
+		aead: aead, macKey: keys[32:], rand: c.Rand, clock: c.Clock, start: c.Clock(), life: c.SessionLife, max: c.MaxSessions,
 		current: newGeneration(), previous: newGeneration(),
 	}, nil
 }
 
 func (t *sessions) now() time.Duration { return t.clock().Sub(t.start) }
-
-// open makes a fresh session and its bearer.
-func (t *sessions) open(tee kbs.TEE, workloadID string) (*session, string, error) {
-	random := make([]byte, numberSize+kbs.NonceSize)
-	if _, err := io.ReadFull(t.rand, random); err != nil {
-		return nil, "", fmt.Errorf("opening a session: %w", err)
-	}
-	s := &session{
-		issued: t.now(), id: sessionID(random[:numberSize]),
-		nonce: [kbs.NonceSize]byte(random[numberSize:]), tee: tee, workloadID: workloadID,
-	}
-	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
-	plain = append(plain, random...)
-	plain = append(plain, byte(len(tee)))
-	plain = append(plain, tee...)
-	plain = append(plain, workloadID...)
-	// The key is this process's alone, so a counter makes GCM nonces unique,
-	// which random ones would not be after billions of sessions.
-	nonce := binary.BigEndian.AppendUint64(make([]byte, 4), t.counter.Add(1))
-	return s, base64.RawURLEncoding.EncodeToString(t.aead.Seal(nonce, nonce, plain, nil)), nil
-}
-
-// parse authenticates a bearer. It says nothing of the session's age or use.
-func (t *sessions) parse(bearer []byte) (*session, error) {
-	if len(bearer) == 0 || len(bearer) > maxBearer {
-		return nil, errExpired
-	}
-	sealed := make([]byte, base64.RawURLEncoding.DecodedLen(len(bearer)))
-	n, err := base64.RawURLEncoding.Strict().Decode(sealed, bearer)
-	if err != nil || n < t.aead.NonceSize() {
-		return nil, errExpired
-	}
-	plain, err := t.aead.Open(nil, sealed[:t.aead.NonceSize()], sealed[t.aead.NonceSize():n], nil)
-	if err != nil || len(plain) <= sessionHeader {
-		return nil, errExpired
-	}
-	rest := plain[sessionHeader:]
-	teeLen := int(rest[0])
-	if len(rest) < 1+teeLen {
-		return nil, errExpired
-	}
-	return &session{
-		issued:     time.Duration(binary.BigEndian.Uint64(plain)),
-		id:         sessionID(plain[8 : 8+numberSize]),
-		nonce:      [kbs.NonceSize]byte(plain[8+numberSize : sessionHeader]),
-		tee:        kbs.TEE(rest[1 : 1+teeLen]),
-		workloadID: string(rest[1+teeLen:]),
-	}, nil
-}
 
 // use spends the session's nonce: of any number of callers one succeeds, once.
 func (t *sessions) use(s *session) error {
@@ -203,25 +156,45 @@ func (t *sessions) grant(s *session, g grant) error {
 	return nil
 }
 
-// take spends one of the session's releases.
-func (t *sessions) take(s *session) (grant, error) {
+// take spends one of the session's releases, which must be for workload id.
+// An errOther spends nothing.
+func (t *sessions) take(s *session, id string) (grant, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	g, err := t.granted(s)
+	switch {
+	case err != nil:
+		return grant{}, err
+	case g.workloadID != id:
+		return grant{}, errOther
+	}
+	g.left--
+	return *g, nil
+}
+
+// check says whether the session could take something.
+func (t *sessions) check(s *session) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, err := t.granted(s)
+	return err
+}
+
+func (t *sessions) granted(s *session) (*grant, error) {
 	now := t.now()
 	t.turn(now)
 	g, used := t.find(s.id)
 	switch {
 	case !used && now-s.issued >= t.life:
-		return grant{}, errExpired
+		return nil, errExpired
 	case !used:
-		return grant{}, errNotAttested
+		return nil, errNotAttested
 	case g == nil:
-		return grant{}, errDenied
+		return nil, errDenied
 	case now >= g.until || g.left <= 0:
-		return grant{}, errExpired
+		return nil, errExpired
 	}
-	g.left--
-	return *g, nil
+	return g, nil
 }
 
 func (t *sessions) find(id sessionID) (*grant, bool) {

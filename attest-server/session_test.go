@@ -15,15 +15,15 @@ func TestBearerRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, bearer, err := table.open(kbs.SNP, "shop")
+	s, bearer, err := table.open(Native, kbs.SNP, "shop")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := table.parse([]byte(bearer))
+	got, err := table.parse(Native, []byte(bearer))
 	if err != nil || *got != *s {
 		t.Errorf("parse = %+v, %v, expected %+v", got, err, s)
 	}
-	_, other, err := table.open(kbs.SNP, "shop")
+	_, other, err := table.open(Native, kbs.SNP, "shop")
 	if err != nil || other == bearer {
 		t.Errorf("two sessions have one bearer, %v", err)
 	}
@@ -35,7 +35,7 @@ func FuzzBearer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	_, bearer, err := table.open(kbs.SNP, "shop")
+	_, bearer, err := table.open(Native, kbs.SNP, "shop")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func FuzzBearer(f *testing.F) {
 	f.Add([]byte(bearer[:20]))
 	f.Add([]byte(base64.RawURLEncoding.EncodeToString(make([]byte, 100))))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := table.parse(b); (err == nil) != (string(b) == bearer) || (err != nil && !errors.Is(err, errExpired)) {
+		if _, err := table.parse(Native, b); (err == nil) != (string(b) == bearer) || (err != nil && !errors.Is(err, errExpired)) {
 			t.Fatalf("parse(%q) = %v", b, err)
 		}
 	})

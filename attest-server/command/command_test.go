@@ -222,9 +222,9 @@ func TestServeRefuses(t *testing.T) {
 		args []string
 		want string // in the error
 	}{
-		"legacy dialect":       {[]string{"--dialect", "legacy"}, "not written yet"},
-		"dialect list":         {[]string{"--dialect", "native,trustee"}, "not written yet"},
 		"unknown dialect":      {[]string{"--dialect", "x"}, "expected native"},
+		"dialect in a list":    {[]string{"--dialect", "native,truste"}, "expected native"},
+		"empty dialect":        {[]string{"--dialect", "native,"}, "expected native"},
 		"argument":             {[]string{"x"}, "unexpected argument"},
 		"no data directory":    {[]string{"--data", "/nonexistent"}, "master key"},
 		"certificate alone":    {[]string{"--tls-cert", "x"}, "both or neither"},

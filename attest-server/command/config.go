@@ -27,8 +27,9 @@ type Config struct {
 	// Default: server.pem and server.key in Data.
 	TLSCert string `toml:"tls_cert"`
 	TLSKey  string `toml:"tls_key"`
-	// Dialects are the protocols spoken. Default, and so far all there is:
-	// ["native"].
+	// Dialects are the protocols spoken to guests: native, trustee (CoCo's
+	// KBS protocol), legacy (libkrun's old C client and buildah mkcw: weaker
+	// identities). Default ["native", "trustee"].
 	Dialects []string `toml:"dialects"`
 	// Endorsements is a directory of vendor certificates, CRLs and TDX
 	// collateral, such as `ccrun certs` keeps, read at start and on SIGHUP.
@@ -146,18 +147,20 @@ func (cfg *Config) check() error {
 		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
 	for _, d := range cfg.Dialects {
-		switch {
-		case slices.Contains([]string{"trustee", "legacy"}, d):
-			return usage("dialect %q is not written yet: only native is", d)
-		case d != "native":
-			return usage("dialect %q, expected native", d)
+		if !slices.Contains(attestserver.Dialects(), attestserver.Dialect(d)) {
+			return usage("dialect %q, expected native, trustee or legacy", d)
 		}
 	}
 	return nil
 }
 
 func (cfg *Config) server() attestserver.Config {
+	var dialects []attestserver.Dialect
+	for _, d := range cfg.Dialects {
+		dialects = append(dialects, attestserver.Dialect(d))
+	}
 	return attestserver.Config{
+		Dialects:    dialects,
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
 		Limits: attestserver.RateLimits{
 			PerAddress: attestserver.Rate{PerSecond: cfg.AddressRate, Burst: cfg.AddressBurst}, Exempt: cfg.AddressExempt,

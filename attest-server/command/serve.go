@@ -41,7 +41,7 @@ func (p Program) serveCommand() *cli.Command {
 			dataFlag(),
 			&cli.StringFlag{Name: "tls-cert", Usage: "PEM `FILE`: chain, leaf first (default: server.pem in DIR)"},
 			&cli.StringFlag{Name: "tls-key", Usage: "PEM `FILE` (default: server.key in DIR)"},
-			&cli.StringSliceFlag{Name: "dialect", Value: cli.NewStringSlice("native"), Usage: "`PROTOCOL` to speak (repeatable)"},
+			&cli.StringSliceFlag{Name: "dialect", Value: cli.NewStringSlice("native", "trustee"), Usage: "`PROTOCOL` to speak: native, trustee or legacy (repeatable)"},
 			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
 			&cli.BoolFlag{Name: "endorsements-online", Usage: "fetch from AMD and Intel what is missing there, and renew it"},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "`ADDR`, HOST:PORT, for Prometheus: plain HTTP, an empty HOST is loopback (default: none)"},

@@ -1,0 +1,130 @@
+package attestserver
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// A bearer is a fresh session's whole state, sealed. Its dialect is associated
+// data, so that what one dialect gave out is nothing in another.
+
+const sessionHeader = 8 + numberSize + kbs.NonceSize
+
+// open makes a fresh session and its bearer.
+func (t *sessions) open(d Dialect, tee kbs.TEE, workloadID string) (*session, string, error) {
+	random := make([]byte, numberSize+kbs.NonceSize)
+	if _, err := io.ReadFull(t.rand, random); err != nil {
+		return nil, "", fmt.Errorf("opening a session: %w", err)
+	}
+	s := &session{
+		issued: t.now(), id: sessionID(random[:numberSize]),
+		nonce: [kbs.NonceSize]byte(random[numberSize:]), dialect: d, tee: tee, workloadID: workloadID,
+	}
+	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
+	plain = append(plain, random...)
+	plain = append(plain, byte(len(tee)))
+	plain = append(plain, tee...)
+	plain = append(plain, workloadID...)
+	return s, base64.RawURLEncoding.EncodeToString(t.seal(d, plain)), nil
+}
+
+func (t *sessions) seal(d Dialect, plain []byte) []byte {
+	// The key is this process's alone, so a counter makes GCM nonces unique,
+	// which random ones would not be after billions of sessions.
+	nonce := binary.BigEndian.AppendUint64(make([]byte, 4), t.counter.Add(1))
+	return t.aead.Seal(nonce, nonce, plain, []byte(d))
+}
+
+// unseal also returns what was sealed.
+func (t *sessions) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err error) {
+	if len(bearer) == 0 || len(bearer) > maxBearer {
+		return nil, nil, errExpired
+	}
+	sealed = make([]byte, base64.RawURLEncoding.DecodedLen(len(bearer)))
+	n, err := base64.RawURLEncoding.Strict().Decode(sealed, bearer)
+	if err != nil || n < t.aead.NonceSize() {
+		return nil, nil, errExpired
+	}
+	sealed = sealed[:n]
+	plain, err = t.aead.Open(nil, sealed[:t.aead.NonceSize()], sealed[t.aead.NonceSize():], []byte(d))
+	if err != nil {
+		return nil, nil, errExpired
+	}
+	return plain, sealed, nil
+}
+
+// parse authenticates a bearer. It says nothing of the session's age or use.
+func (t *sessions) parse(d Dialect, bearer []byte) (*session, error) {
+	plain, _, err := t.unseal(d, bearer)
+	if err != nil || len(plain) <= sessionHeader {
+		return nil, errExpired
+	}
+	rest := plain[sessionHeader:]
+	teeLen := int(rest[0])
+	if len(rest) < 1+teeLen {
+		return nil, errExpired
+	}
+	return &session{
+		issued:     time.Duration(binary.BigEndian.Uint64(plain)),
+		id:         sessionID(plain[8 : 8+numberSize]),
+		nonce:      [kbs.NonceSize]byte(plain[8+numberSize : sessionHeader]),
+		dialect:    d,
+		tee:        kbs.TEE(rest[1 : 1+teeLen]),
+		workloadID: string(rest[1+teeLen:]),
+	}, nil
+}
+
+// The old C client copies the cookie into 100 bytes, so a legacy bearer has no
+// room for nonce and workload id: the one is computed from it, of the other it
+// holds half a digest. It comes to 83 characters.
+const legacyState = 8 + numberSize + 16
+
+// openShort makes a fresh legacy session and its bearer.
+func (t *sessions) openShort(workloadID string) (*session, string, error) {
+	s := &session{issued: t.now(), dialect: Legacy, tee: kbs.SNP, named: nameHash(workloadID)}
+	if _, err := io.ReadFull(t.rand, s.id[:]); err != nil {
+		return nil, "", fmt.Errorf("opening a session: %w", err)
+	}
+	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
+	plain = append(plain, s.id[:]...)
+	plain = append(plain, s.named[:]...)
+	sealed := t.seal(Legacy, plain)
+	s.nonce = t.nonceOf(sealed)
+	return s, base64.RawURLEncoding.EncodeToString(sealed), nil
+}
+
+// parseShort is parse for openShort's bearers.
+func (t *sessions) parseShort(bearer []byte) (*session, error) {
+	plain, sealed, err := t.unseal(Legacy, bearer)
+	if err != nil || len(plain) != legacyState {
+		return nil, errExpired
+	}
+	return &session{
+		issued:  time.Duration(binary.BigEndian.Uint64(plain)),
+		id:      sessionID(plain[8 : 8+numberSize]),
+		nonce:   t.nonceOf(sealed),
+		dialect: Legacy,
+		tee:     kbs.SNP,
+		named:   [16]byte(plain[8+numberSize:]),
+	}, nil
+}
+
+// nonceOf is a nonce that nobody can tell before the bearer was given out, and
+// no two bearers share: each begins with a counter.
+func (t *sessions) nonceOf(sealed []byte) [kbs.NonceSize]byte {
+	m := hmac.New(sha256.New, t.macKey)
+	m.Write(sealed)
+	return [kbs.NonceSize]byte(m.Sum(nil))
+}
+
+func nameHash(workloadID string) [16]byte {
+	sum := sha256.Sum256([]byte(workloadID))
+	return [16]byte(sum[:16])
+}

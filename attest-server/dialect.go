@@ -1,0 +1,196 @@
+package attestserver
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// Dialect is a protocol that guests speak. All end in the same appraisal.
+type Dialect string
+
+// The dialects. Trustee and legacy share the paths under /kbs/v0 and are told
+// apart by what is in the body.
+const (
+	Native  Dialect = "native"  // /v1
+	Trustee Dialect = "trustee" // CoCo KBS protocol 0.4.0
+	Legacy  Dialect = "legacy"  // virtee/reference-kbs, libkrun's old C client
+)
+
+// Dialects is every dialect, the default ones first.
+func Dialects() []Dialect { return []Dialect{Native, Trustee, Legacy} }
+
+func checkDialects(all []Dialect) error {
+	for _, d := range all {
+		if !slices.Contains(Dialects(), d) {
+			return fmt.Errorf("dialect %q, expected native, trustee or legacy", d)
+		}
+	}
+	return nil
+}
+
+func (s *Server) speaks(d Dialect) bool { return slices.Contains(s.Dialects, d) }
+
+// speaksFor says whether a guest of that type could reach its key here.
+func (s *Server) speaksFor(t kbs.RegistrationType) bool {
+	switch t {
+	case kbs.TypeNative:
+		return s.speaks(Native) || s.speaks(Trustee)
+	case kbs.TypeTrustee:
+		return s.speaks(Trustee)
+	case kbs.TypeLegacy:
+		return s.speaks(Legacy)
+	}
+	return false
+}
+
+// recipient encrypts what is released to the key that was attested, in its
+// dialect's form: the whole body of the answer.
+type recipient interface {
+	seal(rand io.Reader, plain []byte) ([]byte, error)
+}
+
+const (
+	foreignPrefix   = "/kbs/v0/"
+	maxForeignAuth  = 4 << 10
+	maxForeignBody  = 1 << 20 // Evidence with an event log and that of devices
+	maxForeignError = 100     // characters of detail: the C client has 200 bytes for all
+)
+
+// foreignHandler gets the body read and bounded.
+type foreignHandler func(w http.ResponseWriter, r *http.Request, body []byte) error
+
+func (s *Server) foreignRoutes(mux *router) {
+	mux.HandleFunc("POST /kbs/v0/auth", s.byBody(maxForeignAuth, isLegacyAuth, s.trusteeAuth, s.legacyAuth))
+	mux.HandleFunc("POST /kbs/v0/attest", s.byBody(maxForeignBody, isLegacyAttest, s.trusteeAttest, s.legacyAttest))
+	if s.speaks(Trustee) {
+		mux.HandleFunc("GET /kbs/v0/resource/{path...}", s.respond(writeErrorInformation, s.trusteeResource))
+	}
+	if s.speaks(Legacy) {
+		mux.HandleFunc("GET /kbs/v0/key/{id}", s.respond(writeText, s.legacyKey))
+		mux.HandleFunc("POST /kbs/v0/register_workload", s.respond(writeText, s.legacyRegister))
+	}
+	write := writeErrorInformation
+	if !s.speaks(Trustee) {
+		write = writeText
+	}
+	mux.HandleFunc("/kbs/v0/", s.respond(write, func(_ http.ResponseWriter, r *http.Request) error {
+		return &httpError{code: kbs.CodeNotFound, kind: "PluginNotFound", detail: "no such path, method or plugin"}
+	}))
+}
+
+// byBody hands a request to the dialect it is in.
+func (s *Server) byBody(limit int64, isLegacy func([]byte) bool, trustee, legacy foreignHandler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := readBody(w, r, limit)
+		h, write := trustee, writeErrorInformation
+		if !s.speaks(Trustee) || s.speaks(Legacy) && err == nil && isLegacy(body) {
+			h, write = legacy, writeText
+		}
+		s.respond(write, func(w http.ResponseWriter, r *http.Request) error {
+			if err != nil {
+				return err
+			}
+			return h(w, r, body)
+		})(w, r)
+	}
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, problem(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+	case err != nil:
+		return nil, problem(kbs.CodeBadRequest, "reading body: %v", err)
+	}
+	return b, nil
+}
+
+// readForeign decodes a body of another project's protocol.
+func readForeign(body []byte, v any) error {
+	if err := kbs.UnmarshalOpen(body, v); err != nil {
+		return problem(kbs.CodeBadRequest, "body: %v", err)
+	}
+	return nil
+}
+
+// isLegacyAuth: version 0.0.0, and parameters that are JSON within a string.
+func isLegacyAuth(body []byte) bool {
+	var p struct {
+		Version string          `json:"version"`
+		Extra   json.RawMessage `json:"extra-params"`
+	}
+	return json.Unmarshal(body, &p) == nil && p.Version == legacyVersion && len(p.Extra) > 2 && p.Extra[0] == '"'
+}
+
+// isLegacyAttest: the key on the top level, where CoCo has runtime-data.
+func isLegacyAttest(body []byte) bool {
+	var p struct {
+		Key     json.RawMessage `json:"tee-pubkey"`
+		Runtime json.RawMessage `json:"runtime-data"`
+	}
+	return json.Unmarshal(body, &p) == nil && len(p.Key) > 0 && len(p.Runtime) == 0
+}
+
+// oneCookie is the value of the one cookie of that name. The C client sends
+// the same twice; two different ones are nobody's.
+func oneCookie(r *http.Request, name string) ([]byte, bool) {
+	all := r.CookiesNamed(name)
+	if len(all) == 0 {
+		return nil, false
+	}
+	for _, c := range all[1:] {
+		if c.Value != all[0].Value {
+			return nil, false
+		}
+	}
+	return []byte(all[0].Value), true
+}
+
+// writeWhole answers 200 in one write with its length, which the C client
+// needs: it takes the first piece for the whole.
+func writeWhole(w http.ResponseWriter, contentType string, b []byte) error {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(b) // the peer may be gone
+	return nil
+}
+
+// oneSlash takes away the second slash that the C client sends when its URL
+// ends with one; it follows no redirect.
+func oneSlash(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/"+foreignPrefix); ok {
+			u := *r.URL
+			u.Path, u.RawPath = foreignPrefix+rest, ""
+			clean := *r
+			clean.URL = &u
+			r = &clean
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// short is text for a foreign peer: printable, nothing that JSON would escape,
+// and short enough for the C client's buffer.
+func short(text string) string {
+	clean := strings.Map(func(c rune) rune {
+		switch {
+		case c == '"':
+			return '\''
+		case c < ' ' || c > '~' || strings.ContainsRune(`\<>&`, c):
+			return '?'
+		}
+		return c
+	}, text)
+	return clean[:min(len(clean), maxForeignError)]
+}

@@ -1,0 +1,184 @@
+package attestserver
+
+import (
+	"crypto/rsa"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// The legacy dialect: virtee/reference-kbs as the C client in the init of
+// libkrunfw before 5 speaks it. That client looks at no status, takes the
+// first piece of a body for all of it and copies it into fixed buffers, so
+// every answer here is short, whole, and for a refusal not empty.
+
+const (
+	legacyVersion = "0.0.0"
+	legacyCookie  = "session_id"
+	// maxPassphrase is what RSA-2048 with PKCS #1 v1.5 can carry.
+	maxPassphrase = 245
+)
+
+func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte) error {
+	var req struct {
+		Version string `json:"version"`
+		TEE     string `json:"tee"`
+		Extra   string `json:"extra-params"`
+	}
+	if err := readForeign(body, &req); err != nil {
+		return err
+	}
+	var params struct {
+		WorkloadID string `json:"workload_id"`
+	}
+	switch {
+	case req.Version != legacyVersion:
+		return problem(kbs.CodeBadRequest, "version %q, expected %s", req.Version, legacyVersion)
+	case req.TEE != string(kbs.SNP):
+		return problem(kbs.CodeBadRequest, "unsupported tee %q, expected snp", req.TEE)
+	}
+	if err := readForeign([]byte(req.Extra), &params); err != nil {
+		return err
+	}
+	if !validWorkloadID.MatchString(params.WorkloadID) {
+		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
+	}
+	sess, bearer, err := s.sessions.openShort(params.WorkloadID)
+	if err != nil {
+		return err
+	}
+	s.Log.Debug("session opened", "session", sess.id.String(), "dialect", Legacy, "workload", params.WorkloadID, "peer", peer(r))
+	// The path is / because the client's URL may begin with two slashes.
+	http.SetCookie(w, &http.Cookie{
+		Name: legacyCookie, Value: bearer, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+	})
+	// The client looks for the text "nonce": nothing like it may come before.
+	return writeWhole(w, "application/json", []byte(`{"nonce":"`+hex.EncodeToString(sess.nonce[:])+`","extra-params":""}`))
+}
+
+func (s *Server) legacySession(r *http.Request) (*session, error) {
+	bearer, ok := oneCookie(r, legacyCookie)
+	if !ok {
+		return nil, problem(kbs.CodeUnauthorized, "missing cookie, or two")
+	}
+	sess, err := s.sessions.parseShort(bearer)
+	if err != nil {
+		return nil, problem(kbs.CodeSessionExpired, "invalid cookie: %v", err)
+	}
+	return sess, nil
+}
+
+type legacyAttestation struct {
+	Key struct {
+		Alg      string `json:"alg"`
+		Modulus  string `json:"k-mod"`
+		Exponent string `json:"k-exp"`
+	} `json:"tee-pubkey"`
+	Evidence string `json:"tee-evidence"` // JSON again
+}
+
+// legacyAttest answers a grant with an empty body, which is how the client
+// knows it.
+func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byte) error {
+	sess, err := s.legacySession(r)
+	if err != nil {
+		return err
+	}
+	var req legacyAttestation
+	if err := readForeign(body, &req); err != nil {
+		return err
+	}
+	nonce := hex.EncodeToString(sess.nonce[:])
+	f := foreignAttest{
+		// The client sends no nonce: only report_data shows which it had.
+		nonce: nonce, wantNonce: nonce,
+		keyWant: "RSA of 2048 to 4096 bits", keyGot: "such a key",
+		shapes: []string{"raw snp"}, accepts: []kbs.RegistrationType{kbs.TypeLegacy},
+		reportData: sha512.Sum512([]byte(nonce + req.Key.Modulus + req.Key.Exponent)),
+	}
+	if public, err := legacyKeyOf(req); err != nil {
+		f.keyGot = err.Error()
+	} else {
+		f.recipient = legacyRecipient{public}
+	}
+	f.parsed, f.parseError = parseLegacyEvidence(req.Evidence)
+	return s.attestForeign(r, sess, f)
+}
+
+func legacyKeyOf(req legacyAttestation) (*rsa.PublicKey, error) {
+	n, err := base64.StdEncoding.Strict().DecodeString(req.Key.Modulus)
+	e, err2 := base64.StdEncoding.Strict().DecodeString(req.Key.Exponent)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
+	}
+	if req.Key.Alg != "RSA" {
+		return nil, fmt.Errorf("alg %q", req.Key.Alg)
+	}
+	return parseRSA(n, e)
+}
+
+// parseLegacyEvidence reads the report alone: the generation is in its CPUID
+// fields, and the client's certificate chain is always empty.
+func parseLegacyEvidence(text string) (*verifier.Parsed, error) {
+	var e struct {
+		Report string `json:"report"`
+	}
+	if err := kbs.UnmarshalOpen([]byte(text), &e); err != nil {
+		return nil, err
+	}
+	report, err := hex.DecodeString(e.Report)
+	if err != nil {
+		return nil, err
+	}
+	return verifier.ParseEvidence(report)
+}
+
+// legacyKey releases the session's own workload's passphrase, and no other's:
+// reference-kbs gave any attested session any key.
+func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.legacySession(r)
+	if err != nil {
+		return err
+	}
+	b, err := s.releaseForeign(r, sess, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeWhole(w, "application/json", b)
+}
+
+// legacyRecipient takes a JSON string with the hex of RSA PKCS #1 v1.5, and
+// nothing after it: the client cuts off the first and the last byte.
+type legacyRecipient struct{ public *rsa.PublicKey }
+
+func (e legacyRecipient) seal(rand io.Reader, plain []byte) ([]byte, error) {
+	//lint:ignore SA1019 the old client knows nothing else, and decrypts once with a key made for it
+	b, err := rsa.EncryptPKCS1v15(rand, e.public, plain)
+	if err != nil {
+		return nil, fmt.Errorf("encrypting the passphrase: %w", err)
+	}
+	return json.Marshal(hex.EncodeToString(b))
+}
+
+// writeText is a refusal for the C client: never empty, below 200 bytes.
+func writeText(w http.ResponseWriter, e *httpError) {
+	text := short(e.detail)
+	if text == "" {
+		text = e.code
+	}
+	if e.code == kbs.CodeUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="attest-server"`)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+	w.WriteHeader(statusOf(e.code))
+	_, _ = io.WriteString(w, text) // the peer may be gone
+}

@@ -1,0 +1,97 @@
+package attestserver
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// tokens signs what a CoCo client gets for its Evidence and may show instead
+// of its cookie: a JWT (ES256) that names the session. It says nothing of the
+// guest and is worth nothing without the TEE's key, to which all answers are
+// encrypted. The key lives as long as the process, as the sessions do.
+type tokens struct {
+	key  *ecdsa.PrivateKey
+	rand io.Reader
+}
+
+const (
+	tokenHeader = `{"alg":"ES256","typ":"JWT"}`
+	tokenIssuer = "ccrun attest-server"
+	coordinate  = 32 // bytes of r and of s
+)
+
+type tokenClaims struct {
+	Issuer    string `json:"iss"`
+	IssuedAt  int64  `json:"iat"`
+	NotBefore int64  `json:"nbf"`
+	Expires   int64  `json:"exp"`
+	Session   string `json:"jti"`
+}
+
+func newTokens(rand io.Reader) (*tokens, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand)
+	if err != nil {
+		return nil, fmt.Errorf("making the token key: %w", err)
+	}
+	return &tokens{key: key, rand: rand}, nil
+}
+
+func (t *tokens) issue(id sessionID, now time.Time, life time.Duration) (string, error) {
+	claims, err := json.Marshal(tokenClaims{
+		Issuer: tokenIssuer, IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(life).Unix(), Session: id.String(),
+	})
+	if err != nil {
+		return "", err
+	}
+	signed := b64url([]byte(tokenHeader)) + "." + b64url(claims)
+	digest := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(t.rand, t.key, digest[:])
+	if err != nil {
+		return "", fmt.Errorf("signing token: %w", err)
+	}
+	sig := make([]byte, 2*coordinate)
+	r.FillBytes(sig[:coordinate])
+	s.FillBytes(sig[coordinate:])
+	return signed + "." + b64url(sig), nil
+}
+
+// session is the session that a token of ours names. Whether it may still
+// fetch anything is in the table of grants.
+func (t *tokens) session(token []byte) (*session, error) {
+	parts := strings.Split(string(token[:min(len(token), maxBearer+1)]), ".")
+	if len(token) > maxBearer || len(parts) != 3 || parts[0] != b64url([]byte(tokenHeader)) {
+		return nil, errExpired
+	}
+	sig, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
+	if err != nil || len(sig) != 2*coordinate {
+		return nil, errExpired
+	}
+	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	r, s := new(big.Int).SetBytes(sig[:coordinate]), new(big.Int).SetBytes(sig[coordinate:])
+	if !ecdsa.Verify(&t.key.PublicKey, digest[:], r, s) {
+		return nil, errExpired
+	}
+	claims, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
+	if err != nil {
+		return nil, errExpired
+	}
+	var c tokenClaims
+	if err := kbs.UnmarshalStrict(claims, &c); err != nil || c.Issuer != tokenIssuer {
+		return nil, errExpired
+	}
+	id, err := numberEncoding.DecodeString(c.Session)
+	if err != nil || len(id) != numberSize {
+		return nil, errExpired
+	}
+	return &session{id: sessionID(id), dialect: Trustee}, nil
+}

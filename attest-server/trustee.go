@@ -1,0 +1,250 @@
+package attestserver
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// The trustee dialect: the KBS protocol of Confidential Containers, version
+// 0.4.0, as guest-components v0.14 and later speak it.
+
+const (
+	trusteeVersion = "0.4.0"
+	trusteeCookie  = "kbs-session-id"
+	errorPrefix    = "https://github.com/confidential-containers/kbs/errors/"
+
+	// A workload's DiskKey is the resource ccrun/disk-key/WORKLOAD_ID.
+	diskKeyRepo, diskKeyType = "ccrun", "disk-key"
+)
+
+// trusteeTEEs are the names that Evidence may come under, the kind of TEE that
+// stands behind each, and the shapes it may have. CoCo's own "sample" Evidence
+// is signed by nobody and measures nothing, so that it could mean any
+// workload: under that name a simulated SNP report is taken, by a server that
+// trusts the simulation.
+var trusteeTEEs = map[string]struct {
+	tee    kbs.TEE
+	shapes []string
+}{
+	"snp":         {kbs.SNP, []string{"coco snp"}},
+	"tdx":         {kbs.TDX, []string{"coco tdx"}},
+	"az-snp-vtpm": {kbs.SNP, []string{"az-snp-vtpm"}},
+	"az-tdx-vtpm": {kbs.TDX, []string{"az-tdx-vtpm"}},
+	"sample":      {kbs.Sample, []string{"coco snp"}},
+}
+
+// trusteeRefusal is an error with the name that CoCo's clients know it by.
+func trusteeRefusal(kind, code, format string, a ...any) error {
+	return &httpError{code: code, kind: kind, detail: fmt.Sprintf(format, a...)}
+}
+
+func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte) error {
+	var req struct {
+		Version *string         `json:"version"`
+		TEE     *string         `json:"tee"`
+		Extra   json.RawMessage `json:"extra-params"`
+	}
+	if err := readForeign(body, &req); err != nil {
+		return err
+	}
+	if req.Version == nil || req.TEE == nil || len(req.Extra) == 0 {
+		return problem(kbs.CodeBadRequest, "body: expected version, tee and extra-params")
+	}
+	if *req.Version != trusteeVersion {
+		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized,
+			"RCAR handshake Auth failed: KBS Client Protocol Version Mismatch: expect =%s while the request is %s", trusteeVersion, short(*req.Version))
+	}
+	t, ok := trusteeTEEs[*req.TEE]
+	if !ok {
+		return problem(kbs.CodeBadRequest, "unknown tee %q: expected snp, tdx, az-snp-vtpm, az-tdx-vtpm or sample", short(*req.TEE))
+	}
+	if s.Verifiers[t.tee] == nil {
+		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "this server takes no evidence of tee %q", *req.TEE)
+	}
+	sess, bearer, err := s.sessions.open(Trustee, kbs.TEE(*req.TEE), "")
+	if err != nil {
+		return err
+	}
+	s.Log.Debug("session opened", "session", sess.id.String(), "dialect", Trustee, "tee", *req.TEE, "peer", peer(r))
+	setTrusteeCookie(w, r, bearer)
+	return writeJSON(w, http.StatusOK, struct {
+		Nonce string `json:"nonce"`
+		Extra string `json:"extra-params"`
+	}{Nonce: base64.StdEncoding.EncodeToString(sess.nonce[:])})
+}
+
+// setTrusteeCookie: no expiry, because it would be compared with the host's
+// clock; the session ends here.
+func setTrusteeCookie(w http.ResponseWriter, r *http.Request, bearer string) {
+	http.SetCookie(w, &http.Cookie{Name: trusteeCookie, Value: bearer, Path: "/kbs/v0", HttpOnly: true, Secure: r.TLS != nil})
+}
+
+// trusteeAttestation is the body of attest. Init-data is not read: what counts
+// of it is in HOST_DATA or MRCONFIGID, which the registration names.
+type trusteeAttestation struct {
+	Runtime struct {
+		Nonce string          `json:"nonce"`
+		Key   json.RawMessage `json:"tee-pubkey"`
+	} `json:"runtime-data"`
+	Evidence struct {
+		Primary    json.RawMessage `json:"primary_evidence"`
+		Additional string          `json:"additional_evidence"`
+	} `json:"tee-evidence"`
+}
+
+func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []byte) error {
+	bearer, ok := oneCookie(r, trusteeCookie)
+	if !ok {
+		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", trusteeCookie)
+	}
+	sess, err := s.sessions.parse(Trustee, bearer)
+	if err != nil {
+		return trusteeRefusal("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
+	}
+	var req trusteeAttestation
+	if err := readForeign(body, &req); err != nil {
+		return err
+	}
+	if len(req.Runtime.Key) == 0 || len(req.Evidence.Primary) == 0 {
+		return problem(kbs.CodeBadRequest, "body: expected runtime-data with tee-pubkey, and tee-evidence with primary_evidence")
+	}
+	f, err := foreignFromTrustee(sess, req)
+	if err != nil {
+		return err
+	}
+	if err := s.attestForeign(r, sess, f); err != nil {
+		return err
+	}
+	token, err := s.tokens.issue(sess.id, s.Clock(), s.SessionLife)
+	if err != nil {
+		return err
+	}
+	setTrusteeCookie(w, r, string(bearer))
+	return writeJSON(w, http.StatusOK, map[string]string{"token": token})
+}
+
+func foreignFromTrustee(sess *session, req trusteeAttestation) (foreignAttest, error) {
+	t := trusteeTEEs[string(sess.tee)]
+	f := foreignAttest{
+		nonce: req.Runtime.Nonce, wantNonce: base64.StdEncoding.EncodeToString(sess.nonce[:]),
+		keyWant: teeKeysAccepted, keyGot: "one of them", shapes: t.shapes,
+		accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee},
+	}
+	key, recipient, err := parseTrusteeKey(req.Runtime.Key)
+	if err != nil {
+		f.keyGot = err.Error()
+	} else {
+		f.recipient = recipient
+	}
+	if f.reportData, err = trusteeReportData(key, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
+		return f, err
+	}
+	f.parsed, f.parseError = verifier.ParseEvidence(req.Evidence.Primary)
+	if f.parseError == nil && slices.Contains(t.shapes, f.parsed.Shape) {
+		f.parsed.Evidence.TEE = t.tee // "sample" comes in the shape of snp
+	}
+	return f, nil
+}
+
+// resourceSegment is what CoCo allows in a resource's path.
+var resourceSegment = regexp.MustCompile(`^[A-Za-z0-9_-]+[A-Za-z0-9_.-]*$`)
+
+// trusteeResource releases the DiskKey of the session's own workload. Who asks
+// for another's is told the same whether that exists or not.
+func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
+	parts := strings.Split(r.PathValue("path"), "/")
+	if len(parts) != 3 || slices.ContainsFunc(parts, func(p string) bool { return len(p) > 128 || !resourceSegment.MatchString(p) }) {
+		return trusteeRefusal("InvalidRequestPath", kbs.CodeNotFound, "request path is invalid: expected resource/REPO/TYPE/TAG")
+	}
+	sess, err := s.trusteeSession(r)
+	if err != nil {
+		return err
+	}
+	// A resource of another kind: who has attested may know that there is none.
+	id := parts[2]
+	if parts[0] != diskKeyRepo || parts[1] != diskKeyType {
+		if err := s.sessions.check(sess); err != nil {
+			return sessionProblem(err, sess)
+		}
+		return trusteeRefusal("PluginInternalError", kbs.CodeNotFound, "no such resource: a disk key is at ccrun/disk-key/WORKLOAD_ID")
+	}
+	b, err := s.releaseForeign(r, sess, id)
+	if err != nil {
+		return err
+	}
+	return writeWhole(w, "application/json", b)
+}
+
+// trusteeSession is that of the cookie, or else of the token.
+func (s *Server) trusteeSession(r *http.Request) (*session, error) {
+	var sess *session
+	var err error
+	if len(r.CookiesNamed(trusteeCookie)) > 0 {
+		bearer, _ := oneCookie(r, trusteeCookie)
+		sess, err = s.sessions.parse(Trustee, bearer)
+	} else {
+		token := bearer(r)
+		if token.Len() == 0 {
+			return nil, trusteeRefusal("TokenNotFound", kbs.CodeUnauthorized, "Attestation Token not found")
+		}
+		sess, err = s.tokens.session(token.Reveal())
+	}
+	if err != nil {
+		return nil, trusteeRefusal("TokenVerifierError", kbs.CodeSessionExpired, "%v", err)
+	}
+	return sess, nil
+}
+
+// writeErrorInformation is CoCo's form of an error. Its client begins a new
+// handshake at 401, gives up at 404, and takes all else for trouble.
+func writeErrorInformation(w http.ResponseWriter, e *httpError) {
+	kind, status := e.kind, http.StatusUnauthorized
+	for _, t := range []struct {
+		code, kind string
+		status     int
+	}{
+		{kbs.CodeBadRequest, "SerdeError", status},
+		{kbs.CodeTooLarge, "SerdeError", http.StatusRequestEntityTooLarge},
+		{kbs.CodeUnauthorized, "TokenNotFound", status},
+		{kbs.CodeSessionExpired, "TokenVerifierError", status},
+		{kbs.CodeNotAttested, "TokenNotFound", status},
+		{kbs.CodeAttestationDenied, "AttestationError", status},
+		{kbs.CodeForbidden, "PolicyDeny", http.StatusForbidden},
+		{kbs.CodeNotFound, "InvalidRequestPath", http.StatusNotFound},
+		{kbs.CodeRateLimited, "PluginInternalError", http.StatusTooManyRequests},
+		{kbs.CodeUnavailable, "PluginInternalError", http.StatusServiceUnavailable},
+		{kbs.CodeInternal, "PluginInternalError", http.StatusInternalServerError},
+	} {
+		if t.code == e.code {
+			status = t.status
+			if kind == "" {
+				kind = t.kind
+			}
+		}
+	}
+	detail := e.detail
+	if kind == "SerdeError" { // tells of the sender's bytes
+		detail = short(detail)
+	}
+	if kind == "AttestationError" {
+		detail = "Attestation error: " + detail
+	}
+	b, err := json.Marshal(struct {
+		Type   string `json:"type"`
+		Detail string `json:"detail"`
+	}{errorPrefix + kind, detail})
+	if err != nil { // strings
+		b = nil
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the peer may be gone
+}

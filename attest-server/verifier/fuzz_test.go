@@ -156,3 +156,53 @@ func FuzzTPMQuote(f *testing.F) {
 		}
 	})
 }
+
+// FuzzImport: files of any content into a cache. What gets in is exported,
+// imported and exported again as the same bytes; the rest leaves nothing.
+func FuzzImport(f *testing.F) {
+	v, c := newVendor(f, false), newChip(f, false)
+	f.Add(v.vek(f, c, vekOptions{}))
+	f.Add(v.line.ASK.Raw)
+	f.Add(v.crl(f, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0)).Raw)
+	full := v.cache(f, "")
+	if _, _, err := full.Add(v.line.ARK.Raw); err != nil {
+		f.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := full.Export(&archive); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(archive.Bytes())
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	seed(f, "*.collateral.json")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cache := v.cache(t, "")
+		outcomes, err := cache.ImportBytes("f", b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		added := 0
+		for _, o := range outcomes {
+			if (o.Result == Refused) != (o.Reason != "") || (o.Result == Refused) != (o.Endorsement == nil) {
+				t.Fatalf("%+v", o)
+			}
+			if o.Result == Added {
+				added++
+			}
+		}
+		if n := len(cache.List()); n > added || added > 0 && n == 0 {
+			t.Fatalf("%d added, %d kept", added, n)
+		}
+		var first, second bytes.Buffer
+		again := v.cache(t, "")
+		if err := cache.Export(&first); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.ImportBytes("f", first.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Export(&second); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
+			t.Fatalf("export of an import differs: %v", err)
+		}
+	})
+}

@@ -48,7 +48,7 @@ func verifyFlags() []cli.Flag {
 		&cli.UintFlag{Name: "vmpl", Usage: "expected VMPL, `N`"},
 		&cli.BoolFlag{Name: "allow-provisional", Usage: "accept firmware that the host can still roll back"},
 		&cli.BoolFlag{Name: "allow-debug", Usage: "accept guests that the host can read: for tests alone"},
-		formatFlag(),
+		&cli.StringFlag{Name: "format", Usage: "`FORMAT`: json (the default), or ear for EAR claims, unsigned"},
 	}
 }
 
@@ -56,8 +56,8 @@ func verifyAction(c *cli.Context) error {
 	if err := args(c, 0, 0, "none"); err != nil {
 		return err
 	}
-	if f := c.String("format"); f != "" && f != "json" {
-		return usage("--format %q: expected json", f)
+	if f := c.String("format"); f != "" && f != "json" && f != "ear" {
+		return usage("--format %q: expected json or ear", f)
 	}
 	want, err := verifyExpectation(c)
 	if err != nil {
@@ -71,7 +71,7 @@ func verifyAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := printJSON(c.App.Writer, result); err != nil {
+	if err := printResult(c, result, want.At); err != nil {
 		return err
 	}
 	if result.OK() {
@@ -86,6 +86,24 @@ func verifyAction(c *cli.Context) error {
 		}
 	}
 	return fail(exitDenied, fmt.Errorf("evidence refused by rule %s", strings.Join(rules, ", ")), hint)
+}
+
+// printResult prints the result, or its EAR claims: unsigned, since whoever
+// runs this has no reason to be believed by others. The server signs.
+func printResult(c *cli.Context, result verifier.AttestationResult, at time.Time) error {
+	if c.String("format") != "ear" {
+		return printJSON(c.App.Writer, result)
+	}
+	wire, err := result.Wire()
+	if err != nil {
+		return err
+	}
+	by := verifier.VerifierID{Developer: "https://github.com/ccrun/ccrun", Build: "ccrun " + version()}
+	ear, err := verifier.NewEAR(wire, by, "ccrun:verify", at)
+	if err != nil {
+		return err
+	}
+	return printJSON(c.App.Writer, ear)
 }
 
 // verifyEvidence turns a refusal by the verifier into a result like any other.

@@ -117,6 +117,26 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
+// TestVerifyEAR: the claims of an EAR say what the result says.
+func TestVerifyEAR(t *testing.T) {
+	dir := evidenceDir(t)
+	for data, want := range map[string]string{"bb851e203747c3685d79a29910e76c53957896dbf6e68835b64ea2c2b2be7db6": "affirming", "00": "contraindicated"} {
+		var out bytes.Buffer
+		app := newApp()
+		app.Writer = &out
+		code := report(app.Run([]string{"ccrun", "verify", "--format", "ear", "--evidence", filepath.Join(dir, "snp-genoa-v5.report.bin"), "--endorsements", dir,
+			"--at", "2025-11-12T12:00:00Z", "--report-data", data,
+			"--measurement", "bece7399a4da054a63a2e3fa1a47ff98c88e391d4379126fc4e75c677f25b6cd6bfd8ef609a8638049633ac7e00e4ac1"}))
+		var ear verifier.EAR
+		if err := json.Unmarshal(out.Bytes(), &ear); err != nil {
+			t.Fatal(err)
+		}
+		if ear.Profile != verifier.EARProfile || ear.Status != want || (code == 0) != (want == "affirming") || len(ear.Submods["cpu0"].Vector) < 4 {
+			t.Errorf("exit %d\n%.1000s", code, out.String())
+		}
+	}
+}
+
 func write(t *testing.T, content string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file")

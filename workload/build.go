@@ -59,7 +59,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := o.preflight(ctx); err != nil {
 		return nil, err
 	}
-	src, err := openSource(ctx, o.System, o.Source)
+	src, err := o.openSource(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +87,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
 	}
+	b.warnWrapped(tree)
 	if err := addProcess(tree, proc); err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // turned out not to be what the manifest says.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
 	p := &payload{
-		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(),
+		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
 		writeDisk: func(ctx context.Context, w io.Writer) error { return s.writeDisk(ctx, w, fs, b.Rand) },
 	}
 	size, err := p.sizeBytes()

@@ -29,6 +29,8 @@ type Inspection struct {
 	Initrd     *InitrdInspection   `json:"initrd,omitempty"`
 	Registered *kbs.WorkloadStatus `json:"registered,omitempty"`
 	Problems   []string            `json:"problems,omitempty"`
+
+	v1 *luks.V1Header // of a classic disk
 }
 
 // ImageInspection is the OCI side.
@@ -46,9 +48,10 @@ type FileInspection struct {
 	Mode      string `json:"mode"`
 }
 
-// DiskInspection is the LUKS2 header.
+// DiskInspection is the LUKS header.
 type DiskInspection struct {
 	SizeBytes int64               `json:"size_bytes"`
+	Format    string              `json:"format,omitempty"` // "LUKS2", or "LUKS1" of classic images
 	Geometry  *luks.Geometry      `json:"geometry,omitempty"`
 	Keyslots  []KeyslotInspection `json:"keyslots,omitempty"`
 }
@@ -119,10 +122,18 @@ func (in *Inspection) diskFile(name string, size int64) error {
 
 func (in *Inspection) header(r io.ReaderAt, size int64) error {
 	in.Disk.SizeBytes = size
+	v1, err := luks.ReadV1Header(r, size)
+	if err == nil {
+		return in.headerV1(v1)
+	}
+	if !errors.Is(err, luks.ErrNotLUKS1) {
+		return err
+	}
 	h, err := luks.ReadHeader(r, size)
 	if err != nil {
 		return err
 	}
+	in.Disk.Format = "LUKS2"
 	if g, err := h.Geometry(); err != nil {
 		in.problem("LUKS2 header: %v", err)
 	} else {
@@ -135,6 +146,7 @@ func (in *Inspection) header(r io.ReaderAt, size int64) error {
 }
 
 func (in *Inspection) footer(js []byte) {
+	in.endV1(len(js))
 	if !json.Valid(js) {
 		in.problem("disk footer is not JSON")
 		return

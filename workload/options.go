@@ -36,6 +36,9 @@ type Options struct {
 	NoIntegrity bool   // for guest kernels without dm-integrity
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
+	// SourcePassphrase opens the disk of a Source that is a workload image
+	// itself: then that disk's content is built. Empty: it is not one.
+	SourcePassphrase secret.Bytes
 
 	// Registrar is where the workload is registered; nil: nowhere, and then
 	// RecordPath gets the DiskKey.

@@ -18,11 +18,15 @@ type payload struct {
 	diskBytes int64
 	writeDisk func(context.Context, io.Writer) error // exactly diskBytes
 	created   time.Time
+	classic   bool // as `buildah mkcw` lays it out: no initrd
 }
 
 // smallFiles are the entries before the disk, so that a reader who wants only
 // them need not pass through it.
 func (p *payload) smallFiles() []tarFile {
+	if p.classic {
+		return []tarFile{{krun.EntrypointFile, 0o755, stub()}, {krun.TEEConfigFile, 0o600, p.teeConfig}, {"tmp/", 0o1777, nil}}
+	}
 	return []tarFile{
 		{"tmp/", 0o1777, nil},
 		{krun.EntrypointFile, 0o555, stub()},

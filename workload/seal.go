@@ -28,6 +28,7 @@ type sealed struct {
 	kdf       luks.KDF
 	volumeKey *luks.VolumeKey
 	geometry  luks.Geometry
+	classic   bool // LUKS1, and no identity
 
 	identity  []byte // canonical
 	initrd    []byte
@@ -169,7 +170,11 @@ func (s *sealed) register(o *Options, fw *firmware.Bundle) error {
 
 // writeDisk streams disk.img: fs encrypted as it comes, then the footer.
 func (s *sealed) writeDisk(ctx context.Context, w io.Writer, fs fileSystem, rand io.Reader) error {
-	lw, err := luks.NewWriter(w, s.geometry, s.volumeKey, s.diskKey, luks.WriterOptions{KDF: s.kdf, Rand: rand})
+	newWriter := luks.NewWriter
+	if s.classic {
+		newWriter = luks.NewV1Writer
+	}
+	lw, err := newWriter(w, s.geometry, s.volumeKey, s.diskKey, luks.WriterOptions{KDF: s.kdf, Rand: rand})
 	if err != nil {
 		return fmt.Errorf("encrypting disk: %w", err)
 	}

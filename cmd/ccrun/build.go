@@ -60,6 +60,9 @@ func buildFlags() []cli.Flag {
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the host may set, `NAME[=REGEX]`; may be repeated"},
 		&cli.BoolFlag{Name: "args-allow", Usage: "let the host give the workload arguments"},
 		&cli.StringFlag{Name: "logs", Value: "host", Usage: "`WHERE` the workload's output goes: host or none"},
+		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
+		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},
+		sourcePassphraseFlag(),
 		&cli.StringFlag{Name: "passphrase-file", Usage: "take the disk's passphrase from `FILE` (default: 256 random bits)"},
 		&cli.BoolFlag{Name: "no-register", Usage: "do not register; needs --record"},
 		&cli.StringFlag{Name: "record", Usage: "write the registration to `FILE`; with --no-register it holds the disk key"},
@@ -109,11 +112,15 @@ func runBuild(c *cli.Context) error {
 	if err := args(c, 2, 2, "SOURCE DEST"); err != nil {
 		return err
 	}
+	if c.Bool("classic") {
+		return runClassic(c)
+	}
 	o, err := buildOptions(c)
 	if err != nil {
 		return err
 	}
 	defer o.Passphrase.Wipe()
+	defer o.SourcePassphrase.Wipe()
 	bar := newProgress(c)
 	o.Progress = bar.show
 	res, err := workload.Build(c.Context, *o)
@@ -121,14 +128,21 @@ func runBuild(c *cli.Context) error {
 	if err != nil {
 		return buildError(c, err)
 	}
-	for flag, text := range map[string]string{"iidfile": res.ImageID, "digestfile": res.Digest} {
+	if err := writeIDs(c, res.ImageID, res.Digest); err != nil {
+		return err
+	}
+	return printFormatted(c, res, printBuild)
+}
+
+func writeIDs(c *cli.Context, imageID, digest string) error {
+	for flag, text := range map[string]string{"iidfile": imageID, "digestfile": digest} {
 		if path := c.String(flag); path != "" {
 			if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
 				return fmt.Errorf("image is built; writing --%s: %w", flag, err)
 			}
 		}
 	}
-	return printFormatted(c, res, printBuild)
+	return nil
 }
 
 func printBuild(w io.Writer, v any) error {

@@ -61,8 +61,8 @@ func printInspection(w io.Writer, v any) error {
 		}
 	}
 	if g := in.Disk.Geometry; g != nil {
-		line("disk", "%d bytes, LUKS2 %s, UUID %s, %d-byte sectors, data at %d, %d bytes of content",
-			in.Disk.SizeBytes, g.Cipher, g.UUID, g.SectorBytes, g.DataOffsetBytes, g.PlainBytes)
+		line("disk", "%d bytes, %s %s, UUID %s, %d-byte sectors, data at %d, %d bytes of content",
+			in.Disk.SizeBytes, in.Disk.Format, g.Cipher, g.UUID, g.SectorBytes, g.DataOffsetBytes, g.PlainBytes)
 		if g.Integrity != nil {
 			line("integrity", "%s, %d-byte tags", g.Integrity.Algorithm, g.Integrity.TagBytes)
 		} else {

@@ -40,7 +40,7 @@ func newApp() *cli.App {
 		Before:               setUpLogging,
 		Action:               noCommand,
 		Commands: []*cli.Command{
-			buildCommand(), measureCommand(), inspectCommand(), registerCommand(),
+			buildCommand(), convertCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), runCommand(), verifyCommand(), explainCommand(),
 			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 			completionCommand(), versionCommand(),

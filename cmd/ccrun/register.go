@@ -70,6 +70,9 @@ func runRegister(c *cli.Context) error {
 	if err := args(c, 1, 1, "RECORD"); err != nil {
 		return err
 	}
+	if legacy, err := workload.ReadLegacyRecord(c.Args().First()); err == nil {
+		return registerClassic(c, legacy)
+	}
 	r, err := workload.ReadRecord(c.Args().First())
 	if err != nil {
 		return err

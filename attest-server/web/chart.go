@@ -63,7 +63,7 @@ type row struct {
 const (
 	chartWidth  = 720.0
 	chartHeight = 200.0
-	chartLeft   = 44.0
+	chartLeft   = 64.0
 	chartTop    = 10.0
 	maxSeries   = 6 // colours
 )
@@ -157,7 +157,7 @@ func (c *chart) draw(cells []map[string]int64, start time.Time) {
 	for i, cell := range cells {
 		from := start.Add(time.Duration(i) * c.Period.step)
 		x := chartLeft + float64(i)*width
-		if i%(len(cells)/6) == 0 {
+		if i%(len(cells)/4) == 0 {
 			c.Ticks = append(c.Ticks, tick{x, from.Format(c.Period.format())})
 		}
 		y := chartTop + chartHeight

@@ -19,6 +19,7 @@ type step struct {
 	Title string
 	Text  string
 	State string // pass, fail or open: not reached
+	Label string // of State, if not the usual one
 	Facts []fact
 	Rules []kbs.Rule
 }
@@ -138,11 +139,11 @@ func ruleStep(title, text string, reached bool, rules []kbs.Rule, facts ...fact)
 func releaseStep(rec kbs.SessionRecord) step {
 	switch {
 	case !rec.Granted:
-		return step{Title: "Disk key", State: "fail", Text: "Not released: at least one rule failed."}
+		return step{Title: "Disk key", State: "fail", Label: "kept", Text: "Not released: at least one rule failed."}
 	case rec.Releases == 0:
-		return step{Title: "Disk key", State: "open", Text: "Granted. The guest has not fetched it."}
+		return step{Title: "Disk key", State: "open", Label: "not fetched", Text: "Granted. The guest has not fetched it."}
 	}
-	return step{Title: "Disk key", State: "pass", Text: "Released, sealed to the guest's own key.", Facts: []fact{{"Fetched", fmt.Sprintf("%d×", rec.Releases)}}}
+	return step{Title: "Disk key", State: "pass", Label: "released", Text: "Released, sealed to the guest's own key.", Facts: []fact{{"Fetched", fmt.Sprintf("%d×", rec.Releases)}}}
 }
 
 // strictness lists where reference values differ from the strict default.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -24,7 +25,12 @@ var (
 type adminHandler func(w http.ResponseWriter, r *http.Request, t store.Token) error
 
 // actor is how the store and the log name a token's bearer.
-func actor(t store.Token) string { return "token/" + t.ID }
+func actor(t store.Token) string {
+	if strings.HasPrefix(t.ID, clientActor) {
+		return t.ID
+	}
+	return "token/" + t.ID
+}
 
 // admin lets h be called with a valid token of one of the roles.
 func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
@@ -37,19 +43,19 @@ func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
 	})
 }
 
-// authorize is the token b, if it has one of the roles.
+// authorize is the token b, or without one what the client's certificate stands
+// for, if it has one of the roles.
 func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) (store.Token, error) {
+	t, ok := store.Token{}, false
 	if b.Len() == 0 {
-		return store.Token{}, problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
-	}
-	t, err := s.Store.Authenticate(r.Context(), b)
-	if errors.Is(err, store.ErrBadToken) {
-		s.punish(r)
-		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
-		return store.Token{}, problem(kbs.CodeUnauthorized, "%v", err)
-	}
-	if err != nil {
-		return store.Token{}, err
+		if t, ok = s.clientToken(r); !ok {
+			return store.Token{}, problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
+		}
+	} else {
+		var err error
+		if t, err = s.authenticate(r, b); err != nil {
+			return store.Token{}, err
+		}
 	}
 	if err := s.limitToken(t); err != nil {
 		return store.Token{}, err
@@ -59,6 +65,16 @@ func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) 
 		return store.Token{}, problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 	}
 	return t, nil
+}
+
+func (s *Server) authenticate(r *http.Request, b secret.Bytes) (store.Token, error) {
+	t, err := s.Store.Authenticate(r.Context(), b)
+	if errors.Is(err, store.ErrBadToken) {
+		s.punish(r)
+		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
+		return store.Token{}, problem(kbs.CodeUnauthorized, "%v", err)
+	}
+	return t, err
 }
 
 func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
@@ -71,12 +87,15 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 	if id := r.PathValue("id"); req.Registration.WorkloadID != id {
 		return problem(kbs.CodeBadRequest, "registration of workload %q sent to the path of %q", req.Registration.WorkloadID, id)
 	}
+	if err := mayRegister(t, req.Registration.WorkloadID); err != nil {
+		return err
+	}
 	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
 	}
 	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor(t))
 	if err != nil {
-		return registerProblem(err)
+		return registerProblem(err, t)
 	}
 	have, err := s.Store.Workload(r.Context(), req.Registration.WorkloadID)
 	if err != nil {
@@ -90,12 +109,19 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 	return writeJSON(w, status, kbs.RegisterAnswer{Created: created, Status: have.WorkloadStatus})
 }
 
-func registerProblem(err error) error {
+// registerProblem names nobody else's workload to a tenant.
+func registerProblem(err error, t store.Token) error {
+	var quota *store.QuotaError
+	if errors.As(err, &quota) {
+		return &httpError{code: kbs.CodeQuota, detail: quota.Error() + ": " + quota.Hint()}
+	}
 	var conflict *store.ConflictError
 	var dup *store.DuplicateDigestError
 	switch {
 	case errors.As(err, &conflict):
 		return &httpError{code: kbs.CodeConflict, detail: conflict.Error() + ": " + conflict.Hint()}
+	case errors.As(err, &dup) && !kbs.Owns(t.Tenant, dup.WorkloadID):
+		return &httpError{code: kbs.CodeDuplicateDigest, detail: "the launch digest belongs to another workload: " + dup.Hint()}
 	case errors.As(err, &dup):
 		return &httpError{code: kbs.CodeDuplicateDigest, detail: dup.Error() + ": " + dup.Hint()}
 	}
@@ -128,6 +154,9 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 	case len(reg.Image) > 512:
 		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
 	}
+	if err := checkLimits(reg.Release, s.Clock()); err != nil {
+		return err
+	}
 	if reg.Type != kbs.TypeNative {
 		if err := checkForeign(reg, diskKey); err != nil {
 			return err
@@ -147,12 +176,12 @@ func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ store.Tok
 	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
-func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	limit, err := pageLimit(r)
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Workloads(r.Context(), r.URL.Query().Get("after"), limit)
+	list, err := s.Store.TenantWorkloads(r.Context(), t.Tenant, r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return err
 	}
@@ -188,8 +217,11 @@ func (s *Server) deleteWorkload(w http.ResponseWriter, r *http.Request, t store.
 	return nil
 }
 
-func (s *Server) getSession(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+func (s *Server) getSession(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	rec, err := s.Store.Session(r.Context(), r.PathValue("number"))
+	if err == nil && !kbs.Owns(t.Tenant, rec.WorkloadID) {
+		err = fmt.Errorf("session %s: %w", r.PathValue("number"), store.ErrNotFound)
+	}
 	if err != nil {
 		return workloadProblem(err)
 	}
@@ -214,7 +246,7 @@ func pageLimit(r *http.Request) (int, error) {
 
 var errPageFull = errors.New("page is full")
 
-func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	limit, err := pageLimit(r)
 	if err != nil {
 		return err
@@ -227,6 +259,9 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, _ store.Token)
 	}
 	page := kbs.AuditPage{Entries: []kbs.AuditEntry{}}
 	err = s.Store.Audit(r.Context(), after, func(e kbs.AuditEntry) error {
+		if !kbs.Owns(t.Tenant, e.Object) {
+			return nil
+		}
 		if len(page.Entries) == limit {
 			page.Next = page.Entries[limit-1].Sequence
 			return errPageFull

@@ -172,6 +172,7 @@ func (a *appraisal) notRevoked(w store.Workload) {
 		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
 	}
 	a.add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+	a.releaseLimit(w)
 }
 
 // kind keeps a workload's key from guests that prove less than it asks.

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -115,27 +114,18 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer k.Wipe()
-	info := kbs.ReleaseInfo(g.reportData, kbs.ReleaseName(g.workloadID))
-	enc, sender, err := hpke.NewSender(g.teeKey, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
-	if err != nil {
-		return err
-	}
-	sealed, err := sender.Seal(nil, k.Reveal())
-	if err != nil {
-		return err
-	}
 	s.Log.Info("key released", "session", sess.id.String(), "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
-	return writeJSON(w, http.StatusOK, kbs.Sealed{Enc: enc, Ciphertext: sealed, ServerTime: s.Clock().UTC()})
+	return s.writeSealed(w, g, kbs.ReleaseName(g.workloadID), k)
 }
 
 // fetch gets a granted session's DiskKey if the workload still is what was
 // appraised.
 func (s *Server) fetch(ctx context.Context, sess *session, g grant) (secret.Bytes, error) {
 	k, err := s.Store.Release(ctx, g.workloadID, g.registration, sess.id.String())
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrRevoked) || errors.Is(err, store.ErrChanged) || errors.Is(err, store.ErrLimit) {
-		err = &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.id.String(), cause: err}
+	if err != nil {
+		return secret.Bytes{}, releaseProblem(err, sess)
 	}
-	return k, err
+	return k, nil
 }
 
 func (s *Server) session(r *http.Request) (*session, error) {

@@ -49,7 +49,7 @@ func statusOf(code string) int {
 		return http.StatusBadRequest
 	case kbs.CodeUnauthorized, kbs.CodeSessionExpired:
 		return http.StatusUnauthorized
-	case kbs.CodeForbidden, kbs.CodeAttestationDenied, kbs.CodeNotAttested:
+	case kbs.CodeForbidden, kbs.CodeQuota, kbs.CodeAttestationDenied, kbs.CodeNotAttested:
 		return http.StatusForbidden
 	case kbs.CodeNotFound:
 		return http.StatusNotFound

@@ -42,12 +42,15 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
 	}
+	if err := mayRegister(t, reg.WorkloadID); err != nil {
+		return err
+	}
 	if err := s.checkRegistration(reg, passphrase); err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
 	}
 	created, err := s.Store.Register(r.Context(), reg, passphrase, actor(t))
 	if err != nil {
-		return registerProblem(err)
+		return registerProblem(err, t)
 	}
 	if created {
 		s.Log.Info("workload registered", "workload", reg.WorkloadID, "by", actor(t), "type", kbs.TypeLegacy)

@@ -31,9 +31,24 @@ type Store interface {
 	// measurements: never more than one.
 	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
 	Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error)
+	// TenantWorkloads is Workloads of one tenant; all if it is empty.
+	TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
 	Revoke(ctx context.Context, id, actor string) (store.Workload, error)
 	Remove(ctx context.Context, id, actor string) error
 	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	// ReleaseStaged is Release for the DiskKey of a rotation under way.
+	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	StageRotation(ctx context.Context, id, actor string) (store.Rotation, error)
+	CommitRotation(ctx context.Context, id, rotation, image, actor string) error
+	AbortRotation(ctx context.Context, id, rotation, actor string) error
+	PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
+	Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error)
+	Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error)
+	RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error
+	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error
+	Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error
+	Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error)
 	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
@@ -55,6 +70,8 @@ type Config struct {
 	// SigningKey, on P-256, signs attestation results for others (EAR). nil:
 	// none are signed.
 	SigningKey *ecdsa.PrivateKey
+	// Clients are the client certificates accepted in place of tokens.
+	Clients []ClientCertificate
 	// Dialects are the protocols that guests may speak. None: native and
 	// trustee. What owners use is always there.
 	Dialects []Dialect
@@ -106,6 +123,9 @@ func New(c Config) (*Server, error) {
 		if !tee.Valid() || v == nil {
 			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
 		}
+	}
+	if err := checkClients(c.Clients); err != nil {
+		return nil, err
 	}
 	if err := checkDialects(c.Dialects); err != nil {
 		return nil, err
@@ -161,18 +181,27 @@ func (s *Server) routes() *router {
 		mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
 		mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
 		mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
+		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.handle(s.stagedKey))
 	}
 	if s.speaks(Trustee) || s.speaks(Legacy) {
 		s.foreignRoutes(mux)
 	}
 
 	mux.HandleFunc("GET /v1/workloads", s.admin(reading, s.listWorkloads))
-	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, s.getWorkload))
+	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, ofWorkload(s.getWorkload)))
 	mux.HandleFunc("PUT /v1/workloads/{id}", s.admin(publishing, s.putWorkload))
-	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(publishing, s.deleteWorkload))
-	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, s.revokeWorkload))
+	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(publishing, ofWorkload(s.deleteWorkload)))
+	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, ofWorkload(s.revokeWorkload)))
+	mux.HandleFunc("POST /v1/workloads/{id}/rotate", s.admin(publishing, ofWorkload(s.rotateWorkload)))
 	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
 	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
+	mux.HandleFunc("GET /v1/resources", s.admin(reading, s.listResources))
+	mux.HandleFunc("PUT /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.putResource))
+	mux.HandleFunc("GET /v1/resources/{repo}/{type}/{tag}", s.handle(s.getResource))
+	mux.HandleFunc("DELETE /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.deleteResource))
+	mux.HandleFunc("GET /v1/approvals", s.admin(reading, s.listApprovals))
+	mux.HandleFunc("PUT /v1/approvals", s.admin(publishing, s.changeApproval))
+	mux.HandleFunc("DELETE /v1/approvals", s.admin(publishing, s.changeApproval))
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
 	mux.HandleFunc("GET /v1/jwks", s.handle(s.jwks))

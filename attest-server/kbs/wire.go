@@ -88,6 +88,7 @@ const (
 	CodeBadRequest        = "bad_request"
 	CodeUnauthorized      = "unauthorized"
 	CodeForbidden         = "forbidden"
+	CodeQuota             = "quota_exceeded"
 	CodeNotFound          = "not_found"
 	CodeConflict          = "conflict"           // a different registration under this id
 	CodeDuplicateDigest   = "duplicate_digest"   // another workload has this launch digest

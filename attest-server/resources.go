@@ -1,0 +1,220 @@
+package attestserver
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/secret"
+)
+
+const (
+	// maxResourceReleases is how many resources a session may fetch.
+	maxResourceReleases = 64
+	maxPolicyEntries    = 64
+)
+
+func resourceID(r *http.Request) (kbs.ResourceID, error) {
+	id, err := kbs.ParseResourceID(r.PathValue("repo") + "/" + r.PathValue("type") + "/" + r.PathValue("tag"))
+	if err != nil {
+		return id, problem(kbs.CodeBadRequest, "%v", err)
+	}
+	return id, nil
+}
+
+// ownResource is the resource of the path if it is the token's.
+func ownResource(r *http.Request, t store.Token) (kbs.ResourceID, error) {
+	id, err := resourceID(r)
+	if err != nil {
+		return id, err
+	}
+	return id, own(t, "resource", id.String())
+}
+
+func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	id, err := resourceID(r)
+	if err != nil {
+		return err
+	}
+	if !kbs.Owns(t.Tenant, id.String()) {
+		return problem(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
+	}
+	var req kbs.ResourceRequest
+	if err := readJSON(w, r, kbs.MaxResourceBody, &req); err != nil {
+		return err
+	}
+	value := secret.New(req.Value)
+	defer value.Wipe()
+	if err := checkResource(req.Policy, value); err != nil {
+		return problem(kbs.CodeBadRequest, "%v", err)
+	}
+	a, err := s.Store.PutResource(r.Context(), id, req.Policy, value, actor(t))
+	if err != nil {
+		return registerProblem(err, t)
+	}
+	status := http.StatusOK
+	if a.Created {
+		status = http.StatusCreated
+		s.Log.Info("resource set", "resource", id.String(), "version", a.Version, "by", actor(t))
+	}
+	return writeJSON(w, status, a)
+}
+
+// checkResource refuses what nobody could ever get.
+func checkResource(p kbs.ResourcePolicy, value secret.Bytes) error {
+	switch {
+	case value.Len() == 0 || value.Len() > kbs.MaxResourceBytes:
+		return fmt.Errorf("value of %d bytes, expected 1 to %d", value.Len(), kbs.MaxResourceBytes)
+	case len(p.Workloads)+len(p.Tenants) == 0:
+		return errors.New("policy names neither workloads nor tenants: nobody could ever get the resource")
+	case len(p.Workloads) > maxPolicyEntries || len(p.Tenants) > maxPolicyEntries:
+		return fmt.Errorf("policy of %d workloads and %d tenants, at most %d each", len(p.Workloads), len(p.Tenants), maxPolicyEntries)
+	}
+	for _, id := range p.Workloads {
+		if !validWorkloadID.MatchString(id) {
+			return fmt.Errorf("policy: %q is no workload id", id)
+		}
+	}
+	for _, t := range p.Tenants {
+		if !kbs.ValidTenant(t) {
+			return fmt.Errorf("policy: %q is no tenant's name", t)
+		}
+	}
+	return checkApprovers(p.Approvals)
+}
+
+// tokenPrefix is how owners' tokens begin; a session's bearer begins with a
+// GCM nonce, whose first three bytes are zero.
+var tokenPrefix = []byte("ccrun_")
+
+// getResource answers a guest's session with the value, sealed to its TEEKey,
+// and an owner with everything else.
+func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
+	b := bearer(r)
+	if b.Len() > 0 && !bytes.HasPrefix(b.Reveal(), tokenPrefix) {
+		return s.releaseResource(w, r)
+	}
+	t, err := s.authorize(r, reading, b)
+	if err != nil {
+		return err
+	}
+	id, err := ownResource(r, t)
+	if err != nil {
+		return err
+	}
+	m, err := s.Store.Resource(r.Context(), id)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return writeJSON(w, http.StatusOK, m)
+}
+
+func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.session(r)
+	if err != nil {
+		return err
+	}
+	id, err := resourceID(r)
+	if err != nil {
+		return err
+	}
+	g, err := s.sessions.takeResource(sess)
+	if err != nil {
+		return sessionProblem(err, sess)
+	}
+	v, err := s.Store.ReleaseResource(r.Context(), id, g.workloadID, g.registration, sess.id.String())
+	switch {
+	case errors.Is(err, store.ErrNotApproved):
+		return &httpError{code: kbs.CodeForbidden, detail: "an approval of the resource for this workload is missing", session: sess.id.String(), cause: err}
+	case errors.Is(err, store.ErrNotFound):
+		return &httpError{code: kbs.CodeNotFound, detail: "no such resource for this workload", session: sess.id.String(), cause: err}
+	case err != nil:
+		return releaseProblem(err, sess)
+	}
+	defer v.Wipe()
+	s.Log.Info("resource released", "session", sess.id.String(), "workload", g.workloadID, "resource", id.String(), "peer", peer(r))
+	return s.writeSealed(w, g, kbs.ResourceName(id), v)
+}
+
+// takeResource spends one of a granted session's resource releases.
+func (t *sessions) takeResource(s *session) (grant, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.turn(now)
+	g, used := t.find(s.id)
+	switch {
+	case !used && now-s.issued >= t.life:
+		return grant{}, errExpired
+	case !used:
+		return grant{}, errNotAttested
+	case g == nil:
+		return grant{}, errDenied
+	case now >= g.until || g.resources >= maxResourceReleases:
+		return grant{}, errExpired
+	case g.teeKey == nil || g.workloadID != s.workloadID:
+		return grant{}, errOther
+	}
+	g.resources++
+	return *g, nil
+}
+
+func (s *Server) deleteResource(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	id, err := ownResource(r, t)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.RemoveResource(r.Context(), id, actor(t)); err != nil {
+		return workloadProblem(err)
+	}
+	s.Log.Info("resource removed", "resource", id.String(), "by", actor(t))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) listResources(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.Store.Resources(r.Context(), t.Tenant, r.URL.Query().Get("after"), limit)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+// changeApproval gives or withdraws an approval of the token's tenant.
+func (s *Server) changeApproval(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	var a kbs.Approval
+	if err := readJSON(w, r, kbs.MaxAuthBody, &a); err != nil {
+		return err
+	}
+	switch {
+	case t.Tenant == "":
+		return problem(kbs.CodeForbidden, "approvals are a tenant's, and token %s is the operator's", t.ID)
+	case len(a.Name) == 0 || len(a.Name) > 256 || !validWorkloadID.MatchString(a.WorkloadID) || a.RegistrationDigest.IsZero():
+		return problem(kbs.CodeBadRequest, "expected name, workload_id and registration_digest")
+	}
+	if r.Method == http.MethodDelete {
+		if err := s.Store.Withdraw(r.Context(), t.Tenant, a, actor(t)); err != nil {
+			return workloadProblem(err)
+		}
+	} else if err := s.Store.Approve(r.Context(), t.Tenant, a, actor(t)); err != nil {
+		return registerProblem(err, t)
+	}
+	s.Log.Info("approval changed", "method", r.Method, "tenant", t.Tenant, "name", a.Name, "workload", a.WorkloadID, "by", actor(t))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) listApprovals(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	list, err := s.Store.Approvals(r.Context(), t.Tenant)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}

@@ -36,9 +36,9 @@ func workloadCommand() *cli.Command {
 	}
 	c := &cli.Command{
 		Name:        "workload",
-		Usage:       "list, show, revoke and remove what is registered with the server",
+		Usage:       "list, show, rotate, revoke and remove what is registered with the server",
 		Description: "Example:\n   ccrun workload ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
-		Subcommands: []*cli.Command{list, show, revoke, remove},
+		Subcommands: []*cli.Command{list, show, rotateCommand(), revoke, remove},
 		Action:      noCommand,
 	}
 	for _, sub := range c.Subcommands {
@@ -95,10 +95,17 @@ func showWorkload(c *cli.Context) error {
 		fmt.Fprintf(t, "workload\t%s\n", r.WorkloadID)
 		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt))
 		fmt.Fprintf(t, "tee\t%s\n", r.ReferenceValues.TEE)
-		fmt.Fprintf(t, "image\t%s\n", printable(orDash(r.Image)))
+		fmt.Fprintf(t, "image\t%s\n", printable(orDash(s.Image)))
 		fmt.Fprintf(t, "registered\t%s by %s\n", timeOr(&s.RegisteredAt, ""), s.RegisteredBy)
 		fmt.Fprintf(t, "releases\t%d, last %s\n", s.Releases, timeOr(s.LastRelease, "never"))
+		fmt.Fprintf(t, "limits\t%s\n", limitsOf(s))
 		fmt.Fprintf(t, "denials\t%d\n", s.Denials)
+		if s.RotatedAt != nil {
+			fmt.Fprintf(t, "disk key\trotated %s\n", timeOr(s.RotatedAt, ""))
+		}
+		if s.Rotation != "" {
+			fmt.Fprintf(t, "rotation\t%s under way since %s: two disk keys are valid\n", printable(s.Rotation), timeOr(s.StagedAt, ""))
+		}
 		fmt.Fprintf(t, "identity digest\t%s\n", r.IdentityDigest)
 		fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
 		for _, m := range r.ReferenceValues.Measurements {
@@ -139,6 +146,25 @@ func eachWorkload(c *cli.Context, doing string, act func(*kbs.AdminClient, strin
 		}
 	}
 	return nil
+}
+
+// limitsOf says how often the key may still be released.
+func limitsOf(s *kbs.WorkloadStatus) string {
+	l := s.Registration.Release
+	if l == nil {
+		return fmt.Sprintf("none; %d sessions got the key", s.Released)
+	}
+	var parts []string
+	if l.Total > 0 {
+		parts = append(parts, fmt.Sprintf("%d sessions of %d in all", s.Released, l.Total))
+	}
+	if l.PerDay > 0 {
+		parts = append(parts, fmt.Sprintf("%d a day", l.PerDay))
+	}
+	if l.NotAfter != nil {
+		parts = append(parts, "until "+timeOr(l.NotAfter, ""))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func stateOf(revoked *time.Time) string {

@@ -71,8 +71,8 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 	return s, nil
 }
 
-// Reload reads the operator's directory again. On error what was read before
-// stays in use.
+// Reload reads both directories again. On error what was read before stays in
+// use.
 func (s *Supply) Reload() error {
 	bundle, listed := &Bundle{}, (*Cache)(nil)
 	var err error
@@ -86,6 +86,11 @@ func (s *Supply) Reload() error {
 	}
 	if listed, err = OpenCache(CacheOptions{Dir: s.o.Dir}); err != nil {
 		return err
+	}
+	if s.online != nil {
+		if err := s.online.Cache.Reload(); err != nil {
+			return err
+		}
 	}
 	before := s.local.Swap(bundle)
 	if err := s.tell(); err != nil {

@@ -38,12 +38,12 @@ type Endorsement struct {
 	content    []byte
 	fmspc, ca  string // of collateral
 	collateral *Collateral
+	verified   *collateral
 	crl        *x509.RevocationList
 	vek        *vekFacts
 	// slot is what only the freshest of is kept: a vendor's newer CRL knows
 	// all that the older did. Empty: never replaced.
-	slot      string
-	freshness []time.Time
+	slot string
 }
 
 // Name tells those of a kind apart that are renewed, and stays the same when
@@ -60,12 +60,28 @@ func (e *Endorsement) fileName() string {
 
 // fresher compares two of the same slot.
 func (e *Endorsement) fresher(other *Endorsement) bool {
-	for i := range e.freshness {
-		if c := e.freshness[i].Compare(other.freshness[i]); c != 0 {
-			return c > 0
-		}
+	return cmp.Or(e.Issued.Compare(other.Issued), e.Expires.Compare(other.Expires), cmp.Compare(e.SHA256, other.SHA256)) > 0
+}
+
+// freshestParts is the collateral of a and b, part by part. Whole against
+// whole, a mirror could bring fresh TCB info along with an old CRL, and so
+// have a revocation forgotten that is known here.
+func freshestParts(a, b *Endorsement) *Collateral {
+	c, v := *a.collateral, a.verified
+	o, w := b.collateral, b.verified
+	if w.tcb.IssueDate.After(v.tcb.IssueDate) {
+		c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain = o.TCBInfo, o.TCBInfoSignature, o.TCBInfoIssuerChain
 	}
-	return cmp.Compare(e.SHA256, other.SHA256) > 0
+	if w.qe.IssueDate.After(v.qe.IssueDate) {
+		c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain = o.QEIdentity, o.QEIdentitySignature, o.QEIdentityIssuerChain
+	}
+	if w.rootCRL.ThisUpdate.After(v.rootCRL.ThisUpdate) {
+		c.RootCACRL = o.RootCACRL
+	}
+	if w.pckCRL.ThisUpdate.After(v.pckCRL.ThisUpdate) {
+		c.PCKCRL, c.PCKCRLIssuerChain = o.PCKCRL, o.PCKCRLIssuerChain
+	}
+	return &c
 }
 
 func (e *Endorsement) seal(content []byte) *Endorsement {
@@ -143,7 +159,7 @@ func (p pinned) judgeCRL(crl *x509.RevocationList) (*Endorsement, error) {
 			}
 			e := &Endorsement{Kind: KindCRL, Product: l.Name, name: crl.Issuer.CommonName, Issued: crl.ThisUpdate, Expires: crl.NextUpdate, crl: crl,
 				Subject: fmt.Sprintf("%s, %d revoked", crl.Issuer.CommonName, len(crl.RevokedCertificateEntries)),
-				slot:    "crl " + hex.EncodeToString(i.RawSubjectPublicKeyInfo), freshness: []time.Time{crl.ThisUpdate, crl.NextUpdate}}
+				slot:    "crl " + hex.EncodeToString(i.RawSubjectPublicKeyInfo)}
 			return e.seal(crl.Raw), nil
 		}
 	}
@@ -172,8 +188,8 @@ func (p pinned) judgeCollateral(content []byte) (*Endorsement, error) {
 		}
 	}
 	fmspc, ca := strings.ToLower(v.tcb.Fmspc), (&pckChain{ca: v.ca}).caName()
-	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, name: fmspc + " " + ca, Issued: v.tcb.IssueDate, Expires: expires, collateral: raw, fmspc: fmspc, ca: ca,
+	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, name: fmspc + " " + ca, Issued: v.tcb.IssueDate, Expires: expires, collateral: raw, verified: v, fmspc: fmspc, ca: ca,
 		Subject: fmt.Sprintf("PCK by %s CA, TCB evaluation %d", ca, v.tcb.TcbEvaluationDataNumber),
-		slot:    "collateral " + fmspc + " " + ca, freshness: []time.Time{v.tcb.NextUpdate, v.pckCRL.ThisUpdate, v.rootCRL.ThisUpdate, v.qe.NextUpdate}}
+		slot:    "collateral " + fmspc + " " + ca}
 	return e.seal(b), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -210,26 +211,28 @@ func (c *Cache) collateralFor(fmspc, ca string) *Endorsement {
 }
 
 // Add keeps content, a single DER structure or collateral in JSON, if a pinned
-// root vouches for it and nothing fresher is there. The Endorsement is
-// returned also if it was known, or older than what is kept.
+// root vouches for it and nothing fresher is there. Of collateral each part
+// counts for itself. What is kept is returned, also if nothing was added.
 func (c *Cache) Add(content []byte) (e *Endorsement, added bool, err error) {
 	if e, err = c.roots.judge(bytes.Clone(content)); err != nil {
 		return nil, false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	superseded := c.inSlot(e)
+	for _, i := range superseded {
+		if e.Kind == KindCollateral {
+			e, err = c.merge(i.Endorsement, e)
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if e.Kind != KindCollateral && i.fresher(e) {
+			return i.Endorsement, false, nil
+		}
+	}
 	if have := c.items[e.SHA256]; have != nil {
 		return have.Endorsement, false, nil
-	}
-	var superseded []*cached
-	for _, i := range c.items {
-		if e.slot == "" || i.slot != e.slot {
-			continue
-		}
-		if i.fresher(e) {
-			return e, false, nil
-		}
-		superseded = append(superseded, i)
 	}
 	if len(c.items)-len(superseded) >= maxCacheItems {
 		return e, false, ErrCacheFull
@@ -249,6 +252,29 @@ func (c *Cache) Add(content []byte) (e *Endorsement, added bool, err error) {
 	}
 	c.rebuild()
 	return e, true, err
+}
+
+// inSlot is what is kept in the place that e would take.
+func (c *Cache) inSlot(e *Endorsement) []*cached {
+	var all []*cached
+	for _, i := range c.items {
+		if e.slot != "" && i.slot == e.slot {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// merge is the freshest parts of both, or old itself if they are all its own.
+func (c *Cache) merge(old, e *Endorsement) (*Endorsement, error) {
+	b, err := json.Marshal(freshestParts(old, e))
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(b, old.content) {
+		return old, nil
+	}
+	return c.roots.judge(b)
 }
 
 // remove deletes the files that the cache itself named.

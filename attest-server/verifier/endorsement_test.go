@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -238,5 +239,58 @@ func TestCacheFull(t *testing.T) {
 	}
 	if _, added, err := cache.Add(v.vek(t, c, vekOptions{})); !errors.Is(err, ErrCacheFull) || added {
 		t.Errorf("added %t, %v", added, err)
+	}
+}
+
+// TestCollateralSpliced: fresh TCB info beside an old CRL does not make a
+// revocation forgotten, neither in a cache, whatever the order, nor between
+// two sources.
+func TestCollateralSpliced(t *testing.T) {
+	n := newIntel(t)
+	revoking := *n
+	revoking.revokedPCK, revoking.crlAt = []int64{pckSerial}, testTime.Add(-time.Hour)
+	spliced := *n
+	spliced.tcb = n.tcbInfo()
+	spliced.tcb["issueDate"], spliced.tcb["nextUpdate"] = testTime.Add(-time.Minute).Format(time.RFC3339), testTime.AddDate(0, 2, 0).Format(time.RFC3339)
+	spliced.tcb["tcbEvaluationDataNumber"] = 19
+	a, b := revoking.collateral(t), spliced.collateral(t)
+	quote := n.quote(t, tdBody([]byte{1}))
+	verify := func(src CollateralSource) string {
+		v, err := NewTDX(TDXOptions{Root: n.root, Collateral: src})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, testTime)
+		return ruleOf(err)
+	}
+	if got := verify(oneCollateral{b}); got != "" {
+		t.Fatalf("the spliced one alone: refused by %s, so this shows nothing", got)
+	}
+	if got := verify(twoCollaterals{a, b}); got != "revocation" {
+		t.Errorf("both at hand: %q", got)
+	}
+	for name, order := range map[string][]*Collateral{"revoking first": {a, b}, "spliced first": {b, a}} {
+		c, err := OpenCache(CacheOptions{Dir: t.TempDir(), IntelRoot: n.root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range order {
+			j, err := json.Marshal(x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, added, err := c.Add(j); err != nil || !added {
+				t.Errorf("%s: %t, %v", name, added, err)
+			}
+			if _, added, err := c.Add(j); err != nil || added {
+				t.Errorf("%s, again: %t, %v", name, added, err)
+			}
+		}
+		if l := c.List(); len(l) != 1 || !strings.Contains(l[0].Subject, "evaluation 19") || verify(c) != "revocation" {
+			t.Errorf("%s: %d kept, %q", name, len(l), verify(c))
+		}
+		if err := c.Reload(); err != nil || len(c.List()) != 1 || verify(c) != "revocation" {
+			t.Errorf("%s, read again: %d kept, %v", name, len(c.List()), err)
+		}
 	}
 }

@@ -156,7 +156,7 @@ func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.
 	byFreshness(fit)
 	for i, c := range fit {
 		if err = c.checkAt(at, pck, v.root); err == nil {
-			return c, nil
+			return c, onNone(fit, pck)
 		}
 		if i == 0 {
 			best = err
@@ -166,6 +166,17 @@ func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.
 		}
 	}
 	return nil, best
+}
+
+// onNone refuses what any CRL at hand lists, also one that came with older
+// collateral: fresh TCB info does not make a fresh CRL.
+func onNone(all []*collateral, pck *pckChain) error {
+	for _, c := range all {
+		if err := errors.Join(notOn(c.pckCRL, pck.leaf), notOn(c.rootCRL, pck.ca)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // verify checks the signatures of c, or remembers having done so: a source

@@ -24,7 +24,8 @@ import (
 type intel struct {
 	root, ca, pck, signer         *x509.Certificate
 	rootKey, caKey, pckKey, tcKey *ecdsa.PrivateKey
-	revokedPCK                    []int64 // serials for the PCK CRL
+	revokedPCK                    []int64   // serials for the PCK CRL
+	crlAt                         time.Time // of its CRLs
 	tcb                           map[string]any
 }
 
@@ -50,7 +51,7 @@ func newIntel(t testing.TB) *intel {
 	n.signer = n.cert(t, "Intel SGX TCB Signing", 3, false, n.root, &n.tcKey.PublicKey, n.rootKey)
 	n.pck = n.cert(t, "Intel SGX PCK Certificate", pckSerial, false, n.ca, &n.pckKey.PublicKey, n.caKey,
 		pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1}, Value: sgxExtension(t)})
-	n.tcb = n.tcbInfo()
+	n.tcb, n.crlAt = n.tcbInfo(), testTime.AddDate(0, 0, -1)
 	return n
 }
 
@@ -158,7 +159,7 @@ func (n *intel) collateral(t testing.TB) *Collateral {
 
 func (n *intel) crl(t testing.TB, issuer *x509.Certificate, k *ecdsa.PrivateKey, serials ...int64) string {
 	t.Helper()
-	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: testTime.AddDate(0, 0, -1), NextUpdate: testTime.AddDate(0, 1, 0)}
+	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: n.crlAt, NextUpdate: testTime.AddDate(0, 1, 0)}
 	for _, s := range serials {
 		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(s), RevocationTime: testTime})
 	}

@@ -58,10 +58,7 @@ func newCocoClient(t testing.TB, url string, trust *http.Client, kind string) *c
 func cocoKey(t testing.TB, kind string) (crypto.Signer, map[string]string) {
 	t.Helper()
 	if kind == "RSA" {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			t.Fatal(err)
-		}
+		k := rsaKeys()[0]
 		return k, map[string]string{"kty": "RSA", "alg": "RSA-OAEP-256", "n": raw64(k.N.Bytes()), "e": "AQAB"}
 	}
 	curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-521": elliptic.P521()}[kind]

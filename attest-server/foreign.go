@@ -140,3 +140,21 @@ func (s *Server) releaseForeign(r *http.Request, sess *session, id string) ([]by
 	s.Log.Info("key released", "session", sess.id.String(), "workload", id, "dialect", sess.dialect, "peer", peer(r), "releases_left", g.left)
 	return b, nil
 }
+
+// resourceForeign seals a resource in the session's dialect.
+func (s *Server) resourceForeign(r *http.Request, sess *session, name string) ([]byte, error) {
+	g, err := s.sessions.takeResource(sess)
+	if err != nil {
+		return nil, sessionProblem(err, sess)
+	}
+	id, err := kbs.ParseResourceID(name)
+	if err != nil {
+		return nil, trusteeRefusal("PluginInternalError", kbs.CodeNotFound, "no such resource: %v", err)
+	}
+	v, err := s.fetchResource(r, sess, g, id)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Wipe()
+	return g.recipient.seal(s.Rand, v.Reveal())
+}

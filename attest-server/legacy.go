@@ -102,7 +102,7 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 		nonce: nonce, wantNonce: nonce,
 		keyWant: "RSA of 2048 to 4096 bits", keyGot: "such a key",
 		shapes: []string{"raw snp"}, accepts: []kbs.RegistrationType{kbs.TypeLegacy},
-		reportData: sha512.Sum512([]byte(nonce + req.Key.Modulus + req.Key.Exponent)),
+		reportData: legacyReportData(nonce, req.Key.Modulus, req.Key.Exponent),
 	}
 	if public, err := legacyKeyOf(req); err != nil {
 		f.keyGot = err.Error()
@@ -111,6 +111,13 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 	}
 	f.parsed, f.parseError = parseLegacyEvidence(req.Evidence)
 	return s.attestForeign(r, sess, f)
+}
+
+// legacyReportData hashes the texts as they were sent. Their lengths are not
+// in it, but that of the nonce is fixed, and the key is read from the same
+// texts that are hashed.
+func legacyReportData(nonce, modulus, exponent string) kbs.ReportData {
+	return sha512.Sum512([]byte(nonce + modulus + exponent))
 }
 
 func legacyKeyOf(req legacyAttestation) (*rsa.PublicKey, error) {

@@ -39,6 +39,9 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 	if err != nil {
 		return err
 	}
+	if id.Repo == diskKeyRepo && id.Type == diskKeyType {
+		return problem(kbs.CodeBadRequest, "%s/%s/... stands for workloads' disk keys where CoCo clients ask: choose another name", diskKeyRepo, diskKeyType)
+	}
 	if !kbs.Owns(t.Tenant, id.String()) {
 		return problem(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
 	}
@@ -125,18 +128,29 @@ func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
+	v, err := s.fetchResource(r, sess, g, id)
+	if err != nil {
+		return err
+	}
+	defer v.Wipe()
+	return s.writeSealed(w, g, kbs.ResourceName(id), v)
+}
+
+// fetchResource gets a resource for a granted session if its policy lets the
+// workload have it.
+func (s *Server) fetchResource(r *http.Request, sess *session, g grant, id kbs.ResourceID) (secret.Bytes, error) {
 	v, err := s.Store.ReleaseResource(r.Context(), id, g.workloadID, g.registration, sess.id.String())
 	switch {
 	case errors.Is(err, store.ErrNotApproved):
-		return &httpError{code: kbs.CodeForbidden, detail: "an approval of the resource for this workload is missing", session: sess.id.String(), cause: err}
+		err = &httpError{code: kbs.CodeForbidden, detail: "an approval of the resource for this workload is missing", session: sess.id.String(), cause: err}
 	case errors.Is(err, store.ErrNotFound):
-		return &httpError{code: kbs.CodeNotFound, detail: "no such resource for this workload", session: sess.id.String(), cause: err}
+		err = &httpError{code: kbs.CodeNotFound, kind: "PluginInternalError", detail: "no such resource for this workload", session: sess.id.String(), cause: err}
 	case err != nil:
-		return releaseProblem(err, sess)
+		err = releaseProblem(err, sess)
+	default:
+		s.Log.Info("resource released", "session", sess.id.String(), "workload", g.workloadID, "resource", id.String(), "dialect", sess.dialect, "peer", peer(r))
 	}
-	defer v.Wipe()
-	s.Log.Info("resource released", "session", sess.id.String(), "workload", g.workloadID, "resource", id.String(), "peer", peer(r))
-	return s.writeSealed(w, g, kbs.ResourceName(id), v)
+	return v, err
 }
 
 // takeResource spends one of a granted session's resource releases.
@@ -155,7 +169,7 @@ func (t *sessions) takeResource(s *session) (grant, error) {
 		return grant{}, errDenied
 	case now >= g.until || g.resources >= maxResourceReleases:
 		return grant{}, errExpired
-	case g.teeKey == nil || g.workloadID != s.workloadID:
+	case s.dialect == Native && (g.teeKey == nil || g.workloadID != s.workloadID), s.dialect != Native && g.recipient == nil:
 		return grant{}, errOther
 	}
 	g.resources++

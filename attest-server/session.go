@@ -172,14 +172,6 @@ func (t *sessions) take(s *session, id string) (grant, error) {
 	return *g, nil
 }
 
-// check says whether the session could take something.
-func (t *sessions) check(s *session) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, err := t.granted(s)
-	return err
-}
-
 func (t *sessions) granted(s *session) (*grant, error) {
 	now := t.now()
 	t.turn(now)

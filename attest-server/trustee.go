@@ -157,8 +157,9 @@ func foreignFromTrustee(sess *session, req trusteeAttestation) (foreignAttest, e
 // resourceSegment is what CoCo allows in a resource's path.
 var resourceSegment = regexp.MustCompile(`^[A-Za-z0-9_-]+[A-Za-z0-9_.-]*$`)
 
-// trusteeResource releases the DiskKey of the session's own workload. Who asks
-// for another's is told the same whether that exists or not.
+// trusteeResource releases the DiskKey of the session's own workload, or a
+// resource whose policy names that workload. Who asks for others is told the
+// same whether they exist or not.
 func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	parts := strings.Split(r.PathValue("path"), "/")
 	if len(parts) != 3 || slices.ContainsFunc(parts, func(p string) bool { return len(p) > 128 || !resourceSegment.MatchString(p) }) {
@@ -168,15 +169,11 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// A resource of another kind: who has attested may know that there is none.
-	id := parts[2]
+	release := func() ([]byte, error) { return s.releaseForeign(r, sess, parts[2]) }
 	if parts[0] != diskKeyRepo || parts[1] != diskKeyType {
-		if err := s.sessions.check(sess); err != nil {
-			return sessionProblem(err, sess)
-		}
-		return trusteeRefusal("PluginInternalError", kbs.CodeNotFound, "no such resource: a disk key is at ccrun/disk-key/WORKLOAD_ID")
+		release = func() ([]byte, error) { return s.resourceForeign(r, sess, strings.Join(parts, "/")) }
 	}
-	b, err := s.releaseForeign(r, sess, id)
+	b, err := release()
 	if err != nil {
 		return err
 	}

@@ -401,6 +401,41 @@ func TestTrusteeResourcePaths(t *testing.T) {
 	}
 }
 
+// TestTrusteeResources: what owners store with `ccrun resource set` is there
+// for CoCo guests under the same name, if its policy names their workload.
+func TestTrusteeResources(t *testing.T) {
+	r := newRig(t, withSNP(t, Trustee))
+	r.registerSNP("w1", kbs.TypeNative, 1)
+	r.registerSNP("w2", kbs.TypeTrustee, 2)
+	id := kbs.ResourceID{Repo: "default", Type: "key", Tag: "1"}
+	value := strings.Repeat("certificate\n", 1000)
+	_, err := r.admin.SetResource(t.Context(), id, kbs.ResourceRequest{Value: []byte(value), Policy: kbs.ResourcePolicy{Workloads: []string{"w1"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.coco("RSA", 1)
+	for range 5 { // more often than disk keys
+		if v, err := c.resource("default/key/1"); err != nil || string(v) != value || c.attested != 1 {
+			t.Fatalf("%q, %v after %d attestations", v, err, c.attested)
+		}
+	}
+	if v, err := c.resource("default/key/2"); !errors.Is(err, errNoResource) {
+		t.Errorf("no such resource: %q, %v", v, err)
+	}
+	if v, err := r.coco("P-521", 2).resource("default/key/1"); !errors.Is(err, errNoResource) {
+		t.Errorf("another workload's: %q, %v", v, err)
+	}
+	if _, err := r.coco("P-256", 9).resource("default/key/1"); err == nil {
+		t.Error("released without a registration")
+	}
+	var p *kbs.ProblemError
+	_, err = r.admin.SetResource(t.Context(), kbs.ResourceID{Repo: "ccrun", Type: "disk-key", Tag: "w1"},
+		kbs.ResourceRequest{Value: []byte("x"), Policy: kbs.ResourcePolicy{Workloads: []string{"w1"}}})
+	if !errors.As(err, &p) || p.Status != 400 {
+		t.Errorf("a resource in the place of disk keys: %v", err)
+	}
+}
+
 func TestForeignMalformed(t *testing.T) {
 	r := newRig(t, withSNP(t, Trustee, Legacy))
 	c := r.coco("P-256", 1)

@@ -275,7 +275,12 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, t store.Token)
 	return writeJSON(w, http.StatusOK, page)
 }
 
-func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+// getAuditHead is for the operator: its sequence number counts what all
+// tenants did.
+func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	if t.Tenant != "" {
+		return problem(kbs.CodeForbidden, "the audit head is the operator's, and token %s is a tenant's", t.ID)
+	}
 	h, err := s.Store.AuditHead(r.Context())
 	if err != nil {
 		return workloadProblem(err)

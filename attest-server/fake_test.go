@@ -99,6 +99,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	}
 	r.http = httptest.NewUnstartedServer(nil)
 	r.http.Config = r.server.HTTPServer()
+	r.http.Config.Handler = asDescribed(t, r.http.Config.Handler)
 	r.http.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
 	r.http.StartTLS()
 	t.Cleanup(r.http.Close)

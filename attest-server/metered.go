@@ -21,7 +21,7 @@ type meters struct {
 
 func newMeters(r *metrics.Registry) *meters {
 	return &meters{
-		releases:     r.Counter("attest_server_releases_total", "Disk keys released, or refused at the last moment.", "outcome"),
+		releases:     r.Counter("attest_server_releases_total", "Secrets released, or refused at the last moment.", "kind", "outcome"),
 		attestations: r.Counter("attest_server_attestations_total", "Attestations appraised.", "tee", "result"),
 		denials:      r.Counter("attest_server_denials_total", "Denied attestations by each rule that failed.", "tee", "rule"),
 		limited:      r.Counter("attest_server_rate_limited_total", "Requests answered 429, by what was over its rate.", "by"),
@@ -94,11 +94,23 @@ type meteredStore struct {
 }
 
 func (s meteredStore) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.released("key", func() (secret.Bytes, error) { return s.Store.Release(ctx, id, appraised, session) })
+}
+
+func (s meteredStore) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.released("staged_key", func() (secret.Bytes, error) { return s.Store.ReleaseStaged(ctx, id, appraised, session) })
+}
+
+func (s meteredStore) ReleaseResource(ctx context.Context, r kbs.ResourceID, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.released("resource", func() (secret.Bytes, error) { return s.Store.ReleaseResource(ctx, r, id, appraised, session) })
+}
+
+func (s meteredStore) released(kind string, release func() (secret.Bytes, error)) (secret.Bytes, error) {
 	start := time.Now()
-	k, err := s.Store.Release(ctx, id, appraised, session)
+	v, err := release()
 	s.m.writes.Observe(time.Since(start), "release")
-	s.m.releases.Inc(yesNo(err == nil, "released", "refused"))
-	return k, err
+	s.m.releases.Inc(kind, yesNo(err == nil, "released", "refused"))
+	return v, err
 }
 
 func (s meteredStore) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {

@@ -114,8 +114,13 @@ func (s *Server) rateProblem(by string, wait time.Duration) error {
 	return &httpError{code: kbs.CodeRateLimited, detail: "too many requests from this " + by, retryAfter: wait}
 }
 
-// limitToken counts a request of a token's bearer.
+// limitToken counts a request of a token's bearer, and of its tenant.
 func (s *Server) limitToken(t store.Token) error {
+	if t.Tenant != "" {
+		if wait := s.limits.tokens.take("tenant/"+t.Tenant, s.Clock(), 1); wait > 0 {
+			return s.rateProblem("tenant", wait)
+		}
+	}
 	if wait := s.limits.tokens.take("token/"+t.ID, s.Clock(), 1); wait > 0 {
 		return s.rateProblem("token", wait)
 	}

@@ -90,6 +90,23 @@ func TestTokenRate(t *testing.T) {
 	}
 }
 
+func TestTenantRate(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerToken: Rate{PerSecond: 1, Burst: 2}} })
+	if err := r.store.SetTenant(t.Context(), "acme", 1, 1, "local"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		text, _, err := r.store.CreateTenantToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := r.from("127.0.0.1:1", "/v1/workloads", string(text.Reveal()))
+		if limited := w.Code == http.StatusTooManyRequests; limited != (i == 2) {
+			t.Errorf("token %d of the tenant: %d", i, w.Code)
+		}
+	}
+}
+
 func TestLimiterTableIsBounded(t *testing.T) {
 	l := newLimits(RateLimits{MaxAddresses: 100})
 	now := time.Now()
@@ -130,7 +147,7 @@ func TestMetricsOfHandshakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`attest_server_releases_total{outcome="released"} 1`,
+		`attest_server_releases_total{kind="key",outcome="released"} 1`,
 		`attest_server_attestations_total{tee="sample",result="affirming"} 1`,
 		`attest_server_attestations_total{tee="sample",result="contraindicated"} 2`,
 		`attest_server_denials_total{tee="sample",rule="measurement"} 1`,

@@ -205,6 +205,7 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
 	mux.HandleFunc("GET /v1/jwks", s.handle(s.jwks))
+	mux.HandleFunc("GET /v1/openapi.yaml", s.handle(s.getOpenAPI))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.handle(s.ready))
 	if s.Pages != nil {

@@ -79,6 +79,7 @@ type build struct {
 }
 
 func (b *build) run(ctx context.Context) (*Result, error) {
+	b.fixTime()
 	proc, ports, err := b.describe()
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
@@ -91,7 +92,10 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err := addProcess(tree, proc); err != nil {
 		return nil, err
 	}
-	fs, err := b.layOut(tree)
+	fs, err := b.layOut(tree, proc)
+	if err == nil && b.Reproducible {
+		err = b.deriveFrom(ctx, fs)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +161,13 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // writeLayer streams the disk into the destination, and fails if any layer
 // turned out not to be what the manifest says.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
+	rand, err := b.random("keyslot")
+	if err != nil {
+		return blobInfo{}, err
+	}
 	p := &payload{
 		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
-		writeDisk: func(ctx context.Context, w io.Writer) error { return s.writeDisk(ctx, w, fs, b.Rand) },
+		writeDisk: func(ctx context.Context, w io.Writer) error { return s.writeDisk(ctx, w, fs, rand) },
 	}
 	size, err := p.sizeBytes()
 	if err != nil {
@@ -187,7 +195,7 @@ func (o *Options) setDefaults() {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	if o.Now == nil {
+	if o.Now == nil && !o.Reproducible {
 		o.Now = time.Now
 	}
 	if o.Progress == nil {

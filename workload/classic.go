@@ -123,6 +123,8 @@ func (o *ClassicOptions) check() error {
 		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case len(o.Policy.EnvAllow) > 0 || o.Policy.ArgsAllow || o.Policy.Logs != "host":
 		return usagef("a launch policy: the old init has none")
+	case o.Reproducible:
+		return usagef("classic images cannot be built reproducibly")
 	case len(o.Servers.URLs) != 1:
 		return usagef("%d servers: the old init knows one", len(o.Servers.URLs))
 	case o.Legacy == nil && o.RecordPath == "":
@@ -194,7 +196,7 @@ func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
 	if err := addProcess(tree, proc); err != nil {
 		return nil, err
 	}
-	fs, err := b.layOut(tree)
+	fs, err := b.layOut(tree, proc)
 	if err != nil {
 		return nil, err
 	}

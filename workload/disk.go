@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun/firmware"
@@ -22,14 +21,13 @@ const (
 )
 
 // layOut plans the file system, so that its size is known.
-func (b *build) layOut(tree *rootfs.Tree) (fileSystem, error) {
-	var uuid, seed [16]byte
-	for _, random := range [][]byte{uuid[:], seed[:]} {
-		if _, err := io.ReadFull(b.Rand, random); err != nil {
-			return nil, fmt.Errorf("drawing file system UUID: %w", err)
-		}
+func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
+	id, err := b.contentID(process)
+	if err != nil {
+		return nil, err
 	}
-	uuid[6], uuid[8] = uuid[6]&0x0f|0x40, uuid[8]&0x3f|0x80 // RFC 9562, version 4
+	uuid, seed := [16]byte(id[:16]), [16]byte(id[16:])
+	uuid[6], uuid[8] = uuid[6]&0x0f|0x80, uuid[8]&0x3f|0x80 // RFC 9562, version 8
 	if b.Filesystem == "erofs" {
 		fs, err := erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: b.Now()})
 		if err != nil {

@@ -27,6 +27,7 @@ type layer struct {
 	local  bool // the blob can be read again at no cost
 	fetch  func(context.Context) (io.ReadCloser, error)
 
+	keep  bool // the spool will be read again
 	index *rootfs.Index
 	spool *spool
 	mu    sync.Mutex
@@ -187,6 +188,9 @@ func (l *layer) wrap(err error) error {
 // spool is verified on its way; verified tells whether that came out well.
 func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
+		if l.keep {
+			return l.spool.reader(), nil
+		}
 		return l.spool.lastReader(), nil
 	}
 	rc, err := l.fetch(ctx)

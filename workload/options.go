@@ -39,6 +39,9 @@ type Options struct {
 	// SourcePassphrase opens the disk of a Source that is a workload image
 	// itself: then that disk's content is built. Empty: it is not one.
 	SourcePassphrase secret.Bytes
+	// Reproducible makes the same image of the same inputs; see
+	// docs/image-format.md for what that tells others.
+	Reproducible bool
 
 	// Registrar is where the workload is registered; nil: nowhere, and then
 	// RecordPath gets the DiskKey.
@@ -50,9 +53,11 @@ type Options struct {
 	TempDir  string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
 	Limits   rootfs.Limits        // what a source may cost
 	Rand     io.Reader            // nil: crypto/rand
-	Now      func() time.Time     // nil: time.Now
+	Now      func() time.Time     // nil: time.Now, or if Reproducible the source's creation
 	Progress func(stage string, done, total int64)
 	Warn     func(string)
+
+	derive func(purpose string) (io.Reader, error) // instead of Rand
 }
 
 // Registrar is the server's side of a registration: *kbs.AdminClient.
@@ -110,7 +115,7 @@ func (o *Options) check() error {
 			return usagef("%w", err)
 		}
 	}
-	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
+	if err := errors.Join(checkEnvAllow(o.Policy.EnvAllow), o.checkReproducible()); err != nil {
 		return err
 	}
 	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}

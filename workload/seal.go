@@ -67,14 +67,21 @@ func (o *Options) seal(fw *firmware.Bundle, agent []byte, plainBytes int64, proc
 }
 
 func (s *sealed) drawKeys(o *Options, plainBytes int64) error {
-	id, err := uuid.NewRandomFromReader(o.Rand)
+	random, err := o.random("disk UUID")
+	if err != nil {
+		return err
+	}
+	id, err := uuid.NewRandomFromReader(random)
 	if err != nil {
 		return fmt.Errorf("drawing disk UUID: %w", err)
 	}
 	if s.geometry, err = luks.DefaultGeometry(id.String(), plainBytes, !o.NoIntegrity); err != nil {
 		return fmt.Errorf("laying out disk: %w", err)
 	}
-	if s.volumeKey, err = luks.NewVolumeKey(o.Rand, s.geometry); err != nil {
+	if random, err = o.random("volume key"); err != nil {
+		return err
+	}
+	if s.volumeKey, err = luks.NewVolumeKey(random, s.geometry); err != nil {
 		return err
 	}
 	if o.Passphrase.Len() > 0 {
@@ -94,10 +101,7 @@ func (s *sealed) drawKeys(o *Options, plainBytes int64) error {
 // kdfFor stretches what a person may have made up, and leaves alone what has
 // the form of our own random keys.
 func kdfFor(passphrase secret.Bytes) luks.KDF {
-	var raw [32]byte
-	n, err := hex.Decode(raw[:], passphrase.Reveal()[:min(passphrase.Len(), 64)])
-	clear(raw[:])
-	if err == nil && n == len(raw) && passphrase.Len() == 64 {
+	if isRandomKey(passphrase.Reveal()) {
 		return luks.FastKDF()
 	}
 	return luks.KDF{Type: "argon2id", Iterations: 4, MemoryKiB: 64 << 10, Threads: 1}

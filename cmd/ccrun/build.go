@@ -64,6 +64,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},
 		sourcePassphraseFlag(),
 		&cli.StringFlag{Name: "passphrase-file", Usage: "take the disk's passphrase from `FILE` (default: 256 random bits)"},
+		&cli.BoolFlag{Name: "reproducible", Usage: "same inputs, same image: needs --workload-id and --passphrase-file with 64 hex digits; honours SOURCE_DATE_EPOCH"},
 		&cli.BoolFlag{Name: "no-register", Usage: "do not register; needs --record"},
 		&cli.StringFlag{Name: "record", Usage: "write the registration to `FILE`; with --no-register it holds the disk key"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},

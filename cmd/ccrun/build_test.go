@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/workload"
 )
 
 func TestParseMemoryMiB(t *testing.T) {
@@ -44,13 +46,20 @@ func TestReadSecretFile(t *testing.T) {
 }
 
 func TestSourceDate(t *testing.T) {
-	t.Setenv("SOURCE_DATE_EPOCH", "86400")
-	if got := sourceDate(); !got.Equal(time.Unix(86400, 0)) {
-		t.Errorf("%v", got)
-	}
+	var o workload.Options
 	t.Setenv("SOURCE_DATE_EPOCH", "")
-	if time.Since(sourceDate()) > time.Minute {
-		t.Error("not now")
+	if err := setTime(nil, &o); err != nil || o.Now != nil {
+		t.Errorf("a time without one given: %v", err)
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "86400")
+	if err := setTime(nil, &o); err != nil || !o.Now().Equal(time.Unix(86400, 0)) {
+		t.Errorf("%v", err)
+	}
+	for _, bad := range []string{"now", "-1", "1e9", "99999999999"} {
+		t.Setenv("SOURCE_DATE_EPOCH", bad)
+		if err := setTime(nil, &o); err == nil {
+			t.Errorf("took %q", bad)
+		}
 	}
 }
 

@@ -25,19 +25,19 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		Policy: krun.LaunchPolicy{
 			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
 		},
-		Servers:     krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
-		Filesystem:  c.String("fs"),
-		NoIntegrity: !c.Bool("integrity"),
-		RecordPath:  c.String("record"),
-		System:      systemContext(c),
-		Now:         sourceDate,
-		Warn:        func(s string) { slog.Warn(s) },
+		Servers:      krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
+		Filesystem:   c.String("fs"),
+		NoIntegrity:  !c.Bool("integrity"),
+		RecordPath:   c.String("record"),
+		System:       systemContext(c),
+		Reproducible: c.Bool("reproducible"),
+		Warn:         func(s string) { slog.Warn(s) },
 	}
 	if c.Uint("cpus") > 255 {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}
 	o.CPUs = uint8(c.Uint("cpus"))
-	for _, set := range []func(*cli.Context, *workload.Options) error{setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setRegistrar} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setRegistrar} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}
@@ -45,12 +45,18 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	return o, nil
 }
 
-// sourceDate is now, or what SOURCE_DATE_EPOCH says.
-func sourceDate() time.Time {
-	if n, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64); err == nil {
-		return time.Unix(n, 0)
+// setTime takes SOURCE_DATE_EPOCH (reproducible-builds.org) for the time.
+func setTime(_ *cli.Context, o *workload.Options) error {
+	v, ok := os.LookupEnv("SOURCE_DATE_EPOCH")
+	if !ok || v == "" {
+		return nil
 	}
-	return time.Now()
+	n, err := strconv.ParseUint(v, 10, 33)
+	if err != nil {
+		return usage("SOURCE_DATE_EPOCH %q: expected seconds since 1970", v)
+	}
+	o.Now = func() time.Time { return time.Unix(int64(n), 0) }
+	return nil
 }
 
 func setSizes(c *cli.Context, o *workload.Options) error {

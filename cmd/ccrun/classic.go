@@ -59,7 +59,7 @@ func setSourcePassphrase(c *cli.Context, o *workload.Options) error {
 // classicOptions takes the flags that mean something to the old init; the
 // others are refused rather than ignored.
 func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
-	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity"} {
+	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity", "reproducible"} {
 		if c.IsSet(name) {
 			return nil, usage("--%s: not with --classic, the old init has no such thing", name)
 		}
@@ -69,7 +69,7 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		TEE: kbs.TEE(c.String("tee")), WorkloadID: c.String("workload-id"),
 		Servers:    krun.Servers{URLs: c.StringSlice("attest-url")},
 		Filesystem: c.String("fs"), RecordPath: c.String("record"),
-		Firmware: c.String("firmware"), System: systemContext(c), Now: sourceDate,
+		Firmware: c.String("firmware"), System: systemContext(c),
 		Warn: func(s string) { slog.Warn(s) },
 	}}
 	if c.Uint("cpus") > 255 {
@@ -83,7 +83,7 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		}
 		o.Firmware = path
 	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setSizes, setPassphrase, setSourcePassphrase} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setPassphrase, setSourcePassphrase} {
 		if err := set(c, &o.Options); err != nil {
 			return nil, err
 		}

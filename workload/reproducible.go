@@ -1,0 +1,137 @@
+package workload
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// reproducibleLabel changes whenever the same plaintext would be laid out in
+// another way under the keys derived with it.
+const reproducibleLabel = "ccrun reproducible build v1"
+
+// checkReproducible refuses what could not come out the same twice, or not
+// safely. The volume key must not follow from something that can be guessed:
+// its digest is public, and guesses could be tried against that without the
+// keyslot's slow derivation.
+func (o *Options) checkReproducible() error {
+	switch {
+	case !o.Reproducible:
+		return nil
+	case !isRandomKey(o.Passphrase.Reveal()):
+		return hint(usagef("a reproducible build needs a disk key of 256 random bits, as 64 hex digits"),
+			"make one with `openssl rand -hex 32 >FILE`, keep it secret, and add --passphrase-file FILE")
+	case o.WorkloadID == "":
+		return hint(usagef("a reproducible build cannot draw a workload id"), "add --workload-id ID")
+	}
+	return nil
+}
+
+// isRandomKey says whether a passphrase has the form of our own DiskKeys.
+func isRandomKey(passphrase []byte) bool {
+	var raw [32]byte
+	defer clear(raw[:])
+	if len(passphrase) != hex.EncodedLen(len(raw)) {
+		return false
+	}
+	_, err := hex.Decode(raw[:], passphrase)
+	return err == nil
+}
+
+// fixTime makes all of a build happen at one moment: the one given, or for a
+// reproducible build without one, when the source was made.
+func (b *build) fixTime() {
+	at := time.Unix(0, 0)
+	switch created := b.src.config.Created; {
+	case b.Now != nil:
+		at = b.Now()
+	case created != nil:
+		at = *created
+	}
+	b.Now = func() time.Time { return at }
+}
+
+// contentID names the file system after all it is made from. It is no secret:
+// what is written under it is.
+func (b *build) contentID(process []byte) ([sha256.Size]byte, error) {
+	in := struct {
+		Label   string          `json:"label"`
+		DiffIDs []digest.Digest `json:"diff_ids"`
+		Process kbs.Digest      `json:"process"`
+		System  string          `json:"file_system"`
+		Size    int64           `json:"size_bytes"`
+		Time    int64           `json:"time"`
+	}{"ccrun file system v1", []digest.Digest{}, kbs.Sum384(process), b.Filesystem, b.SizeBytes, b.Now().Unix()}
+	for _, l := range b.src.layers {
+		in.DiffIDs = append(in.DiffIDs, l.diffID)
+	}
+	j, err := kbs.Canonical(in)
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("naming file system: %w", err)
+	}
+	return sha256.Sum256(j), nil
+}
+
+// deriveFrom makes every random value of a reproducible build a function of
+// DiskKey and plaintext. The whole plaintext is read once more for that: only
+// then can no two plaintexts, whatever they come from and whichever version of
+// this program laid them out, ever share key and tweak.
+func (b *build) deriveFrom(ctx context.Context, fs fileSystem) error {
+	for _, l := range b.src.layers {
+		l.keep = true
+	}
+	h := sha256.New()
+	done := b.meter("deriving keys", fs.SizeBytes())
+	if err := fs.WriteTo(ctx, &meterWriter{ctx, h, done}); err != nil {
+		return err
+	}
+	for _, l := range b.src.layers {
+		l.keep = false
+	}
+	prk, err := hkdf.Extract(sha512.New, b.Passphrase.Reveal(), []byte(reproducibleLabel))
+	if err != nil {
+		return fmt.Errorf("deriving keys: %w", err)
+	}
+	info := fmt.Sprintf("\x00integrity=%t\x00%s", !b.NoIntegrity, h.Sum(nil))
+	b.derive = func(purpose string) (io.Reader, error) {
+		key, err := hkdf.Expand(sha512.New, prk, purpose+info, 32)
+		if err != nil {
+			return nil, fmt.Errorf("deriving %s: %w", purpose, err)
+		}
+		defer clear(key)
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, fmt.Errorf("deriving %s: %w", purpose, err)
+		}
+		return &cipher.StreamReader{S: cipher.NewCTR(block, make([]byte, aes.BlockSize)), R: zeros{}}, nil
+	}
+	return nil
+}
+
+// zeros is an endless run of zero bytes.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// random gives the bytes for one purpose: names keep a public value and a key
+// from ever being the same bytes.
+func (o *Options) random(purpose string) (io.Reader, error) {
+	if o.derive != nil {
+		return o.derive(purpose)
+	}
+	return o.Rand, nil
+}

@@ -46,6 +46,8 @@ type Options struct {
 	// Registrar is where the workload is registered; nil: nowhere, and then
 	// RecordPath gets the DiskKey.
 	Registrar Registrar
+	// Release limits how often the DiskKey is released; nil: not at all.
+	Release *kbs.ReleaseLimits
 	// RecordPath is written with mode 0600 and must not exist.
 	RecordPath string
 

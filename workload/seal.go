@@ -168,6 +168,7 @@ func (s *sealed) register(o *Options, fw *firmware.Bundle) error {
 		FooterDigest:    kbs.Sum384(s.teeConfig),
 		ReferenceValues: kbs.ReferenceValues{TEE: o.TEE, Measurements: launch},
 		Created:         &now,
+		Release:         o.Release,
 	}
 	return nil
 }

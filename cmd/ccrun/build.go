@@ -70,7 +70,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
 		formatFlag(),
-	}, serverFlags()...)
+	}, append(releaseFlags(), serverFlags()...)...)
 }
 
 // imageFlags are those of every command that reads or writes images.

@@ -83,10 +83,13 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		}
 		o.Firmware = path
 	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setPassphrase, setSourcePassphrase} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setSizes, setPassphrase, setSourcePassphrase, setRelease} {
 		if err := set(c, &o.Options); err != nil {
 			return nil, err
 		}
+	}
+	if o.Release != nil {
+		return nil, usage("--classic: its protocol cannot register release limits")
 	}
 	if c.Bool("no-register") {
 		return o, nil

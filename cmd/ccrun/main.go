@@ -41,7 +41,7 @@ func newApp() *cli.App {
 		Action:               noCommand,
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), measureCommand(), inspectCommand(), registerCommand(),
-			workloadCommand(), runCommand(), verifyCommand(), explainCommand(),
+			workloadCommand(), resourceCommand(), runCommand(), verifyCommand(), explainCommand(),
 			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 			completionCommand(), versionCommand(),
 		},

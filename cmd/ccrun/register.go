@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,7 +24,7 @@ key: delete it once the server has it, or keep it as you keep keys.
 
 Example:
    ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
-		Flags:  append(serverFlags(), formatFlag()),
+		Flags:  append(append(serverFlags(), releaseFlags()...), formatFlag()),
 		Action: runRegister,
 	}
 }
@@ -78,6 +79,13 @@ func runRegister(c *cli.Context) error {
 		return err
 	}
 	defer clear(r.DiskKey)
+	limits, err := releaseLimits(c, time.Now())
+	if err != nil {
+		return err
+	}
+	if limits != nil {
+		r.Registration.Release = limits
+	}
 	client, err := adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
 	if err != nil {
 		return err

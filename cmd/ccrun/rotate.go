@@ -24,7 +24,7 @@ to ` + "`ccrun workload rotate --commit ROTATION ID`" + `, when the new image is
 
 Example:
    ccrun workload rotate shop registry.example/shop:1 docker://registry.example/shop:1`,
-		Flags: append(serverFlags(), formatFlag(),
+		Flags: append(append(serverFlags(), imageFlags()...), formatFlag(),
 			&cli.BoolFlag{Name: "keep-old", Usage: "leave the old key valid"},
 			&cli.StringFlag{Name: "commit", Usage: "forget the old key: end `ROTATION`"},
 			&cli.StringFlag{Name: "abort", Usage: "forget the new key: call `ROTATION` off"}),
@@ -49,7 +49,7 @@ func rotateWorkload(c *cli.Context) error {
 	}
 	o := workload.RotateOptions{
 		WorkloadID: c.Args().Get(0), Source: c.Args().Get(1), Destination: c.Args().Get(2),
-		Server: client, KeepOld: c.Bool("keep-old"),
+		Server: client, KeepOld: c.Bool("keep-old"), System: systemContext(c),
 	}
 	if o.Destination == "" {
 		o.Destination = o.Source

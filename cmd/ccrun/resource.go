@@ -1,0 +1,227 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/workload"
+)
+
+func resourceCommand() *cli.Command {
+	set := &cli.Command{
+		Name: "set", Usage: "give a resource a new value and policy", ArgsUsage: "REPO/TYPE/TAG",
+		Description: "The value is read from a file, never from the command line. Setting the same again changes nothing.\n\n" +
+			"Example:\n   ccrun resource set bank/key/db --from-file db.key --workload bank.fraud --approval insurer",
+		Flags: append(serverFlags(), formatFlag(),
+			&cli.StringFlag{Name: "from-file", Required: true, Usage: "`FILE` with the value, up to 32 KiB, byte for byte; - for standard input"},
+			&cli.StringSliceFlag{Name: "workload", Usage: "`ID` of a workload that may have it; may be repeated"},
+			&cli.StringSliceFlag{Name: "tenant", Usage: "`TENANT` all of whose workloads may have it; may be repeated"},
+			&cli.StringSliceFlag{Name: "approval", Usage: "`TENANT` that must approve each registration first; may be repeated"}),
+		Action: setResource,
+	}
+	meta := &cli.Command{
+		Name: "get-meta", Usage: "show a resource's versions and policies, never its value", ArgsUsage: "REPO/TYPE/TAG",
+		Description: "Example:\n   ccrun resource get-meta bank/key/db --format json",
+		Flags:       append(serverFlags(), formatFlag()), Action: showResource,
+	}
+	list := &cli.Command{
+		Name: "ls", Usage: "list resources", Description: "Example:\n   ccrun resource ls",
+		Flags: append(serverFlags(), formatFlag()), Action: listResources,
+	}
+	remove := &cli.Command{
+		Name: "rm", Usage: "delete resources, every version", ArgsUsage: "REPO/TYPE/TAG...",
+		Description: "Example:\n   ccrun resource rm bank/key/db",
+		Flags:       serverFlags(), Action: removeResources,
+	}
+	approve := &cli.Command{
+		Name: "approve", Usage: "approve the release of a resource, or of a disk key, to exactly what RECORD registers", ArgsUsage: "REPO/TYPE/TAG|key RECORD",
+		Description: "RECORD is the workload's, as `ccrun build --record` writes it, without its disk key. The word key stands\n" +
+			"for the workload's disk key. The approval is the token's tenant's, for this registration and no later one.\n\n" +
+			"Example:\n   ccrun resource approve bank/key/db fraud.record",
+		Flags:  append(serverFlags(), &cli.BoolFlag{Name: "withdraw", Usage: "take the approval back"}),
+		Action: approveResource,
+	}
+	return &cli.Command{
+		Name:        "resource",
+		Usage:       "keep further secrets for attested workloads",
+		Description: "Example:\n   ccrun resource ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
+		Subcommands: []*cli.Command{set, meta, list, remove, approve},
+	}
+}
+
+func resourceArg(s string) (kbs.ResourceID, error) {
+	id, err := kbs.ParseResourceID(s)
+	if err != nil {
+		return id, usage("%w", err)
+	}
+	return id, nil
+}
+
+func setResource(c *cli.Context) error {
+	if err := args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
+		return err
+	}
+	id, err := resourceArg(c.Args().First())
+	if err != nil {
+		return err
+	}
+	value, err := readValue(c.String("from-file"), c.App.Reader)
+	if err != nil {
+		return err
+	}
+	defer clear(value)
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	a, err := client.SetResource(c.Context, id, kbs.ResourceRequest{Value: value, Policy: kbs.ResourcePolicy{
+		Workloads: c.StringSlice("workload"), Tenants: c.StringSlice("tenant"), Approvals: c.StringSlice("approval"),
+	}})
+	if err != nil {
+		return fmt.Errorf("setting resource %s: %w", id, err)
+	}
+	return printFormatted(c, a, func(w io.Writer, _ any) error {
+		state := "set"
+		if !a.Created {
+			state = "was this already"
+		}
+		_, err := fmt.Fprintf(w, "resource %s version %d %s\n", id, a.Version, state)
+		return err
+	})
+}
+
+func showResource(c *cli.Context) error {
+	if err := args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
+		return err
+	}
+	id, err := resourceArg(c.Args().First())
+	if err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	m, err := client.ResourceMeta(c.Context, id)
+	if err != nil {
+		return fmt.Errorf("reading resource %s: %w", id, err)
+	}
+	return printFormatted(c, m, func(w io.Writer, _ any) error {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "VERSION\tBYTES\tSET\tBY\tRELEASES\tLAST RELEASE\tWORKLOADS\tTENANTS\tAPPROVALS")
+		for _, v := range m.Versions {
+			fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%d\t%s\t%v\t%v\t%v\n", v.Version, v.SizeBytes, timeOr(&v.CreatedAt, ""), printable(v.CreatedBy),
+				v.Releases, timeOr(v.LastRelease, "never"), v.Policy.Workloads, v.Policy.Tenants, v.Policy.Approvals)
+		}
+		return t.Flush()
+	})
+}
+
+func listResources(c *cli.Context) error {
+	if err := args(c, 0, 0, "none"); err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	list, err := client.Resources(c.Context)
+	if err != nil {
+		return fmt.Errorf("listing resources: %w", err)
+	}
+	return printFormatted(c, list, func(w io.Writer, _ any) error {
+		for _, name := range list {
+			if _, err := fmt.Fprintln(w, printable(name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func removeResources(c *cli.Context) error {
+	if err := args(c, 1, -1, "REPO/TYPE/TAG..."); err != nil {
+		return err
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	for _, s := range c.Args().Slice() {
+		id, err := resourceArg(s)
+		if err != nil {
+			return err
+		}
+		if err := client.RemoveResource(c.Context, id); err != nil {
+			return fmt.Errorf("removing resource %s: %w", id, err)
+		}
+		if _, err := fmt.Fprintln(c.App.Writer, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// approveResource takes the registration from its record, so that an owner
+// approves what he has seen and not what the server shows him.
+func approveResource(c *cli.Context) error {
+	if err := args(c, 2, 2, "REPO/TYPE/TAG|key RECORD"); err != nil {
+		return err
+	}
+	r, err := workload.ReadRecord(c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	clear(r.DiskKey)
+	canonical, err := kbs.Canonical(r.Registration)
+	if err != nil {
+		return err
+	}
+	a := kbs.Approval{Name: kbs.ReleaseName(r.Registration.WorkloadID), WorkloadID: r.Registration.WorkloadID, RegistrationDigest: kbs.Sum384(canonical)}
+	if s := c.Args().First(); s != "key" {
+		id, err := resourceArg(s)
+		if err != nil {
+			return err
+		}
+		a.Name = kbs.ResourceName(id)
+	}
+	client, err := admin(c)
+	if err != nil {
+		return err
+	}
+	change := client.Approve
+	if c.Bool("withdraw") {
+		change = client.Withdraw
+	}
+	if err := change(c.Context, a); err != nil {
+		return fmt.Errorf("approving %s for workload %s: %w", a.Name, a.WorkloadID, err)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s %s\n", a.Name, a.RegistrationDigest)
+	return err
+}
+
+func readValue(path string, stdin io.Reader) ([]byte, error) {
+	from := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading --from-file: %w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	b, err := io.ReadAll(io.LimitReader(from, kbs.MaxResourceBytes+1))
+	if err == nil && (len(b) == 0 || len(b) > kbs.MaxResourceBytes) {
+		err = fmt.Errorf("%s has %d bytes or more, expected 1 to %d", path, len(b), kbs.MaxResourceBytes)
+	}
+	if err != nil {
+		clear(b)
+		return nil, fmt.Errorf("reading --from-file: %w", err)
+	}
+	return b, nil
+}

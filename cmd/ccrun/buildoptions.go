@@ -25,19 +25,19 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		Policy: krun.LaunchPolicy{
 			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
 		},
-		Servers:     krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
-		Filesystem:  c.String("fs"),
-		NoIntegrity: !c.Bool("integrity"),
-		RecordPath:  c.String("record"),
-		System:      systemContext(c),
-		Now:         sourceDate,
-		Warn:        func(s string) { slog.Warn(s) },
+		Servers:      krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
+		Filesystem:   c.String("fs"),
+		NoIntegrity:  !c.Bool("integrity"),
+		RecordPath:   c.String("record"),
+		System:       systemContext(c),
+		Reproducible: c.Bool("reproducible"),
+		Warn:         func(s string) { slog.Warn(s) },
 	}
 	if c.Uint("cpus") > 255 {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}
 	o.CPUs = uint8(c.Uint("cpus"))
-	for _, set := range []func(*cli.Context, *workload.Options) error{setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setRelease, setRegistrar} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setRelease, setRegistrar} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}

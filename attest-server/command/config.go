@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // Config is serve's configuration file, TOML. Unknown fields are refused.
@@ -82,6 +83,20 @@ type Config struct {
 	LogLevel string `toml:"log_level"`
 	// LogFormat is text or json. Default "text".
 	LogFormat string `toml:"log_format"`
+	// ClientCA is a PEM file of CAs whose client certificates are accepted in
+	// place of tokens, for the subjects in Clients. Default: none are.
+	ClientCA string `toml:"client_ca"`
+	// Clients says what holders of a client certificate may do: subject as in
+	// RFC 2253 ("CN=ci,O=ACME"), role (admin, publisher, auditor), and tenant,
+	// empty for the operator's. Needs ClientCA.
+	Clients []ClientConfig `toml:"clients"`
+}
+
+// ClientConfig is an entry of Clients.
+type ClientConfig struct {
+	Subject string `toml:"subject"`
+	Role    string `toml:"role"`
+	Tenant  string `toml:"tenant"`
 }
 
 // loadConfig reads the file, if any, lets flags override it and fills in
@@ -143,6 +158,8 @@ func (cfg *Config) check() error {
 		return usage("max_sessions %d, expected 1 to %d", cfg.MaxSessions, 1<<24)
 	case cfg.AddressBurst < 0 || cfg.TokenBurst < 0:
 		return usage("address_burst %d, token_burst %d, expected at least 1", cfg.AddressBurst, cfg.TokenBurst)
+	case (cfg.ClientCA == "") != (len(cfg.Clients) == 0):
+		return usage("client_ca without clients, or the other way round: both or neither")
 	case cfg.SessionRecords < 0:
 		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
@@ -159,7 +176,12 @@ func (cfg *Config) server() attestserver.Config {
 	for _, d := range cfg.Dialects {
 		dialects = append(dialects, attestserver.Dialect(d))
 	}
+	var clients []attestserver.ClientCertificate
+	for _, x := range cfg.Clients {
+		clients = append(clients, attestserver.ClientCertificate{Subject: x.Subject, Role: store.Role(x.Role), Tenant: x.Tenant})
+	}
 	return attestserver.Config{
+		Clients:     clients,
 		Dialects:    dialects,
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
 		Limits: attestserver.RateLimits{

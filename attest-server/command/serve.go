@@ -128,6 +128,9 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err := d.cert.load(time.Now()); err != nil {
 		return err
 	}
+	if err := d.cert.loadClients(d.cfg.ClientCA); err != nil {
+		return err
+	}
 	d.warnOfExpiry()
 	d.warnOfEndorsements()
 	sc := d.cfg.server()

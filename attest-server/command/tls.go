@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -13,6 +14,7 @@ import (
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
+	clients           *x509.CertPool // nil: no client certificates
 }
 
 // renewBefore is how long before a certificate's end its operator is told.
@@ -42,9 +44,31 @@ func (c *certificate) load(now time.Time) error {
 	return nil
 }
 
+// loadClients reads the CAs of client certificates.
+func (c *certificate) loadClients(path string) error {
+	if path == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading client_ca: %w", err)
+	}
+	c.clients = x509.NewCertPool()
+	if !c.clients.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("reading client_ca: no PEM certificate in %s", path)
+	}
+	return nil
+}
+
 // config is TLS 1.3 with Go's key exchanges, hybrid post-quantum first.
 func (c *certificate) config() *tls.Config {
+	mode := tls.NoClientCert
+	if c.clients != nil {
+		mode = tls.VerifyClientCertIfGiven // guests have none
+	}
 	return &tls.Config{
+		ClientAuth: mode,
+		ClientCAs:  c.clients,
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {

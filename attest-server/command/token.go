@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -26,6 +27,7 @@ func (p Program) tokenCommand() *cli.Command {
 				Flags: []cli.Flag{
 					dataFlag(),
 					&cli.StringFlag{Name: "role", Required: true, Usage: "`ROLE`: admin, publisher (registers, revokes, reads) or auditor (reads)"},
+					&cli.StringFlag{Name: "tenant", Usage: "`NAME` of the tenant whose it is (default: the operator's, for everything)"},
 					&cli.StringFlag{Name: "name", Usage: "`TEXT` to know it by"},
 					&cli.DurationFlag{Name: "expires", Usage: "valid for `TIME`, e.g. 720h (default: until revoked)"},
 					&cli.StringFlag{Name: "token-out", Usage: "write it to a new `FILE`, mode 0600, instead"},
@@ -72,7 +74,7 @@ func createToken(c *cli.Context) error {
 		expires = time.Now().Add(d)
 	}
 	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
-		text, t, err := s.CreateToken(ctx, role, c.String("name"), expires, "local")
+		text, t, err := s.CreateTenantToken(ctx, c.String("tenant"), role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
 		}
@@ -102,9 +104,9 @@ func listTokens(c *cli.Context) error {
 			return e.Encode(tokens)
 		}
 		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tROLE\tCREATED\tEXPIRES\tREVOKED\tNAME")
+		fmt.Fprintln(w, "ID\tROLE\tTENANT\tCREATED\tEXPIRES\tREVOKED\tNAME")
 		for _, t := range tokens {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
 		}
 		return w.Flush()
 	})

@@ -1,0 +1,92 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+func (p Program) tenantCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "tenant",
+		Usage: "part the server among owners who learn nothing of one another",
+		Description: "A tenant's workload ids begin with its name and a dot, its resource repositories too. Works on DIR\n" +
+			"itself, also while the server runs. Needs no master key.\n\nExample:\n   " +
+			p.Name + " tenant set acme --max-workloads 50 && " + p.Name + " token create --role publisher --tenant acme",
+		Subcommands: []*cli.Command{
+			{
+				Name: "set", Usage: "make a tenant, or change its quotas", ArgsUsage: "NAME",
+				Description: "Example:\n   " + p.Name + " tenant set acme --max-workloads 50 --max-resources 20",
+				Flags: []cli.Flag{
+					dataFlag(),
+					&cli.Int64Flag{Name: "max-workloads", Value: 100, Usage: "`NUMBER` of workloads it may register"},
+					&cli.Int64Flag{Name: "max-resources", Value: 100, Usage: "`NUMBER` of resources it may set"},
+				},
+				Action: setTenant,
+			},
+			{
+				Name: "ls", Usage: "list tenants with their quotas and what they use",
+				Description: "Example:\n   " + p.Name + " tenant ls --format json",
+				Flags:       []cli.Flag{dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Action:      listTenants,
+			},
+			{
+				Name: "rm", Usage: "remove a tenant that has nothing left, and revoke its tokens", ArgsUsage: "NAME",
+				Description: "Example:\n   " + p.Name + " tenant rm acme",
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      removeTenant,
+			},
+		},
+	}
+}
+
+func setTenant(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usage("tenant set: expected one NAME")
+	}
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+		return s.SetTenant(ctx, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
+	})
+}
+
+func removeTenant(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usage("tenant rm: expected one NAME")
+	}
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+		return s.RemoveTenant(ctx, c.Args().First(), "local")
+	})
+}
+
+func listTenants(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	format := c.String("format")
+	if format != "" && format != "json" {
+		return usage("--format %q: expected json", format)
+	}
+	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+		list, err := s.Tenants(ctx)
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			e := json.NewEncoder(c.App.Writer)
+			e.SetIndent("", "  ")
+			return e.Encode(list)
+		}
+		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "TENANT\tWORKLOADS\tRESOURCES\tCREATED")
+		for _, t := range list {
+			fmt.Fprintf(w, "%s\t%d of %d\t%d of %d\t%s\n", t.Name, t.Workloads, t.MaxWorkloads, t.Resources, t.MaxResources, t.CreatedAt.Format(time.RFC3339))
+		}
+		return w.Flush()
+	})
+}

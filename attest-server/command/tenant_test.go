@@ -1,0 +1,64 @@
+package command
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestTenantCommands(t *testing.T) {
+	dir, _ := initDir(t)
+	mustRun(t, "tenant", "set", "--data", dir, "--max-workloads", "1", "acme")
+	if out := mustRun(t, "tenant", "ls", "--data", dir); !strings.Contains(out, "acme") || !strings.Contains(out, "0 of 1") {
+		t.Errorf("ls: %s", out)
+	}
+	token := strings.TrimSpace(mustRun(t, "token", "create", "--data", dir, "--role", "publisher", "--tenant", "acme"))
+	if out := mustRun(t, "token", "ls", "--data", dir); !strings.Contains(out, "acme") {
+		t.Errorf("token ls: %s", out)
+	}
+	srv, _ := serve(t, "--data", dir, "--listen", "127.0.0.1:0")
+	c := admin(t, dir, srv, token)
+	if _, err := c.Register(t.Context(), registration("acme.a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"acme.b", "shop"} {
+		if _, err := c.Register(t.Context(), registration(id, 2)); err == nil {
+			t.Errorf("%s registered", id)
+		}
+	}
+	for _, bad := range [][]string{
+		{"tenant", "set", "--data", dir, "A"}, {"tenant", "set", "--data", dir}, {"tenant", "rm", "--data", dir, "acme"},
+		{"tenant", "rm", "--data", dir, "nobody"}, {"token", "create", "--data", dir, "--role", "admin", "--tenant", "nobody"},
+	} {
+		if out, _, err := run(t.Context(), bad...); err == nil {
+			t.Errorf("%v: %s", bad, out)
+		}
+	}
+}
+
+func TestClientConfig(t *testing.T) {
+	dir, _ := initDir(t)
+	for name, x := range map[string]struct {
+		toml string
+		ok   bool
+	}{
+		"both":            {"client_ca = \"CA\"\n[[clients]]\nsubject = \"CN=ci\"\nrole = \"publisher\"\n", true},
+		"no CA":           {"[[clients]]\nsubject = \"CN=ci\"\nrole = \"publisher\"\n", false},
+		"no clients":      {"client_ca = \"CA\"\n", false},
+		"no role":         {"client_ca = \"CA\"\n[[clients]]\nsubject = \"CN=ci\"\n", false},
+		"no subject":      {"client_ca = \"CA\"\n[[clients]]\nrole = \"admin\"\n", false},
+		"CA that is none": {"client_ca = \"KEY\"\n[[clients]]\nsubject = \"CN=ci\"\nrole = \"publisher\"\n", false},
+		"unknown field":   {"client_ca = \"CA\"\n[[clients]]\nsubject = \"CN=ci\"\nrole = \"admin\"\nrank = 1\n", false},
+	} {
+		path := filepath.Join(t.TempDir(), "c.toml")
+		text := strings.NewReplacer("CA\"", inDir(dir, caName)+"\"", "KEY\"", inDir(dir, caKeyName)+"\"").Replace(x.toml)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := run(t.Context(), "serve", "--data", dir, "--config", path, "--check-config")
+		if (err == nil) != x.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

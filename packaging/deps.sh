@@ -12,6 +12,7 @@ packages=(
 	gcc libc6-dev                        # dlopen test, race detector
 	systemd                              # systemd-analyze verify
 	skopeo curl busybox-static             # tests and demo
+	chromium fonts-dejavu-core           # the auditors' page
 )
 
 command -v go >/dev/null || {

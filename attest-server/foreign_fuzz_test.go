@@ -1,0 +1,126 @@
+package attestserver
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// FuzzTrusteeAttestation: whatever the body, nothing panics, and a key that is
+// accepted can be encrypted to.
+func FuzzTrusteeAttestation(f *testing.F) {
+	_, jwk := cocoKey(f, "P-256")
+	_, big := cocoKey(f, "RSA")
+	for _, k := range []map[string]string{jwk, big, {"kty": "EC"}, {"kty": "RSA", "alg": algRSA, "n": strings.Repeat("A", 342), "e": "AQAB"}} {
+		b, _ := json.Marshal(map[string]any{"runtime-data": map[string]any{"nonce": "n", "tee-pubkey": k},
+			"tee-evidence": map[string]any{"primary_evidence": map[string]any{"attestation_report": map[string]any{"version": 3}}, "additional_evidence": ""}})
+		f.Add(b)
+	}
+	sess := &session{dialect: Trustee, tee: "snp"}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		isLegacyAuth(b)
+		isLegacyAttest(b)
+		var req trusteeAttestation
+		if readForeign(b, &req) != nil || len(req.Runtime.Key) == 0 {
+			return
+		}
+		a, err := foreignFromTrustee(sess, req)
+		if err != nil || a.recipient == nil {
+			return
+		}
+		if sealed, err := a.recipient.seal(rand.Reader, []byte("secret")); err != nil || bytes.Contains(sealed, []byte("secret")) {
+			t.Errorf("seal = %s, %v", sealed, err)
+		}
+		if a.reportData.IsZero() {
+			t.Error("zero report data")
+		}
+	})
+}
+
+// FuzzLegacy: the same for the C client's dialect, registration included.
+func FuzzLegacy(f *testing.F) {
+	f.Add([]byte(`{"tee-pubkey":{"alg":"RSA","k-mod":"`+modulus(rsaKeys()[0])+`","k-exp":"AQAB"},"tee-evidence":"{\"report\":\"00\"}"}`), `{"flags":{"bits":15}}`)
+	f.Add([]byte(mkcw("w1", 1, "p")), "")
+	f.Fuzz(func(t *testing.T, b []byte, config string) {
+		var a legacyAttestation
+		if readForeign(b, &a) == nil {
+			_, _ = parseLegacyEvidence(a.Evidence)
+			if k, err := legacyKeyOf(a); err == nil {
+				sealed, err := legacyRecipient{k}.seal(rand.Reader, bytes.Repeat([]byte("x"), maxPassphrase))
+				if _, bad := hex.DecodeString(strings.Trim(string(sealed), `"`)); err != nil || bad != nil || len(sealed) != 2*k.Size()+2 || len(sealed) >= 4096 {
+					t.Errorf("seal = %s, %v", sealed, err)
+				}
+			}
+		}
+		var r legacyRegistration
+		if readForeign(b, &r) != nil {
+			return
+		}
+		r.TEEConfig = config
+		reg, err := r.registration()
+		if err != nil {
+			return
+		}
+		if rules := reg.ReferenceValues.SNP; reg.Type != kbs.TypeLegacy || rules != nil && (rules.AllowDebug || rules.AllowMigrateMA) {
+			t.Errorf("registration %+v", reg)
+		}
+	})
+}
+
+// FuzzToken: nothing but a token this process made names a session.
+func FuzzToken(f *testing.F) {
+	mine, err := newTokens(rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := mine.issue(sessionID{1, 2, 3}, time.Unix(1e9, 0), time.Minute)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(good))
+	f.Add([]byte("a.b.c"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := mine.session(b)
+		if (err == nil) != (string(b) == good) || err == nil && s.id != (sessionID{1, 2, 3}) {
+			t.Errorf("session(%q) = %v, %v", b, s, err)
+		}
+	})
+}
+
+// FuzzLegacyBearer: nothing but a bearer this process made is a session, and
+// its nonce is its own.
+func FuzzLegacyBearer(f *testing.F) {
+	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10})
+	if err != nil {
+		f.Fatal(err)
+	}
+	want, good, err := table.openShort("w1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	other, _, err := table.openShort("w1")
+	if err != nil || other.nonce == want.nonce {
+		f.Fatal("two sessions share a nonce", err)
+	}
+	_, native, err := table.open(Native, kbs.SNP, "w1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(good))
+	f.Add([]byte(native))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := table.parseShort(b)
+		if (err == nil) != (string(b) == good) || err == nil && *s != *want {
+			t.Errorf("parseShort(%q) = %+v, %v", b, s, err)
+		}
+		if _, err := table.parse(Trustee, b); err == nil {
+			t.Errorf("%q is a CoCo session", b)
+		}
+	})
+}

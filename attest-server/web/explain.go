@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,8 @@ func explain(rec kbs.SessionRecord) explanation {
 		switch {
 		case r.Rule == "appraisal": // sums up others
 			continue
+		case authentic && slices.Contains(c.Checks, r): // shown with the Evidence
+			continue
 		case bindingRules[r.Rule]:
 			binding = append(binding, r)
 		case registrationRules[r.Rule]:
@@ -89,7 +92,7 @@ func certificateStep(c verifier.Certificate, i, n int) step {
 	s := step{State: "pass", Title: "Intermediate certificate", Text: "Signed by the certificate above."}
 	switch i {
 	case 0:
-		s.Title, s.Text = "Vendor root", "Built into this server. Everything below rests on it."
+		s.Title, s.Text = "Vendor root", "Pinned by this server. Everything below rests on it."
 	case n - 1:
 		s.Title, s.Text = "Platform certificate", "The vendor's word for the key that signed the Evidence: it is inside a genuine chip."
 	}
@@ -128,11 +131,19 @@ func ruleStep(title, text string, reached bool, rules []kbs.Rule, facts ...fact)
 	if !reached || len(rules) == 0 {
 		s.State = "open"
 	}
-	for _, r := range rules {
-		if !r.Pass {
-			s.State = "fail"
-		}
+	if slices.ContainsFunc(rules, func(r kbs.Rule) bool { return !r.Pass }) {
+		s.State = "fail"
 	}
+	// What failed comes first.
+	slices.SortStableFunc(s.Rules, func(a, b kbs.Rule) int {
+		switch {
+		case a.Pass == b.Pass:
+			return 0
+		case b.Pass:
+			return -1
+		}
+		return 1
+	})
 	return s
 }
 
@@ -144,6 +155,27 @@ func releaseStep(rec kbs.SessionRecord) step {
 		return step{Title: "Disk key", State: "open", Label: "not fetched", Text: "Granted. The guest has not fetched it."}
 	}
 	return step{Title: "Disk key", State: "pass", Label: "released", Text: "Released, sealed to the guest's own key.", Facts: []fact{{"Fetched", fmt.Sprintf("%d×", rec.Releases)}}}
+}
+
+// limits lists how often the key may be released, and who must agree.
+func limits(r *kbs.ReleaseLimits) []fact {
+	var facts []fact
+	if r == nil {
+		return nil
+	}
+	if r.Total > 0 {
+		facts = append(facts, fact{"Sessions in all", fmt.Sprint(r.Total)})
+	}
+	if r.PerDay > 0 {
+		facts = append(facts, fact{"Sessions a day", fmt.Sprint(r.PerDay)})
+	}
+	if r.NotAfter != nil {
+		facts = append(facts, fact{"Not after", when(*r.NotAfter) + " UTC"})
+	}
+	if len(r.Approvals) > 0 {
+		facts = append(facts, fact{"Approvals of", strings.Join(r.Approvals, ", ")})
+	}
+	return facts
 }
 
 // strictness lists where reference values differ from the strict default.

@@ -85,8 +85,9 @@ func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Data = struct {
 		store.Workload
 		Rules    []fact
+		Limits   []fact
 		Sessions []kbs.SessionRecord
-	}{have, strictness(have.Registration.ReferenceValues), sessions}
+	}{have, strictness(have.Registration.ReferenceValues), limits(have.Registration.Release), sessions}
 	p.show(w, r, http.StatusOK, "workload", v)
 	return nil
 }

@@ -112,7 +112,7 @@ func (s *site) populate() {
 	s.t.Helper()
 	for i := range 3 {
 		reg := kbs.Registration{
-			Version: 1, WorkloadID: fmt.Sprintf("workload-%d", i), Image: "sha256:" + strings.Repeat("ab", 32),
+			Version: 1, WorkloadID: fmt.Sprintf("workload-%d", i), Release: &kbs.ReleaseLimits{PerDay: 77, Approvals: []string{"acme"}}, Image: "sha256:" + strings.Repeat("ab", 32),
 			IdentityDigest: kbs.Sum384([]byte{1, byte(i)}), FooterDigest: kbs.Sum384([]byte{2, byte(i)}),
 			ReferenceValues: kbs.ReferenceValues{TEE: kbs.SNP, SNP: &kbs.SNPRules{AllowDebug: i == 1}, Measurements: []kbs.Measurement{
 				{LaunchDigest: kbs.LaunchDigest{byte(i + 1)}, Profile: "libkrun-1.16", CPUs: 2, MemoryMiB: 2048, Firmware: "00"},
@@ -137,6 +137,7 @@ func (s *site) record(number string, kind int, ago time.Duration) {
 		{Rule: "tee_key", Pass: true, Expected: "a key", Got: attackersName},
 		{Rule: "registered", Pass: true, Expected: "workload-0", Got: "workload-0"},
 		{Rule: "report_data", Pass: true, Expected: "aa", Got: "aa"},
+		{Rule: "signature", Pass: true, Expected: "by VCEK", Got: "by VCEK"},
 		{Rule: "measurement", Pass: kind != 1, Expected: "01", Got: attackersName, Hint: "the hint"},
 		{Rule: "appraisal", Pass: kind != 1, Expected: kbs.Affirming, Got: kbs.Contraindicated},
 	}
@@ -201,7 +202,7 @@ func TestEveryPage(t *testing.T) {
 		"/ui/sessions/s00":         {"Vendor root", "ARK-Milan", "SEV-VCEK", "Platform certificate", "aabb", "Granted. The guest has not fetched it.", "by VCEK"},
 		"/ui/sessions/s01":         {"Why it was denied", "measurement", "the hint", "&lt;script&gt;", "Not released"},
 		"/ui/sessions/s02":         {"could not be traced", "forged", "not reached"},
-		"/ui/workloads/workload-1": {"snp.allow_debug", "libkrun-1.16", "2048"},
+		"/ui/workloads/workload-1": {"snp.allow_debug", "libkrun-1.16", "2048", "Sessions a day", "77", "acme"},
 		"/ui/workloads/workload-2": {"revoked", "strict default"},
 		"/ui/workloads":            {"workload-0", "workload-2"},
 		"/ui/expiry":               {"expired 60 minutes ago", "in 5 days", "in 800 days"},
@@ -215,6 +216,9 @@ func TestEveryPage(t *testing.T) {
 				t.Errorf("%s lacks %q", path, want)
 			}
 		}
+	}
+	if n := strings.Count(s.do("GET", "/ui/sessions/s00", cookie, nil).Body.String(), "by VCEK</code></td><td>"); n != 1 {
+		t.Errorf("the Evidence's check is shown %d times", n)
 	}
 	older := regexp.MustCompile(`href="(/ui/sessions\?[^"]*before=[^"]*)"`).FindStringSubmatch(s.do("GET", "/ui/sessions", cookie, nil).Body.String())
 	if older == nil {

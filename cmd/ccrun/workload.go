@@ -68,9 +68,9 @@ func listWorkloads(c *cli.Context) error {
 	}
 	return printFormatted(c, list, func(w io.Writer, _ any) error {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "WORKLOAD\tTEE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
+		fmt.Fprintln(t, "WORKLOAD\tTEE\tTYPE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
 		for _, x := range list {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, stateOf(x.RevokedAt), x.Releases, x.Denials,
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, typeOf(x.Type), stateOf(x.RevokedAt), x.Releases, x.Denials,
 				timeOr(x.LastRelease, "never"), timeOr(&x.RegisteredAt, ""), printable(orDash(x.Image)))
 		}
 		return t.Flush()
@@ -106,13 +106,34 @@ func showWorkload(c *cli.Context) error {
 		if s.Rotation != "" {
 			fmt.Fprintf(t, "rotation\t%s under way since %s: two disk keys are valid\n", printable(s.Rotation), timeOr(s.StagedAt, ""))
 		}
-		fmt.Fprintf(t, "identity digest\t%s\n", r.IdentityDigest)
-		fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
+		fmt.Fprintf(t, "type\t%s\n", identityOf(r.Type))
+		if r.Type == kbs.TypeNative {
+			fmt.Fprintf(t, "identity digest\t%s\n", r.IdentityDigest)
+			fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
+		}
 		for _, m := range r.ReferenceValues.Measurements {
 			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB\n", m.LaunchDigest, printable(m.Profile), m.CPUs, m.MemoryMiB)
 		}
 		return t.Flush()
 	})
+}
+
+func typeOf(t kbs.RegistrationType) string {
+	if t == kbs.TypeNative {
+		return "native"
+	}
+	return printable(string(t))
+}
+
+// identityOf says what tells the workload's guests from others.
+func identityOf(t kbs.RegistrationType) string {
+	switch t {
+	case kbs.TypeNative:
+		return "native: launch digest, identity and footer"
+	case kbs.TypeLegacy:
+		return "legacy: weak, every guest of the same stock firmware, CPUs and memory gets the key"
+	}
+	return typeOf(t) + ": launch digest alone"
 }
 
 func revokeWorkloads(c *cli.Context) error {

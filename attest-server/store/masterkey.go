@@ -37,6 +37,24 @@ func LoadMasterKey(credentials, dir string) (secret.Bytes, error) {
 	return readMasterKey(filepath.Join(dir, MasterKeyName), 0o077)
 }
 
+// NextMasterKeyName is where a new MasterKey lies in the data directory until
+// the change to it is complete.
+const NextMasterKeyName = MasterKeyName + ".new"
+
+// LoadMasterKeys is LoadMasterKey and, if there is one, the MasterKey that a
+// change under way, or killed halfway, leads to.
+func LoadMasterKeys(credentials, dir string) ([]secret.Bytes, error) {
+	k, err := LoadMasterKey(credentials, dir)
+	if err != nil {
+		return nil, err
+	}
+	next, err := readMasterKey(filepath.Join(dir, NextMasterKeyName), 0o077)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []secret.Bytes{k}, nil
+	}
+	return []secret.Bytes{k, next}, err
+}
+
 // readMasterKey refuses a file with any permission in forbidden. Credentials
 // have none forbidden: systemd guards their directory, and their mode shows
 // the mask of an ACL.

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/ccrun/ccrun/secret"
 )
@@ -38,21 +40,71 @@ var errSealed = errors.New("sealed value cannot be opened")
 // with write access to the database could otherwise move a victim's sealed
 // DiskKey into the row of a workload of his own and have it released to him.
 type sealer struct {
-	kek  cipher.AEAD
 	rand io.Reader
+
+	mu   sync.RWMutex
+	keks []cipher.AEAD // the last one seals; older ones open what was read before a rotation
 }
 
 func newSealer(master secret.Bytes, rand io.Reader) (*sealer, error) {
+	kek, err := newKEK(master)
+	if err != nil {
+		return nil, err
+	}
+	return &sealer{keks: []cipher.AEAD{kek}, rand: rand}, nil
+}
+
+func newKEK(master secret.Bytes) (cipher.AEAD, error) {
 	k, err := hkdf.Key(sha256.New, master.Reveal(), nil, kekInfo, 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the key encryption key: %w", err)
 	}
 	defer clear(k)
-	kek, err := newGCM(k)
+	return newGCM(k)
+}
+
+// replace seals with kek from now on.
+func (s *sealer) replace(kek cipher.AEAD) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keks = append(s.keks, kek)
+}
+
+func (s *sealer) kek() cipher.AEAD {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.keks[len(s.keks)-1]
+}
+
+// unwrap opens a data key, under the newest MasterKey that does.
+func (s *sealer) unwrap(wrapped, where []byte) ([]byte, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, kek := range slices.Backward(s.keks) {
+		if k, err := kek.Open(nil, wrapped[:gcmNonce], wrapped[gcmNonce:], where); err == nil {
+			return k, nil
+		}
+	}
+	return nil, errSealed
+}
+
+// rewrap returns a sealed value with its data key under another MasterKey.
+func (s *sealer) rewrap(sealed, where []byte, to cipher.AEAD) ([]byte, error) {
+	if len(sealed) < minSealed || sealed[0] != sealVersion {
+		return nil, errSealed
+	}
+	dataKey, err := s.unwrap(sealed[1:1+wrappedSize], where)
 	if err != nil {
 		return nil, err
 	}
-	return &sealer{kek: kek, rand: rand}, nil
+	defer clear(dataKey)
+	nonce := make([]byte, gcmNonce)
+	if _, err := io.ReadFull(s.rand, nonce); err != nil {
+		return nil, fmt.Errorf("sealing: %w", err)
+	}
+	out := append([]byte{sealVersion}, nonce...)
+	out = to.Seal(out, nonce, dataKey, where)
+	return append(out, sealed[1+wrappedSize:]...), nil
 }
 
 func newGCM(k []byte) (cipher.AEAD, error) {
@@ -89,7 +141,7 @@ func (s *sealer) seal(plain secret.Bytes, where []byte) ([]byte, error) {
 		return nil, err
 	}
 	out := append([]byte{sealVersion}, n1...)
-	out = s.kek.Seal(out, n1, dataKey, where)
+	out = s.kek().Seal(out, n1, dataKey, where)
 	out = append(out, n2...)
 	return data.Seal(out, n2, plain.Reveal(), where), nil
 }
@@ -102,9 +154,9 @@ func (s *sealer) open(sealed, where []byte) (secret.Bytes, error) {
 		return secret.Bytes{}, errSealed
 	}
 	wrapped, rest := sealed[1:1+wrappedSize], sealed[1+wrappedSize:]
-	dataKey, err := s.kek.Open(nil, wrapped[:gcmNonce], wrapped[gcmNonce:], where)
+	dataKey, err := s.unwrap(wrapped, where)
 	if err != nil {
-		return secret.Bytes{}, errSealed
+		return secret.Bytes{}, err
 	}
 	defer clear(dataKey)
 	data, err := newGCM(dataKey)

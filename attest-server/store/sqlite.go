@@ -36,7 +36,8 @@ type SQLite struct {
 	writes chan write
 	done   chan struct{}
 
-	// Only the write loop uses these.
+	// Only the write loop uses these, and open before it.
+	check    []byte             // sealed check value of the MasterKey in use
 	auditKey ed25519.PrivateKey // nil without the MasterKey
 	head     kbs.AuditHead      // signed last
 	audited  bool               // the chain may have moved since
@@ -154,11 +155,7 @@ func (s *SQLite) verifyCheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plain, err := s.sealer.open(sealed, location("meta", checkName))
-	if err != nil || !plain.Equal(secret.New([]byte(checkPlain))) {
-		return ErrWrongMasterKey
-	}
-	return nil
+	return s.adopt(sealed)
 }
 
 // write runs do in a transaction and returns when it is on disk. Once queued it
@@ -211,6 +208,9 @@ func (s *SQLite) commit(batch []write) {
 			return err
 		}
 		defer tx.Rollback()
+		if err := s.followMasterKey(tx); err != nil {
+			return err
+		}
 		for i, w := range batch {
 			if errs[i], err = inSavepoint(tx, w.do); err != nil {
 				return err

@@ -31,6 +31,9 @@ type Options struct {
 	MasterKey secret.Bytes
 	Rand      io.Reader
 	Clock     func() time.Time
+	// ReloadMasterKeys finds the MasterKeys there are now, in case another
+	// process has changed the store's while it was open; nil: writes then fail.
+	ReloadMasterKeys func() ([]secret.Bytes, error)
 	// SessionRecords is how many session records are kept of authentic
 	// Evidence, and again of the rest; the oldest go first. Zero: 10000.
 	SessionRecords int

@@ -18,15 +18,18 @@ func (s *SQLite) Register(ctx context.Context, reg kbs.Registration, diskKey sec
 	if err != nil {
 		return false, fmt.Errorf("encoding registration: %w", err)
 	}
-	sealed, err := s.sealer.seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
-	if err != nil {
-		return false, fmt.Errorf("sealing disk key: %w", err)
+	if s.sealer == nil {
+		return false, fmt.Errorf("sealing disk key: %w", ErrLocked)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		created = false
 		same, err := s.registered(tx, reg.WorkloadID, canonical, diskKey)
 		if err != nil || same {
 			return err
+		}
+		sealed, err := s.sealer.seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
+		if err != nil {
+			return fmt.Errorf("sealing disk key: %w", err)
 		}
 		created = true
 		return s.insertWorkload(tx, reg, canonical, sealed, actor)

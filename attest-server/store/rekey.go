@@ -1,0 +1,187 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/cipher"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// sealedMeta are the values in meta that are sealed. plainMeta are not. A name
+// in neither list stops a change of MasterKey: what it does not know to seal
+// anew would be lost.
+var (
+	sealedMeta = []string{checkName, auditKeyName, signingKeyName}
+	plainMeta  = []string{auditHeadName}
+)
+
+// RotateMasterKey puts every sealed value under another MasterKey, all or
+// nothing. Processes that have the store open go on if their
+// Options.ReloadMasterKeys finds the new one.
+func (s *SQLite) RotateMasterKey(ctx context.Context, master secret.Bytes, actor string) error {
+	if s.sealer == nil {
+		return fmt.Errorf("rotating master key: %w", ErrLocked)
+	}
+	if master.Len() != MasterKeySize {
+		return fmt.Errorf("rotating master key: new one of %d bytes, expected %d", master.Len(), MasterKeySize)
+	}
+	kek, err := newKEK(master)
+	if err != nil {
+		return err
+	}
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		for _, rewrap := range []func(*sql.Tx, cipher.AEAD) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources} {
+			if err := rewrap(tx, kek); err != nil {
+				return err
+			}
+		}
+		return s.audit(tx, actor, "store.rotate-master-key", "", "")
+	})
+	if err != nil {
+		return fmt.Errorf("rotating master key: %w", err)
+	}
+	s.sealer.replace(kek)
+	return nil
+}
+
+func (s *SQLite) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
+	var unknown string
+	err := tx.QueryRow("SELECT name FROM meta WHERE name NOT IN (?,?,?,?) LIMIT 1", sealedMeta[0], sealedMeta[1], sealedMeta[2], plainMeta[0]).Scan(&unknown)
+	if err == nil {
+		return fmt.Errorf("the store holds %q, which this version cannot seal anew", unknown)
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	for _, name := range sealedMeta {
+		var sealed []byte
+		err := tx.QueryRow("SELECT value FROM meta WHERE name = ?", name).Scan(&sealed)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if sealed, err = s.sealer.rewrap(sealed, location("meta", name), to); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if _, err := tx.Exec("UPDATE meta SET value = ? WHERE name = ?", sealed, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *SQLite) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
+	for after := ""; ; {
+		var id string
+		var canonical, key, staged []byte
+		var rotation *string
+		err := tx.QueryRow("SELECT id, registration, disk_key, staged_key, staged_rotation FROM workloads WHERE id > ? ORDER BY id LIMIT 1", after).
+			Scan(&id, &canonical, &key, &staged, &rotation)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if key, err = s.sealer.rewrap(key, diskKeyLocation(id, canonical), to); err != nil {
+			return fmt.Errorf("disk key of workload %s: %w", id, err)
+		}
+		if rotation != nil {
+			if staged, err = s.sealer.rewrap(staged, stagedLocation(id, *rotation, canonical), to); err != nil {
+				return fmt.Errorf("staged disk key of workload %s: %w", id, err)
+			}
+		}
+		if _, err := tx.Exec("UPDATE workloads SET disk_key = ?, staged_key = ? WHERE id = ?", key, staged, id); err != nil {
+			return err
+		}
+		after = id
+	}
+}
+
+func (s *SQLite) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
+	var id kbs.ResourceID
+	var version int64
+	for {
+		var value, policy []byte
+		err := tx.QueryRow(`SELECT repo, type, tag, version, value, policy FROM resources
+			WHERE (repo, type, tag, version) > (?,?,?,?) ORDER BY repo, type, tag, version LIMIT 1`, id.Repo, id.Type, id.Tag, version).
+			Scan(&id.Repo, &id.Type, &id.Tag, &version, &value, &policy)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if value, err = s.sealer.rewrap(value, resourceLocation(id, version, policy), to); err != nil {
+			return fmt.Errorf("resource %s version %d: %w", id, version, err)
+		}
+		_, err = tx.Exec("UPDATE resources SET value = ? WHERE repo = ? AND type = ? AND tag = ? AND version = ?", value, id.Repo, id.Type, id.Tag, version)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// followMasterKey notices, at the start of each transaction, that another
+// process has changed the MasterKey. Without that, this one would seal a
+// secret under the old key, and nobody could ever open it.
+func (s *SQLite) followMasterKey(tx *sql.Tx) error {
+	if s.sealer == nil {
+		return nil
+	}
+	var check []byte
+	err := tx.QueryRow("SELECT value FROM meta WHERE name = ?", checkName).Scan(&check)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && bytes.Equal(check, s.check) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.adopt(check)
+}
+
+// adopt seals with the MasterKey that check is under from now on:
+// ErrWrongMasterKey if it is not to be had.
+func (s *SQLite) adopt(check []byte) error {
+	if opensCheck(s.sealer.kek(), check) {
+		s.check = check
+		return nil
+	}
+	if s.opts.ReloadMasterKeys == nil {
+		return ErrWrongMasterKey
+	}
+	keys, err := s.opts.ReloadMasterKeys()
+	defer func() {
+		for _, k := range keys {
+			k.Wipe()
+		}
+	}()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrWrongMasterKey, err)
+	}
+	for _, k := range keys {
+		kek, err := newKEK(k)
+		if err != nil {
+			return err
+		}
+		if opensCheck(kek, check) {
+			s.sealer.replace(kek)
+			s.check = check
+			return nil
+		}
+	}
+	return ErrWrongMasterKey
+}
+
+func opensCheck(kek cipher.AEAD, check []byte) bool {
+	alone := &sealer{keks: []cipher.AEAD{kek}}
+	plain, err := alone.open(check, location("meta", checkName))
+	return err == nil && plain.Equal(secret.New([]byte(checkPlain)))
+}

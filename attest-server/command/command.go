@@ -53,7 +53,7 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 
 // Commands is init, serve, token, audit and tls.
 func (p Program) Commands() []*cli.Command {
-	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.auditCommand(), p.tlsCommand()}
+	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.tlsCommand()}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 		if p.Notice != "" {

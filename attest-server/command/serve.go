@@ -22,6 +22,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // drainTime is how long SIGTERM waits for answers under way.
@@ -109,7 +110,10 @@ func (d *server) open(c *cli.Context, p Program) error {
 	}
 	defer master.Wipe()
 	d.store, err = store.Open(c.Context, inDir(d.cfg.Data, storeName), store.Options{
-		MasterKey: master, Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
+		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
+			return store.LoadMasterKeys(os.Getenv("CREDENTIALS_DIRECTORY"), d.cfg.Data)
+		},
+		Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
 	})
 	if err != nil {
 		return err

@@ -55,6 +55,9 @@ func LoadMasterKeys(credentials, dir string) ([]secret.Bytes, error) {
 	return []secret.Bytes{k, next}, err
 }
 
+// ReadMasterKey reads a MasterKey from a file that belongs to its owner alone.
+func ReadMasterKey(path string) (secret.Bytes, error) { return readMasterKey(path, 0o077) }
+
 // readMasterKey refuses a file with any permission in forbidden. Credentials
 // have none forbidden: systemd guards their directory, and their mode shows
 // the mask of an ACL.

@@ -1,0 +1,296 @@
+package command
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+// backupNames are the files of a backup, in order. The last is optional.
+var backupNames = []string{storeName, caName, caKeyName, serverName, serverKeyName, store.MasterKeyName}
+
+func (p Program) backupCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "backup",
+		Usage: "write an encrypted copy of the data directory, also while the server runs",
+		Description: "The copy is a consistent one of the store, and the TLS identity; without the master key, which it is\n" +
+			"worthless without, unless --with-master-key puts that in too: then whoever holds a recipient's identity\n" +
+			"holds every secret. Files are encrypted with age.\n\nExample:\n   " +
+			p.Name + " backup --recipient age1... --output /backup/attest-server.age",
+		Flags: []cli.Flag{
+			dataFlag(),
+			&cli.StringSliceFlag{Name: "recipient", Required: true, Usage: "age `RECIPIENT`, age1... (repeatable)"},
+			&cli.StringFlag{Name: "output", Usage: "new `FILE` (default: standard output)"},
+			&cli.BoolFlag{Name: "with-master-key", Usage: "put the master key into the backup"},
+		},
+		Action: p.backup,
+	}
+}
+
+func (p Program) backup(c *cli.Context) (err error) {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	recipients, err := age.ParseRecipients(strings.NewReader(strings.Join(c.StringSlice("recipient"), "\n")))
+	if err != nil {
+		return usage("--recipient: %w", err)
+	}
+	out := c.App.Writer
+	if path := c.String("output"); path != "" {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("writing backup: %w", err)
+		}
+		defer func() {
+			if err == nil {
+				err = f.Sync()
+			}
+			err = errors.Join(err, f.Close())
+			if err != nil {
+				err = errors.Join(err, os.Remove(path))
+			}
+		}()
+		if err := writeBackup(c, recipients, f); err != nil {
+			return fmt.Errorf("writing backup: %w", err)
+		}
+		return syncDir(filepath.Dir(path))
+	}
+	if err := writeBackup(c, recipients, out); err != nil {
+		return fmt.Errorf("writing backup: %w", err)
+	}
+	return nil
+}
+
+func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error {
+	dir := c.String("data")
+	temp, err := os.MkdirTemp(dir, ".backup-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	snapshot := filepath.Join(temp, storeName)
+	if err := withStore(c, func(ctx context.Context, s *store.SQLite) error { return s.Snapshot(ctx, snapshot) }); err != nil {
+		return err
+	}
+	enc, err := age.Encrypt(to, recipients...)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(enc)
+	for _, name := range backupNames[:len(backupNames)-1] {
+		path := inDir(dir, name)
+		if name == storeName {
+			path = snapshot
+		}
+		if err := addFile(w, name, path); err != nil {
+			return err
+		}
+	}
+	if c.Bool("with-master-key") {
+		k, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), dir)
+		if err != nil {
+			return err
+		}
+		defer k.Wipe()
+		if err := addEntry(w, store.MasterKeyName, int64(k.Len()), strings.NewReader(string(k.Reveal()))); err != nil {
+			return err
+		}
+	}
+	return errors.Join(w.Close(), enc.Close())
+}
+
+func addFile(w *tar.Writer, name, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return addEntry(w, name, info.Size(), f)
+}
+
+func addEntry(w *tar.Writer, name string, size int64, r io.Reader) error {
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o600, ModTime: time.Now()}); err != nil {
+		return err
+	}
+	_, err := io.Copy(w, r)
+	return err
+}
+
+func (p Program) restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "restore",
+		Usage: "make a data directory from a backup",
+		Description: "DIR must not exist, or be empty. What was registered, revoked or released since the backup is\n" +
+			"forgotten: revoke again what was revoked, and see that limits count anew from there. Nothing is kept of a\n" +
+			"backup that is damaged or whose store is not whole.\n\nExample:\n   " +
+			p.Name + " restore --data /var/lib/attest-server --identity key.txt attest-server.age",
+		ArgsUsage: "[FILE]",
+		Flags: []cli.Flag{
+			dataFlag(),
+			&cli.StringFlag{Name: "identity", Required: true, Usage: "`FILE` with age identities"},
+			&cli.StringFlag{Name: "master-key", Usage: "`FILE` with the master key, if the backup is without"},
+		},
+		Action: p.restore,
+	}
+}
+
+func (p Program) restore(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return usage("restore: expected one FILE, or standard input")
+	}
+	identities, err := readIdentities(c.String("identity"))
+	if err != nil {
+		return err
+	}
+	from := c.App.Reader
+	if c.NArg() == 1 {
+		f, err := os.Open(c.Args().First())
+		if err != nil {
+			return fmt.Errorf("reading backup: %w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	dir := c.String("data")
+	made, err := makeDir(dir)
+	if err != nil {
+		return err
+	}
+	files, err := unpack(from, identities, dir)
+	if err == nil {
+		files, err = completeRestore(c, dir, files)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("restoring: %w", err), undo(dir, made, files))
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s: restored %s; start it with `%s serve --data %s`\n", p.Name, dir, p.Name, dir)
+	return nil
+}
+
+func readIdentities(path string) ([]age.Identity, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading identities: %w", err)
+	}
+	defer f.Close()
+	ids, err := age.ParseIdentities(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading identities %s: %w", path, err)
+	}
+	return ids, nil
+}
+
+// maxSmallFile bounds every file of a backup but the store.
+const maxSmallFile = 1 << 20
+
+// unpack writes a backup's files into dir, each once and none of another
+// name, and reads on to the end, where age proves the last of it. files are
+// what it made, also on error.
+func unpack(from io.Reader, identities []age.Identity, dir string) (files []string, err error) {
+	plain, err := age.Decrypt(bufio.NewReader(from), identities...)
+	if err != nil {
+		return nil, fmt.Errorf("decrypting backup: %w", err)
+	}
+	r := tar.NewReader(plain)
+	for _, name := range backupNames {
+		h, err := r.Next()
+		if err == io.EOF && name == store.MasterKeyName {
+			break
+		}
+		if err != nil {
+			return files, fmt.Errorf("reading backup: %w", err)
+		}
+		if h.Name != name || h.Typeflag != tar.TypeReg || name != storeName && h.Size > maxSmallFile {
+			return files, fmt.Errorf("backup holds %.40q of %d bytes, expected %s: not made by this program", h.Name, h.Size, name)
+		}
+		mode := os.FileMode(0o600)
+		if name == caName || name == serverName {
+			mode = 0o644
+		}
+		path := inDir(dir, name)
+		if err := writeStream(path, r, mode); err != nil {
+			return files, err
+		}
+		files = append(files, path)
+	}
+	if _, err := r.Next(); err != io.EOF {
+		return files, errors.Join(err, errors.New("backup holds more than it should"))
+	}
+	if _, err := io.Copy(io.Discard, plain); err != nil {
+		return files, fmt.Errorf("reading backup: %w", err)
+	}
+	return files, nil
+}
+
+// completeRestore adds the master key and sees that the store is whole and
+// opens with it.
+func completeRestore(c *cli.Context, dir string, files []string) ([]string, error) {
+	if given := c.String("master-key"); given != "" {
+		k, err := store.ReadMasterKey(given)
+		if err != nil {
+			return files, err
+		}
+		defer k.Wipe()
+		path := inDir(dir, store.MasterKeyName)
+		if err := writeNew(path, k.Reveal(), 0o600); err != nil {
+			return files, fmt.Errorf("writing master key: %w", err)
+		}
+		files = append(files, path)
+	}
+	path := inDir(dir, storeName)
+	files = append(files, path+"-wal", path+"-shm")
+	open := withStore
+	if _, err := os.Stat(inDir(dir, store.MasterKeyName)); err == nil {
+		open = withOpenStore
+	}
+	err := open(c, func(ctx context.Context, s *store.SQLite) error { return s.Verify(ctx) })
+	return files, errors.Join(err, syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+}
+
+// withOpenStore opens the store with the master key in its directory.
+func withOpenStore(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
+	dir := c.String("data")
+	k, err := store.LoadMasterKey("", dir)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	s, err := store.Open(c.Context, inDir(dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c.Context, s), s.Close())
+}
+
+// writeStream is writeNew for content of any length.
+func writeStream(path string, from io.Reader, mode os.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(path))
+	}
+	return nil
+}

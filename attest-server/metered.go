@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -54,7 +55,9 @@ func (s *Server) readings(r *metrics.Registry) {
 		})
 	r.Gauge("attest_server_expiry_timestamp_seconds", "When a certificate or collateral expires, in Unix time.", []string{"kind", "name"},
 		func(set func(float64, ...string)) {
-			for _, e := range s.expiries() {
+			all := s.expiries()
+			slices.SortStableFunc(all, func(a, b Expiry) int { return a.Expires.Compare(b.Expires) })
+			for _, e := range all {
 				set(float64(e.Expires.Unix()), e.Kind, e.Name)
 			}
 		})

@@ -76,6 +76,27 @@ func TestBadTokensAreDear(t *testing.T) {
 	}
 }
 
+func TestBadLoginsAreDear(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 20}}
+		c.Pages = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/ui/login" {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})
+	})
+	var statuses []int
+	for range 3 {
+		statuses = append(statuses, r.from("192.0.2.1:1", "/ui/login", "").Code)
+	}
+	for range 15 {
+		statuses = append(statuses, r.from("192.0.2.2:1", "/", "").Code)
+	}
+	if got := fmt.Sprint(statuses[:3]); got != "[401 401 429]" || statuses[17] != http.StatusOK {
+		t.Errorf("statuses %v", statuses)
+	}
+}
+
 func TestTokenRate(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerToken: Rate{PerSecond: 1, Burst: 2}} })
 	auditor := string(r.token(store.Auditor).Reveal())

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bufio"
+	"strings"
 	"time"
 )
 
@@ -94,7 +95,7 @@ type reading struct {
 }
 
 // Gauge makes a gauge. read calls set once for each combination of label
-// values, with all of them.
+// values, with all of them; of several with the same the first counts.
 func (r *Registry) Gauge(name, help string, labels []string, read func(set func(v float64, values ...string))) {
 	r.add(&reading{description{name, help, labels}, "gauge", read})
 }
@@ -106,8 +107,12 @@ func (r *Registry) CounterFunc(name, help string, labels []string, read func(set
 
 func (g *reading) write(w *bufio.Writer) {
 	g.head(w, g.kind)
+	// Two samples of one series would make Prometheus refuse the whole page.
+	seen := map[string]bool{}
 	g.read(func(v float64, values ...string) {
-		if len(values) == len(g.labels) {
+		id := strings.Join(values, "\xff")
+		if len(values) == len(g.labels) && !seen[id] {
+			seen[id] = true
 			g.sample(w, "", values, "", "", v)
 		}
 	})

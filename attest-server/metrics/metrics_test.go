@@ -21,7 +21,8 @@ func TestText(t *testing.T) {
 	r.Gauge("g", "Level.", []string{"k"}, func(set func(float64, ...string)) {
 		set(1.5, "v")
 		set(math.Inf(1), "w")
-		set(7) // a mistake: no label
+		set(7)        // a mistake: no label
+		set(9.5, "v") // another
 	})
 	rec := httptest.NewRecorder()
 	r.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
@@ -48,6 +49,9 @@ h_seconds_bucket{route="r",le="0.001"} 1
 		if !strings.Contains(got, "\n"+line+"\n") {
 			t.Errorf("lacks %s:\n%s", line, got)
 		}
+	}
+	if strings.Count(got, `g{k="v"}`) != 1 {
+		t.Errorf("one series has two samples:\n%s", got)
 	}
 	if ct := rec.Header().Get("Content-Type"); ct != "text/plain; version=0.0.4; charset=utf-8" {
 		t.Errorf("type %q", ct)

@@ -76,6 +76,7 @@ type build struct {
 	src   *source
 	dst   destination
 	image string
+	sbom  []byte // with AttachSBOM
 }
 
 func (b *build) run(ctx context.Context) (*Result, error) {
@@ -89,6 +90,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
 	}
 	b.warnWrapped(tree)
+	if err := b.review(ctx, tree); err != nil {
+		return nil, err
+	}
 	if err := addProcess(tree, proc); err != nil {
 		return nil, err
 	}

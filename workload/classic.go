@@ -125,6 +125,8 @@ func (o *ClassicOptions) check() error {
 		return usagef("a launch policy: the old init has none")
 	case o.Reproducible:
 		return usagef("classic images cannot be built reproducibly")
+	case o.Sign != nil || len(o.Attach) > 0:
+		return usagef("attachments: a classic image has none")
 	case len(o.Servers.URLs) != 1:
 		return usagef("%d servers: the old init knows one", len(o.Servers.URLs))
 	case o.Legacy == nil && o.RecordPath == "":
@@ -193,6 +195,9 @@ func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
 	}
 	b.warnWrapped(tree)
+	if err := b.review(ctx, tree); err != nil {
+		return nil, err
+	}
 	if err := addProcess(tree, proc); err != nil {
 		return nil, err
 	}

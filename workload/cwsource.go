@@ -53,7 +53,7 @@ func (s *source) unwrap(ctx context.Context, passphrase secret.Bytes, dir string
 	for _, old := range s.layers {
 		errs = append(errs, old.Close())
 	}
-	s.layers, s.config.Config = []*layer{l}, *config
+	s.layers, s.config.Config, s.config.RootFS.DiffIDs = []*layer{l}, *config, []digest.Digest{l.diffID}
 	return errors.Join(errs...)
 }
 

@@ -48,6 +48,18 @@ type Options struct {
 	Registrar Registrar
 	// Release limits how often the DiskKey is released; nil: not at all.
 	Release *kbs.ReleaseLimits
+	// Attach lists the documents (Attach...) that become OCI referrers of the
+	// image, where the destination can hold them. Sign, if not nil, signs the
+	// image and its provenance.
+	Attach  []string
+	Sign    *SigningKey
+	Version string // of ccrun, for the provenance
+
+	// Lint reviews the source: LintOff, LintWarn or LintError. AllowedBases,
+	// if any, are names of images on one of which it must be built.
+	Lint         string
+	AllowedBases []string
+
 	// RecordPath is written with mode 0600 and must not exist.
 	RecordPath string
 
@@ -97,6 +109,8 @@ func (o *Options) check() error {
 		return usagef("file system %q, expected ext4 or erofs", o.Filesystem)
 	case o.Filesystem == "erofs" && o.SizeBytes != 0:
 		return hint(usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
+	case o.Lint != LintOff && o.Lint != LintWarn && o.Lint != LintError:
+		return usagef("lint %q, expected warn, error or off", o.Lint)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
 		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
@@ -117,7 +131,7 @@ func (o *Options) check() error {
 			return usagef("%w", err)
 		}
 	}
-	if err := errors.Join(checkEnvAllow(o.Policy.EnvAllow), o.checkReproducible()); err != nil {
+	if err := errors.Join(checkEnvAllow(o.Policy.EnvAllow), o.checkReproducible(), o.checkAttach()); err != nil {
 		return err
 	}
 	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -74,8 +75,22 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blobInfo, ports str
 	if err != nil {
 		return nil, err
 	}
+	inLayout := strings.HasPrefix(b.Destination, "oci:")
+	if !inLayout { // a registry keeps referrers of what it does not have yet
+		if err := b.attach(ctx, s, manifest); err != nil {
+			return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
+		}
+	}
 	if err := b.dst.publish(ctx, config, manifest); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
+	}
+	if inLayout {
+		err = b.attach(ctx, s, manifest)
+	} else {
+		err = b.signImage(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s is whole, and registered: %w", b.image, err)
 	}
 	return &Result{
 		Image: b.image, Digest: s.reg.Image, ImageID: sha256Of(config).String(),

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -70,7 +71,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
 		formatFlag(),
-	}, append(releaseFlags(), serverFlags()...)...)
+	}, slices.Concat(releaseFlags(), serverFlags(), supplyFlags())...)
 }
 
 // imageFlags are those of every command that reads or writes images.

@@ -59,7 +59,7 @@ func setSourcePassphrase(c *cli.Context, o *workload.Options) error {
 // classicOptions takes the flags that mean something to the old init; the
 // others are refused rather than ignored.
 func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
-	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity", "reproducible"} {
+	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity", "reproducible", "attach", "sign-by-sigstore", "sign-by-sigstore-private-key"} {
 		if c.IsSet(name) {
 			return nil, usage("--%s: not with --classic, the old init has no such thing", name)
 		}
@@ -71,6 +71,7 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		Filesystem: c.String("fs"), RecordPath: c.String("record"),
 		Firmware: c.String("firmware"), System: systemContext(c),
 		Warn: func(s string) { slog.Warn(s) },
+		Lint: lintLevel(c), AllowedBases: c.StringSlice("base-allow"),
 	}}
 	if c.Uint("cpus") > 255 {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))

@@ -40,7 +40,7 @@ func newApp() *cli.App {
 		Before:               setUpLogging,
 		Action:               noCommand,
 		Commands: []*cli.Command{
-			buildCommand(), convertCommand(), measureCommand(), inspectCommand(), registerCommand(),
+			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), runCommand(), verifyCommand(), explainCommand(),
 			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 			completionCommand(), versionCommand(),

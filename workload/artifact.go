@@ -1,0 +1,126 @@
+package workload
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/image-spec/specs-go"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Types of what a build attaches to its image as OCI referrers.
+const (
+	TypeRecord     = "application/vnd.ccrun.record.v1+json"
+	TypeProvenance = "application/vnd.in-toto+json"
+	TypeSBOM       = "application/spdx+json"
+	typeDSSE       = "application/vnd.dsse.envelope.v1+json"
+)
+
+// Bounds of what is read of a referrer, which anyone who may write to the
+// registry can have put there.
+const (
+	maxReferrers     = 64
+	maxArtifactBytes = 16 << 20
+)
+
+// artifact is one document about an image.
+type artifact struct {
+	kind      string // artifactType
+	mediaType string // of content
+	content   []byte
+}
+
+// manifest is the artifact's own, which names the image it is about.
+func (a *artifact) manifest(subject imgspec.Descriptor, created time.Time) ([]byte, error) {
+	return json.Marshal(imgspec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind,
+		Config:      imgspec.DescriptorEmptyJSON,
+		Layers:      []imgspec.Descriptor{{MediaType: a.mediaType, Digest: sha256Of(a.content), Size: int64(len(a.content))}},
+		Subject:     &imgspec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
+		Annotations: map[string]string{imgspec.AnnotationCreated: created.UTC().Format(time.RFC3339)},
+	})
+}
+
+// referrerStore is where an image's referrers are kept.
+type referrerStore interface {
+	put(ctx context.Context, manifest []byte, a *artifact) error
+	// list returns the manifests that claim to be about the image.
+	list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error)
+	// blob returns at most limit bytes, checked against the digest.
+	blob(ctx context.Context, d imgspec.Descriptor, limit int64) ([]byte, error)
+}
+
+// openReferrers is nil for a transport that cannot hold referrers: archives,
+// dir:, local storage, and layouts without names, where a second manifest
+// would keep readers from finding the image.
+func openReferrers(sys *types.SystemContext, name string) (referrerStore, error) {
+	if alltransports.TransportFromImageName(name) == nil {
+		return nil, nil
+	}
+	ref, err := alltransports.ParseImageName(name)
+	if err != nil {
+		return nil, err
+	}
+	switch ref.Transport().Name() {
+	case "docker":
+		return newRegistryReferrers(sys, ref)
+	case "oci":
+		if dir, image, _ := strings.Cut(ref.StringWithinTransport(), ":"); image != "" {
+			return &layoutReferrers{dir}, nil
+		}
+	}
+	return nil, nil
+}
+
+// referrers reads every document of a known type about the image.
+func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([]artifact, error) {
+	list, err := store.list(ctx, image)
+	if err != nil {
+		return nil, fmt.Errorf("listing referrers: %w", err)
+	}
+	if len(list) > maxReferrers {
+		return nil, fmt.Errorf("%d referrers, at most %d allowed", len(list), maxReferrers)
+	}
+	var out []artifact
+	for _, d := range list {
+		b, err := store.blob(ctx, d, maxArtifactJSON)
+		if err != nil {
+			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
+		}
+		var m imgspec.Manifest
+		if err := json.Unmarshal(b, &m); err != nil {
+			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
+		}
+		known := m.ArtifactType == TypeRecord || m.ArtifactType == TypeProvenance || m.ArtifactType == TypeSBOM
+		if !known || m.Subject == nil || m.Subject.Digest != image || len(m.Layers) != 1 {
+			continue // somebody else's, or not about this image whatever the list says
+		}
+		content, err := store.blob(ctx, m.Layers[0], maxArtifactBytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
+		}
+		out = append(out, artifact{m.ArtifactType, m.Layers[0].MediaType, content})
+	}
+	return out, nil
+}
+
+// maxArtifactJSON bounds a manifest.
+const maxArtifactJSON = 4 << 20
+
+// checkBlob checks what was read against its descriptor.
+func checkBlob(d imgspec.Descriptor, b []byte) ([]byte, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Digest.Algorithm().FromBytes(b) != d.Digest {
+		return nil, fmt.Errorf("%s: %w", d.Digest, errDigest)
+	}
+	return b, nil
+}

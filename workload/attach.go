@@ -1,0 +1,128 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/containers/image/v5/copy"
+	"github.com/containers/image/v5/signature"
+	"github.com/containers/image/v5/transports/alltransports"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// What Options.Attach may name.
+const (
+	AttachRecord     = "record"
+	AttachProvenance = "provenance"
+	// AttachSBOM lists the packages on the encrypted disk, for all to read.
+	AttachSBOM = "sbom"
+)
+
+// checkAttach refuses what the destination could not keep.
+func (o *Options) checkAttach() error {
+	for _, a := range o.Attach {
+		if !slices.Contains([]string{AttachRecord, AttachProvenance, AttachSBOM}, a) {
+			return usagef("attachment %q, expected record, provenance or sbom", a)
+		}
+	}
+	registry := strings.HasPrefix(o.Destination, "docker://")
+	if o.Sign != nil && !registry {
+		if store, err := openReferrers(o.System, o.Destination); err != nil || store == nil || !slices.Contains(o.Attach, AttachProvenance) {
+			return hint(usagef("signing %s: it has no place for a signature", o.Destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
+		}
+	}
+	return nil
+}
+
+// attach stores the documents about the image, before it gets its name.
+func (b *build) attach(ctx context.Context, s *sealed, manifest []byte) error {
+	if len(b.Attach) == 0 {
+		return nil
+	}
+	store, err := openReferrers(b.System, b.Destination)
+	if err != nil {
+		return err
+	}
+	if store == nil {
+		if b.Sign == nil {
+			return nil
+		}
+		return errors.New("the destination cannot hold referrers")
+	}
+	docs, err := b.documents(s, manifest)
+	if err != nil {
+		return err
+	}
+	subject := imgspec.Descriptor{MediaType: mediaType(manifest), Digest: sha256Of(manifest), Size: int64(len(manifest))}
+	for _, a := range docs {
+		m, err := a.manifest(subject, b.Now())
+		if err == nil {
+			err = store.put(ctx, m, &a)
+		}
+		if err != nil {
+			return fmt.Errorf("attaching %s: %w", a.kind, err)
+		}
+	}
+	return nil
+}
+
+func (b *build) documents(s *sealed, manifest []byte) ([]artifact, error) {
+	var docs []artifact
+	if slices.Contains(b.Attach, AttachRecord) {
+		j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}) // no DiskKey
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, artifact{TypeRecord, TypeRecord, j})
+	}
+	if slices.Contains(b.Attach, AttachProvenance) {
+		j, err := b.provenance(s, sha256Of(manifest), b.fw, b.Now())
+		if err != nil {
+			return nil, err
+		}
+		a := artifact{TypeProvenance, TypeProvenance, j}
+		if b.Sign != nil {
+			a.mediaType = typeDSSE
+			if a.content, err = b.Sign.sign(TypeProvenance, j); err != nil {
+				return nil, err
+			}
+		}
+		docs = append(docs, a)
+	}
+	if slices.Contains(b.Attach, AttachSBOM) {
+		docs = append(docs, artifact{TypeSBOM, TypeSBOM, b.sbom})
+	}
+	return docs, nil
+}
+
+// signImage adds a sigstore signature in the form of skopeo and podman: the
+// library makes it as it copies the image, here onto itself.
+func (b *build) signImage(ctx context.Context) error {
+	if b.Sign == nil || !strings.HasPrefix(b.Destination, "docker://") {
+		return nil
+	}
+	ref, err := alltransports.ParseImageName(b.Destination)
+	if err != nil {
+		return err
+	}
+	// Our own image of a moment ago: no policy to apply.
+	policy, err := signature.NewPolicyContext(&signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}})
+	if err != nil {
+		return err
+	}
+	_, err = copy.Image(ctx, policy, ref, ref, &copy.Options{
+		SignBySigstorePrivateKeyFile: b.Sign.path, SignSigstorePrivateKeyPassphrase: b.Sign.passphrase.Reveal(),
+		SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,
+	})
+	if err = errors.Join(err, policy.Destroy()); err != nil {
+		return hint(fmt.Errorf("image is built, signing it: %w", err),
+			"containers-registries.d(5) must have `use-sigstore-attachments: true` for the registry; `skopeo standalone-sign` or another build can follow")
+	}
+	return nil
+}

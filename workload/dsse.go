@@ -1,0 +1,137 @@
+package workload
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+const maxKeyFileBytes = 64 << 10
+
+// envelope is a DSSE envelope (version 1.0.2 of its specification).
+type envelope struct {
+	PayloadType string          `json:"payloadType"`
+	Payload     []byte          `json:"payload"`
+	Signatures  []dsseSignature `json:"signatures"`
+}
+
+type dsseSignature struct {
+	KeyID string `json:"keyid,omitempty"`
+	Sig   []byte `json:"sig"`
+}
+
+// dsseMessage is what is signed: the type as well as the payload, so that a
+// signature over one kind of document does not serve for another.
+func dsseMessage(payloadType string, payload []byte) []byte {
+	return append(fmt.Appendf(nil, "DSSEv1 %d %s %d ", len(payloadType), payloadType, len(payload)), payload...)
+}
+
+// SigningKey is a private key of cosign, skopeo or podman.
+type SigningKey struct {
+	path       string
+	passphrase secret.Bytes
+	key        crypto.Signer
+}
+
+// LoadSigningKey reads the file that `skopeo generate-sigstore-key` or `cosign
+// generate-key-pair` made.
+func LoadSigningKey(path string, passphrase secret.Bytes) (*SigningKey, error) {
+	b, err := readSmallFile(path, maxKeyFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading signing key: %w", err)
+	}
+	p, _ := pem.Decode(b)
+	if p == nil || p.Type != "ENCRYPTED SIGSTORE PRIVATE KEY" && p.Type != "ENCRYPTED COSIGN PRIVATE KEY" {
+		return nil, hint(fmt.Errorf("signing key %s: no sigstore private key in it", path), "`skopeo generate-sigstore-key` makes one")
+	}
+	der, err := encrypted.Decrypt(p.Bytes, passphrase.Reveal())
+	if err != nil {
+		return nil, hint(fmt.Errorf("decrypting signing key %s: %w", path, err), "check --sign-passphrase-file")
+	}
+	defer clear(der)
+	k, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading signing key %s: %w", path, err)
+	}
+	signer, ok := k.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("signing key %s: a %T cannot sign", path, k)
+	}
+	return &SigningKey{path, passphrase, signer}, nil
+}
+
+// sign wraps payload in an envelope.
+func (k *SigningKey) sign(payloadType string, payload []byte) ([]byte, error) {
+	message := dsseMessage(payloadType, payload)
+	hash := crypto.Hash(0)
+	if _, ok := k.key.Public().(ed25519.PublicKey); !ok {
+		sum := sha256.Sum256(message)
+		message, hash = sum[:], crypto.SHA256
+	}
+	sig, err := k.key.Sign(rand.Reader, message, hash)
+	if err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	return kbs.Canonical(envelope{payloadType, payload, []dsseSignature{{Sig: sig}}})
+}
+
+// readPublicKey reads a PEM file with one public key.
+func readPublicKey(path string) (crypto.PublicKey, error) {
+	b, err := readSmallFile(path, maxKeyFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading public key: %w", err)
+	}
+	p, rest := pem.Decode(b)
+	if p == nil || p.Type != "PUBLIC KEY" {
+		return nil, fmt.Errorf("public key %s: %w", path, errors.Join(errors.New("no PEM public key in it"), os.ErrInvalid))
+	}
+	if more, _ := pem.Decode(rest); more != nil {
+		return nil, fmt.Errorf("public key %s: more than one in it", path)
+	}
+	return x509.ParsePKIXPublicKey(p.Bytes)
+}
+
+// openEnvelope returns the payload if the key has signed it as payloadType.
+func openEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, error) {
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("reading DSSE envelope: %w", err)
+	}
+	if e.PayloadType != payloadType || len(e.Signatures) == 0 || len(e.Signatures) > 16 {
+		return nil, fmt.Errorf("DSSE envelope of %.60q with %d signatures", e.PayloadType, len(e.Signatures))
+	}
+	message := dsseMessage(e.PayloadType, e.Payload)
+	for _, s := range e.Signatures {
+		if signedBy(key, message, s.Sig) {
+			return e.Payload, nil
+		}
+	}
+	return nil, errors.New("not signed by the key given")
+}
+
+func signedBy(key crypto.PublicKey, message, sig []byte) bool {
+	sum := sha256.Sum256(message)
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(k, sum[:], sig)
+	case ed25519.PublicKey:
+		return ed25519.Verify(k, message, sig)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], sig) == nil
+	}
+	return false
+}

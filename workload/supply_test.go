@@ -1,0 +1,430 @@
+package workload
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containers/image/v5/signature/sigstore"
+	"github.com/containers/image/v5/types"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// signingKey makes a key pair as `skopeo generate-sigstore-key` does.
+func signingKey(t testing.TB) (*SigningKey, string) {
+	t.Helper()
+	pair, err := sigstore.GenerateKeyPair([]byte("pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	writeTestFile(t, filepath.Join(dir, "key"), pair.PrivateKey)
+	writeTestFile(t, filepath.Join(dir, "pub"), pair.PublicKey)
+	k, err := LoadSigningKey(filepath.Join(dir, "key"), secret.New([]byte("pass")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, filepath.Join(dir, "pub")
+}
+
+func TestLoadSigningKey(t *testing.T) {
+	k, pub := signingKey(t)
+	if _, err := LoadSigningKey(k.path, secret.New([]byte("wrong"))); err == nil {
+		t.Error("key opens with a wrong passphrase")
+	}
+	if _, err := LoadSigningKey(pub, secret.New([]byte("pass"))); err == nil {
+		t.Error("public key taken for a private one")
+	}
+	if _, err := readPublicKey(k.path); err == nil {
+		t.Error("private key taken for a public one")
+	}
+}
+
+// referrerRegistry is one with or without the referrers API, and a policy to
+// keep signatures in it.
+func referrerRegistry(t testing.TB, sys *types.SystemContext, api bool) string {
+	t.Helper()
+	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(api)))
+	t.Cleanup(s.Close)
+	sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	dir := t.TempDir()
+	writeTestFile(t, filepath.Join(dir, "default.yaml"), []byte("default-docker:\n  use-sigstore-attachments: true\n"))
+	sys.RegistriesDirPath = dir
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// signedBuild builds into dest, signed and with everything attached.
+func signedBuild(t testing.TB, dest func(*types.SystemContext) string) (Options, *Result, string) {
+	t.Helper()
+	o := testOptions(t, &fakeServer{})
+	key, pub := signingKey(t)
+	o.Destination = dest(o.System)
+	o.Sign, o.Attach, o.Version = key, []string{AttachRecord, AttachProvenance, AttachSBOM}, "1.2.3"
+	res, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, res, pub
+}
+
+func verifyOptions(o Options, pub string) VerifyOptions {
+	return VerifyOptions{Image: o.Destination, KeyPath: pub, Firmware: o.Firmware, System: o.System,
+		Require: []string{AttachRecord, AttachProvenance, AttachSBOM}}
+}
+
+func rules(v *ImageVerification) (pass, fail []string) {
+	for _, c := range v.Checks {
+		if c.Pass {
+			pass = append(pass, c.Rule)
+		} else {
+			fail = append(fail, c.Rule)
+		}
+	}
+	return pass, fail
+}
+
+func supplyDestinations(t testing.TB) map[string]func(*types.SystemContext) string {
+	return map[string]func(*types.SystemContext) string{
+		"referrers API": func(s *types.SystemContext) string { return "docker://" + referrerRegistry(t, s, true) + "/ns/app:1" },
+		"fallback tag":  func(s *types.SystemContext) string { return "docker://" + referrerRegistry(t, s, false) + "/ns/app:1" },
+		"layout":        func(*types.SystemContext) string { return "oci:" + t.TempDir() + "/layout:app" },
+	}
+}
+
+func TestSupplyChain(t *testing.T) {
+	for name, dest := range supplyDestinations(t) {
+		t.Run(name, func(t *testing.T) {
+			o, res, pub := signedBuild(t, dest)
+			v, err := VerifyImage(t.Context(), verifyOptions(o, pub))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"content", "record", "provenance", "sbom", "measurement"}
+			if name != "layout" {
+				want = append([]string{"signature"}, want...)
+			}
+			if pass, failed := rules(v); !v.Pass || !slices.Equal(pass, want) {
+				t.Fatalf("passed %v, failed %v: %+v", pass, failed, v.Checks)
+			}
+			if v.Digest != res.Digest || v.Source != res.SourceDigest || v.WorkloadID != res.Registration.WorkloadID {
+				t.Errorf("verification %+v of %+v", v, res)
+			}
+			if strings.HasPrefix(o.Destination, "docker://") {
+				tool(t, "skopeo", "inspect", "--tls-verify=false", "--no-tags", o.Destination)
+			} else {
+				tool(t, "skopeo", "inspect", "--no-tags", o.Destination)
+			}
+			store, err := openReferrers(o.System, o.Destination)
+			if err != nil {
+				t.Fatal(err)
+			}
+			docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+			if err != nil || len(docs) != 3 {
+				t.Fatalf("%d documents, %v", len(docs), err)
+			}
+			key := o.Registrar.(*fakeServer).the(t).DiskKey
+			for _, d := range docs {
+				if bytes.Contains(d.content, key) || bytes.Contains(d.content, []byte(canary)) {
+					t.Errorf("%s holds a secret", d.kind)
+				}
+			}
+		})
+	}
+}
+
+// TestVerifyImageRefuses changes one thing each; each must fail its own rule.
+func TestVerifyImageRefuses(t *testing.T) {
+	_, otherPub := signingKey(t)
+	base, _, pub := signedBuild(t, supplyDestinations(t)["referrers API"])
+	for name, c := range map[string]struct {
+		change func(t *testing.T, o *Options, v *VerifyOptions)
+		rule   string
+	}{
+		"other key":      {func(_ *testing.T, _ *Options, v *VerifyOptions) { v.KeyPath = otherPub }, "signature"},
+		"other firmware": {func(t *testing.T, _ *Options, v *VerifyOptions) { v.Firmware = changedFirmware(t) }, "measurement"},
+		"no documents": {func(t *testing.T, o *Options, _ *VerifyOptions) {
+			o.Attach = nil
+			rebuild(t, o)
+		}, "record"},
+		"no SBOM": {func(t *testing.T, o *Options, _ *VerifyOptions) {
+			o.Attach = []string{AttachRecord, AttachProvenance}
+			rebuild(t, o)
+		}, "sbom"},
+		"not signed": {func(t *testing.T, o *Options, _ *VerifyOptions) {
+			o.Sign = nil
+			rebuild(t, o)
+		}, "signature"},
+		"unsigned provenance": {func(t *testing.T, o *Options, _ *VerifyOptions) {
+			o.Sign = nil
+			rebuild(t, o)
+		}, "provenance"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, v := base, verifyOptions(base, pub)
+			c.change(t, &o, &v)
+			v.Image = o.Destination
+			got, err := VerifyImage(t.Context(), v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, failed := rules(got); got.Pass || !slices.Contains(failed, c.rule) {
+				t.Errorf("failed %v, expected %s: %+v", failed, c.rule, got.Checks)
+			}
+		})
+	}
+}
+
+func changedFirmware(t testing.TB) string {
+	dir := testFirmware(t)
+	writeTestFile(t, filepath.Join(dir, "vmlinuz"), bytes.Repeat([]byte("KERNEL"), 1000))
+	return dir
+}
+
+// rebuild builds under another name of the same registry.
+func rebuild(t *testing.T, o *Options) {
+	t.Helper()
+	o.Destination = strings.TrimSuffix(o.Destination, ":1") + ":2"
+	o.Registrar = &fakeServer{}
+	if _, err := Build(t.Context(), *o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestVerifyDocuments alters what is attached to an image in a layout.
+func TestVerifyDocuments(t *testing.T) {
+	o, res, pub := signedBuild(t, supplyDestinations(t)["layout"])
+	key, err := readPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := Inspect(t.Context(), o.System, o.Destination, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := openReferrers(o.System, o.Destination)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := map[string]artifact{}
+	for _, d := range docs {
+		good[d.kind] = d
+	}
+	statement, err := openEnvelope(good[TypeProvenance].content, TypeProvenance, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := good[TypeRecord].content
+	edit := func(b []byte, from, to string) []byte {
+		if !bytes.Contains(b, []byte(from)) {
+			t.Fatalf("no %q in %s", from, b)
+		}
+		return bytes.ReplaceAll(b, []byte(from), []byte(to))
+	}
+	resign := func(b []byte) []byte {
+		e, err := o.Sign.sign(TypeProvenance, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	zeros := strings.Repeat("1", 96)
+	launch := res.Registration.ReferenceValues.Measurements[0].LaunchDigest.String()
+	var leaky kbs.Record
+	if err := json.Unmarshal(record, &leaky); err != nil {
+		t.Fatal(err)
+	}
+	leaky.DiskKey = []byte("key")
+	for name, d := range map[string]artifact{
+		"record of other image":           {TypeRecord, "", edit(record, res.Digest, "sha256:"+zeros[:64])},
+		"record of other identity":        {TypeRecord, "", edit(record, res.Registration.IdentityDigest.String(), zeros)},
+		"record of other measurement":     {TypeRecord, "", edit(record, launch, zeros)},
+		"record with unknown member":      {TypeRecord, "", edit(record, `{"identity"`, `{"x":1,"identity"`)},
+		"record with key":                 {TypeRecord, "", mustJSON(t, leaky)},
+		"record not JSON":                 {TypeRecord, "", []byte("{")},
+		"provenance bare":                 {TypeProvenance, "", statement},
+		"provenance altered":              {TypeProvenance, "", edit(good[TypeProvenance].content, `"sig":"M`, `"sig":"N`)},
+		"provenance of other image":       {TypeProvenance, "", resign(edit(statement, digest.Digest(res.Digest).Encoded(), zeros[:64]))},
+		"provenance of other identity":    {TypeProvenance, "", resign(edit(statement, res.Registration.IdentityDigest.String(), zeros))},
+		"provenance of other measurement": {TypeProvenance, "", resign(edit(statement, launch, zeros))},
+		"provenance of other source":      {TypeProvenance, "", resign(edit(statement, digest.Digest(res.SourceDigest).Encoded(), zeros[:64]))},
+		"provenance of other type":        {TypeProvenance, "", resign(edit(statement, provenanceType, "https://slsa.dev/provenance/v0.2"))},
+		"SBOM of other version":           {TypeSBOM, "", edit(good[TypeSBOM].content, spdxVersion, "SPDX-9")},
+	} {
+		v := &verification{VerifyOptions: verifyOptions(o, pub), out: &ImageVerification{Digest: res.Digest}, key: key, in: in}
+		judges := map[string]func([]byte) (string, error){TypeRecord: v.record, TypeProvenance: v.provenance, TypeSBOM: v.sbom}
+		v.judge("doc", d.kind, []artifact{d}, judges[d.kind])
+		if pass, _ := rules(v.out); len(pass) > 0 {
+			t.Errorf("%s: accepted: %+v", name, v.out.Checks)
+		}
+		v.out.Checks = nil
+		v.judge("doc", d.kind, []artifact{d, good[d.kind]}, judges[d.kind])
+		if _, failed := rules(v.out); len(failed) > 0 {
+			t.Errorf("%s: hides the good one: %+v", name, v.out.Checks)
+		}
+	}
+}
+
+// TestReferrersOfOthers: a list that names somebody else's documents.
+func TestReferrersOfOthers(t *testing.T) {
+	o, res, _ := signedBuild(t, supplyDestinations(t)["layout"])
+	store := &layoutReferrers{strings.TrimSuffix(strings.TrimPrefix(o.Destination, "oci:"), ":app")}
+	subject := imgspec.Descriptor{MediaType: imgspec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
+	a := artifact{TypeRecord, TypeRecord, []byte("{}")}
+	m, err := a.manifest(subject, testTime())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.put(t.Context(), m, &a); err != nil {
+		t.Fatal(err)
+	}
+	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	if err != nil || len(docs) != 3 {
+		t.Errorf("%d documents, %v", len(docs), err)
+	}
+	path := filepath.Join(store.dir, "blobs/sha256", sha256Of(m).Encoded())
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	writeTestFile(t, path, append(m, ' '))
+	if _, err := referrers(t.Context(), store, digest.Digest(res.Digest)); err == nil {
+		t.Error("altered referrer read")
+	}
+}
+
+func TestVerifyNothing(t *testing.T) {
+	o := testOptions(t, &fakeServer{})
+	if _, err := VerifyImage(t.Context(), VerifyOptions{Image: o.Source, System: o.System}); err == nil || !strings.Contains(err.Error(), "no key") {
+		t.Errorf("verified against nothing: %v", err)
+	}
+	o.Sign, _ = signingKey(t)
+	o.Destination = "oci:" + t.TempDir()
+	if _, err := Build(t.Context(), o); err == nil {
+		t.Error("signed where no signature can be kept")
+	}
+}
+
+func TestSBOM(t *testing.T) {
+	layer := tarOf(t,
+		file{name: "etc/os-release", content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
+		file{name: "var/lib/dpkg/status", content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
+			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
+		file{name: "var/lib/dpkg/status.d/tz", content: "Package: tzdata\nVersion: 2025\n"},
+		file{name: "lib/apk/db/installed", content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"})
+	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
+	m.add(imgspec.MediaTypeImageLayer, layer, layer)
+	o := testOptions(t, &fakeServer{})
+	dir := t.TempDir()
+	m.writeLayout(t, dir)
+	o.Source, o.Destination, o.Attach = "oci:"+dir, "oci:"+t.TempDir()+":app", []string{AttachSBOM}
+	res, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, _ := openReferrers(o.System, o.Destination)
+	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	if err != nil || len(docs) != 1 {
+		t.Fatalf("%d documents, %v", len(docs), err)
+	}
+	var s spdxDocument
+	if err := json.Unmarshal(docs[0].content, &s); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range s.Packages[1:] {
+		got = append(got, p.ExternalRefs[0].Locator)
+	}
+	want := []string{"pkg:apk/debian/musl@1.2.5-r0?arch=x86_64", "pkg:apk/debian/zlib@1.3", "pkg:deb/debian/bash@5.2-1?arch=amd64",
+		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025"}
+	if !slices.Equal(got, want) {
+		t.Errorf("packages %v, expected %v", got, want)
+	}
+}
+
+func testTime() time.Time { return time.Unix(1_700_000_000, 0) }
+
+func FuzzParagraphs(f *testing.F) {
+	f.Add([]byte("Package: a\nVersion: 1\n\nP:b\nV:2"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, parse := range []func(io.Reader) ([]osPackage, error){parseDpkg, parseAPK} {
+			list, err := parse(bytes.NewReader(b))
+			if err != nil {
+				continue
+			}
+			if out, err := spdx(list, "d", digest.FromString("x"), testTime()); err != nil || !json.Valid(out) {
+				t.Fatalf("%v from %q", err, b)
+			}
+		}
+	})
+}
+
+func TestLint(t *testing.T) {
+	layer := tarOf(t, file{name: "bin/su", content: "x", mode: 0o4755}, file{name: "etc/open", content: "x", mode: 0o666},
+		file{name: "tmp/", kind: '5', mode: 0o1777}, file{name: "drop/", kind: '5', mode: 0o777})
+	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}, Env: []string{
+		"DB_PASSWORD=hunter2-never-shown", "PASSWORD_FILE=/run/pw", "URL=https://u:hunter2-never-shown@h/", "PATH=/bin"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
+	m.add(imgspec.MediaTypeImageLayer, layer, layer)
+	dir := t.TempDir()
+	m.writeLayout(t, dir)
+	o := testOptions(t, &fakeServer{})
+	var warned []string
+	o.Source, o.Lint, o.Warn = "oci:"+dir, LintWarn, func(s string) { warned = append(warned, s) }
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(warned, "\n")
+	for _, want := range []string{"DB_PASSWORD", "variable URL", "runs as root", "/bin/su", "/etc/open", "/drop"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("lint lacks %s:\n%s", want, all)
+		}
+	}
+	for _, not := range []string{"hunter2", "PASSWORD_FILE", "/tmp", "latest"} {
+		if strings.Contains(all, not) {
+			t.Errorf("lint has %s:\n%s", not, all)
+		}
+	}
+	o = testOptions(t, &fakeServer{})
+	o.Source, o.Lint = "oci:"+dir, LintError
+	if _, err := Build(t.Context(), o); err == nil {
+		t.Error("lint=error builds")
+	}
+	for name, want := range map[string]string{"docker://h:5000/a": "latest", "docker://h/a:1": "1", "docker://h/a@sha256:ab": "", "oci:d": ""} {
+		if got := tagOf(name); got != want {
+			t.Errorf("tag of %s is %q, expected %q", name, got, want)
+		}
+	}
+}
+
+func TestAllowedBase(t *testing.T) {
+	base, other := appImage(t), appImage(t)
+	base.layers, base.config.RootFS.DiffIDs = base.layers[:1], base.config.RootFS.DiffIDs[:1]
+	other.layers, other.config.RootFS.DiffIDs = other.layers[1:2], other.config.RootFS.DiffIDs[1:2]
+	baseDir, otherDir := t.TempDir(), t.TempDir()
+	base.writeLayout(t, baseDir)
+	other.writeLayout(t, otherDir)
+	o := testOptions(t, &fakeServer{})
+	o.AllowedBases = []string{"oci:" + otherDir}
+	if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "none of the 1 allowed bases") {
+		t.Errorf("other base: %v", err)
+	}
+	o.AllowedBases = append(o.AllowedBases, "oci:"+baseDir)
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Error(err)
+	}
+}

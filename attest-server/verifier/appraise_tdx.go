@@ -27,6 +27,7 @@ func (r *rules) tdx(c *TDXClaims, ref *kbs.TDXRules) {
 	}
 	r.tdxAttributes(c, ref)
 	r.tdxRTMRs(c, ref)
+	r.eventLog(c)
 	r.hexRule("mr_config_id", c.MRConfigID, ref.MRConfigID, "the host launched the TD with another MRCONFIGID")
 	r.hexRule("mr_owner", c.MROwner, ref.MROwner, "the host launched the TD with another MROWNER")
 	r.hexRule("mr_owner_config", c.MROwnerConfig, ref.MROwnerConfig, "the host launched the TD with another MROWNERCONFIG")

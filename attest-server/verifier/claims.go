@@ -130,6 +130,8 @@ type TDXClaims struct {
 	QETCBStatus       string   `json:"qe_tcb_status"`
 	Advisories        []string `json:"advisories,omitempty"`
 	TCBDate           string   `json:"tcb_date,omitempty"`
+
+	EventLog *EventLogClaims `json:"event_log,omitempty"` // nil: none came along
 }
 
 // TD_ATTRIBUTES bits (Intel TDX Module ABI, ATTRIBUTES).

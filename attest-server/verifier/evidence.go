@@ -15,23 +15,31 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// MaxEvidenceSize bounds Evidence in any shape, in bytes. The largest in use,
-// az-snp-vtpm of version 0, is 40 KiB.
-const MaxEvidenceSize = 256 << 10
+// MaxEvidenceSize bounds Evidence in any shape, in bytes. The largest in use
+// is a TD's with its event log of up to 1 MiB, in base64.
+const MaxEvidenceSize = 2 << 20
 
 // Parsed is Evidence read from one of the shapes it is met in.
 type Parsed struct {
 	Evidence kbs.Evidence
 	Shape    string // e.g. "raw snp", "coco tdx", "az-snp-vtpm"
 	vtpm     *vtpmQuote
+	eventLog []byte // nil: none came along
 }
 
 // Verify has v verify the Evidence, and where a vTPM stands between guest and
-// TEE, binds its quote to the TEE's report as well.
+// TEE, binds its quote to the TEE's report as well. An event log is replayed
+// into the claims; Appraise holds it against the quote.
 func (p *Parsed) Verify(ctx context.Context, v Verifier, at time.Time) (*Claims, error) {
 	c, err := v.Verify(ctx, p.Evidence, at)
-	if err != nil || p.vtpm == nil {
-		return c, err
+	if err != nil {
+		return nil, err
+	}
+	if err := p.replay(c); err != nil {
+		return nil, err
+	}
+	if p.vtpm == nil {
+		return c, nil
 	}
 	return c, p.vtpm.bind(c)
 }
@@ -88,7 +96,8 @@ func parseJSONEvidence(b []byte) (*Parsed, error) {
 
 func parseCoCoTDX(b []byte) (*Parsed, error) {
 	var e struct {
-		Quote string `json:"quote"`
+		Quote    string `json:"quote"`
+		EventLog string `json:"cc_eventlog"` // null or empty: none
 	}
 	if err := json.Unmarshal(b, &e); err != nil {
 		return nil, err
@@ -97,7 +106,15 @@ func parseCoCoTDX(b []byte) (*Parsed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the quote: %w", err)
 	}
-	return &Parsed{Shape: "coco tdx", Evidence: kbs.Evidence{TEE: kbs.TDX, Report: quote}}, nil
+	p := &Parsed{Shape: "coco tdx", Evidence: kbs.Evidence{TEE: kbs.TDX, Report: quote}}
+	if e.EventLog == "" {
+		return p, nil
+	}
+	log, err := base64.StdEncoding.Strict().DecodeString(e.EventLog)
+	if err != nil {
+		return nil, fmt.Errorf("reading the event log: %w", err)
+	}
+	return p, p.AddEventLog(log)
 }
 
 // cocoSNP is the evidence of CoCo's snp attester: the report as the sev crate

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 )
 
 func verifyCommand() *cli.Command {
@@ -35,6 +36,7 @@ func verifyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "tee", Usage: "refuse evidence of any other `TEE`: snp or tdx"},
 		&cli.StringFlag{Name: "evidence", Required: true, Usage: "`FILE`: SNP report, TD quote or CoCo evidence JSON; - for stdin"},
+		&cli.StringFlag{Name: "event-log", Usage: "`FILE` with a raw TD quote's event log (the data of ACPI table CCEL), which must replay to its RTMRs"},
 		&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of certificates, CRLs (DER or PEM) and *.collateral.json, told apart by content"},
 		&cli.StringFlag{Name: "at", Usage: "verify as of `TIME` (RFC 3339) instead of now"},
 		&cli.StringFlag{Name: "reference", Usage: "`FILE` with reference values in JSON, as in a registration"},
@@ -120,6 +122,9 @@ func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) 
 		return refused(kbs.TEE(c.String("tee")), err)
 	}
 	tee := parsed.Evidence.TEE
+	if err := addEventLog(c, parsed); err != nil {
+		return verifier.AttestationResult{}, err
+	}
 	ref, err := verifyReference(c, tee)
 	if err != nil {
 		return verifier.AttestationResult{}, err
@@ -133,6 +138,21 @@ func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) 
 		return refused(tee, err)
 	}
 	return verifier.Appraise(claims, ref, want), nil
+}
+
+// addEventLog reads the log that a raw quote comes without.
+func addEventLog(c *cli.Context, p *verifier.Parsed) error {
+	if !c.IsSet("event-log") {
+		return nil
+	}
+	b, err := readUpTo(c.String("event-log"), eventlog.MaxLogBytes)
+	if err != nil {
+		return fail(exitFailure, fmt.Errorf("reading the event log: %w", err), "")
+	}
+	if err := p.AddEventLog(b); err != nil {
+		return usage("--event-log: %w", err)
+	}
+	return nil
 }
 
 // offlineVerifier trusts the vendors' built-in roots and looks for everything

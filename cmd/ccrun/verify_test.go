@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
 )
 
 // runVerify runs `ccrun verify` and returns exit code, result and stdout.
@@ -96,6 +97,12 @@ func TestVerifyCommand(t *testing.T) {
 		{"garbage", "evidence_format", 3, []string{"--evidence", write(t, "garbage")}},
 		{"64 MiB", "evidence_format", 3, []string{"--evidence", write(t, strings.Repeat("x", 64<<20))}},
 		{"TDX whole", "", 0, append(tdx, "--rtmr", rtmr2)},
+		{"TDX with another boot's event log", "event_log", 3, append(tdx, "--rtmr", rtmr2, "--event-log", write(t, string(eventlogtest.Build(nil))))},
+		{"TDX with an empty event log", "event_log", 3, append(tdx, "--rtmr", rtmr2, "--event-log", write(t, ""))},
+		{"TDX with an event log beside JSON", "event_log", 3, append(append([]string{"--evidence", filepath.Join(dir, "tdx-v4.coco-evidence.json")}, tdx[2:]...),
+			"--rtmr", rtmr2, "--event-log", write(t, "text"))},
+		{"TDX without its event log file", "", exitFailure, append(tdx, "--rtmr", rtmr2, "--event-log", "")},
+		{"SNP with an event log", "", exitUsage, append(snp, "--event-log", reference)},
 		{"TDX without RTMR 2", "rtmr2", 3, tdx},
 		{"TDX with empty RTMR 3", "rtmr3", 3, append(tdx, "--rtmr", rtmr2, "--rtmr", "3=")},
 		{"TDX with RTMR 4", "", exitUsage, append(tdx, "--rtmr", "4=00")},

@@ -1,0 +1,267 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+)
+
+// realEvents are those of a TD on Google's cloud, two that extend nothing, and
+// one of the guest's own.
+func realEvents(t testing.TB) []eventlog.Event {
+	t.Helper()
+	b, err := os.ReadFile("eventlog/testdata/cos-113-intel-tdx.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []eventlog.Event
+	for line := range strings.Lines(string(b)) {
+		var e eventlog.Event
+		var d string
+		if _, err := fmt.Sscanf(line, "%d %v %s", &e.Register, (*uint32)(&e.Type), &d); err != nil {
+			t.Fatal(err)
+		}
+		e.Digest = kbs.Digest(unhex(t, d))
+		all = append(all, e)
+	}
+	all = append(all, eventlog.Event{Register: 2, Type: eventlog.NoAction, Digest: kbs.Digest{1}}, eventlog.Event{Register: eventlog.MRTD, Digest: kbs.Digest{2}})
+	return append(all, eventlog.Event{Register: 3, Type: eventlog.EventTag, Digest: kbs.Digest{3}, Data: []byte("the guest's own")})
+}
+
+// cocoTDX is the JSON of CoCo's tdx attester; a nil log is null.
+func cocoTDX(t testing.TB, quote []byte, log any) []byte {
+	t.Helper()
+	if b, ok := log.([]byte); ok {
+		log = base64.StdEncoding.EncodeToString(b)
+	}
+	b, err := json.Marshal(map[string]any{"cc_eventlog": log, "quote": base64.StdEncoding.EncodeToString(quote)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// logged is a quote of a TD that booted as the events say, its verifier, and
+// what to appraise it by.
+func logged(t testing.TB, events []eventlog.Event) ([]byte, Verifier, kbs.ReferenceValues, Expectation) {
+	t.Helper()
+	n := newIntel(t)
+	log, err := eventlog.Parse(eventlogtest.Build(events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := kbs.ReportData{7}
+	body := tdBody(data[:])
+	rtmrs := map[string]string{}
+	for i, d := range log.Replay() {
+		copy(body[328+48*i:], d[:])
+		rtmrs[fmt.Sprint(i)] = d.String()
+	}
+	v, err := NewTDX(TDXOptions{Root: n.root, Collateral: oneCollateral{n.collateral(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: rtmrs}}
+	return n.quote(t, body), v, ref, Expectation{ReportData: data, At: testTime}
+}
+
+// TestEventLog: a log that came along must replay to the quote's RTMRs; one
+// change to the log at a time, and nothing but rule event_log refuses it.
+func TestEventLog(t *testing.T) {
+	events := realEvents(t)
+	good := eventlogtest.Build(events)
+	quote, v, ref, want := logged(t, events)
+	inRegister := func(r int) int {
+		return slices.IndexFunc(events, func(e eventlog.Event) bool { return e.Extends() && e.Register == r })
+	}
+	edited := func(edit func(l []eventlog.Event) []eventlog.Event) []byte {
+		return eventlogtest.Build(edit(slices.Clone(events)))
+	}
+	flip := func(r int) []byte {
+		return edited(func(l []eventlog.Event) []eventlog.Event { l[inRegister(r)].Digest[47] ^= 1; return l })
+	}
+	for _, tt := range []struct {
+		name, rule, names string // names: what rule event_log must say
+		log               any
+	}{
+		{"none", "", "", nil},
+		{"empty text, as good as none", "", "", ""},
+		{"as it is", "", "", good},
+		{"filled", "", "", append(bytes.Clone(good), bytes.Repeat([]byte{0xff}, 4096)...)},
+		{"filled to 256 KiB", "", "", append(bytes.Clone(good), make([]byte, 256<<10-len(good))...)},
+		{"another type, which nothing binds", "", "", edited(func(l []eventlog.Event) []eventlog.Event { l[inRegister(2)].Type = 0x77; return l })},
+		{"RTMR0", "event_log", "RTMR0", flip(0)},
+		{"RTMR1", "event_log", "RTMR1", flip(1)},
+		{"RTMR2", "event_log", "RTMR2", flip(2)},
+		{"RTMR3", "event_log", "RTMR3", flip(3)},
+		{"last event left out", "event_log", "RTMR3", edited(func(l []eventlog.Event) []eventlog.Event { return l[:len(l)-1] })},
+		{"event added", "event_log", "RTMR1", edited(func(l []eventlog.Event) []eventlog.Event { return append(l, eventlog.Event{Register: 1, Type: 4}) })},
+		{"event in another register", "event_log", "RTMR1", edited(func(l []eventlog.Event) []eventlog.Event { l[inRegister(2)].Register = 1; return l })},
+		{"event that extends nothing any more", "event_log", "RTMR1", edited(func(l []eventlog.Event) []eventlog.Event { l[inRegister(1)].Type = eventlog.NoAction; return l })},
+		{"order", "event_log", "RTMR0", edited(func(l []eventlog.Event) []eventlog.Event {
+			i := inRegister(0)
+			j := i + 1 + slices.IndexFunc(l[i+1:], func(e eventlog.Event) bool { return e.Register == 0 })
+			l[i], l[j] = l[j], l[i]
+			return l
+		})},
+		{"no events", "event_log", "RTMR0", eventlogtest.Build(nil)},
+		{"cut", "event_log", "CCEL", good[:len(good)-1]},
+		{"text", "event_log", "CCEL", []byte("INIT sha384/00")},
+		{"more than 1 MiB", "event_log", "CCEL", append(bytes.Clone(good), make([]byte, eventlog.MaxLogBytes)...)},
+		{"no base64", "evidence_format", "", "!"},
+		{"a number", "evidence_format", "", 7},
+		{"more than evidence may have", "evidence_format", "", make([]byte, MaxEvidenceSize)},
+	} {
+		p, err := ParseEvidence(cocoTDX(t, quote, tt.log))
+		if err != nil {
+			if ruleOf(err) != tt.rule {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		c, err := p.Verify(context.Background(), v, want.At)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Appraise(c, ref, want)
+		if failed(r) != tt.rule || r.OK() != (tt.rule == "") {
+			t.Errorf("%s: failed rules %q, expected %q", tt.name, failed(r), tt.rule)
+		}
+		i := slices.IndexFunc(r.Rules, func(x Rule) bool { return x.Rule == "event_log" })
+		if there := tt.log != nil && tt.log != ""; (i >= 0) != there || (c.TDX.EventLog != nil) != there {
+			t.Errorf("%s: rule %d, claims %+v", tt.name, i, c.TDX.EventLog)
+			continue
+		}
+		if tt.rule == "event_log" && (!strings.Contains(r.Rules[i].Hint, tt.names) || r.Rules[i].Expected == r.Rules[i].Got) {
+			t.Errorf("%s: %+v, expected to read of %s", tt.name, r.Rules[i], tt.names)
+		}
+		if tt.rule == "" && i >= 0 && r.Rules[i].Hint != "" {
+			t.Errorf("%s: passed with hint %q", tt.name, r.Rules[i].Hint)
+		}
+	}
+}
+
+// TestEventLogClaims: the claims list what extends a register, in order and
+// without data; the EAR counts the rule for what was booted.
+func TestEventLogClaims(t *testing.T) {
+	events := realEvents(t)
+	quote, v, ref, want := logged(t, events)
+	p, err := ParseEvidence(quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.AddEventLog(eventlogtest.Build(events)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.Verify(context.Background(), v, want.At)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var expected []EventClaim
+	for _, e := range events {
+		if e.Extends() {
+			expected = append(expected, EventClaim{e.Register, e.Type.String(), e.Digest[:]})
+		}
+	}
+	l := c.TDX.EventLog
+	if l.Count != len(expected) || len(expected) < 40 || !slices.EqualFunc(l.Events, expected, func(a, b EventClaim) bool {
+		return a.Register == b.Register && a.Type == b.Type && bytes.Equal(a.Digest, b.Digest)
+	}) {
+		t.Errorf("%d events: %+v", l.Count, l.Events)
+	}
+	if b, err := json.Marshal(c); err != nil || bytes.Contains(b, []byte(base64.StdEncoding.EncodeToString([]byte("the guest's own")))) || !bytes.Contains(b, []byte(`"event_log":{"rtmrs":["`)) {
+		t.Errorf("%s, %v", b, err)
+	}
+	for _, broken := range []bool{false, true} {
+		if broken {
+			l.RTMRs[2][0]++
+		}
+		wire, err := Appraise(c, ref, want).Wire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ear, err := NewEAR(wire, VerifierID{"d", "b"}, "policy", testTime)
+		if err != nil || (ear.Submods["cpu0"].Vector[Executables] == trustContraindicated) != broken {
+			t.Errorf("broken %v: %+v, %v", broken, ear.Submods["cpu0"].Vector, err)
+		}
+	}
+}
+
+// TestEventLogClaimsBounded: as many events as a log may have, with digests
+// that no event should have, are few enough claims, which JSON can carry.
+func TestEventLogClaimsBounded(t *testing.T) {
+	c := newEventLogClaims(eventlogtest.Build(make([]eventlog.Event, eventlog.MaxEvents)))
+	b, err := json.Marshal(c)
+	if err != nil || c.Problem != "" || c.Count != eventlog.MaxEvents || len(c.Events) != maxEventClaims || len(b) > 64<<10 {
+		t.Errorf("%d events, %d listed, %d bytes, %q, %v", c.Count, len(c.Events), len(b), c.Problem, err)
+	}
+	var again EventLogClaims
+	if err := json.Unmarshal(b, &again); err != nil || len(again.Events) != maxEventClaims {
+		t.Errorf("read again: %v", err)
+	}
+}
+
+// TestEventLogFailsClosed: claims of a log that say nothing, or too little.
+func TestEventLogFailsClosed(t *testing.T) {
+	for name, edit := range map[string]func(d *TDXClaims){
+		"zero value":      func(d *TDXClaims) { d.EventLog = &EventLogClaims{} },
+		"no RTMRs at all": func(d *TDXClaims) { d.RTMRs[0], d.EventLog.RTMRs[0] = nil, nil },
+		"RTMR3 left out":  func(d *TDXClaims) { d.EventLog.RTMRs[3] = nil },
+		"RTMR3 cut":       func(d *TDXClaims) { d.EventLog.RTMRs[3] = d.EventLog.RTMRs[3][:47] },
+		"with a problem":  func(d *TDXClaims) { d.EventLog.Problem = "unreadable" },
+	} {
+		c, ref, want := strictTDX()
+		c.TDX.EventLog = &EventLogClaims{RTMRs: c.TDX.RTMRs}
+		if r := Appraise(c, ref, want); !r.OK() {
+			t.Fatalf("unchanged: %q", failed(r))
+		}
+		edit(c.TDX)
+		if r := Appraise(c, ref, want); r.OK() || !strings.HasSuffix(failed(r), "event_log") {
+			t.Errorf("%s: failed rules %q", name, failed(r))
+		}
+	}
+	raw := &Parsed{Evidence: kbs.Evidence{TEE: kbs.TDX}}
+	if err := raw.AddEventLog(nil); err != nil || raw.eventLog == nil {
+		t.Errorf("an empty log counts as none: %v", err)
+	}
+	if raw.AddEventLog([]byte{1}) == nil || len(raw.eventLog) != 0 {
+		t.Error("a second log takes the place of the first")
+	}
+	for _, tee := range []kbs.TEE{kbs.SNP, kbs.Sample, ""} {
+		if p := (&Parsed{Evidence: kbs.Evidence{TEE: tee}}); p.AddEventLog([]byte{1}) == nil {
+			t.Errorf("an event log for %q", tee)
+		}
+	}
+	if err := raw.replay(&Claims{TEE: kbs.Sample, SNP: &SNPClaims{}}); ruleOf(err) != "event_log" {
+		t.Errorf("a log without a TD's claims: %v", err)
+	}
+}
+
+// FuzzEventLogClaims: a log of any bytes becomes claims that are bounded, go
+// through JSON, and pass only with the registers they replay to.
+func FuzzEventLogClaims(f *testing.F) {
+	f.Add(eventlogtest.Build(realEvents(f)))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l := newEventLogClaims(b)
+		text, err := json.Marshal(l)
+		if err != nil || len(text) > 64<<10 || len(l.Events) > min(l.Count, maxEventClaims) {
+			t.Fatalf("%d events of %d, %d bytes, %v", len(l.Events), l.Count, len(text), err)
+		}
+		var r rules
+		r.eventLog(&TDXClaims{RTMRs: l.RTMRs, EventLog: l})
+		if len(r) != 1 || r[0].Pass != (l.Problem == "") {
+			t.Fatalf("%+v", r)
+		}
+	})
+}

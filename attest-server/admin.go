@@ -1,6 +1,7 @@
 package attestserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -197,17 +198,28 @@ func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, t store.
 	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
+// mayDestroy lets a publisher end what he registered himself; an admin may end
+// anything. A stolen token of one publisher must not cost the others their
+// disks.
+func (s *Server) mayDestroy(ctx context.Context, t store.Token, id string) error {
+	if t.Role == store.Admin {
+		return nil
+	}
+	have, err := s.Store.Workload(ctx, id)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	if have.RegisteredBy != actor(t) {
+		return problem(kbs.CodeForbidden, "workload %s was registered with another token: only that one or an admin may do this", id)
+	}
+	return nil
+}
+
 // deleteWorkload lets a publisher remove what he registered himself, e.g.
 // when a build fails after registering; an admin may remove anything.
 func (s *Server) deleteWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
-	if t.Role != store.Admin {
-		have, err := s.Store.Workload(r.Context(), r.PathValue("id"))
-		if err != nil {
-			return workloadProblem(err)
-		}
-		if have.RegisteredBy != actor(t) {
-			return problem(kbs.CodeForbidden, "workload %s was registered with another token: an admin may remove it", r.PathValue("id"))
-		}
+	if err := s.mayDestroy(r.Context(), t, r.PathValue("id")); err != nil {
+		return err
 	}
 	if err := s.Store.Remove(r.Context(), r.PathValue("id"), actor(t)); err != nil {
 		return workloadProblem(err)

@@ -20,6 +20,11 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 		return err
 	}
 	id := r.PathValue("id")
+	// A commit destroys a key: with another publisher's token, whoever stole it
+	// could lock every image without publishing any.
+	if err := s.mayDestroy(r.Context(), t, id); err != nil {
+		return err
+	}
 	var answer kbs.RotateAnswer
 	var err error
 	switch {

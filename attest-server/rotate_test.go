@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -136,6 +137,10 @@ func TestRotateRefuses(t *testing.T) {
 		if got := code(t, status, b); got != x.want {
 			t.Errorf("%s: %d %.200s, expected code %q", name, status, b, x.want)
 		}
+	}
+	status, b := r.call("POST", "/v1/workloads/w1/rotate", text(r.token(store.Publisher)), stage(slot))
+	if got := code(t, status, b); got != kbs.CodeForbidden {
+		t.Errorf("a publisher who did not register it: %d %.200s", status, b)
 	}
 	h := r.begin("w1", 1)
 	if got := h.doStaged(); got != kbs.CodeNotAttested {

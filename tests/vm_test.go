@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,6 +45,7 @@ func TestWorkload(t *testing.T) {
 		}
 	})
 	t.Run("ccrun run", func(t *testing.T) { w.ccrunRun(t) })
+	t.Run("rotated disk key", func(t *testing.T) { w.rotated(t) })
 	t.Run("not a workload image", func(t *testing.T) {
 		writeOCI(t, filepath.Join(w.dir, "src/plain"), shell("echo plain"), busyboxLayer(t))
 		w.must("skopeo", "copy", "-q", "oci:"+filepath.Join(w.dir, "src/plain"), "containers-storage:localhost/plain")
@@ -175,6 +177,27 @@ func (w *world) ccrunSignal(t *testing.T, runtime string) {
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 9 || !strings.Contains(out.String(), "bye") {
 		t.Fatalf("status %d: %s", code, out.String())
+	}
+}
+
+// rotated changes a workload's disk key: until the commit both images boot,
+// afterwards the old one gets no key that opens it.
+func (w *world) rotated(t *testing.T) {
+	old, now := w.build("rotated", shell("echo running")), "localhost/rotated-now"
+	var rotation struct {
+		Rotation string `json:"rotation"`
+	}
+	out := w.must("ccrun", "workload", "rotate", "--keep-old", "--format", "json", "rotated", old, now)
+	if err := json.Unmarshal([]byte(out), &rotation); err != nil || rotation.Rotation == "" {
+		t.Fatalf("no rotation in %s (%v)", out, err)
+	}
+	boots := func(image string) bool { return strings.Contains(w.podman(image).stdout, "running") }
+	if !boots(old) || !boots(now) {
+		t.Fatal("before the commit, one of the images does not boot")
+	}
+	w.must("ccrun", "workload", "rotate", "--commit", rotation.Rotation, "rotated")
+	if !boots(now) || boots(old) {
+		t.Fatal("after the commit, the new image does not boot or the old one still does")
 	}
 }
 

@@ -63,6 +63,9 @@ func ReadMasterKey(path string) (secret.Bytes, error) { return readMasterKey(pat
 // the mask of an ACL.
 func readMasterKey(path string, forbidden fs.FileMode) (secret.Bytes, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return secret.Bytes{}, fmt.Errorf("reading master key: %w: make store and key with `attest-server init`, or name the right --data", err)
+	}
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("reading master key: %w", err)
 	}

@@ -52,6 +52,9 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading --token-file: %w", err)
 	}
+	if token.Len() == 0 {
+		return nil, fail(exitUsage, fmt.Errorf("--token-file %s is empty", tokenFile), "put the token that `attest-server init` or `token create` printed into it")
+	}
 	c := &kbs.AdminClient{URL: server, Token: token}
 	if ca == "" {
 		return c, nil

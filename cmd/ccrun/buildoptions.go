@@ -19,6 +19,9 @@ import (
 )
 
 func buildOptions(c *cli.Context) (*workload.Options, error) {
+	if c.IsSet("env-allow") || c.IsSet("args-allow") {
+		slog.Warn("--env-allow and --args-allow are measured into the launch policy, but no launcher can pass environment or arguments to the guest yet")
+	}
 	o := &workload.Options{
 		Source: c.Args().Get(0), Destination: c.Args().Get(1),
 		TEE: kbs.TEE(c.String("tee")), WorkloadID: c.String("workload-id"),

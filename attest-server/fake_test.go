@@ -68,7 +68,7 @@ type rig struct {
 	t      testing.TB
 	server *Server
 	http   *httptest.Server
-	store  *store.SQLite
+	store  *store.DB
 	clock  *fakeClock
 	log    *bytes.Buffer
 	admin  kbs.AdminClient

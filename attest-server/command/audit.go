@@ -57,7 +57,7 @@ func verifyAudit(c *cli.Context) error {
 	if n, err := strconv.ParseInt(sequence, 10, 64); expect != "" && (!ok || err != nil || n < 0) {
 		return usage("--expect %q: expected SEQUENCE:HASH", expect)
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		signed, err := s.AuditHead(ctx)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -85,7 +85,7 @@ func verifyAudit(c *cli.Context) error {
 
 // checkSigned checks that the chain holds what was signed last, and who
 // signed.
-func checkSigned(c *cli.Context, s *store.SQLite, signed kbs.AuditHead, covered bool, head string) error {
+func checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, covered bool, head string) error {
 	switch {
 	case signed.Sequence == 0 && head == "0:":
 		return nil
@@ -111,7 +111,7 @@ func checkSigned(c *cli.Context, s *store.SQLite, signed kbs.AuditHead, covered 
 }
 
 // expectedSigner is the key in hex that should have signed, or "".
-func expectedSigner(c *cli.Context, s *store.SQLite) (string, error) {
+func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 	if k := c.String("public-key"); k != "" {
 		return k, nil
 	}
@@ -134,7 +134,7 @@ func exportAudit(c *cli.Context) error {
 	if c.Int64("after") < 0 {
 		return usage("--after %d: expected a sequence number", c.Int64("after"))
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		w := bufio.NewWriter(c.App.Writer)
 		e := json.NewEncoder(w)
 		if err := s.Audit(ctx, c.Int64("after"), func(x store.AuditEntry) error { return e.Encode(x) }); err != nil {

@@ -82,7 +82,7 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 	}
 	defer os.RemoveAll(temp)
 	snapshot := filepath.Join(temp, storeName)
-	if err := withStore(c, func(ctx context.Context, s *store.SQLite) error { return s.Snapshot(ctx, snapshot) }); err != nil {
+	if err := withStore(c, func(ctx context.Context, s *store.DB) error { return s.Snapshot(ctx, snapshot) }); err != nil {
 		return err
 	}
 	enc, err := age.Encrypt(to, recipients...)
@@ -260,12 +260,12 @@ func completeRestore(c *cli.Context, dir string, files []string) ([]string, erro
 	if _, err := os.Stat(inDir(dir, store.MasterKeyName)); err == nil {
 		open = withOpenStore
 	}
-	err := open(c, func(ctx context.Context, s *store.SQLite) error { return s.Verify(ctx) })
+	err := open(c, func(ctx context.Context, s *store.DB) error { return s.Verify(ctx) })
 	return files, errors.Join(err, syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
 // withOpenStore opens the store with the master key in its directory.
-func withOpenStore(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
+func withOpenStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
 	dir := c.String("data")
 	k, err := store.LoadMasterKey("", dir)
 	if err != nil {

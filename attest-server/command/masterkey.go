@@ -94,7 +94,7 @@ func nextMasterKey(dir string) (secret.Bytes, error) {
 
 // reseal does nothing if the store is under next already.
 func reseal(ctx context.Context, dir string, old, next secret.Bytes) error {
-	open := func(k secret.Bytes) (*store.SQLite, error) {
+	open := func(k secret.Bytes) (*store.DB, error) {
 		return store.Open(ctx, inDir(dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	}
 	s, err := open(old)

@@ -93,7 +93,7 @@ func (p Program) serve(c *cli.Context) (err error) {
 type server struct {
 	cfg   Config
 	log   *slog.Logger
-	store *store.SQLite
+	store *store.DB
 	cert  certificate
 	http  *http.Server
 

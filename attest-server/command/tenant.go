@@ -50,7 +50,7 @@ func setTenant(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usage("tenant set: expected one NAME")
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		return s.SetTenant(ctx, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
 	})
 }
@@ -59,7 +59,7 @@ func removeTenant(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usage("tenant rm: expected one NAME")
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		return s.RemoveTenant(ctx, c.Args().First(), "local")
 	})
 }
@@ -72,7 +72,7 @@ func listTenants(c *cli.Context) error {
 	if format != "" && format != "json" {
 		return usage("--format %q: expected json", format)
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		list, err := s.Tenants(ctx)
 		if err != nil {
 			return err

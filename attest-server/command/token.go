@@ -51,7 +51,7 @@ func (p Program) tokenCommand() *cli.Command {
 }
 
 // withStore opens the store without its master key, which this needs not.
-func withStore(c *cli.Context, do func(context.Context, *store.SQLite) error) error {
+func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
 	s, err := store.Open(c.Context, inDir(c.String("data"), storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func createToken(c *cli.Context) error {
 	} else if d > 0 {
 		expires = time.Now().Add(d)
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		text, t, err := s.CreateTenantToken(ctx, c.String("tenant"), role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func listTokens(c *cli.Context) error {
 	if format != "" && format != "json" {
 		return usage("--format %q: expected json", format)
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		tokens, err := s.Tokens(ctx)
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func revokeTokens(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return usage("token revoke: no token id given")
 	}
-	return withStore(c, func(ctx context.Context, s *store.SQLite) error {
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		for _, id := range c.Args().Slice() {
 			if err := s.RevokeToken(ctx, id, "local"); err != nil {
 				return err

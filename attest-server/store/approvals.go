@@ -15,7 +15,7 @@ const maxApprovals = 10000
 // Approve keeps a tenant's approval. Whether there is anything of that name is
 // not asked: the tenant could find out what others have. Approving twice
 // changes nothing.
-func (s *SQLite) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+func (s *DB) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		if err := tenantExists(tx, tenant); err != nil {
 			return err
@@ -40,7 +40,7 @@ func (s *SQLite) Approve(ctx context.Context, tenant string, a kbs.Approval, act
 }
 
 // Withdraw takes an approval back, from the next release on.
-func (s *SQLite) Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+func (s *DB) Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec("DELETE FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?",
 			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:])
@@ -59,7 +59,7 @@ func approvalDetail(a kbs.Approval) string {
 }
 
 // Approvals is what a tenant has approved.
-func (s *SQLite) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
+func (s *DB) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
 	list := kbs.ApprovalList{Approvals: []kbs.Approval{}}
 	rows, err := s.db.QueryContext(ctx, "SELECT name, workload, registration FROM approvals WHERE tenant = ? ORDER BY name, workload", tenant)
 	if err != nil {

@@ -20,7 +20,7 @@ type AuditEntry = kbs.AuditEntry
 
 // audit appends an entry within the transaction of the action itself: neither
 // is on disk without the other. detail must hold no secret.
-func (s *SQLite) audit(tx *sql.Tx, actor, action, object, detail string) error {
+func (s *DB) audit(tx *sql.Tx, actor, action, object, detail string) error {
 	e := AuditEntry{Actor: actor, Action: action, Object: object, Detail: detail, At: s.opts.Clock().UTC()}
 	var prev []byte
 	err := tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&e.Sequence, &prev)
@@ -62,7 +62,7 @@ func frame(h hash.Hash, b []byte) {
 // Audit calls each with every entry after the given sequence number, oldest
 // first, having checked its link in the chain. A broken one is ErrTampered.
 // What it cannot see is a tail cut off: compare with AuditHead.
-func (s *SQLite) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
+func (s *DB) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor, action, object, detail, prev, hash
 		FROM audit WHERE seq >= ? ORDER BY seq`, after)
 	if err != nil {

@@ -27,7 +27,7 @@ const (
 // AuditHead is the end of the chain as last signed. ErrNotFound if nothing
 // was ever signed: entries written without the MasterKey wait for the next
 // start with it.
-func (s *SQLite) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
+func (s *DB) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
 	return readAuditHead(s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditHeadName))
 }
 
@@ -51,7 +51,7 @@ func readAuditHead(r row) (h kbs.AuditHead, err error) {
 
 // AuditKey is the key that signs audit heads, as only the holder of the
 // MasterKey can tell it: the public key in a head says itself who it is.
-func (s *SQLite) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
+func (s *DB) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
 	sealer, err := newSealer(master, s.opts.Rand)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func readAuditKey(ctx context.Context, db *sql.DB, sealer *sealer) (ed25519.Priv
 
 // openAudit readies signing, makes the key if there is none yet, and refuses a
 // store whose chain no longer holds the entry signed last.
-func (s *SQLite) openAudit(ctx context.Context) error {
+func (s *DB) openAudit(ctx context.Context) error {
 	if s.sealer == nil {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (s *SQLite) openAudit(ctx context.Context) error {
 	})
 }
 
-func (s *SQLite) makeAuditKey(ctx context.Context) (ed25519.PrivateKey, error) {
+func (s *DB) makeAuditKey(ctx context.Context) (ed25519.PrivateKey, error) {
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := io.ReadFull(s.opts.Rand, seed); err != nil {
 		return nil, fmt.Errorf("making audit signing key: %w", err)
@@ -145,7 +145,7 @@ func holdsHead(tx *sql.Tx, h kbs.AuditHead) error {
 
 // signHead signs the end of the chain within the transaction that moved it.
 // It runs on the write loop alone.
-func (s *SQLite) signHead(tx *sql.Tx) (kbs.AuditHead, error) {
+func (s *DB) signHead(tx *sql.Tx) (kbs.AuditHead, error) {
 	if !s.audited || s.auditKey == nil {
 		return s.head, nil
 	}

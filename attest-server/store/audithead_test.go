@@ -74,7 +74,7 @@ func TestAuditHeadIsSigned(t *testing.T) {
 }
 
 func TestCutAuditTailIsSeen(t *testing.T) {
-	cut := func(t *testing.T, s *SQLite, query string) {
+	cut := func(t *testing.T, s *DB, query string) {
 		t.Helper()
 		if err := s.write(t.Context(), func(tx *sql.Tx) error {
 			_, err := tx.Exec("DROP TRIGGER IF EXISTS audit_delete; " + query)

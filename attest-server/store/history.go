@@ -40,7 +40,7 @@ func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 
 // Denials is how often each rule failed, by the hour, since a time at most 90
 // days ago, oldest first.
-func (s *SQLite) Denials(ctx context.Context, since time.Time) ([]DenialCount, error) {
+func (s *DB) Denials(ctx context.Context, since time.Time) ([]DenialCount, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT hour, rule, count FROM denials WHERE hour >= ? ORDER BY hour, rule", since.Unix()/3600)
 	if err != nil {
 		return nil, fmt.Errorf("reading denials: %w", err)
@@ -71,7 +71,7 @@ type SessionQuery struct {
 }
 
 // Sessions is at most limit session records, latest first.
-func (s *SQLite) Sessions(ctx context.Context, q SessionQuery, limit int) ([]kbs.SessionRecord, error) {
+func (s *DB) Sessions(ctx context.Context, q SessionQuery, limit int) ([]kbs.SessionRecord, error) {
 	before := int64(1<<63 - 1)
 	if !q.Before.IsZero() {
 		before = unixMilli(q.Before)

@@ -18,7 +18,7 @@ const day = 24 * time.Hour
 // in one transaction with it: of two guests that come at once for the last
 // one allowed, one gets it. A session is counted when it first gets the key;
 // an answer lost on the way costs nothing. A refusal is ErrLimit.
-func (s *SQLite) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits) error {
+func (s *DB) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits) error {
 	now := s.opts.Clock().UTC()
 	var again bool
 	err := tx.QueryRow("SELECT releases > 0 FROM sessions WHERE number = ? AND workload = ?", session, id).Scan(&again)
@@ -45,7 +45,7 @@ func (s *SQLite) countRelease(tx *sql.Tx, id, session string, limits *kbs.Releas
 }
 
 // approvedRelease checks the approvals that a registration asks for.
-func (s *SQLite) approvedRelease(tx *sql.Tx, id string, registration kbs.Digest, limits *kbs.ReleaseLimits) error {
+func (s *DB) approvedRelease(tx *sql.Tx, id string, registration kbs.Digest, limits *kbs.ReleaseLimits) error {
 	if limits == nil {
 		return nil
 	}

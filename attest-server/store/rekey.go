@@ -23,7 +23,7 @@ var (
 // RotateMasterKey puts every sealed value under another MasterKey, all or
 // nothing. Processes that have the store open go on if their
 // Options.ReloadMasterKeys finds the new one.
-func (s *SQLite) RotateMasterKey(ctx context.Context, master secret.Bytes, actor string) error {
+func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor string) error {
 	if s.sealer == nil {
 		return fmt.Errorf("rotating master key: %w", ErrLocked)
 	}
@@ -49,7 +49,7 @@ func (s *SQLite) RotateMasterKey(ctx context.Context, master secret.Bytes, actor
 	return nil
 }
 
-func (s *SQLite) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
 	var unknown string
 	err := tx.QueryRow("SELECT name FROM meta WHERE name NOT IN (?,?,?,?) LIMIT 1", sealedMeta[0], sealedMeta[1], sealedMeta[2], plainMeta[0]).Scan(&unknown)
 	if err == nil {
@@ -77,7 +77,7 @@ func (s *SQLite) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
 	return nil
 }
 
-func (s *SQLite) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
 	for after := ""; ; {
 		var id string
 		var canonical, key, staged []byte
@@ -105,7 +105,7 @@ func (s *SQLite) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
 	}
 }
 
-func (s *SQLite) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
 	var id kbs.ResourceID
 	var version int64
 	for {
@@ -132,7 +132,7 @@ func (s *SQLite) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
 // followMasterKey notices, at the start of each transaction, that another
 // process has changed the MasterKey. Without that, this one would seal a
 // secret under the old key, and nobody could ever open it.
-func (s *SQLite) followMasterKey(tx *sql.Tx) error {
+func (s *DB) followMasterKey(tx *sql.Tx) error {
 	if s.sealer == nil {
 		return nil
 	}
@@ -149,7 +149,7 @@ func (s *SQLite) followMasterKey(tx *sql.Tx) error {
 
 // adopt seals with the MasterKey that check is under from now on:
 // ErrWrongMasterKey if it is not to be had.
-func (s *SQLite) adopt(check []byte) error {
+func (s *DB) adopt(check []byte) error {
 	if opensCheck(s.sealer.kek(), check) {
 		s.check = check
 		return nil

@@ -46,7 +46,7 @@ var ErrNotApproved = errors.New("a tenant's approval is missing")
 
 // PutResource gives a resource a new version, unless its newest is exactly
 // this. What falls out of versionsKept is gone.
-func (s *SQLite) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (a kbs.ResourceAnswer, err error) {
+func (s *DB) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (a kbs.ResourceAnswer, err error) {
 	policy, err := kbs.Canonical(p)
 	if err != nil {
 		return a, fmt.Errorf("encoding policy: %w", err)
@@ -74,7 +74,7 @@ func (s *SQLite) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.Resou
 	return a, nil
 }
 
-func (s *SQLite) insertResource(tx *sql.Tx, id kbs.ResourceID, version int64, policy []byte, value secret.Bytes, actor string) error {
+func (s *DB) insertResource(tx *sql.Tx, id kbs.ResourceID, version int64, policy []byte, value secret.Bytes, actor string) error {
 	sealed, err := s.sealer.seal(value, resourceLocation(id, version, policy))
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ type resource struct {
 	value   secret.Bytes
 }
 
-func (s *SQLite) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
+func (s *DB) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
 	var sealed []byte
 	err = tx.QueryRow("SELECT version, policy, value FROM resources WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC LIMIT 1",
 		id.Repo, id.Type, id.Tag).Scan(&r.version, &r.policy, &sealed)
@@ -123,7 +123,7 @@ func (s *SQLite) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
 // workload must still be as it was appraised, and policy and approvals must
 // allow it. A workload that the policy does not name gets ErrNotFound, as if
 // there were no such resource.
-func (s *SQLite) ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (value secret.Bytes, err error) {
+func (s *DB) ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (value secret.Bytes, err error) {
 	var refused error
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		w, err := readReleasable(tx, workload, appraised, false)
@@ -193,7 +193,7 @@ func approved(tx *sql.Tx, tenants []string, name, workload string, registration 
 }
 
 // Resource is what is known of a resource but its values, or ErrNotFound.
-func (s *SQLite) Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error) {
+func (s *DB) Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error) {
 	m := kbs.ResourceMeta{Resource: id.String()}
 	rows, err := s.db.QueryContext(ctx, `SELECT version, size, policy, created_at, created_by, releases, last_release FROM resources
 		WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC`, id.Repo, id.Type, id.Tag)
@@ -226,7 +226,7 @@ func (s *SQLite) Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceM
 
 // Resources is a page of at most limit names of the tenant's that follow
 // after.
-func (s *SQLite) Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error) {
+func (s *DB) Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error) {
 	list := kbs.ResourceList{Resources: []string{}}
 	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT repo || '/' || type || '/' || tag AS name FROM resources
 		WHERE name > ?1 AND (?2 = '' OR repo = ?2 OR (repo >= ?2 || '.' AND repo < ?2 || '/')) ORDER BY name LIMIT ?3`, after, tenant, limit+1)
@@ -249,7 +249,7 @@ func (s *SQLite) Resources(ctx context.Context, tenant, after string, limit int)
 }
 
 // RemoveResource deletes every version.
-func (s *SQLite) RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error {
+func (s *DB) RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec("DELETE FROM resources WHERE repo = ? AND type = ? AND tag = ?", id.Repo, id.Type, id.Tag)
 		if err != nil {

@@ -21,7 +21,7 @@ func resourceID(t testing.TB, s string) kbs.ResourceID {
 	return id
 }
 
-func digestOf(t *testing.T, s *SQLite, id string) kbs.Digest {
+func digestOf(t *testing.T, s *DB, id string) kbs.Digest {
 	t.Helper()
 	w, err := s.Workload(t.Context(), id)
 	if err != nil {
@@ -68,25 +68,25 @@ func TestResourceVersions(t *testing.T) {
 // TestReleaseResourceRefuses changes one thing about a release that is right.
 func TestReleaseResourceRefuses(t *testing.T) {
 	for name, x := range map[string]struct {
-		change func(t *testing.T, s *SQLite, workload *string, appraised *kbs.Digest)
+		change func(t *testing.T, s *DB, workload *string, appraised *kbs.Digest)
 		want   error
 	}{
-		"nothing":                     {func(*testing.T, *SQLite, *string, *kbs.Digest) {}, nil},
-		"another workload":            {func(t *testing.T, s *SQLite, w *string, d *kbs.Digest) { *w, *d = "evil.w", digestOf(t, s, "evil.w") }, ErrNotFound},
-		"zero digest":                 {func(_ *testing.T, _ *SQLite, _ *string, d *kbs.Digest) { *d = kbs.Digest{} }, ErrChanged},
-		"another's appraisal":         {func(t *testing.T, s *SQLite, _ *string, d *kbs.Digest) { *d = digestOf(t, s, "evil.w") }, ErrChanged},
-		"revoked workload":            {func(t *testing.T, s *SQLite, w *string, _ *kbs.Digest) { s.Revoke(t.Context(), *w, "x") }, ErrRevoked},
-		"removed workload":            {func(t *testing.T, s *SQLite, w *string, _ *kbs.Digest) { s.Remove(t.Context(), *w, "x") }, ErrNotFound},
-		"one of two approvals gone":   {func(t *testing.T, s *SQLite, _ *string, d *kbs.Digest) { withdraw(t, s, "bank", *d) }, ErrNotApproved},
-		"the other gone":              {func(t *testing.T, s *SQLite, _ *string, d *kbs.Digest) { withdraw(t, s, "card", *d) }, ErrNotApproved},
+		"nothing":                     {func(*testing.T, *DB, *string, *kbs.Digest) {}, nil},
+		"another workload":            {func(t *testing.T, s *DB, w *string, d *kbs.Digest) { *w, *d = "evil.w", digestOf(t, s, "evil.w") }, ErrNotFound},
+		"zero digest":                 {func(_ *testing.T, _ *DB, _ *string, d *kbs.Digest) { *d = kbs.Digest{} }, ErrChanged},
+		"another's appraisal":         {func(t *testing.T, s *DB, _ *string, d *kbs.Digest) { *d = digestOf(t, s, "evil.w") }, ErrChanged},
+		"revoked workload":            {func(t *testing.T, s *DB, w *string, _ *kbs.Digest) { s.Revoke(t.Context(), *w, "x") }, ErrRevoked},
+		"removed workload":            {func(t *testing.T, s *DB, w *string, _ *kbs.Digest) { s.Remove(t.Context(), *w, "x") }, ErrNotFound},
+		"one of two approvals gone":   {func(t *testing.T, s *DB, _ *string, d *kbs.Digest) { withdraw(t, s, "bank", *d) }, ErrNotApproved},
+		"the other gone":              {func(t *testing.T, s *DB, _ *string, d *kbs.Digest) { withdraw(t, s, "card", *d) }, ErrNotApproved},
 		"registered anew, unapproved": {registerAnew, ErrNotApproved},
-		"policy edited": {func(t *testing.T, s *SQLite, _ *string, _ *kbs.Digest) {
+		"policy edited": {func(t *testing.T, s *DB, _ *string, _ *kbs.Digest) {
 			edit(t, s, `UPDATE resources SET policy = CAST('{"workloads":["evil.w"]}' AS BLOB)`)
 		}, ErrTampered},
-		"value of another resource": {func(t *testing.T, s *SQLite, _ *string, _ *kbs.Digest) {
+		"value of another resource": {func(t *testing.T, s *DB, _ *string, _ *kbs.Digest) {
 			edit(t, s, `UPDATE resources SET value = (SELECT value FROM resources WHERE tag = 'other')`)
 		}, ErrTampered},
-		"an older version brought back": {func(t *testing.T, s *SQLite, _ *string, _ *kbs.Digest) {
+		"an older version brought back": {func(t *testing.T, s *DB, _ *string, _ *kbs.Digest) {
 			edit(t, s, `UPDATE resources SET version = version + 10`)
 		}, ErrTampered},
 	} {
@@ -121,14 +121,14 @@ func TestReleaseResourceRefuses(t *testing.T) {
 	}
 }
 
-func withdraw(t *testing.T, s *SQLite, tenant string, d kbs.Digest) {
+func withdraw(t *testing.T, s *DB, tenant string, d kbs.Digest) {
 	t.Helper()
 	if err := s.Withdraw(t.Context(), tenant, kbs.Approval{Name: "resource/bank/data/key", WorkloadID: "bank.w", RegistrationDigest: d}, "x"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func registerAnew(t *testing.T, s *SQLite, w *string, d *kbs.Digest) {
+func registerAnew(t *testing.T, s *DB, w *string, d *kbs.Digest) {
 	if err := s.Remove(t.Context(), *w, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func registerAnew(t *testing.T, s *SQLite, w *string, d *kbs.Digest) {
 	*d = digestOf(t, s, *w)
 }
 
-func edit(t *testing.T, s *SQLite, query string) {
+func edit(t *testing.T, s *DB, query string) {
 	t.Helper()
 	if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(query); return err }); err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func TestQuotaUnderRace(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			_, err := []*SQLite{s, other}[i%2].Register(t.Context(), registration(fmt.Sprint("acme.w", i), byte(i)+1), diskKey("k"), "x")
+			_, err := []*DB{s, other}[i%2].Register(t.Context(), registration(fmt.Sprint("acme.w", i), byte(i)+1), diskKey("k"), "x")
 			var quota *QuotaError
 			if err != nil && !errors.As(err, &quota) {
 				t.Error(err)

@@ -49,7 +49,7 @@ func (r *Rotation) Wipe() {
 
 // StageRotation draws a new DiskKey for the workload and keeps it beside the
 // one in use, or returns the one that is staged already.
-func (s *SQLite) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
+func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
 	random := make([]byte, stagedKeyRandom+rotationIDSize)
 	if _, err := io.ReadFull(s.opts.Rand, random); err != nil {
 		return Rotation{}, fmt.Errorf("drawing disk key: %w", err)
@@ -84,7 +84,7 @@ func (s *SQLite) StageRotation(ctx context.Context, id, actor string) (r Rotatio
 	return r, nil
 }
 
-func (s *SQLite) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
+func (s *DB) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
 	sealed, err := s.sealer.seal(r.Staged, stagedLocation(id, r.ID, canonical))
 	if err != nil {
 		return fmt.Errorf("sealing staged disk key: %w", err)
@@ -99,7 +99,7 @@ func (s *SQLite) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotatio
 // CommitRotation makes the staged DiskKey the only one. image, if not empty,
 // is the manifest digest to show for the workload from now on. Committing the
 // last rotation again changes nothing; any other is ErrNoRotation.
-func (s *SQLite) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
+func (s *DB) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		w, err := readRotating(tx, id)
 		switch {
@@ -134,7 +134,7 @@ func (s *SQLite) CommitRotation(ctx context.Context, id, rotation, image, actor 
 }
 
 // AbortRotation forgets the staged DiskKey.
-func (s *SQLite) AbortRotation(ctx context.Context, id, rotation, actor string) error {
+func (s *DB) AbortRotation(ctx context.Context, id, rotation, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		w, err := readRotating(tx, id)
 		if err != nil {
@@ -184,6 +184,6 @@ func stagedLocation(id, rotation string, canonical []byte) []byte {
 
 // ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none
 // is.
-func (s *SQLite) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+func (s *DB) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
 	return s.release(ctx, id, appraised, session, true)
 }

@@ -119,7 +119,7 @@ func TestTamperedRotation(t *testing.T) {
 	}
 }
 
-func limited(t *testing.T, s *SQLite, l kbs.ReleaseLimits) kbs.Digest {
+func limited(t *testing.T, s *DB, l kbs.ReleaseLimits) kbs.Digest {
 	t.Helper()
 	r := registration("a", 1)
 	r.Release = &l
@@ -132,7 +132,7 @@ func limited(t *testing.T, s *SQLite, l kbs.ReleaseLimits) kbs.Digest {
 }
 
 // session records a granted session, as attest does before the key is asked for.
-func session(t *testing.T, s *SQLite, number string) {
+func session(t *testing.T, s *DB, number string) {
 	t.Helper()
 	if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: number, WorkloadID: "a", At: s.opts.Clock(), Granted: true}, true); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestOnceUnderRace(t *testing.T) {
 		session(t, s, number)
 		wg.Go(func() {
 			for range 2 {
-				_, err := []*SQLite{s, other}[i%2].Release(t.Context(), "a", d, number)
+				_, err := []*DB{s, other}[i%2].Release(t.Context(), "a", d, number)
 				switch {
 				case err == nil:
 					mu.Lock()

@@ -15,7 +15,7 @@ import (
 // the rest: forgeries cost their sender nothing and must push out only one
 // another. For the same reason they are not audited; a grant is, and so is
 // the denial of authentic Evidence.
-func (s *SQLite) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
+func (s *DB) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("recording session: %w", err)
@@ -60,7 +60,7 @@ func firstFailure(r kbs.AttestationResult) string {
 }
 
 // Session is the record with that public number, or ErrNotFound.
-func (s *SQLite) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
+func (s *DB) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
 	var r kbs.SessionRecord
 	var b []byte
 	var releases int64

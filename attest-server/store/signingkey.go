@@ -16,7 +16,7 @@ const signingKeyName = "result signing key"
 
 // SigningKey is the ECDSA P-256 key that attestation results are signed with.
 // It is made on first use, which is at init, and kept sealed.
-func (s *SQLite) SigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
+func (s *DB) SigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
 	if s.sealer == nil {
 		return nil, fmt.Errorf("reading signing key: %w", ErrLocked)
 	}
@@ -30,7 +30,7 @@ func (s *SQLite) SigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
 	return s.readSigningKey(ctx)
 }
 
-func (s *SQLite) readSigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
+func (s *DB) readSigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
 	var sealed []byte
 	err := s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", signingKeyName).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -53,7 +53,7 @@ func (s *SQLite) readSigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) 
 }
 
 // makeSigningKey leaves a key alone that another process made meanwhile.
-func (s *SQLite) makeSigningKey(ctx context.Context) error {
+func (s *DB) makeSigningKey(ctx context.Context) error {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), s.opts.Rand)
 	if err != nil {
 		return err

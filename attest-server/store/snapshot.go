@@ -9,7 +9,7 @@ import (
 // Snapshot writes a consistent copy of the store to path, which must not
 // exist, while the store is in use. The copy's secrets are sealed like the
 // store's.
-func (s *SQLite) Snapshot(ctx context.Context, path string) error {
+func (s *DB) Snapshot(ctx context.Context, path string) error {
 	if _, err := s.db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
 		return fmt.Errorf("copying store: %w", err)
 	}
@@ -18,7 +18,7 @@ func (s *SQLite) Snapshot(ctx context.Context, path string) error {
 
 // Verify reads the whole store: the database's pages, every registration and
 // the audit chain. It needs no MasterKey.
-func (s *SQLite) Verify(ctx context.Context) error {
+func (s *DB) Verify(ctx context.Context) error {
 	var result string
 	if err := s.db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&result); err != nil {
 		return fmt.Errorf("checking store: %w", err)

@@ -29,7 +29,7 @@ func options(t *testing.T) Options {
 	return Options{MasterKey: k, Rand: rand.Reader, Clock: (&clock{start}).Now}
 }
 
-func newStore(t *testing.T) (*SQLite, string, Options) {
+func newStore(t *testing.T) (*DB, string, Options) {
 	t.Helper()
 	o := options(t)
 	path := filepath.Join(t.TempDir(), "store with space?.db")
@@ -54,7 +54,7 @@ func registration(id string, digests ...byte) kbs.Registration {
 
 func diskKey(s string) secret.Bytes { return secret.New([]byte(s)) }
 
-func mustRegister(t *testing.T, s *SQLite, r kbs.Registration, k string) {
+func mustRegister(t *testing.T, s *DB, r kbs.Registration, k string) {
 	t.Helper()
 	if created, err := s.Register(t.Context(), r, diskKey(k), "token/t"); err != nil || !created {
 		t.Fatalf("Register = %v, %v", created, err)
@@ -311,7 +311,7 @@ func TestSessionsAreBounded(t *testing.T) {
 }
 
 func TestAuditSeesEveryEdit(t *testing.T) {
-	entries := func(s *SQLite) (n int, err error) {
+	entries := func(s *DB) (n int, err error) {
 		err = s.Audit(context.Background(), 0, func(AuditEntry) error { n++; return nil })
 		return n, err
 	}

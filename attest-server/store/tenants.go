@@ -47,7 +47,7 @@ func (e *QuotaError) Hint() string {
 
 // SetTenant makes a tenant or changes its quotas. A name that something of
 // the operator's already begins with is refused: the tenant would own it.
-func (s *SQLite) SetTenant(ctx context.Context, name string, maxWorkloads, maxResources int64, actor string) error {
+func (s *DB) SetTenant(ctx context.Context, name string, maxWorkloads, maxResources int64, actor string) error {
 	switch {
 	case !kbs.ValidTenant(name):
 		return fmt.Errorf("tenant %q: expected up to 32 lower-case letters, digits and '-'", name)
@@ -77,7 +77,7 @@ func (s *SQLite) SetTenant(ctx context.Context, name string, maxWorkloads, maxRe
 }
 
 // RemoveTenant removes a tenant that has nothing left and revokes its tokens.
-func (s *SQLite) RemoveTenant(ctx context.Context, name, actor string) error {
+func (s *DB) RemoveTenant(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		workloads, resources, err := countOwned(tx, name)
 		if err != nil {
@@ -101,7 +101,7 @@ func (s *SQLite) RemoveTenant(ctx context.Context, name, actor string) error {
 }
 
 // Tenants is every tenant, by name.
-func (s *SQLite) Tenants(ctx context.Context) ([]Tenant, error) {
+func (s *DB) Tenants(ctx context.Context) ([]Tenant, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, fmt.Errorf("listing tenants: %w", err)

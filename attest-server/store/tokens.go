@@ -54,13 +54,13 @@ const (
 // CreateToken makes a token. Its text, ccrun_ID_SECRET, is returned this once;
 // the store keeps a SHA-256 of it, which 256 random bits need no salt for.
 // A zero expiry means never.
-func (s *SQLite) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+func (s *DB) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	return s.CreateTenantToken(ctx, "", role, name, expires, actor)
 }
 
 // CreateTenantToken is CreateToken for a tenant: its role ends where what is
 // the tenant's ends.
-func (s *SQLite) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)
 	}
@@ -104,7 +104,7 @@ func (s *SQLite) CreateTenantToken(ctx context.Context, tenant string, role Role
 }
 
 // Authenticate is the token whose text is given, or ErrBadToken.
-func (s *SQLite) Authenticate(ctx context.Context, text secret.Bytes) (Token, error) {
+func (s *DB) Authenticate(ctx context.Context, text secret.Bytes) (Token, error) {
 	parts := strings.SplitN(string(text.Reveal()), "_", 3)
 	if len(parts) != 3 || parts[0] != tokenPrefix || len(parts[1]) != 2*tokenIDSize {
 		return Token{}, ErrBadToken
@@ -141,7 +141,7 @@ func scanToken(r row) (t Token, hash []byte, err error) {
 }
 
 // Tokens is every token, oldest first, expired and revoked ones included.
-func (s *SQLite) Tokens(ctx context.Context) ([]Token, error) {
+func (s *DB) Tokens(ctx context.Context) ([]Token, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT "+tokenColumns+" FROM tokens ORDER BY created_at, id")
 	if err != nil {
 		return nil, fmt.Errorf("listing tokens: %w", err)
@@ -159,7 +159,7 @@ func (s *SQLite) Tokens(ctx context.Context) ([]Token, error) {
 }
 
 // RevokeToken ends a token at once. Revoking twice changes nothing.
-func (s *SQLite) RevokeToken(ctx context.Context, id, actor string) error {
+func (s *DB) RevokeToken(ctx context.Context, id, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var revoked *int64
 		err := tx.QueryRow("SELECT revoked_at FROM tokens WHERE id = ?", id).Scan(&revoked)

@@ -13,7 +13,7 @@ import (
 // Register stores a registration with its DiskKey. created is false if
 // exactly that was there already. Otherwise a taken id is a *ConflictError
 // and a taken launch digest a *DuplicateDigestError; nothing is overwritten.
-func (s *SQLite) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
+func (s *DB) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
 	canonical, err := kbs.Canonical(reg)
 	if err != nil {
 		return false, fmt.Errorf("encoding registration: %w", err)
@@ -42,7 +42,7 @@ func (s *SQLite) Register(ctx context.Context, reg kbs.Registration, diskKey sec
 
 // registered says whether exactly this is registered; something else under
 // the same id is an error.
-func (s *SQLite) registered(tx *sql.Tx, id string, canonical []byte, diskKey secret.Bytes) (bool, error) {
+func (s *DB) registered(tx *sql.Tx, id string, canonical []byte, diskKey secret.Bytes) (bool, error) {
 	var have, sealed []byte
 	var revoked *int64
 	err := tx.QueryRow("SELECT registration, disk_key, revoked_at FROM workloads WHERE id = ?", id).Scan(&have, &sealed, &revoked)
@@ -66,7 +66,7 @@ func (s *SQLite) registered(tx *sql.Tx, id string, canonical []byte, diskKey sec
 	return true, nil
 }
 
-func (s *SQLite) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+func (s *DB) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
 	if err := checkQuota(tx, reg.WorkloadID, "workloads"); err != nil {
 		return err
 	}
@@ -138,13 +138,13 @@ func scanWorkload(r row, id string) (Workload, error) {
 }
 
 // Workload is the registration under id, or ErrNotFound.
-func (s *SQLite) Workload(ctx context.Context, id string) (Workload, error) {
+func (s *DB) Workload(ctx context.Context, id string) (Workload, error) {
 	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
 }
 
 // WorkloadByDigest is the one workload that has d among its measurements,
 // whether its time has come or not, or ErrNotFound.
-func (s *SQLite) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload, error) {
+func (s *DB) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload, error) {
 	if d.IsZero() {
 		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
 	}
@@ -153,12 +153,12 @@ func (s *SQLite) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Work
 }
 
 // Workloads is a page of at most limit workloads whose ids follow after.
-func (s *SQLite) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
+func (s *DB) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
 	return s.TenantWorkloads(ctx, "", after, limit)
 }
 
 // TenantWorkloads is Workloads of one tenant alone.
-func (s *SQLite) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
+func (s *DB) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, coalesce(CAST(registration AS TEXT) ->> '$.type', ''), image, registered_at, revoked_at, releases, denials, last_release
 		FROM workloads WHERE id > ?1 AND (?2 = '' OR id = ?2 OR (id >= ?2 || '.' AND id < ?2 || '/')) ORDER BY id LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
@@ -184,7 +184,7 @@ func (s *SQLite) TenantWorkloads(ctx context.Context, tenant, after string, limi
 }
 
 // Revoke ends releases for a workload. Revoking twice changes nothing.
-func (s *SQLite) Revoke(ctx context.Context, id, actor string) (w Workload, err error) {
+func (s *DB) Revoke(ctx context.Context, id, actor string) (w Workload, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec("UPDATE workloads SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", unixMilli(s.opts.Clock()), id)
 		if err != nil {
@@ -204,7 +204,7 @@ func (s *SQLite) Revoke(ctx context.Context, id, actor string) (w Workload, err 
 }
 
 // Remove deletes a registration, its DiskKey and its claim on launch digests.
-func (s *SQLite) Remove(ctx context.Context, id, actor string) error {
+func (s *DB) Remove(ctx context.Context, id, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec("DELETE FROM workloads WHERE id = ?", id)
 		if err != nil {
@@ -225,11 +225,11 @@ func (s *SQLite) Remove(ctx context.Context, id, actor string) error {
 // the DiskKey. The workload must still be as it was appraised: neither
 // revoked nor, under the same id, another one. A registration that allows no
 // more releases is ErrLimit, which is audited too.
-func (s *SQLite) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+func (s *DB) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
 	return s.release(ctx, id, appraised, session, false)
 }
 
-func (s *SQLite) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
+func (s *DB) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
 	var r releasable
 	var refused error
 	err := s.write(ctx, func(tx *sql.Tx) (err error) {

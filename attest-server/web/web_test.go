@@ -25,7 +25,7 @@ import (
 type site struct {
 	t     *testing.T
 	page  *Page
-	store *store.SQLite
+	store *store.DB
 	now   time.Time
 	log   bytes.Buffer
 	key   secret.Bytes

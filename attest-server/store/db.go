@@ -23,10 +23,13 @@ const (
 	maxConns   = 8
 )
 
-// SQLite is a store in one file. All writes go through one goroutine that
+// SQLite is DB.
+type SQLite = DB // for callers that have not followed yet
+
+// DB is a store in a database. All writes go through one goroutine that
 // commits whatever has queued up in one transaction, so that concurrent
 // handshakes share the disk's flush. A write that was acknowledged is on disk.
-type SQLite struct {
+type DB struct {
 	db     *sql.DB
 	sealer *sealer
 	opts   Options
@@ -49,7 +52,7 @@ type write struct {
 }
 
 // Create makes a new store at path, which must not exist, and opens it.
-func Create(ctx context.Context, path string, o Options) (*SQLite, error) {
+func Create(ctx context.Context, path string, o Options) (*DB, error) {
 	if o.MasterKey.Len() == 0 {
 		return nil, fmt.Errorf("creating store: %w", ErrLocked)
 	}
@@ -60,26 +63,26 @@ func Create(ctx context.Context, path string, o Options) (*SQLite, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	return open(ctx, path, o, (*SQLite).writeCheck)
+	return open(ctx, path, o, (*DB).writeCheck)
 }
 
 // Open opens the store at path, migrates it if it is older and checks the
 // master key against it.
-func Open(ctx context.Context, path string, o Options) (*SQLite, error) {
+func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	return open(ctx, path, o, (*SQLite).verifyCheck)
+	return open(ctx, path, o, (*DB).verifyCheck)
 }
 
-func open(ctx context.Context, path string, o Options, check func(*SQLite, context.Context) error) (*SQLite, error) {
+func open(ctx context.Context, path string, o Options, check func(*DB, context.Context) error) (*DB, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	if o.SessionRecords <= 0 {
 		o.SessionRecords = 10000
 	}
-	s := &SQLite{opts: o, writes: make(chan write, maxBatch), done: make(chan struct{})}
+	s := &DB{opts: o, writes: make(chan write, maxBatch), done: make(chan struct{})}
 	if o.MasterKey.Len() != 0 {
 		var err error
 		if s.sealer, err = newSealer(o.MasterKey, o.Rand); err != nil {
@@ -112,7 +115,7 @@ func open(ctx context.Context, path string, o Options, check func(*SQLite, conte
 }
 
 // Close waits for pending writes and closes the file.
-func (s *SQLite) Close() error {
+func (s *DB) Close() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -126,12 +129,12 @@ func (s *SQLite) Close() error {
 }
 
 // Check says whether the store answers.
-func (s *SQLite) Check(ctx context.Context) error {
+func (s *DB) Check(ctx context.Context) error {
 	var n int
 	return s.db.QueryRowContext(ctx, "SELECT count(*) FROM meta").Scan(&n)
 }
 
-func (s *SQLite) writeCheck(ctx context.Context) error {
+func (s *DB) writeCheck(ctx context.Context) error {
 	sealed, err := s.sealer.seal(secret.New([]byte(checkPlain)), location("meta", checkName))
 	if err != nil {
 		return err
@@ -143,7 +146,7 @@ func (s *SQLite) writeCheck(ctx context.Context) error {
 }
 
 // verifyCheck finds a wrong master key at start, not at the first release.
-func (s *SQLite) verifyCheck(ctx context.Context) error {
+func (s *DB) verifyCheck(ctx context.Context) error {
 	if s.sealer == nil {
 		return nil
 	}
@@ -160,7 +163,7 @@ func (s *SQLite) verifyCheck(ctx context.Context) error {
 
 // write runs do in a transaction and returns when it is on disk. Once queued it
 // is waited for, whatever ctx says: do uses its caller's variables.
-func (s *SQLite) write(ctx context.Context, do func(*sql.Tx) error) error {
+func (s *DB) write(ctx context.Context, do func(*sql.Tx) error) error {
 	w := write{do: do, result: make(chan error, 1)}
 	s.mu.RLock()
 	if s.closed {
@@ -177,7 +180,7 @@ func (s *SQLite) write(ctx context.Context, do func(*sql.Tx) error) error {
 	return <-w.result
 }
 
-func (s *SQLite) writeLoop() {
+func (s *DB) writeLoop() {
 	defer close(s.done)
 	for w := range s.writes {
 		batch := append(make([]write, 0, maxBatch), w)
@@ -199,7 +202,7 @@ func (s *SQLite) writeLoop() {
 
 // commit runs every write of the batch in a savepoint of its own, so that one
 // refused write does not undo its neighbours.
-func (s *SQLite) commit(batch []write) {
+func (s *DB) commit(batch []write) {
 	errs := make([]error, len(batch))
 	head := s.head
 	err := func() error {

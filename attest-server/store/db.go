@@ -10,8 +10,6 @@ import (
 	"os"
 	"sync"
 
-	_ "modernc.org/sqlite" // driver "sqlite"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -93,7 +91,7 @@ func open(ctx context.Context, path string, o Options, check func(*DB, context.C
 		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
 		"_txlock": {"immediate"},
 	}.Encode()}).String()
-	db, err := sql.Open("sqlite", dsn)
+	db, err := openSQLite(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+
+	"modernc.org/sqlite"
+)
+
+// Parsing a statement costs SQLite more than running one of ours does, and
+// database/sql keeps statements only for callers that pass them around. So
+// each connection keeps those it has run, by their text.
+
+// maxStatements bounds what one connection keeps: we have fewer.
+const maxStatements = 256
+
+// openSQLite is sql.Open("sqlite", dsn) with connections that keep statements.
+func openSQLite(dsn string) (*sql.DB, error) {
+	c, err := sqlite.NewConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector{c}), nil
+}
+
+type connector struct{ driver.Connector }
+
+// Connect implements driver.Connector.
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	raw, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, ok := raw.(sqliteConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("connection of the SQLite driver is a %T, which lacks methods", raw), raw.Close())
+	}
+	return &conn{sqliteConn: in, kept: map[string]*statement{}}, nil
+}
+
+// sqliteConn is what database/sql uses of the driver's connection.
+type sqliteConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// conn is used by one goroutine at a time, as database/sql promises.
+type conn struct {
+	sqliteConn
+	kept map[string]*statement
+}
+
+type statement struct {
+	driver.Stmt
+	exec  driver.StmtExecContext
+	query driver.StmtQueryContext
+	open  bool // its rows are being read: it cannot run again
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	s, err := c.statement(ctx, query)
+	if s == nil || err != nil {
+		if err == nil {
+			return c.sqliteConn.ExecContext(ctx, query, args)
+		}
+		return nil, err
+	}
+	return s.exec.ExecContext(ctx, args)
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	s, err := c.statement(ctx, query)
+	if s == nil || err != nil {
+		if err == nil {
+			return c.sqliteConn.QueryContext(ctx, query, args)
+		}
+		return nil, err
+	}
+	r, err := s.query.QueryContext(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	s.open = true
+	return &rows{Rows: r, of: s}, nil
+}
+
+// statement is query prepared, or nil if it is to be run the ordinary way.
+func (c *conn) statement(ctx context.Context, query string) (*statement, error) {
+	if s := c.kept[query]; s != nil {
+		if s.open {
+			return nil, nil
+		}
+		return s, nil
+	}
+	if len(c.kept) >= maxStatements || !keepable(query) {
+		return nil, nil
+	}
+	p, err := c.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	s := &statement{Stmt: p}
+	var execs, queries bool
+	s.exec, execs = p.(driver.StmtExecContext)
+	s.query, queries = p.(driver.StmtQueryContext)
+	if !execs || !queries {
+		return nil, p.Close()
+	}
+	c.kept[query] = s
+	return s, nil
+}
+
+// keepable is false for scripts, of which the driver keeps nothing, and for
+// what runs once.
+func keepable(query string) bool {
+	verb, _, _ := strings.Cut(query, " ")
+	switch verb {
+	case "SELECT", "INSERT", "UPDATE", "DELETE", "SAVEPOINT", "RELEASE", "ROLLBACK":
+		return !strings.Contains(query, ";")
+	}
+	return false
+}
+
+// Close implements driver.Conn.
+func (c *conn) Close() error {
+	var errs []error
+	for _, s := range c.kept {
+		errs = append(errs, s.Close())
+	}
+	clear(c.kept)
+	return errors.Join(append(errs, c.sqliteConn.Close())...)
+}
+
+// rows gives its statement back when it is closed.
+type rows struct {
+	driver.Rows
+	of *statement
+}
+
+// Close implements driver.Rows.
+func (r *rows) Close() error {
+	r.of.open = false
+	return r.Rows.Close()
+}

@@ -13,6 +13,7 @@ packages=(
 	systemd                              # systemd-analyze verify
 	skopeo curl busybox-static             # tests and demo
 	chromium fonts-dejavu-core           # the auditors' page
+	ovmf                                 # firmware with a known measurement
 )
 
 command -v go >/dev/null || {

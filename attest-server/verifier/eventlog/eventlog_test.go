@@ -144,6 +144,12 @@ func TestParseRefuses(t *testing.T) {
 		"no digest":             put(first+8, 0),
 		"two digests":           put(first+8, 2),
 		"huge digest count":     put(first+8, 0xffffffff),
+		"SHA-256 alone":         func([]byte) []byte { return severalAlgorithms(nil, []uint16{0xb}) },
+		"SHA-384 twice":         func([]byte) []byte { return severalAlgorithms(nil, []uint16{0xc, 0xc}) },
+		"SHA-256 twice":         func([]byte) []byte { return severalAlgorithms(nil, []uint16{0xb, 0xc, 0xb}) },
+		"more than declared":    func([]byte) []byte { return severalAlgorithms(nil, []uint16{0xb, 0xc, 0xd, 0x12, 0xc}) },
+		"not one":               func([]byte) []byte { return severalAlgorithms(nil, nil) },
+		"not declared":          func([]byte) []byte { return severalAlgorithms(nil, []uint16{0xc, 4}) },
 		"unknown algorithm":     func(b []byte) []byte { b[first+12] = 0xb; return b },
 		"data beyond the end":   put(first+62, 5),
 		"huge data":             put(first+62, 0xffffffff),
@@ -166,10 +172,56 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// digestBytes are the sizes of SHA-256, SHA-384, SHA-512 and SM3.
+func digestBytes(alg uint16) int {
+	return map[uint16]int{4: 20, 0xb: 32, 0xc: 48, 0xd: 64, 0x12: 32}[alg]
+}
+
+// severalAlgorithms is a log whose header declares the four algorithms that
+// CoCo's agent does, and whose one event has digests of algs, filled with the
+// algorithm's number but the SHA-384 one.
+func severalAlgorithms(sha384 []byte, algs []uint16) []byte {
+	le := binary.LittleEndian
+	spec := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 0, 2)
+	spec = le.AppendUint32(spec, 4)
+	for _, alg := range []uint16{0xb, 0xc, 0xd, 0x12} {
+		spec = le.AppendUint16(le.AppendUint16(spec, alg), uint16(digestBytes(alg)))
+	}
+	spec = append(spec, 0)
+	b := append(le.AppendUint32(le.AppendUint32(nil, 1), uint32(eventlog.NoAction)), make([]byte, 20)...)
+	b = append(le.AppendUint32(b, uint32(len(spec))), spec...)
+	b = le.AppendUint32(le.AppendUint32(le.AppendUint32(b, 3), uint32(eventlog.EventTag)), uint32(len(algs)))
+	for _, alg := range algs {
+		digest := bytes.Repeat([]byte{byte(alg)}, digestBytes(alg))
+		if alg == 0xc && sha384 != nil {
+			digest = sha384
+		}
+		b = append(le.AppendUint16(b, alg), digest...)
+	}
+	return append(le.AppendUint32(b, 4), "data"...)
+}
+
+// TestParseSeveralAlgorithms: an event may have fewer digests than the header
+// declares, as CoCo's agent writes it; the SHA-384 one counts, wherever it is.
+func TestParseSeveralAlgorithms(t *testing.T) {
+	want := kbs.Sum384([]byte("an event"))
+	for _, algs := range [][]uint16{{0xc}, {0xb, 0xc}, {0xc, 0xd}, {0xb, 0xc, 0xd, 0x12}, {0x12, 0xd, 0xc, 0xb}} {
+		l, err := eventlog.Parse(severalAlgorithms(want[:], algs))
+		if err != nil || len(l.Events) != 1 || l.Events[0].Digest != want || l.Events[0].Register != 2 || string(l.Events[0].Data) != "data" {
+			t.Errorf("%#x: %+v, %v", algs, l, err)
+			continue
+		}
+		if got := l.Replay(); got[2] != eventlog.Extend(kbs.Digest{}, want) {
+			t.Errorf("%#x: RTMR2 replays to %v", algs, got[2])
+		}
+	}
+}
+
 // FuzzParse: what parses, parses again after being written, and replays.
 func FuzzParse(f *testing.F) {
 	f.Add(eventlogtest.Build(nil))
 	f.Add(eventlogtest.Build([]eventlog.Event{{Register: 1, Type: eventlog.Action, Data: []byte("data")}, {Register: eventlog.MRTD, Type: eventlog.NoAction}}))
+	f.Add(severalAlgorithms(nil, []uint16{0xb, 0xc}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := eventlog.Parse(b)
 		if err != nil {

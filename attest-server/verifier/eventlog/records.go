@@ -93,16 +93,18 @@ func (r *reader) event(algorithms map[uint16]int) (e Event, err error) {
 	return e, err
 }
 
-// digests reads the digests of an event and returns the SHA-384 one.
+// digests reads the digests of an event and returns the SHA-384 one. Firmware
+// writes one for each algorithm that the header declares; an agent that begins
+// a log of its own (CoCo's) declares several and writes only the SHA-384 one.
 func (r *reader) digests(algorithms map[uint16]int) (d kbs.Digest, err error) {
 	n, err := r.u32()
 	if err != nil {
 		return d, err
 	}
-	if int64(n) != int64(len(algorithms)) {
-		return d, fmt.Errorf("%d digests, the header declares %d: %w", n, len(algorithms), ErrFormat)
+	if n == 0 || int64(n) > int64(len(algorithms)) {
+		return d, fmt.Errorf("%d digests, expected 1 to %d as the header declares: %w", n, len(algorithms), ErrFormat)
 	}
-	seen := 0
+	seen := make(map[uint16]bool, n)
 	for range n {
 		id, err := r.take(2)
 		if err != nil {
@@ -110,20 +112,20 @@ func (r *reader) digests(algorithms map[uint16]int) (d kbs.Digest, err error) {
 		}
 		alg := binary.LittleEndian.Uint16(id)
 		size, known := algorithms[alg]
-		if !known {
-			return d, fmt.Errorf("digest algorithm %#x, which the header does not declare: %w", alg, ErrFormat)
+		if !known || seen[alg] {
+			return d, fmt.Errorf("digest algorithm %#x, which the header does not declare or which appears twice: %w", alg, ErrFormat)
 		}
+		seen[alg] = true
 		value, err := r.take(size)
 		if err != nil {
 			return d, err
 		}
 		if alg == algSHA384 {
 			copy(d[:], value)
-			seen++
 		}
 	}
-	if seen != 1 {
-		return d, fmt.Errorf("%d SHA-384 digests, expected 1: %w", seen, ErrFormat)
+	if !seen[algSHA384] {
+		return d, fmt.Errorf("no SHA-384 digest, expected 1: %w", ErrFormat)
 	}
 	return d, nil
 }

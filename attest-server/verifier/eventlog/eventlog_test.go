@@ -133,7 +133,8 @@ func TestParseRefuses(t *testing.T) {
 		"header longer":         put(28, 34),
 		"header shorter":        put(28, 32),
 		"header huge":           put(28, 0xffffffff),
-		"signature":             put(spec, 0),
+		"signature":             put(spec, 1),
+		"half a signature":      put(spec, 0),
 		"no algorithms":         put(spec+24, 0),
 		"two algorithms":        put(spec+24, 2),
 		"too many algorithms":   put(spec+24, 9),
@@ -217,11 +218,49 @@ func TestParseSeveralAlgorithms(t *testing.T) {
 	}
 }
 
+// agentLog is what CoCo's agent sends where the firmware left no log: its own
+// header, with no signature and SHA-384 and SM3 declared, its events with one
+// digest each, and eight bytes of 0xff (guest-components, attester/src/utils.rs
+// at 8246e5e).
+func agentLog(events ...[]byte) []byte {
+	le := binary.LittleEndian
+	b := le.AppendUint32(le.AppendUint32(nil, 0), uint32(eventlog.NoAction))
+	b = le.AppendUint32(append(b, make([]byte, 20)...), 37)
+	b = le.AppendUint32(append(b, make([]byte, 24)...), 2)
+	b = append(b, 0x0c, 0, 0x30, 0, 0x12, 0, 0x20, 0, 0)
+	for _, text := range events {
+		data := le.AppendUint32(le.AppendUint32(nil, 0x4141454c), uint32(len(text)))
+		data = append(data, text...)
+		sum := kbs.Sum384(data)
+		b = le.AppendUint32(le.AppendUint32(le.AppendUint32(b, 4), uint32(eventlog.EventTag)), 1)
+		b = append(le.AppendUint16(b, 0xc), sum[:]...)
+		b = append(le.AppendUint32(b, uint32(len(data))), data...)
+	}
+	return append(b, bytes.Repeat([]byte{0xff}, 8)...)
+}
+
+func TestParseAgentLog(t *testing.T) {
+	l, err := eventlog.Parse(agentLog([]byte("domain operation one"), []byte("domain operation two")))
+	if err != nil || len(l.Events) != 2 {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	var want kbs.Digest
+	for _, e := range l.Events {
+		if want = eventlog.Extend(want, e.Digest); !e.DataHashed() || e.Type != eventlog.EventTag {
+			t.Errorf("event %+v", e)
+		}
+	}
+	if got := l.Replay(); got != [4]kbs.Digest{3: want} {
+		t.Errorf("replays to %v", got)
+	}
+}
+
 // FuzzParse: what parses, parses again after being written, and replays.
 func FuzzParse(f *testing.F) {
 	f.Add(eventlogtest.Build(nil))
 	f.Add(eventlogtest.Build([]eventlog.Event{{Register: 1, Type: eventlog.Action, Data: []byte("data")}, {Register: eventlog.MRTD, Type: eventlog.NoAction}}))
 	f.Add(severalAlgorithms(nil, []uint16{0xb, 0xc}))
+	f.Add(agentLog([]byte("domain operation content")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := eventlog.Parse(b)
 		if err != nil {

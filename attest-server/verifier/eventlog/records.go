@@ -11,7 +11,8 @@ import (
 const (
 	legacyHeadBytes = 4 + 4 + 20 // register, type, SHA-1 digest
 	specSignature   = "Spec ID Event03\x00"
-	specHeadBytes   = 16 + 4 + 4 + 4 // signature, class, version, number of algorithms
+	agentSignature  = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // CoCo's agent, in a log without the firmware's
+	specHeadBytes   = 16 + 4 + 4 + 4                                                     // signature, class, version, number of algorithms
 	algSHA384       = 0x000c
 )
 
@@ -34,7 +35,7 @@ func (r *reader) header() (map[uint16]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	if string(spec[:16]) != specSignature {
+	if sig := string(spec[:16]); sig != specSignature && sig != agentSignature {
 		return nil, fmt.Errorf("signature %q, expected %q: %w", spec[:16], specSignature, ErrFormat)
 	}
 	algorithms, err := s.algorithms(binary.LittleEndian.Uint32(spec[24:]))

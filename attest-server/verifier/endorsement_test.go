@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 func tarOf(t *testing.T, files map[string][]byte) []byte {
@@ -248,15 +249,15 @@ func TestCacheFull(t *testing.T) {
 func TestCollateralSpliced(t *testing.T) {
 	n := newIntel(t)
 	revoking := *n
-	revoking.revokedPCK, revoking.crlAt = []int64{pckSerial}, testTime.Add(-time.Hour)
+	revoking.RevokedPCK, revoking.CRLAt = []int64{pckSerial}, testTime.Add(-time.Hour)
 	spliced := *n
-	spliced.tcb = n.tcbInfo()
-	spliced.tcb["issueDate"], spliced.tcb["nextUpdate"] = testTime.Add(-time.Minute).Format(time.RFC3339), testTime.AddDate(0, 2, 0).Format(time.RFC3339)
-	spliced.tcb["tcbEvaluationDataNumber"] = 19
+	spliced.TCB = n.TCBInfo()
+	spliced.TCB["issueDate"], spliced.TCB["nextUpdate"] = testTime.Add(-time.Minute).Format(time.RFC3339), testTime.AddDate(0, 2, 0).Format(time.RFC3339)
+	spliced.TCB["tcbEvaluationDataNumber"] = 19
 	a, b := revoking.collateral(t), spliced.collateral(t)
-	quote := n.quote(t, tdBody([]byte{1}))
+	quote := n.Quote(t, verifiertest.Body([]byte{1}))
 	verify := func(src CollateralSource) string {
-		v, err := NewTDX(TDXOptions{Root: n.root, Collateral: src})
+		v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: src})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +271,7 @@ func TestCollateralSpliced(t *testing.T) {
 		t.Errorf("both at hand: %q", got)
 	}
 	for name, order := range map[string][]*Collateral{"revoking first": {a, b}, "spliced first": {b, a}} {
-		c, err := OpenCache(CacheOptions{Dir: t.TempDir(), IntelRoot: n.root})
+		c, err := OpenCache(CacheOptions{Dir: t.TempDir(), IntelRoot: n.Root})
 		if err != nil {
 			t.Fatal(err)
 		}

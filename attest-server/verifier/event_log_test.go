@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // realEvents are those of a TD on Google's cloud, two that extend nothing, and
@@ -61,18 +62,18 @@ func logged(t testing.TB, events []eventlog.Event) ([]byte, Verifier, kbs.Refere
 		t.Fatal(err)
 	}
 	data := kbs.ReportData{7}
-	body := tdBody(data[:])
+	body := verifiertest.Body(data[:])
 	rtmrs := map[string]string{}
 	for i, d := range log.Replay() {
 		copy(body[328+48*i:], d[:])
 		rtmrs[fmt.Sprint(i)] = d.String()
 	}
-	v, err := NewTDX(TDXOptions{Root: n.root, Collateral: oneCollateral{n.collateral(t)}})
+	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: rtmrs}}
-	return n.quote(t, body), v, ref, Expectation{ReportData: data, At: testTime}
+	return n.Quote(t, body), v, ref, Expectation{ReportData: data, At: testTime}
 }
 
 // TestEventLog: a log that came along must replay to the quote's RTMRs; one

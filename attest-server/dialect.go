@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
 // Dialect is a protocol that guests speak. All end in the same appraisal.
@@ -59,7 +60,8 @@ type recipient interface {
 const (
 	foreignPrefix   = "/kbs/v0/"
 	maxForeignAuth  = 4 << 10
-	maxForeignBody  = 1 << 20 // Evidence with an event log and that of devices
+	maxForeignBody  = 1 << 20 // Evidence and that of devices
+	maxForeignMore  = 1 << 20 // beside a TD's Evidence: key, devices, init-data
 	maxForeignError = 100     // characters of detail: the C client has 200 bytes for all
 )
 
@@ -67,8 +69,8 @@ const (
 type foreignHandler func(w http.ResponseWriter, r *http.Request, body []byte) error
 
 func (s *Server) foreignRoutes(mux *router) {
-	mux.HandleFunc("POST /kbs/v0/auth", s.byBody(maxForeignAuth, isLegacyAuth, s.trusteeAuth, s.legacyAuth))
-	mux.HandleFunc("POST /kbs/v0/attest", s.byBody(maxForeignBody, isLegacyAttest, s.trusteeAttest, s.legacyAttest))
+	mux.HandleFunc("POST /kbs/v0/auth", s.byBody(func(*http.Request) int64 { return maxForeignAuth }, isLegacyAuth, s.trusteeAuth, s.legacyAuth))
+	mux.HandleFunc("POST /kbs/v0/attest", s.byBody(s.maxAttest, isLegacyAttest, s.trusteeAttest, s.legacyAttest))
 	if s.speaks(Trustee) {
 		mux.HandleFunc("GET /kbs/v0/resource/{path...}", s.respond(writeErrorInformation, s.trusteeResource))
 	}
@@ -86,9 +88,9 @@ func (s *Server) foreignRoutes(mux *router) {
 }
 
 // byBody hands a request to the dialect it is in.
-func (s *Server) byBody(limit int64, isLegacy func([]byte) bool, trustee, legacy foreignHandler) http.HandlerFunc {
+func (s *Server) byBody(limit func(*http.Request) int64, isLegacy func([]byte) bool, trustee, legacy foreignHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body, err := readBody(w, r, limit)
+		body, err := readBody(w, r, limit(r))
 		h, write := trustee, writeErrorInformation
 		if !s.speaks(Trustee) || s.speaks(Legacy) && err == nil && isLegacy(body) {
 			h, write = legacy, writeText
@@ -100,6 +102,19 @@ func (s *Server) byBody(limit int64, isLegacy func([]byte) bool, trustee, legacy
 			return h(w, r, body)
 		})(w, r)
 	}
+}
+
+// maxAttest bounds the body of an attest. Only a TD's may hold an event log,
+// of a MiB before base64; its session must be open, so that a stranger cannot
+// have that much read.
+func (s *Server) maxAttest(r *http.Request) int64 {
+	if bearer, ok := oneCookie(r, trusteeCookie); ok && s.speaks(Trustee) {
+		sess, err := s.sessions.parse(Trustee, bearer)
+		if err == nil && trusteeTEEs[string(sess.tee)].tee == kbs.TDX {
+			return verifier.MaxEvidenceSize + maxForeignMore
+		}
+	}
+	return maxForeignBody
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {

@@ -59,6 +59,9 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 		}
 		layers[i] = &layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
 			fetch: func(ctx context.Context) (io.ReadCloser, error) {
+				if name == "docker" {
+					return openRemoteBlob(ctx, raw, info)
+				}
 				rc, _, err := raw.GetBlob(ctx, info, none.NoCache)
 				return rc, err
 			}}

@@ -49,7 +49,11 @@ func openSource(ctx context.Context, sys *types.SystemContext, name string) (*so
 	if err != nil {
 		return nil, err
 	}
-	s, err := readSource(ctx, sys, raw)
+	var s *source
+	err = patienceFor(ctx, raw.Reference()).do(ctx, func(ctx context.Context) error {
+		s, err = readSource(ctx, sys, raw)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", nameOf(raw.Reference()), err), raw.Close())
 	}
@@ -83,7 +87,10 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	if strings.HasSuffix(ref.Transport().Name(), "-archive") {
 		src, err = openArchive(ctx, ref, tempDirOf(sys))
 	} else {
-		src, err = ref.NewImageSource(ctx, sys)
+		err = patienceFor(ctx, ref).do(ctx, func(ctx context.Context) error {
+			src, err = ref.NewImageSource(ctx, sys)
+			return err
+		})
 	}
 	if err == nil {
 		return src, nil

@@ -318,7 +318,7 @@ func TestMissingSource(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.Source = source
-			_, err := Build(t.Context(), o)
+			_, err := Build(WithPatience(t.Context(), Patience{Retries: -1}), o)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("error %v, expected %q in it", err, want)
 			}

@@ -1,0 +1,214 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"time"
+
+	"github.com/containers/common/pkg/retry"
+	"github.com/containers/image/v5/docker"
+	"github.com/containers/image/v5/types"
+	"github.com/docker/distribution/registry/api/errcode"
+)
+
+// Patience says how long a registry is waited for. The zero value means the
+// defaults.
+type Patience struct {
+	// Stall is how long a registry may take for 64 KiB; then the connection is
+	// given up and made anew. Zero: one minute.
+	Stall time.Duration
+	// Retries bounds attempts, after the first, that get no further. Zero: 3;
+	// negative: none.
+	Retries int
+	// Delay passes between attempts. Zero: 1 s, doubled each time.
+	Delay time.Duration
+}
+
+// stallBytes have to arrive within Patience.Stall.
+const stallBytes = 64 << 10
+
+// progressBytes make an attempt count as one that got further.
+const progressBytes = 1 << 20
+
+func (p Patience) withDefaults() Patience {
+	if p.Stall <= 0 {
+		p.Stall = time.Minute
+	}
+	switch {
+	case p.Retries == 0:
+		p.Retries = 3
+	case p.Retries < 0:
+		p.Retries = 0
+	}
+	return p
+}
+
+type patienceKey struct{}
+
+// WithPatience applies p to what is read from and written to registries under
+// the context returned.
+func WithPatience(ctx context.Context, p Patience) context.Context {
+	return context.WithValue(ctx, patienceKey{}, p)
+}
+
+func patienceOf(ctx context.Context) Patience {
+	p, _ := ctx.Value(patienceKey{}).(Patience)
+	return p.withDefaults()
+}
+
+// patienceFor has none with what is on this machine.
+func patienceFor(ctx context.Context, ref types.ImageReference) Patience {
+	p := patienceOf(ctx)
+	if ref.Transport().Name() != docker.Transport.Name() {
+		p.Retries = 0
+	}
+	return p
+}
+
+// errStalled reports a registry that has stopped to send or to take bytes.
+var errStalled = errors.New("registry does not answer")
+
+func (p Patience) stalled() error {
+	return hint(fmt.Errorf("%w: less than %d KiB in %v, %d times", errStalled, stallBytes>>10, p.Stall, p.Retries+1),
+		"try again later, raise --retry, or name another mirror in registries.conf")
+}
+
+// do calls op until it succeeds, fails for good, or has failed too often. op
+// must pass on the context it is given, whose connections are watched.
+//
+// The library retries requests answered with 429 by itself, as Retry-After
+// says.
+func (p Patience) do(ctx context.Context, op func(context.Context) error) error {
+	once := func() error {
+		watched, w := p.watch(ctx)
+		defer w.rest()
+		err := op(watched)
+		if err != nil && w.bites() > 0 && isHangUp(err) {
+			err = fmt.Errorf("%w within %v: %w", errStalled, p.Stall, err)
+		}
+		return err
+	}
+	err := retry.IfNecessary(ctx, once, &retry.Options{MaxRetry: p.Retries, Delay: p.Delay, IsErrorRetryable: mayPass})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// mayPass tells errors of the moment from lasting ones. It is narrower than
+// the library's retry.IsErrorRetryable, which also takes "no such blob" and
+// "invalid digest" for passing.
+func mayPass(err error) bool {
+	var codes errcode.Errors
+	var code errcode.ErrorCoder
+	var status docker.UnexpectedHTTPStatusError
+	switch {
+	case errors.Is(err, context.Canceled) || errors.Is(err, errDigest):
+		return false
+	case errors.Is(err, errStalled) || isHangUp(err):
+		return true
+	case errors.As(err, &codes):
+		for _, e := range codes {
+			if !mayPass(e) {
+				return false
+			}
+		}
+		return len(codes) > 0
+	case errors.As(err, &code):
+		return passingStatus(code.ErrorCode().Descriptor().HTTPStatusCode)
+	case errors.As(err, &status):
+		return passingStatus(status.StatusCode)
+	}
+	return retry.IsErrorRetryable(err)
+}
+
+func passingStatus(s int) bool {
+	return s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500 && s != http.StatusNotImplemented
+}
+
+// isHangUp says whether the other side ended the connection early.
+func isHangUp(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
+
+// watchdog ends connections on which nothing comes.
+//
+// It makes them look as if the registry had hung up, because that is what
+// containers/image knows to recover from: it asks for the rest of a blob, by
+// Range, with its own credentials and from the mirror it has chosen. The
+// library lets nobody choose its transport or set a timeout in it.
+type watchdog struct {
+	stall time.Duration
+	timer *time.Timer
+	spent time.Duration // waited for less than stallBytes
+	got   int64
+
+	mu   sync.Mutex
+	conn net.Conn
+	bit  int
+}
+
+func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
+	w := &watchdog{stall: p.Stall}
+	w.timer = time.AfterFunc(p.Stall, w.bite)
+	w.timer.Stop() // connecting has a timeout of its own
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.conn = i.Conn
+		},
+		WroteRequest:         func(httptrace.WroteRequestInfo) { w.timer.Reset(w.stall) },
+		GotFirstResponseByte: func() { w.timer.Reset(w.stall) },
+	}), w
+}
+
+// read reads with the clock running. It does not run while nobody reads.
+func (w *watchdog) read(r io.Reader, p []byte) (int, error) {
+	start, before := time.Now(), w.bites()
+	w.timer.Reset(w.stall - w.spent)
+	n, err := r.Read(p)
+	w.timer.Stop()
+	w.spent += time.Since(start)
+	w.got += int64(n)
+	if w.got >= stallBytes || w.bites() > before {
+		w.spent, w.got = 0, 0
+	}
+	return n, err
+}
+
+func (w *watchdog) rest() { w.timer.Stop() }
+
+// bites is how often it had to.
+func (w *watchdog) bites() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bit
+}
+
+func (w *watchdog) bite() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bit++
+	c := w.conn
+	for {
+		inner, ok := c.(interface{ NetConn() net.Conn }) // TLS
+		if !ok {
+			break
+		}
+		c = inner.NetConn()
+	}
+	switch c := c.(type) {
+	case nil:
+	case interface{ CloseRead() error }:
+		_ = c.CloseRead() // a read that waits gets io.EOF
+	default:
+		_ = c.Close()
+	}
+}

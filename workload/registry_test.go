@@ -1,0 +1,301 @@
+package workload
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// hostile is a registry's bad day: for requests whose path holds part, act is
+// called with their number, from 1, and says whether it has dealt with it.
+type hostile struct {
+	part, method string
+	act          func(w http.ResponseWriter, r *http.Request, n int) bool
+	n            atomic.Int64
+	ranges       atomic.Int64
+}
+
+func (h *hostile) front(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == h.method && strings.Contains(r.URL.Path, h.part) {
+			if r.Header.Get("Range") != "" {
+				h.ranges.Add(1)
+			}
+			if h.act(w, r, int(h.n.Add(1))) {
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// status answers the first so many requests with code.
+func status(times, code int) func(http.ResponseWriter, *http.Request, int) bool {
+	return func(w http.ResponseWriter, _ *http.Request, n int) bool {
+		if n <= times {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(code)
+		}
+		return n <= times
+	}
+}
+
+// reset ends the first so many connections with RST.
+func reset(times int) func(http.ResponseWriter, *http.Request, int) bool {
+	return func(w http.ResponseWriter, _ *http.Request, n int) bool {
+		if n > times {
+			return false
+		}
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err == nil {
+			_ = c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+		return true
+	}
+}
+
+const always = 1 << 30
+
+// sending sends the part of b that a Range asks for, if ranges, and breaks
+// off after left bytes of it: at once, or by saying no more until the other
+// side hangs up.
+func sending(b []byte, times, left int, ranges, stall bool) func(http.ResponseWriter, *http.Request, int) bool {
+	return func(w http.ResponseWriter, r *http.Request, n int) bool {
+		from := 0
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil && !ranges {
+			from = 0
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(b)-from))
+		if from > 0 {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(b)-1, len(b)))
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		if n > times {
+			_, _ = w.Write(b[from:])
+			return true
+		}
+		_, _ = w.Write(b[from:min(len(b), from+left)])
+		w.(http.Flusher).Flush()
+		if stall {
+			waitGone(r)
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// waitGone waits for the client to leave.
+func waitGone(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-time.After(20 * time.Second):
+	}
+}
+
+// bigImage has one layer that does not compress.
+func bigImage(t testing.TB, size int) (*testImage, []byte) {
+	t.Helper()
+	b := make([]byte, size)
+	if _, err := rand.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	m := &testImage{config: imgspec.Image{Platform: imgspec.Platform{OS: "linux", Architecture: "amd64"},
+		Config: imgspec.ImageConfig{Entrypoint: []string{"/bin/app"}, User: "1"}, RootFS: imgspec.RootFS{Type: "layers"}}}
+	layer := tarOf(t, file{name: "data", content: string(b)})
+	blob := gzipped(t, layer)
+	m.add(imgspec.MediaTypeImageLayerGzip, layer, blob)
+	return m, blob
+}
+
+// upload puts m into the registry as REF:1.
+func (m *testImage) upload(t testing.TB, repo string) {
+	t.Helper()
+	put := func(method, url string, b []byte, mediaType string) *http.Response {
+		req, err := http.NewRequest(method, url, bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", mediaType)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %s", method, url, resp.Status)
+		}
+		return resp
+	}
+	host, name, _ := strings.Cut(repo, "/")
+	base := "http://" + host
+	dir := t.TempDir()
+	d := m.writeLayout(t, dir)
+	for _, b := range append([]testLayer{{blob: mustJSON(t, m.config)}}, m.layers...) {
+		put("POST", base+"/v2/"+name+"/blobs/uploads/?digest="+digest.FromBytes(b.blob).String(), b.blob, "application/octet-stream")
+	}
+	put("PUT", base+"/v2/"+name+"/manifests/1", mustRead(t, blobPath(dir, d)), imgspec.MediaTypeImageManifest)
+}
+
+// TestHostileRegistry pulls from registries on a bad day. Each either recovers
+// or fails with an error that says what was wrong, leaving nothing.
+func TestHostileRegistry(t *testing.T) {
+	m, blob := bigImage(t, 3<<20)
+	d := digest.FromBytes(blob)
+	other := append(bytes.Clone(blob[:len(blob)-1]), blob[len(blob)-1]^1)
+	plain := func(b []byte, length int) func(http.ResponseWriter, *http.Request, int) bool {
+		return func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+			if length > 0 {
+				w.Header().Set("Content-Length", fmt.Sprint(length))
+			}
+			for len(b) > 0 { // chunked when no length is given
+				n := min(len(b), 100_000)
+				_, _ = w.Write(b[:n])
+				w.(http.Flusher).Flush()
+				b = b[n:]
+			}
+			return true
+		}
+	}
+	trickle := func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.Header().Set("Content-Length", fmt.Sprint(len(blob)))
+		for i := range blob {
+			if _, err := w.Write(blob[i : i+1]); err != nil || r.Context().Err() != nil {
+				break
+			}
+			w.(http.Flusher).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+		return true
+	}
+	silent := func(times int) func(http.ResponseWriter, *http.Request, int) bool {
+		return func(_ http.ResponseWriter, r *http.Request, n int) bool {
+			if n <= times {
+				waitGone(r)
+			}
+			return n <= times
+		}
+	}
+	const layer, manifest = "/blobs/", "/manifests/"
+	for name, c := range map[string]struct {
+		part     string
+		act      func(http.ResponseWriter, *http.Request, int) bool
+		want     string // in the error; empty: recovers
+		requests int64  // if not 0, exactly so many
+		ranged   bool
+	}{
+		"429, then fine":             {part: layer, act: status(2, 429), requests: 3},
+		"503, then fine":             {part: layer, act: status(2, 503), requests: 3},
+		"500, then fine":             {part: layer, act: status(1, 500), requests: 2},
+		"reset, then fine":           {part: layer, act: reset(1)},
+		"manifest: 503, then fine":   {part: manifest, act: status(1, 503)},
+		"manifest: reset, then fine": {part: manifest, act: reset(1)},
+		"manifest: silent, then ok":  {part: manifest, act: silent(1)},
+		"ping: 502, then fine":       {part: "/v2/", act: status(1, 502)},
+		"cut, resumed":               {part: layer, act: sending(blob, 2, 1200<<10, true, false), ranged: true},
+		"cut, no ranges":             {part: layer, act: sending(blob, 1, 1200<<10, false, false)},
+		"stalls, resumed":            {part: layer, act: sending(blob, 1, 1200<<10, true, true), ranged: true},
+		"stalls, no ranges":          {part: layer, act: sending(blob, 1, 1200<<10, false, true)},
+		"silent, then fine":          {part: layer, act: silent(1)},
+
+		"429 for ever":            {part: layer, act: status(always, 429), want: "layer 1"},
+		"503 for ever":            {part: layer, act: status(always, 503), want: "503", requests: 3},
+		"cut for ever":            {part: layer, act: sending(blob, always, 1000, false, false), want: "failed 3 times, with 1000 bytes received"},
+		"stalls for ever":         {part: layer, act: sending(blob, always, 1000, true, true), want: "registry does not answer"},
+		"trickles":                {part: layer, act: trickle, want: "registry does not answer"},
+		"silent":                  {part: layer, act: silent(always), want: "registry does not answer"},
+		"manifest: silent":        {part: manifest, act: silent(always), want: "registry does not answer"},
+		"no such blob":            {part: layer, act: status(always, 404), want: "404", requests: 1},
+		"denied":                  {part: layer, act: status(always, 403), want: "layer 1", requests: 1},
+		"truncated, clean end":    {part: layer, act: plain(blob[:len(blob)/2], 0), want: "does not match its digest"},
+		"too long":                {part: layer, act: plain(append(bytes.Clone(blob), 1, 2, 3), 0), want: "more than the"},
+		"other content":           {part: layer, act: plain(other, len(other)), want: "does not match its digest"},
+		"announces too much":      {part: layer, act: plain(blob, len(blob)+1), want: fmt.Sprintf("announces %d bytes, the manifest says %d", len(blob)+1, len(blob))},
+		"announces too little":    {part: layer, act: plain(blob, len(blob)-1), want: fmt.Sprintf("announces %d bytes, the manifest says %d", len(blob)-1, len(blob))},
+		"sends an error as 200":   {part: layer, act: plain([]byte("<html>"), 0), want: "does not match its digest"},
+		"manifest: other content": {part: manifest, act: plain([]byte(`{"schemaVersion":2}`), 0), want: "manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := &hostile{part: c.part, method: http.MethodGet, act: c.act}
+			if c.part == layer {
+				h.part += d.String()
+			}
+			server := &fakeServer{}
+			o := testOptions(t, server)
+			o.SizeBytes = 0
+			repo := testRegistry(t, o.System, h.front) + "/app"
+			m.upload(t, repo)
+			o.Source = "docker://" + repo + ":1"
+			ctx := WithPatience(t.Context(), Patience{Stall: 1300 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
+			_, err := Build(ctx, o)
+			if n := h.n.Load(); c.requests != 0 && n != c.requests {
+				t.Errorf("%d requests, expected %d", n, c.requests)
+			}
+			if c.ranged && h.ranges.Load() == 0 {
+				t.Error("not resumed by Range")
+			}
+			empty(t, o.TempDir)
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				noCanary(t, o.TempDir)
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error %v, expected %q in it", err, c.want)
+			}
+			nothingLeft(t, o, server)
+		})
+	}
+}
+
+// TestCancelWhileWaiting: neither a silent registry nor a pause between
+// attempts holds a build that is interrupted.
+func TestCancelWhileWaiting(t *testing.T) {
+	m, blob := bigImage(t, 1<<20)
+	for name, p := range map[string]Patience{"silent": {Stall: time.Minute}, "pause": {Stall: 50 * time.Millisecond, Delay: time.Minute}} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var once sync.Once
+			h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+				once.Do(func() { time.AfterFunc(300*time.Millisecond, cancel) })
+				waitGone(r)
+				return true
+			}}
+			server := &fakeServer{}
+			o := testOptions(t, server)
+			repo := testRegistry(t, o.System, h.front) + "/app"
+			m.upload(t, repo)
+			o.Source = "docker://" + repo + ":1"
+			start := time.Now()
+			if _, err := Build(WithPatience(ctx, p), o); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
+				t.Errorf("error %v after %v", err, time.Since(start))
+			}
+			nothingLeft(t, o, server)
+		})
+	}
+}
+
+func mustRead(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := readSmallFile(filepath.Clean(path), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

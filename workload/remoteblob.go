@@ -1,0 +1,154 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containers/image/v5/pkg/blobinfocache/none"
+	"github.com/containers/image/v5/types"
+	"github.com/sirupsen/logrus"
+)
+
+// remoteBlob reads a blob from a registry that may break off or stall. The
+// library resumes by Range where the registry has it; what it gives up on is
+// fetched again from the start, less what was delivered already. Nothing here
+// needs to know that both times it was the same blob: whoever reads it checks
+// its digest.
+type remoteBlob struct {
+	ctx  context.Context
+	src  types.ImageSource
+	info types.BlobInfo
+	p    Patience
+
+	rc       io.ReadCloser
+	dog      *watchdog
+	bites    int   // of dog, that are counted in failures
+	off      int64 // delivered
+	failures int   // since mark
+	mark     int64
+	cause    error // why rc can give no more
+}
+
+func openRemoteBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo) (io.ReadCloser, error) {
+	b := &remoteBlob{ctx: ctx, src: src, info: info, p: patienceOf(ctx)}
+	if err := b.p.do(ctx, func(context.Context) error { return b.open() }); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// open has a watchdog of its own, that lives as long as the connection.
+func (b *remoteBlob) open() error {
+	ctx, w := b.p.watch(b.ctx)
+	rc, size, err := b.src.GetBlob(ctx, b.info, none.NoCache)
+	w.rest()
+	if err != nil {
+		if w.bites() > 0 && isHangUp(err) {
+			err = fmt.Errorf("%w within %v: %w", errStalled, b.p.Stall, err)
+		}
+		return err
+	}
+	if size >= 0 && b.info.Size >= 0 && size != b.info.Size {
+		return errors.Join(hint(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", errDigest, size, b.info.Size),
+			"the registry, or a proxy before it, is broken or alters content"), rc.Close())
+	}
+	b.rc, b.dog, b.bites = rc, w, 0
+	return nil
+}
+
+func (b *remoteBlob) Read(p []byte) (int, error) {
+	for {
+		if b.cause != nil {
+			if err := b.again(b.cause); err != nil {
+				return 0, err
+			}
+			b.cause = nil
+		}
+		n, err := b.dog.read(b.rc, p)
+		b.off += int64(n)
+		if b.off-b.mark >= progressBytes {
+			b.failures, b.mark = 0, b.off
+		}
+		if bites := b.dog.bites(); bites > b.bites { // and the library has resumed, or tried to
+			b.failures += bites - b.bites
+			b.bites = bites
+			if b.failures > b.p.Retries {
+				return n, b.p.stalled()
+			}
+		}
+		if err == nil || err == io.EOF {
+			return n, err
+		}
+		if b.bites > 0 && isHangUp(err) {
+			err = fmt.Errorf("%w within %v: %w", errStalled, b.p.Stall, err)
+		}
+		if b.cause = err; n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// again fetches the blob anew because of cause, up to where it was.
+func (b *remoteBlob) again(cause error) error {
+	for {
+		if err := context.Cause(b.ctx); err != nil {
+			return err
+		}
+		if !mayPass(cause) {
+			return cause
+		}
+		if b.failures++; b.failures > b.p.Retries {
+			return hint(fmt.Errorf("fetching failed %d times, with %d bytes received: %w", b.p.Retries+1, b.off, cause),
+				"try again later, raise --retry, or name another mirror in registries.conf")
+		}
+		logrus.Warnf("Fetching blob %s failed after %d bytes, trying again (%d/%d): %v", b.info.Digest, b.off, b.failures, b.p.Retries, cause)
+		if err := b.wait(); err != nil {
+			return err
+		}
+		err := b.rc.Close()
+		if err == nil {
+			err = b.open()
+		}
+		if err == nil {
+			err = b.skip()
+		}
+		if err == nil {
+			return nil
+		}
+		cause = err
+	}
+}
+
+func (b *remoteBlob) wait() error {
+	d := b.p.Delay
+	if d == 0 {
+		d = time.Second << (b.failures - 1)
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-b.ctx.Done():
+		return context.Cause(b.ctx)
+	}
+}
+
+func (b *remoteBlob) skip() error {
+	n, err := io.CopyN(io.Discard, readFunc(func(p []byte) (int, error) { return b.dog.read(b.rc, p) }), b.off)
+	if err == io.EOF {
+		err = fmt.Errorf("%w: %d bytes this time, %d before", io.ErrUnexpectedEOF, n, b.off)
+	}
+	return err
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Close implements io.Closer.
+func (b *remoteBlob) Close() error {
+	b.dog.rest()
+	return b.rc.Close()
+}

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -55,7 +60,11 @@ func LoadBundle(fsys fs.FS) (*Bundle, error) {
 // readSmall is the content of a regular file, or nil if it is too large.
 func readSmall(fsys fs.FS, name string) ([]byte, error) {
 	// Before opening: to open a named pipe would wait for ever.
-	if info, err := fs.Stat(fsys, name); err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
+	info, err := fs.Stat(fsys, name)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, nil // symbolic links that lead nowhere
+	}
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
 		return nil, err
 	}
 	f, err := fsys.Open(name)
@@ -66,23 +75,56 @@ func readSmall(fsys fs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxBundleFile))
 }
 
-// Add takes in whatever Endorsements content holds and says how many: DER or
-// PEM certificates and CRLs, or one *.collateral.json.
+// Add takes in whatever Endorsements content holds and says how many:
+// certificates and CRLs in DER and PEM, one after the other in any order, a
+// GHCB certificate table (configfs' auxblob), or one *.collateral.json.
 func (b *Bundle) Add(content []byte) int {
-	switch trimmed := bytes.TrimSpace(content); {
-	case len(trimmed) == 0:
-		return 0
-	case trimmed[0] == '{':
+	if trimmed := bytes.TrimSpace(content); len(trimmed) > 0 && trimmed[0] == '{' {
 		return b.addCollateral(trimmed)
-	case bytes.Contains(trimmed, []byte("-----BEGIN ")):
-		n := 0
-		for block, rest := pem.Decode(trimmed); block != nil; block, rest = pem.Decode(rest) {
-			n += b.addDER(block.Bytes)
-		}
-		return n
-	default:
-		return b.addDER(content)
 	}
+	if n := b.addTable(content); n > 0 {
+		return n
+	}
+	n := 0
+	for len(content) > 0 {
+		// Text may begin like DER does ('0' is a SEQUENCE's tag), so what is
+		// no Endorsement is not stepped over.
+		if der, rest := firstDER(content); der != nil && b.addDER(der) > 0 {
+			n, content = n+1, rest
+			continue
+		}
+		block, rest := pem.Decode(content)
+		if block == nil {
+			break
+		}
+		n, content = n+b.addDER(block.Bytes), rest
+	}
+	return n
+}
+
+// firstDER is the DER SEQUENCE that content begins with, but for white space.
+func firstDER(content []byte) (der, rest []byte) {
+	var v asn1.RawValue
+	rest, err := asn1.Unmarshal(bytes.TrimLeft(content, " \t\r\n"), &v)
+	if err != nil || v.Tag != asn1.TagSequence || v.Class != asn1.ClassUniversal {
+		return nil, content
+	}
+	return v.FullBytes, rest
+}
+
+// addTable takes the certificates out of a table such as a host hands out.
+func (b *Bundle) addTable(content []byte) int {
+	n := 0
+	for _, guid := range []string{abi.VcekGUID, abi.VlekGUID} {
+		keys, err := certTableKeys(content, guid)
+		if err != nil {
+			return 0
+		}
+		for _, der := range keys {
+			n += b.addDER(der)
+		}
+	}
+	return n
 }
 
 func (b *Bundle) addDER(der []byte) int {
@@ -143,36 +185,57 @@ func (b *Bundle) VLEK(_ context.Context, product string, tcb kbs.SNPTCB) ([]byte
 }
 
 func (b *Bundle) find(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) ([]byte, error) {
-	var near, lone []byte
-	others := 0
-	if der := b.exact(product, signer, match, tcb); der != nil {
-		return der, nil
+	all := b.candidates(product, signer, match, tcb)
+	if len(all) == 0 {
+		return nil, ErrNoEndorsement
 	}
-	for _, k := range b.veks {
-		if k.facts.signer != signer || !k.facts.isOf(product) {
-			continue
-		}
-		if !match(k.facts) {
-			lone, others = k.der, others+1
-			continue
-		}
-		near = k.der
-	}
-	switch {
-	case near != nil:
-		return near, nil
-	case others == 1: // surely meant for this report: let Verify say what is wrong
-		return lone, nil
-	}
-	return nil, ErrNoEndorsement
+	return all[0], nil
 }
 
-// exact is the certificate for this very TCB, or nil.
-func (b *Bundle) exact(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) []byte {
-	for _, k := range slices.Backward(b.veks) { // the latest added wins
-		if k.facts.signer == signer && k.facts.isOf(product) && match(k.facts) && k.facts.tcb == tcb {
-			return k.der
+// maxCandidates bounds the certificates tried for one report.
+const maxCandidates = 16
+
+// candidatesFor is every certificate that may be the one: of several that say the same
+// of themselves only the vendor's own is good, which the caller finds out.
+func (b *Bundle) candidatesFor(product, signer string, chipID []byte, tcb kbs.SNPTCB) [][]byte {
+	match := isChip(chipID)
+	if signer == VLEK {
+		match = func(vekFacts) bool { return true }
+	}
+	return b.candidates(product, signer, match, tcb)
+}
+
+// candidates is the certificates for this very TCB, the latest added first; if
+// there is none, one for another TCB, or the only one for another chip.
+func (b *Bundle) candidates(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) [][]byte {
+	if exact := b.exact(product, signer, match, tcb); len(exact) > 0 {
+		return exact
+	}
+	var near, other [][]byte
+	for _, k := range slices.Backward(b.veks) {
+		switch {
+		case k.facts.signer != signer || !k.facts.isOf(product):
+		case match(k.facts):
+			near = append(near, k.der)
+		default:
+			other = append(other, k.der)
 		}
 	}
+	switch {
+	case len(near) > 0:
+		return near[:1]
+	case len(other) == 1: // surely meant for this report: let Verify say what is wrong
+		return other
+	}
 	return nil
+}
+
+func (b *Bundle) exact(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) [][]byte {
+	var all [][]byte
+	for _, k := range slices.Backward(b.veks) {
+		if k.facts.signer == signer && k.facts.isOf(product) && match(k.facts) && k.facts.tcb == tcb && len(all) < maxCandidates {
+			all = append(all, k.der)
+		}
+	}
+	return all
 }

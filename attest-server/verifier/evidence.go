@@ -44,8 +44,8 @@ func (p *Parsed) Verify(ctx context.Context, v Verifier, at time.Time) (*Claims,
 	return c, p.vtpm.bind(c)
 }
 
-// ParseEvidence tells the shape of b by its content: a raw SNP report, a raw
-// TD quote, or the JSON of a CoCo attester for snp, tdx, az-snp-vtpm or
+// ParseEvidence tells the shape of b by its content: a raw SNP report, which
+// the host's certificate table may follow, a raw TD quote, or the JSON of a CoCo attester for snp, tdx, az-snp-vtpm or
 // az-tdx-vtpm. Errors are refusals: *Error.
 func ParseEvidence(b []byte) (*Parsed, error) {
 	trimmed := bytes.TrimLeft(b, " \t\r\n")
@@ -54,12 +54,22 @@ func ParseEvidence(b []byte) (*Parsed, error) {
 		return nil, formatError(fmt.Sprintf("%d bytes", len(b)), nil)
 	case len(b) == SNPReportSize && !IsTDQuote(b):
 		return &Parsed{Shape: "raw snp", Evidence: kbs.Evidence{TEE: kbs.SNP, Report: b}}, nil
+	case isExtendedReport(b):
+		return &Parsed{Shape: "raw snp", Evidence: kbs.Evidence{TEE: kbs.SNP, Report: b[:SNPReportSize], Certificates: b[SNPReportSize:]}}, nil
 	case IsTDQuote(b):
 		return &Parsed{Shape: "raw tdx", Evidence: kbs.Evidence{TEE: kbs.TDX, Report: b}}, nil
 	case len(trimmed) > 0 && trimmed[0] == '{':
 		return parseJSONEvidence(trimmed)
 	}
 	return nil, formatError(fmt.Sprintf("%d bytes of something else", len(b)), nil)
+}
+
+// isExtendedReport says whether b is an SNP report with the host's certificate
+// table behind it, as tools write what SNP_GET_EXT_REPORT gives. The report's
+// reserved bytes tell it from other things.
+func isExtendedReport(b []byte) bool {
+	return len(b) > SNPReportSize && len(b) <= SNPReportSize+maxCertTableSize && !IsTDQuote(b) &&
+		b[0] >= 2 && b[0] < ' ' && isZero(b[1:4]) && isZero(b[0x4c:0x50]) && !isZero(b[0x2a0:0x330])
 }
 
 func formatError(got string, err error) error {

@@ -66,8 +66,8 @@ func (k *KDS) VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte,
 // is ErrBusy. A full cache keeps nothing more, but is no error.
 func (k *KDS) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
 	fits := isChip(chipID)
-	if der := k.o.Cache.view().exact(product, VCEK, fits, tcb); der != nil {
-		return der, nil
+	if der := k.o.Cache.view().exact(product, VCEK, fits, tcb); len(der) > 0 {
+		return der[0], nil
 	}
 	at := k.vcekURL(product, chipID, tcb)
 	doc, err := k.o.Fetcher.get(ctx, at, maxCertificateSize)

@@ -130,18 +130,20 @@ func (v *SNPVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time)
 // be of. best is the refusal so far, if the Evidence brought a certificate.
 func (v *SNPVerifier) verifyStored(ctx context.Context, r *snpReport, lines []*ProductLine, at time.Time, best error) (*Claims, error) {
 	for _, l := range lines {
-		der, err := v.fetch(ctx, r, l)
+		stored, err := v.fetch(ctx, r, l)
 		if errors.Is(err, ErrNoEndorsement) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("looking up the %s of %s: %w", r.signer, l.Name, err)
 		}
-		c, err := v.verifyWith(r, der, []*ProductLine{l}, at)
-		if err == nil {
-			return c, nil
+		for _, der := range stored {
+			c, err := v.verifyWith(r, der, []*ProductLine{l}, at)
+			if err == nil {
+				return c, nil
+			}
+			best = further(best, err)
 		}
-		best = further(best, err)
 	}
 	if best == nil {
 		best = refuse("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), "none",
@@ -150,18 +152,24 @@ func (v *SNPVerifier) verifyStored(ctx context.Context, r *snpReport, lines []*P
 	return nil, best
 }
 
-func (v *SNPVerifier) fetch(ctx context.Context, r *snpReport, l *ProductLine) ([]byte, error) {
+// fetch is the certificates to try: one, or from a Bundle, which has not looked
+// at signatures, all that claim to be the one.
+func (v *SNPVerifier) fetch(ctx context.Context, r *snpReport, l *ProductLine) ([][]byte, error) {
 	tcb, err := decodeTCB(r.msg.ReportedTcb, l.FMC)
-	if v.endorsements == nil || err != nil {
+	if v.endorsements == nil || err != nil || r.signer != VLEK && r.chipIDIsZero() {
 		return nil, ErrNoEndorsement
 	}
+	chipID := hwid(r.msg.ChipId, l.FMC)
+	if b, ok := v.endorsements.(*Bundle); ok {
+		return b.candidatesFor(l.Name, r.signer, chipID, tcb), nil
+	}
+	var der []byte
 	if r.signer == VLEK {
-		return v.endorsements.VLEK(ctx, l.Name, tcb)
+		der, err = v.endorsements.VLEK(ctx, l.Name, tcb)
+	} else {
+		der, err = v.endorsements.VCEK(ctx, l.Name, chipID, tcb)
 	}
-	if r.chipIDIsZero() {
-		return nil, ErrNoEndorsement
-	}
-	return v.endorsements.VCEK(ctx, l.Name, hwid(r.msg.ChipId, l.FMC), tcb)
+	return [][]byte{der}, err
 }
 
 // linesFor is the product lines that the report may be of: by CPUID, or all

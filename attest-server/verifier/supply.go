@@ -131,7 +131,7 @@ func (s *Supply) CRLs() []*x509.RevocationList {
 // VCEK implements Endorsements.
 func (s *Supply) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
 	local := s.local.Load()
-	if s.online == nil || local.exact(product, VCEK, isChip(chipID), tcb) != nil {
+	if s.online == nil || len(local.exact(product, VCEK, isChip(chipID), tcb)) > 0 {
 		return local.VCEK(ctx, product, chipID, tcb)
 	}
 	der, err := s.online.KDS.VCEK(ctx, product, chipID, tcb)

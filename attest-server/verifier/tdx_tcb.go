@@ -183,8 +183,12 @@ const (
 	tdRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
 )
 
-// relaunch combines the status at launch with that of now.
+// relaunch combines the status at launch with that of now. One that is worse
+// now than at launch, as no update should make it, counts.
 func relaunch(launch, current string) string {
+	if severity(current) > severity(launch) {
+		return current
+	}
 	good := current == UpToDate || current == "SWHardeningNeeded"
 	config := current == "ConfigurationNeeded" || current == "ConfigurationAndSWHardeningNeeded"
 	switch {
@@ -194,6 +198,15 @@ func relaunch(launch, current string) string {
 		return tdRelaunchAdvisedConfig
 	}
 	return launch
+}
+
+// severity orders statuses; unknown ones are as bad as revoked.
+func severity(status string) int {
+	order := []string{UpToDate, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", outOfDate, outOfDateConfig, revokedStatus}
+	if i := slices.Index(order, status); i >= 0 {
+		return i
+	}
+	return len(order)
 }
 
 // worsen combines the platform's status with that of a part of it, as Intel's

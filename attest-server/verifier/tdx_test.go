@@ -237,11 +237,14 @@ func TestTDXRelaunch(t *testing.T) {
 		{"OutOfDate", "SWHardeningNeeded", "TDRelaunchAdvised"},
 		{"OutOfDate", "ConfigurationNeeded", "TDRelaunchAdvisedConfigurationNeeded"},
 		{"OutOfDate", "OutOfDate", "OutOfDate"},
-		{"OutOfDate", "Revoked", "OutOfDate"},
+		{"OutOfDate", "Revoked", "Revoked"},
 		{"OutOfDateConfigurationNeeded", "UpToDate", "TDRelaunchAdvisedConfigurationNeeded"},
 		{"OutOfDateConfigurationNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"},
 		{"Revoked", "UpToDate", "Revoked"},
-		{"UpToDate", "OutOfDate", "UpToDate"},
+		{"UpToDate", "OutOfDate", "OutOfDate"},
+		{"UpToDate", "Revoked", "Revoked"},
+		{"UpToDate", "", ""},
+		{"ConfigurationNeeded", "SWHardeningNeeded", "ConfigurationNeeded"},
 		{"ConfigurationNeeded", "UpToDate", "ConfigurationNeeded"},
 	} {
 		if got := relaunch(tt.launch, tt.current); got != tt.want {

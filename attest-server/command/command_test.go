@@ -18,15 +18,25 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
 
-const asMain = "ATTEST_SERVER_TEST_MAIN"
+// Environment of this binary when it plays a process of a test.
+const (
+	asMain    = "ATTEST_SERVER_TEST_MAIN"
+	asFloor   = "ATTEST_SERVER_TEST_FLOOR"
+	simulated = "ATTEST_SERVER_TEST_SIMULATED" // directory of the simulated platform to trust
+)
 
 // TestMain is attest-server itself when a test starts it as a process.
 func TestMain(m *testing.M) {
-	if os.Getenv(asMain) != "" {
+	switch {
+	case os.Getenv(asFloor) != "":
+		os.Exit(floorMain(os.Args[1:]))
+	case os.Getenv(asMain) != "":
+		profile(os.Getenv("BENCH_PROFILE"))
 		os.Exit(Run(program().App(), os.Args))
 	}
 	os.Exit(m.Run())
@@ -34,7 +44,11 @@ func TestMain(m *testing.M) {
 
 func program() Program {
 	return Program{Name: "attest-server", Verifiers: func(_ *cli.Context, e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
-		return Production(e)
+		all, err := Production(e)
+		if dir := os.Getenv(simulated); err == nil && dir != "" {
+			all[kbs.Sample], err = sample.NewVerifier(dir)
+		}
+		return all, err
 	}}
 }
 
@@ -69,7 +83,7 @@ func runTo(ctx context.Context, out, log io.Writer, args ...string) error {
 	return app.RunContext(ctx, append([]string{"attest-server"}, args...))
 }
 
-func mustRun(t *testing.T, args ...string) string {
+func mustRun(t testing.TB, args ...string) string {
 	t.Helper()
 	out, _, err := run(t.Context(), args...)
 	if err != nil {
@@ -78,7 +92,7 @@ func mustRun(t *testing.T, args ...string) string {
 	return out
 }
 
-func initDir(t *testing.T) (dir, token string) {
+func initDir(t testing.TB) (dir, token string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "data")
 	return dir, strings.TrimSpace(mustRun(t, "init", "--data", dir, "--name", "kbs.example", "--name", "192.0.2.7"))
@@ -96,7 +110,7 @@ func registration(id string, n int) kbs.RegisterRequest {
 	}
 }
 
-func admin(t *testing.T, dir, url, token string) *kbs.AdminClient {
+func admin(t testing.TB, dir, url, token string) *kbs.AdminClient {
 	t.Helper()
 	pem, err := os.ReadFile(filepath.Join(dir, caName))
 	if err != nil {

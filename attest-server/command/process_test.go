@@ -27,7 +27,7 @@ func tlsRoots(roots *x509.CertPool) *tls.Config {
 }
 
 // process starts attest-server as a process of its own.
-func process(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, url string) {
+func process(t testing.TB, env []string, args ...string) (cmd *exec.Cmd, url string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

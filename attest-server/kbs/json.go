@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/gowebpki/jcs"
@@ -80,55 +81,142 @@ func UnmarshalCanonical(b []byte, v any) error {
 const maxDepth = 32
 
 // checkDuplicates walks the value once; encoding/json would silently let the
-// last of two equal names win, and the two ends could disagree on which.
+// last of two equal names win, and the two ends could disagree on which. Where
+// b is no JSON it ends without an error: the decoder says what is wrong.
+//
+// Its own walk, since that of json.Decoder's tokens costs more than decoding.
 func checkDuplicates(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	return checkValue(d, 0)
+	w := walk{b: b}
+	return w.value(0)
 }
 
-func checkValue(d *json.Decoder, depth int) error {
+// walk is how far a JSON text has been walked.
+type walk struct {
+	b []byte
+	i int
+}
+
+// next skips white space and returns the byte that follows it, 0 at the end.
+func (w *walk) next() byte {
+	for ; w.i < len(w.b); w.i++ {
+		switch c := w.b[w.i]; c {
+		case ' ', '\t', '\n', '\r':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// end stops the walk: this is no JSON.
+func (w *walk) end() { w.i = len(w.b) }
+
+func (w *walk) value(depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("JSON nested deeper than %d", maxDepth)
 	}
-	t, err := d.Token()
-	if err != nil {
-		return err
-	}
-	switch t {
-	case json.Delim('{'):
-		return checkObject(d, depth)
-	case json.Delim('['):
-		for d.More() {
-			if err := checkValue(d, depth+1); err != nil {
-				return err
-			}
+	switch w.next() {
+	case '{':
+		return w.object(depth)
+	case '[':
+		return w.array(depth)
+	case '"':
+		w.text()
+	default:
+		for w.i < len(w.b) && !strings.ContainsRune(" \t\n\r,]}", rune(w.b[w.i])) {
+			w.i++
 		}
-		_, err = d.Token()
-		return err
 	}
 	return nil
 }
 
-func checkObject(d *json.Decoder, depth int) error {
-	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
+func (w *walk) array(depth int) error {
+	w.i++
+	if w.next() == ']' {
+		w.i++
+		return nil
+	}
+	for {
+		if err := w.value(depth + 1); err != nil {
 			return err
 		}
-		name, ok := t.(string)
-		if folded := fold(name); !ok || seen[folded] {
+		c := w.next()
+		w.i++
+		if c != ',' {
+			if c != ']' {
+				w.end()
+			}
+			return nil
+		}
+	}
+}
+
+func (w *walk) object(depth int) error {
+	w.i++
+	if w.next() == '}' {
+		w.i++
+		return nil
+	}
+	seen := map[string]bool{}
+	for {
+		if w.next() != '"' {
+			w.end()
+			return nil
+		}
+		name := memberName(w.text())
+		if folded := fold(name); seen[folded] {
 			return fmt.Errorf("JSON member %q appears twice", name)
 		} else {
 			seen[folded] = true
 		}
-		if err := checkValue(d, depth+1); err != nil {
+		if w.next() != ':' {
+			w.end()
+			return nil
+		}
+		w.i++
+		if err := w.value(depth + 1); err != nil {
 			return err
 		}
+		c := w.next()
+		w.i++
+		if c != ',' {
+			if c != '}' {
+				w.end()
+			}
+			return nil
+		}
 	}
-	_, err := d.Token()
-	return err
+}
+
+// text is the string that begins here, with its quotes.
+func (w *walk) text() []byte {
+	start := w.i
+	for end := start + 1; ; {
+		n := bytes.IndexByte(w.b[end:], '"')
+		if n < 0 {
+			w.end()
+			return nil
+		}
+		end += n + 1
+		before := w.b[start+1 : end-1]
+		if escapes := len(before) - len(bytes.TrimRight(before, "\\")); escapes%2 == 0 {
+			w.i = end
+			return w.b[start:end]
+		}
+	}
+}
+
+// memberName is what encoding/json makes of a quoted string.
+func memberName(quoted []byte) string {
+	plain := func(c byte) bool { return c >= ' ' && c < 0x80 && c != '\\' }
+	if len(quoted) >= 2 && !slices.ContainsFunc(quoted, func(c byte) bool { return !plain(c) }) {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	var name string
+	if err := json.Unmarshal(quoted, &name); err != nil {
+		return "" // the decoder refuses it
+	}
+	return name
 }
 
 // fold is the spelling under which encoding/json takes two names for one:

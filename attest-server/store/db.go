@@ -88,7 +88,7 @@ func open(ctx context.Context, path string, o Options, check func(*DB, context.C
 		}
 	}
 	dsn := (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
 		"_txlock": {"immediate"},
 	}.Encode()}).String()
 	db, err := openSQLite(dsn)

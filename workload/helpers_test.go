@@ -102,7 +102,9 @@ type testImage struct {
 
 type testLayer struct {
 	mediaType string
-	blob      []byte // as stored
+	blob      []byte // as stored; nil: it is there already
+	digest    digest.Digest
+	size      int64
 }
 
 // appImage has a plain, a gzip and a zstd layer, a whiteout and a link.
@@ -132,7 +134,7 @@ func appImage(t testing.TB) *testImage {
 
 func (m *testImage) add(mediaType string, plain, blob []byte) {
 	m.config.RootFS.DiffIDs = append(m.config.RootFS.DiffIDs, digest.FromBytes(plain))
-	m.layers = append(m.layers, testLayer{mediaType, blob})
+	m.layers = append(m.layers, testLayer{mediaType: mediaType, blob: blob})
 }
 
 func writeTestFile(t testing.TB, path string, b []byte) {
@@ -162,7 +164,10 @@ func (m *testImage) writeLayout(t testing.TB, dir string) digest.Digest {
 		Config: imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: put(config), Size: int64(len(config))},
 	}
 	for _, l := range m.layers {
-		mf.Layers = append(mf.Layers, imgspec.Descriptor{MediaType: l.mediaType, Digest: put(l.blob), Size: int64(len(l.blob))})
+		if l.blob != nil {
+			l.digest, l.size = put(l.blob), int64(len(l.blob))
+		}
+		mf.Layers = append(mf.Layers, imgspec.Descriptor{MediaType: l.mediaType, Digest: l.digest, Size: l.size})
 	}
 	b := mustJSON(t, mf)
 	index := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []imgspec.Descriptor{

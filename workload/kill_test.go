@@ -10,11 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/containers/image/v5/types"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/krun"
 )
 
 // childSpec is what a build in a child process needs to know.
@@ -22,6 +17,9 @@ type childSpec struct {
 	Source, Destination, Firmware, TempDir, Record, Policy string
 	Stage                                                  string
 	Done                                                   int64
+	Measure                                                bool // build without stopping, and say what it took
+	Filesystem                                             string
+	SizeBytes                                              int64
 }
 
 // killedChild builds and stops dead at a point, saying so, to be killed.
@@ -30,18 +28,19 @@ func killedChild() {
 	if err := json.Unmarshal([]byte(os.Getenv("CCRUN_TEST_CHILD")), &s); err != nil {
 		panic(err)
 	}
-	_, err := Build(context.Background(), Options{
-		Source: s.Source, Destination: s.Destination, TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, SizeBytes: 16 << 20,
-		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Firmware: s.Firmware, Agent: stub(), TempDir: s.TempDir, RecordPath: s.Record,
-		System: &types.SystemContext{SignaturePolicyPath: s.Policy},
-		Progress: func(stage string, done, _ int64) {
-			if strings.HasPrefix(stage, s.Stage) && done >= s.Done {
-				fmt.Println("here")
-				time.Sleep(time.Minute)
-			}
-		},
-	})
+	if s.Measure {
+		measuredChild(s)
+		return
+	}
+	o := s.options()
+	o.SizeBytes = 16 << 20
+	o.Progress = func(stage string, done, _ int64) {
+		if strings.HasPrefix(stage, s.Stage) && done >= s.Done {
+			fmt.Println("here")
+			time.Sleep(time.Minute)
+		}
+	}
+	_, err := Build(context.Background(), o)
 	fmt.Println("build ended:", err)
 }
 

@@ -16,6 +16,7 @@ type Limits struct {
 	Depth      int   // components of a path after resolving links; default 1024
 	XattrBytes int   // names and values of one entry's attributes; default 64 KiB
 	TotalBytes int64 // sum of the files' logical sizes, replaced files included; default 256 GiB
+	MetaBytes  int64 // memory for names, link targets, attributes and holes; default 160 MiB
 	LayerBytes int64 // one layer's uncompressed tar stream; default TotalBytes + 4 GiB
 }
 
@@ -39,6 +40,7 @@ func (l Limits) withDefaults() Limits {
 	l.Depth = orDefault(l.Depth, 1024)
 	l.XattrBytes = orDefault(l.XattrBytes, 64<<10)
 	l.TotalBytes = orDefault(l.TotalBytes, 256<<30)
+	l.MetaBytes = orDefault(l.MetaBytes, 160<<20)
 	l.LayerBytes = orDefault(l.LayerBytes, l.TotalBytes+4<<30)
 	return l
 }

@@ -77,6 +77,9 @@ func MergeScanned(layers []Layer, indexes []*Index, limits Limits) (*Tree, error
 		return nil, fmt.Errorf("merging: %d layers but %d indexes", len(layers), len(indexes))
 	}
 	m := &merger{tree: newTree(layers), limits: limits.withDefaults()}
+	for _, idx := range indexes {
+		m.entries += int(idx.count)
+	}
 	m.tree.layerBytes = m.limits.LayerBytes
 	for i, idx := range indexes {
 		m.layer = int32(i)
@@ -88,33 +91,35 @@ func MergeScanned(layers []Layer, indexes []*Index, limits Limits) (*Tree, error
 		}
 		m.tree.fingerprints = append(m.tree.fingerprints, idx.fingerprint)
 		m.tree.headers = append(m.tree.headers, idx.count)
-		idx.chunks = nil
 	}
+	m.tree.root.seal()
 	return m.tree, nil
 }
 
 type merger struct {
 	tree    *Tree
 	limits  Limits
+	arena   arena
 	layer   int32
-	entries int
+	entries int   // headers, and directories implied so far
+	implied int64 // bytes of their names
 	steps   int64
 }
 
 func (m *merger) apply(idx *Index) error {
-	for c, chunk := range idx.chunks {
-		for i := range chunk {
-			e := &chunk[i]
-			if e.typeflag == tar.TypeXGlobalHeader {
-				continue
-			}
-			if err := m.applyEntry(e, int32(c*chunkEntries+i)); err != nil {
-				return &EntryError{Path: e.name, Err: err}
-			}
+	d := decoder{idx: idx}
+	for ordinal := int32(0); ; ordinal++ {
+		e, ok := d.next()
+		if !ok {
+			return d.err
 		}
-		idx.chunks[c] = nil // let it go: a tree is being built from it
+		if e.typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		if err := m.applyEntry(&e, ordinal); err != nil {
+			return &EntryError{Path: e.name, Err: err}
+		}
 	}
-	return nil
 }
 
 func (m *merger) applyEntry(e *entry, ordinal int32) error {
@@ -136,29 +141,28 @@ func (m *merger) applyEntry(e *entry, ordinal int32) error {
 	if err != nil {
 		return err
 	}
-	return m.place(dir, strings.Clone(base), e, ordinal)
+	return m.place(dir, base, e, ordinal)
 }
 
 // place puts an entry at its name.
 func (m *merger) place(dir *Node, base string, e *entry, ordinal int32) error {
-	old, exists := dir.children[base]
-	if e.typeflag == tar.TypeDir && exists && old.node.Kind == Directory {
-		m.setMeta(old.node, e)
-		dir.children[base] = dirent{old.node, m.layer}
+	old := dir.child(base)
+	if e.typeflag == tar.TypeDir && old.Node != nil && old.Node.Kind == Directory {
+		m.setMeta(old.Node, e)
+		dir.set(old.Name, old.Node, m.layer)
 		return nil
 	}
-	delete(dir.children, base)
+	dir.remove(base)
 	if e.typeflag == tar.TypeLink {
 		return m.link(dir, base, e)
 	}
-	n := m.newNode(e, ordinal)
-	dir.set(base, n, m.layer)
+	dir.set(m.arena.name(base), m.newNode(e, ordinal), m.layer)
 	return nil
 }
 
 func (m *merger) newNode(e *entry, ordinal int32) *Node {
 	r := e.more()
-	n := &Node{layer: m.layer, ordinal: ordinal, Major: r.major, Minor: r.minor}
+	n := m.arena.node(Node{layer: m.layer, ordinal: ordinal, Major: r.major, Minor: r.minor})
 	switch e.typeflag {
 	case tar.TypeReg:
 		n.Kind, n.Size = Regular, e.size
@@ -169,7 +173,7 @@ func (m *merger) newNode(e *entry, ordinal int32) *Node {
 		n.Kind = Directory
 	case tar.TypeSymlink:
 		n.Kind = Symlink
-		n.more().target = strings.Clone(r.link)
+		n.more().target = m.arena.name(r.link)
 	case tar.TypeChar:
 		n.Kind = CharDevice
 	case tar.TypeBlock:
@@ -207,20 +211,20 @@ func (m *merger) link(dir *Node, base string, e *entry) error {
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", shorten(link), err)
 	}
-	target, ok := from.children[targetBase]
-	if !ok {
+	target := from.child(targetBase).Node
+	if target == nil {
 		return fmt.Errorf("hard link to %q, which does not exist", shorten(link))
 	}
-	if target.node.Kind == Directory {
+	if target.Kind == Directory {
 		return fmt.Errorf("hard link to %q, which is a directory", shorten(link))
 	}
-	target.node.setOwner(e)
+	target.setOwner(e)
 	for _, x := range e.more().xattrs {
-		if unstorable(typeflagOf(target.node.Kind), x.Name) == "" {
-			target.node.setXattrs([]Xattr{x})
+		if unstorable(typeflagOf(target.Kind), x.Name) == "" {
+			target.setXattrs([]Xattr{x})
 		}
 	}
-	dir.set(base, target.node, m.layer)
+	dir.set(m.arena.name(base), target, m.layer)
 	return nil
 }
 
@@ -252,35 +256,53 @@ func (m *merger) whiteout(dirName, name string) error {
 		m.prune(dir)
 		return nil
 	}
-	if e, ok := dir.children[name]; ok && !m.keep(e) {
-		delete(dir.children, name)
+	if e := dir.child(name); e.Node != nil && !m.keep(e) {
+		dir.remove(name)
 	}
 	return nil
 }
 
-// prune removes from a directory what this layer did not bring.
-func (m *merger) prune(dir *Node) {
-	for name, e := range dir.children {
-		if !m.keep(e) {
-			delete(dir.children, name)
-		}
+// prune removes from a directory what this layer did not bring, and says
+// whether anything stays.
+func (m *merger) prune(n *Node) (rest bool) {
+	if n.dir == nil {
+		return false
 	}
+	for i := range n.dir.entries {
+		e := &n.dir.entries[i]
+		if e.Node != nil && !m.keep(*e) {
+			e.Node = nil
+		}
+		rest = rest || e.Node != nil
+	}
+	return rest
 }
 
 // keep prunes below e and tells whether any of it is this layer's. A directory
 // that is only implied by its contents loses the lower layer's metadata: it is
 // not that directory any more.
-func (m *merger) keep(e dirent) bool {
-	if e.node.Kind != Directory {
+func (m *merger) keep(e Entry) bool {
+	if e.Node.Kind != Directory {
 		return e.layer == m.layer
 	}
-	m.prune(e.node)
+	rest := m.prune(e.Node)
 	if e.layer == m.layer {
 		return true
 	}
-	if len(e.node.children) == 0 {
+	if !rest {
 		return false
 	}
-	m.setMeta(e.node, &entry{perm: impliedPerm})
+	m.setMeta(e.Node, &entry{perm: impliedPerm})
 	return true
+}
+
+// seal puts every directory in order.
+func (n *Node) seal() {
+	if n.dir == nil {
+		return
+	}
+	n.dir.seal()
+	for _, e := range n.dir.entries {
+		e.Node.seal()
+	}
 }

@@ -47,20 +47,13 @@ type Node struct {
 	Links        uint32 // names of a non-directory; valid after Tree.Nodes
 	Size         int64  // logical bytes; regular files only
 
-	index    int32 // position in Tree.Nodes
-	nsec     uint32
-	sec      int64
-	layer    int32 // where the content is: layer number, or generatedLayer
-	ordinal  int32 // header number in that layer, or number of the generated file
-	children map[string]dirent
-	extra    *extra
-}
-
-// dirent is a name in a directory, and the layer that last listed it: the
-// inode's own layer would not do, because a hard link is newer than its inode.
-type dirent struct {
-	node  *Node
-	layer int32
+	index   int32 // position in Tree.Nodes
+	nsec    uint32
+	sec     int64
+	layer   int32      // where the content is: layer number, or generatedLayer
+	ordinal int32      // header number in that layer, or number of the generated file
+	dir     *directory // nil also for an empty one
+	extra   *extra
 }
 
 // extra holds what few inodes have.
@@ -113,25 +106,22 @@ func (n *Node) Index() int { return int(n.index) }
 type Entry struct {
 	Name string
 	Node *Node
+	// layer last listed the name: the inode's own layer would not do, because
+	// a hard link is newer than its inode.
+	layer int32
 }
 
-// Children lists a directory in byte order of the names.
+// Children lists a directory in byte order of the names. The caller must not
+// change the list.
 func (n *Node) Children() []Entry {
-	out := make([]Entry, 0, len(n.children))
-	for name, e := range n.children {
-		out = append(out, Entry{name, e.node})
+	if n.dir == nil {
+		return nil
 	}
-	slices.SortFunc(out, func(a, b Entry) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return out
+	return n.dir.entries
 }
 
 // ChildCount is the number of names in a directory.
-func (n *Node) ChildCount() int { return len(n.children) }
+func (n *Node) ChildCount() int { return len(n.Children()) }
 
 func (n *Node) more() *extra {
 	if n.extra == nil {

@@ -61,30 +61,26 @@ func (m *merger) resolve(p string, mk bool) (*Node, error) {
 
 // step goes one name down and returns a directory or a symlink.
 func (m *merger) step(dir *Node, comp string, mk bool) (*Node, error) {
-	e, ok := dir.children[comp]
+	e := dir.child(comp)
 	switch {
-	case ok && (e.node.Kind == Directory || e.node.Kind == Symlink):
-		return e.node, nil
-	case ok && (!mk || e.layer == m.layer):
-		return nil, fmt.Errorf("parent %q is a %s: %w", shorten(comp), e.node.Kind, syscall.ENOTDIR)
+	case e.Node != nil && (e.Node.Kind == Directory || e.Node.Kind == Symlink):
+		return e.Node, nil
+	case e.Node != nil && (!mk || e.layer == m.layer):
+		return nil, fmt.Errorf("parent %q is a %s: %w", shorten(comp), e.Node.Kind, syscall.ENOTDIR)
 	case !mk:
 		return nil, fmt.Errorf("directory %q: %w", shorten(comp), fs.ErrNotExist)
 	case len(comp) > maxNameBytes:
 		return nil, exceeded("bytes of one name", maxNameBytes, len(comp))
 	}
 	if m.entries++; m.entries > m.limits.Entries {
-		return nil, exceeded("implied directories", m.limits.Entries, m.entries)
+		return nil, exceeded("entries and implied directories", m.limits.Entries, m.entries)
 	}
-	n := &Node{Kind: Directory, Perm: impliedPerm, layer: m.layer, ordinal: noLayer}
-	dir.set(strings.Clone(comp), n, m.layer)
+	if m.implied += int64(len(comp)); m.implied > m.limits.MetaBytes {
+		return nil, exceeded("bytes of implied directories' names", m.limits.MetaBytes, m.implied)
+	}
+	n := m.arena.node(Node{Kind: Directory, Perm: impliedPerm, layer: m.layer, ordinal: noLayer})
+	dir.set(m.arena.name(comp), n, m.layer)
 	return n, nil
-}
-
-func (n *Node) set(name string, child *Node, layer int32) {
-	if n.children == nil {
-		n.children = make(map[string]dirent)
-	}
-	n.children[name] = dirent{child, layer}
 }
 
 var errNotPlain = errors.New("parent is missing or not a plain directory (links are not followed here)")

@@ -16,28 +16,6 @@ import (
 	"sync/atomic"
 )
 
-// Index is what a scan keeps of one layer: its headers, no contents. It does
-// not depend on other layers, so layers can be scanned at the same time, while
-// they are being pulled, or an Index be kept for the next build.
-type Index struct {
-	chunks      [][]entry // all but the last have chunkEntries
-	count       int32
-	warnings    []string
-	fingerprint [32]byte
-}
-
-// chunkEntries keeps a million headers from being copied as their list grows.
-const chunkEntries = 4096
-
-func (idx *Index) add(e entry) {
-	if idx.count%chunkEntries == 0 {
-		idx.chunks = append(idx.chunks, make([]entry, 0, chunkEntries))
-	}
-	last := &idx.chunks[len(idx.chunks)-1]
-	*last = append(*last, e)
-	idx.count++
-}
-
 // entry is one tar header. Its position in the index is its ordinal.
 type entry struct {
 	name      string // cleaned and absolute
@@ -71,6 +49,7 @@ type budget struct {
 	limits  Limits
 	entries atomic.Int64
 	bytes   atomic.Int64
+	meta    atomic.Int64
 }
 
 // Scan reads one uncompressed layer to its end (also past the end-of-archive
@@ -96,8 +75,11 @@ func scan(ctx context.Context, r io.Reader, b *budget) (*Index, error) {
 		if err != nil {
 			return nil, &EntryError{Path: hdr.Name, Err: err}
 		}
-		idx.add(e)
+		if n := b.meta.Add(idx.add(&e)); n > b.limits.MetaBytes {
+			return nil, &EntryError{Path: hdr.Name, Err: exceeded("bytes of names and attributes", b.limits.MetaBytes, n)}
+		}
 	}
+	idx.buf, idx.last = nil, ""
 	if err := s.drain(); err != nil {
 		return nil, err
 	}

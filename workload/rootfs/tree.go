@@ -41,7 +41,7 @@ func (t *Tree) Lookup(p string) *Node {
 	for rest := path.Clean("/" + p)[1:]; rest != "" && n != nil; {
 		var comp string
 		comp, rest, _ = strings.Cut(rest, "/")
-		n = n.children[comp].node
+		n = n.child(comp).Node
 	}
 	return n
 }
@@ -54,7 +54,7 @@ func (t *Tree) Nodes() []*Node {
 	names := 1
 	t.root.each(func(n *Node) {
 		n.index, n.Links = -1, 0
-		names += len(n.children)
+		names += n.ChildCount()
 	})
 	out := make([]*Node, 0, names)
 	add := func(n *Node) {
@@ -63,23 +63,15 @@ func (t *Tree) Nodes() []*Node {
 			out = append(out, n)
 		}
 	}
-	t.root.eachSorted(add)
+	t.root.each(add)
 	return out
 }
 
-// each calls f for n and every name below it, in no order.
+// each calls f for n and every name below it, in the order of Walk.
 func (n *Node) each(f func(*Node)) {
 	f(n)
-	for _, e := range n.children {
-		e.node.each(f)
-	}
-}
-
-// eachSorted is each in the order of Walk.
-func (n *Node) eachSorted(f func(*Node)) {
-	f(n)
 	for _, e := range n.Children() {
-		e.Node.eachSorted(f)
+		e.Node.each(f)
 	}
 }
 
@@ -144,7 +136,7 @@ func (t *Tree) EnsureDir(p string, mode uint32) error {
 	if mode&^0o7777 != 0 {
 		return fmt.Errorf("making directory %q: mode must be within 07777, got %#o", p, mode)
 	}
-	if old, ok := dir.children[base]; ok && old.node.Kind == Directory {
+	if old := dir.child(base).Node; old != nil && old.Kind == Directory {
 		return nil
 	}
 	dir.set(base, &Node{Kind: Directory, Perm: uint16(mode), layer: generatedLayer, ordinal: noLayer}, generatedLayer)

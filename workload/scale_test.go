@@ -1,0 +1,227 @@
+package workload
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// maxBuildMiB is what a build may take of memory, whatever it builds.
+const maxBuildMiB = 512
+
+// cost is what a build took, in a process of its own.
+type cost struct {
+	PeakMiB int64
+	Seconds float64
+	Err     string
+}
+
+// measuredChild builds and says what it took. The peak is VmHWM, which is this
+// program's alone: ru_maxrss starts with the parent's.
+func measuredChild(s childSpec) {
+	start := time.Now()
+	_, err := Build(context.Background(), s.options())
+	c := cost{PeakMiB: peakMiB(), Seconds: time.Since(start).Seconds()}
+	if err != nil {
+		c.Err = err.Error()
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(c)
+}
+
+func peakMiB() int64 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			if err != nil {
+				panic(err)
+			}
+			return kib >> 10
+		}
+	}
+	panic("no VmHWM in /proc/self/status")
+}
+
+func (s childSpec) options() Options {
+	return Options{
+		Source: s.Source, Destination: s.Destination, TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, SizeBytes: s.SizeBytes,
+		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+		Firmware: s.Firmware, Agent: stub(), TempDir: s.TempDir, RecordPath: s.Record, Filesystem: s.Filesystem,
+		System: &types.SystemContext{SignaturePolicyPath: s.Policy},
+	}
+}
+
+// buildMeasured builds the layout src in a child and removes what it made.
+func buildMeasured(t testing.TB, src, filesystem string) cost {
+	t.Helper()
+	out := t.TempDir()
+	s := childSpec{
+		Source: "oci:" + src, Destination: "oci:" + filepath.Join(out, "image"), Firmware: testFirmware(t), TempDir: out,
+		Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Measure: true, Filesystem: filesystem,
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(mustJSON(t, s)))
+	cmd.Stderr = os.Stderr
+	b, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c cost
+	if err := json.Unmarshal(b, &c); err != nil {
+		t.Fatalf("child said %q: %v", b, err)
+	}
+	if err := os.RemoveAll(filepath.Join(out, "image")); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// streamedLayout writes an image layout of one layer that is never in memory:
+// what write puts into the archive, with holes where it skips.
+func streamedLayout(t testing.TB, dir string, write func(*tar.Writer)) {
+	t.Helper()
+	m := &testImage{config: appImage(t).config}
+	m.config.RootFS.DiffIDs = nil
+	m.writeLayout(t, dir)
+	f, err := os.Create(filepath.Join(dir, "blobs/sha256/layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	buffered := bufio.NewWriterSize(io.MultiWriter(&holeWriter{f: f}, h), 1<<20)
+	w := tar.NewWriter(buffered)
+	write(w)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := buffered.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.NewDigest(digest.SHA256, h)
+	if err := os.Rename(f.Name(), blobPath(dir, d)); err != nil {
+		t.Fatal(err)
+	}
+	m.config.RootFS.DiffIDs = []digest.Digest{d}
+	m.layers = []testLayer{{mediaType: imgspec.MediaTypeImageLayer, digest: d, size: size}}
+	m.writeLayout(t, dir)
+}
+
+// holeWriter leaves out zeros, so that a large test file takes no space.
+type holeWriter struct{ f *os.File }
+
+func (w *holeWriter) Write(p []byte) (int, error) {
+	for _, b := range p {
+		if b != 0 {
+			return w.f.Write(p)
+		}
+	}
+	_, err := w.f.Seek(int64(len(p)), io.SeekCurrent)
+	return len(p), err
+}
+
+// zeroFiles is an image of n bytes of zeros in files of 64 MiB.
+func zeroFiles(t testing.TB, dir string, n int64) {
+	const each = 64 << 20
+	block := make([]byte, 1<<20)
+	streamedLayout(t, dir, func(w *tar.Writer) {
+		for i := range n / each {
+			if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("data/%d", i), Mode: 0o644, Size: each, Typeflag: tar.TypeReg}); err != nil {
+				t.Fatal(err)
+			}
+			for range each / len(block) {
+				if _, err := w.Write(block); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+// manyFiles is an image of n small files, 250 to a directory.
+func manyFiles(t testing.TB, dir string, n int) {
+	streamedLayout(t, dir, func(w *tar.Writer) {
+		for i := range n {
+			name := fmt.Sprintf("usr/share/package-%05d/content/file-%07d.txt", i/250, i)
+			body := name[:i%2*8] // every other one empty
+			if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(body)), Typeflag: tar.TypeReg, ModTime: time.Unix(1700000000, 0)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, body); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestScale: neither bytes nor files may take memory without bound. With
+// CCRUN_SCALE=bytes or files it measures what the documentation speaks of,
+// which takes minutes and 11 GB of space.
+func TestScale(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds large images")
+	}
+	sizes, files := []int64{64 << 20, 256 << 20}, []int{100_000}
+	switch os.Getenv("CCRUN_SCALE") {
+	case "bytes":
+		sizes, files = []int64{1 << 30, 3 << 30, 10 << 30}, nil
+	case "files":
+		sizes, files = nil, []int{100_000, 1_000_000}
+	}
+	var first cost
+	for i, n := range sizes {
+		dir := filepath.Join(t.TempDir(), "src")
+		zeroFiles(t, dir, n)
+		c := buildMeasured(t, dir, "ext4")
+		t.Logf("%5d MiB: peak %d MiB, %.2f s, %.2f s/GiB", n>>20, c.PeakMiB, c.Seconds, c.Seconds/float64(n)*(1<<30))
+		if i == 0 {
+			first = c
+		}
+		if c.Err != "" || c.PeakMiB > first.PeakMiB+64 {
+			t.Errorf("%d MiB of content: peak %d MiB, was %d for %d MiB: %s", n>>20, c.PeakMiB, first.PeakMiB, sizes[0]>>20, c.Err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range files {
+		dir := t.TempDir()
+		manyFiles(t, dir, n)
+		for _, fs := range []string{"ext4", "erofs"} {
+			c := buildMeasured(t, dir, fs)
+			t.Logf("%7d files, %s: peak %d MiB, %.2f s", n, fs, c.PeakMiB, c.Seconds)
+			// Of the limit, what these files may take, and the rest of a build.
+			if limit := int64(96 + n*(maxBuildMiB-96)/1_000_000); c.Err != "" || c.PeakMiB > limit {
+				t.Errorf("%d files, %s: peak %d MiB, expected at most %d: %s", n, fs, c.PeakMiB, limit, c.Err)
+			}
+		}
+	}
+}

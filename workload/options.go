@@ -16,6 +16,11 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
+// MemoryTargetBytes is what a program that builds should tell Go's runtime,
+// with debug.SetMemoryLimit: a tree of a million files takes two thirds of it,
+// and a collector that lets the heap double would need more than 512 MiB.
+const MemoryTargetBytes = 352 << 20
+
 // Options say what Build makes. Source, Destination, TEE, Servers, Agent and
 // Firmware are required; so is one of Registrar and RecordPath.
 type Options struct {

@@ -6,10 +6,13 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/containers/storage/pkg/reexec"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/workload"
 )
 
 func main() {
@@ -18,6 +21,9 @@ func main() {
 	}
 	if isRuntime(os.Args[0]) {
 		os.Exit(runtimeMain(os.Args))
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(workload.MemoryTargetBytes)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	app := newApp()

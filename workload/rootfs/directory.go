@@ -60,13 +60,13 @@ func (d *directory) set(e Entry) {
 		return
 	}
 	d.entries = append(d.entries, e)
-	if n := len(d.entries); n <= scanNames {
-		return
-	} else if n > len(d.table)/4*3 {
+	switch n := len(d.entries); {
+	case d.table == nil && n <= scanNames:
+	case n > len(d.table)/4*3:
 		d.rehash()
-		return
+	default:
+		d.enter(n - 1)
 	}
-	d.enter(len(d.entries) - 1)
 }
 
 // rehash drops what was removed and makes a table with room to grow.

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 )
 
 // Index is what a scan keeps of one layer: its headers, no contents. It does
@@ -48,7 +49,7 @@ func (idx *Index) add(e *entry) int64 {
 		n++
 	}
 	idx.slabs[n-1] = append(idx.slabs[n-1], b...)
-	cost := int64(len(b))
+	cost := int64(len(b) + len(e.name) - strings.LastIndexByte(e.name, '/')) // the tree has the last component again
 	if r := e.rare; r != nil {
 		cost += rareCost + int64(len(r.data))*rangeCost + int64(len(r.xattrs))*xattrCost
 	}

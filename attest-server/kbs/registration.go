@@ -71,6 +71,7 @@ type ReferenceValues struct {
 	SNP          *SNPRules     `json:"snp,omitempty"`
 	TDX          *TDXRules     `json:"tdx,omitempty"`
 	VTPM         *VTPMRules    `json:"vtpm,omitempty"` // az-snp-vtpm, az-tdx-vtpm
+	CEL          []Expression  `json:"cel,omitempty"`  // all must be true
 }
 
 // VTPMRules holds what the vTPM of a guest behind a paravisor must quote. The

@@ -20,6 +20,9 @@ type Rule struct {
 	Got      string `json:"got"`
 	Pass     bool   `json:"pass"`
 	Hint     string `json:"hint,omitempty"`
+	// Level is who asked for what a failed rule did not find: server, tenant or
+	// workload, or several with commas. Empty: no policy did, it always holds.
+	Level string `json:"level,omitempty"`
 }
 
 // AttestationResult is an appraisal's outcome (RFC 9334, section 8.4).

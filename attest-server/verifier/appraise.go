@@ -38,8 +38,17 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 		r.add("claims", false, "the claims of one TEE", "none, or of two", "")
 	}
 	r.vtpm(c.VTPM, ref.VTPM, want.RequirePCRs)
+	for _, e := range want.Expressions {
+		r = append(r, e.Apply(c, want.At))
+	}
+	for _, e := range ref.CEL {
+		r.add(CELRule(e.Name), false, e.Expression, "not evaluated", "this program does not evaluate CEL expressions: use one that does")
+	}
 	return r.result(c)
 }
+
+// CELRule is the name of the rule that a CEL expression makes.
+func CELRule(name string) string { return "cel:" + name }
 
 // rules collects the outcome of every check.
 type rules []Rule

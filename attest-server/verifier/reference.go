@@ -34,9 +34,12 @@ func CheckReferenceValues(ref kbs.ReferenceValues) error {
 	case tdx && ref.TDX == nil:
 		return errors.New("tdx without rtmrs, which carry kernel and initrd")
 	case tdx:
-		return checkTDXRules(ref.TDX)
+		if err := checkRTMRs(ref.TDX.RTMRs); err != nil {
+			return err
+		}
+		return CheckTDXRules(ref.TDX)
 	case ref.SNP != nil:
-		return checkSNPRules(ref.SNP)
+		return CheckSNPRules(ref.SNP)
 	}
 	return nil
 }
@@ -62,7 +65,9 @@ func checkMeasurements(ref kbs.ReferenceValues) error {
 	return nil
 }
 
-func checkSNPRules(r *kbs.SNPRules) error {
+// CheckSNPRules refuses rules that no report could pass, or that name what
+// does not exist.
+func CheckSNPRules(r *kbs.SNPRules) error {
 	if r.VMPL > 3 {
 		return fmt.Errorf("vmpl %d, expected 0 to 3", r.VMPL)
 	}
@@ -109,12 +114,18 @@ func tcbStatuses() []string {
 		outOfDate, outOfDateConfig, tdRelaunchAdvised, tdRelaunchAdvisedConfig}
 }
 
-func checkTDXRules(r *kbs.TDXRules) error {
+func checkRTMRs(rtmrs map[string]string) error {
 	for _, n := range []string{"0", "1", "2"} {
-		if r.RTMRs[n] == "" {
+		if rtmrs[n] == "" {
 			return fmt.Errorf("rtmrs without %s: 0 to 2 carry kernel and initrd", n)
 		}
 	}
+	return nil
+}
+
+// CheckTDXRules is CheckSNPRules for a TD. RTMRs may be missing, which no
+// workload's may.
+func CheckTDXRules(r *kbs.TDXRules) error {
 	for n, v := range r.RTMRs {
 		if !slices.Contains([]string{"0", "1", "2", "3"}, n) {
 			return fmt.Errorf("rtmr %q, expected 0 to 3", n)

@@ -46,4 +46,13 @@ type Expectation struct {
 	// RequirePCRs refuses evidence with a vTPM's quote unless PCRs are
 	// registered. Whoever releases secrets sets it.
 	RequirePCRs bool
+	// Expressions are applied beside the Reference Values, which must then hold
+	// none: whoever does not evaluate them must not overlook them either.
+	Expressions []Expression
+}
+
+// Expression is a rule over claims that is no field of the Reference Values.
+// It is pure, and what it cannot decide it refuses.
+type Expression interface {
+	Apply(c *Claims, at time.Time) Rule
 }

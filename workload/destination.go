@@ -61,7 +61,15 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 	if err != nil {
 		return nil, err
 	}
-	return &libraryDestination{dst, tempDirOf(sys)}, nil
+	lib := &libraryDestination{dst, tempDirOf(sys)}
+	d, err := newStoreDestination(ref, lib)
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, lib.Close())
+	case d != nil:
+		return d, nil
+	}
+	return lib, nil
 }
 
 // parseDestination reads a name with a transport, or without one as a name in
@@ -96,7 +104,8 @@ func parseDestination(name string) (types.ImageReference, error) {
 	return istorage.Transport.NewStoreReference(store, reference.TagNameOnly(named), "")
 }
 
-// libraryDestination is a registry or local storage.
+// libraryDestination is a registry, or local storage that storeDestination
+// cannot add to.
 type libraryDestination struct {
 	dst  types.ImageDestination
 	temp string // where it may put ciphertext on the way

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
 	"sync"
 
@@ -21,9 +22,10 @@ const (
 // fill writes what write writes, size bytes, from offset on and returns what
 // they are called.
 func (o *outFile) fill(ctx context.Context, offset, size int64, write layerFunc) (blobInfo, error) {
-	w := newHashingWriter(o.f, offset)
+	sum := sha256.New()
+	w := newHashingWriter(o.f, offset, sum)
 	err := write(ctx, w)
-	sum, n, werr := w.close()
+	n, werr := w.close()
 	if werr != nil {
 		return blobInfo{}, spaceError(o.f.Name(), werr)
 	}
@@ -36,8 +38,8 @@ func (o *outFile) fill(ctx context.Context, offset, size int64, write layerFunc)
 	return blobInfo{digest.NewDigest(digest.SHA256, sum), n}, nil
 }
 
-// hashingWriter writes a file and hashes it, at the same time, each behind
-// the caller's back. It goes around the page cache where it can: a disk image
+// hashingWriter writes a file and hashes it in one or more ways, at the same
+// time, each behind the caller's back. It goes around the page cache where it can: a disk image
 // is not read again soon, copying it there costs more than hashing it, and
 // the sync at the end would have to wait for all of it at once.
 type hashingWriter struct {
@@ -47,33 +49,42 @@ type hashingWriter struct {
 	off, n int64
 
 	free     chan *outPart
-	toHash   chan *outPart
+	toHash   []chan *outPart // to each of the sums
 	toDisk   chan *outPart
 	finished sync.WaitGroup
-	sum      hash.Hash
 
 	mu  sync.Mutex
 	err error
 }
 
-// outPart is a piece of the file; it is free again when both have had it.
+// outPart is a piece of the file; it is free again when all have had it.
 type outPart struct {
 	b     []byte
 	off   int64
 	users sync.WaitGroup
 }
 
-func newHashingWriter(f *os.File, offset int64) *hashingWriter {
+// newHashingWriter writes to f from offset on; sums are the caller's again
+// after close.
+func newHashingWriter(f *os.File, offset int64, sums ...hash.Hash) *hashingWriter {
 	w := &hashingWriter{
-		f: f, off: offset, sum: sha256.New(), direct: setDirect(f, true) == nil,
-		free: make(chan *outPart, outChunks), toHash: make(chan *outPart, outChunks), toDisk: make(chan *outPart, outChunks),
+		f: f, off: offset, direct: setDirect(f, true) == nil,
+		free: make(chan *outPart, outChunks), toDisk: make(chan *outPart, outChunks),
 	}
 	for range outChunks {
-		w.free <- &outPart{b: make([]byte, 0, outChunk)}
+		w.free <- &outPart{}
 	}
-	w.finished.Add(2)
-	go w.hash()
-	go w.store()
+	for _, sum := range sums {
+		c := make(chan *outPart, outChunks)
+		w.toHash = append(w.toHash, c)
+		w.finished.Go(func() {
+			for p := range c {
+				sum.Write(p.b)
+				p.users.Done()
+			}
+		})
+	}
+	w.finished.Go(w.store)
 	return w
 }
 
@@ -81,12 +92,8 @@ func newHashingWriter(f *os.File, offset int64) *hashingWriter {
 func (w *hashingWriter) Write(p []byte) (int, error) {
 	n := 0
 	for len(p) > 0 {
-		if w.cur == nil {
-			if err := w.failure(); err != nil {
-				return n, err
-			}
-			w.cur = <-w.free
-			w.cur.b, w.cur.off = w.cur.b[:0], w.off
+		if err := w.need(); err != nil {
+			return n, err
 		}
 		have := len(w.cur.b)
 		k := copy(w.cur.b[have:cap(w.cur.b)], p)
@@ -100,24 +107,56 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func (w *hashingWriter) hand() {
-	p := w.cur
-	w.cur = nil
-	p.users.Add(2)
-	w.toHash <- p
-	w.toDisk <- p
-}
-
-func (w *hashingWriter) hash() {
-	defer w.finished.Done()
-	for p := range w.toHash {
-		w.sum.Write(p.b)
-		p.users.Done()
+// ReadFrom implements io.ReaderFrom, without a copy on the way.
+func (w *hashingWriter) ReadFrom(r io.Reader) (int64, error) {
+	var n int64
+	for {
+		if err := w.need(); err != nil {
+			return n, err
+		}
+		have := len(w.cur.b)
+		k, err := r.Read(w.cur.b[have:cap(w.cur.b)])
+		w.cur.b = w.cur.b[:have+k]
+		n, w.off, w.n = n+int64(k), w.off+int64(k), w.n+int64(k)
+		if len(w.cur.b) == cap(w.cur.b) {
+			w.hand()
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
 	}
 }
 
+// need makes cur a part with room.
+func (w *hashingWriter) need() error {
+	if w.cur != nil {
+		return nil
+	}
+	if err := w.failure(); err != nil {
+		return err
+	}
+	w.cur = <-w.free
+	if w.cur.b == nil {
+		w.cur.b = make([]byte, 0, outChunk)
+	}
+	w.cur.b, w.cur.off = w.cur.b[:0], w.off
+	return nil
+}
+
+func (w *hashingWriter) hand() {
+	p := w.cur
+	w.cur = nil
+	p.users.Add(1 + len(w.toHash))
+	for _, c := range w.toHash {
+		c <- p
+	}
+	w.toDisk <- p
+}
+
 func (w *hashingWriter) store() {
-	defer w.finished.Done()
 	for p := range w.toDisk {
 		if w.failure() == nil {
 			w.storePart(p)
@@ -157,19 +196,21 @@ func (w *hashingWriter) failure() error {
 	return w.err
 }
 
-// close waits for both and returns the hash and how many bytes it is of.
-func (w *hashingWriter) close() (hash.Hash, int64, error) {
+// close waits for all of them and returns how many bytes were written.
+func (w *hashingWriter) close() (int64, error) {
 	if w.cur != nil {
 		w.hand()
 	}
-	close(w.toHash)
+	for _, c := range w.toHash {
+		close(c)
+	}
 	close(w.toDisk)
 	w.finished.Wait()
 	err := w.failure()
 	if w.direct {
 		err = errors.Join(err, setDirect(w.f, false))
 	}
-	return w.sum, w.n, err
+	return w.n, err
 }
 
 // setDirect switches O_DIRECT on or off. Some file systems have none.

@@ -94,18 +94,26 @@ func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Lay
 	return layers, nil
 }
 
+// storedLayer reads a layer in place where that can be done. Otherwise the
+// store makes its tar stream, holding its lock until that is closed: then it
+// is read once, into the spool.
 func storedLayer(store storage.Store, stored *storage.Layer, number int) *layer {
-	none := archive.Uncompressed
-	id := stored.ID
-	return &layer{
+	l := &layer{
 		number: number,
 		info:   types.BlobInfo{Digest: stored.UncompressedDigest, Size: stored.UncompressedSize},
 		diffID: stored.UncompressedDigest,
-		fetch: func(context.Context) (io.ReadCloser, error) {
-			// Holds the store's lock until closed: read once, into the spool.
-			return store.Diff("", id, &storage.DiffOptions{Compression: &none})
-		},
 	}
+	if t := findTree(store, stored); t != nil {
+		l.local = true
+		l.fetch = func(context.Context) (io.ReadCloser, error) { return t.open() }
+		return l
+	}
+	none := archive.Uncompressed
+	id := stored.ID
+	l.fetch = func(context.Context) (io.ReadCloser, error) {
+		return store.Diff("", id, &storage.DiffOptions{Compression: &none})
+	}
+	return l
 }
 
 // nameOf is ref as a person would write it, with its transport.

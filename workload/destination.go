@@ -62,11 +62,7 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 		return nil, err
 	}
 	lib := &libraryDestination{dst, tempDirOf(sys)}
-	d, err := newStoreDestination(ref, lib)
-	switch {
-	case err != nil:
-		return nil, errors.Join(err, lib.Close())
-	case d != nil:
+	if d := newStoreDestination(ref, lib); d != nil {
 		return d, nil
 	}
 	return lib, nil

@@ -2,12 +2,14 @@ package workload
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	istorage "github.com/containers/image/v5/storage"
 	"github.com/containers/image/v5/types"
@@ -18,42 +20,36 @@ import (
 
 // storeDestination imports into local storage without the library's detour,
 // which writes the layer into a file, reads that again, and holds the store's
-// lock while it unpacks. The layer's files are written where the store will
-// keep them but for a rename, with no lock held; the store then adopts them
-// under the layer's digest, which is the name that the library looks for when
-// it commits manifest and configuration.
+// lock while it unpacks. The layer's files are written where they will stay
+// but for a rename, with no lock held; the store then adopts them under the
+// layer's digest, which is the name that the library looks for when it commits
+// manifest and configuration.
+//
+// Until then they are in the directory of a layer of our own, which no image
+// uses. So the store knows it, and neither collects it as garbage nor trips
+// over it; what a killed build left is removed by the next.
 type storeDestination struct {
 	*libraryDestination
-	store   storage.Store
-	root    string // of image layers
-	scratch *scratch
-	staged  *stagedLayer
+	store  storage.Store
+	own    string   // id of our layer
+	dir    string   // its files
+	lock   *os.File // held while the build lives
+	staged *stagedLayer
 }
 
 // newStoreDestination returns nil where layers cannot be adopted: other
 // drivers than overlay, and options that change how files are stored.
-func newStoreDestination(ref types.ImageReference, lib *libraryDestination) (*storeDestination, error) {
+func newStoreDestination(ref types.ImageReference, lib *libraryDestination) *storeDestination {
 	t, ok := ref.Transport().(istorage.StoreTransport)
 	if !ok {
-		return nil, nil
+		return nil
 	}
 	store := t.GetStoreIfSet()
 	if store == nil || !adopts(store) {
-		return nil, nil
+		return nil
 	}
-	root := store.GraphRoot()
-	if dir := store.ImageStore(); dir != "" {
-		root = dir
-	}
-	if !sameDevice(root, filepath.Join(root, store.GraphDriverName())) {
-		return nil, nil
-	}
-	sweepScratch(root)
-	s, err := newScratch(root)
-	if err != nil {
-		return nil, err
-	}
-	return &storeDestination{libraryDestination: lib, store: store, root: root, scratch: s}, nil
+	sweepStore(store)
+	return &storeDestination{libraryDestination: lib, store: store}
 }
 
 // adopts says whether files written by us are what the store would write.
@@ -77,21 +73,53 @@ func adopts(store storage.Store) bool {
 	return true
 }
 
-func sameDevice(a, b string) bool {
-	var x, y unix.Stat_t
-	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev
+// sweepStore removes the layers of builds that no longer run.
+func sweepStore(store storage.Store) {
+	layers, err := store.Layers()
+	if err != nil {
+		return // who needs the store will hear of it
+	}
+	for _, l := range layers {
+		if len(l.Names) != 1 || !strings.HasPrefix(l.Names[0], scratchPattern) || time.Since(l.Created) < scratchGrace {
+			continue
+		}
+		dir, err := filesOf(store, l.ID)
+		if err != nil {
+			continue
+		}
+		if lock, err := lockDir(filepath.Dir(dir)); err == nil {
+			_ = store.DeleteLayer(l.ID)
+			_ = lock.Close()
+		}
+	}
+}
+
+// filesOf is the directory with a layer's files.
+func filesOf(store storage.Store, id string) (string, error) {
+	driver, err := store.GraphDriver()
+	if err != nil {
+		return "", err
+	}
+	m, err := driver.Metadata(id)
+	if err != nil {
+		return "", err
+	}
+	dir := m["UpperDir"]
+	if dir == "" {
+		return "", fmt.Errorf("local storage does not say where layer %s is", id)
+	}
+	return dir, nil
 }
 
 // putLayer writes the layer's files beside the store's own.
 func (d *storeDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
-	dir := filepath.Join(d.scratch.dir, "diff")
-	if err := d.makeRoot(dir); err != nil {
-		return blobInfo{}, fmt.Errorf("making directory for the layer: %w", spaceError(d.root, err))
+	if err := d.begin(); err != nil {
+		return blobInfo{}, fmt.Errorf("making a layer in local storage: %w", spaceError(d.store.GraphRoot(), err))
 	}
 	return piped(ctx, write, func(r io.Reader) (blobInfo, error) {
-		s, err := stageLayer(r, dir)
+		s, err := stageLayer(r, d.dir)
 		if err != nil {
-			return blobInfo{}, spaceError(d.root, err)
+			return blobInfo{}, spaceError(d.store.GraphRoot(), err)
 		}
 		d.staged = s
 		if s.info.size != size {
@@ -101,31 +129,25 @@ func (d *storeDestination) putLayer(ctx context.Context, size int64, write layer
 	})
 }
 
-// makeRoot makes the layer's root directory as the overlay driver does, under
-// the SELinux label of its directory, so that containers may read what is in it.
-func (d *storeDestination) makeRoot(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+// begin makes our layer and locks it.
+func (d *storeDestination) begin() error {
+	name := scratchPattern + rand.Text()
+	layer, err := d.store.CreateLayer("", "", []string{name}, "", false, nil)
+	if err != nil {
 		return err
 	}
-	if err := os.Chmod(dir, 0o555); err != nil {
+	d.own = layer.ID
+	if d.dir, err = filesOf(d.store, d.own); err != nil {
 		return err
 	}
-	const label = "security.selinux"
-	b := make([]byte, 1024)
-	n, err := unix.Lgetxattr(filepath.Join(d.root, d.store.GraphDriverName()), label, b)
-	if err == nil && n > 0 {
-		err = unix.Lsetxattr(dir, label, b[:n], 0)
-	}
-	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
+	d.lock, err = lockDir(filepath.Dir(d.dir))
 	return err
 }
 
 func (d *storeDestination) publish(ctx context.Context, config, manifest []byte) error {
 	adopted, err := d.adopt()
 	if err != nil {
-		return fmt.Errorf("adding layer to local storage: %w", spaceError(d.root, err))
+		return fmt.Errorf("adding layer to local storage: %w", spaceError(d.store.GraphRoot(), err))
 	}
 	if err := d.libraryDestination.publish(ctx, config, manifest); err != nil {
 		if adopted { // refused if an image uses it meanwhile
@@ -140,13 +162,14 @@ func (d *storeDestination) publish(ctx context.Context, config, manifest []byte)
 // reproducible build may have been done before. Of two that end at the same
 // time the second waits here and sees the first's.
 func (d *storeDestination) adopt() (bool, error) {
-	lock, err := os.Open(d.root)
+	root := d.store.GraphRoot()
+	lock, err := os.Open(root)
 	if err != nil {
 		return false, err
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return false, fmt.Errorf("locking %s: %w", d.root, err)
+		return false, fmt.Errorf("locking %s: %w", root, err)
 	}
 	id := d.staged.info.digest.Encoded()
 	if _, err := d.store.Layer(id); err == nil {
@@ -162,9 +185,15 @@ func (d *storeDestination) adopt() (bool, error) {
 
 // Close removes what the store did not take.
 func (d *storeDestination) Close() error {
-	var err error
+	var errs []error
 	if d.staged != nil {
-		err = d.staged.Close()
+		errs = append(errs, d.staged.Close())
 	}
-	return errors.Join(err, d.scratch.Close(), d.libraryDestination.Close())
+	if d.own != "" {
+		errs = append(errs, d.store.DeleteLayer(d.own))
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(append(errs, d.libraryDestination.Close())...)
 }

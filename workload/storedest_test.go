@@ -1,0 +1,365 @@
+package workload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containers/image/v5/copy"
+	"github.com/containers/image/v5/signature"
+	istorage "github.com/containers/image/v5/storage"
+	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/containers/storage"
+	"github.com/containers/storage/pkg/archive"
+	"github.com/opencontainers/go-digest"
+	"github.com/vbatts/tar-split/tar/asm"
+	tarsplit "github.com/vbatts/tar-split/tar/storage"
+)
+
+// overlayStore is a container storage of this test alone, of the kind that
+// layers are written into directly.
+func overlayStore(t *testing.T) (prefix string, store storage.Store) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("containers/storage needs root or a user namespace")
+	}
+	prefix = fmt.Sprintf("containers-storage:[overlay@%s+%s]", t.TempDir(), t.TempDir())
+	ref, err := alltransports.ParseImageName(prefix + "localhost/x:1")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("no overlay on this file system: %v", err)
+	}
+	store = ref.Transport().(istorage.StoreTransport).GetStoreIfSet()
+	if !adopts(store) {
+		t.Fatal("an overlay store is not written into directly")
+	}
+	t.Cleanup(func() { _, _ = store.Shutdown(true) })
+	return prefix, store
+}
+
+// layerTar is a small layer of a workload image with a disk of any bytes.
+func layerTar(t *testing.T, disk []byte) []byte {
+	t.Helper()
+	p := &payload{teeConfig: []byte("{}"), initrd: bytes.Repeat([]byte("i"), 4096), diskBytes: int64(len(disk)), created: time.Unix(1_600_000_000, 0),
+		writeDisk: func(_ context.Context, w io.Writer) error { _, err := w.Write(disk); return err }}
+	var b bytes.Buffer
+	if err := p.write(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestStageLayer compares what is kept of a tar stream with what the tar-split
+// library keeps of it, and the files with the entries.
+func TestStageLayer(t *testing.T) {
+	for _, size := range []int{0, 1, 511, 4096, outChunk, outChunk + 1, 3*outChunk + 513} {
+		disk := bytes.Repeat([]byte("0123456789abcdefg"), size/17+1)[:size]
+		stream := layerTar(t, disk)
+		dir := filepath.Join(t.TempDir(), "diff")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s, err := stageLayer(bytes.NewReader(stream), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (blobInfo{digest.FromBytes(stream), int64(len(stream))}); s.info != want {
+			t.Errorf("disk of %d bytes: layer %v, expected %v", size, s.info, want)
+		}
+		if _, err := s.split.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		rebuilt, err := io.ReadAll(asm.NewOutputTarStream(tarsplit.NewPathFileGetter(dir), tarsplit.NewJSONUnpacker(s.split)))
+		if err != nil || !bytes.Equal(rebuilt, stream) {
+			t.Errorf("disk of %d bytes: put together again it differs: %v", size, err)
+		}
+		if got, want := splitOf(t, s.split), librarySplit(t, stream); !reflect.DeepEqual(got, want) {
+			t.Errorf("disk of %d bytes: tar-split differs from the library's", size)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for name, mode := range map[string]os.FileMode{"tmp": 0o777 | os.ModeSticky | os.ModeDir, "disk.img": 0o600, "entrypoint": 0o555, "initrd.img": 0o444} {
+			st, err := os.Stat(filepath.Join(dir, name))
+			if err != nil || st.Mode() != mode || st.ModTime().Unix() != 1_600_000_000 {
+				t.Errorf("%s: %v, %v, expected mode %v", name, st, err, mode)
+			}
+		}
+	}
+}
+
+// splitOf reads a tar-split with neighbouring segments joined: where they are
+// cut means nothing.
+func splitOf(t *testing.T, r io.ReadSeeker) []tarsplit.Entry {
+	t.Helper()
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	var out []tarsplit.Entry
+	for u := tarsplit.NewJSONUnpacker(r); ; {
+		e, err := u.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Position = 0
+		if n := len(out); n > 0 && e.Type == tarsplit.SegmentType && out[n-1].Type == tarsplit.SegmentType {
+			out[n-1].Payload = append(out[n-1].Payload, e.Payload...)
+			continue
+		}
+		out = append(out, *e)
+	}
+}
+
+func librarySplit(t *testing.T, stream []byte) []tarsplit.Entry {
+	t.Helper()
+	var b bytes.Buffer
+	r, err := asm.NewInputTarStream(bytes.NewReader(stream), tarsplit.NewJSONPacker(&b), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	return splitOf(t, bytes.NewReader(b.Bytes()))
+}
+
+// TestStageHostile: whatever is not a plain file of root at the top is
+// refused, and a broken stream is an error.
+func TestStageHostile(t *testing.T) {
+	good := layerTar(t, []byte("disk"))
+	for name, stream := range map[string][]byte{
+		"path":      tarOf(t, file{name: "a/b", content: "x"}),
+		"dotdot":    tarOf(t, file{name: "..", kind: '5'}),
+		"escape":    tarOf(t, file{name: "../x", content: "x"}),
+		"symlink":   tarOf(t, file{name: "x", link: "/etc", kind: '2'}),
+		"device":    tarOf(t, file{name: "x", kind: '3'}),
+		"twice":     tarOf(t, file{name: "x", content: "1"}, file{name: "x", content: "2"}),
+		"truncated": good[:len(good)-2000],
+		"long tail": append(bytes.Clone(good), make([]byte, maxSegment+1)...),
+	} {
+		dir := filepath.Join(t.TempDir(), "diff")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := stageLayer(bytes.NewReader(stream), dir); err == nil {
+			t.Errorf("%s: accepted: %v", name, s.info)
+		}
+	}
+}
+
+// TestStoreIsTheLibrarys: the records of an image built into local storage
+// are what the library makes of the same image, and so is the tar stream that
+// a push sends.
+func TestStoreIsTheLibrarys(t *testing.T) {
+	firmware := testFirmware(t)
+	build := func(destination string) (Options, *Result) {
+		o := reproducibleOptions(t, &fakeServer{})
+		o.Firmware, o.Destination = firmware, destination
+		return o, mustBuild(t, o)
+	}
+	prefix, ours := overlayStore(t)
+	_, stored := build(prefix + "localhost/app:1")
+	_, again := build(prefix + "localhost/app:2") // the layer is there already
+	layout := "oci:" + t.TempDir() + ":app"
+	o, plain := build(layout)
+	if stored.Digest != plain.Digest || again.Digest != plain.Digest {
+		t.Fatalf("digests %s and %s, into a layout %s", stored.Digest, again.Digest, plain.Digest)
+	}
+	their, theirs := overlayStore(t)
+	for _, tag := range []string{"1", "2"} {
+		copyImage(t, o, layout, their+"localhost/app:"+tag)
+	}
+	a, b := records(t, ours), records(t, theirs)
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("records differ:\n%+v\n%+v", a, b)
+	}
+	if d := diffDigest(t, ours); d != onlyLayer(t, ours).UncompressedDigest {
+		t.Errorf("a push would send %s", d)
+	}
+	if x, y := treeOf(t, ours), treeOf(t, theirs); x != y {
+		t.Errorf("files differ:\n%s\n%s", x, y)
+	}
+	report, err := ours.Check(storage.CheckEverything())
+	if err != nil || len(report.Layers)+len(report.Images) != 0 {
+		t.Errorf("store check: %v %+v", err, report)
+	}
+}
+
+func copyImage(t *testing.T, o Options, from, to string) {
+	t.Helper()
+	policy, err := signature.DefaultPolicy(o.System)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := signature.NewPolicyContext(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pc.Destroy() }()
+	src, err := alltransports.ParseImageName(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst, err := alltransports.ParseImageName(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := copy.Image(t.Context(), pc, dst, src, &copy.Options{SourceCtx: o.System, DestinationCtx: o.System}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// records is all that a store says of its one image and one layer, but for
+// when they were made.
+func records(t *testing.T, s storage.Store) []any {
+	t.Helper()
+	images, err := s.Images()
+	if err != nil || len(images) != 1 {
+		t.Fatalf("%d images: %v", len(images), err)
+	}
+	layer := onlyLayer(t, s)
+	layer.Created = time.Time{}
+	layer.CompressedSize = 0 // staged layers have none; nobody reads it while both digests are the same
+	return []any{images[0].ID, images[0].Digest, images[0].Digests, images[0].Names, images[0].TopLayer, images[0].Metadata,
+		images[0].BigDataNames, images[0].BigDataSizes, images[0].BigDataDigests, images[0].Created, fmt.Sprintf("%+v", layer)}
+}
+
+func onlyLayer(t *testing.T, s storage.Store) storage.Layer {
+	t.Helper()
+	layers, err := s.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("%d layers: %v", len(layers), err)
+	}
+	return layers[0]
+}
+
+func diffDigest(t *testing.T, s storage.Store) digest.Digest {
+	t.Helper()
+	none := archive.Uncompressed
+	rc, err := s.Diff("", onlyLayer(t, s).ID, &storage.DiffOptions{Compression: &none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	d, err := digest.FromReader(rc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// treeOf lists a layer's files as a container sees them.
+func treeOf(t *testing.T, s storage.Store) string {
+	t.Helper()
+	dir := filepath.Join(s.GraphRoot(), "overlay", onlyLayer(t, s).ID, "diff")
+	list := strings.Split(tool(t, "find", dir, "-mindepth", "1", "-printf", "%P %M %U %G %s %T@\n"), "\n")
+	slices.Sort(list)
+	return tool(t, "stat", "-c", "%A %u %g", dir) + strings.Join(list, "\n")
+}
+
+// TestStoreFaults: nothing stays of builds into local storage that fail, are
+// cancelled or killed, or lose against another.
+func TestStoreFaults(t *testing.T) {
+	prefix, store := overlayStore(t)
+	base := testOptions(t, &fakeServer{})
+	base.Destination = prefix + "localhost/app:1"
+	clean := func(what string) {
+		t.Helper()
+		layers, err := store.Layers()
+		images, ierr := store.Images()
+		if len(layers)+len(images) != 0 || err != nil || ierr != nil {
+			t.Errorf("%s: %d layers, %d images, %v, %v", what, len(layers), len(images), err, ierr)
+		}
+		left, _ := filepath.Glob(filepath.Join(store.GraphRoot(), "overlay/*/diff"))
+		if len(left) != 0 {
+			t.Errorf("%s: left over: %v", what, left)
+		}
+	}
+	o := base
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Progress = func(stage string, done, _ int64) {
+		if strings.HasPrefix(stage, "encrypting") && done > 8<<20 {
+			cancel()
+		}
+	}
+	if _, err := Build(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, expected %v", err, context.Canceled)
+	}
+	clean("cancelled")
+
+	o = base
+	o.Registrar = &fakeServer{err: errors.New("no")}
+	if _, err := Build(t.Context(), o); err == nil {
+		t.Fatal("not registered, and accepted")
+	}
+	clean("not registered")
+
+	killStore(t, prefix, store)
+	clean("killed")
+}
+
+// killStore kills a build while it writes the layer; what stays is
+// ciphertext, which the next build removes.
+func killStore(t *testing.T, prefix string, store storage.Store) {
+	layout := t.TempDir()
+	appImage(t).writeLayout(t, layout)
+	s := childSpec{
+		Source: "oci:" + layout, Destination: prefix + "localhost/app:1", Firmware: testFirmware(t), TempDir: t.TempDir(),
+		Record: filepath.Join(t.TempDir(), "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: "encrypting", Done: 12 << 20,
+	}
+	runAndKill(t, s)
+	noCanary(t, s.TempDir, store.GraphRoot())
+	if left, _ := filepath.Glob(filepath.Join(store.GraphRoot(), "overlay/*/diff/disk.img")); len(left) != 1 {
+		t.Fatalf("the killed build left %v, expected its disk", left)
+	}
+	if report, err := store.Check(storage.CheckEverything()); err != nil || len(report.Images)+len(report.Containers) != 0 {
+		t.Errorf("store check after a kill: %v %+v", err, report)
+	}
+	if err := store.GarbageCollect(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(scratchGrace)
+	sweepStore(store)
+}
+
+// TestStoreTwoAtOnce: builds that end together in one store lose nothing,
+// also when they make the same layer.
+func TestStoreTwoAtOnce(t *testing.T) {
+	prefix, store := overlayStore(t)
+	firmware := testFirmware(t)
+	var wg sync.WaitGroup
+	errs := make([]error, 4)
+	for i := range errs {
+		o := reproducibleOptions(t, &fakeServer{})
+		o.Firmware, o.WorkloadID = firmware, fmt.Sprint("app", i/2)
+		o.Destination = fmt.Sprintf("%slocalhost/app:%d", prefix, i)
+		wg.Go(func() { _, errs[i] = Build(t.Context(), o) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	images, err := store.Images()
+	layers, lerr := store.Layers()
+	if err != nil || lerr != nil || len(images) != 2 || len(layers) != 2 {
+		t.Fatalf("%d images, %d layers, %v, %v", len(images), len(layers), err, lerr)
+	}
+	for i := range errs {
+		readOutput(t, testSystem(t), fmt.Sprintf("%slocalhost/app:%d", prefix, i))
+	}
+}

@@ -39,7 +39,8 @@ require (
 	github.com/docker/cli v28.3.2+incompatible // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
-	github.com/jackc/pgx/v5 v5.12.0 // indirect
+	github.com/jackc/pgx/v5 v5.12.0
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/vbauerster/mpb/v8 v8.10.2 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect

@@ -121,7 +121,7 @@ func (s *DB) makeAuditKey(ctx context.Context) (ed25519.PrivateKey, error) {
 		return nil, err
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?)", auditKeyName, sealed)
+		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO NOTHING", auditKeyName, sealed)
 		return err
 	})
 	if err != nil {
@@ -143,13 +143,33 @@ func holdsHead(tx *sql.Tx, h kbs.AuditHead) error {
 	return err
 }
 
+// checkHead sees that nothing is signed over: what this server signed last is
+// still there, and so is what another signed after it.
+func (s *DB) checkHead(tx *sql.Tx) error {
+	if err := holdsHead(tx, s.head); err != nil || !s.engine.served() {
+		return err
+	}
+	h, err := readAuditHead(tx.QueryRow("SELECT value FROM meta WHERE name = ?", auditHeadName))
+	switch {
+	case errors.Is(err, ErrNotFound) && s.head.Sequence == 0:
+		return nil
+	case errors.Is(err, ErrNotFound) || err == nil && h.Sequence < s.head.Sequence:
+		return fmt.Errorf("audit head is older than entry %d, signed last: %w", s.head.Sequence, ErrTampered)
+	case err != nil:
+		return err
+	case !s.auditKey.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(h.PublicKey)):
+		return fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
+	}
+	return holdsHead(tx, h)
+}
+
 // signHead signs the end of the chain within the transaction that moved it.
 // It runs on the write loop alone.
 func (s *DB) signHead(tx *sql.Tx) (kbs.AuditHead, error) {
 	if !s.audited || s.auditKey == nil {
 		return s.head, nil
 	}
-	if err := holdsHead(tx, s.head); err != nil {
+	if err := s.checkHead(tx); err != nil {
 		return s.head, err
 	}
 	h := kbs.AuditHead{At: fromMilli(unixMilli(s.opts.Clock())), PublicKey: s.auditKey.Public().(ed25519.PublicKey)}

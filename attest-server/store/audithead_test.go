@@ -53,7 +53,7 @@ func TestAuditHeadIsSigned(t *testing.T) {
 	keyless := o
 	keyless.MasterKey = other.MasterKey
 	keyless.MasterKey.Wipe()
-	k, err := Open(t.Context(), path, keyless)
+	k, err := reopen(t.Context(), path, keyless)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestAuditHeadIsSigned(t *testing.T) {
 		t.Errorf("head %+v, %v", h, err)
 	}
 	k.Close()
-	if s, err = Open(t.Context(), path, o); err != nil {
+	if s, err = reopen(t.Context(), path, o); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -77,7 +77,7 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 	cut := func(t *testing.T, s *DB, query string) {
 		t.Helper()
 		if err := s.write(t.Context(), func(tx *sql.Tx) error {
-			_, err := tx.Exec("DROP TRIGGER IF EXISTS audit_delete; " + query)
+			_, err := tx.Exec(words("DROP TRIGGER IF EXISTS audit_delete; " + query))
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 		mustRegister(t, s, registration("b", 2), "k")
 		cut(t, s, "DELETE FROM audit WHERE seq = 2")
 		s.Close()
-		if _, err := Open(context.Background(), path, o); !errors.Is(err, ErrTampered) {
+		if _, err := reopen(context.Background(), path, o); !errors.Is(err, ErrTampered) {
 			t.Errorf("Open = %v", err)
 		}
 	})
@@ -110,7 +110,7 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 			t.Errorf("AuditHead = %v", err)
 		}
 		s.Close()
-		if _, err := Open(context.Background(), path, o); !errors.Is(err, ErrTampered) {
+		if _, err := reopen(context.Background(), path, o); !errors.Is(err, ErrTampered) {
 			t.Errorf("Open = %v", err)
 		}
 	})

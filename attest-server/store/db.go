@@ -6,9 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
@@ -29,6 +28,7 @@ type SQLite = DB // for callers that have not followed yet
 // handshakes share the disk's flush. A write that was acknowledged is on disk.
 type DB struct {
 	db     *sql.DB
+	engine engine
 	sealer *sealer
 	opts   Options
 
@@ -37,8 +37,9 @@ type DB struct {
 	writes chan write
 	done   chan struct{}
 
+	check atomic.Pointer[[]byte] // sealed check value of the MasterKey in use
+
 	// Only the write loop uses these, and open before it.
-	check    []byte             // sealed check value of the MasterKey in use
 	auditKey ed25519.PrivateKey // nil without the MasterKey
 	head     kbs.AuditHead      // signed last
 	audited  bool               // the chain may have moved since
@@ -49,57 +50,23 @@ type write struct {
 	result chan error
 }
 
-// Create makes a new store at path, which must not exist, and opens it.
-func Create(ctx context.Context, path string, o Options) (*DB, error) {
-	if o.MasterKey.Len() == 0 {
-		return nil, fmt.Errorf("creating store: %w", ErrLocked)
+// open takes db over, also on error.
+func open(ctx context.Context, db *sql.DB, e engine, o Options, check func(*DB, context.Context) error) (*DB, error) {
+	err := o.check()
+	s := &DB{db: db, engine: e, opts: o, writes: make(chan write, maxBatch), done: make(chan struct{})}
+	if s.opts.SessionRecords <= 0 {
+		s.opts.SessionRecords = 10000
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err == nil && o.MasterKey.Len() != 0 {
+		s.sealer, err = newSealer(o.MasterKey, o.Rand)
+	}
+	if err == nil {
+		db.SetMaxOpenConns(maxConns)
+		db.SetMaxIdleConns(maxConns)
+		err = migrate(ctx, db, e)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("creating store: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	return open(ctx, path, o, (*DB).writeCheck)
-}
-
-// Open opens the store at path, migrates it if it is older and checks the
-// master key against it.
-func Open(ctx context.Context, path string, o Options) (*DB, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("opening store: %w", err)
-	}
-	return open(ctx, path, o, (*DB).verifyCheck)
-}
-
-func open(ctx context.Context, path string, o Options, check func(*DB, context.Context) error) (*DB, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	if o.SessionRecords <= 0 {
-		o.SessionRecords = 10000
-	}
-	s := &DB{opts: o, writes: make(chan write, maxBatch), done: make(chan struct{})}
-	if o.MasterKey.Len() != 0 {
-		var err error
-		if s.sealer, err = newSealer(o.MasterKey, o.Rand); err != nil {
-			return nil, err
-		}
-	}
-	dsn := (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
-		"_txlock": {"immediate"},
-	}.Encode()}).String()
-	db, err := openSQLite(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("opening store: %w", err)
-	}
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	s.db = db
-	if err := migrate(ctx, db); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	go s.writeLoop()
 	err = check(s, ctx)
@@ -107,7 +74,7 @@ func open(ctx context.Context, path string, o Options, check func(*DB, context.C
 		err = s.openAudit(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), s.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -126,10 +93,18 @@ func (s *DB) Close() error {
 	return s.db.Close()
 }
 
-// Check says whether the store answers.
+// Check says whether the store answers and is for this process to write.
 func (s *DB) Check(ctx context.Context) error {
-	var n int
-	return s.db.QueryRowContext(ctx, "SELECT count(*) FROM meta").Scan(&n)
+	var check []byte
+	err := s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", checkName).Scan(&check)
+	if err != nil || s.sealer == nil {
+		return err
+	}
+	if s.follows(check) {
+		return nil
+	}
+	// Somebody else changed the MasterKey: every write would follow, or refuse.
+	return s.write(ctx, func(*sql.Tx) error { return nil })
 }
 
 func (s *DB) writeCheck(ctx context.Context) error {
@@ -209,6 +184,9 @@ func (s *DB) commit(batch []write) {
 			return err
 		}
 		defer tx.Rollback()
+		if err := s.engine.begin(tx); err != nil {
+			return err
+		}
 		if err := s.followMasterKey(tx); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 			continue
 		}
 		_, err := tx.Exec(`INSERT INTO denials(hour, rule, count) VALUES(?, ?, 1)
-			ON CONFLICT(hour, rule) DO UPDATE SET count = count + 1`, hour, rule.Rule)
+			ON CONFLICT(hour, rule) DO UPDATE SET count = denials.count + 1`, hour, rule.Rule)
 		if err != nil {
 			return fmt.Errorf("counting denial: %w", err)
 		}

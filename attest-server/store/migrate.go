@@ -6,8 +6,13 @@ import (
 	"fmt"
 )
 
+const appendOnly = `
+	CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+	CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;`
+
 // migrations brings a store from schema version i to i+1. Released entries
-// are never edited, only followed.
+// are never edited, only followed. They are written for SQLite; an engine puts
+// them into its own words.
 var migrations = [...]string{
 	`CREATE TABLE meta(
 		name TEXT PRIMARY KEY,
@@ -64,9 +69,7 @@ var migrations = [...]string{
 		detail TEXT NOT NULL,
 		prev BLOB NOT NULL,
 		hash BLOB NOT NULL
-	) STRICT;
-	CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
-	CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;`,
+	) STRICT;` + appendOnly,
 
 	`CREATE TABLE denials(
 		hour INTEGER NOT NULL,          -- Unix time / 3600
@@ -79,33 +82,46 @@ var migrations = [...]string{
 	migrationRotation,
 	migrationTenants,
 	migrationResources,
+	migrationSessions,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and
-// refuses one that a newer binary wrote.
-func migrate(ctx context.Context, db *sql.DB) error {
+// refuses one that a newer binary wrote. Of several servers that start at
+// once, one migrates.
+func migrate(ctx context.Context, db *sql.DB, e engine) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	var have int
-	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+	if err := e.exclude(tx); err != nil {
 		return err
 	}
-	if have > len(migrations) {
-		return fmt.Errorf("schema version %d, this attest-server knows up to %d: use the newer one, or restore a backup made with this one: %w",
-			have, len(migrations), ErrNewerSchema)
+	have, err := e.version(tx)
+	if err != nil {
+		return err
+	}
+	if err := checkVersion(have); err != nil {
+		return err
+	}
+	if have == len(migrations) {
+		return nil
 	}
 	for _, m := range migrations[have:] {
-		if _, err := tx.ExecContext(ctx, m); err != nil {
+		if _, err := tx.ExecContext(ctx, e.migration(m)); err != nil {
 			return fmt.Errorf("migrating schema: %w", err)
 		}
 	}
-	if have < len(migrations) {
-		if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
-			return err
-		}
+	if err := e.setVersion(tx, len(migrations)); err != nil {
+		return err
 	}
 	return tx.Commit()
+}
+
+func checkVersion(have int) error {
+	if have <= len(migrations) {
+		return nil
+	}
+	return fmt.Errorf("schema version %d, this attest-server knows up to %d: use the newer one, or restore a backup made with this one: %w",
+		have, len(migrations), ErrNewerSchema)
 }

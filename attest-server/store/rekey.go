@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
@@ -16,7 +18,7 @@ import (
 // in neither list stops a change of MasterKey: what it does not know to seal
 // anew would be lost.
 var (
-	sealedMeta = []string{checkName, auditKeyName, signingKeyName}
+	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
 	plainMeta  = []string{auditHeadName}
 )
 
@@ -51,7 +53,11 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 
 func (s *DB) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
 	var unknown string
-	err := tx.QueryRow("SELECT name FROM meta WHERE name NOT IN (?,?,?,?) LIMIT 1", sealedMeta[0], sealedMeta[1], sealedMeta[2], plainMeta[0]).Scan(&unknown)
+	known := []any{}
+	for _, name := range slices.Concat(sealedMeta, plainMeta) {
+		known = append(known, name)
+	}
+	err := tx.QueryRow("SELECT name FROM meta WHERE name NOT IN (?"+strings.Repeat(",?", len(known)-1)+") LIMIT 1", known...).Scan(&unknown)
 	if err == nil {
 		return fmt.Errorf("the store holds %q, which this version cannot seal anew", unknown)
 	}
@@ -138,7 +144,7 @@ func (s *DB) followMasterKey(tx *sql.Tx) error {
 	}
 	var check []byte
 	err := tx.QueryRow("SELECT value FROM meta WHERE name = ?", checkName).Scan(&check)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && bytes.Equal(check, s.check) {
+	if errors.Is(err, sql.ErrNoRows) || err == nil && s.follows(check) {
 		return nil
 	}
 	if err != nil {
@@ -147,11 +153,16 @@ func (s *DB) followMasterKey(tx *sql.Tx) error {
 	return s.adopt(check)
 }
 
+func (s *DB) follows(check []byte) bool {
+	in := s.check.Load()
+	return in != nil && bytes.Equal(check, *in)
+}
+
 // adopt seals with the MasterKey that check is under from now on:
 // ErrWrongMasterKey if it is not to be had.
 func (s *DB) adopt(check []byte) error {
 	if opensCheck(s.sealer.kek(), check) {
-		s.check = check
+		s.check.Store(&check)
 		return nil
 	}
 	if s.opts.ReloadMasterKeys == nil {
@@ -173,7 +184,7 @@ func (s *DB) adopt(check []byte) error {
 		}
 		if opensCheck(kek, check) {
 			s.sealer.replace(kek)
-			s.check = check
+			s.check.Store(&check)
 			return nil
 		}
 	}

@@ -38,7 +38,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 	s.opts.ReloadMasterKeys = func() ([]secret.Bytes, error) { // copies: the store wipes them
 		return []secret.Bytes{secret.New(append([]byte(nil), o.MasterKey.Reveal()...)), secret.New(append([]byte(nil), next.Reveal()...))}, nil
 	}
-	admin, err := Open(t.Context(), path, o)
+	admin, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,11 +64,11 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 		t.Error(err)
 	}
 	wg.Wait()
-	if _, err := Open(t.Context(), path, o); !errors.Is(err, ErrWrongMasterKey) {
+	if _, err := reopen(t.Context(), path, o); !errors.Is(err, ErrWrongMasterKey) {
 		t.Errorf("old master key: %v", err)
 	}
 	o.MasterKey = next
-	fresh, err := Open(t.Context(), path, o)
+	fresh, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 func TestOldMasterKeyWritesNothing(t *testing.T) {
 	s, path, o := newStore(t)
 	next, _ := NewMasterKey(rand.Reader)
-	admin, err := Open(t.Context(), path, o)
+	admin, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -229,7 +229,7 @@ func (s *DB) Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta,
 func (s *DB) Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error) {
 	list := kbs.ResourceList{Resources: []string{}}
 	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT repo || '/' || type || '/' || tag AS name FROM resources
-		WHERE name > ?1 AND (?2 = '' OR repo = ?2 OR (repo >= ?2 || '.' AND repo < ?2 || '/')) ORDER BY name LIMIT ?3`, after, tenant, limit+1)
+		WHERE repo || '/' || type || '/' || tag > ?1 AND (?2 = '' OR repo = ?2 OR (repo >= ?2 || '.' AND repo < ?2 || '/')) ORDER BY name LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
 		return list, fmt.Errorf("listing resources: %w", err)
 	}

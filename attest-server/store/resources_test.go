@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -136,13 +135,6 @@ func registerAnew(t *testing.T, s *DB, w *string, d *kbs.Digest) {
 	*d = digestOf(t, s, *w)
 }
 
-func edit(t *testing.T, s *DB, query string) {
-	t.Helper()
-	if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(query); return err }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestDiskKeyNeedsApprovals(t *testing.T) {
 	s, _, _ := newStore(t)
 	for _, tenant := range []string{"a", "b"} {
@@ -263,7 +255,7 @@ func TestQuotaUnderRace(t *testing.T) {
 	if err := s.SetTenant(t.Context(), "acme", 3, 0, "local"); err != nil {
 		t.Fatal(err)
 	}
-	other, err := Open(t.Context(), path, o)
+	other, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestRotation(t *testing.T) {
 	}
 	staged := string(r.Staged.Reveal())
 	// Killed here: after a restart both keys are there, and staging goes on.
-	again, err := Open(t.Context(), path, o)
+	again, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestTamperedRotation(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(edit); return err }); err != nil {
+		if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(words(edit)); return err }); err != nil {
 			t.Fatal(err)
 		}
 		w, _ := s.Workload(t.Context(), "a")
@@ -189,7 +189,7 @@ func TestReleaseLimits(t *testing.T) {
 func TestOnceUnderRace(t *testing.T) {
 	s, path, o := newStore(t)
 	d := limited(t, s, kbs.ReleaseLimits{Total: 1})
-	other, err := Open(t.Context(), path, o) // a second server on the same store
+	other, err := reopen(t.Context(), path, o) // a second server on the same store
 	if err != nil {
 		t.Fatal(err)
 	}

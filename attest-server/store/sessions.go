@@ -20,18 +20,22 @@ func (s *DB) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic b
 	if err != nil {
 		return fmt.Errorf("recording session: %w", err)
 	}
+	class := 0
+	if authentic {
+		class = 1
+	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var seq int
-		err := tx.QueryRow("SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?", authentic).Scan(&seq)
+		err := tx.QueryRow("SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?", class).Scan(&seq)
 		if err != nil {
 			return fmt.Errorf("recording session: %w", err)
 		}
 		_, err = tx.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, record) VALUES(?,?,?,?,?,?)",
-			authentic, seq, r.Session, r.WorkloadID, unixMilli(r.At), b)
+			class, seq, r.Session, r.WorkloadID, unixMilli(r.At), b)
 		if err != nil {
 			return fmt.Errorf("recording session: %w", err)
 		}
-		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", authentic, seq-s.opts.SessionRecords); err != nil {
+		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", class, seq-s.opts.SessionRecords); err != nil {
 			return err
 		}
 		if r.Granted {

@@ -13,7 +13,7 @@ import (
 // silence.
 func TestSigningKey(t *testing.T) {
 	s, path, o := newStore(t)
-	other, err := Open(t.Context(), path, o)
+	other, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestSigningKey(t *testing.T) {
 	}
 	locked := o
 	locked.MasterKey = secret.Bytes{}
-	l, err := Open(t.Context(), path, locked)
+	l, err := reopen(t.Context(), path, locked)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,10 +7,10 @@ import (
 )
 
 // Snapshot writes a consistent copy of the store to path, which must not
-// exist, while the store is in use. The copy's secrets are sealed like the
-// store's.
+// exist, while the store is in use. It is a store in a file, whatever the
+// original is in. Its secrets are sealed like the store's.
 func (s *DB) Snapshot(ctx context.Context, path string) error {
-	if _, err := s.db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+	if err := s.engine.snapshot(ctx, s, path); err != nil {
 		return fmt.Errorf("copying store: %w", err)
 	}
 	return nil
@@ -19,12 +19,8 @@ func (s *DB) Snapshot(ctx context.Context, path string) error {
 // Verify reads the whole store: the database's pages, every registration and
 // the audit chain. It needs no MasterKey.
 func (s *DB) Verify(ctx context.Context) error {
-	var result string
-	if err := s.db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&result); err != nil {
+	if err := s.engine.whole(ctx, s.db); err != nil {
 		return fmt.Errorf("checking store: %w", err)
-	}
-	if result != "ok" {
-		return fmt.Errorf("checking store: %s", result)
 	}
 	for after := ""; ; {
 		page, err := s.Workloads(ctx, after, 100)

@@ -1,7 +1,6 @@
 // Package store keeps what attest-server must not lose: registrations, their
-// sealed secrets, tokens, session records and the audit log. Here in SQLite;
-// consumers declare the interface they need, so that another database can
-// take its place.
+// sealed secrets, tokens, session records and the audit log. In SQLite,
+// for one server, or in PostgreSQL, for several.
 package store
 
 import (
@@ -23,6 +22,8 @@ var (
 	ErrLocked         = errors.New("store was opened without its master key")
 	ErrNewerSchema    = errors.New("store is newer than this attest-server")
 	ErrTampered       = errors.New("store was changed behind attest-server's back")
+	// ErrUnavailable means that the database does not answer now.
+	ErrUnavailable = errors.New("the database does not answer")
 )
 
 // Options configures Open. Rand and Clock are needed; a MasterKey left out

@@ -139,7 +139,7 @@ func countOwned(tx *sql.Tx, tenant string) (workloads, resources int64, err erro
 	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE "+fmt.Sprintf(owned, "id"), tenant).Scan(&workloads); err != nil {
 		return 0, 0, err
 	}
-	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+fmt.Sprintf(owned, "repo")+")", tenant).Scan(&resources)
+	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+fmt.Sprintf(owned, "repo")+") AS names", tenant).Scan(&resources)
 	return workloads, resources, err
 }
 

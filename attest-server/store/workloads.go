@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -159,7 +160,7 @@ func (s *DB) Workloads(ctx context.Context, after string, limit int) (kbs.Worklo
 
 // TenantWorkloads is Workloads of one tenant alone.
 func (s *DB) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, coalesce(CAST(registration AS TEXT) ->> '$.type', ''), image, registered_at, revoked_at, releases, denials, last_release
+	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, registration, image, registered_at, revoked_at, releases, denials, last_release
 		FROM workloads WHERE id > ?1 AND (?2 = '' OR id = ?2 OR (id >= ?2 || '.' AND id < ?2 || '/')) ORDER BY id LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
 		return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
@@ -170,9 +171,15 @@ func (s *DB) TenantWorkloads(ctx context.Context, tenant, after string, limit in
 		var w kbs.WorkloadSummary
 		var registered int64
 		var revoked, last *int64
-		if err := rows.Scan(&w.WorkloadID, &w.TEE, &w.Type, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
+		var canonical []byte
+		if err := rows.Scan(&w.WorkloadID, &w.TEE, &canonical, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
 			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
 		}
+		var reg struct{ Type kbs.RegistrationType }
+		if err := json.Unmarshal(canonical, &reg); err != nil {
+			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %s: %w: %w", w.WorkloadID, ErrTampered, err)
+		}
+		w.Type = reg.Type
 		w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
 		list.Workloads = append(list.Workloads, w)
 	}

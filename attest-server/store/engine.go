@@ -1,0 +1,30 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// engine is what differs between the databases a store can be in. All else is
+// one set of queries that both understand, with SQLite's placeholders.
+type engine interface {
+	// migration is a step of migrations, in this database's words.
+	migration(step string) string
+	// exclude keeps others from migrating until tx ends.
+	exclude(tx *sql.Tx) error
+	version(tx *sql.Tx) (int, error)
+	setVersion(tx *sql.Tx, v int) error
+	// begin is the first statement of every write: no other server writes
+	// until tx ends, and what tx reads is what the last one left.
+	begin(tx *sql.Tx) error
+	// share ends a SELECT whose rows nobody may change until tx ends.
+	share() string
+	// now is an expression for the database's clock, in Unix milliseconds.
+	now() string
+	// whole checks the database's own structures, where that is for us to do.
+	whole(ctx context.Context, db *sql.DB) error
+	// snapshot is for DB.Snapshot.
+	snapshot(ctx context.Context, s *DB, path string) error
+	// served says that several servers may have the store open at once.
+	served() bool
+}

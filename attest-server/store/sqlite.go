@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+)
+
+// Create makes a new store in one file at path, which must not exist, and
+// opens it.
+func Create(ctx context.Context, path string, o Options) (*DB, error) {
+	if o.MasterKey.Len() == 0 {
+		return nil, fmt.Errorf("creating store: %w", ErrLocked)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("creating store: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	return openFile(ctx, path, o, (*DB).writeCheck)
+}
+
+// Open opens the store at path, migrates it if it is older and checks the
+// master key against it.
+func Open(ctx context.Context, path string, o Options) (*DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	return openFile(ctx, path, o, (*DB).verifyCheck)
+}
+
+func openFile(ctx context.Context, path string, o Options, check func(*DB, context.Context) error) (*DB, error) {
+	db, err := openSQLite(sqliteDSN(path))
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	s, err := open(ctx, db, sqliteEngine{}, o, check)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func sqliteDSN(path string) string {
+	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: url.Values{
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)"},
+		"_txlock": {"immediate"},
+	}.Encode()}).String()
+}
+
+// sqliteEngine is the engine of a store in one file. Its transactions lock the file
+// from their beginning (_txlock).
+type sqliteEngine struct{}
+
+func (sqliteEngine) migration(step string) string { return step }
+func (sqliteEngine) exclude(*sql.Tx) error        { return nil }
+func (sqliteEngine) begin(*sql.Tx) error          { return nil }
+func (sqliteEngine) share() string                { return "" }
+func (sqliteEngine) now() string                  { return "CAST(unixepoch('subsec') * 1000 AS INTEGER)" }
+func (sqliteEngine) served() bool                 { return false }
+
+func (sqliteEngine) version(tx *sql.Tx) (v int, err error) {
+	return v, tx.QueryRow("PRAGMA user_version").Scan(&v)
+}
+
+func (sqliteEngine) setVersion(tx *sql.Tx, v int) error {
+	_, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", v))
+	return err
+}
+
+func (sqliteEngine) snapshot(ctx context.Context, s *DB, path string) error {
+	_, err := s.db.ExecContext(ctx, "VACUUM INTO ?", path)
+	return err
+}
+
+func (sqliteEngine) whole(ctx context.Context, db *sql.DB) error {
+	var result string
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&result); err != nil {
+		return err
+	}
+	if result != "ok" {
+		return errors.New(result)
+	}
+	return nil
+}

@@ -59,6 +59,7 @@ test-e2e: build firmware
 
 bench: build
 	packaging/bench.sh
+	packaging/bench-server.sh
 
 fuzz:
 	packaging/fuzz.sh $(FUZZTIME)

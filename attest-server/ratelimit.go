@@ -2,6 +2,7 @@ package attestserver
 
 import (
 	"math"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -42,6 +43,7 @@ const badTokenCost = 10
 
 type limits struct {
 	addresses *limiterTable[netip.Prefix]
+	refusals  *limiterTable[netip.Prefix] // who is told that it is too fast
 	tokens    *limiterTable[string]
 	exempt    []netip.Prefix
 }
@@ -51,8 +53,10 @@ func newLimits(c RateLimits) *limits {
 		c.Exempt = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	}
 	most := orDefault(c.MaxAddresses, 1<<16)
+	address := c.PerAddress.or(Rate{100, 1000})
 	return &limits{
-		addresses: newLimiterTable[netip.Prefix](c.PerAddress.or(Rate{100, 1000}), most),
+		addresses: newLimiterTable[netip.Prefix](address, most),
+		refusals:  newLimiterTable[netip.Prefix](address, most),
 		tokens:    newLimiterTable[string](c.PerToken.or(Rate{500, 5000}), most),
 		exempt:    c.Exempt,
 	}
@@ -73,7 +77,11 @@ func (r Rate) or(def Rate) Rate {
 
 // address is whom a request counts for; false if nobody.
 func (l *limits) address(r *http.Request) (netip.Prefix, bool) {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	return l.from(r.RemoteAddr)
+}
+
+func (l *limits) from(remote string) (netip.Prefix, bool) {
+	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Prefix{}, true // not over IP: all of them together
 	}
@@ -92,17 +100,50 @@ func (l *limits) address(r *http.Request) (netip.Prefix, bool) {
 }
 
 // limited answers 429 to addresses over their rate. Health checks always get
-// through.
+// through. Who takes no notice of as many refusals as he has requests is not
+// answered any more: his connections end, and new ones are closed at once (see
+// Listener), which is all that a flood then costs.
 func (s *Server) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if from, counts := s.limits.address(r); counts && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
 			if wait := s.limits.addresses.take(from, s.Clock(), 1); wait > 0 {
+				if s.limits.refusals.take(from, s.Clock(), 1) > 0 {
+					w.Header().Set("Connection", "close") // with HTTP/2, too
+				}
 				s.tooMany(w, r, "address", wait)
 				return
 			}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// Listener is l without the connections of addresses that flood the server:
+// closed before TLS, which costs more than a request.
+func (s *Server) Listener(l net.Listener) net.Listener { return &limitedListener{l, s} }
+
+type limitedListener struct {
+	net.Listener
+	s *Server
+}
+
+// Accept implements net.Listener.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, counts := l.s.limits.from(c.RemoteAddr().String())
+		if !counts || !l.s.limits.refusals.spent(from, l.s.Clock()) {
+			return c, nil
+		}
+		l.s.meters.limited.Inc("connection")
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // keep nothing of it
+		}
+		_ = c.Close()
+	}
 }
 
 func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, by string, wait time.Duration) {
@@ -173,6 +214,20 @@ func (t *limiterTable[K]) take(key K, now time.Time, n int) (wait time.Duration)
 		r.CancelAt(now)
 	}
 	return wait
+}
+
+// spent says whether take would refuse, for a key that took lately.
+func (t *limiterTable[K]) spent(key K, now time.Time) bool {
+	if t.rate.PerSecond < 0 {
+		return false
+	}
+	t.mu.Lock()
+	l := t.current[key]
+	if l == nil {
+		l = t.previous[key]
+	}
+	t.mu.Unlock()
+	return l != nil && l.TokensAt(now) < 1
 }
 
 // charge counts n requests also if that is over the rate.

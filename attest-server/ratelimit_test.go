@@ -3,6 +3,8 @@ package attestserver
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -59,6 +61,52 @@ func TestAddressRate(t *testing.T) {
 	r.clock.advance(2 * time.Second)
 	if limited("192.0.2.1:1", "/x") || !limited("192.0.2.1:1", "/x") {
 		t.Error("after two seconds one request is due, no more")
+	}
+}
+
+// TestFloodIsNotAnswered: whoever goes on after as many refusals as he had
+// requests loses his connections, and gets no new one until he has paused.
+func TestFloodIsNotAnswered(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 3}, Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := r.server.HTTPServer()
+	go srv.Serve(r.server.Listener(l))
+	t.Cleanup(func() { srv.Close() })
+	clients := map[string]*http.Client{}
+	for _, from := range []string{"127.0.0.1", "127.0.0.2"} {
+		d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		clients[from] = &http.Client{Transport: &http.Transport{DialContext: d.DialContext}}
+		defer clients[from].CloseIdleConnections()
+	}
+	get := func(from string) (status int, closed bool) {
+		resp, err := clients[from].Get("http://" + l.Addr().String() + "/v1/jwks")
+		if err != nil {
+			return 0, true
+		}
+		_, _ = io.Copy(io.Discard, resp.Body) // else the connection is not used again
+		resp.Body.Close()
+		return resp.StatusCode, resp.Close
+	}
+	var got []string
+	for range 8 {
+		status, closed := get("127.0.0.1")
+		got = append(got, fmt.Sprintf("%d/%v", status, closed))
+	}
+	want := "[200/false 200/false 200/false 429/false 429/false 429/false 429/true 0/true]"
+	if s := fmt.Sprint(got); s != want {
+		t.Errorf("answers %s, expected %s", s, want)
+	}
+	if status, _ := get("127.0.0.2"); status == 0 || status == http.StatusTooManyRequests {
+		t.Errorf("another address: %d", status)
+	}
+	r.clock.advance(10 * time.Second)
+	if status, _ := get("127.0.0.1"); status == 0 || status == http.StatusTooManyRequests {
+		t.Errorf("after a pause: %d", status)
 	}
 }
 

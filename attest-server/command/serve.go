@@ -97,6 +97,8 @@ type server struct {
 	store *store.DB
 	cert  certificate
 	http  *http.Server
+	// limited is a listener without those who flood it.
+	limited func(net.Listener) net.Listener
 
 	supply *verifier.Supply
 
@@ -151,7 +153,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	d.http = s.HTTPServer()
+	d.http, d.limited = s.HTTPServer(), s.Listener
 	return nil
 }
 
@@ -202,7 +204,7 @@ func (d *server) run(ctx context.Context, listeners []net.Listener) error {
 	defer stop()
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { failed <- d.http.Serve(tls.NewListener(l, d.cert.config())) }()
+		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), d.cert.config())) }()
 	}
 	go d.watch(ctx)
 	go d.supply.Run(ctx, d.renewed)

@@ -1,0 +1,16 @@
+#!/bin/bash
+# usage: bench-server.sh    prints what attest-server costs, beside its floor
+#
+# Server and floor are processes of one core each; the floor is a TLS 1.3
+# handshake with the server's key exchange and one P-384 verification. They
+# are loaded in turn, and what is compared is above all the processor time of
+# the process that serves, which other load hardly changes.
+#
+# Environment: BENCH_SECONDS  how long handshakes are measured (6)
+#              BENCH_ROUNDS   changes between server and floor (3)
+#              BENCH_SOAK     how long memory is watched (20s; the real one: 10m)
+#              BENCH_FLOOD    requests of a flood (20000; the real one: 100000)
+#              BENCH_PROFILE  FILE for the server's processor profile
+set -euo pipefail
+cd "$(dirname "$0")/.."
+go test -run '^$' -bench Server -benchtime 1x -timeout 40m ./attest-server/command | grep -vE '^(PASS|ok|goos|goarch|pkg)'

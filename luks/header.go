@@ -12,7 +12,7 @@ import (
 )
 
 // ErrWrongPassphrase says that no keyslot opens with the passphrase.
-var ErrWrongPassphrase = errors.New("no LUKS2 keyslot opens with this passphrase")
+var ErrWrongPassphrase = errors.New("no LUKS keyslot opens with this passphrase")
 
 // Header is a private, checked copy of a disk's LUKS2 header, keyslot areas
 // included: whatever the owner of the disk does to it later has no effect.

@@ -78,16 +78,33 @@ func credentials(sys *types.SystemContext, ref types.ImageReference) (authn.Auth
 	return authn.FromConfig(authn.AuthConfig{Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken}), nil
 }
 
-// boundedTransport cuts answers off: the client reads lists whole.
+// boundedTransport cuts answers off, by size and by time: the client reads
+// lists whole, and waits for ever. It tries again by itself when a registry is
+// overloaded or breaks off.
 type boundedTransport struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.next.RoundTrip(r)
-	if err == nil {
-		resp.Body = &section{io.LimitReader(resp.Body, maxArtifactBytes+1), resp.Body}
+	p := patienceOf(r.Context())
+	ctx, cancel := context.WithTimeoutCause(r.Context(), pushAnswer*p.Stall, errStalled)
+	resp, err := t.next.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		if context.Cause(ctx) == errStalled {
+			err = fmt.Errorf("%w within %v: %w", errStalled, pushAnswer*p.Stall, err)
+		}
+		cancel()
+		return nil, err
 	}
-	return resp, err
+	resp.Body = &section{io.LimitReader(resp.Body, maxArtifactBytes+1), closers{resp.Body, closeFunc(cancel)}}
+	return resp, nil
+}
+
+type closeFunc func()
+
+// Close implements io.Closer.
+func (f closeFunc) Close() error {
+	f()
+	return nil
 }
 
 func (s *registryReferrers) with(ctx context.Context) []remote.Option {

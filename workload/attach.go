@@ -116,9 +116,12 @@ func (b *build) signImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = copy.Image(ctx, policy, ref, ref, &copy.Options{
-		SignBySigstorePrivateKeyFile: b.Sign.path, SignSigstorePrivateKeyPassphrase: b.Sign.passphrase.Reveal(),
-		SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,
+	err = patienceOf(ctx).do(ctx, func(ctx context.Context) error {
+		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
+			SignBySigstorePrivateKeyFile: b.Sign.path, SignSigstorePrivateKeyPassphrase: b.Sign.passphrase.Reveal(),
+			SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,
+		})
+		return err
 	})
 	if err = errors.Join(err, policy.Destroy()); err != nil {
 		return hint(fmt.Errorf("image is built, signing it: %w", err),

@@ -165,21 +165,29 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // writeLayer streams the disk into the destination, and fails if any layer
 // turned out not to be what the manifest says.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
-	rand, err := b.random("keyslot")
-	if err != nil {
-		return blobInfo{}, err
+	_, again := b.dst.(*registryDestination)
+	for _, l := range b.src.layers {
+		l.keep = again
 	}
 	p := &payload{
 		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
-		writeDisk: func(ctx context.Context, w io.Writer) error { return s.writeDisk(ctx, w, fs, rand) },
+		writeDisk: func(ctx context.Context, w io.Writer) error {
+			rand, err := b.random("keyslot")
+			if err != nil {
+				return err
+			}
+			return s.writeDisk(ctx, w, fs, rand)
+		},
 	}
 	size, err := p.sizeBytes()
 	if err != nil {
 		return blobInfo{}, err
 	}
-	done := b.meter("encrypting and writing", size)
 	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
-		return p.write(ctx, &meterWriter{ctx, w, done})
+		for _, l := range b.src.layers {
+			l.rewind()
+		}
+		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})
 	if err != nil {
 		return blobInfo{}, err

@@ -56,6 +56,8 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 		return newArchiveDestination(path, image, dockerArchive{})
 	case "dir":
 		return newDirDestination(sys, ref, path)
+	case "docker":
+		return newRegistryDestination(ctx, sys, ref)
 	}
 	dst, err := ref.NewImageDestination(ctx, sys)
 	if err != nil {

@@ -203,6 +203,13 @@ func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	return &layerReader{l: l, v: verifying(ctx, rc, l.diffID, -1), c: rc}, nil
 }
 
+// rewind makes the layer ready to be read once more.
+func (l *layer) rewind() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bad = nil
+}
+
 // verified says, once every reader is closed, whether what they got was the
 // layer that the manifest names.
 func (l *layer) verified() error {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,12 +89,16 @@ func (p Patience) do(ctx context.Context, op func(context.Context) error) error 
 	once := func() error {
 		watched, w := p.watch(ctx)
 		defer w.rest()
-		err := op(watched)
-		if err != nil && w.bites() > 0 && isHangUp(err) {
-			err = fmt.Errorf("%w within %v: %w", errStalled, p.Stall, err)
-		}
-		return err
+		return w.explain(op(watched))
 	}
+	err := p.repeat(ctx, once)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (p Patience) repeat(ctx context.Context, once func() error) error {
 	err := retry.IfNecessary(ctx, once, &retry.Options{MaxRetry: p.Retries, Delay: p.Delay, IsErrorRetryable: mayPass})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -108,8 +113,9 @@ func mayPass(err error) bool {
 	var codes errcode.Errors
 	var code errcode.ErrorCoder
 	var status docker.UnexpectedHTTPStatusError
+	var lasting *lastingError
 	switch {
-	case errors.Is(err, context.Canceled) || errors.Is(err, errDigest):
+	case errors.As(err, &lasting) || errors.Is(err, context.Canceled) || errors.Is(err, errDigest):
 		return false
 	case errors.Is(err, errStalled) || isHangUp(err):
 		return true
@@ -125,16 +131,22 @@ func mayPass(err error) bool {
 	case errors.As(err, &status):
 		return passingStatus(status.StatusCode)
 	}
-	return retry.IsErrorRetryable(err)
+	// This type the library keeps to itself: status 4xx without an error body.
+	return strings.Contains(err.Error(), "StatusCode: 429,") || retry.IsErrorRetryable(err)
 }
 
 func passingStatus(s int) bool {
 	return s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500 && s != http.StatusNotImplemented
 }
 
-// isHangUp says whether the other side ended the connection early.
+// lastingError is not a matter of the registry.
+type lastingError struct{ error }
+
+func (e *lastingError) Unwrap() error { return e.error }
+
+// isHangUp says whether a connection ended early.
 func isHangUp(err error) bool {
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
 }
 
 // watchdog ends connections on which nothing comes.
@@ -144,10 +156,12 @@ func isHangUp(err error) bool {
 // Range, with its own credentials and from the mirror it has chosen. The
 // library lets nobody choose its transport or set a timeout in it.
 type watchdog struct {
-	stall time.Duration
-	timer *time.Timer
-	spent time.Duration // waited for less than stallBytes
-	got   int64
+	stall  time.Duration
+	answer time.Duration // how long the answer to a request may take
+	push   bool          // the registry has to take bytes, not to send them
+	timer  *time.Timer
+	spent  time.Duration // waited for less than stallBytes
+	got    int64
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -155,7 +169,7 @@ type watchdog struct {
 }
 
 func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
-	w := &watchdog{stall: p.Stall}
+	w := &watchdog{stall: p.Stall, answer: p.Stall}
 	w.timer = time.AfterFunc(p.Stall, w.bite)
 	w.timer.Stop() // connecting has a timeout of its own
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -164,7 +178,7 @@ func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
 			defer w.mu.Unlock()
 			w.conn = i.Conn
 		},
-		WroteRequest:         func(httptrace.WroteRequestInfo) { w.timer.Reset(w.stall) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { w.timer.Reset(w.answer) },
 		GotFirstResponseByte: func() { w.timer.Reset(w.stall) },
 	}), w
 }
@@ -181,6 +195,21 @@ func (w *watchdog) read(r io.Reader, p []byte) (int, error) {
 		w.spent, w.got = 0, 0
 	}
 	return n, err
+}
+
+// write writes with the clock running.
+func (w *watchdog) write(to io.Writer, p []byte) (int, error) {
+	w.timer.Reset(w.stall)
+	defer w.timer.Stop()
+	return to.Write(p)
+}
+
+// explain says of the end of a connection that it was the watchdog's doing.
+func (w *watchdog) explain(err error) error {
+	if err == nil || w.bites() == 0 || !isHangUp(err) {
+		return err
+	}
+	return fmt.Errorf("%w within %v: %w", errStalled, w.stall, err)
 }
 
 func (w *watchdog) rest() { w.timer.Stop() }
@@ -204,10 +233,11 @@ func (w *watchdog) bite() {
 		}
 		c = inner.NetConn()
 	}
-	switch c := c.(type) {
-	case nil:
-	case interface{ CloseRead() error }:
-		_ = c.CloseRead() // a read that waits gets io.EOF
+	half, ok := c.(interface{ CloseRead() error })
+	switch {
+	case c == nil:
+	case ok && !w.push:
+		_ = half.CloseRead() // a read that waits gets io.EOF
 	default:
 		_ = c.Close()
 	}

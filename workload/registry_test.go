@@ -1,13 +1,19 @@
 package workload
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containers/image/v5/types"
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -120,8 +128,13 @@ func bigImage(t testing.TB, size int) (*testImage, []byte) {
 	return m, blob
 }
 
-// upload puts m into the registry as REF:1.
+// upload puts m into the registry as REPO:1.
 func (m *testImage) upload(t testing.TB, repo string) {
+	t.Helper()
+	m.uploadWith(t, http.DefaultClient, "http://", repo)
+}
+
+func (m *testImage) uploadWith(t testing.TB, c *http.Client, scheme, repo string) {
 	t.Helper()
 	put := func(method, url string, b []byte, mediaType string) *http.Response {
 		req, err := http.NewRequest(method, url, bytes.NewReader(b))
@@ -129,7 +142,7 @@ func (m *testImage) upload(t testing.TB, repo string) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", mediaType)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +153,7 @@ func (m *testImage) upload(t testing.TB, repo string) {
 		return resp
 	}
 	host, name, _ := strings.Cut(repo, "/")
-	base := "http://" + host
+	base := scheme + host
 	dir := t.TempDir()
 	d := m.writeLayout(t, dir)
 	for _, b := range append([]testLayer{{blob: mustJSON(t, m.config)}}, m.layers...) {
@@ -239,7 +252,11 @@ func TestHostileRegistry(t *testing.T) {
 			repo := testRegistry(t, o.System, h.front) + "/app"
 			m.upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
-			ctx := WithPatience(t.Context(), Patience{Stall: 1300 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
+			stall := 200 * time.Millisecond
+			if strings.HasPrefix(name, "cut") || strings.HasPrefix(name, "stall") {
+				stall = 1300 * time.Millisecond // the library pauses for over a second before it resumes
+			}
+			ctx := WithPatience(t.Context(), Patience{Stall: stall, Retries: 2, Delay: 10 * time.Millisecond})
 			_, err := Build(ctx, o)
 			if n := h.n.Load(); c.requests != 0 && n != c.requests {
 				t.Errorf("%d requests, expected %d", n, c.requests)
@@ -260,6 +277,27 @@ func TestHostileRegistry(t *testing.T) {
 			}
 			nothingLeft(t, o, server)
 		})
+	}
+}
+
+// TestStallOverTLS: there, what has to be ended is the connection below.
+func TestStallOverTLS(t *testing.T) {
+	m, blob := bigImage(t, 3<<20)
+	h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: sending(blob, 1, 1200<<10, true, true)}
+	s := httptest.NewUnstartedServer(h.front(registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	o := testOptions(t, &fakeServer{})
+	o.System.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	repo := strings.TrimPrefix(s.URL, "https://") + "/app"
+	m.uploadWith(t, s.Client(), "https://", repo)
+	o.Source = "docker://" + repo + ":1"
+	if _, err := Build(WithPatience(t.Context(), Patience{Stall: 1300 * time.Millisecond}), o); err != nil {
+		t.Fatal(err)
+	}
+	if h.ranges.Load() != 1 {
+		t.Errorf("%d resumptions, expected 1", h.ranges.Load())
 	}
 }
 
@@ -298,4 +336,96 @@ func mustRead(t testing.TB, path string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestHostilePush pushes to registries on a bad day.
+func TestHostilePush(t *testing.T) {
+	m, _ := bigImage(t, 20<<20) // more than a spool gives back as it is read
+	source := t.TempDir()
+	m.writeLayout(t, source)
+	read := func(n int64) func(http.ResponseWriter, *http.Request) {
+		return func(_ http.ResponseWriter, r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, n) }
+	}
+	drop := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	hang := func(http.ResponseWriter, *http.Request) {
+		time.Sleep(3 * time.Second)
+		panic(http.ErrAbortHandler)
+	}
+	answer := func(code int) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+	}
+	for name, c := range map[string]struct {
+		method, part string
+		times        int
+		steps        []func(http.ResponseWriter, *http.Request)
+		want         string
+	}{
+		"cut, then fine":            {method: "PATCH", times: 1, steps: []func(http.ResponseWriter, *http.Request){read(18 << 20), drop}},
+		"stops taking, then fine":   {method: "PATCH", times: 1, steps: []func(http.ResponseWriter, *http.Request){read(18 << 20), hang}},
+		"429 to data, then fine":    {method: "PATCH", times: 1, steps: []func(http.ResponseWriter, *http.Request){answer(429)}},
+		"503 at the end, then fine": {method: "PUT", part: "/uploads/", times: 1, steps: []func(http.ResponseWriter, *http.Request){answer(503)}},
+		"silent ping, then fine":    {method: "GET", part: "/v2/", times: 1, steps: []func(http.ResponseWriter, *http.Request){hang}},
+		"manifest 502, then fine":   {method: "PUT", part: "/manifests/", times: 1, steps: []func(http.ResponseWriter, *http.Request){answer(502)}},
+		"cut for ever":              {method: "PATCH", times: always, steps: []func(http.ResponseWriter, *http.Request){read(1 << 20), drop}, want: "pushing failed 3 times"},
+		"stops taking for ever":     {method: "PATCH", times: always, steps: []func(http.ResponseWriter, *http.Request){hang}, want: "registry does not answer"},
+		"denied":                    {method: "POST", times: always, steps: []func(http.ResponseWriter, *http.Request){answer(403)}, want: "403"},
+		"no room":                   {method: "PUT", part: "/uploads/", times: always, steps: []func(http.ResponseWriter, *http.Request){answer(507)}, want: "507"},
+		"manifest refused":          {method: "PUT", part: "/manifests/", times: always, steps: []func(http.ResponseWriter, *http.Request){answer(400)}, want: "manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := &hostile{part: c.part, method: c.method, act: func(w http.ResponseWriter, r *http.Request, n int) bool {
+				for _, s := range c.steps {
+					if n <= c.times {
+						s(w, r)
+					}
+				}
+				return n <= c.times
+			}}
+			server := &fakeServer{}
+			o := testOptions(t, server)
+			o.SizeBytes, o.Source = 32<<20, "oci:"+source
+			o.Destination = "docker://" + testRegistry(t, o.System, h.front) + "/app:1"
+			ctx := WithPatience(t.Context(), Patience{Stall: 1500 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
+			_, err := Build(ctx, o)
+			empty(t, o.TempDir)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("error %v, expected %q in it", err, c.want)
+				}
+				if len(server.reqs) != 0 {
+					t.Error("still registered")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
+			tool(t, "e2fsck", "-fn", plain)
+			got := filepath.Join(t.TempDir(), "data")
+			tool(t, "debugfs", "-R", "dump /data "+got, plain)
+			if b, err := os.ReadFile(got); err != nil || digest.FromBytes(b) != m.data(t) {
+				t.Errorf("/data is not what the source has (%v)", err)
+			}
+		})
+	}
+}
+
+// data is the digest of the one file in bigImage.
+func (m *testImage) data(t testing.TB) digest.Digest {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(m.layers[0].blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := tar.NewReader(z)
+	if _, err := tr.Next(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := digest.FromReader(tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

@@ -46,10 +46,7 @@ func (b *remoteBlob) open() error {
 	rc, size, err := b.src.GetBlob(ctx, b.info, none.NoCache)
 	w.rest()
 	if err != nil {
-		if w.bites() > 0 && isHangUp(err) {
-			err = fmt.Errorf("%w within %v: %w", errStalled, b.p.Stall, err)
-		}
-		return err
+		return w.explain(err)
 	}
 	if size >= 0 && b.info.Size >= 0 && size != b.info.Size {
 		return errors.Join(hint(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", errDigest, size, b.info.Size),
@@ -82,10 +79,7 @@ func (b *remoteBlob) Read(p []byte) (int, error) {
 		if err == nil || err == io.EOF {
 			return n, err
 		}
-		if b.bites > 0 && isHangUp(err) {
-			err = fmt.Errorf("%w within %v: %w", errStalled, b.p.Stall, err)
-		}
-		if b.cause = err; n > 0 {
+		if b.cause = b.dog.explain(err); n > 0 {
 			return n, nil
 		}
 	}

@@ -148,7 +148,11 @@ func (v *verification) signature(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ok, err := pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(src.raw, instance))
+	var ok bool
+	err = patienceOf(ctx).do(ctx, func(ctx context.Context) error {
+		ok, err = pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(src.raw, instance))
+		return err
+	})
 	if derr := pc.Destroy(); derr != nil {
 		return derr
 	}

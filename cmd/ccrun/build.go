@@ -82,7 +82,18 @@ func imageFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require HTTPS and verified certificates of registries"},
 		&cli.StringFlag{Name: "signature-policy", Usage: "`FILE` instead of policy.json, as containers-policy.json(5)"},
 		&cli.StringFlag{Name: "registries-conf", EnvVars: []string{"CONTAINERS_REGISTRIES_CONF"}, Usage: "`FILE` instead of registries.conf"},
+		&cli.UintFlag{Name: "retry", Value: 3, Usage: "`NUMBER` of times to try again when a registry is overloaded, breaks off or does not answer"},
+		&cli.DurationFlag{Name: "retry-delay", Usage: "`TIME` between these (default: 1s, doubled each time; what the registry asks for with 429)"},
 	}
+}
+
+// imageContext is for what reads or writes images.
+func imageContext(c *cli.Context) context.Context {
+	p := workload.Patience{Retries: int(min(c.Uint("retry"), 1000)), Delay: c.Duration("retry-delay")}
+	if p.Retries == 0 {
+		p.Retries = -1
+	}
+	return workload.WithPatience(c.Context, p)
 }
 
 // systemContext also makes the containers libraries log as we do.
@@ -125,7 +136,7 @@ func runBuild(c *cli.Context) error {
 	defer o.SourcePassphrase.Wipe()
 	bar := newProgress(c)
 	o.Progress = bar.show
-	res, err := workload.Build(c.Context, *o)
+	res, err := workload.Build(imageContext(c), *o)
 	bar.clear()
 	if err != nil {
 		return buildError(c, err)

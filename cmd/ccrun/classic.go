@@ -125,7 +125,7 @@ func runClassic(c *cli.Context) error {
 	slog.Warn(workload.ClassicWarning)
 	bar := newProgress(c)
 	o.Progress = bar.show
-	res, err := workload.BuildClassic(c.Context, *o)
+	res, err := workload.BuildClassic(imageContext(c), *o)
 	bar.clear()
 	if err != nil {
 		return buildError(c, err)

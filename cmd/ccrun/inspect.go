@@ -42,7 +42,7 @@ func runInspect(c *cli.Context) error {
 		}
 		status = client.Get
 	}
-	in, err := workload.Inspect(c.Context, systemContext(c), c.Args().First(), status)
+	in, err := workload.Inspect(imageContext(c), systemContext(c), c.Args().First(), status)
 	if err != nil {
 		return buildError(c, err)
 	}

@@ -55,7 +55,7 @@ func (m *measuring) fromImage(c *cli.Context) ([]byte, error) {
 	if c.IsSet("initrd") {
 		return nil, usage("--image and --initrd: one of them")
 	}
-	in, err := workload.Inspect(c.Context, systemContext(c), name, nil)
+	in, err := workload.Inspect(imageContext(c), systemContext(c), name, nil)
 	if err != nil {
 		return nil, buildError(c, err)
 	}

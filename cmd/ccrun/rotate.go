@@ -56,7 +56,7 @@ func rotateWorkload(c *cli.Context) error {
 	}
 	p := newProgress(c)
 	o.Progress = p.show
-	res, err := workload.Rotate(c.Context, o)
+	res, err := workload.Rotate(imageContext(c), o)
 	p.clear()
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func runVerifyImage(c *cli.Context) error {
 	if err := args(c, 1, 1, "IMAGE"); err != nil {
 		return err
 	}
-	v, err := workload.VerifyImage(c.Context, workload.VerifyOptions{
+	v, err := workload.VerifyImage(imageContext(c), workload.VerifyOptions{
 		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: c.String("firmware"), Require: c.StringSlice("require"), System: systemContext(c),
 	})
 	if err != nil {

@@ -80,6 +80,8 @@ install: build
 	sed 's,/usr/bin/attest-server,$(PREFIX)/bin/attest-server,; s,/usr/local/bin/attest-server,$(PREFIX)/bin/attest-server,' \
 		packaging/systemd/attest-server.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/attest-server.service
 	install -m 0644 packaging/systemd/attest-server.toml $(DESTDIR)$(PREFIX)/share/doc/ccrun/
+	install -d $(DESTDIR)$(PREFIX)/share/doc/ccrun/attest-server.service.d
+	install -m 0644 packaging/systemd/attest-server.service.d/*.conf $(DESTDIR)$(PREFIX)/share/doc/ccrun/attest-server.service.d/
 
 clean:
 	rm -rf bin $(CACHE)

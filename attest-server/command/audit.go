@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +32,7 @@ func (p Program) auditCommand() *cli.Command {
 					"Keep the head elsewhere and give it to the next --expect: only that shows an old copy of the whole\n" +
 					"store.\n\nExample:\n   " + p.Name + " audit verify",
 				Flags: []cli.Flag{
-					dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
+					configFlag(), dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
 					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
 				},
 				Action: verifyAudit,
@@ -115,7 +114,15 @@ func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 	if k := c.String("public-key"); k != "" {
 		return k, nil
 	}
-	master, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), c.String("data"))
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return "", err
+	}
+	keys, err := keySource(cfg, "")
+	if err != nil {
+		return "", err
+	}
+	master, err := keys.Load(c.Context)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

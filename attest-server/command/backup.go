@@ -3,13 +3,16 @@ package command
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +22,10 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
-// backupNames are the files of a backup, in order. The last is optional.
+// backupNames are the files of a backup, in order. optionalNames may lack: the
+// CA's key may lie elsewhere, and so may the master key.
+var optionalNames = []string{caKeyName, store.MasterKeyName}
+
 var backupNames = []string{storeName, caName, caKeyName, serverName, serverKeyName, store.MasterKeyName}
 
 func (p Program) backupCommand() *cli.Command {
@@ -28,10 +34,10 @@ func (p Program) backupCommand() *cli.Command {
 		Usage: "write an encrypted copy of the data directory, also while the server runs",
 		Description: "The copy is a consistent one of the store, and the TLS identity; without the master key, which it is\n" +
 			"worthless without, unless --with-master-key puts that in too: then whoever holds a recipient's identity\n" +
-			"holds every secret. Files are encrypted with age.\n\nExample:\n   " +
+			"holds every secret. A master key wrapped by transit is always in it. Files are encrypted with age.\n\nExample:\n   " +
 			p.Name + " backup --recipient age1... --output /backup/attest-server.age",
 		Flags: []cli.Flag{
-			dataFlag(),
+			configFlag(), dataFlag(),
 			&cli.StringSliceFlag{Name: "recipient", Required: true, Usage: "age `RECIPIENT`, age1... (repeatable)"},
 			&cli.StringFlag{Name: "output", Usage: "new `FILE` (default: standard output)"},
 			&cli.BoolFlag{Name: "with-master-key", Usage: "put the master key into the backup"},
@@ -75,7 +81,11 @@ func (p Program) backup(c *cli.Context) (err error) {
 }
 
 func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error {
-	dir := c.String("data")
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	dir := cfg.Data
 	temp, err := os.MkdirTemp(dir, ".backup-")
 	if err != nil {
 		return err
@@ -95,21 +105,37 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 		if name == storeName {
 			path = snapshot
 		}
-		if err := addFile(w, name, path); err != nil {
+		if err := addFile(w, name, path); err != nil && !(errors.Is(err, fs.ErrNotExist) && slices.Contains(optionalNames, name)) {
 			return err
 		}
 	}
-	if c.Bool("with-master-key") {
-		k, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), dir)
-		if err != nil {
-			return err
-		}
-		defer k.Wipe()
-		if err := addEntry(w, store.MasterKeyName, int64(k.Len()), strings.NewReader(string(k.Reveal()))); err != nil {
-			return err
-		}
+	if err := addMasterKey(c, w, cfg); err != nil {
+		return err
 	}
 	return errors.Join(w.Close(), enc.Close())
+}
+
+// addMasterKey puts in the master key as its file has it, if that is wrapped,
+// and in clear only if it was asked for.
+func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
+	path := inDir(cfg.Data, store.MasterKeyName)
+	ciphertext, err := store.TransitCiphertext(path)
+	if err == nil && ciphertext != "" {
+		return addFile(w, store.MasterKeyName, path)
+	}
+	if !c.Bool("with-master-key") {
+		return nil
+	}
+	keys, err := keySource(cfg, "")
+	if err != nil {
+		return err
+	}
+	k, err := keys.Load(c.Context)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	return addEntry(w, store.MasterKeyName, int64(k.Len()), bytes.NewReader(k.Reveal()))
 }
 
 func addFile(w *tar.Writer, name, path string) error {
@@ -143,7 +169,7 @@ func (p Program) restoreCommand() *cli.Command {
 			p.Name + " restore --data /var/lib/attest-server --identity key.txt attest-server.age",
 		ArgsUsage: "[FILE]",
 		Flags: []cli.Flag{
-			dataFlag(),
+			configFlag(), dataFlag(),
 			&cli.StringFlag{Name: "identity", Required: true, Usage: "`FILE` with age identities"},
 			&cli.StringFlag{Name: "master-key", Usage: "`FILE` with the master key, if the backup is without"},
 		},
@@ -168,14 +194,18 @@ func (p Program) restore(c *cli.Context) error {
 		defer f.Close()
 		from = f
 	}
-	dir := c.String("data")
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	dir := cfg.Data
 	made, err := makeDir(dir)
 	if err != nil {
 		return err
 	}
 	files, err := unpack(from, identities, dir)
 	if err == nil {
-		files, err = completeRestore(c, dir, files)
+		files, err = completeRestore(c, cfg, files)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("restoring: %w", err), undo(dir, made, files))
@@ -209,13 +239,16 @@ func unpack(from io.Reader, identities []age.Identity, dir string) (files []stri
 		return nil, fmt.Errorf("decrypting backup: %w", err)
 	}
 	r := tar.NewReader(plain)
+	h, err := r.Next()
 	for _, name := range backupNames {
-		h, err := r.Next()
-		if err == io.EOF && name == store.MasterKeyName {
-			break
-		}
-		if err != nil {
+		if err != nil && err != io.EOF {
 			return files, fmt.Errorf("reading backup: %w", err)
+		}
+		if (err == io.EOF || h.Name != name) && slices.Contains(optionalNames, name) {
+			continue
+		}
+		if err == io.EOF {
+			return files, fmt.Errorf("reading backup: it ends before %s: %w", name, io.ErrUnexpectedEOF)
 		}
 		if h.Name != name || h.Typeflag != tar.TypeReg || name != storeName && h.Size > maxSmallFile {
 			return files, fmt.Errorf("backup holds %.40q of %d bytes, expected %s: not made by this program", h.Name, h.Size, name)
@@ -229,8 +262,9 @@ func unpack(from io.Reader, identities []age.Identity, dir string) (files []stri
 			return files, err
 		}
 		files = append(files, path)
+		h, err = r.Next()
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if err != io.EOF {
 		return files, errors.Join(err, errors.New("backup holds more than it should"))
 	}
 	if _, err := io.Copy(io.Discard, plain); err != nil {
@@ -241,9 +275,14 @@ func unpack(from io.Reader, identities []age.Identity, dir string) (files []stri
 
 // completeRestore adds the master key and sees that the store is whole and
 // opens with it.
-func completeRestore(c *cli.Context, dir string, files []string) ([]string, error) {
+func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, error) {
+	dir := cfg.Data
 	if given := c.String("master-key"); given != "" {
-		k, err := store.ReadMasterKey(given)
+		keys, err := keySource(cfg, given)
+		if err != nil {
+			return files, err
+		}
+		k, err := keys.Load(c.Context)
 		if err != nil {
 			return files, err
 		}
@@ -266,13 +305,21 @@ func completeRestore(c *cli.Context, dir string, files []string) ([]string, erro
 
 // withOpenStore opens the store with the master key in its directory.
 func withOpenStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
-	dir := c.String("data")
-	k, err := store.LoadMasterKey("", dir)
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	keys, err := keySource(cfg, "")
+	if err != nil {
+		return err
+	}
+	keys.Credentials = ""
+	k, err := keys.Load(c.Context)
 	if err != nil {
 		return err
 	}
 	defer k.Wipe()
-	s, err := store.Open(c.Context, inDir(dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+	s, err := store.Open(c.Context, inDir(cfg.Data, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
 	}

@@ -90,6 +90,9 @@ type Config struct {
 	// RFC 2253 ("CN=ci,O=ACME"), role (admin, publisher, auditor), and tenant,
 	// empty for the operator's. Needs ClientCA.
 	Clients []ClientConfig `toml:"clients"`
+	// Transit is the transit engine of Vault or OpenBao that wraps the
+	// MasterKey. Default: none; the key is then a credential or a file.
+	Transit TransitConfig `toml:"transit"`
 }
 
 // ClientConfig is an entry of Clients.

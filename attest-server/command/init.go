@@ -21,13 +21,15 @@ func (p Program) initCommand() *cli.Command {
 		Name:  "init",
 		Usage: "create store, master key, TLS identity and the first admin token",
 		Description: "DIR must not exist, or be empty. The token is printed once, on standard output, and stored only as\n" +
-			"a hash. ca.pem in DIR is public: give it to `ccrun build --attest-ca` and to `--ca`.\n\nExample:\n   " +
+			"a hash. ca.pem in DIR is public: give it to `ccrun build --attest-ca` and to `--ca`. The master key goes\n" +
+			"into DIR; wrapped, if --config has [transit]; or where --master-key-out says, e.g. to the TPM:\n   " +
+			p.Name + " init --token-out FILE --master-key-out - |\n      systemd-creds encrypt --with-key=tpm2 --name=master-key - /etc/attest-server/master-key.cred\n\nExample:\n   " +
 			p.Name + " init --data /var/lib/attest-server --name keys.example.com --name 192.0.2.7",
 		Flags: []cli.Flag{
-			dataFlag(),
+			configFlag(), dataFlag(),
 			&cli.StringSliceFlag{Name: "name", Usage: "DNS `NAME` or IP address of this server (repeatable; localhost is always one)"},
 			&cli.StringFlag{Name: "token-out", Usage: "write the admin token to a new `FILE`, mode 0600, instead of standard output"},
-			&cli.StringFlag{Name: "master-key-out", Usage: "write the master key to a new `FILE` outside DIR, for LoadCredential="},
+			masterKeyOutFlag(),
 		},
 		Action: p.initialize,
 	}
@@ -37,12 +39,23 @@ func (p Program) initialize(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	dir := c.String("data")
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	place, err := newKeyPlace(c, cfg)
+	if err != nil {
+		return err
+	}
+	if place.out == "-" && c.String("token-out") == "" {
+		return usage("--master-key-out - needs --token-out: standard output holds one of the two")
+	}
+	dir := cfg.Data
 	made, err := makeDir(dir)
 	if err != nil {
 		return err
 	}
-	token, files, err := create(c.Context, dir, c.String("master-key-out"), c.StringSlice("name"))
+	token, files, err := create(c.Context, dir, place, c.StringSlice("name"))
 	if err == nil {
 		err = handOut(c, token)
 	}
@@ -74,15 +87,12 @@ func makeDir(dir string) (made bool, err error) {
 
 // create fills dir and makes the first token. files are what it made, also on
 // error.
-func create(ctx context.Context, dir, masterKeyFile string, names []string) (token secret.Bytes, files []string, err error) {
+func create(ctx context.Context, dir string, place keyPlace, names []string) (token secret.Bytes, files []string, err error) {
 	master, err := store.NewMasterKey(rand.Reader)
 	if err != nil {
 		return secret.Bytes{}, nil, err
 	}
 	defer master.Wipe()
-	if masterKeyFile == "" {
-		masterKeyFile = inDir(dir, store.MasterKeyName)
-	}
 	write := func(path string, b []byte, mode fs.FileMode) {
 		if err == nil {
 			if err = writeNew(path, b, mode); err == nil {
@@ -91,7 +101,12 @@ func create(ctx context.Context, dir, masterKeyFile string, names []string) (tok
 		}
 	}
 	id, err := newIdentity(names, time.Now(), rand.Reader)
-	write(masterKeyFile, master.Reveal(), 0o600)
+	if err == nil && place.inDir() {
+		var b []byte
+		b, err = place.content(ctx, master)
+		write(inDir(dir, store.MasterKeyName), b, 0o600)
+		clear(b)
+	}
 	if err == nil {
 		write(inDir(dir, caName), id.ca, 0o644)
 		write(inDir(dir, caKeyName), id.caKey, 0o600)
@@ -111,7 +126,14 @@ func create(ctx context.Context, dir, masterKeyFile string, names []string) (tok
 		return secret.Bytes{}, files, errors.Join(err, s.Close())
 	}
 	token, _, err = s.CreateToken(ctx, store.Admin, "first admin", time.Time{}, "local")
-	return token, files, errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	err = errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	if err == nil {
+		err = place.hand(master)
+	}
+	if err == nil && place.out != "" && place.out != "-" {
+		files = append(files, place.out)
+	}
+	return token, files, err
 }
 
 // handOut gives the token out, this once.

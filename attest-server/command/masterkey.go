@@ -16,22 +16,31 @@ import (
 )
 
 func (p Program) masterKeyCommand() *cli.Command {
+	in := &cli.StringFlag{Name: "master-key", Usage: "`FILE` with the key in use, or \"-\" for standard input, if it is neither in DIR nor a credential"}
 	return &cli.Command{
 		Name:        "master-key",
 		Usage:       "replace the key that seals the store",
 		Description: "Example:\n   " + p.Name + " master-key rotate --data /var/lib/attest-server",
-		Subcommands: []*cli.Command{{
-			Name: "rotate", Usage: "seal every secret under a new master key, also while the server runs",
-			Description: "All or nothing, and can be run again if it was killed. A running server follows by itself. Backups and\n" +
-				"copies of the store made before still open with the old key: destroy what you can. If the key is a\n" +
-				"systemd credential, the new one is left in DIR/" + store.NextMasterKeyName + ": put it in the credential's place,\n" +
-				"restart the server, then remove that file.\n\nExample:\n   " + p.Name + " master-key rotate",
-			Flags: []cli.Flag{
-				dataFlag(),
-				&cli.StringFlag{Name: "master-key", Usage: "`FILE` with the key in use, if it is not in DIR"},
+		Subcommands: []*cli.Command{
+			{
+				Name: "rotate", Usage: "seal every secret under a new master key, also while the server runs",
+				Description: "All or nothing, and can be run again if it was killed. A running server follows by itself. Backups and\n" +
+					"copies of the store made before still open with the old key: destroy what you can.\n" +
+					"The new key goes into DIR; wrapped, if --config has [transit]; or where --master-key-out says. In that\n" +
+					"last case put it in the credential's place and restart the server when it suits: until then the old key\n" +
+					"leads to the new one by DIR/" + store.NextMasterKeyName + ", which the server removes itself.\n\nExample:\n   " +
+					p.Name + " master-key rotate --config /etc/attest-server/attest-server.toml",
+				Flags:  []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag()},
+				Action: p.rotateMasterKey,
 			},
-			Action: p.rotateMasterKey,
-		}},
+			{
+				Name: "rewrap", Usage: "have transit wrap the master key under the newest version of its own key",
+				Description: "The master key stays. Afterwards the transit key's older versions can be retired.\n\nExample:\n   " +
+					p.Name + " master-key rewrap --config /etc/attest-server/attest-server.toml",
+				Flags:  []cli.Flag{configFlag(), dataFlag()},
+				Action: p.rewrapMasterKey,
+			},
+		},
 	}
 }
 
@@ -39,72 +48,158 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	dir, file := c.String("data"), c.String("master-key")
-	old, err := currentMasterKey(dir, file)
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	place, err := newKeyPlace(c, cfg)
+	if err != nil {
+		return err
+	}
+	from, err := keySource(cfg, c.String("master-key"))
+	if err != nil {
+		return err
+	}
+	outside, err := fromOutside(from)
+	if err != nil {
+		return err
+	}
+	if outside && place.inDir() && place.transit == nil {
+		return usage("the key in use comes from outside %s: say with --master-key-out where the new one goes", cfg.Data)
+	}
+	old, err := from.Load(c.Context)
 	if err != nil {
 		return err
 	}
 	defer old.Wipe()
-	next, err := nextMasterKey(dir)
+	next, err := resealed(c.Context, from, old)
 	if err != nil {
 		return err
 	}
 	defer next.Wipe()
-	if err := reseal(c.Context, dir, old, next); err != nil {
-		return err
-	}
-	if file != "" || os.Getenv("CREDENTIALS_DIRECTORY") != "" {
-		fmt.Fprintf(c.App.ErrWriter, "%s: the store is sealed under %s: put it in place of the old key, restart the server, then remove it\n",
+	return p.settleMasterKey(c, cfg.Data, place, next)
+}
+
+// settleMasterKey puts the key that the store is under now into its place.
+func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k secret.Bytes) error {
+	if !place.inDir() {
+		if err := place.hand(k); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.App.ErrWriter, "%s: the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then\n",
 			p.Name, inDir(dir, store.NextMasterKeyName))
 		return nil
 	}
-	if err := os.Rename(inDir(dir, store.NextMasterKeyName), inDir(dir, store.MasterKeyName)); err != nil {
+	b, err := place.content(c.Context, k)
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	info, err := os.Stat(inDir(dir, storeName))
+	if err != nil {
+		return fmt.Errorf("replacing master key: %w", err)
+	}
+	if err := put(inDir(dir, store.MasterKeyName), b, info, 0o600); err != nil {
+		return fmt.Errorf("replacing master key: %w", err)
+	}
+	if place.transit != nil {
+		// A server that was started before [transit] was configured needs it.
+		fmt.Fprintf(c.App.ErrWriter, "%s: %s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits\n",
+			p.Name, inDir(dir, store.MasterKeyName))
+		return nil
+	}
+	if err := os.Remove(inDir(dir, store.NextMasterKeyName)); err != nil {
 		return fmt.Errorf("replacing master key: %w", err)
 	}
 	return syncDir(dir)
 }
 
-func currentMasterKey(dir, file string) (secret.Bytes, error) {
-	if file != "" {
-		return store.ReadMasterKey(file)
+// resealed is the MasterKey that the store is under afterwards. It is on disk,
+// sealed under the old one, before anything else is sealed under it; one that
+// an earlier, killed rotation left is used, for the store may be under it.
+func resealed(ctx context.Context, from store.MasterKeySource, old secret.Bytes) (next secret.Bytes, err error) {
+	open := func(k secret.Bytes) (*store.DB, error) {
+		return store.Open(ctx, inDir(from.Dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	}
-	return store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), dir)
+	s, err := open(old)
+	if errors.Is(err, store.ErrWrongMasterKey) {
+		if next, e := from.Next(ctx, old); e == nil {
+			if s, e := open(next); e == nil {
+				return next, s.Close()
+			}
+		}
+	}
+	if err != nil {
+		return next, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := from.Settle(ctx, old); err != nil {
+		return next, err
+	}
+	next, err = from.Next(ctx, old)
+	if errors.Is(err, fs.ErrNotExist) {
+		next, err = makeNext(from.Dir, old)
+	}
+	if err != nil {
+		return next, err
+	}
+	return next, s.RotateMasterKey(ctx, next, "local")
 }
 
-// nextMasterKey is on disk before anything is sealed under it. One that an
-// earlier, killed rotation left is used: the store may be under it already.
-func nextMasterKey(dir string) (secret.Bytes, error) {
-	path := inDir(dir, store.NextMasterKeyName)
-	k, err := store.ReadMasterKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
+func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
+	k, err := store.NewMasterKey(rand.Reader)
+	if err != nil {
+		return k, err
+	}
+	b, err := store.NextMasterKey(old, k, rand.Reader)
+	if err != nil {
 		return k, err
 	}
 	info, err := os.Stat(inDir(dir, storeName))
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("opening store: %w", err)
+		return k, fmt.Errorf("opening store: %w", err)
 	}
-	if k, err = store.NewMasterKey(rand.Reader); err != nil {
-		return secret.Bytes{}, err
+	if err := put(inDir(dir, store.NextMasterKeyName), b, info, 0o600); err != nil {
+		return k, fmt.Errorf("writing the next master key: %w", err)
 	}
-	if err := writeNew(path, k.Reveal(), 0o600); err != nil {
-		return secret.Bytes{}, fmt.Errorf("writing new master key: %w", err)
-	}
-	return k, errors.Join(sameOwner(path, info), syncDir(dir))
+	return k, nil
 }
 
-// reseal does nothing if the store is under next already.
-func reseal(ctx context.Context, dir string, old, next secret.Bytes) error {
-	open := func(k secret.Bytes) (*store.DB, error) {
-		return store.Open(ctx, inDir(dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+func (p Program) rewrapMasterKey(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
 	}
-	s, err := open(old)
-	if errors.Is(err, store.ErrWrongMasterKey) {
-		if s, err := open(next); err == nil {
-			return s.Close()
-		}
-	}
+	cfg, err := storeConfig(c)
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.RotateMasterKey(ctx, next, "local"), s.Close())
+	t, err := cfg.Transit.open()
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		return usage("master-key rewrap: the configuration has no [transit]: name it with --config")
+	}
+	path := inDir(cfg.Data, store.MasterKeyName)
+	ciphertext, err := store.TransitCiphertext(path)
+	if err != nil {
+		return err
+	}
+	if ciphertext == "" {
+		return fmt.Errorf("rewrapping: the key in %s is not wrapped: use `%s master-key rotate` to move to a new, wrapped one", path, p.Name)
+	}
+	k, err := t.Unwrap(c.Context, ciphertext)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	fresh, err := t.Rewrap(c.Context, ciphertext)
+	if err != nil {
+		return err
+	}
+	b, err := wrappedAndBack(c.Context, t, fresh, k)
+	if err != nil {
+		return err
+	}
+	return replace(path, b)
 }

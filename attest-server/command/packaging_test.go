@@ -28,7 +28,16 @@ func TestShippedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
-		if name := f.Tag.Get("toml"); !regexp.MustCompile(`(?m)^#?` + name + ` = `).Match(b) {
+		name := f.Tag.Get("toml")
+		if f.Type.Kind() == reflect.Struct {
+			for _, sub := range reflect.VisibleFields(f.Type) {
+				if !regexp.MustCompile(`(?ms)^#?\[` + name + `\]$.*^#?` + sub.Tag.Get("toml") + ` = `).Match(b) {
+					t.Errorf("field %s of [%s] is not documented", sub.Tag.Get("toml"), name)
+				}
+			}
+			continue
+		}
+		if !regexp.MustCompile(`(?m)^#?` + name + ` = `).Match(b) {
 			t.Errorf("field %s is not documented", name)
 		}
 	}
@@ -59,10 +68,36 @@ func TestUnit(t *testing.T) {
 	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(b), "/usr/local/bin/attest-server", self)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	verify := func(what string) {
+		t.Helper()
+		if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("systemd-analyze verify, %s: %v\n%s", what, err, out)
+		}
 	}
+	verify("as shipped")
 	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=15", unit).CombinedOutput(); err != nil {
 		t.Errorf("systemd-analyze security: worse than 1.5: %v\n%s", err, out)
+	}
+	dropIns := filepath.Join(shipped, "attest-server.service.d")
+	entries, err := os.ReadDir(dropIns)
+	if err != nil || len(entries) < 2 {
+		t.Fatalf("drop-ins: %v, %v", entries, err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dropIns, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Either takes the place of the file with the key in clear.
+		if !strings.Contains(string(b), "\nLoadCredential=\n") {
+			t.Errorf("%s leaves LoadCredential= as it is", e.Name())
+		}
+		if err := os.MkdirAll(unit+".d", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(unit+".d", "x.conf"), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		verify(e.Name())
 	}
 }

@@ -81,14 +81,19 @@ func replace(path string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	temp := path + ".new"
+	return put(path, b, info, info.Mode().Perm())
+}
+
+// put is replace where there may be no file yet: it gets like's owner.
+func put(path string, b []byte, like os.FileInfo, mode os.FileMode) error {
+	temp := path + ".tmp"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := writeNew(temp, b, info.Mode().Perm()); err != nil {
+	if err := writeNew(temp, b, mode); err != nil {
 		return err
 	}
-	if err := errors.Join(sameOwner(temp, info), os.Rename(temp, path)); err != nil {
+	if err := errors.Join(sameOwner(temp, like), os.Rename(temp, path)); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
 	return syncDir(filepath.Dir(path))

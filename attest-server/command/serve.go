@@ -107,19 +107,27 @@ type server struct {
 }
 
 func (d *server) open(c *cli.Context, p Program) error {
-	master, err := store.LoadMasterKey(os.Getenv("CREDENTIALS_DIRECTORY"), d.cfg.Data)
+	keys, err := keySource(d.cfg, "")
 	if err != nil {
 		return err
 	}
-	defer master.Wipe()
+	// The key stays in memory, as what is derived from it does: a rotation's
+	// next key is sealed under it.
+	master, err := keys.Load(c.Context)
+	if err != nil {
+		return err
+	}
 	d.store, err = store.Open(c.Context, inDir(d.cfg.Data, storeName), store.Options{
 		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
-			return store.LoadMasterKeys(os.Getenv("CREDENTIALS_DIRECTORY"), d.cfg.Data)
+			return keys.Reload(context.Background(), master)
 		},
 		Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
 	})
 	if err != nil {
 		return err
+	}
+	if err := keys.Settle(c.Context, master); err != nil {
+		d.log.Warn("a rotation of the master key has left its next key behind", "error", err)
 	}
 	if d.supply, err = openSupply(d.cfg); err != nil {
 		return err

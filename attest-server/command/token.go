@@ -52,7 +52,11 @@ func (p Program) tokenCommand() *cli.Command {
 
 // withStore opens the store without its master key, which this needs not.
 func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
-	s, err := store.Open(c.Context, inDir(c.String("data"), storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(c.Context, inDir(cfg.Data, storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,93 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/transit"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// keyPlace is where a new MasterKey goes: to out, a new file or "-" for
+// standard output; or wrapped by transit, or as it is, into the data directory.
+type keyPlace struct {
+	out     string
+	stdout  io.Writer
+	transit *transit.Client // nil: none
+}
+
+func masterKeyOutFlag() cli.Flag {
+	return &cli.StringFlag{Name: "master-key-out", Usage: "write the master key to a new `FILE` outside DIR, or \"-\": to standard output, a pipe into `systemd-creds encrypt`"}
+}
+
+func newKeyPlace(c *cli.Context, cfg Config) (keyPlace, error) {
+	p := keyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
+	if p.out == "-" {
+		if f, ok := p.stdout.(*os.File); ok && isTerminal(f) {
+			return p, usage("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", store.MasterKeyName)
+		}
+	}
+	t, err := cfg.Transit.open()
+	if t != nil && p.out != "" {
+		return p, usage("--master-key-out with [transit]: the key is either handed out or wrapped")
+	}
+	p.transit = t
+	return p, err
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// inDir says whether the key's place is DIR.
+func (p keyPlace) inDir() bool { return p.out == "" }
+
+// content is what DIR's file of the key holds.
+func (p keyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
+	if p.transit == nil {
+		return append([]byte{}, k.Reveal()...), nil
+	}
+	ciphertext, err := p.transit.Wrap(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return wrappedAndBack(ctx, p.transit, ciphertext, k)
+}
+
+// wrappedAndBack is the file of a wrapped key that was seen to unwrap: a token
+// that may only encrypt would otherwise cost the store at the next start.
+func wrappedAndBack(ctx context.Context, t *transit.Client, ciphertext string, k secret.Bytes) ([]byte, error) {
+	back, err := t.Unwrap(ctx, ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	defer back.Wipe()
+	if !back.Equal(k) {
+		return nil, errors.New("transit unwraps the master key to something else")
+	}
+	return store.WrappedMasterKey(ciphertext)
+}
+
+// hand gives the key out, if its place is not DIR.
+func (p keyPlace) hand(k secret.Bytes) error {
+	switch p.out {
+	case "":
+		return nil
+	case "-":
+		if _, err := p.stdout.Write(k.Reveal()); err != nil {
+			return fmt.Errorf("handing out the master key: %w", err)
+		}
+		return nil
+	}
+	if err := writeNew(p.out, k.Reveal(), 0o600); err != nil {
+		return fmt.Errorf("writing master key: %w", err)
+	}
+	return nil
+}

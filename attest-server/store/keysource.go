@@ -1,0 +1,238 @@
+package store
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Unwrapper opens a MasterKey that a key service wrapped.
+type Unwrapper interface {
+	Unwrap(ctx context.Context, ciphertext string) (secret.Bytes, error)
+}
+
+// MasterKeySource is where the MasterKey is looked for: File, or else the
+// credential master-key in Credentials, or else master-key in Dir. Those of
+// File and Dir may also be in the form that WrappedMasterKey returns.
+type MasterKeySource struct {
+	File        string
+	Credentials string // systemd's $CREDENTIALS_DIRECTORY; may be empty
+	Dir         string
+	Transit     Unwrapper // nil: none is configured
+}
+
+// wrappedKey is a MasterKey's file if the key is not in it in clear: exactly
+// one of the two.
+type wrappedKey struct {
+	Version int    `json:"version"`
+	Transit string `json:"transit,omitempty"` // wrapped by a transit engine
+	Under   []byte `json:"under,omitempty"`   // sealed under the MasterKey before it
+}
+
+const (
+	maxKeyFile  = 16 << 10
+	nextKeyInfo = "ccrun next master key v1"
+)
+
+// WrappedMasterKey is the content of a MasterKey's file whose key a transit
+// engine has wrapped. It is no secret.
+func WrappedMasterKey(ciphertext string) ([]byte, error) {
+	return json.Marshal(wrappedKey{Version: 1, Transit: ciphertext})
+}
+
+// NextMasterKey is the content of NextMasterKeyName: next, sealed under the
+// MasterKey in use, so that a rotation leaves no key in clear on disk and
+// servers that run can follow it.
+func NextMasterKey(current, next secret.Bytes, rand io.Reader) ([]byte, error) {
+	aead, err := nextKeyAEAD(current)
+	if err != nil {
+		return nil, err
+	}
+	nonce := make([]byte, gcmNonce)
+	if _, err := io.ReadFull(rand, nonce); err != nil {
+		return nil, fmt.Errorf("sealing the next master key: %w", err)
+	}
+	return json.Marshal(wrappedKey{Version: 1, Under: aead.Seal(nonce, nonce, next.Reveal(), []byte(nextKeyInfo))})
+}
+
+func nextKeyAEAD(current secret.Bytes) (cipher.AEAD, error) {
+	if current.Len() != MasterKeySize {
+		return nil, fmt.Errorf("master key of %d bytes, expected %d", current.Len(), MasterKeySize)
+	}
+	k, err := hkdf.Key(sha256.New, current.Reveal(), nil, nextKeyInfo, 32)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(k)
+	return newGCM(k)
+}
+
+// ErrNoTransit says that a key is wrapped by a transit engine, and none is
+// configured.
+var ErrNoTransit = errors.New("the master key is wrapped by a transit engine, and the configuration has no [transit]: name it with --config")
+
+// errOtherKey: the next MasterKey is sealed under another one than that in use.
+var errOtherKey = errors.New("the next master key does not belong to the one in use")
+
+// Load reads the MasterKey in use.
+func (s MasterKeySource) Load(ctx context.Context) (secret.Bytes, error) {
+	if s.File != "" {
+		return s.read(ctx, s.File, 0o077, secret.Bytes{})
+	}
+	if s.Credentials != "" {
+		k, err := s.read(ctx, filepath.Join(s.Credentials, MasterKeyName), 0, secret.Bytes{})
+		if !errors.Is(err, fs.ErrNotExist) {
+			return k, err
+		}
+	}
+	return s.read(ctx, filepath.Join(s.Dir, MasterKeyName), 0o077, secret.Bytes{})
+}
+
+// Next reads the MasterKey that a rotation under way, or killed halfway, leads
+// to from current. fs.ErrNotExist: there is none.
+func (s MasterKeySource) Next(ctx context.Context, current secret.Bytes) (secret.Bytes, error) {
+	return s.read(ctx, filepath.Join(s.Dir, NextMasterKeyName), 0o077, current)
+}
+
+// Reload is every MasterKey to be had now, for Options.ReloadMasterKeys of a
+// process that has held one: the one in use and what either leads to.
+func (s MasterKeySource) Reload(ctx context.Context, held secret.Bytes) ([]secret.Bytes, error) {
+	var keys []secret.Bytes
+	loaded, err := s.Load(ctx)
+	if err == nil {
+		keys = append(keys, loaded)
+	}
+	for _, current := range []secret.Bytes{loaded, held} {
+		if current.Len() == 0 {
+			continue
+		}
+		if next, e := s.Next(ctx, current); e == nil {
+			return append(keys, next), nil
+		} else if !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, errOtherKey) {
+			err = errors.Join(err, e)
+		}
+	}
+	if len(keys) > 0 {
+		return keys, nil
+	}
+	return nil, err
+}
+
+// Settle removes what a complete rotation left, once current has opened the
+// store: a next MasterKey that is current, or that led to it.
+func (s MasterKeySource) Settle(ctx context.Context, current secret.Bytes) error {
+	next, err := s.Next(ctx, current)
+	if err == nil {
+		defer next.Wipe()
+	}
+	if !errors.Is(err, errOtherKey) && (err != nil || !next.Equal(current)) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return os.Remove(filepath.Join(s.Dir, NextMasterKeyName))
+}
+
+// read refuses a file with any permission in forbidden that holds the key in
+// clear.
+func (s MasterKeySource) read(ctx context.Context, path string, forbidden fs.FileMode, current secret.Bytes) (secret.Bytes, error) {
+	b, err := readKeyFile(path, forbidden)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("reading master key: %w", err)
+	}
+	if len(b) == MasterKeySize {
+		return secret.New(b), nil
+	}
+	k, err := s.unwrap(ctx, b, current)
+	clear(b)
+	if err == nil && k.Len() != MasterKeySize {
+		k.Wipe()
+		err = fmt.Errorf("what was wrapped is no master key: expected %d bytes", MasterKeySize)
+	}
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("reading master key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+func (s MasterKeySource) unwrap(ctx context.Context, b []byte, current secret.Bytes) (secret.Bytes, error) {
+	var w wrappedKey
+	if err := kbs.UnmarshalStrict(b, &w); err != nil || w.Version != 1 || (w.Transit == "") == (len(w.Under) == 0) {
+		return secret.Bytes{}, fmt.Errorf("it holds neither %d bytes nor a wrapped key of version 1", MasterKeySize)
+	}
+	if w.Transit != "" {
+		if s.Transit == nil {
+			return secret.Bytes{}, ErrNoTransit
+		}
+		return s.Transit.Unwrap(ctx, w.Transit)
+	}
+	if current.Len() == 0 {
+		return secret.Bytes{}, errors.New("it is the next master key, sealed under the one in use: it cannot take that one's place")
+	}
+	aead, err := nextKeyAEAD(current)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if len(w.Under) < gcmNonce {
+		return secret.Bytes{}, errOtherKey
+	}
+	k, err := aead.Open(nil, w.Under[:gcmNonce], w.Under[gcmNonce:], []byte(nextKeyInfo))
+	if err != nil {
+		return secret.Bytes{}, errOtherKey
+	}
+	return secret.New(k), nil
+}
+
+// TransitCiphertext is what a MasterKey's file holds if a transit engine has
+// wrapped the key; empty if the key is there in clear.
+func TransitCiphertext(path string) (string, error) {
+	b, err := readKeyFile(path, 0o077)
+	if err != nil {
+		return "", fmt.Errorf("reading master key: %w", err)
+	}
+	defer clear(b)
+	var w wrappedKey
+	if len(b) != MasterKeySize && kbs.UnmarshalStrict(b, &w) != nil {
+		return "", fmt.Errorf("reading master key: %s holds neither %d bytes nor a wrapped key", path, MasterKeySize)
+	}
+	return w.Transit, nil
+}
+
+func readKeyFile(path string, forbidden fs.FileMode) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: make store and key with `attest-server init`, or name the right --data", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&forbidden != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, expected 0600: run chmod 0600 on it", path, p)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err == nil && len(b) > maxKeyFile {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxKeyFile)
+	}
+	if err != nil {
+		clear(b)
+		return nil, err
+	}
+	return b, nil
+}

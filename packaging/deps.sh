@@ -10,7 +10,8 @@ packages=(
 	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
 	xz-utils cpio                        # kernel package, initrd
 	gcc libc6-dev                        # dlopen test, race detector
-	systemd                              # systemd-analyze verify
+	systemd                              # systemd-analyze verify, systemd-creds
+	swtpm swtpm-tools libtss2-tcti-swtpm0 libtss2-esys-3.0.2-0 libtss2-rc0 # a TPM to seal the master key to
 	skopeo curl busybox-static             # tests and demo
 	chromium fonts-dejavu-core           # the auditors' page
 	ovmf                                 # firmware with a known measurement

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -65,6 +66,9 @@ func statusOf(code string) int {
 	return http.StatusInternalServerError
 }
 
+// maxDrain is how much of a refused request's body is read all the same.
+const maxDrain = kbs.MaxAttestBody
+
 // handle is respond in the native dialect.
 func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return s.respond(writeProblem, h)
@@ -84,6 +88,9 @@ func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(htt
 			e = &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
 		}
 		s.logFailure(r, e)
+		// Closing with a body half read resets the connection, and the client
+		// may never see why.
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
 		write(w, e)
 	}
 }

@@ -104,7 +104,7 @@ func registration(id string, n int) kbs.RegisterRequest {
 		Registration: kbs.Registration{
 			Version: 1, WorkloadID: id, IdentityDigest: kbs.Sum384([]byte(id)), FooterDigest: kbs.Sum384([]byte("f" + id)),
 			ReferenceValues: kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{
-				{LaunchDigest: kbs.LaunchDigest{1, byte(n >> 8), byte(n)}, Profile: "p", CPUs: 1, MemoryMiB: 512},
+				{LaunchDigest: kbs.LaunchDigest{1, byte(n >> 8), byte(n), byte(n >> 16), byte(n >> 24)}, Profile: "p", CPUs: 1, MemoryMiB: 512},
 			}},
 		},
 	}

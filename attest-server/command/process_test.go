@@ -3,23 +3,16 @@ package command
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 func tlsRoots(roots *x509.CertPool) *tls.Config {
@@ -50,64 +43,6 @@ func process(t testing.TB, env []string, args ...string) (cmd *exec.Cmd, url str
 		t.Fatalf("serve: %v\n%s", err, log.String())
 	}
 	return cmd, strings.TrimSpace(line)
-}
-
-// TestKillLosesNothingAcknowledged registers from several clients, kills the
-// server in the middle with SIGKILL, and looks whether every acknowledged
-// registration is there after restart and the audit chain is whole.
-func TestKillLosesNothingAcknowledged(t *testing.T) {
-	dir, token := initDir(t)
-	var mu sync.Mutex
-	acknowledged := map[string]bool{}
-	for round := range 5 {
-		cmd, url := process(t, nil, "--data", dir)
-		var wg sync.WaitGroup
-		for client := range 4 {
-			wg.Go(func() {
-				c := admin(t, dir, url, token)
-				for i := 0; ; i++ {
-					id := fmt.Sprintf("w-%d-%d-%d", round, client, i)
-					created, err := c.Register(context.Background(), registration(id, round<<12|client<<8|i))
-					if err != nil {
-						return // killed
-					}
-					mu.Lock()
-					acknowledged[id] = created
-					mu.Unlock()
-				}
-			})
-		}
-		time.Sleep(time.Duration(50+40*round) * time.Millisecond)
-		cmd.Process.Kill()
-		cmd.Wait()
-		wg.Wait()
-	}
-	master, err := store.LoadMasterKey("", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(t.Context(), filepath.Join(dir, storeName), store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if len(acknowledged) < 5 {
-		t.Fatalf("only %d registrations before the kills: the test shows nothing", len(acknowledged))
-	}
-	for id := range acknowledged {
-		w, err := s.Workload(t.Context(), id)
-		if err != nil {
-			t.Errorf("lost: %v", err)
-			continue
-		}
-		if k, err := s.Release(t.Context(), id, w.Digest, "n"); err != nil || string(k.Reveal()) != "disk key of "+id {
-			t.Errorf("%s: %v", id, err)
-		}
-	}
-	entries := 0
-	if err := s.Audit(t.Context(), 0, func(kbs.AuditEntry) error { entries++; return nil }); err != nil || entries < 2*len(acknowledged) {
-		t.Errorf("%d audit entries: %v", entries, err)
-	}
 }
 
 // TestSignals plays systemd: READY when it listens, a reload that takes a new

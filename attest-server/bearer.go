@@ -1,12 +1,16 @@
 package attestserver
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -17,8 +21,71 @@ import (
 
 const sessionHeader = 8 + numberSize + kbs.NonceSize
 
+// bearers opens sessions and reads their bearers again. What it derives from
+// one secret, every server with that secret can read.
+type bearers struct {
+	aead   cipher.AEAD
+	macKey []byte // makes legacy nonces
+	nonces *nonces
+	rand   io.Reader
+	clock  func() time.Time
+	start  time.Time // sessions' times count from here
+	life   time.Duration
+}
+
+const sessionSecretSize = 32
+
+func newBearers(c Config, secret []byte, start time.Time) (*bearers, error) {
+	key, err := hkdf.Key(sha256.New, secret, nil, "ccrun session bearer v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the session key: %w", err)
+	}
+	defer clear(key)
+	macKey, err := hkdf.Key(sha256.New, secret, nil, "ccrun session nonce v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the session key: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNonces(c.Rand)
+	if err != nil {
+		return nil, err
+	}
+	return &bearers{aead: aead, macKey: macKey, nonces: n, rand: c.Rand, clock: c.Clock, start: start, life: c.SessionLife}, nil
+}
+
+func (t *bearers) now() time.Duration { return t.clock().Sub(t.start) }
+
+// nonces are those of GCM: a counter from a random 96-bit start. Under one key
+// no two of a process are the same, which random ones would be after billions
+// of sessions; and that the ranges of two of n processes, each of up to 2^40,
+// overlap has a chance of n² × 2^-56.
+type nonces struct {
+	high    [4]byte
+	low     uint64
+	counter atomic.Uint64
+}
+
+func newNonces(rand io.Reader) (*nonces, error) {
+	var b [12]byte
+	if _, err := io.ReadFull(rand, b[:]); err != nil {
+		return nil, fmt.Errorf("drawing where nonces start: %w", err)
+	}
+	return &nonces{high: [4]byte(b[:4]), low: binary.BigEndian.Uint64(b[4:])}, nil
+}
+
+func (n *nonces) next() []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 12), n.high[:]...), n.low+n.counter.Add(1))
+}
+
 // open makes a fresh session and its bearer.
-func (t *sessions) open(d Dialect, tee kbs.TEE, workloadID string) (*session, string, error) {
+func (t *bearers) open(d Dialect, tee kbs.TEE, workloadID string) (*session, string, error) {
 	random := make([]byte, numberSize+kbs.NonceSize)
 	if _, err := io.ReadFull(t.rand, random); err != nil {
 		return nil, "", fmt.Errorf("opening a session: %w", err)
@@ -35,15 +102,13 @@ func (t *sessions) open(d Dialect, tee kbs.TEE, workloadID string) (*session, st
 	return s, base64.RawURLEncoding.EncodeToString(t.seal(d, plain)), nil
 }
 
-func (t *sessions) seal(d Dialect, plain []byte) []byte {
-	// The key is this process's alone, so a counter makes GCM nonces unique,
-	// which random ones would not be after billions of sessions.
-	nonce := binary.BigEndian.AppendUint64(make([]byte, 4), t.counter.Add(1))
+func (t *bearers) seal(d Dialect, plain []byte) []byte {
+	nonce := t.nonces.next()
 	return t.aead.Seal(nonce, nonce, plain, []byte(d))
 }
 
 // unseal also returns what was sealed.
-func (t *sessions) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err error) {
+func (t *bearers) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err error) {
 	if len(bearer) == 0 || len(bearer) > maxBearer {
 		return nil, nil, errExpired
 	}
@@ -61,7 +126,7 @@ func (t *sessions) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err e
 }
 
 // parse authenticates a bearer. It says nothing of the session's age or use.
-func (t *sessions) parse(d Dialect, bearer []byte) (*session, error) {
+func (t *bearers) parse(d Dialect, bearer []byte) (*session, error) {
 	plain, _, err := t.unseal(d, bearer)
 	if err != nil || len(plain) <= sessionHeader {
 		return nil, errExpired
@@ -87,7 +152,7 @@ func (t *sessions) parse(d Dialect, bearer []byte) (*session, error) {
 const legacyState = 8 + numberSize + 16
 
 // openShort makes a fresh legacy session and its bearer.
-func (t *sessions) openShort(workloadID string) (*session, string, error) {
+func (t *bearers) openShort(workloadID string) (*session, string, error) {
 	s := &session{issued: t.now(), dialect: Legacy, tee: kbs.SNP, named: nameHash(workloadID)}
 	if _, err := io.ReadFull(t.rand, s.id[:]); err != nil {
 		return nil, "", fmt.Errorf("opening a session: %w", err)
@@ -101,7 +166,7 @@ func (t *sessions) openShort(workloadID string) (*session, string, error) {
 }
 
 // parseShort is parse for openShort's bearers.
-func (t *sessions) parseShort(bearer []byte) (*session, error) {
+func (t *bearers) parseShort(bearer []byte) (*session, error) {
 	plain, sealed, err := t.unseal(Legacy, bearer)
 	if err != nil || len(plain) != legacyState {
 		return nil, errExpired
@@ -117,8 +182,8 @@ func (t *sessions) parseShort(bearer []byte) (*session, error) {
 }
 
 // nonceOf is a nonce that nobody can tell before the bearer was given out, and
-// no two bearers share: each begins with a counter.
-func (t *sessions) nonceOf(sealed []byte) [kbs.NonceSize]byte {
+// no two bearers share: each begins with a GCM nonce.
+func (t *bearers) nonceOf(sealed []byte) [kbs.NonceSize]byte {
 	m := hmac.New(sha256.New, t.macKey)
 	m.Write(sealed)
 	return [kbs.NonceSize]byte(m.Sum(nil))

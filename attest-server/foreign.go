@@ -33,7 +33,7 @@ func (s *Server) attestForeign(r *http.Request, sess *session, req foreignAttest
 		return err
 	}
 	defer s.release()
-	if err := s.sessions.use(sess); err != nil {
+	if err := s.sessions.use(r.Context(), sess); err != nil {
 		return sessionProblem(err, sess)
 	}
 	a, err := s.appraiseForeign(r.Context(), sess, req)
@@ -46,7 +46,7 @@ func (s *Server) attestForeign(r *http.Request, sess *session, req foreignAttest
 	if !a.granted() {
 		return &httpError{code: kbs.CodeAttestationDenied, detail: "attestation denied: ccrun explain " + sess.id.String(), session: sess.id.String()}
 	}
-	err = s.sessions.grant(sess, grant{
+	err = s.sessions.grant(r.Context(), sess, grant{
 		workloadID: sess.workloadID, registration: a.registration,
 		reportData: a.reportData, recipient: a.recipient, left: s.ReleasesPerSession,
 	})
@@ -121,7 +121,7 @@ func (a *appraisal) named(sess *session) {
 
 // releaseForeign seals the DiskKey of workload id in the session's dialect.
 func (s *Server) releaseForeign(r *http.Request, sess *session, id string) ([]byte, error) {
-	g, err := s.sessions.take(sess, id)
+	g, err := s.sessions.take(r.Context(), sess, id)
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}
@@ -143,7 +143,7 @@ func (s *Server) releaseForeign(r *http.Request, sess *session, id string) ([]by
 
 // resourceForeign seals a resource in the session's dialect.
 func (s *Server) resourceForeign(r *http.Request, sess *session, name string) ([]byte, error) {
-	g, err := s.sessions.takeResource(sess)
+	g, err := s.sessions.takeResource(r.Context(), sess)
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}

@@ -75,7 +75,7 @@ func FuzzLegacy(f *testing.F) {
 
 // FuzzToken: nothing but a token this process made names a session.
 func FuzzToken(f *testing.F) {
-	mine, err := newTokens(rand.Reader)
+	mine, err := newTokens([]byte("secret"), rand.Reader)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func FuzzToken(f *testing.F) {
 // FuzzLegacyBearer: nothing but a bearer this process made is a session, and
 // its nonce is its own.
 func FuzzLegacyBearer(f *testing.F) {
-	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10})
+	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10}, []byte("secret"))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer s.release()
-	if err := s.sessions.use(sess); err != nil {
+	if err := s.sessions.use(r.Context(), sess); err != nil {
 		return sessionProblem(err, sess)
 	}
 	a, err := s.appraise(r.Context(), sess, req)
@@ -68,7 +68,7 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) error {
 	if !a.granted() {
 		return &httpError{code: kbs.CodeAttestationDenied, detail: "the evidence does not satisfy the workload's rules", session: sess.id.String()}
 	}
-	err = s.sessions.grant(sess, grant{
+	err = s.sessions.grant(r.Context(), sess, grant{
 		workloadID: sess.workloadID, registration: a.registration,
 		reportData: a.reportData, teeKey: a.teeKey, left: s.ReleasesPerSession,
 	})
@@ -105,7 +105,7 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 	if r.PathValue("id") != sess.workloadID {
 		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
 	}
-	g, err := s.sessions.take(sess, sess.workloadID)
+	g, err := s.sessions.take(r.Context(), sess, sess.workloadID)
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
@@ -141,8 +141,10 @@ func (s *Server) session(r *http.Request) (*session, error) {
 }
 
 func sessionProblem(err error, sess *session) error {
-	code := kbs.CodeSessionExpired
+	var code string
 	switch {
+	case errors.Is(err, errExpired):
+		code = kbs.CodeSessionExpired
 	case errors.Is(err, errFull):
 		code = kbs.CodeUnavailable
 	case errors.Is(err, errNotAttested):
@@ -151,6 +153,8 @@ func sessionProblem(err error, sess *session) error {
 		code = kbs.CodeAttestationDenied
 	case errors.Is(err, errOther):
 		code = kbs.CodeForbidden
+	default: // the store's
+		return err
 	}
 	return &httpError{code: code, detail: err.Error(), session: sess.id.String()}
 }

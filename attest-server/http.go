@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -85,7 +86,7 @@ func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(htt
 		}
 		var e *httpError
 		if !errors.As(err, &e) {
-			e = &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
+			e = failure(err)
 		}
 		s.logFailure(r, e)
 		// Closing with a body half read resets the connection, and the client
@@ -93,6 +94,18 @@ func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(htt
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
 		write(w, e)
 	}
+}
+
+// failure is an error that no handler has a word for. Trouble with the
+// database passes, or is ended by the operator: clients try again.
+func failure(err error) *httpError {
+	switch {
+	case errors.Is(err, store.ErrUnavailable):
+		return &httpError{code: kbs.CodeUnavailable, detail: "the database does not answer", cause: err}
+	case errors.Is(err, store.ErrWrongMasterKey), errors.Is(err, store.ErrNewerSchema):
+		return &httpError{code: kbs.CodeUnavailable, detail: "this server has fallen behind the others on its database", cause: err}
+	}
+	return &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
 }
 
 // guard turns a panic into an error of this one request: hostile bytes reach

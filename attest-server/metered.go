@@ -69,7 +69,6 @@ func (s *Server) readings(r *metrics.Registry) {
 	})
 }
 
-// size is how many sessions are remembered, and how many of them granted.
 func (t *sessions) size() (granted, marks int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -403,7 +403,7 @@ func TestUsedSessionsAreBounded(t *testing.T) {
 		}
 	}
 	r.clock.advance(3 * time.Minute)
-	s := r.server.sessions
+	s := r.server.sessions.(*sessions)
 	s.mu.Lock()
 	s.turn(s.now())
 	n := len(s.current.marks) + len(s.previous.marks)
@@ -418,14 +418,14 @@ func TestUsedSessionsAreBounded(t *testing.T) {
 func TestMarksOutliveNonces(t *testing.T) {
 	for phase := range 60 {
 		clock := &fakeClock{now: time.Unix(1e9, 0)}
-		table, err := newSessions(Config{Clock: clock.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 1000})
+		table, err := newSessions(Config{Clock: clock.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 1000}, []byte("secret"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		use := func() *session {
 			s, _, err := table.open(Native, kbs.SNP, "w")
 			if err == nil {
-				err = table.use(s)
+				err = table.use(t.Context(), s)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -437,16 +437,16 @@ func TestMarksOutliveNonces(t *testing.T) {
 			use()
 		}
 		s := use()
-		if err := table.grant(s, grant{workloadID: "w", left: 1000}); err != nil {
+		if err := table.grant(t.Context(), s, grant{workloadID: "w", left: 1000}); err != nil {
 			t.Fatal(err)
 		}
 		for second := range 59 {
 			clock.advance(time.Second)
 			use()
-			if err := table.use(s); err == nil {
+			if err := table.use(t.Context(), s); err == nil {
 				t.Fatalf("phase %d: used twice, %d s apart", phase, second+1)
 			}
-			if _, err := table.take(s, "w"); err != nil {
+			if _, err := table.take(t.Context(), s, "w"); err != nil {
 				t.Fatalf("phase %d: release after %d s: %v", phase, second+1, err)
 			}
 		}

@@ -124,7 +124,7 @@ func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	g, err := s.sessions.takeResource(sess)
+	g, err := s.sessions.takeResource(r.Context(), sess)
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
@@ -151,29 +151,6 @@ func (s *Server) fetchResource(r *http.Request, sess *session, g grant, id kbs.R
 		s.Log.Info("resource released", "session", sess.id.String(), "workload", g.workloadID, "resource", id.String(), "dialect", sess.dialect, "peer", peer(r))
 	}
 	return v, err
-}
-
-// takeResource spends one of a granted session's resource releases.
-func (t *sessions) takeResource(s *session) (grant, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
-	t.turn(now)
-	g, used := t.find(s.id)
-	switch {
-	case !used && now-s.issued >= t.life:
-		return grant{}, errExpired
-	case !used:
-		return grant{}, errNotAttested
-	case g == nil:
-		return grant{}, errDenied
-	case now >= g.until || g.resources >= maxResourceReleases:
-		return grant{}, errExpired
-	case s.dialect == Native && (g.teeKey == nil || g.workloadID != s.workloadID), s.dialect != Native && g.recipient == nil:
-		return grant{}, errOther
-	}
-	g.resources++
-	return *g, nil
 }
 
 func (s *Server) deleteResource(w http.ResponseWriter, r *http.Request, t store.Token) error {

@@ -98,7 +98,7 @@ func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
 	if r.PathValue("id") != sess.workloadID {
 		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
 	}
-	g, err := s.sessions.take(sess, sess.workloadID)
+	g, err := s.sessions.take(r.Context(), sess, sess.workloadID)
 	if err != nil {
 		return sessionProblem(err, sess)
 	}

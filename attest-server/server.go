@@ -70,6 +70,9 @@ type Config struct {
 	// SigningKey, on P-256, signs attestation results for others (EAR). nil:
 	// none are signed.
 	SigningKey *ecdsa.PrivateKey
+	// Shared is what several servers behind one address have in common. nil:
+	// this one is alone, and keeps sessions in its memory.
+	Shared *Shared
 	// Clients are the client certificates accepted in place of tokens.
 	Clients []ClientCertificate
 	// Dialects are the protocols that guests may speak. None: native and
@@ -102,7 +105,7 @@ type Config struct {
 // Server answers guests and owners. It is safe for concurrent use.
 type Server struct {
 	Config
-	sessions  *sessions
+	sessions  sessionTable
 	tokens    *tokens
 	verifying chan struct{}
 	limits    *limits
@@ -124,6 +127,9 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
 		}
 	}
+	if c.Shared != nil && (c.Shared.Store == nil || c.Shared.Secret.Len() != sessionSecretSize) {
+		return nil, errors.New("attest-server that shares sessions without a store for them, or their secret")
+	}
 	if err := checkClients(c.Clients); err != nil {
 		return nil, err
 	}
@@ -137,11 +143,7 @@ func New(c Config) (*Server, error) {
 	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
 	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
 	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
-	s, err := newSessions(c)
-	if err != nil {
-		return nil, err
-	}
-	t, err := newTokens(c.Rand)
+	s, t, err := newTable(c)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +163,29 @@ func New(c Config) (*Server, error) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
 	}
 	return server, nil
+}
+
+// newTable makes the table of sessions and the signer of their tokens.
+func newTable(c Config) (sessionTable, *tokens, error) {
+	if c.Shared != nil {
+		t, err := newTokens(c.Shared.Secret.Reveal(), c.Rand)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := newSharedSessions(c)
+		return s, t, err
+	}
+	own := make([]byte, sessionSecretSize)
+	defer clear(own)
+	if _, err := io.ReadFull(c.Rand, own); err != nil {
+		return nil, nil, fmt.Errorf("making the session key: %w", err)
+	}
+	t, err := newTokens(own, c.Rand)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := newSessions(c, own)
+	return s, t, err
 }
 
 func orDefault[T int | time.Duration](v, def T) T {

@@ -1,15 +1,11 @@
 package attestserver
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
+	"context"
 	"crypto/hpke"
 	"encoding/base32"
 	"errors"
-	"fmt"
-	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -21,9 +17,10 @@ import (
 //	              \-> denied
 //
 // and leaves fresh exactly once. A fresh session costs the server nothing:
-// its state is the bearer, sealed under a key that lives as long as the
-// process, so a flood of /auth neither grows memory nor evicts anyone, and a
-// restart voids every nonce. Only attest leaves a mark, in a bounded table.
+// its state is the bearer, sealed, so a flood of /auth neither grows memory nor
+// evicts anyone. Only attest leaves a mark, in a bounded table. Of a server
+// that is alone, key and table live as long as the process: a restart voids
+// every nonce. Servers that share a database share both (sharedSessions).
 
 const (
 	numberSize = 10
@@ -47,7 +44,9 @@ func (n sessionID) String() string { return numberEncoding.EncodeToString(n[:]) 
 
 // session is a fresh session's whole state.
 type session struct {
-	issued     time.Duration // since the server's start: the wall clock may jump
+	// issued is since the server's start, because the wall clock may jump; or
+	// since 1970, if servers share sessions.
+	issued     time.Duration
 	id         sessionID
 	nonce      [kbs.NonceSize]byte
 	dialect    Dialect
@@ -68,15 +67,32 @@ type grant struct {
 	resources    int // released
 }
 
+// sessionTable opens sessions and remembers those that attested. Every method
+// but size may fail for reasons of its own too.
+type sessionTable interface {
+	open(d Dialect, tee kbs.TEE, workloadID string) (s *session, bearer string, err error)
+	parse(d Dialect, bearer []byte) (*session, error)
+	openShort(workloadID string) (s *session, bearer string, err error)
+	parseShort(bearer []byte) (*session, error)
+
+	// use spends the session's nonce: of any number of callers one succeeds,
+	// once. The others get errExpired.
+	use(ctx context.Context, s *session) error
+	// grant lets a used session fetch its key until one more life is over.
+	grant(ctx context.Context, s *session, g grant) error
+	// take spends one of the session's releases, which must be for workload
+	// id. An errOther spends nothing.
+	take(ctx context.Context, s *session, id string) (grant, error)
+	// takeResource spends one of a granted session's resource releases.
+	takeResource(ctx context.Context, s *session) (grant, error)
+	// size is how many sessions are remembered, and how many of them granted.
+	size() (granted, marks int)
+}
+
+// sessions is the table of a server that is alone: in its memory.
 type sessions struct {
-	aead    cipher.AEAD
-	macKey  []byte // makes legacy nonces
-	counter atomic.Uint64
-	rand    io.Reader
-	clock   func() time.Time
-	start   time.Time
-	life    time.Duration
-	max     int
+	*bearers
+	max int
 
 	// A session that attested leaves a mark, which must outlive its nonce; two
 	// generations, of which the older is dropped whole, do that without a
@@ -100,29 +116,15 @@ const marksPerGrant = 16
 
 func newGeneration() generation { return generation{marks: map[sessionID]*grant{}} }
 
-func newSessions(c Config) (*sessions, error) {
-	keys := make([]byte, 64)
-	if _, err := io.ReadFull(c.Rand, keys); err != nil {
-		return nil, fmt.Errorf("making the session key: %w", err)
-	}
-	block, err := aes.NewCipher(keys[:32])
+func newSessions(c Config, secret []byte) (*sessions, error) {
+	b, err := newBearers(c, secret, c.Clock())
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, err
-	}
-	return &sessions{
-		aead: aead, macKey: keys[32:], rand: c.Rand, clock: c.Clock, start: c.Clock(), life: c.SessionLife, max: c.MaxSessions,
-		current: newGeneration(), previous: newGeneration(),
-	}, nil
+	return &sessions{bearers: b, max: c.MaxSessions, current: newGeneration(), previous: newGeneration()}, nil
 }
 
-func (t *sessions) now() time.Duration { return t.clock().Sub(t.start) }
-
-// use spends the session's nonce: of any number of callers one succeeds, once.
-func (t *sessions) use(s *session) error {
+func (t *sessions) use(_ context.Context, s *session) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -140,8 +142,7 @@ func (t *sessions) use(s *session) error {
 	return nil
 }
 
-// grant lets a used session fetch its key until one more life is over.
-func (t *sessions) grant(s *session, g grant) error {
+func (t *sessions) grant(_ context.Context, s *session, g grant) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -156,9 +157,7 @@ func (t *sessions) grant(s *session, g grant) error {
 	return nil
 }
 
-// take spends one of the session's releases, which must be for workload id.
-// An errOther spends nothing.
-func (t *sessions) take(s *session, id string) (grant, error) {
+func (t *sessions) take(_ context.Context, s *session, id string) (grant, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g, err := t.granted(s)
@@ -170,6 +169,36 @@ func (t *sessions) take(s *session, id string) (grant, error) {
 	}
 	g.left--
 	return *g, nil
+}
+
+func (t *sessions) takeResource(_ context.Context, s *session) (grant, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.turn(now)
+	g, used := t.find(s.id)
+	switch {
+	case !used && now-s.issued >= t.life:
+		return grant{}, errExpired
+	case !used:
+		return grant{}, errNotAttested
+	case g == nil:
+		return grant{}, errDenied
+	case now >= g.until || g.resources >= maxResourceReleases:
+		return grant{}, errExpired
+	case !g.fits(s):
+		return grant{}, errOther
+	}
+	g.resources++
+	return *g, nil
+}
+
+// fits says whether g can have been granted in s's dialect, for its workload.
+func (g *grant) fits(s *session) bool {
+	if s.dialect == Native {
+		return g.teeKey != nil && g.workloadID == s.workloadID
+	}
+	return g.recipient != nil
 }
 
 func (t *sessions) granted(s *session) (*grant, error) {

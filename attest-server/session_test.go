@@ -11,7 +11,7 @@ import (
 )
 
 func TestBearerRoundTrip(t *testing.T) {
-	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10})
+	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10}, []byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestBearerRoundTrip(t *testing.T) {
 
 // FuzzBearer: nothing but a bearer this process made is a session.
 func FuzzBearer(f *testing.F) {
-	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10})
+	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10}, []byte("secret"))
 	if err != nil {
 		f.Fatal(err)
 	}

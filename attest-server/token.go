@@ -3,9 +3,11 @@ package attestserver
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -18,7 +20,7 @@ import (
 // tokens signs what a CoCo client gets for its Evidence and may show instead
 // of its cookie: a JWT (ES256) that names the session. It says nothing of the
 // guest and is worth nothing without the TEE's key, to which all answers are
-// encrypted. The key lives as long as the process, as the sessions do.
+// encrypted. The key is derived from the sessions' secret.
 type tokens struct {
 	key  *ecdsa.PrivateKey
 	rand io.Reader
@@ -38,12 +40,19 @@ type tokenClaims struct {
 	Session   string `json:"jti"`
 }
 
-func newTokens(rand io.Reader) (*tokens, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand)
-	if err != nil {
-		return nil, fmt.Errorf("making the token key: %w", err)
+func newTokens(secret []byte, rand io.Reader) (*tokens, error) {
+	for i := byte(0); i < 8; i++ { // one in 2^32 is no scalar of the curve
+		b, err := hkdf.Key(sha256.New, secret, []byte{i}, "ccrun session token v1", coordinate)
+		if err != nil {
+			return nil, fmt.Errorf("deriving the token key: %w", err)
+		}
+		key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
+		clear(b)
+		if err == nil {
+			return &tokens{key: key, rand: rand}, nil
+		}
 	}
-	return &tokens{key: key, rand: rand}, nil
+	return nil, errors.New("deriving the token key: no scalar of P-256 among eight")
 }
 
 func (t *tokens) issue(id sessionID, now time.Time, life time.Duration) (string, error) {

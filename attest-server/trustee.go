@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -240,6 +241,9 @@ func writeErrorInformation(w http.ResponseWriter, e *httpError) {
 	}{errorPrefix + kind, detail})
 	if err != nil { // strings
 		b = nil
+	}
+	if e.code == kbs.CodeUnavailable || e.code == kbs.CodeRateLimited {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.retryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -145,9 +145,13 @@ func parseAzureV0(b []byte) (*Parsed, error) {
 	return azureParsed(q, hcl, block.Bytes, nil)
 }
 
-// base64url decodes with or without padding: the attesters pad.
+// base64url decodes with padding, as the attesters write it, or without any, as
+// keys have it; there is one spelling of each.
 func base64url(s string) ([]byte, error) {
-	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
+	if strings.HasSuffix(s, "=") {
+		return base64.URLEncoding.Strict().DecodeString(s)
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
 }
 
 // azureParsed takes the paravisor's blob apart. One of vcek and tdQuote is

@@ -161,6 +161,11 @@ func TestSNPReportIdentity(t *testing.T) {
 			edit       func(r []byte)
 		}{
 			{"as is", "", nil},
+			{"version 3", "", func(r []byte) { r[0] = 3 }},
+			{"version 0", "report_version", func(r []byte) { r[0] = 0 }},
+			{"version 7", "report_version", func(r []byte) { r[0] = 7 }},
+			{"version 65541", "report_version", func(r []byte) { r[2] = 1 }},
+			{"version 2 with CPUID", "evidence_format", func(r []byte) { r[0] = 2 }},
 			{"version 1", "report_version", func(r []byte) { r[0] = 1 }},
 			{"version 4", "report_version", func(r []byte) { r[0] = 4 }},
 			{"version 6", "report_version", func(r []byte) { r[0] = 6 }},

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -91,6 +92,11 @@ func (r *cocoReport) bytes() ([]byte, error) {
 	le.PutUint64(out[0x200:], deref(r.CurrentMIT))
 	out[0x188], out[0x189], out[0x18a] = deref(r.Family), deref(r.Model), deref(r.Stepping)
 	fmc := deref(r.Family) >= turinFamily
+	for _, t := range []cocoTCB{r.CurrentTCB, r.Reported, r.Committed, r.LaunchTCB} {
+		if t.FMC != nil && !fmc {
+			return nil, errors.New("a TCB with fmc, which this processor's has not")
+		}
+	}
 	for _, f := range []struct {
 		name      string
 		off, size int

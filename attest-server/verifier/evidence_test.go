@@ -83,9 +83,6 @@ func mutate(v any, f func(path string)) {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, x := range v {
-			if k == "fmc" { // has no place in this family's TCB
-				continue
-			}
 			change("."+k, x, func(y any) { v[k] = y })
 		}
 	case []any:

@@ -111,6 +111,8 @@ func (v *collateral) checkShape() error {
 	switch {
 	case t.ID != "TDX" || t.Version != 3:
 		return collateralError("TCB info", fmt.Errorf("id %q version %d, expected TDX version 3", t.ID, t.Version))
+	case t.TcbType != 0:
+		return collateralError("TCB info", fmt.Errorf("type %d, whose levels are compared in another way: expected 0", t.TcbType))
 	case q.ID != "TD_QE" || q.Version != 2:
 		return collateralError("QE identity", fmt.Errorf("id %q version %d, expected TD_QE version 2", q.ID, q.Version))
 	case len(t.TdxModule.Mrsigner.Bytes) != 48 || !pair(t.TdxModule.Attributes, t.TdxModule.AttributesMask, 8):

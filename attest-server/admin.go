@@ -21,6 +21,7 @@ const maxPage = 100
 var (
 	reading    = []store.Role{store.Admin, store.Publisher, store.Auditor}
 	publishing = []store.Role{store.Admin, store.Publisher}
+	auditing   = []store.Role{store.Admin, store.Auditor}
 )
 
 type adminHandler func(w http.ResponseWriter, r *http.Request, t store.Token) error
@@ -298,4 +299,14 @@ func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, t store.To
 		return workloadProblem(err)
 	}
 	return writeJSON(w, http.StatusOK, h)
+}
+
+// getMetrics is for the operator: what it counts is of all tenants, and tells
+// who knows when to ask which rule another's guests fail.
+func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	if t.Tenant != "" {
+		return problem(kbs.CodeForbidden, "the metrics are the operator's, and token %s is a tenant's", t.ID)
+	}
+	s.Metrics.Handler().ServeHTTP(w, r)
+	return nil
 }

@@ -85,7 +85,7 @@ func (d *description) check(body []byte, keys ...string) error {
 // operation splits a ServeMux pattern of what is described; "" if it is not.
 func operation(pattern string) (path, method string) {
 	m, p, ok := strings.Cut(pattern, " ")
-	if !ok || !strings.HasPrefix(p, "/v1/") && p != "/healthz" && p != "/readyz" {
+	if !ok || !strings.HasPrefix(p, "/v1/") && p != "/healthz" && p != "/readyz" && p != "/metrics" {
 		return "", ""
 	}
 	return p, strings.ToLower(m)

@@ -234,3 +234,31 @@ func TestMetricsOfHandshakes(t *testing.T) {
 		}
 	}
 }
+
+// TestMetricsNeedLogin: they are on the guests' listener too, but for the
+// operator's auditors and admins alone.
+func TestMetricsNeedLogin(t *testing.T) {
+	r := newRig(t)
+	r.register("secret-name", 1)
+	r.tenant("acme", store.Auditor)
+	tenants, _, err := r.store.CreateTenantToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		bearer string
+		want   int
+	}{
+		"nobody": {"", 401}, "made up": {"ccrun_000000000000_AAAA", 401}, "guest": {r.begin("secret-name", 1).bearer, 401},
+		"publisher": {text(r.token(store.Publisher)), 403}, "tenant's auditor": {text(tenants), 403},
+		"auditor": {text(r.token(store.Auditor)), 200}, "admin": {text(r.admin.Token), 200},
+	} {
+		status, b := r.call("GET", "/metrics", x.bearer, nil)
+		if status != x.want || strings.Contains(string(b), "attest_server_") != (x.want == 200) {
+			t.Errorf("%s: %d, expected %d\n%.200s", name, status, x.want, b)
+		}
+		if strings.Contains(string(b), "secret-name") {
+			t.Errorf("%s: the answer names a workload", name)
+		}
+	}
+}

@@ -93,7 +93,8 @@ type Config struct {
 	MaxVerifying int
 
 	Limits RateLimits
-	// Metrics is where the server shows what it counts. nil: nowhere.
+	// Metrics is where the server shows what it counts, besides at /metrics.
+	// nil: there alone.
 	Metrics *metrics.Registry
 	// Expiries is what will stop being valid, for metrics and page. nil:
 	// nothing.
@@ -229,6 +230,7 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("DELETE /v1/approvals", s.admin(publishing, s.changeApproval))
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
+	mux.HandleFunc("GET /metrics", s.admin(auditing, s.getMetrics))
 	mux.HandleFunc("GET /v1/jwks", s.handle(s.jwks))
 	mux.HandleFunc("GET /v1/openapi.yaml", s.handle(s.getOpenAPI))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })

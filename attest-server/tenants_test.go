@@ -313,6 +313,8 @@ func TestClientCertificates(t *testing.T) {
 		"tenant's publisher revokes":   {ci, "POST", "/v1/workloads/acme.w/revoke", 404},
 		"another's name":               {ci, "GET", "/v1/workloads/w", 404},
 		"auditor reads":                {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "GET", "/v1/workloads", 200},
+		"auditor reads metrics":        {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "GET", "/metrics", 200},
+		"tenant reads metrics":         {ci, "GET", "/metrics", 403},
 		"auditor revokes":              {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "POST", "/v1/workloads/w/revoke", 403},
 		"no certificate":               {nil, "GET", "/v1/workloads", 401},
 		"unknown subject":              {clientCert(t, ca, caKey, pkix.Name{CommonName: "ci"}, now), "GET", "/v1/workloads", 401},

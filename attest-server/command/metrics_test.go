@@ -49,8 +49,8 @@ func TestMetricsHaveTheirOwnListener(t *testing.T) {
 	if resp, err = (&http.Client{Transport: tr}).Get(url + "/metrics"); err != nil {
 		t.Fatal(err)
 	}
-	if resp.Body.Close(); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("/metrics among guests: %s", resp.Status)
+	if resp.Body.Close(); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("/metrics among guests, without a token: %s", resp.Status)
 	}
 	if _, err := stop(); err != nil {
 		t.Error(err)

@@ -239,8 +239,17 @@ func (r *spoolReaderAt) ReadAt(p []byte, off int64) (int, error) {
 // openSource is openSource with what o says about the source.
 func (o *Options) openSource(ctx context.Context) (*source, error) {
 	src, err := openSource(ctx, o.System, o.Source)
-	if err != nil || o.SourcePassphrase.Len() == 0 {
-		return src, err
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range src.layers {
+		l.keys = o.DecryptionKeys
+		if err := l.needKeys(); err != nil {
+			return nil, errors.Join(fmt.Errorf("reading %s: %w", src.name, err), src.Close())
+		}
+	}
+	if o.SourcePassphrase.Len() == 0 {
+		return src, nil
 	}
 	if err := src.unwrap(ctx, o.SourcePassphrase, o.TempDir, o.Limits); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", src.name, err), src.Close())

@@ -101,10 +101,11 @@ type testImage struct {
 }
 
 type testLayer struct {
-	mediaType string
-	blob      []byte // as stored; nil: it is there already
-	digest    digest.Digest
-	size      int64
+	mediaType   string
+	blob        []byte // as stored; nil: it is there already
+	digest      digest.Digest
+	size        int64
+	annotations map[string]string
 }
 
 // appImage has a plain, a gzip and a zstd layer, a whiteout and a link.
@@ -167,7 +168,7 @@ func (m *testImage) writeLayout(t testing.TB, dir string) digest.Digest {
 		if l.blob != nil {
 			l.digest, l.size = put(l.blob), int64(len(l.blob))
 		}
-		mf.Layers = append(mf.Layers, imgspec.Descriptor{MediaType: l.mediaType, Digest: l.digest, Size: l.size})
+		mf.Layers = append(mf.Layers, imgspec.Descriptor{MediaType: l.mediaType, Digest: l.digest, Size: l.size, Annotations: l.annotations})
 	}
 	b := mustJSON(t, mf)
 	index := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []imgspec.Descriptor{

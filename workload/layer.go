@@ -24,7 +24,8 @@ type layer struct {
 	number int // from 1, for messages
 	info   types.BlobInfo
 	diffID digest.Digest
-	local  bool // the blob can be read again at no cost
+	local  bool            // the blob can be read again at no cost
+	keys   *DecryptionKeys // nil: none given
 	fetch  func(context.Context) (io.ReadCloser, error)
 
 	keep  bool // the spool will be read again
@@ -54,9 +55,6 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 	local := name == "oci" || name == "dir" || strings.HasSuffix(name, "-archive")
 	layers := make([]*layer, len(infos))
 	for i, info := range infos {
-		if strings.HasSuffix(info.MediaType, "+encrypted") {
-			return nil, hint(fmt.Errorf("layer %d is encrypted (%s)", i+1, info.MediaType), "decrypt it first: skopeo copy --decryption-key KEY")
-		}
 		layers[i] = &layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
 			fetch: func(ctx context.Context) (io.ReadCloser, error) {
 				if name == "docker" {
@@ -83,10 +81,15 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
 		return l.wrapped(l.scanInPlace(ctx, file, limits, progress))
 	}
-	blob := verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size)
+	blob, err := l.decrypt(verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size))
+	if err != nil {
+		return l.wrap(err)
+	}
 	decompress, stream, err := compression.DetectCompression(blob)
 	switch {
 	case err != nil:
+	case decompress == nil && l.encrypted():
+		err = l.fill(ctx, dir, stream, stored, limits)
 	case decompress == nil && l.info.Digest != l.diffID:
 		err = fmt.Errorf("%w: the configuration says %s", errDigest, l.diffID)
 	case decompress == nil && l.local:
@@ -128,7 +131,10 @@ func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, l.wrap(err)
 	}
-	blob := verifying(ctx, rc, l.info.Digest, l.info.Size)
+	blob, err := l.decrypt(verifying(ctx, rc, l.info.Digest, l.info.Size))
+	if err != nil {
+		return nil, l.wrap(errors.Join(err, rc.Close()))
+	}
 	decompress, plain, err := compression.DetectCompression(blob)
 	if err != nil {
 		return nil, l.wrap(errors.Join(err, rc.Close()))

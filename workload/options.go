@@ -44,6 +44,8 @@ type Options struct {
 	// SourcePassphrase opens the disk of a Source that is a workload image
 	// itself: then that disk's content is built. Empty: it is not one.
 	SourcePassphrase secret.Bytes
+	// DecryptionKeys open the layers of a Source that is encrypted; nil: none.
+	DecryptionKeys *DecryptionKeys
 	// Reproducible makes the same image of the same inputs; see
 	// docs/image-format.md for what that tells others.
 	Reproducible bool

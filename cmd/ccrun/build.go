@@ -64,6 +64,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},
 		sourcePassphraseFlag(),
+		decryptionKeyFlag(),
 		&cli.StringFlag{Name: "passphrase-file", Usage: "take the disk's passphrase from `FILE` (default: 256 random bits)"},
 		&cli.BoolFlag{Name: "reproducible", Usage: "same inputs, same image: needs --workload-id and --passphrase-file with 64 hex digits; honours SOURCE_DATE_EPOCH"},
 		&cli.BoolFlag{Name: "no-register", Usage: "do not register; needs --record"},
@@ -213,26 +214,14 @@ func reexecUnshared(cause error) error {
 	return fmt.Errorf("running podman unshare: %w", syscall.Exec(podman, argv, os.Environ()))
 }
 
-// readSecretFile reads a token or passphrase, without the line end that
-// editors leave.
+// readSecretFile reads a token or passphrase.
 func readSecretFile(path string) (secret.Bytes, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
 	defer f.Close()
-	const limit = 4096
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if len(b) > limit {
-		return secret.Bytes{}, fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		b = b[:n-1]
-	}
-	return secret.New(b), nil
+	return readSecret(f)
 }
 
 // stringList is a repeated flag whose values may hold commas.

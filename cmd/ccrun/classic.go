@@ -84,7 +84,7 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		}
 		o.Firmware = path
 	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setPassphrase, setSourcePassphrase, setRelease} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease} {
 		if err := set(c, &o.Options); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload"
+)
+
+func decryptionKeyFlag() cli.Flag {
+	return &cli.GenericFlag{Name: "decryption-key", Value: &stringList{},
+		Usage: "`KEY` for an encrypted SOURCE, as skopeo takes it: FILE, FILE:file=PASSPHRASE_FILE, FILE:fd=NUMBER, provider:NAME; may be repeated"}
+}
+
+func setDecryptionKeys(c *cli.Context, o *workload.Options) error {
+	specs := *c.Generic("decryption-key").(*stringList)
+	if len(specs) == 0 {
+		return nil
+	}
+	var keys []workload.DecryptionKey
+	defer func() {
+		for _, k := range keys {
+			k.Passphrase.Wipe()
+		}
+	}()
+	for _, s := range specs {
+		k, err := parseDecryptionKey(s)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	var err error
+	o.DecryptionKeys, err = workload.LoadDecryptionKeys(keys)
+	return err
+}
+
+// parseDecryptionKey takes skopeo's forms, but for those with the passphrase
+// itself: every user of the machine can read the arguments.
+func parseDecryptionKey(spec string) (k workload.DecryptionKey, err error) {
+	if name, ok := strings.CutPrefix(spec, "provider:"); ok {
+		k.Provider = name
+		return k, nil
+	}
+	path, pass, ok := strings.Cut(spec, ":")
+	k.Path = path
+	if !ok {
+		return k, nil
+	}
+	switch how, where, _ := strings.Cut(pass, "="); how {
+	case "file":
+		k.Passphrase, err = readSecretFile(where)
+	case "fd":
+		k.Passphrase, err = readSecretFD(where)
+	default:
+		return k, usage("--decryption-key %s: expected file=PASSPHRASE_FILE or fd=NUMBER after the colon: a passphrase in an argument can be read by others", path)
+	}
+	if err != nil {
+		err = fmt.Errorf("reading the passphrase of --decryption-key %s: %w", path, err)
+	}
+	return k, err
+}
+
+func readSecretFD(number string) (secret.Bytes, error) {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return secret.Bytes{}, usage("file descriptor %q: expected a number", number)
+	}
+	f := os.NewFile(uintptr(n), "passphrase")
+	if f == nil {
+		return secret.Bytes{}, usage("file descriptor %d is not open", n)
+	}
+	defer f.Close()
+	return readSecret(f)
+}
+
+// readSecret reads a token or passphrase, without the line end that editors
+// leave.
+func readSecret(f *os.File) (secret.Bytes, error) {
+	const limit = 4096
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if len(b) > limit {
+		return secret.Bytes{}, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
+	}
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		b = b[:n-1]
+	}
+	return secret.New(b), nil
+}

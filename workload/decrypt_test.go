@@ -1,0 +1,196 @@
+package workload
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containers/ocicrypt"
+	encconfig "github.com/containers/ocicrypt/config"
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/secret"
+)
+
+// keyPair writes a private key, encrypted if pass is not empty, and its public
+// half, and returns their files.
+func keyPair(t testing.TB, private any, public any, pass string) (key, pub string) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	if r, ok := private.(*rsa.PrivateKey); ok && pass != "" {
+		//lint:ignore SA1019 the form of encrypted PEM that ocicrypt reads
+		if block, err = x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(r), []byte(pass), x509.PEMCipherAES256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pder, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	writeTestFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(block))
+	writeTestFile(t, filepath.Join(dir, "pub.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pder}))
+	return filepath.Join(dir, "key.pem"), filepath.Join(dir, "pub.pem")
+}
+
+// encrypt replaces m's layers by ones that only the key can open.
+func (m *testImage) encrypt(t testing.TB, pub string) {
+	t.Helper()
+	c, err := encconfig.EncryptWithJwe([][]byte{mustRead(t, pub)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.layers {
+		l := &m.layers[i]
+		r, finish, err := ocicrypt.EncryptLayer(c.EncryptConfig, bytes.NewReader(l.blob), imgspec.Descriptor{MediaType: l.mediaType, Digest: digest.FromBytes(l.blob)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.blob, err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+		if l.annotations, err = finish(); err != nil {
+			t.Fatal(err)
+		}
+		l.mediaType += "+encrypted"
+	}
+}
+
+func loadKeys(t testing.TB, keys ...DecryptionKey) *DecryptionKeys {
+	t.Helper()
+	k, err := LoadDecryptionKeys(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// TestEncryptedSource: from an encrypted image comes the same disk as from
+// the image in the clear; without its key, with another's or after a change,
+// none.
+func TestEncryptedSource(t *testing.T) {
+	clear := reproducibleOptions(t, &fakeServer{})
+	want := mustBuild(t, clear).Registration.IdentityDigest
+
+	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, rsaPub := keyPair(t, r, r.Public(), "")
+	lockedKey, _ := keyPair(t, r, r.Public(), "hunter2")
+	ecKey, ecPub := keyPair(t, e, e.Public(), "")
+	source := func(pub string, damage func(*testImage)) string {
+		m := appImage(t)
+		m.encrypt(t, pub)
+		if damage != nil {
+			damage(m)
+		}
+		dir := t.TempDir()
+		m.writeLayout(t, dir)
+		for _, l := range m.layers {
+			if bytes.Contains(l.blob, []byte(canary)) {
+				t.Fatal("layer is not encrypted")
+			}
+		}
+		return "oci:" + dir
+	}
+	build := func(source string, keys *DecryptionKeys) (*Result, error) {
+		server := &fakeServer{}
+		o := reproducibleOptions(t, server)
+		o.Firmware = clear.Firmware
+		o.Source, o.DecryptionKeys = source, keys
+		res, err := Build(t.Context(), o)
+		if err != nil {
+			nothingLeft(t, o, server)
+		}
+		noCanary(t, o.TempDir)
+		empty(t, o.TempDir)
+		return res, err
+	}
+	for name, c := range map[string]struct {
+		source string
+		keys   []DecryptionKey
+	}{
+		"RSA":            {source(rsaPub, nil), []DecryptionKey{{Path: rsaKey}}},
+		"RSA, locked":    {source(rsaPub, nil), []DecryptionKey{{Path: lockedKey, Passphrase: secret.New([]byte("hunter2"))}}},
+		"EC, second key": {source(ecPub, nil), []DecryptionKey{{Path: rsaKey}, {Path: ecKey}}},
+	} {
+		res, err := build(c.source, loadKeys(t, c.keys...))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if res.Registration.IdentityDigest != want {
+			t.Errorf("%s: identity %s, in the clear %s", name, res.Registration.IdentityDigest, want)
+		}
+	}
+	flipped := func(m *testImage) { m.layers[1].blob[len(m.layers[1].blob)/2] ^= 1 } // and the manifest says so
+	swapped := func(m *testImage) { m.layers[1].annotations = m.layers[2].annotations }
+	garbage := func(m *testImage) {
+		m.layers[0].annotations = maps.Clone(m.layers[0].annotations)
+		for k := range m.layers[0].annotations {
+			m.layers[0].annotations[k] = "AAAA"
+		}
+	}
+	for name, c := range map[string]struct {
+		source string
+		keys   *DecryptionKeys
+		want   string
+	}{
+		"no key":           {source(rsaPub, nil), nil, "layer 1"},
+		"other key":        {source(rsaPub, nil), loadKeys(t, DecryptionKey{Path: ecKey}), "decrypting"},
+		"altered":          {source(rsaPub, flipped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
+		"of another layer": {source(rsaPub, swapped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
+		"broken wrapping":  {source(rsaPub, garbage), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 1"},
+	} {
+		if _, err := build(c.source, c.keys); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, expected %q in it", name, err, c.want)
+		}
+	}
+	if _, err := LoadDecryptionKeys([]DecryptionKey{{Path: lockedKey}}); err == nil {
+		t.Error("locked key loads without its passphrase")
+	}
+	if _, err := LoadDecryptionKeys([]DecryptionKey{{Path: rsaPub}}); err == nil {
+		t.Error("public key taken for a private one")
+	}
+}
+
+// TestSkopeoEncrypted builds from what skopeo has encrypted.
+func TestSkopeoEncrypted(t *testing.T) {
+	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, pub := keyPair(t, r, r.Public(), "")
+	o := testOptions(t, &fakeServer{})
+	encrypted := "oci:" + filepath.Join(t.TempDir(), "encrypted")
+	tool(t, "skopeo", "copy", "-q", "--policy", o.System.SignaturePolicyPath, "--encryption-key", "jwe:"+pub, o.Source, encrypted)
+	if err := os.RemoveAll(strings.TrimPrefix(o.Source, "oci:")); err != nil {
+		t.Fatal(err)
+	}
+	o.Source = encrypted
+	if _, err := Build(t.Context(), o); err == nil {
+		t.Fatal("builds without a key")
+	}
+	o.DecryptionKeys = loadKeys(t, DecryptionKey{Path: key})
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+}

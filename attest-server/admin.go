@@ -22,6 +22,7 @@ var (
 	reading    = []store.Role{store.Admin, store.Publisher, store.Auditor}
 	publishing = []store.Role{store.Admin, store.Publisher}
 	auditing   = []store.Role{store.Admin, store.Auditor}
+	governing  = []store.Role{store.Admin}
 )
 
 type adminHandler func(w http.ResponseWriter, r *http.Request, t store.Token) error
@@ -94,6 +95,9 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 	}
 	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
+	}
+	if err := s.checkPolicies(r.Context(), req.Registration); err != nil {
+		return err
 	}
 	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor(t))
 	if err != nil {

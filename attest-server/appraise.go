@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -82,7 +83,7 @@ func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequ
 		return verifier.ByTEE(s.Verifiers).Verify(ctx, req.Evidence, a.at)
 	}, sess.tee)
 	if ok && registered {
-		a.compare(w.Registration.ReferenceValues)
+		err = s.compare(ctx, a, w)
 	}
 	return a, err
 }
@@ -106,12 +107,22 @@ func (a *appraisal) verify(verify func() (*verifier.Claims, error), tee kbs.TEE)
 	return true, nil
 }
 
-// compare appraises the verified claims.
-func (a *appraisal) compare(ref kbs.ReferenceValues) {
-	result := verifier.Appraise(a.claims, ref, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true})
+// compare appraises the verified claims, under the policies at every level.
+func (s *Server) compare(ctx context.Context, a *appraisal, w store.Workload) error {
+	e, err := s.effective(ctx, w)
+	var conflict *policy.LevelError
+	switch {
+	case errors.As(err, &conflict):
+		a.policyRule(conflict)
+		return nil
+	case err != nil:
+		return err
+	}
+	result := e.Appraise(a.claims, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true})
 	a.take(result.Rules)
 	a.appraised = result.OK()
 	a.add("appraisal", a.appraised, kbs.Affirming, result.Result, "")
+	return nil
 }
 
 func (a *appraisal) take(rules []verifier.Rule) {

@@ -48,6 +48,9 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkRegistration(reg, passphrase); err != nil {
 		return problem(kbs.CodeBadRequest, "%v", err)
 	}
+	if err := s.checkPolicies(r.Context(), reg); err != nil {
+		return err
+	}
 	created, err := s.Store.Register(r.Context(), reg, passphrase, actor(t))
 	if err != nil {
 		return registerProblem(err, t)

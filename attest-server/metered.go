@@ -122,7 +122,7 @@ func (s meteredStore) RecordSession(ctx context.Context, r kbs.SessionRecord, au
 	s.m.attestations.Inc(string(r.Result.TEE), yesNo(r.Granted, kbs.Affirming, kbs.Contraindicated))
 	for _, rule := range r.Result.Rules {
 		if !rule.Pass && rule.Rule != "appraisal" && !r.Granted {
-			s.m.denials.Inc(string(r.Result.TEE), rule.Rule)
+			s.m.denials.Inc(string(r.Result.TEE), rule.Kind())
 		}
 	}
 	return err

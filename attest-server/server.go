@@ -55,6 +55,9 @@ type Store interface {
 	// Audit calls each with the entries after a sequence number, oldest first.
 	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
+	// TenantPolicy is a tenant's policy in RFC 8785 form, nil if it has none.
+	TenantPolicy(ctx context.Context, tenant string) ([]byte, error)
+	SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error
 	Check(ctx context.Context) error
 }
 
@@ -92,6 +95,10 @@ type Config struct {
 	// for each processor.
 	MaxVerifying int
 
+	// Policy is what is asked of every workload beside its own rules: see
+	// SetPolicy. nil: nothing.
+	Policy *kbs.Policy
+
 	Limits RateLimits
 	// Metrics is where the server shows what it counts, besides at /metrics.
 	// nil: there alone.
@@ -111,6 +118,7 @@ type Server struct {
 	verifying chan struct{}
 	limits    *limits
 	meters    *meters
+	policies  *policies
 }
 
 // New checks c and makes a Server.
@@ -159,6 +167,12 @@ func New(c Config) (*Server, error) {
 	}
 	c.Verifiers = metered
 	server := &Server{Config: c, sessions: s, tokens: t, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
+	if server.policies, err = newPolicies(); err != nil {
+		return nil, err
+	}
+	if err := server.SetPolicy(c.Policy); err != nil {
+		return nil, err
+	}
 	server.readings(c.Metrics)
 	if server.speaks(Legacy) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
@@ -228,6 +242,9 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /v1/approvals", s.admin(reading, s.listApprovals))
 	mux.HandleFunc("PUT /v1/approvals", s.admin(publishing, s.changeApproval))
 	mux.HandleFunc("DELETE /v1/approvals", s.admin(publishing, s.changeApproval))
+	mux.HandleFunc("GET /v1/tenants/{tenant}/policy", s.admin(reading, s.getTenantPolicy))
+	mux.HandleFunc("PUT /v1/tenants/{tenant}/policy", s.admin(governing, s.putTenantPolicy))
+	mux.HandleFunc("DELETE /v1/tenants/{tenant}/policy", s.admin(governing, s.deleteTenantPolicy))
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
 	mux.HandleFunc("GET /metrics", s.admin(auditing, s.getMetrics))

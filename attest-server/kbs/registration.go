@@ -146,7 +146,7 @@ type SNPTCB struct {
 // left out are an error at appraisal: they carry kernel and initrd. RTMR 3
 // left out must be zero. The other zero values are the strict default.
 type TDXRules struct {
-	RTMRs         map[string]string `json:"rtmrs"`                  // "0".."3" to 96 hex digits
+	RTMRs         map[string]string `json:"rtmrs,omitempty"`        // "0".."3" to 96 hex digits
 	MRConfigID    string            `json:"mr_config_id,omitempty"` // 96 hex digits, zero if left out
 	MROwner       string            `json:"mr_owner,omitempty"`
 	MROwnerConfig string            `json:"mr_owner_config,omitempty"`

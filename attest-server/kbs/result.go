@@ -2,6 +2,7 @@ package kbs
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,15 @@ type Rule struct {
 	// Level is who asked for what a failed rule did not find: server, tenant or
 	// workload, or several with commas. Empty: no policy did, it always holds.
 	Level string `json:"level,omitempty"`
+}
+
+// Kind is the rule's name as statistics count it: of expressions, whose names
+// are their publishers', "cel".
+func (r Rule) Kind() string {
+	if strings.HasPrefix(r.Rule, "cel:") {
+		return "cel"
+	}
+	return r.Rule
 }
 
 // AttestationResult is an appraisal's outcome (RFC 9334, section 8.4).

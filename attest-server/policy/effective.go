@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -23,14 +22,14 @@ type level struct {
 	reference kbs.ReferenceValues
 }
 
-// Effective merges and compiles. An error says that nothing could match, or
-// that an expression is none.
+// Effective merges and compiles. An error, always a *LevelError, says that
+// nothing could match, or that an expression is none.
 func (c *Compiler) Effective(ref kbs.ReferenceValues, parts ...Part) (*Effective, error) {
 	e := &Effective{}
 	for _, p := range parts {
 		list, err := c.compileAll(p.Policy.CEL, p.Level)
 		if err != nil {
-			return nil, fmt.Errorf("the %s's policy: %w", p.Level, err)
+			return nil, &LevelError{p.Level, err}
 		}
 		e.expressions = append(e.expressions, list...)
 		if p.Policy.NotAfter != nil {
@@ -42,13 +41,15 @@ func (c *Compiler) Effective(ref kbs.ReferenceValues, parts ...Part) (*Effective
 	}
 	list, err := c.compileAll(ref.CEL, kbs.LevelWorkload)
 	if err != nil {
-		return nil, err
+		return nil, &LevelError{kbs.LevelWorkload, err}
 	}
 	e.expressions = append(e.expressions, list...)
 	ref.CEL = nil
 	e.alone = append(e.alone, level{kbs.LevelWorkload, ref})
-	e.reference, err = Merge(ref, parts...)
-	return e, err
+	if e.reference, err = Merge(ref, parts...); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // alone is ref with the rules of p in place of its own, as far as they go.

@@ -17,6 +17,16 @@ type Part struct {
 	Policy kbs.Policy
 }
 
+// LevelError says that the policy of a level makes no sense, or none together
+// with what else is asked.
+type LevelError struct {
+	Level string
+	Err   error
+}
+
+func (e *LevelError) Error() string { return fmt.Sprintf("the %s's policy: %v", e.Level, e.Err) }
+func (e *LevelError) Unwrap() error { return e.Err }
+
 // Merge is ref with the typed rules of the parts added, the strictest of each
 // field: what allows is allowed if all allow it, what is required is required
 // if one does; the greatest minimum; the intersection of lists that allow and
@@ -35,7 +45,7 @@ func Merge(ref kbs.ReferenceValues, parts ...Part) (kbs.ReferenceValues, error) 
 			continue
 		}
 		if err != nil {
-			return kbs.ReferenceValues{}, fmt.Errorf("the %s's policy leaves nothing to match: %w", p.Level, err)
+			return kbs.ReferenceValues{}, &LevelError{p.Level, fmt.Errorf("nothing could match it and the other rules: %w", err)}
 		}
 	}
 	return ref, nil

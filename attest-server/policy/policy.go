@@ -136,3 +136,15 @@ func Apply(ref kbs.ReferenceValues, p kbs.Policy) kbs.ReferenceValues {
 	ref.CEL = append(ref.CEL[:len(ref.CEL):len(ref.CEL)], p.CEL...)
 	return ref
 }
+
+// Agree refuses policies that no workload could satisfy together.
+func Agree(parts ...Part) error {
+	for _, tee := range []kbs.TEE{kbs.SNP, kbs.TDX} {
+		snp := permissiveSNP()
+		ref := kbs.ReferenceValues{TEE: tee, SNP: &snp, TDX: &kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true}}
+		if _, err := Merge(ref, parts...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

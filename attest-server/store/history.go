@@ -20,8 +20,8 @@ type DenialCount struct {
 }
 
 // countDenial adds a denial to its hour, under each rule that failed. The
-// rule "appraisal" only sums up others. Rule names are this program's own, so
-// that no guest can make the table grow.
+// rule "appraisal" only sums up others. Expressions
+// count as one: neither guests nor publishers can make the table grow.
 func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 	hour := r.At.Unix() / 3600
 	for _, rule := range r.Result.Rules {
@@ -29,7 +29,7 @@ func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 			continue
 		}
 		_, err := tx.Exec(`INSERT INTO denials(hour, rule, count) VALUES(?, ?, 1)
-			ON CONFLICT(hour, rule) DO UPDATE SET count = denials.count + 1`, hour, rule.Rule)
+			ON CONFLICT(hour, rule) DO UPDATE SET count = denials.count + 1`, hour, rule.Kind())
 		if err != nil {
 			return fmt.Errorf("counting denial: %w", err)
 		}

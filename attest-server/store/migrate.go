@@ -83,6 +83,7 @@ var migrations = [...]string{
 	migrationTenants,
 	migrationResources,
 	migrationSessions,
+	migrationPolicies,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and

@@ -68,6 +68,9 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 
 func printFailure(w io.Writer, x kbs.Rule) {
 	fmt.Fprintf(w, "\n%s failed\n  expected  %s\n  got       %s\n", printable(x.Rule), printable(x.Expected), printable(x.Got))
+	if x.Level != "" {
+		fmt.Fprintf(w, "  asked by  the policy of the %s\n", printable(x.Level))
+	}
 	if x.Hint != "" {
 		fmt.Fprintf(w, "  hint      %s\n", printable(x.Hint))
 	}

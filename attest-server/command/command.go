@@ -51,9 +51,9 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 	return map[kbs.TEE]verifier.Verifier{kbs.SNP: snp, kbs.TDX: tdx}, nil
 }
 
-// Commands is init, serve, token, audit and tls.
+// Commands is init, serve, token, audit, certs and the rest.
 func (p Program) Commands() []*cli.Command {
-	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.tlsCommand()}
+	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.certsCommand()}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 		if p.Notice != "" {

@@ -85,7 +85,7 @@ func TestSignals(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0].Raw
 	}
 	first := leaf()
-	mustRun(t, "tls", "renew", "--data", dir, "--name", "127.0.0.1")
+	mustRun(t, "certs", "renew", "--data", dir, "--name", "127.0.0.1")
 	cmd.Process.Signal(syscall.SIGHUP)
 	expect("RELOADING=1")
 	expect("READY=1")

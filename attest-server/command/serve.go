@@ -246,7 +246,7 @@ func (d *server) reload() {
 
 func (d *server) warnOfExpiry() {
 	if until, soon := d.cert.expiresSoon(time.Now()); soon {
-		d.log.Warn("the TLS certificate expires soon: run `tls renew`, then reload", "expires", until)
+		d.log.Warn("the TLS certificate expires soon: run `certs renew` where ca.key is, then reload", "expires", until)
 	}
 }
 

@@ -1,0 +1,192 @@
+package command
+
+import (
+	"cmp"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+func (p Program) certsCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "certs",
+		Usage:       "show and renew the server's TLS certificate",
+		Description: "Example:\n   " + p.Name + " certs renew --data /var/lib/attest-server",
+		Subcommands: []*cli.Command{
+			{
+				Name: "ls", Usage: "list the chain: subject, names, end, and the pin that guests may hold",
+				Description: "Example:\n   " + p.Name + " certs ls",
+				Flags:       []cli.Flag{dataFlag(), certFlag("list")},
+				Action:      listCertificates,
+			},
+			{
+				Name: "renew", Usage: "issue the server's certificate anew under the same CA",
+				Description: "The server's key and the CA stay, so no workload needs a new build. Send SIGHUP to the server\n" +
+					"afterwards. The server itself never needs " + caKeyName + ", which is the power to stand in for it to every\n" +
+					"guest: keep it elsewhere, with " + caName + ", and renew there: only the certificate travels.\n\nExample:\n   " +
+					p.Name + " certs renew --name keys.example.com && systemctl reload attest-server\n   " +
+					p.Name + " certs renew --ca-dir /media/ca --cert server.pem",
+				Flags: []cli.Flag{
+					dataFlag(), certFlag("renew in place"),
+					&cli.StringFlag{Name: "ca-dir", Usage: "`DIR` with " + caName + " and " + caKeyName + " (default: --data)"},
+					&cli.StringSliceFlag{Name: "name", Usage: "DNS `NAME` or IP address (repeatable; default: the names it has)"},
+				},
+				Action: renewCertificate,
+			},
+		},
+	}
+}
+
+func certFlag(use string) cli.Flag {
+	return &cli.StringFlag{Name: "cert", Usage: "PEM `FILE` with the chain to " + use + " (default: " + serverName + " in DIR)"}
+}
+
+func certFile(c *cli.Context) string {
+	return cmp.Or(c.String("cert"), inDir(c.String("data"), serverName))
+}
+
+// offlineError says that the CA's key is not at hand.
+type offlineError struct{ err error }
+
+func (e *offlineError) Error() string { return "reading CA: " + e.err.Error() }
+func (e *offlineError) Unwrap() error { return e.err }
+
+// Hint is the next step.
+func (e *offlineError) Hint() string {
+	return "take " + serverName + " to where " + caKeyName + " is kept, run `certs renew --ca-dir DIR --cert " + serverName + "` there, and bring it back"
+}
+
+func renewCertificate(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	ca, caKey, err := loadCA(cmp.Or(c.String("ca-dir"), c.String("data")))
+	if err != nil {
+		return err
+	}
+	path := certFile(c)
+	old, err := readChain(path)
+	if err != nil {
+		return err
+	}
+	// Whatever comes along is not to be certified: only what this CA certified.
+	if err := old[0].CheckSignatureFrom(ca); err != nil {
+		return fmt.Errorf("renewing certificate: %s was not issued by this CA: %w", path, err)
+	}
+	names := c.StringSlice("name")
+	if len(names) == 0 {
+		names = namesOf(old[0])
+	}
+	chain, err := issue(ca, caKey, old[0].PublicKey, names, time.Now(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := replace(path, chain); err != nil {
+		return fmt.Errorf("renewing certificate: %w", err)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s is valid until %s\n", path, time.Now().Add(leafLife).Format(time.DateOnly))
+	return err
+}
+
+func loadCA(dir string) (*x509.Certificate, crypto.Signer, error) {
+	pair, err := tls.LoadX509KeyPair(inDir(dir, caName), inDir(dir, caKeyName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &offlineError{err}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading CA: %w", err)
+	}
+	ca, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading CA: %w", err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("reading CA: the key in %s cannot sign", dir)
+	}
+	return ca, key, nil
+}
+
+// readChain is the certificates of a PEM file, at least one.
+func readChain(path string) ([]*x509.Certificate, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate: %w", err)
+	}
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("reading certificate %s: %w", path, errors.Join(err, fmt.Errorf("block of type %q", block.Type)))
+		}
+		chain = append(chain, cert)
+	}
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("reading certificate: no PEM certificate in %s", path)
+	}
+	return chain, nil
+}
+
+func namesOf(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	return names
+}
+
+func listCertificates(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	chain, err := readChain(certFile(c))
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SUBJECT\tEXPIRES\tPIN\tNAMES")
+	for _, x := range chain {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.Subject, x.NotAfter.UTC().Format(time.RFC3339), kbs.PinOf(x), strings.Join(namesOf(x), " "))
+	}
+	return w.Flush()
+}
+
+// replace swaps a file's content in one step that survives a power cut. The
+// new file belongs to whom the old one belonged, which may be the service.
+func replace(path string, b []byte) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return put(path, b, info, info.Mode().Perm())
+}
+
+// put is replace where there may be no file yet: it gets like's owner.
+func put(path string, b []byte, like os.FileInfo, mode os.FileMode) error {
+	temp := path + ".tmp"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := writeNew(temp, b, mode); err != nil {
+		return err
+	}
+	if err := errors.Join(sameOwner(temp, like), os.Rename(temp, path)); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return syncDir(filepath.Dir(path))
+}

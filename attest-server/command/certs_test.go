@@ -1,0 +1,87 @@
+package command
+
+import (
+	"bytes"
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+)
+
+// TestCAOffline: the CA's key is moved away after init. The server runs,
+// reloads and is backed up without it; the certificate is renewed where the key
+// is, and nothing else is certified there.
+func TestCAOffline(t *testing.T) {
+	dir, token := initDir(t)
+	vault := t.TempDir()
+	if err := os.Rename(inDir(dir, caKeyName), inDir(vault, caKeyName)); err != nil {
+		t.Fatal(err)
+	}
+	copyTo := func(from, to string) {
+		t.Helper()
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyTo(inDir(dir, caName), inDir(vault, caName))
+
+	if _, _, err := run(t.Context(), "certs", "renew", "--data", dir); err == nil || !strings.Contains(err.Error(), caKeyName) {
+		t.Errorf("renew without the key: %v", err)
+	} else if h, ok := err.(interface{ Hint() string }); !ok || !strings.Contains(h.Hint(), "--ca-dir") {
+		t.Errorf("renew without the key: no hint in %v", err)
+	}
+	mustRun(t, "serve", "--data", dir, "--check-config")
+
+	before := mustRun(t, "certs", "ls", "--data", dir)
+	travelling := filepath.Join(t.TempDir(), "server.pem")
+	copyTo(inDir(dir, serverName), travelling)
+	mustRun(t, "certs", "renew", "--ca-dir", vault, "--cert", travelling)
+	copyTo(travelling, inDir(dir, serverName))
+	after := mustRun(t, "certs", "ls", "--data", dir)
+	for _, list := range []string{before, after} {
+		if !strings.Contains(list, "kbs.example") || !strings.Contains(list, "192.0.2.7") || strings.Count(list, "\n") != 3 {
+			t.Errorf("certs ls:\n%s", list)
+		}
+	}
+	if pin := strings.Fields(strings.Split(before, "\n")[1])[2]; !strings.Contains(after, pin) {
+		t.Errorf("renewed for another key than %s:\n%s", pin, after)
+	}
+	url, stop := serve(t, "--data", dir)
+	if _, err := admin(t, dir, url, token).List(t.Context()); err != nil {
+		t.Errorf("with the renewed certificate: %v", err)
+	}
+	if _, err := stop(); err != nil {
+		t.Error(err)
+	}
+
+	other, _ := initDir(t)
+	if _, _, err := run(t.Context(), "certs", "renew", "--ca-dir", vault, "--cert", inDir(other, serverName)); err == nil || !strings.Contains(err.Error(), "not issued by this CA") {
+		t.Errorf("another CA's certificate: %v", err)
+	}
+
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, backup := filepath.Join(vault, "id"), filepath.Join(vault, "backup.age")
+	if err := os.WriteFile(identity, []byte(id.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "backup", "--data", dir, "--recipient", id.Recipient().String(), "--output", backup, "--with-master-key")
+	restored := filepath.Join(t.TempDir(), "restored")
+	mustRun(t, "restore", "--data", restored, "--identity", identity, backup)
+	if _, err := tls.LoadX509KeyPair(inDir(restored, serverName), inDir(restored, serverKeyName)); err != nil {
+		t.Error(err)
+	}
+	a, _ := os.ReadFile(inDir(dir, caName))
+	if b, err := os.ReadFile(inDir(restored, caName)); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("restored CA certificate: %v", err)
+	}
+}

@@ -13,6 +13,7 @@ packages=(
 	systemd                              # systemd-analyze verify, systemd-creds
 	swtpm swtpm-tools libtss2-tcti-swtpm0 libtss2-esys-3.0.2-0 libtss2-rc0 # a TPM to seal the master key to
 	skopeo curl busybox-static             # tests and demo
+	postgresql                           # the store of several servers
 	chromium fonts-dejavu-core           # the auditors' page
 	ovmf                                 # firmware with a known measurement
 )

@@ -40,7 +40,7 @@ func (p Program) auditCommand() *cli.Command {
 			{
 				Name: "export", Usage: "print entries as JSON, one a line",
 				Description: "Example:\n   " + p.Name + " audit export --after 1000",
-				Flags:       []cli.Flag{dataFlag(), &cli.Int64Flag{Name: "after", Usage: "only entries after `SEQUENCE`"}},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.Int64Flag{Name: "after", Usage: "only entries after `SEQUENCE`"}},
 				Action:      exportAudit,
 			},
 		},

@@ -165,7 +165,8 @@ func (p Program) restoreCommand() *cli.Command {
 		Usage: "make a data directory from a backup",
 		Description: "DIR must not exist, or be empty. What was registered, revoked or released since the backup is\n" +
 			"forgotten: revoke again what was revoked, and see that limits count anew from there. Nothing is kept of a\n" +
-			"backup that is damaged or whose store is not whole.\n\nExample:\n   " +
+			"backup that is damaged or whose store is not whole. With database in --config the store goes there, if it\n" +
+			"holds none; the backup may be of a server that had its store in a file, and the other way round.\n\nExample:\n   " +
 			p.Name + " restore --data /var/lib/attest-server --identity key.txt attest-server.age",
 		ArgsUsage: "[FILE]",
 		Flags: []cli.Flag{
@@ -293,37 +294,56 @@ func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, erro
 		}
 		files = append(files, path)
 	}
-	path := inDir(dir, storeName)
-	files = append(files, path+"-wal", path+"-shm")
-	open := withStore
+	files = append(files, storeFiles(inDir(dir, storeName))[1:]...)
+	file := cfg
+	file.Database = "" // the backup's store is in a file, whatever it was in
+	open := file.withStore
 	if _, err := os.Stat(inDir(dir, store.MasterKeyName)); err == nil {
-		open = withOpenStore
+		open = file.withOpenStore
 	}
-	err := open(c, func(ctx context.Context, s *store.DB) error { return s.Verify(ctx) })
+	err := open(c.Context, func(ctx context.Context, s *store.DB) error { return s.Verify(ctx) })
+	if err == nil && cfg.Database != "" {
+		err = cfg.moveIntoDatabase(c.Context, file)
+	}
 	return files, errors.Join(err, syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
-// withOpenStore opens the store with the master key in its directory.
-func withOpenStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
-	cfg, err := storeConfig(c)
+// moveIntoDatabase puts what the store in a file holds into the database that
+// cfg names, which must hold none, and removes the file.
+func (cfg Config) moveIntoDatabase(ctx context.Context, file Config) error {
+	p, err := cfg.postgres()
 	if err != nil {
 		return err
 	}
+	defer p.Password.Wipe()
+	if err := file.withStore(ctx, func(ctx context.Context, s *store.DB) error { return s.CopyToPostgres(ctx, p) }); err != nil {
+		return err
+	}
+	for _, name := range storeFiles(inDir(cfg.Data, storeName)) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the database holds the store now, but its copy could not be removed: %w", err)
+		}
+	}
+	return nil
+}
+
+// withOpenStore opens the store with the master key in its directory.
+func (cfg Config) withOpenStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
 	keys, err := keySource(cfg, "")
 	if err != nil {
 		return err
 	}
 	keys.Credentials = ""
-	k, err := keys.Load(c.Context)
+	k, err := keys.Load(ctx)
 	if err != nil {
 		return err
 	}
 	defer k.Wipe()
-	s, err := store.Open(c.Context, inDir(cfg.Data, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+	s, err := cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(c.Context, s), s.Close())
+	return errors.Join(do(ctx, s), s.Close())
 }
 
 // writeStream is writeNew for content of any length.

@@ -23,6 +23,13 @@ type Config struct {
 	Listen string `toml:"listen"`
 	// Data is the directory that init made. Default "/var/lib/attest-server".
 	Data string `toml:"data"`
+	// Database is a PostgreSQL database to keep the store in, so that several
+	// servers can share it: a URL such as
+	// "postgres://attest@db.example.com/attest?sslmode=verify-full", or keywords
+	// as libpq has them. Passwords are not allowed here: they are in the file
+	// that passfile= or PGPASSFILE names, or the credential database-password.
+	// Default: SQLite, the file store.db in Data.
+	Database string `toml:"database"`
 	// TLSCert and TLSKey are PEM files, both or neither. The certificate file
 	// holds the whole chain, leaf first, with the CA that guests pin.
 	// Default: server.pem and server.key in Data.

@@ -55,14 +55,18 @@ func (p Program) initialize(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	token, files, err := create(c.Context, dir, place, c.StringSlice("name"))
+	token, files, err := create(c.Context, cfg, place, c.StringSlice("name"))
 	if err == nil {
 		err = handOut(c, token)
 	}
 	if err != nil {
 		return errors.Join(err, undo(dir, made, files))
 	}
-	fmt.Fprintf(c.App.ErrWriter, "%s: created %s; start it with `%s serve --data %s`\n", p.Name, dir, p.Name, dir)
+	start := "--data " + dir
+	if cfg.Database != "" {
+		start = "--config " + c.String("config")
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s: created %s; start it with `%s serve %s`\n", p.Name, dir, p.Name, start)
 	return nil
 }
 
@@ -87,7 +91,8 @@ func makeDir(dir string) (made bool, err error) {
 
 // create fills dir and makes the first token. files are what it made, also on
 // error.
-func create(ctx context.Context, dir string, place keyPlace, names []string) (token secret.Bytes, files []string, err error) {
+func create(ctx context.Context, cfg Config, place keyPlace, names []string) (token secret.Bytes, files []string, err error) {
+	dir := cfg.Data
 	master, err := store.NewMasterKey(rand.Reader)
 	if err != nil {
 		return secret.Bytes{}, nil, err
@@ -116,9 +121,8 @@ func create(ctx context.Context, dir string, place keyPlace, names []string) (to
 	if err != nil {
 		return secret.Bytes{}, files, err
 	}
-	path := inDir(dir, storeName)
-	files = append(files, path, path+"-wal", path+"-shm")
-	s, err := store.Create(ctx, path, store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
+	s, stored, err := cfg.createStore(ctx, store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
+	files = append(files, stored...)
 	if err != nil {
 		return secret.Bytes{}, files, err
 	}

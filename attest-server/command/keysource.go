@@ -86,7 +86,7 @@ func keySource(cfg Config, file string) (store.MasterKeySource, error) {
 // configFlag is for commands that need of serve's configuration only where the
 // store and its key are.
 func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "TOML `FILE` of serve, for data and [transit]; flags take precedence"}
+	return &cli.StringFlag{Name: "config", Usage: "TOML `FILE` of serve, for data, database and [transit]; flags take precedence"}
 }
 
 // storeConfig is what configFlag and dataFlag say.

@@ -72,7 +72,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 		return err
 	}
 	defer old.Wipe()
-	next, err := resealed(c.Context, from, old)
+	next, err := resealed(c.Context, cfg, from, old)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 		return err
 	}
 	defer clear(b)
-	info, err := os.Stat(inDir(dir, storeName))
+	info, err := owner(dir)
 	if err != nil {
 		return fmt.Errorf("replacing master key: %w", err)
 	}
@@ -117,9 +117,9 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 // resealed is the MasterKey that the store is under afterwards. It is on disk,
 // sealed under the old one, before anything else is sealed under it; one that
 // an earlier, killed rotation left is used, for the store may be under it.
-func resealed(ctx context.Context, from store.MasterKeySource, old secret.Bytes) (next secret.Bytes, err error) {
+func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old secret.Bytes) (next secret.Bytes, err error) {
 	open := func(k secret.Bytes) (*store.DB, error) {
-		return store.Open(ctx, inDir(from.Dir, storeName), store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+		return cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	}
 	s, err := open(old)
 	if errors.Is(err, store.ErrWrongMasterKey) {
@@ -155,7 +155,7 @@ func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
 	if err != nil {
 		return k, err
 	}
-	info, err := os.Stat(inDir(dir, storeName))
+	info, err := owner(dir)
 	if err != nil {
 		return k, fmt.Errorf("opening store: %w", err)
 	}

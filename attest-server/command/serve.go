@@ -117,7 +117,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	d.store, err = store.Open(c.Context, inDir(d.cfg.Data, storeName), store.Options{
+	d.store, err = d.cfg.openStore(c.Context, store.Options{
 		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
 			return keys.Reload(context.Background(), master)
 		},
@@ -151,6 +151,9 @@ func (d *server) open(c *cli.Context, p Program) error {
 	sc := d.cfg.server()
 	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
 	if sc.SigningKey, err = d.store.SigningKey(c.Context); err != nil {
+		return err
+	}
+	if err := d.share(c.Context, &sc); err != nil {
 		return err
 	}
 	sc.Metrics, sc.Expiries = &d.metrics, d.expiries

@@ -24,7 +24,7 @@ func (p Program) tenantCommand() *cli.Command {
 				Name: "set", Usage: "make a tenant, or change its quotas", ArgsUsage: "NAME",
 				Description: "Example:\n   " + p.Name + " tenant set acme --max-workloads 50 --max-resources 20",
 				Flags: []cli.Flag{
-					dataFlag(),
+					configFlag(), dataFlag(),
 					&cli.Int64Flag{Name: "max-workloads", Value: 100, Usage: "`NUMBER` of workloads it may register"},
 					&cli.Int64Flag{Name: "max-resources", Value: 100, Usage: "`NUMBER` of resources it may set"},
 				},
@@ -33,13 +33,13 @@ func (p Program) tenantCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
-				Flags:       []cli.Flag{dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
 				Action:      listTenants,
 			},
 			{
 				Name: "rm", Usage: "remove a tenant that has nothing left, and revoke its tokens", ArgsUsage: "NAME",
 				Description: "Example:\n   " + p.Name + " tenant rm acme",
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag()},
 				Action:      removeTenant,
 			},
 		},

@@ -25,7 +25,7 @@ func (p Program) tokenCommand() *cli.Command {
 				Name: "create", Usage: "make a token; it is printed once, on standard output",
 				Description: "Example:\n   " + p.Name + " token create --role auditor --token-out /root/auditor.token",
 				Flags: []cli.Flag{
-					dataFlag(),
+					configFlag(), dataFlag(),
 					&cli.StringFlag{Name: "role", Required: true, Usage: "`ROLE`: admin, publisher (registers, revokes, reads) or auditor (reads)"},
 					&cli.StringFlag{Name: "tenant", Usage: "`NAME` of the tenant whose it is (default: the operator's, for everything)"},
 					&cli.StringFlag{Name: "name", Usage: "`TEXT` to know it by"},
@@ -37,13 +37,13 @@ func (p Program) tokenCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tokens, never their secret part",
 				Description: "Example:\n   " + p.Name + " token ls --format json",
-				Flags:       []cli.Flag{dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
 				Action:      listTokens,
 			},
 			{
 				Name: "revoke", Usage: "end tokens at once", ArgsUsage: "ID...",
 				Description: "Example:\n   " + p.Name + " token revoke 0f1e2d3c4b5a",
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag()},
 				Action:      revokeTokens,
 			},
 		},
@@ -56,11 +56,15 @@ func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error 
 	if err != nil {
 		return err
 	}
-	s, err := store.Open(c.Context, inDir(cfg.Data, storeName), store.Options{Rand: rand.Reader, Clock: time.Now})
+	return cfg.withStore(c.Context, do)
+}
+
+func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
+	s, err := cfg.openStore(ctx, store.Options{Rand: rand.Reader, Clock: time.Now})
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(c.Context, s), s.Close())
+	return errors.Join(do(ctx, s), s.Close())
 }
 
 func createToken(c *cli.Context) error {

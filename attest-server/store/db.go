@@ -93,6 +93,14 @@ func (s *DB) Close() error {
 	return s.db.Close()
 }
 
+// Shared says whether several servers may have the store open at once.
+func (s *DB) Shared() bool { return s.engine.served() }
+
+// Warnings are what the database's operator should change.
+func (s *DB) Warnings(ctx context.Context) ([]string, error) {
+	return s.engine.warnings(ctx, s.db, s.opts.Clock())
+}
+
 // Check says whether the store answers and is for this process to write.
 func (s *DB) Check(ctx context.Context) error {
 	var check []byte

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 // engine is what differs between the databases a store can be in. All else is
@@ -25,6 +26,9 @@ type engine interface {
 	whole(ctx context.Context, db *sql.DB) error
 	// snapshot is for DB.Snapshot.
 	snapshot(ctx context.Context, s *DB, path string) error
+	// warnings are settings of the database under which what is acknowledged
+	// can be lost, and whatever else its operator should hear.
+	warnings(ctx context.Context, db *sql.DB, now time.Time) ([]string, error)
 	// served says that several servers may have the store open at once.
 	served() bool
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -142,6 +143,22 @@ func (postgresEngine) served() bool { return true }
 
 func (postgresEngine) snapshot(ctx context.Context, s *DB, path string) error {
 	return s.copyToFile(ctx, path)
+}
+
+func (e postgresEngine) warnings(ctx context.Context, db *sql.DB, now time.Time) (all []string, err error) {
+	var fsync, pages string
+	var theirs int64
+	err = db.QueryRowContext(ctx, "SELECT current_setting('fsync'), current_setting('full_page_writes'), "+e.now()).Scan(&fsync, &pages, &theirs)
+	if err != nil {
+		return nil, fmt.Errorf("reading the database's settings: %w", err)
+	}
+	if fsync != "on" || pages != "on" {
+		all = append(all, fmt.Sprintf("fsync is %s, full_page_writes is %s: if its machine crashes, registrations are lost and nonces are good again; set both to on", fsync, pages))
+	}
+	if d := now.Sub(fromMilli(theirs)).Abs(); d > 5*time.Second {
+		all = append(all, fmt.Sprintf("its clock and this machine's are %s apart: servers that share sessions need clocks within 10 s of one another", d.Round(time.Second)))
+	}
+	return all, nil
 }
 
 // whole is for the database's own tools: pg_amcheck, data checksums.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 )
 
 // Create makes a new store in one file at path, which must not exist, and
@@ -77,6 +78,8 @@ func (sqliteEngine) snapshot(ctx context.Context, s *DB, path string) error {
 	_, err := s.db.ExecContext(ctx, "VACUUM INTO ?", path)
 	return err
 }
+
+func (sqliteEngine) warnings(context.Context, *sql.DB, time.Time) ([]string, error) { return nil, nil }
 
 func (sqliteEngine) whole(ctx context.Context, db *sql.DB) error {
 	var result string

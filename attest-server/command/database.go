@@ -1,0 +1,98 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// databasePasswordName is the systemd credential with the database's password.
+const databasePasswordName = "database-password"
+
+// openStore opens the store that cfg names.
+func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, error) {
+	if cfg.Database == "" {
+		return store.Open(ctx, inDir(cfg.Data, storeName), o)
+	}
+	p, err := cfg.postgres()
+	if err != nil {
+		return nil, err
+	}
+	defer p.Password.Wipe()
+	return store.OpenPostgres(ctx, p, o)
+}
+
+// createStore makes it. files are what it may leave in the data directory.
+func (cfg Config) createStore(ctx context.Context, o store.Options) (s *store.DB, files []string, err error) {
+	if cfg.Database == "" {
+		path := inDir(cfg.Data, storeName)
+		s, err := store.Create(ctx, path, o)
+		return s, storeFiles(path), err
+	}
+	p, err := cfg.postgres()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer p.Password.Wipe()
+	s, err = store.CreatePostgres(ctx, p, o)
+	return s, nil, err
+}
+
+func storeFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
+
+func (cfg Config) postgres() (store.Postgres, error) {
+	p := store.Postgres{DSN: cfg.Database}
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return p, nil
+	}
+	f, err := os.Open(inDir(dir, databasePasswordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return p, fmt.Errorf("reading the database's password: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil {
+		return p, fmt.Errorf("reading the database's password: %w", err)
+	}
+	p.Password = secret.New(bytes.TrimSuffix(b, []byte("\n")))
+	return p, nil
+}
+
+// owner is whose the files in the data directory are: the store's, or if that
+// is in a database, the directory's.
+func owner(dir string) (fs.FileInfo, error) {
+	info, err := os.Stat(inDir(dir, storeName))
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(dir)
+	}
+	return info, err
+}
+
+// share has sessions shared among the servers on one database.
+func (d *server) share(ctx context.Context, sc *attestserver.Config) error {
+	if !d.store.Shared() {
+		return nil
+	}
+	s, err := d.store.SessionSecret(ctx)
+	if err != nil {
+		return err
+	}
+	sc.Shared = &attestserver.Shared{Secret: s, Store: d.store}
+	warnings, err := d.store.Warnings(ctx)
+	for _, w := range warnings {
+		d.log.Warn("database: " + w)
+	}
+	return err
+}

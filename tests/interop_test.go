@@ -24,6 +24,7 @@ type interopDisk struct {
 	content []byte // decrypted; of a disk that the guest formats: unknown
 	footer  []byte // what follows the segment
 	before  string // sum of the file as the guest finds it
+	bench   bool   // only reads are timed
 }
 
 // interopUUID is fixed: nothing depends on it.
@@ -97,6 +98,8 @@ type interopCase struct {
 	plain bool  // without integrity
 	bare  bool  // without footer
 	spoil int64 // offset of the byte that the host changes, from the segment's start
+	swap  bool  // the host swaps the last two sectors
+	tags  bool  // and their tags
 }
 
 // fromEnd makes a spoil count from the segment's end, where the last sector is.
@@ -111,6 +114,8 @@ func interopCases() []interopCase {
 		{Case: c{Name: "ours, plain", Expect: diskcase.Writes}, bytes: 6 << 20, plain: true},
 		{Case: c{Name: "ours, 512-byte sectors", Expect: diskcase.Writes, Geometry: sectors512}, bytes: 6 << 20},
 		{Case: c{Name: "ciphertext byte flipped", Expect: diskcase.LastSectorEIO, ReadOnly: true}, bytes: 5 << 20, spoil: fromEnd - 100},
+		{Case: c{Name: "sectors swapped", Expect: diskcase.LastSectorEIO, ReadOnly: true}, bytes: 5 << 20, swap: true},
+		{Case: c{Name: "sectors swapped with their tags", Expect: diskcase.LastSectorEIO, ReadOnly: true}, bytes: 5 << 20, swap: true, tags: true},
 		{Case: c{Name: "another volume key", Expect: diskcase.WrongKeyEIO, ReadOnly: true}, bytes: 1 << 20},
 		// Byte 9 of the superblock is log2_interleave_sectors.
 		{Case: c{Name: "another superblock", Expect: diskcase.Refused, Refusal: "dm-integrity superblock"}, bytes: 1 << 20, spoil: 9},
@@ -151,6 +156,9 @@ func newInteropDisk(t *testing.T, dir string, ic interopCase) *interopDisk {
 	case ic.spoil > 0:
 		b[g.DataOffsetBytes+ic.spoil] ^= 1
 	}
+	if ic.swap {
+		swapLast(b, g, ic.tags)
+	}
 	if !ic.bare {
 		d.footer = interopFooter
 	}
@@ -158,6 +166,23 @@ func newInteropDisk(t *testing.T, dir string, ic interopCase) *interopDisk {
 	d.before = diskcase.Sum(b)
 	write(t, d.path, b)
 	return d
+}
+
+// swapLast exchanges a disk's last two sectors, and their tags: both are what
+// was once written, only elsewhere. The tags of up to 4 MiB stand before them.
+func swapLast(disk []byte, g luks.Geometry, tags bool) {
+	const tag, runTags = 32, 4 << 20 / 4096 * 32
+	swap := func(at, n int64) {
+		first := bytes.Clone(disk[at : at+n])
+		copy(disk[at:], disk[at+n:at+2*n])
+		copy(disk[at+n:], first)
+	}
+	end := g.TotalBytes()
+	swap(end-2*4096, 4096)
+	if tags {
+		data := g.PlainBytes % (4 << 20)
+		swap(end-data-runTags+(data/4096-2)*tag, tag)
+	}
 }
 
 // writes are those that the guest makes.

@@ -104,6 +104,10 @@ func (m *interopMachine) initrd(t *testing.T, disks []*interopDisk) []byte {
 	t.Helper()
 	var plan diskcase.Plan
 	for _, d := range disks {
+		if d.bench {
+			plan.Bench = append(plan.Bench, d.Case)
+			continue
+		}
 		plan.Cases = append(plan.Cases, d.Case)
 	}
 	write(t, filepath.Join(m.peers, diskcase.PlanPath), marshal(t, plan))

@@ -24,6 +24,7 @@ const (
 // Plan is the work of one boot.
 type Plan struct {
 	Cases []Case `json:"cases"`
+	Bench []Case `json:"bench,omitempty"` // read beside each other, and timed
 }
 
 // Expect says what must come of opening a disk.
@@ -54,10 +55,13 @@ type Case struct {
 	Geometry   luks.Geometry `json:"geometry"`
 	Cryptsetup bool          `json:"cryptsetup"` // opens the disk instead of luks.Activate
 	// Format: cryptsetup makes the disk, in the guest, and fills it with Content.
-	Format   bool   `json:"format"`
-	ReadOnly bool   `json:"read_only"`
-	Expect   Expect `json:"expect"`
-	Refusal  string `json:"refusal,omitempty"`
+	Format   bool `json:"format"`
+	ReadOnly bool `json:"read_only"`
+	// Filesystem, in a Plan.Bench, is mounted, and its files are read instead
+	// of the device.
+	Filesystem string `json:"filesystem,omitempty"`
+	Expect     Expect `json:"expect"`
+	Refusal    string `json:"refusal,omitempty"`
 	// Sums of the first PlainBytes as the disk comes and after Writes.
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`
@@ -68,6 +72,9 @@ type Result struct {
 	Name   string `json:"name"`
 	Error  string `json:"error,omitempty"`
 	Millis int64  `json:"millis"`
+	// Of a Plan.Bench: the bytes of one reading, and the shortest time it took.
+	ReadBytes  int64 `json:"read_bytes,omitempty"`
+	ReadMicros int64 `json:"read_micros,omitempty"`
 }
 
 // Done is the name of the result that ends a boot.

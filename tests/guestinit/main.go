@@ -57,6 +57,9 @@ func boot() error {
 			return err
 		}
 	}
+	if err := bench(plan.Bench, func(r diskcase.Result) error { return report(port, r) }); err != nil {
+		return err
+	}
 	return report(port, diskcase.Result{Name: diskcase.Done})
 }
 

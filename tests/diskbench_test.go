@@ -1,0 +1,115 @@
+package tests
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/tests/diskcase"
+	"github.com/ccrun/ccrun/workload/erofs"
+	"github.com/ccrun/ccrun/workload/ext4"
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// tarLayer is a layer in memory.
+type tarLayer []byte
+
+func (l tarLayer) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l)), nil
+}
+
+// fileSystems are 8 MiB of files of 4 KiB to 1 MiB, as both kinds.
+func fileSystems(t *testing.T) map[string][]byte {
+	t.Helper()
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	content := diskcase.Content(1 << 20)
+	for i, n := 0, 0; n < 8<<20; i++ {
+		size := 4096 << (i % 9)
+		n += size
+		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("d%d/f%d", i%8, i), Size: int64(size), Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content[:size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := rootfs.Merge(t.Context(), []rootfs.Layer{tarLayer(layer.Bytes())}, rootfs.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	uuid := [16]byte{1}
+	e4, err := ext4.Plan(tree, ext4.Options{UUID: uuid, FreeBytes: 4096, Journal: true, Time: time.Unix(1, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ero, err := erofs.Plan(tree, erofs.Options{UUID: uuid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b bytes.Buffer
+	if err := errors.Join(e4.WriteTo(t.Context(), &a), ero.WriteTo(t.Context(), &b)); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{"ext4": a.Bytes(), "erofs": b.Bytes(), "": a.Bytes()}
+}
+
+// TestReadThroughput measures what the format costs a guest: the same content
+// read through plain dm-crypt and through ours, by the same kernel in one
+// boot. It fails only if something cannot be read: speeds under emulation are
+// for comparing with each other.
+func TestReadThroughput(t *testing.T) {
+	if os.Getenv("CCRUN_BENCH") == "" {
+		t.Skip("CCRUN_BENCH=1 measures")
+	}
+	m := newInteropMachine(t)
+	systems, dir := fileSystems(t), t.TempDir()
+	var disks []*interopDisk
+	for _, fs := range []string{"", "ext4", "erofs"} {
+		for _, integrity := range []bool{false, true} {
+			disks = append(disks, benchDisk(t, filepath.Join(dir, fmt.Sprint(len(disks))), fs, integrity, systems[fs]))
+		}
+	}
+	report := m.boot(t, simProcessor, disks)
+	var base float64
+	for _, d := range disks {
+		r := report.results[d.Name]
+		if r.ReadMicros == 0 || r.ReadBytes < 8<<20 {
+			t.Fatalf("%s: %+v%s", d.Name, r, report.takeConsole())
+		}
+		speed := float64(r.ReadBytes) / float64(r.ReadMicros)
+		if base == 0 {
+			base = speed
+		}
+		t.Logf("%-32s %6.1f MB/s, %.2f of plain dm-crypt", d.Name, speed, speed/base)
+	}
+}
+
+func benchDisk(t *testing.T, path, fs string, integrity bool, plain []byte) *interopDisk {
+	t.Helper()
+	d := &interopDisk{path: path, bench: true, Case: diskcase.Case{Serial: "bench" + filepath.Base(path), Filesystem: fs, ReadOnly: true}}
+	d.Name = map[string]string{"": "device"}[fs] + fs + map[bool]string{false: ", dm-crypt alone", true: ", with integrity"}[integrity]
+	var key [32]byte
+	_, _ = rand.Read(key[:])
+	d.Passphrase = hex.EncodeToString(key[:])
+	var err error
+	if d.Geometry, err = luks.DefaultGeometry(interopUUID, int64(len(plain)), integrity); err != nil {
+		t.Fatal(err)
+	}
+	d.content = plain
+	write(t, d.path, d.encrypt(t))
+	return d
+}

@@ -121,6 +121,7 @@ func newSessions(c Config, secret []byte) (*sessions, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.clock = steady(c.Clock)
 	return &sessions{bearers: b, max: c.MaxSessions, current: newGeneration(), previous: newGeneration()}, nil
 }
 

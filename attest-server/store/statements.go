@@ -33,7 +33,7 @@ type connector struct{ driver.Connector }
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	raw, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	in, ok := raw.(sqliteConn)
 	if !ok {
@@ -70,31 +70,51 @@ type statement struct {
 // ExecContext implements driver.ExecerContext.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	s, err := c.statement(ctx, query)
-	if s == nil || err != nil {
-		if err == nil {
-			return c.sqliteConn.ExecContext(ctx, query, args)
-		}
-		return nil, err
+	if err != nil {
+		return nil, explain(err)
 	}
-	return s.exec.ExecContext(ctx, args)
+	var r driver.Result
+	if s == nil {
+		r, err = c.sqliteConn.ExecContext(ctx, query, args)
+	} else {
+		r, err = s.exec.ExecContext(ctx, args)
+	}
+	return r, explain(err)
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	s, err := c.statement(ctx, query)
-	if s == nil || err != nil {
-		if err == nil {
-			return c.sqliteConn.QueryContext(ctx, query, args)
-		}
-		return nil, err
-	}
-	r, err := s.query.QueryContext(ctx, args)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
+	}
+	var r driver.Rows
+	if s == nil {
+		s = new(statement)
+		r, err = c.sqliteConn.QueryContext(ctx, query, args)
+	} else {
+		r, err = s.query.QueryContext(ctx, args)
+	}
+	if err != nil {
+		return nil, explain(err)
 	}
 	s.open = true
 	return &rows{Rows: r, of: s}, nil
 }
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+	t, err := c.sqliteConn.BeginTx(ctx, o)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return tx{t}, nil
+}
+
+type tx struct{ driver.Tx }
+
+// Commit implements driver.Tx.
+func (t tx) Commit() error { return explain(t.Tx.Commit()) }
 
 // statement is query prepared, or nil if it is to be run the ordinary way.
 func (c *conn) statement(ctx context.Context, query string) (*statement, error) {
@@ -148,6 +168,9 @@ type rows struct {
 	driver.Rows
 	of *statement
 }
+
+// Next implements driver.Rows.
+func (r *rows) Next(dest []driver.Value) error { return explain(r.Rows.Next(dest)) }
 
 // Close implements driver.Rows.
 func (r *rows) Close() error {

@@ -8,22 +8,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-sev-guest/abi"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// TestSNPEveryBit: whichever bit of a signed report is flipped, it is refused.
-func TestSNPEveryBit(t *testing.T) {
+// TestSNPTruncated: a report of any other size is refused before it is read.
+// TestEveryFieldSNP flips its bits.
+func TestSNPTruncated(t *testing.T) {
 	v, c := newVendor(t, false), newChip(t, false)
 	s := v.verifier(t, SNPOptions{})
-	table := certTable(abi.VcekGUID, v.vek(t, c, vekOptions{}))
 	raw := v.report(t, c, nil)
-	for i := range raw {
-		m := bytes.Clone(raw)
-		m[i] ^= 1 << (i % 8)
-		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: m, Certificates: table}, testTime); ruleOf(err) == "" {
-			t.Fatalf("bit %d of byte %#x flipped: got %v, expected a refusal", i%8, i, err)
+	for size := range raw {
+		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: raw[:size]}, testTime); ruleOf(err) != "evidence_format" {
+			t.Errorf("the first %d bytes: %v", size, err)
 		}
 	}
 	for _, size := range []int{0, 1, 0x2a0, 1183, 1185, 64 << 20} {

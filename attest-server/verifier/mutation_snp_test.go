@@ -199,6 +199,9 @@ func TestEveryFieldSNP(t *testing.T) {
 			t.Errorf("the table ends at %#x, the signed part at %#x", end, snpSigned)
 		}
 		for i := range raw { // none of them signed anew
+			if fmc && i%7 != 0 { // each costs a signature check
+				continue
+			}
 			b := bytes.Clone(raw)
 			b[i] ^= 1 << (i % 8)
 			total++

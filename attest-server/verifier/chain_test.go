@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,11 @@ func TestSNPChain(t *testing.T) {
 		{name: "another TCB in the store", rule: "certificate_tcb", opts: SNPOptions{Endorsements: store(v.vek(t, &old, vekOptions{}))}},
 		{name: "another chip in the store", rule: "certificate_chip_id", opts: SNPOptions{Endorsements: store(v.vek(t, c2, vekOptions{}))}},
 		{name: "a VLEK's report", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true}))},
+		{name: "a VLEK's report with CRL", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true})),
+			opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 2)}, RequireCRL: true}},
+		{name: "ASVK revoked", rule: "revocation", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true})),
+			opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 3)}}},
+		{name: "a VLEK from the store", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2; clear(r[0x1a0:0x1e0]) }), opts: SNPOptions{Endorsements: store(v.vek(t, c, vekOptions{vlek: true}))}},
 		{name: "a VLEK signed by the ASK", rule: "certificate_chain", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }),
 			table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true, signer: v.line.ASK, signerKey: v.ask}))},
 		{name: "no time", rule: "clock", table: table(good), at: time.Time{}.Add(1)},
@@ -189,6 +195,40 @@ func TestSNPReportIdentity(t *testing.T) {
 			if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 				t.Errorf("fmc %t, %s: got %v, expected rule %q", fmc, tt.name, err, tt.rule)
 			}
+		}
+	}
+}
+
+// TestProductLines: which processors are of which line, by CPUID, among AMD's
+// own roots.
+func TestProductLines(t *testing.T) {
+	lines, err := AMDRoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		family, model byte
+		line          string // empty: refused
+	}{
+		{0x19, 0x00, "Milan"}, {0x19, 0x01, "Milan"}, {0x19, 0x0f, "Milan"},
+		{0x19, 0x10, "Genoa"}, {0x19, 0x11, "Genoa"}, {0x19, 0x1f, "Genoa"},
+		{0x19, 0xa0, "Genoa"}, {0x19, 0xa2, "Genoa"}, {0x19, 0xaf, "Genoa"}, // Bergamo, Siena
+		{0x1a, 0x00, "Turin"}, {0x1a, 0x02, "Turin"}, {0x1a, 0x11, "Turin"},
+		{0x19, 0x20, ""}, {0x19, 0x9f, ""}, {0x19, 0xb0, ""}, {0x1a, 0x12, ""}, {0x1a, 0xa0, ""}, {0x17, 0x31, ""}, {0x18, 0x00, ""}, {0x1b, 0x00, ""}, {0, 0, ""},
+	} {
+		var of []string
+		for i := range lines {
+			if lines[i].includes(tt.family, tt.model) {
+				of = append(of, lines[i].Name)
+			}
+		}
+		if got := strings.Join(of, " "); got != tt.line {
+			t.Errorf("family %02xh model %02xh: %q, expected %q", tt.family, tt.model, got, tt.line)
+		}
+	}
+	for i := range lines {
+		if l := &lines[i]; l.ASK == nil || l.ASVK == nil || l.FMC != (l.Name == "Turin") || l.check() != nil {
+			t.Errorf("%s: ASK %v, ASVK %v, FMC %v, %v", l.Name, l.ASK != nil, l.ASVK != nil, l.FMC, l.check())
 		}
 	}
 }

@@ -59,9 +59,10 @@ func TestCacheRefuses(t *testing.T) {
 	good := v.vek(t, c, vekOptions{})
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
-	_, collateral, _ := tdxFixture(t)
+	n := newIntel(t)
+	collateral := *n.collateral(t)
 	forged := collateral
-	forged.TCBInfo = strings.Replace(forged.TCBInfo, "OutOfDate", "UpToDate1", 1)
+	forged.TCBInfo = strings.Replace(forged.TCBInfo, `"svn":2`, `"svn":1`, 1)
 	asJSON := func(v any) []byte {
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -104,7 +105,10 @@ func TestCacheRefuses(t *testing.T) {
 		{"large file in tar", "at most", tarOf(t, map[string][]byte{"a": make([]byte, maxBundleFile+1)})},
 		{"gzip of no tar", "archive", gzipOf(t, make([]byte, 100))},
 	} {
-		cache := v.cache(t, t.TempDir())
+		cache, err := OpenCache(CacheOptions{Dir: t.TempDir(), Lines: []ProductLine{v.line}, IntelRoot: n.Root})
+		if err != nil {
+			t.Fatal(err)
+		}
 		o, err := cache.ImportBytes(tt.name, tt.content)
 		if err != nil {
 			t.Fatal(err)

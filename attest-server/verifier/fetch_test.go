@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // TestKDS: the right address is asked, once, and never again while cached, in
@@ -108,9 +110,24 @@ func TestKDSLies(t *testing.T) {
 	}
 }
 
-// TestPCS: real collateral, served as Intel does, verifies a real quote.
+// TestPCS: collateral, served as Intel does, verifies a quote; a self-made one
+// and, where it is at hand, a real one.
 func TestPCS(t *testing.T) {
-	quote, c, at := tdxFixture(t)
+	t.Run("self-made", func(t *testing.T) {
+		n := newIntel(t)
+		testPCS(t, n.Root, n.Quote(t, verifiertest.Body([]byte{1})), *n.collateral(t), testTime)
+	})
+	t.Run("real", func(t *testing.T) {
+		quote, c, at := tdxFixture(t)
+		testPCS(t, nil, quote, c, at)
+	})
+}
+
+func testPCS(t *testing.T, root *x509.Certificate, quote []byte, c Collateral, at time.Time) {
+	fmspc, err := c.fmspc()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	asked := map[string]int{}
 	answer := pccsOf(t, c)
@@ -121,7 +138,7 @@ func TestPCS(t *testing.T) {
 		answer(w, r)
 	}))
 	defer srv.Close()
-	cache, err := OpenCache(CacheOptions{Dir: t.TempDir()})
+	cache, err := OpenCache(CacheOptions{Dir: t.TempDir(), IntelRoot: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +147,7 @@ func TestPCS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := NewTDX(TDXOptions{Collateral: p})
+	v, err := NewTDX(TDXOptions{Root: root, Collateral: p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +170,7 @@ func TestPCS(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if got, err := p.Collateral(t.Context(), "90C06F000000", "platform"); err != nil || len(got) != 1 {
+			if got, err := p.Collateral(t.Context(), strings.ToUpper(fmspc), "platform"); err != nil || len(got) != 1 {
 				t.Errorf("soon due: %v", err)
 			}
 		})
@@ -165,7 +182,7 @@ func TestPCS(t *testing.T) {
 			t.Errorf("%s asked for %d times once it was due, expected one more", u, n-1)
 		}
 	}
-	if _, err := p.Collateral(t.Context(), "90c06f000000", "processor"); err == nil {
+	if _, err := p.Collateral(t.Context(), fmspc, "processor"); err == nil {
 		t.Error("collateral of a platform CA served for a processor CA")
 	}
 	if _, err := p.Fetch(context.Background(), "90C06F/00000", "platform"); err == nil {
@@ -181,6 +198,10 @@ func TestPCS(t *testing.T) {
 
 // pccsOf answers as a PCCS that has one platform's collateral.
 func pccsOf(t *testing.T, c Collateral) http.HandlerFunc {
+	fmspc, err := c.fmspc()
+	if err != nil {
+		t.Fatal(err)
+	}
 	chain := func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2B", "+") }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var body []byte
@@ -190,7 +211,7 @@ func pccsOf(t *testing.T, c Collateral) http.HandlerFunc {
 		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
 			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
 			body = unhex(t, c.PCKCRL)
-		case "/tdx/certification/v4/tcb?fmspc=90c06f000000":
+		case "/tdx/certification/v4/tcb?fmspc=" + fmspc:
 			w.Header().Set("TCB-Info-Issuer-Chain", chain(c.TCBInfoIssuerChain))
 			body = []byte(`{"tcbInfo":` + c.TCBInfo + `,"signature":"` + c.TCBInfoSignature + `"}`)
 		case "/tdx/certification/v4/qe/identity":

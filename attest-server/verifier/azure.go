@@ -42,9 +42,9 @@ type VTPMClaims struct {
 type azureEvidence struct {
 	Version  int `json:"version"`
 	TPMQuote struct {
-		Signature string   `json:"signature"`
-		Message   string   `json:"message"`
-		PCRs      []string `json:"pcrs"`
+		Signature string          `json:"signature"`
+		Message   string          `json:"message"`
+		PCRs      json.RawMessage `json:"pcrs"` // in hex
 	} `json:"tpm_quote"`
 	HCLReport string `json:"hcl_report"`
 	VCEK      string `json:"vcek"`
@@ -63,9 +63,9 @@ type azureEvidenceV0 struct {
 }
 
 type azureQuoteV0 struct {
-	Signature []byte   `json:"signature"`
-	Message   []byte   `json:"message"`
-	PCRs      [][]byte `json:"pcrs"`
+	Signature []byte          `json:"signature"`
+	Message   []byte          `json:"message"`
+	PCRs      json.RawMessage `json:"pcrs"`
 }
 
 // pcrCount and pcrSize are those of the bank that the attesters quote.
@@ -103,7 +103,8 @@ func parseAzure(b []byte) (*Parsed, error) {
 	var err, err2 error
 	q.signature, err = hex.DecodeString(e.TPMQuote.Signature)
 	q.message, err2 = hex.DecodeString(e.TPMQuote.Message)
-	for _, s := range e.TPMQuote.PCRs {
+	pcrs, err6 := few[string](e.TPMQuote.PCRs, pcrCount)
+	for _, s := range pcrs {
 		pcr, err := hex.DecodeString(s)
 		if err != nil || len(pcr) != pcrSize {
 			return nil, errors.New("a PCR is not 64 hex digits")
@@ -113,7 +114,7 @@ func parseAzure(b []byte) (*Parsed, error) {
 	hcl, err3 := base64url(e.HCLReport)
 	vcek, err4 := base64url(e.VCEK)
 	tdQuote, err5 := base64url(e.TDQuote)
-	if err := errors.Join(err, err2, err3, err4, err5); err != nil {
+	if err := errors.Join(err, err2, err3, err4, err5, err6); err != nil {
 		return nil, err
 	}
 	return azureParsed(q, hcl, vcek, tdQuote)
@@ -129,7 +130,11 @@ func parseAzureV0(b []byte) (*Parsed, error) {
 		hcl, quote = e.HCLReport, e.TPMQuote
 	}
 	q := &vtpmQuote{message: quote.Message, signature: quote.Signature}
-	for _, pcr := range quote.PCRs {
+	pcrs, err := few[[]byte](quote.PCRs, pcrCount)
+	if err != nil {
+		return nil, fmt.Errorf("reading PCRs: %w", err)
+	}
+	for _, pcr := range pcrs {
 		if len(pcr) != pcrSize {
 			return nil, fmt.Errorf("a PCR has %d bytes, expected %d", len(pcr), pcrSize)
 		}

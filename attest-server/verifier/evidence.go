@@ -130,8 +130,8 @@ func parseCoCoTDX(b []byte) (*Parsed, error) {
 // cocoSNP is the evidence of CoCo's snp attester: the report as the sev crate
 // serialises its fields, byte arrays as arrays of numbers.
 type cocoSNP struct {
-	Report    cocoReport `json:"attestation_report"`
-	CertChain []cocoCert `json:"cert_chain"`
+	Report    cocoReport      `json:"attestation_report"`
+	CertChain json.RawMessage `json:"cert_chain"` // of cocoCert; null or none
 }
 
 type cocoCert struct {
@@ -148,19 +148,44 @@ func parseCoCoSNP(b []byte) (*Parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := cocoCertTable(e.CertChain)
+	chain, err := few[cocoCert](e.CertChain, maxCertTableEntries)
+	if err != nil {
+		return nil, fmt.Errorf("reading cert_chain: %w", err)
+	}
+	table, err := cocoCertTable(chain)
 	if err != nil {
 		return nil, err
 	}
 	return &Parsed{Shape: "coco snp", Evidence: kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: table}}, nil
 }
 
+// few decodes a JSON array of at most max elements, or null. Decoded whole, an
+// array of a million empty ones would take a hundred times its size in memory.
+func few[T any](raw json.RawMessage, max int) ([]T, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.New("no array")
+	}
+	var list []T
+	for d.More() {
+		if len(list) == max {
+			return nil, fmt.Errorf("more than %d elements", max)
+		}
+		var v T
+		if err := d.Decode(&v); err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
 // cocoCertTable puts the endorsement keys' certificates into the form that a
 // host hands out; the roots that came along are not needed, ours are pinned.
 func cocoCertTable(chain []cocoCert) ([]byte, error) {
-	if len(chain) > maxCertTableEntries {
-		return nil, fmt.Errorf("cert_chain of %d certificates, expected at most %d", len(chain), maxCertTableEntries)
-	}
 	var t abi.CertTable
 	for _, c := range chain {
 		var guid string

@@ -13,12 +13,7 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-const (
-	fsLabel = "ccrun"
-	// freeBytes is the room to write that a disk gets without --size. All of
-	// it is ciphertext that is stored, pushed and pulled, so it is not much.
-	freeBytes = 64 << 20
-)
+const fsLabel = "ccrun"
 
 // layOut plans the file system, so that its size is known.
 func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
@@ -36,7 +31,7 @@ func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
 		return fs, nil
 	}
 	fs, err := ext4.Plan(tree, ext4.Options{
-		SizeBytes: b.SizeBytes, FreeBytes: freeBytes, UUID: uuid, HashSeed: seed,
+		SizeBytes: b.SizeBytes, FreeBytes: b.FreeBytes, UUID: uuid, HashSeed: seed,
 		Label: fsLabel, Time: b.Now(), Journal: true,
 	})
 	if errors.Is(err, ext4.ErrTooSmall) {

@@ -36,9 +36,13 @@ type Options struct {
 	Firmware   string // libkrunfw library, or directory with firmware.json
 	Agent      []byte // ccrun-init, a static ELF
 
-	Filesystem  string // "ext4", or "erofs": read-only, written to in memory
-	SizeBytes   int64  // of an ext4 file system; 0: as small as the content allows
-	NoIntegrity bool   // for guest kernels without dm-integrity
+	Filesystem string // "ext4", or "erofs": read-only, written to in memory
+	SizeBytes  int64  // of an ext4 file system; 0: as small as the content allows
+	// FreeBytes is the room to write that the content gets without SizeBytes.
+	// 0: a fiftieth of it and at least 4 MiB; all of it is ciphertext that is
+	// stored, pushed and pulled.
+	FreeBytes   int64
+	NoIntegrity bool // for guest kernels without dm-integrity
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
 	// SourcePassphrase opens the disk of a Source that is a workload image
@@ -118,6 +122,8 @@ func (o *Options) check() error {
 		return hint(usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
 	case o.Lint != LintOff && o.Lint != LintWarn && o.Lint != LintError:
 		return usagef("lint %q, expected warn, error or off", o.Lint)
+	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
+		return usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
 		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":

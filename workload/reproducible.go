@@ -71,8 +71,9 @@ func (b *build) contentID(process []byte) ([sha256.Size]byte, error) {
 		Process kbs.Digest      `json:"process"`
 		System  string          `json:"file_system"`
 		Size    int64           `json:"size_bytes"`
+		Free    int64           `json:"free_bytes"`
 		Time    int64           `json:"time"`
-	}{"ccrun file system v1", []digest.Digest{}, kbs.Sum384(process), b.Filesystem, b.SizeBytes, b.Now().Unix()}
+	}{"ccrun file system v1", []digest.Digest{}, kbs.Sum384(process), b.Filesystem, b.SizeBytes, b.FreeBytes, b.Now().Unix()}
 	for _, l := range b.src.layers {
 		in.DiffIDs = append(in.DiffIDs, l.diffID)
 	}

@@ -75,3 +75,19 @@ func TestEnvAllowKeepsCommas(t *testing.T) {
 		t.Errorf("%q", l)
 	}
 }
+
+func TestDiskSize(t *testing.T) {
+	for in, want := range map[string][2]int64{
+		"": {}, "2g": {2 << 30}, "32MiB": {32 << 20}, "5000": {8192}, "+64m": {0, 64 << 20}, "+1": {0, 4096},
+	} {
+		var o workload.Options
+		if err := diskSize(&o, in); err != nil || o.SizeBytes != want[0] || o.FreeBytes != want[1] {
+			t.Errorf("%q: size %d, room %d, %v, expected %v", in, o.SizeBytes, o.FreeBytes, err, want)
+		}
+	}
+	for _, in := range []string{"+", "++1m", "-1m", "+-1m", "0", "x", "1m+"} {
+		if err := diskSize(&workload.Options{}, in); err == nil {
+			t.Errorf("%q: accepted", in)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -75,12 +76,24 @@ func setSizes(c *cli.Context, o *workload.Options) error {
 		return err
 	}
 	o.MemoryMiB = n
-	if s := c.String("size"); s != "" {
-		size, err := units.RAMInBytes(s)
-		if err != nil {
-			return usage("--size %q: expected a number with a unit, as in 2g or 2GiB", s)
-		}
-		o.SizeBytes = (size + 4095) / 4096 * 4096
+	return diskSize(o, c.String("size"))
+}
+
+// diskSize reads "2g" or "2GiB", the size of all, and "+64m", the room beside
+// the content.
+func diskSize(o *workload.Options, s string) error {
+	if s == "" {
+		return nil
+	}
+	room, more := strings.CutPrefix(s, "+")
+	size, err := units.RAMInBytes(room)
+	if err != nil || size <= 0 || strings.HasPrefix(room, "+") {
+		return usage("--size %q: expected a number with a unit, as in 2g or 2GiB, or the room to write, as in +64m", s)
+	}
+	if size = (size + 4095) / 4096 * 4096; more {
+		o.FreeBytes = size
+	} else {
+		o.SizeBytes = size
 	}
 	return nil
 }

@@ -15,8 +15,8 @@
 // # Layout
 //
 // 4096-byte blocks, 256-byte inodes, extents, 64bit, flex_bg, metadata_csum
-// (crc32c), dir_index (half-MD4, directories over one block), and the journal
-// that mke2fs would choose. flex_bg lets all bitmaps and inode tables sit at the
+// (crc32c), dir_index (half-MD4, directories over one block), and a journal.
+// flex_bg lets all bitmaps and inode tables sit at the
 // front, so the disk is, in this order:
 //
 //	superblock, group descriptors
@@ -34,7 +34,9 @@
 // # Size
 //
 // With Options.SizeBytes zero, the file system gets its content plus
-// Options.FreeBytes free space, by default a quarter of the content and at least
-// 64 MiB, rounded up to 1 MiB. There is one inode per 16 KiB or a quarter more
-// than the tree needs (and 1024), whichever is more.
+// Options.FreeBytes free space, by default a fiftieth of the content and at
+// least 4 MiB, rounded up to 64 KiB; inodes for a fiftieth more files than the
+// tree has and one per 16 KiB of free space; and a journal of 1/256, at least
+// 4 MiB. With a size given, inodes and journal are mke2fs's: one per 16 KiB, and
+// 16 MiB from 128 MiB on, 32 from 1 GiB, 64 from 2 GiB.
 package ext4

@@ -46,8 +46,7 @@ func newGeometry(sizeBytes int64, inodes uint32) (geometry, error) {
 			break
 		}
 	}
-	wanted := max(uint64(sizeBytes/bytesPerInode), uint64(inodes))
-	perGroup := (wanted + uint64(g.groups) - 1) / uint64(g.groups)
+	perGroup := (uint64(inodes) + uint64(g.groups) - 1) / uint64(g.groups)
 	g.inodesPerGroup = min(uint32(perGroup+inodesPerBlock-1)/inodesPerBlock*inodesPerBlock, maxInodesPerGrp)
 	for n := range g.groups {
 		if n > 0 && hasCopy(n) {

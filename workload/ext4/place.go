@@ -13,11 +13,11 @@ func (l *Layout) fit() error {
 		return l.fitGiven(needed)
 	}
 	content := l.contentBlocks()
-	free := uint64(max(minFreeBytes, content*blockSize/4)) / blockSize
+	free := max(minFreeBytes/blockSize, content/freeShare)
 	if l.opts.FreeBytes != 0 {
 		free = uint64(l.opts.FreeBytes+blockSize-1) / blockSize
 	}
-	inodes := needed + needed/4 + 1024
+	inodes := needed + needed/spareInodes + free*blockSize/bytesPerInode
 	size := (content + free + inodes/inodesPerBlock + smallestFSBlocks) * blockSize
 	if l.opts.Journal {
 		size = max(size, smallestJournaled*blockSize)
@@ -50,7 +50,7 @@ func (l *Layout) fitGiven(needed uint64) error {
 	if l.opts.Journal && l.opts.SizeBytes/blockSize < smallestJournaled {
 		return fmt.Errorf("%w: need 8 MiB for a journal, got %d bytes", ErrTooSmall, l.opts.SizeBytes)
 	}
-	end, err := l.place(l.opts.SizeBytes, uint32(needed))
+	end, err := l.place(l.opts.SizeBytes, uint32(max(needed, uint64(l.opts.SizeBytes/bytesPerInode))))
 	if err != nil {
 		return err
 	}
@@ -133,13 +133,24 @@ func (l *Layout) placeData(a *allocator, in *inode, runs []blockRun) {
 	in.data = a.scattered(uint64(in.blocks))
 }
 
-// journalBlocks follows mke2fs's table.
+// journalBlocks is what mke2fs takes for a size that was asked for. A disk as
+// small as its content is not for much writing: it gets 1/256, and at least
+// what the kernel insists on.
 func (l *Layout) journalBlocks() uint32 {
-	switch {
-	case !l.opts.Journal:
+	if !l.opts.Journal {
 		return 0
+	}
+	usual := l.usualJournalBlocks()
+	if l.opts.SizeBytes != 0 {
+		return usual
+	}
+	return min(usual, max(minJournalBlocks, uint32(l.blocks/256)))
+}
+
+func (l *Layout) usualJournalBlocks() uint32 {
+	switch {
 	case l.blocks < 32768:
-		return 1024
+		return minJournalBlocks
 	case l.blocks < 256<<10:
 		return 4096
 	case l.blocks < 512<<10:

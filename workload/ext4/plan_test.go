@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +85,7 @@ func TestSizes(t *testing.T) {
 func TestFreeSpace(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 4<<20)
 	tree := treeOf(t, tarOf(t, []file{reg("a", body)}))
-	for _, tc := range []struct{ free, atLeast, atMost int64 }{{0, 64 << 20, 66 << 20}, {1, 4096, 2 << 20}, {10 << 20, 10 << 20, 12 << 20}} {
+	for _, tc := range []struct{ free, atLeast, atMost int64 }{{0, 4 << 20, 4<<20 + 128<<10}, {1, 4096, 128 << 10}, {10 << 20, 10 << 20, 10<<20 + 128<<10}} {
 		l, err := Plan(tree, Options{UUID: testUUID, FreeBytes: tc.free, Journal: true})
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +94,52 @@ func TestFreeSpace(t *testing.T) {
 			t.Errorf("FreeBytes %d: got %d free of %d", tc.free, got, l.SizeBytes())
 		}
 	}
+}
+
+// A file system as small as its content is at most 5 % larger, from a few
+// hundred MiB on; all of a small one's overhead is the journal and free space.
+func TestOverhead(t *testing.T) {
+	for mib, most := range map[int64]float64{5: 2.9, 50: 1.25, 250: 1.05, 700: 1.035, 10240: 1.035} {
+		l, err := Plan(treeOf(t, hollowLayer(t, mib<<20)), Options{UUID: testUUID, Journal: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := float64(l.SizeBytes()) / float64(mib<<20); got > most {
+			t.Errorf("%d MiB of content: %.3f times that, expected at most %.3f", mib, got, most)
+		}
+		if l.FreeBytes() < max(4<<20, mib<<20/50) {
+			t.Errorf("%d MiB of content: %d bytes free", mib, l.FreeBytes())
+		}
+	}
+}
+
+// hollow is a layer whose contents are holes of a file.
+type hollow string
+
+func (h hollow) Open(context.Context) (io.ReadCloser, error) { return os.Open(string(h)) }
+
+// hollowLayer has a file for each 64 KiB.
+func hollowLayer(t *testing.T, size int64) hollow {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const each = 64 << 10
+	for i := range size / each {
+		var b bytes.Buffer
+		if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Size: each}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(b.Bytes(), i*(each+512)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(size/each*(each+512) + 1024); err != nil {
+		t.Fatal(err)
+	}
+	return hollow(f.Name())
 }
 
 // The size that an ErrTooSmall names, or a little more for the inodes, does.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/crc64"
 	"io"
 	"os"
 	"path/filepath"
@@ -172,7 +171,7 @@ func (s *stager) file(h *tar.Header, content io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	crc := crc64.New(tarsplit.CRCTable)
+	crc := newISOCRC()
 	w := newHashingWriter(f, 0, s.sum, crc)
 	_, err = w.ReadFrom(content)
 	n, werr := w.close()

@@ -58,7 +58,7 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(err, z.Close(), f.Close())
 	}
-	return &treeReader{size: t.size, entries: tarsplit.NewJSONUnpacker(z), files: files, closers: closers{files, z, f}}, nil
+	return &treeReader{size: t.size, entries: newSplitReader(z), files: files, closers: closers{files, z, f}}, nil
 }
 
 // treeReader is a tar stream put together. It seeks forward within a file's
@@ -66,7 +66,7 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 // in it reads as zeros.
 type treeReader struct {
 	size    int64
-	entries tarsplit.Unpacker
+	entries *splitReader
 	files   drivers.FileGetCloser
 	closers closers
 
@@ -101,20 +101,13 @@ func (r *treeReader) next() error {
 	if err := r.closeFile(); err != nil {
 		return err
 	}
-	e, err := r.entries.Next()
-	if err == io.EOF {
+	e, err := r.entries.next()
+	if err != nil {
 		return err
 	}
-	if err != nil {
-		return fmt.Errorf("reading layer's tar-split: %w", err)
-	}
-	switch e.Type {
-	case tarsplit.SegmentType:
+	if e.Type == tarsplit.SegmentType {
 		r.segment = e.Payload
-	case tarsplit.FileType:
-		if e.Size < 0 {
-			return fmt.Errorf("reading layer's tar-split: %q of %d bytes", e.GetName(), e.Size)
-		}
+	} else {
 		r.name, r.left, r.skipped = e.GetName(), e.Size, false
 	}
 	return nil

@@ -8,17 +8,29 @@
 # Environment: BENCH_ROUNDS   rounds (3)
 #              BENCH_DIR      an empty directory with 5 GB free (a temporary one)
 #              BENCH_MIB      size of the large image (700)
-#              BENCH_BUILDAH  a buildah with mkcw, 1.39 or later (buildah)
+#              BENCH_CORES    cores to run the large image on ("all 1")
+#              BENCH_BUILDAH  a buildah with mkcw, 1.39 or later (buildah): Debian
+#                             13's package, or its files in a directory of their
+#                             own with the interpreter and run path set there
+#
+# In the table, "x floor" and "CPU x fl" are multiples of the floor of the same
+# round (lower is better), "mkcw / x" and "CPU m / x" say how many times the
+# build goes into mkcw's (higher is better). "disk" is what a build took at its
+# peak beyond what it left, temporary files and output together; "left" is that,
+# and "x plain" the same as a multiple of the source's uncompressed layers. Both
+# are measured once, in a run apart, on a file system of its own in memory.
 set -euo pipefail
 export LC_ALL=C
-rounds=${BENCH_ROUNDS:-3} mib=${BENCH_MIB:-700} buildah=${BENCH_BUILDAH:-buildah}
+rounds=${BENCH_ROUNDS:-3} mib=${BENCH_MIB:-700} buildah=${BENCH_BUILDAH:-buildah} cores=${BENCH_CORES:-all 1}
 bin=$(cd "$(dirname "$0")/../bin" && pwd)
 work=${BENCH_DIR:-$(mktemp -d -p "${TMPDIR:-/var/tmp}")}
 mkdir -p "$work"
 work=$(realpath "$work")
 skip() { echo "skipped: $*" >&2; }
 cleanup() {
-	umount "$work/ours/overlay" "$work/theirs/overlay" "$work/tmpfs" 2>/dev/null || true
+	umount "$work/ours/overlay" "$work/theirs/overlay" 2>/dev/null || true
+	umount "$work/disk/ours/overlay" "$work/disk/theirs/overlay" 2>/dev/null || true
+	umount "$work/disk" 2>/dev/null || true
 	[[ -n ${BENCH_DIR:-} ]] || rm -rf "$work"
 }
 trap cleanup EXIT
@@ -59,7 +71,7 @@ image() {
 }
 
 firmware=$work/firmware
-mkdir -p "$firmware" "$work/tmp"
+mkdir -p "$firmware" "$work/tmp" "$work/disk"
 head -c 8M /dev/zero >"$firmware/vmlinuz"
 echo '{"version":1,"kind":"qemu-direct","kernel":"vmlinuz","cmdline":"quiet"}' >"$firmware/firmware.json"
 pin=$(printf 'ab%.0s' {1..32})
@@ -76,29 +88,58 @@ ours() {
 export -f ours
 export bin work firmware pin
 
-storage() { printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "%s"\n' "$work/$1" "$work/$1-run" >"$work/$1.conf"; }
+# place is where outputs, stores and temporary files are for now.
+place=$work
+storage() {
+	mkdir -p "$place/tmp"
+	printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "%s"\n' "$place/$1" "$place/$1-run" >"$place/$1.conf"
+}
+
+# pinned COMMAND...: runs it on $pins cores.
+pinned() { if [[ $pins == all ]]; then "$@"; else taskset -c "0-$((pins - 1))" "$@"; fi; }
+pins=all
 
 # run NAME COMMAND...: one measured run, a line "NAME wall cpu rss" in $work/runs
 run() {
 	local name=$1
 	shift
 	if [[ -n $gnutime ]]; then
-		"$gnutime" -o "$work/one" -f '%e %U %S %M' bash -c 'set -e; "$@"' bench "$@"
+		pinned "$gnutime" -o "$work/one" -f '%e %U %S %M' bash -c 'set -e; "$@"' bench "$@"
 		awk -v n="$name" -v r="$round" '{print n, r, $1, $2 + $3, $4 / 1024}' "$work/one" >>"$work/runs"
 	else
 		local TIMEFORMAT='%R %U %S'
-		{ time "$@" 2>&3; } 3>&2 2>"$work/one"
+		{ time pinned bash -c 'set -e; "$@"' bench "$@" 2>&3; } 3>&2 2>"$work/one"
 		awk -v n="$name" -v r="$round" '{print n, r, $1, $2 + $3, 0}' "$work/one" >>"$work/runs"
 	fi
 }
 
 # floor IMAGE: reads the input, hashes as many bytes as the output has.
 floor() { cat "$work/$1.plain/blobs/sha256/"* >/dev/null && openssl dgst -sha256 "$work/$1.out/blobs/sha256/"* >/dev/null; }
-toLayout() { rm -rf "$work/$1.$3out" && ours "oci:$work/$1.$2:app" "oci:$work/$1.$3out:cw" "${@:4}"; }
-toStore() { CONTAINERS_STORAGE_CONF=$work/ours.conf ours "containers-storage:localhost/$1" "containers-storage:localhost/$1-cw"; }
-mkcw() { CONTAINERS_STORAGE_CONF=$work/theirs.conf TMPDIR=$work/tmp "$buildah" mkcw --type snp --cpus 1 --memory 512 --passphrase bench --workload-id x "localhost/$1" "localhost/$1-cw" >/dev/null 2>&1; }
+toLayout() { rm -rf "$place/$1.$3out" && TMPDIR=$place/tmp ours "oci:$work/$1.$2:app" "oci:$place/$1.$3out:cw" "${@:4}"; }
+toStore() { CONTAINERS_STORAGE_CONF=$place/ours.conf TMPDIR=$place/tmp ours "containers-storage:localhost/$1" "containers-storage:localhost/$1-cw"; }
+mkcw() { CONTAINERS_STORAGE_CONF=$place/theirs.conf TMPDIR=$place/tmp "$buildah" mkcw --type snp --cpus 1 --memory 512 --passphrase bench --workload-id x "localhost/$1" "localhost/$1-cw" >/dev/null 2>&1; }
 export -f floor toLayout toStore mkcw
-export buildah
+export buildah place
+
+# fill STORE IMAGE: puts the image into a new store.
+fill() {
+	storage "$1"
+	if [[ $1 == ours ]]; then
+		CONTAINERS_STORAGE_CONF=$place/ours.conf skopeo copy -q --policy "$work/policy.json" "oci:$work/$2.plain:app" "containers-storage:localhost/$2"
+	else
+		CONTAINERS_STORAGE_CONF=$place/theirs.conf "$buildah" pull -q "oci:$work/$2.plain:app" >"$work/id" &&
+			CONTAINERS_STORAGE_CONF=$place/theirs.conf "$buildah" tag "$(tail -n1 "$work/id")" "localhost/$2"
+	fi
+}
+
+# builds IMAGE SUFFIX RUNNER: gives each build of it to RUNNER, with a name.
+builds() {
+	"$3" "$1$2/plain-to-oci" toLayout "$1" plain ""
+	"$3" "$1$2/gzip-to-oci" toLayout "$1" gzip gz
+	"$3" "$1$2/plain-to-oci,erofs" toLayout "$1" plain erofs --fs erofs
+	[[ -z $store ]] || "$3" "$1$2/storage-to-storage" toStore "$1"
+	[[ -z $peer ]] || "$3" "$1$2/mkcw" mkcw "$1"
+}
 
 gnutime=$(command -v time || true)
 [[ -n $gnutime ]] || { gnutime=; skip "peak memory: apt-get install time"; }
@@ -122,24 +163,56 @@ for i in "small $((mib / 4))" "large $mib"; do
 	echo "making the $1 image of $2 MiB" >&2
 	[[ -d $work/$1.gzip ]] || image "$1" "$2"
 	toLayout "$1" plain ""
-	if [[ -n $store ]]; then
-		storage ours
-		CONTAINERS_STORAGE_CONF=$work/ours.conf skopeo copy -q --policy "$work/policy.json" "oci:$work/$1.plain:app" "containers-storage:localhost/$1" || { skip "local storage"; store=; }
-	fi
-	if [[ -n $peer ]]; then
-		storage theirs
-		{ CONTAINERS_STORAGE_CONF=$work/theirs.conf "$buildah" pull -q "oci:$work/$1.plain:app" >"$work/id" &&
-			CONTAINERS_STORAGE_CONF=$work/theirs.conf "$buildah" tag "$(tail -n1 "$work/id")" "localhost/$1"; } || { skip "mkcw: cannot pull into its storage"; peer=; }
-	fi
+	[[ -z $store ]] || fill ours "$1" || { skip "local storage"; store=; }
+	[[ -z $peer ]] || fill theirs "$1" || { skip "mkcw: cannot pull into its storage"; peer=; }
+	on=$cores
+	[[ $1 == large ]] || on=all
 	for round in $(seq "$rounds"); do
 		echo "$1 image, round $round of $rounds" >&2
-		run "$1/floor" floor "$1"
-		run "$1/plain-to-oci" toLayout "$1" plain ""
-		run "$1/gzip-to-oci" toLayout "$1" gzip gz
-		run "$1/plain-to-oci,erofs" toLayout "$1" plain erofs --fs erofs
-		[[ -z $store ]] || run "$1/storage-to-storage" toStore "$1"
-		[[ -z $peer ]] || run "$1/mkcw" mkcw "$1"
+		for pins in $on; do
+			suffix=
+			[[ $pins == all ]] || suffix=@$pins
+			run "$1$suffix/floor" floor "$1"
+			builds "$1" "$suffix" run
+		done
 	done
+done
+pins=all
+
+# occupy NAME COMMAND...: peak and growth of $place, in KiB, as a line
+# "NAME beyond left" in $work/disks
+occupy() {
+	local name=$1 before now peak pid
+	shift
+	rm -rf "$place/"*out # an earlier one's output
+	before=$(used) peak=$before
+	"$@" &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		now=$(used)
+		((now <= peak)) || peak=$now
+		sleep 0.02
+	done
+	wait "$pid"
+	now=$(used)
+	echo "$name $((peak - now)) $((now - before))" >>"$work/disks"
+}
+used() { df --output=used -k "$place" | tail -n1; }
+
+: >"$work/disks"
+for i in small large; do
+	cat "$work/$i.plain/blobs/sha256/"* | wc -c | awk -v n="$i" '{print n "/floor", "-", $1 / 1024}' >>"$work/disks"
+	if [[ $(id -u) == 0 ]] && mount -t tmpfs -o size=80% tmpfs "$work/disk" 2>/dev/null; then
+		echo "$i image, disk" >&2
+		place=$work/disk
+		mkdir "$place/tmp"
+		{ [[ -z $store ]] || fill ours "$i"; } && { [[ -z $peer ]] || fill theirs "$i"; } && builds "$i" "" occupy
+		umount "$place/ours/overlay" "$place/theirs/overlay" 2>/dev/null || true
+		umount "$place"
+		place=$work
+	else
+		skip "disk: cannot mount a tmpfs"
+	fi
 done
 
 awk '
@@ -148,6 +221,12 @@ function median(s,   a, n, i, j, t) {
 	for (i = 2; i <= n; i++) for (j = i; j > 1 && a[j-1] + 0 > a[j] + 0; j--) { t = a[j]; a[j] = a[j-1]; a[j-1] = t }
 	return n % 2 ? a[(n+1)/2] + 0 : (a[n/2] + a[n/2+1]) / 2
 }
+FILENAME ~ /disks$/ {
+  split($1, p, "/")
+  if (p[2] == "floor") { plain[p[1]] = $3; next }
+  beyond[$1] = sprintf("%.0f", $2 / 1024); left[$1] = sprintf("%.0f", $3 / 1024)
+  share[$1] = sprintf("%.3f", $3 / plain[p[1]]); next
+}
 { if (!($1 in wall)) order[++n] = $1
   wall[$1] = wall[$1] " " $3; cpu[$1] = cpu[$1] " " $4; rss[$1] = rss[$1] " " $5
   split($1, p, "/"); key = p[1] "," $2; row[$1, $2] = $3; crow[$1, $2] = $4
@@ -155,7 +234,7 @@ function median(s,   a, n, i, j, t) {
   if (p[2] == "mkcw") { m[key] = $3; mc[key] = $4 }
   rounds = $2 }
 END {
-	printf "\n%-28s %8s %8s %8s %9s %9s %9s %9s\n", "build", "wall s", "CPU s", "RSS MiB", "x floor", "CPU x fl", "mkcw / x", "CPU m / x"
+	printf "\n%-36s %8s %8s %8s %9s %9s %9s %9s %9s %9s %8s\n", "build", "wall s", "CPU s", "RSS MiB", "x floor", "CPU x fl", "mkcw / x", "CPU m / x", "disk MiB", "left MiB", "x plain"
 	for (i = 1; i <= n; i++) {
 		k = order[i]; split(k, p, "/"); a = b = c = d = ""
 		for (r = 1; r <= rounds; r++) if ((k, r) in row) {
@@ -163,43 +242,13 @@ END {
 			a = a " " row[k, r] / (f[key] + 1e-9); b = b " " crow[k, r] / (fc[key] + 1e-9)
 			if (key in m) { c = c " " m[key] / (row[k, r] + 1e-9); d = d " " mc[key] / (crow[k, r] + 1e-9) }
 		}
-		printf "%-28s %8.2f %8.2f %8.0f %9.2f %9.2f %9s %9s\n", k, median(wall[k]), median(cpu[k]), median(rss[k]), median(a), median(b), c == "" ? "-" : sprintf("%.1f", median(c)), d == "" ? "-" : sprintf("%.1f", median(d))
+		name = k; if (sub(/@[0-9]+/, "", name)) name = name ", " substr(p[1], index(p[1], "@") + 1) " core"
+		printf "%-36s %8.2f %8.2f %8.0f %9.2f %9.2f %9s %9s %9s %9s %8s\n", name, median(wall[k]), median(cpu[k]), median(rss[k]), median(a), median(b), c == "" ? "-" : sprintf("%.1f", median(c)), d == "" ? "-" : sprintf("%.1f", median(d)),
+			dash(beyond[k]), dash(left[k]), dash(share[k])
 	}
-}' "$work/runs"
-
-echo
-for i in small large; do
-	in=$(cat "$work/$i.plain/blobs/sha256/"* | wc -c)
-	for o in out erofsout; do
-		out=$(cat "$work/$i.$o/blobs/sha256/"* | wc -c)
-		echo "size, $i ${o%out}: $((in >> 20)) MiB in, $((out >> 20)) MiB out, $(awk "BEGIN {printf \"%+.1f\", ($out / $in - 1) * 100}") %"
-	done
-done
-
-# temporary NAME COMMAND...: peak of TMPDIR, on a file system of its own, in a run apart
-temporary() {
-	local name=$1 peak=0 used pid
-	shift
-	"$@" &
-	pid=$!
-	while kill -0 "$pid" 2>/dev/null; do
-		used=$(df --output=used -k "$work/tmp" | tail -n1)
-		((used <= peak)) || peak=$used
-		sleep 0.02
-	done
-	wait "$pid" || true
-	echo "peak temporary disk, $name: $((peak >> 10)) MiB"
 }
-if [[ $(id -u) == 0 ]] && mount -t tmpfs -o size=80% tmpfs "$work/tmp" 2>/dev/null; then
-	export TMPDIR=$work/tmp
-	temporary "large/plain-to-oci" toLayout large plain ""
-	temporary "large/gzip-to-oci (given back as the output grows)" toLayout large gzip gz
-	[[ -z $store ]] || temporary "large/storage-to-storage" toStore large
-	unset TMPDIR
-	umount "$work/tmp"
-else
-	skip "peak temporary disk: cannot mount a tmpfs"
-fi
+function dash(v) { return v == "" ? "-" : v }
+' "$work/disks" "$work/runs"
 
 echo
 cd "$(dirname "$0")/.."

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -335,6 +336,38 @@ func killStore(t *testing.T, prefix string, store storage.Store) {
 	}
 	time.Sleep(scratchGrace)
 	sweepStore(store)
+}
+
+// TestStoreFull: a build that runs out of space says so, and takes back what
+// it wrote.
+func TestStoreFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	for _, mib := range []int{1, 6, 14} {
+		disk := t.TempDir()
+		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+			t.Skipf("no tmpfs: %v", err)
+		}
+		o := testOptions(t, &fakeServer{})
+		prefix := fmt.Sprintf("containers-storage:[overlay@%s+%s]", disk, t.TempDir())
+		o.Destination = prefix + "localhost/app:1"
+		_, err := Build(t.Context(), o)
+		var h interface{ Hint() string }
+		if !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &h) {
+			t.Errorf("%d MiB: error %v, expected %v and a hint", mib, err, syscall.ENOSPC)
+		}
+		left, _ := filepath.Glob(disk + "/overlay/*/diff")
+		if len(left) != 0 {
+			t.Errorf("%d MiB: left over: %v", mib, left)
+		}
+		if ref, err := alltransports.ParseImageName(prefix + "localhost/x:1"); err == nil {
+			_, _ = ref.Transport().(istorage.StoreTransport).GetStoreIfSet().Shutdown(true)
+		}
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestStoreTwoAtOnce: builds that end together in one store lose nothing,

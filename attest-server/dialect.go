@@ -73,6 +73,7 @@ func (s *Server) foreignRoutes(mux *router) {
 	mux.HandleFunc("POST /kbs/v0/attest", s.byBody(s.maxAttest, isLegacyAttest, s.trusteeAttest, s.legacyAttest))
 	if s.speaks(Trustee) {
 		mux.HandleFunc("GET /kbs/v0/resource/{path...}", s.respond(writeErrorInformation, s.trusteeResource))
+		s.trusteeAdminRoutes(mux)
 	}
 	if s.speaks(Legacy) {
 		mux.HandleFunc("GET /kbs/v0/key/{id}", s.respond(writeText, s.legacyKey))

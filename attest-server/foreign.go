@@ -140,6 +140,24 @@ func (s *Server) releaseForeign(r *http.Request, sess *session, id string) ([]by
 	return b, nil
 }
 
+// stagedForeign is releaseForeign for the DiskKey of a rotation under way.
+func (s *Server) stagedForeign(r *http.Request, sess *session, id string) ([]byte, error) {
+	g, err := s.sessions.take(r.Context(), sess, id)
+	if err != nil {
+		return nil, sessionProblem(err, sess)
+	}
+	if g.recipient == nil {
+		return nil, errors.New("a session of another dialect")
+	}
+	k, err := s.fetchStaged(r, sess, g)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Wipe()
+	s.Log.Info("staged key released", "session", sess.id.String(), "workload", id, "dialect", sess.dialect, "peer", peer(r), "releases_left", g.left)
+	return g.recipient.seal(s.Rand, k.Reveal())
+}
+
 // resourceForeign seals a resource in the session's dialect.
 func (s *Server) resourceForeign(r *http.Request, sess *session, name string) ([]byte, error) {
 	g, err := s.sessions.takeResource(r.Context(), sess)

@@ -39,8 +39,8 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 	if err != nil {
 		return err
 	}
-	if id.Repo == diskKeyRepo && id.Type == diskKeyType {
-		return problem(kbs.CodeBadRequest, "%s/%s/... stands for workloads' disk keys where CoCo clients ask: choose another name", diskKeyRepo, diskKeyType)
+	if err := notReserved(id); err != nil {
+		return err
 	}
 	if !kbs.Owns(t.Tenant, id.String()) {
 		return problem(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
@@ -64,6 +64,15 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 		s.Log.Info("resource set", "resource", id.String(), "version", a.Version, "by", actor(t))
 	}
 	return writeJSON(w, status, a)
+}
+
+// notReserved refuses names that stand for workloads' disk keys where CoCo's
+// clients ask.
+func notReserved(id kbs.ResourceID) error {
+	if id.Repo == diskKeyRepo && (id.Type == diskKeyType || id.Type == stagedKeyType) {
+		return problem(kbs.CodeBadRequest, "%s/%s/... stands for workloads' disk keys where CoCo clients ask: choose another name", id.Repo, id.Type)
+	}
+	return nil
 }
 
 // checkResource refuses what nobody could ever get.

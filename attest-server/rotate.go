@@ -58,6 +58,17 @@ func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot,
 		return kbs.RotateAnswer{}, err
 	}
 	defer s.release()
+	// The other dialects' guests know one DiskKey, so that between publishing
+	// and commit none of them could start; and their disks are not measured,
+	// so that nobody could say which image has which keyslot.
+	have, err := s.Store.Workload(ctx, id)
+	if err != nil {
+		return kbs.RotateAnswer{}, err
+	}
+	if t := have.Registration.Type; t != kbs.TypeNative {
+		return kbs.RotateAnswer{}, problem(kbs.CodeConflict, "workload %s is registered for the %s dialect, whose guests can ask for one disk key only: "+
+			"encrypt the disk anew, register it under another id, then revoke this one", id, t)
+	}
 	rot, err := s.Store.StageRotation(ctx, id, actor(t))
 	if err != nil {
 		return kbs.RotateAnswer{}, err
@@ -102,17 +113,26 @@ func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return sessionProblem(err, sess)
 	}
-	have, err := s.Store.Workload(r.Context(), g.workloadID)
-	if err == nil && have.Digest == g.registration && have.Rotation == "" {
-		return &httpError{code: kbs.CodeNotFound, detail: "the workload's disk key is not being rotated", session: sess.id.String()}
-	}
-	k, err := s.Store.ReleaseStaged(r.Context(), g.workloadID, g.registration, sess.id.String())
+	k, err := s.fetchStaged(r, sess, g)
 	if err != nil {
-		return releaseProblem(err, sess)
+		return err
 	}
 	defer k.Wipe()
 	s.Log.Info("staged key released", "session", sess.id.String(), "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
 	return s.writeSealed(w, g, kbs.StagedName(g.workloadID), k)
+}
+
+// fetchStaged is the DiskKey of the rotation that the grant's workload is under.
+func (s *Server) fetchStaged(r *http.Request, sess *session, g grant) (secret.Bytes, error) {
+	have, err := s.Store.Workload(r.Context(), g.workloadID)
+	if err == nil && have.Digest == g.registration && have.Rotation == "" {
+		return secret.Bytes{}, &httpError{code: kbs.CodeNotFound, kind: "PluginInternalError", detail: "the workload's disk key is not being rotated", session: sess.id.String()}
+	}
+	k, err := s.Store.ReleaseStaged(r.Context(), g.workloadID, g.registration, sess.id.String())
+	if err != nil {
+		return secret.Bytes{}, releaseProblem(err, sess)
+	}
+	return k, nil
 }
 
 // releaseProblem is what a guest is told of a release refused at the last

@@ -247,3 +247,49 @@ func failed(r *kbs.SessionRecord, rule string) bool {
 	}
 	return false
 }
+
+// TestRotateOtherDialects: a workload that is registered natively is rotated
+// also for those of its guests that speak trustee; others are refused.
+func TestRotateOtherDialects(t *testing.T) {
+	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r.registerSNP("w1", kbs.TypeNative, 1)
+	r.registerSNP("w2", kbs.TypeTrustee, 2)
+	r.registerSNP("w3", kbs.TypeLegacy, 3)
+	slot, _, _ := keyslotFor(t, diskKeyText+"w1")
+	stage := kbs.RotateRequest{Stage: &kbs.RotateStage{Keyslot: slot}}
+	for _, id := range []string{"w2", "w3"} {
+		status, b := r.call("POST", "/v1/workloads/"+id+"/rotate", text(r.admin.Token), stage)
+		if code(t, status, b) != kbs.CodeConflict || !strings.Contains(string(b), "under another id") {
+			t.Errorf("%s: %d %s", id, status, b)
+		}
+		if w, err := r.store.Workload(t.Context(), id); err != nil || w.Rotation != "" {
+			t.Errorf("%s: rotation %q staged, %v", id, w.Rotation, err)
+		}
+	}
+	const staged = "ccrun/disk-key.staged/w1"
+	if k, err := r.coco("P-256", 1).resource(staged); !errors.Is(err, errNoResource) {
+		t.Errorf("before the rotation: %q, %v", k, err)
+	}
+	answer, err := r.admin.Rotate(t.Context(), "w1", stage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.coco("P-256", 1)
+	old, err := c.resource(diskKeyOf + "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := c.resource(staged)
+	if err != nil || string(old) == string(fresh) || len(fresh) != 64 {
+		t.Fatalf("staged key of %d bytes, %v", len(fresh), err)
+	}
+	if k, err := r.coco("P-256", 2).resource(staged); err == nil {
+		t.Errorf("another workload's: %q", k)
+	}
+	if _, err := r.admin.Rotate(t.Context(), "w1", kbs.RotateRequest{Commit: &kbs.RotateCommit{Rotation: answer.Rotation}}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := r.coco("P-256", 1).resource(diskKeyOf + "w1"); err != nil || string(k) != string(fresh) {
+		t.Errorf("after the commit: another key than was staged, %v", err)
+	}
+}

@@ -42,6 +42,8 @@ type Store interface {
 	CommitRotation(ctx context.Context, id, rotation, image, actor string) error
 	AbortRotation(ctx context.Context, id, rotation, actor string) error
 	PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
+	// PutResourceValue leaves a resource's policy as it is; a new one gets first.
+	PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
 	Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error)
 	Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error)
 	RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error

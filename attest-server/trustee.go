@@ -22,8 +22,9 @@ const (
 	trusteeCookie  = "kbs-session-id"
 	errorPrefix    = "https://github.com/confidential-containers/kbs/errors/"
 
-	// A workload's DiskKey is the resource ccrun/disk-key/WORKLOAD_ID.
-	diskKeyRepo, diskKeyType = "ccrun", "disk-key"
+	// A workload's DiskKey is the resource ccrun/disk-key/WORKLOAD_ID, that of
+	// a rotation under way ccrun/disk-key.staged/WORKLOAD_ID.
+	diskKeyRepo, diskKeyType, stagedKeyType = "ccrun", "disk-key", "disk-key.staged"
 )
 
 // trusteeTEEs are the names that Evidence may come under, the kind of TEE that
@@ -170,11 +171,15 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release := func() ([]byte, error) { return s.releaseForeign(r, sess, parts[2]) }
-	if parts[0] != diskKeyRepo || parts[1] != diskKeyType {
-		release = func() ([]byte, error) { return s.resourceForeign(r, sess, strings.Join(parts, "/")) }
+	var b []byte
+	switch {
+	case parts[0] == diskKeyRepo && parts[1] == diskKeyType:
+		b, err = s.releaseForeign(r, sess, parts[2])
+	case parts[0] == diskKeyRepo && parts[1] == stagedKeyType:
+		b, err = s.stagedForeign(r, sess, parts[2])
+	default:
+		b, err = s.resourceForeign(r, sess, strings.Join(parts, "/"))
 	}
-	b, err := release()
 	if err != nil {
 		return err
 	}

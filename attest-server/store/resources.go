@@ -46,24 +46,48 @@ var ErrNotApproved = errors.New("a tenant's approval is missing")
 
 // PutResource gives a resource a new version, unless its newest is exactly
 // this. What falls out of versionsKept is gone.
-func (s *DB) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (a kbs.ResourceAnswer, err error) {
+func (s *DB) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error) {
 	policy, err := kbs.Canonical(p)
 	if err != nil {
-		return a, fmt.Errorf("encoding policy: %w", err)
+		return kbs.ResourceAnswer{}, fmt.Errorf("encoding policy: %w", err)
 	}
+	return s.putResource(ctx, id, value, actor, func([]byte) ([]byte, error) { return policy, nil })
+}
+
+// PutResourceValue is PutResource for who names no policy: it stays what it is.
+// A resource that is new gets first, or is ErrNotFound if first is nobody's.
+func (s *DB) PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error) {
+	return s.putResource(ctx, id, value, actor, func(have []byte) ([]byte, error) {
+		if have == nil && len(first.Workloads)+len(first.Tenants) > 0 {
+			return kbs.Canonical(first)
+		}
+		if have == nil {
+			return nil, ErrNotFound
+		}
+		return have, nil
+	})
+}
+
+// putResource asks choose for the policy, given that in force or nil.
+func (s *DB) putResource(ctx context.Context, id kbs.ResourceID, value secret.Bytes, actor string, choose func([]byte) ([]byte, error)) (a kbs.ResourceAnswer, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		have, err := s.newest(tx, id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err == nil {
-			defer have.value.Wipe()
-			if string(have.policy) == string(policy) && have.value.Equal(value) {
-				a = kbs.ResourceAnswer{Version: have.version}
-				return nil
-			}
-		} else if err := checkQuota(tx, id.Repo, "resources"); err != nil {
+		there := err == nil
+		policy, err := choose(have.policy)
+		defer have.value.Wipe()
+		switch {
+		case err != nil:
 			return err
+		case there && string(have.policy) == string(policy) && have.value.Equal(value):
+			a = kbs.ResourceAnswer{Version: have.version}
+			return nil
+		case !there:
+			if err := checkQuota(tx, id.Repo, "resources"); err != nil {
+				return err
+			}
 		}
 		a = kbs.ResourceAnswer{Version: have.version + 1, Created: true}
 		return s.insertResource(tx, id, a.Version, policy, value, actor)

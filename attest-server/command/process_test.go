@@ -22,6 +22,12 @@ func tlsRoots(roots *x509.CertPool) *tls.Config {
 // process starts attest-server as a process of its own.
 func process(t testing.TB, env []string, args ...string) (cmd *exec.Cmd, url string) {
 	t.Helper()
+	return processTo(t, new(buffer), env, args...)
+}
+
+// processTo is process with its log in log.
+func processTo(t testing.TB, log *buffer, env []string, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -32,8 +38,7 @@ func process(t testing.TB, env []string, args ...string) (cmd *exec.Cmd, url str
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log buffer
-	cmd.Stderr = &log
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -124,6 +124,9 @@ func TestMeasureAgainst(t *testing.T) {
 	}{
 		{measure.Libkrun116, ours, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 0, "has the expected measurement"},
 		{measure.Libkrun112, ours, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "differs in profile: the Evidence is of profile libkrun-1.12"},
+		{measure.Libkrun116, ours, measure.Shape{CPUs: 4, MemoryMiB: 1000}, 3, "differs in cpus:"},
+		{measure.Libkrun116, ours, measure.Shape{CPUs: 2, MemoryMiB: 4096}, 3, "differs in memory:"},
+		{measure.KrunfwTool, ours, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "of profile krunfw-tool"},
 		{measure.Libkrun116, ours, measure.Shape{CPUs: 4, MemoryMiB: 2048}, 3, "differs in cpus, memory"},
 		{measure.Libkrun116, stock, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "it is unpatched"},
 		{measure.Libkrun116, other, measure.Shape{CPUs: 2, MemoryMiB: 1000}, 3, "firmware, kernel or initrd differ"},

@@ -218,9 +218,27 @@ func TestTDX(t *testing.T) {
 			h.Write(in.QBoot[i : i+256])
 		}
 	}
-	r, err := Launch(LibkrunTDX, in, Shape{2, 2048})
-	if err != nil || r.Digest != kbs.LaunchDigest(h.Sum(nil)) {
-		t.Errorf("MRTD differs (%v)", err)
+	want := kbs.LaunchDigest(h.Sum(nil))
+	// Neither vCPUs nor memory beyond 2 GiB are in it, nor kernel and initrd.
+	other := in
+	other.Kernel, other.Initrd = noise(8, 4096), noise(9, 4096)
+	for _, cpus := range []uint{1, 2, 4} {
+		for _, memory := range []uint{2048, 3329, 8192} {
+			inputs := in
+			if cpus == 4 {
+				inputs = other
+			}
+			if memory != 2048 && cpus != 1 { // half a million page records each
+				continue
+			}
+			r, err := Launch(LibkrunTDX, inputs, Shape{cpus, memory})
+			if err != nil || r.Digest != want {
+				t.Errorf("%d vCPUs, %d MiB: MRTD differs (%v)", cpus, memory, err)
+			}
+		}
+	}
+	if _, err := Launch(LibkrunTDX, in, Shape{1, 512}); err == nil {
+		t.Error("a TD with 512 MiB, which libkrun cannot launch")
 	}
 }
 

@@ -39,6 +39,16 @@ func checkClients(list []ClientCertificate) error {
 
 const clientActor = "client/"
 
+// SetClients puts list in the place of Config.Clients, from the next request
+// on.
+func (s *Server) SetClients(list []ClientCertificate) error {
+	if err := checkClients(list); err != nil {
+		return err
+	}
+	s.clients.Store(&list)
+	return nil
+}
+
 // clientToken is what a verified client certificate stands for. A connection
 // may outlive its certificate, so the time is compared again.
 func (s *Server) clientToken(r *http.Request) (store.Token, bool) {
@@ -49,7 +59,7 @@ func (s *Server) clientToken(r *http.Request) (store.Token, bool) {
 	if now := s.Clock(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return store.Token{}, false
 	}
-	for _, c := range s.Clients {
+	for _, c := range *s.clients.Load() {
 		if c.Subject == leaf.Subject.String() {
 			return store.Token{ID: clientActor + c.Subject, Role: c.Role, Tenant: c.Tenant}, true
 		}

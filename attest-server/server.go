@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -121,6 +122,7 @@ type Server struct {
 	limits    *limits
 	meters    *meters
 	policies  *policies
+	clients   atomic.Pointer[[]ClientCertificate] // Config's until SetClients
 }
 
 // New checks c and makes a Server.
@@ -175,6 +177,7 @@ func New(c Config) (*Server, error) {
 	if err := server.SetPolicy(c.Policy); err != nil {
 		return nil, err
 	}
+	server.clients.Store(&c.Clients)
 	server.readings(c.Metrics)
 	if server.speaks(Legacy) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")

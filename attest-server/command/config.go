@@ -186,12 +186,8 @@ func (cfg *Config) server() attestserver.Config {
 	for _, d := range cfg.Dialects {
 		dialects = append(dialects, attestserver.Dialect(d))
 	}
-	var clients []attestserver.ClientCertificate
-	for _, x := range cfg.Clients {
-		clients = append(clients, attestserver.ClientCertificate{Subject: x.Subject, Role: store.Role(x.Role), Tenant: x.Tenant})
-	}
 	return attestserver.Config{
-		Clients:     clients,
+		Clients:     cfg.clients(),
 		Dialects:    dialects,
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
 		Limits: attestserver.RateLimits{
@@ -199,4 +195,12 @@ func (cfg *Config) server() attestserver.Config {
 			PerToken: attestserver.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
 		},
 	}
+}
+
+func (cfg *Config) clients() []attestserver.ClientCertificate {
+	var clients []attestserver.ClientCertificate
+	for _, x := range cfg.Clients {
+		clients = append(clients, attestserver.ClientCertificate{Subject: x.Subject, Role: store.Role(x.Role), Tenant: x.Tenant})
+	}
+	return clients
 }

@@ -34,8 +34,9 @@ func (p Program) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "answer guests and owners",
 		Description: "Prints its URL on standard output once it listens, logs to standard error. SIGHUP reads the TLS\n" +
-			"identity again, SIGTERM finishes answers under way and ends. Tells systemd when it is ready\n" +
-			"(Type=notify), takes a socket from it, and the master key from the credential master-key.\n\nExample:\n   " +
+			"identity, endorsements and the roles of client certificates again, SIGTERM finishes answers under way and\n" +
+			"ends. Tells systemd when it is ready (Type=notify), takes a socket from it, and the master key from the\n" +
+			"credential master-key.\n\nExample:\n   " +
 			p.Name + " serve --data /var/lib/attest-server --listen :8443",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "TOML `FILE`; flags take precedence"},
@@ -67,7 +68,7 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &server{cfg: cfg, log: log}
+	d := &server{cfg: cfg, log: log, reread: func() (Config, error) { return loadConfig(c) }}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.open(c, p); err != nil {
 		return err
@@ -97,6 +98,9 @@ type server struct {
 	store *store.DB
 	cert  certificate
 	http  *http.Server
+	api   *attestserver.Server
+
+	reread func() (Config, error) // the configuration as it is now
 	// limited is a listener without those who flood it.
 	limited func(net.Listener) net.Listener
 
@@ -164,7 +168,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	d.http, d.limited = s.HTTPServer(), s.Listener
+	d.api, d.http, d.limited = s, s.HTTPServer(), s.Listener
 	return nil
 }
 
@@ -244,7 +248,24 @@ func (d *server) reload() {
 		d.warnOfExpiry()
 	}
 	d.reloadEndorsements()
+	if err := d.reloadClients(); err != nil {
+		d.log.Error("keeping the client certificates accepted so far", "error", err)
+	}
 	d.notify(daemon.SdNotifyReady)
+}
+
+// reloadClients takes client_ca and clients as the configuration has them now.
+// Who is in the list no more is refused at once, also on connections that are
+// open.
+func (d *server) reloadClients() error {
+	cfg, err := d.reread()
+	if err != nil {
+		return err
+	}
+	if err := d.api.SetClients(cfg.clients()); err != nil {
+		return err
+	}
+	return d.cert.loadClients(cfg.ClientCA)
 }
 
 func (d *server) warnOfExpiry() {

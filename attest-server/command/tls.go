@@ -14,7 +14,7 @@ import (
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
-	clients           *x509.CertPool // nil: no client certificates
+	clients           atomic.Pointer[x509.CertPool] // nil: no client certificates
 }
 
 // renewBefore is how long before a certificate's end its operator is told.
@@ -44,31 +44,28 @@ func (c *certificate) load(now time.Time) error {
 	return nil
 }
 
-// loadClients reads the CAs of client certificates.
+// loadClients reads the CAs of client certificates. On error those in use
+// stay.
 func (c *certificate) loadClients(path string) error {
 	if path == "" {
+		c.clients.Store(nil)
 		return nil
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("reading client_ca: %w", err)
 	}
-	c.clients = x509.NewCertPool()
-	if !c.clients.AppendCertsFromPEM(pem) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("reading client_ca: no PEM certificate in %s", path)
 	}
+	c.clients.Store(pool)
 	return nil
 }
 
 // config is TLS 1.3 with Go's key exchanges, hybrid post-quantum first.
 func (c *certificate) config() *tls.Config {
-	mode := tls.NoClientCert
-	if c.clients != nil {
-		mode = tls.VerifyClientCertIfGiven // guests have none
-	}
-	return &tls.Config{
-		ClientAuth: mode,
-		ClientCAs:  c.clients,
+	base := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -78,4 +75,16 @@ func (c *certificate) config() *tls.Config {
 			return nil, errors.New("no TLS identity")
 		},
 	}
+	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		pool := c.clients.Load()
+		if pool == nil {
+			return nil, nil
+		}
+		// No session is resumed: it would bring a client certificate along
+		// that a CA vouched for that may be gone.
+		with := base.Clone()
+		with.ClientAuth, with.ClientCAs, with.SessionTicketsDisabled = tls.VerifyClientCertIfGiven, pool, true // guests have none
+		return with, nil
+	}
+	return base
 }

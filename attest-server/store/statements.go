@@ -77,7 +77,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if s == nil {
 		r, err = c.sqliteConn.ExecContext(ctx, query, args)
 	} else {
-		r, err = s.exec.ExecContext(ctx, args)
+		r, err = s.exec.ExecContext(context.WithoutCancel(ctx), args)
 	}
 	return r, explain(err)
 }
@@ -93,7 +93,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		s = new(statement)
 		r, err = c.sqliteConn.QueryContext(ctx, query, args)
 	} else {
-		r, err = s.query.QueryContext(ctx, args)
+		r, err = s.query.QueryContext(context.WithoutCancel(ctx), args)
 	}
 	if err != nil {
 		return nil, explain(err)
@@ -116,7 +116,8 @@ type tx struct{ driver.Tx }
 // Commit implements driver.Tx.
 func (t tx) Commit() error { return explain(t.Tx.Commit()) }
 
-// statement is query prepared, or nil if it is to be run the ordinary way.
+// statement is query prepared (it runs to its next row whatever becomes of the
+// caller: the driver would start a goroutine for each, to interrupt it), or nil if it is to be run the ordinary way.
 func (c *conn) statement(ctx context.Context, query string) (*statement, error) {
 	if s := c.kept[query]; s != nil {
 		if s.open {

@@ -19,7 +19,7 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-func options(t *testing.T) Options {
+func options(t testing.TB) Options {
 	t.Helper()
 	k, err := NewMasterKey(rand.Reader)
 	if err != nil {
@@ -28,7 +28,7 @@ func options(t *testing.T) Options {
 	return Options{MasterKey: k, Rand: rand.Reader, Clock: (&clock{start}).Now}
 }
 
-func newStore(t *testing.T) (*DB, string, Options) {
+func newStore(t testing.TB) (*DB, string, Options) {
 	t.Helper()
 	o := options(t)
 	path := place(t)
@@ -53,7 +53,7 @@ func registration(id string, digests ...byte) kbs.Registration {
 
 func diskKey(s string) secret.Bytes { return secret.New([]byte(s)) }
 
-func mustRegister(t *testing.T, s *DB, r kbs.Registration, k string) {
+func mustRegister(t testing.TB, s *DB, r kbs.Registration, k string) {
 	t.Helper()
 	if created, err := s.Register(t.Context(), r, diskKey(k), "token/t"); err != nil || !created {
 		t.Fatalf("Register = %v, %v", created, err)

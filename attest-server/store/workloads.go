@@ -303,7 +303,8 @@ func readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r
 	case staged && rotation == nil:
 		return r, fmt.Errorf("staged disk key of workload %s: %w", id, ErrNotFound)
 	}
-	if err := kbs.UnmarshalCanonical(canonical, &r.reg); err != nil {
+	// That it is canonical was seen when it was appraised: it has the same digest.
+	if err := kbs.UnmarshalStrict(canonical, &r.reg); err != nil {
 		return r, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
 	}
 	r.location = diskKeyLocation(id, canonical)

@@ -50,7 +50,13 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 	}
 	var warnings []string
 	var err error
-	b.sbom, warnings, err = listPackages(ctx, tree, b.src.digest, b.Now())
+	for _, l := range b.src.layers {
+		l.keep = true // this is not the last time that it is read
+	}
+	b.sbom, warnings, err = listPackages(ctx, tree, b.TempDir, b.src.digest, b.Now())
+	for _, l := range b.src.layers {
+		l.keep = false
+	}
 	for _, w := range warnings {
 		b.Warn(w)
 	}

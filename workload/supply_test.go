@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
 	"log"
@@ -320,23 +321,20 @@ func TestVerifyNothing(t *testing.T) {
 	}
 }
 
-func TestSBOM(t *testing.T) {
-	layer := tarOf(t,
-		file{name: "etc/os-release", content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
-		file{name: "var/lib/dpkg/status", content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
-			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
-		file{name: "var/lib/dpkg/status.d/tz", content: "Package: tzdata\nVersion: 2025\n"},
-		file{name: "lib/apk/db/installed", content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"})
-	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
-	m.add(imgspec.MediaTypeImageLayer, layer, layer)
-	o := testOptions(t, &fakeServer{})
+// attachedSBOM builds from m and returns the package URLs in the SBOM, and
+// what was warned of.
+func attachedSBOM(t *testing.T, m *testImage, server *fakeServer) (o Options, purls []string, warned string) {
+	t.Helper()
+	o = testOptions(t, server)
 	dir := t.TempDir()
 	m.writeLayout(t, dir)
-	o.Source, o.Destination, o.Attach = "oci:"+dir, "oci:"+t.TempDir()+":app", []string{AttachSBOM}
+	o.Source, o.Destination, o.Attach, o.SizeBytes = "oci:"+dir, "oci:"+t.TempDir()+":app", []string{AttachSBOM}, 0
+	o.Warn = func(s string) { warned += s + "\n" }
 	res, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	empty(t, o.TempDir)
 	store, _ := openReferrers(o.System, o.Destination)
 	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
 	if err != nil || len(docs) != 1 {
@@ -346,14 +344,100 @@ func TestSBOM(t *testing.T) {
 	if err := json.Unmarshal(docs[0].content, &s); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
 	for _, p := range s.Packages[1:] {
-		got = append(got, p.ExternalRefs[0].Locator)
+		purls = append(purls, p.ExternalRefs[0].Locator)
 	}
+	return o, purls, warned
+}
+
+func packageImage(t testing.TB, files ...file) *testImage {
+	layer := tarOf(t, files...)
+	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
+	m.add(imgspec.MediaTypeImageLayerGzip, layer, gzipped(t, layer))
+	return m
+}
+
+func TestSBOM(t *testing.T) {
+	db, err := os.ReadFile("rpmdb/testdata/rpmdb.sqlite.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	_, got, warned := attachedSBOM(t, packageImage(t,
+		file{name: "etc/os-release", content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
+		file{name: "var/lib/dpkg/status", content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
+			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
+		file{name: "var/lib/dpkg/status.d/tz", content: "Package: tzdata\nVersion: 2025\n"},
+		file{name: "lib/apk/db/installed", content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"},
+		file{name: "usr/lib/sysimage/rpm/rpmdb.sqlite", content: string(db)},
+		file{name: "usr/lib/python3/dist-packages/Foo_Bar-1.0.dist-info/METADATA", content: "Metadata-Version: 2.1\nName: Foo_Bar\nVersion: 1.0\n\nName: not this\nMetadata-Version: 1\n"},
+		file{name: "opt/x.egg-info/PKG-INFO", content: "Metadata-Version: 1.1\nName: old\nVersion: 2\n"},
+		file{name: "app/node_modules/left-pad/package.json", content: `{"name":"left-pad","version":"1.3.0","dependencies":{}}`},
+		file{name: "app/node_modules/@babel/core/package.json", content: `{"name":"@babel/core","version":"7.0.0"}`},
+		file{name: "app/node_modules/left-pad/test/package.json", content: `{"name":"a-test-fixture","version":"1"}`},
+		file{name: "app/node_modules/broken/package.json", content: `{"name":`},
+		file{name: "bin/script", content: strings.Repeat("# no program\n", 10_000), mode: 0o755},
+		file{name: "bin/elf", content: "\x7fELF\x02\x01\x01" + strings.Repeat("\xff", 100_000), mode: 0o755},
+	), &fakeServer{})
 	want := []string{"pkg:apk/debian/musl@1.2.5-r0?arch=x86_64", "pkg:apk/debian/zlib@1.3", "pkg:deb/debian/bash@5.2-1?arch=amd64",
-		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025"}
+		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025", "pkg:npm/%40babel/core@7.0.0", "pkg:npm/left-pad@1.3.0",
+		"pkg:pypi/foo-bar@1.0", "pkg:pypi/old@2",
+		"pkg:rpm/debian/large@5-6~rc1?arch=x86_64", "pkg:rpm/debian/tiny@1.2-3?arch=noarch&epoch=4"}
 	if !slices.Equal(got, want) {
 		t.Errorf("packages %v, expected %v", got, want)
+	}
+	if !strings.Contains(warned, "lacks what 1 unreadable") {
+		t.Errorf("warned %q", warned)
+	}
+}
+
+// TestSBOMOfProgram lists this test's modules, from a layer large enough that
+// a scratch file whose space is given back as it is read would show: it is read
+// for the SBOM and once more for the disk.
+func TestSBOMOfProgram(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &fakeServer{}
+	o, got, _ := attachedSBOM(t, packageImage(t, file{name: "app", content: string(program), mode: 0o755}), server)
+	for _, want := range []string{"pkg:golang/stdlib@", "pkg:golang/github.com/ccrun/ccrun"} {
+		if !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
+			t.Errorf("no %s in %v", want, got)
+		}
+	}
+	plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
+	out := filepath.Join(t.TempDir(), "app")
+	tool(t, "debugfs", "-R", "dump /app "+out, plain)
+	if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, program) {
+		t.Errorf("the program on the disk is another one (%v)", err)
+	}
+}
+
+func TestBrokenPackageLists(t *testing.T) {
+	for name, f := range map[string]file{
+		"rpm": {name: "var/lib/rpm/Packages", content: strings.Repeat("x", 100)},
+	} {
+		m := packageImage(t, f)
+		server := &fakeServer{}
+		o := testOptions(t, server)
+		dir := t.TempDir()
+		m.writeLayout(t, dir)
+		o.Source, o.Attach = "oci:"+dir, []string{AttachSBOM}
+		if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "database") {
+			t.Errorf("%s: %v", name, err)
+		}
+		nothingLeft(t, o, server)
 	}
 }
 
@@ -362,7 +446,7 @@ func testTime() time.Time { return time.Unix(1_700_000_000, 0) }
 func FuzzParagraphs(f *testing.F) {
 	f.Add([]byte("Package: a\nVersion: 1\n\nP:b\nV:2"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, parse := range []func(io.Reader) ([]osPackage, error){parseDpkg, parseAPK} {
+		for _, parse := range []func(io.Reader) ([]softwarePackage, error){parseDpkg, parseAPK, parsePython, parseNPM} {
 			list, err := parse(bytes.NewReader(b))
 			if err != nil {
 				continue

@@ -160,3 +160,30 @@ func TestHistory(t *testing.T) {
 		t.Errorf("denials after 90 days: %+v, %v", d, err)
 	}
 }
+
+// TestCutTailOfAnother: a server signs nothing over what another signed, even
+// if it never saw that entry itself.
+func TestCutTailOfAnother(t *testing.T) {
+	if !onPostgres() {
+		t.Skip("TestCutTailOfAnother needs " + postgresURL)
+	}
+	for name, cut := range map[string]string{
+		"entry":          "DELETE FROM audit WHERE seq = 3",
+		"entry and head": "DELETE FROM audit WHERE seq > 1; DELETE FROM meta WHERE name = 'audit head'",
+		"head":           "DELETE FROM meta WHERE name = 'audit head'",
+	} {
+		s, at, o := newStore(t)
+		mustRegister(t, s, registration("a", 1), "k")
+		mustRegister(t, s, registration("b", 2), "k")
+		other, err := reopen(t.Context(), at, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		mustRegister(t, other, registration("c", 3), "k")
+		edit(t, other, "DROP TRIGGER audit_delete; "+cut)
+		if _, err := s.Register(t.Context(), registration("d", 4), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s: Register = %v", name, err)
+		}
+	}
+}

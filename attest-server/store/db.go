@@ -20,9 +20,6 @@ const (
 	maxConns   = 8
 )
 
-// SQLite is DB.
-type SQLite = DB // for callers that have not followed yet
-
 // DB is a store in a database. All writes go through one goroutine that
 // commits whatever has queued up in one transaction, so that concurrent
 // handshakes share the disk's flush. A write that was acknowledged is on disk.

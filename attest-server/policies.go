@@ -197,3 +197,34 @@ func (s *Server) setTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
+
+// Unsatisfiable calls each with every workload that policies, as they are now,
+// leave nothing to match.
+func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, err error)) error {
+	for after := ""; ; {
+		page, err := s.Store.Workloads(ctx, after, maxPage)
+		if err != nil {
+			return err
+		}
+		for _, x := range page.Workloads {
+			w, err := s.Store.Workload(ctx, x.WorkloadID)
+			if errors.Is(err, store.ErrNotFound) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			_, err = s.effective(ctx, w)
+			var conflict *policy.LevelError
+			switch {
+			case errors.As(err, &conflict):
+				each(x.WorkloadID, err)
+			case err != nil:
+				return err
+			}
+		}
+		if after = page.Next; after == "" {
+			return nil
+		}
+	}
+}

@@ -59,6 +59,9 @@ type Options struct {
 	Registrar Registrar
 	// Release limits how often the DiskKey is released; nil: not at all.
 	Release *kbs.ReleaseLimits
+	// Rules are registered with the measurement, which is all that they lack.
+	// Checked by whoever read them, and by the server.
+	Rules kbs.ReferenceValues
 	// Attach lists the documents (Attach...) that become OCI referrers of the
 	// image, where the destination can hold them. Sign, if not nil, signs the
 	// image and its provenance.

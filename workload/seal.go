@@ -166,7 +166,7 @@ func (s *sealed) register(o *Options, fw *firmware.Bundle) error {
 		WorkloadID:      o.WorkloadID,
 		IdentityDigest:  kbs.Sum384(s.identity),
 		FooterDigest:    kbs.Sum384(s.teeConfig),
-		ReferenceValues: kbs.ReferenceValues{TEE: o.TEE, Measurements: launch},
+		ReferenceValues: kbs.ReferenceValues{TEE: o.TEE, Measurements: launch, SNP: o.Rules.SNP, TDX: o.Rules.TDX, VTPM: o.Rules.VTPM, CEL: o.Rules.CEL},
 		Created:         &now,
 		Release:         o.Release,
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/argv"
 )
 
 // Program is what differs between attest-server and its simulation.
@@ -53,7 +54,7 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 
 // Commands is init, serve, token, audit, certs and the rest.
 func (p Program) Commands() []*cli.Command {
-	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.certsCommand()}
+	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.policyCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.certsCommand()}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 		if p.Notice != "" {
@@ -89,7 +90,7 @@ func (p Program) App() *cli.App {
 func Run(app *cli.App, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return Report(os.Stderr, app.Name, app.RunContext(ctx, args))
+	return Report(os.Stderr, app.Name, app.RunContext(ctx, argv.Intersperse(app, args)))
 }
 
 // usageMistake is an error of the command line: exit status 2.
@@ -128,7 +129,8 @@ func noArguments(c *cli.Context) error {
 }
 
 // Report prints err as "NAME: what failed" and "NAME: hint: next step", and
-// returns the exit status: 0, 1 for a failure, 2 for a usage error.
+// returns the exit status: 0, 1 for a failure, 2 for a usage error, 3 for
+// Evidence that a policy refuses.
 func Report(w io.Writer, name string, err error) int {
 	if err == nil {
 		return 0
@@ -138,9 +140,9 @@ func Report(w io.Writer, name string, err error) int {
 	if errors.As(err, &h) && h.Hint() != "" {
 		fmt.Fprintf(w, "%s: hint: %s\n", name, h.Hint())
 	}
-	var u *usageMistake
-	if errors.As(err, &u) {
-		return 2
+	var e interface{ ExitCode() int }
+	if errors.As(err, &e) {
+		return e.ExitCode()
 	}
 	return 1
 }

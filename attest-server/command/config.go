@@ -100,6 +100,11 @@ type Config struct {
 	// Transit is the transit engine of Vault or OpenBao that wraps the
 	// MasterKey. Default: none; the key is then a credential or a file.
 	Transit TransitConfig `toml:"transit"`
+	// Policy is what is asked of every workload's Evidence beside its own rules
+	// and its tenant's, the strictest of each: sections snp and tdx with the
+	// fields of a registration's reference_values, cel, not_after. Read again
+	// on SIGHUP. Default: nothing.
+	Policy map[string]any `toml:"policy"`
 }
 
 // ClientConfig is an entry of Clients.
@@ -148,8 +153,13 @@ func (cfg *Config) read(path string) error {
 	if err != nil {
 		return fmt.Errorf("reading configuration %s: %w", path, err)
 	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return fmt.Errorf("reading configuration %s: unknown field %q", path, unknown[0].String())
+	for _, unknown := range meta.Undecoded() {
+		if unknown[0] != "policy" { // which policy reads, as strictly
+			return fmt.Errorf("reading configuration %s: unknown field %q", path, unknown.String())
+		}
+	}
+	if _, err := cfg.policy(); err != nil {
+		return fmt.Errorf("reading configuration %s: %w", path, err)
 	}
 	return nil
 }

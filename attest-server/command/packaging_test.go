@@ -6,8 +6,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
 )
 
 const shipped = "../../packaging/systemd"
@@ -35,6 +40,10 @@ func TestShippedConfig(t *testing.T) {
 					t.Errorf("field %s of [%s] is not documented", sub.Tag.Get("toml"), name)
 				}
 			}
+			continue
+		}
+		if name == "policy" {
+			documentedPolicy(t, string(b))
 			continue
 		}
 		if !regexp.MustCompile(`(?m)^#?` + name + ` = `).Match(b) {
@@ -99,5 +108,50 @@ func TestUnit(t *testing.T) {
 			t.Fatal(err)
 		}
 		verify(e.Name())
+	}
+}
+
+// documentedPolicy: the file's [policy], its comment signs taken away, is one
+// for a server, and has every field that such a one can have.
+func documentedPolicy(t *testing.T, text string) {
+	t.Helper()
+	_, text, _ = strings.Cut(text, "\n#[policy]\n")
+	var shown []string
+	for line := range strings.Lines("#[policy]\n" + text) {
+		if code, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(code, " ") {
+			shown = append(shown, code)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "c.toml")
+	if err := os.WriteFile(path, []byte(strings.Join(shown, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var cfg Config
+	if err := cfg.read(path); err != nil {
+		t.Fatal(err)
+	}
+	p, err := cfg.policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := policy.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CheckDefaults(*p, time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)); err != nil {
+		t.Error(err)
+	}
+	own := []string{"vmpl", "host_data", "rtmrs", "mr_config_id", "mr_owner", "mr_owner_config", "vtpm"}
+	for section, typ := range map[string]reflect.Type{"": reflect.TypeFor[kbs.Policy](), "snp": reflect.TypeFor[kbs.SNPRules](), "tdx": reflect.TypeFor[kbs.TDXRules]()} {
+		table := cfg.Policy
+		if section != "" {
+			table = table[section].(map[string]any)
+		}
+		for _, f := range reflect.VisibleFields(typ) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if _, ok := table[name]; ok == slices.Contains(own, name) {
+				t.Errorf("[policy.%s] %s: not documented, or no server's to set", section, name)
+			}
+		}
 	}
 }

@@ -34,9 +34,9 @@ func (p Program) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "answer guests and owners",
 		Description: "Prints its URL on standard output once it listens, logs to standard error. SIGHUP reads the TLS\n" +
-			"identity, endorsements and the roles of client certificates again, SIGTERM finishes answers under way and\n" +
-			"ends. Tells systemd when it is ready (Type=notify), takes a socket from it, and the master key from the\n" +
-			"credential master-key.\n\nExample:\n   " +
+			"identity, endorsements, the roles of client certificates and [policy] again, SIGTERM finishes answers\n" +
+			"under way and ends. Tells systemd when it is ready (Type=notify), takes a socket from it, and the master\n" +
+			"key from the credential master-key.\n\nExample:\n   " +
 			p.Name + " serve --data /var/lib/attest-server --listen :8443",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "TOML `FILE`; flags take precedence"},
@@ -74,6 +74,9 @@ func (p Program) serve(c *cli.Context) (err error) {
 		return err
 	}
 	if c.Bool("check-config") {
+		if err := d.warnOfWorkloads(c.Context); err != nil {
+			return err
+		}
 		_, err := fmt.Fprintln(c.App.Writer, "configuration is right")
 		return err
 	}
@@ -153,6 +156,9 @@ func (d *server) open(c *cli.Context, p Program) error {
 	d.warnOfExpiry()
 	d.warnOfEndorsements()
 	sc := d.cfg.server()
+	if sc.Policy, err = d.cfg.policy(); err != nil {
+		return err
+	}
 	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
 	if sc.SigningKey, err = d.store.SigningKey(c.Context); err != nil {
 		return err
@@ -251,6 +257,7 @@ func (d *server) reload() {
 	if err := d.reloadClients(); err != nil {
 		d.log.Error("keeping the client certificates accepted so far", "error", err)
 	}
+	d.reloadPolicy()
 	d.notify(daemon.SdNotifyReady)
 }
 

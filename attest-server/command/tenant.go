@@ -31,6 +31,14 @@ func (p Program) tenantCommand() *cli.Command {
 				Action: setTenant,
 			},
 			{
+				Name: "policy", Usage: "show, set or remove what is asked of all the tenant's workloads", ArgsUsage: "NAME [FILE]",
+				Description: "FILE is JSON as `policy check --defaults` wants it. It holds at once, beside the server's own\n" +
+					"([policy] in its configuration) and the workload's rules: the strictest wins.\n\nExample:\n   " +
+					p.Name + " tenant policy acme acme-policy.json",
+				Flags:  []cli.Flag{configFlag(), dataFlag(), &cli.BoolFlag{Name: "remove", Usage: "leave the tenant without a policy"}},
+				Action: tenantPolicy,
+			},
+			{
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
 				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,4 +141,32 @@ func (x expiry) Apply(_ *verifier.Claims, at time.Time) verifier.Rule {
 		r.Hint, r.Level = "the policy must be renewed: nothing is accepted until then", x.level
 	}
 	return r
+}
+
+// Alone is p as the only policy, with what identifies a workload taken from
+// the claims themselves where p does not say it: for trying p out.
+func (c *Compiler) Alone(p kbs.Policy, claims *verifier.Claims) (*Effective, error) {
+	ref := Apply(kbs.ReferenceValues{TEE: claims.TEE, Measurements: []kbs.Measurement{{LaunchDigest: claims.LaunchDigest}}}, p)
+	if claims.TDX != nil {
+		rules := orEmpty(ref.TDX)
+		if len(rules.RTMRs) == 0 {
+			rules.RTMRs = map[string]string{}
+			for i, r := range claims.TDX.RTMRs {
+				rules.RTMRs[strconv.Itoa(i)] = r.String()
+			}
+		}
+		ref.TDX = &rules
+	}
+	e, err := c.Effective(ref)
+	if err == nil && p.NotAfter != nil {
+		e = e.Until(*p.NotAfter)
+	}
+	return e, err
+}
+
+// Until is e that accepts nothing from then on.
+func (e *Effective) Until(at time.Time) *Effective {
+	c := *e
+	c.expressions = append(slices.Clip(c.expressions), expiry{at: at})
+	return &c
 }

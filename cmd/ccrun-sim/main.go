@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ccrun/ccrun/cmd/argv"
 	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
 )
@@ -25,7 +26,8 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return report(newApp().RunContext(ctx, args))
+	app := newApp()
+	return report(app.RunContext(ctx, argv.Intersperse(app, args)))
 }
 
 func newApp() *cli.App {

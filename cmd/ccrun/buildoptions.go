@@ -41,7 +41,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}
 	o.CPUs = uint8(c.Uint("cpus"))
-	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease, setSupply, setRegistrar} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease, setRules, setSupply, setRegistrar} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}

@@ -59,7 +59,7 @@ func setSourcePassphrase(c *cli.Context, o *workload.Options) error {
 // classicOptions takes the flags that mean something to the old init; the
 // others are refused rather than ignored.
 func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
-	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity", "reproducible", "attach", "sign-by-sigstore", "sign-by-sigstore-private-key"} {
+	for _, name := range []string{"env-allow", "args-allow", "logs", "attest-ca", "pin", "agent", "integrity", "reproducible", "policy", "attach", "sign-by-sigstore", "sign-by-sigstore-private-key"} {
 		if c.IsSet(name) {
 			return nil, usage("--%s: not with --classic, the old init has no such thing", name)
 		}
@@ -144,6 +144,9 @@ func runClassic(c *cli.Context) error {
 }
 
 func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
+	if c.IsSet("policy") {
+		return usage("--policy: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
+	}
 	client, err := legacyClient(c, c.String("server"))
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ key: delete it once the server has it, or keep it as you keep keys.
 
 Example:
    ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
-		Flags:  append(append(serverFlags(), releaseFlags()...), formatFlag()),
+		Flags:  append(append(serverFlags(), releaseFlags()...), policyFlag(), formatFlag()),
 		Action: runRegister,
 	}
 }
@@ -88,6 +88,9 @@ func runRegister(c *cli.Context) error {
 	}
 	if limits != nil {
 		r.Registration.Release = limits
+	}
+	if r.Registration.ReferenceValues, err = withPolicy(c, r.Registration.ReferenceValues); err != nil {
+		return err
 	}
 	client, err := adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 )
@@ -40,7 +41,7 @@ func verifyFlags() []cli.Flag {
 		&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of certificates, CRLs (DER or PEM) and *.collateral.json, told apart by content"},
 		&cli.StringFlag{Name: "at", Usage: "verify as of `TIME` (RFC 3339) instead of now"},
 		&cli.StringFlag{Name: "reference", Usage: "`FILE` with reference values in JSON, as in a registration"},
-		&cli.StringFlag{Name: "policy", Usage: "`FILE` with rules in JSON: {\"snp\":{...},\"tdx\":{...}} as in reference values"},
+		&cli.StringFlag{Name: "policy", Usage: "`FILE` with rules in JSON: {\"snp\":{...},\"tdx\":{...},\"cel\":[...]} as in reference values"},
 		&cli.StringSliceFlag{Name: "measurement", Usage: "expected SNP launch measurement, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "mrtd", Usage: "expected MRTD of a TD, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "rtmr", Usage: "expected RTMR of a TD, `N=HEX`; 0 to 2 are needed"},
@@ -125,7 +126,7 @@ func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) 
 	if err := addEventLog(c, parsed); err != nil {
 		return verifier.AttestationResult{}, err
 	}
-	ref, err := verifyReference(c, tee)
+	ref, p, err := verifyReference(c, tee)
 	if err != nil {
 		return verifier.AttestationResult{}, err
 	}
@@ -137,7 +138,7 @@ func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) 
 	if err != nil {
 		return refused(tee, err)
 	}
-	return verifier.Appraise(claims, ref, want), nil
+	return appraiseUnder(ref, p, claims, want)
 }
 
 // addEventLog reads the log that a raw quote comes without.
@@ -211,10 +212,9 @@ func verifyExpectation(c *cli.Context) (verifier.Expectation, error) {
 
 // verifyReference gathers the reference values for evidence of tee. Flags come
 // on top of the file.
-func verifyReference(c *cli.Context, tee kbs.TEE) (kbs.ReferenceValues, error) {
-	ref := kbs.ReferenceValues{}
+func verifyReference(c *cli.Context, tee kbs.TEE) (ref kbs.ReferenceValues, p kbs.Policy, err error) {
 	if err := readStrict(c.String("reference"), &ref); err != nil {
-		return ref, err
+		return ref, p, err
 	}
 	if c.IsSet("tee") {
 		ref.TEE = kbs.TEE(c.String("tee"))
@@ -223,28 +223,15 @@ func verifyReference(c *cli.Context, tee kbs.TEE) (kbs.ReferenceValues, error) {
 		ref.TEE = tee
 	}
 	if name := c.String("policy"); name != "" {
-		var p struct {
-			SNP  *kbs.SNPRules  `json:"snp,omitempty"`
-			TDX  *kbs.TDXRules  `json:"tdx,omitempty"`
-			VTPM *kbs.VTPMRules `json:"vtpm,omitempty"`
+		if p, err = readPolicy(name); err != nil {
+			return ref, p, err
 		}
-		if err := readStrict(name, &p); err != nil {
-			return ref, err
-		}
-		if p.SNP != nil {
-			ref.SNP = p.SNP
-		}
-		if p.TDX != nil {
-			ref.TDX = p.TDX
-		}
-		if p.VTPM != nil {
-			ref.VTPM = p.VTPM
-		}
+		ref = policy.Apply(ref, p)
 	}
 	if err := addDigests(c, tee, &ref); err != nil {
-		return ref, err
+		return ref, p, err
 	}
-	return ref, addRules(c, &ref)
+	return ref, p, addRules(c, &ref)
 }
 
 // addDigests adds the digests given on the command line. An empty one, such as

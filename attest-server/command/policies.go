@@ -1,0 +1,188 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
+	"github.com/ccrun/ccrun/attest-server/store"
+)
+
+// policy is the section of that name; nil if there is none. It is yet to be
+// checked.
+func (cfg *Config) policy() (*kbs.Policy, error) {
+	if cfg.Policy == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(cfg.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("[policy]: %w", err)
+	}
+	p, err := policy.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("[policy]: %w", err)
+	}
+	return &p, nil
+}
+
+// reloadPolicy reads the configuration's [policy] again. One that is refused
+// leaves the one in force.
+func (d *server) reloadPolicy() {
+	cfg, err := d.reread()
+	var p *kbs.Policy
+	if err == nil {
+		p, err = cfg.policy()
+	}
+	if err == nil {
+		err = d.api.SetPolicy(p)
+	}
+	if err != nil {
+		d.log.Error("keeping the policy in use", "error", err)
+		return
+	}
+	d.log.Info("policy read again", "set", p != nil)
+}
+
+// warnOfWorkloads names those that policies leave nothing to match.
+func (d *server) warnOfWorkloads(ctx context.Context) error {
+	return d.api.Unsatisfiable(ctx, func(workload string, err error) {
+		d.log.Warn("a workload can never attest", "workload", workload, "error", err)
+	})
+}
+
+// readPolicy reads the file path; - is standard input.
+func readPolicy(path string) (kbs.Policy, error) {
+	b, err := readBounded(path, kbs.MaxPolicyBody)
+	if err != nil {
+		return kbs.Policy{}, fmt.Errorf("reading policy: %w", err)
+	}
+	p, err := policy.Parse(b)
+	if err != nil {
+		return kbs.Policy{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// readBounded reads at most limit bytes and one more, by which a decoder sees
+// that it is too much.
+func readBounded(path string, limit int64) ([]byte, error) {
+	var r io.Reader = os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	return io.ReadAll(io.LimitReader(r, limit+1))
+}
+
+func tenantPolicy(c *cli.Context) error {
+	name, remove := c.Args().First(), c.Bool("remove")
+	switch n := c.NArg(); {
+	case n == 0 || n > 2:
+		return usage("tenant policy: expected NAME, or NAME and FILE")
+	case n == 2 && remove:
+		return usage("tenant policy: --remove takes no FILE")
+	case n == 2:
+		return setTenantPolicy(c, name, c.Args().Get(1))
+	}
+	return withStore(c, func(ctx context.Context, s *store.DB) error {
+		if remove {
+			return s.SetTenantPolicy(ctx, name, nil, "local")
+		}
+		b, err := s.TenantPolicy(ctx, name)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			return fmt.Errorf("tenant %s has no policy", name)
+		}
+		var out bytes.Buffer
+		if err := json.Indent(&out, b, "", "  "); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.App.Writer, out.String())
+		return err
+	})
+}
+
+// setTenantPolicy refuses what the server's route would, as far as --config
+// tells of the server's own policy.
+func setTenantPolicy(c *cli.Context, name, path string) error {
+	p, err := readPolicy(path)
+	if err != nil {
+		return err
+	}
+	compiler, err := policy.NewCompiler()
+	if err != nil {
+		return err
+	}
+	if err := compiler.CheckDefaults(p, time.Now()); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	parts, err := serverPart(c)
+	if err != nil {
+		return err
+	}
+	if err := policy.Agree(append(parts, policy.Part{Level: kbs.LevelTenant, Policy: p})...); err != nil {
+		return err
+	}
+	return withStore(c, func(ctx context.Context, s *store.DB) error { return s.SetTenantPolicy(ctx, name, &p, "local") })
+}
+
+// serverPart is the server's policy, if --config names one.
+func serverPart(c *cli.Context) ([]policy.Part, error) {
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := cfg.policy()
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return []policy.Part{{Level: kbs.LevelServer, Policy: *p}}, nil
+}
+
+func checkPolicy(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usage("policy check: expected one FILE")
+	}
+	p, err := readPolicy(c.Args().First())
+	if err != nil {
+		return err
+	}
+	compiler, err := policy.NewCompiler()
+	if err != nil {
+		return err
+	}
+	check := compiler.Check
+	if c.Bool("defaults") {
+		check = compiler.CheckDefaults
+	}
+	if err := check(p, time.Now()); err != nil {
+		return fmt.Errorf("%s: %w", c.Args().First(), err)
+	}
+	_, err = fmt.Fprintln(c.App.Writer, "policy is right")
+	return err
+}
+
+// deniedError is a policy's refusal of Evidence: exit status 3.
+type deniedError struct{ rules string }
+
+func (e *deniedError) Error() string { return "evidence refused by rule " + e.rules }
+
+// ExitCode is that of attestation denied.
+func (e *deniedError) ExitCode() int { return 3 }
+
+var errOneOf = errors.New("expected --policy FILE or --workload ID, and not both")

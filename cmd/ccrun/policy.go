@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/workload"
+)
+
+// readPolicy reads a policy file and refuses one that nothing could match, or
+// that says nothing.
+func readPolicy(name string) (kbs.Policy, error) {
+	var p kbs.Policy
+	if err := readStrict(name, &p); err != nil {
+		return p, err
+	}
+	c, err := policy.NewCompiler()
+	if err != nil {
+		return p, err
+	}
+	if err := c.Check(p, time.Time{}); err != nil { // its not_after is a rule
+		return p, fail(exitUsage, fmt.Errorf("%s: %w", name, err), "")
+	}
+	return p, nil
+}
+
+// appraiseUnder appraises with the expressions of ref, and p's not_after.
+func appraiseUnder(ref kbs.ReferenceValues, p kbs.Policy, claims *verifier.Claims, want verifier.Expectation) (verifier.AttestationResult, error) {
+	c, err := policy.NewCompiler()
+	if err != nil {
+		return verifier.AttestationResult{}, err
+	}
+	e, err := c.Effective(ref)
+	if err != nil {
+		return verifier.AttestationResult{}, fail(exitUsage, err, "")
+	}
+	if p.NotAfter != nil {
+		e = e.Until(*p.NotAfter)
+	}
+	return e.Appraise(claims, want), nil
+}
+
+func policyFlag() cli.Flag {
+	return &cli.StringFlag{Name: "policy", Usage: "register with the rules in `FILE`, JSON: {\"snp\":{...},\"tdx\":{...},\"cel\":[...]}"}
+}
+
+// withPolicy puts the rules of --policy, if given, into ref.
+func withPolicy(c *cli.Context, ref kbs.ReferenceValues) (kbs.ReferenceValues, error) {
+	name := c.String("policy")
+	if name == "" {
+		return ref, nil
+	}
+	p, err := readPolicy(name)
+	if err != nil {
+		return ref, err
+	}
+	if p.NotAfter != nil {
+		return ref, usage("--policy %s: not_after is for a server's or a tenant's policy: use --release-until", name)
+	}
+	if ref.TEE == kbs.TDX && p.SNP != nil || ref.TEE != kbs.TDX && p.TDX != nil {
+		slog.Warn("the policy has rules for another TEE than the workload's: they are left out", "tee", ref.TEE)
+		if ref.TEE == kbs.TDX {
+			p.SNP = nil
+		} else {
+			p.TDX = nil
+		}
+	}
+	if p.TDX != nil && ref.TDX != nil && len(p.TDX.RTMRs) == 0 {
+		p.TDX.RTMRs = ref.TDX.RTMRs
+	}
+	return policy.Apply(ref, p), nil
+}
+
+// setRules has the workload registered with the rules of --policy.
+func setRules(c *cli.Context, o *workload.Options) (err error) {
+	o.Rules, err = withPolicy(c, kbs.ReferenceValues{TEE: o.TEE})
+	return err
+}

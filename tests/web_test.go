@@ -31,6 +31,7 @@ func TestWebPage(t *testing.T) {
 	base, auditor := webServer(t, dir)
 	c := newChromium(t, keyOfCertificate(t, filepath.Join(dir, "server/server.pem")))
 	c.view(1280, "light")
+	c.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": true}) // nothing here needs JavaScript
 
 	c.open(base + "/")
 	if title := c.eval("document.title"); !strings.HasPrefix(title, "Log in") {
@@ -141,6 +142,7 @@ func (c *chromium) look(name, scheme string, width int) {
 	if over := c.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth"); over != "0" {
 		c.t.Errorf("%s at %d: %s pixels wider than the window", name, width, over)
 	}
+	c.accessible(fmt.Sprintf("%s, %s, %d", name, scheme, width))
 	b := c.screenshot()
 	img, err := png.Decode(bytes.NewReader(b))
 	if err != nil {

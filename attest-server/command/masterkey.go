@@ -30,7 +30,8 @@ func (p Program) masterKeyCommand() *cli.Command {
 					"last case put it in the credential's place and restart the server when it suits: until then the old key\n" +
 					"leads to the new one by DIR/" + store.NextMasterKeyName + ", which the server removes itself.\n\nExample:\n   " +
 					p.Name + " master-key rotate --config /etc/attest-server/attest-server.toml",
-				Flags:  []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag()},
+				Flags:  []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag(),
+					&cli.BoolFlag{Name: "prepare", Usage: "only make DIR/" + store.NextMasterKeyName + ", to be copied to all servers on one database; the next rotate takes it"}},
 				Action: p.rotateMasterKey,
 			},
 			{
@@ -64,7 +65,8 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if outside && place.inDir() && place.transit == nil {
+	prepare := c.Bool("prepare")
+	if outside && !prepare && place.inDir() && place.transit == nil {
 		return usage("the key in use comes from outside %s: say with --master-key-out where the new one goes", cfg.Data)
 	}
 	old, err := from.Load(c.Context)
@@ -72,11 +74,16 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 		return err
 	}
 	defer old.Wipe()
-	next, err := resealed(c.Context, cfg, from, old)
+	next, err := resealed(c.Context, cfg, from, old, !prepare)
 	if err != nil {
 		return err
 	}
 	defer next.Wipe()
+	if prepare {
+		fmt.Fprintf(c.App.ErrWriter, "%s: made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare\n",
+			p.Name, inDir(cfg.Data, store.NextMasterKeyName))
+		return nil
+	}
 	return p.settleMasterKey(c, cfg.Data, place, next)
 }
 
@@ -117,7 +124,8 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 // resealed is the MasterKey that the store is under afterwards. It is on disk,
 // sealed under the old one, before anything else is sealed under it; one that
 // an earlier, killed rotation left is used, for the store may be under it.
-func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old secret.Bytes) (next secret.Bytes, err error) {
+// Without seal, only the key is made.
+func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old secret.Bytes, seal bool) (next secret.Bytes, err error) {
 	open := func(k secret.Bytes) (*store.DB, error) {
 		return cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	}
@@ -140,7 +148,7 @@ func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old s
 	if errors.Is(err, fs.ErrNotExist) {
 		next, err = makeNext(from.Dir, old)
 	}
-	if err != nil {
+	if err != nil || !seal {
 		return next, err
 	}
 	return next, s.RotateMasterKey(ctx, next, "local")

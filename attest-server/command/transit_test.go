@@ -261,3 +261,67 @@ func TestMasterKeyToPipe(t *testing.T) {
 		t.Errorf("31 bytes: %v", err)
 	}
 }
+
+// TestRotatePrepared: two servers with data directories of their own share a
+// store. The next key is copied, sealed as it is; then both follow the
+// rotation, and the second starts again with the old key.
+func TestRotatePrepared(t *testing.T) {
+	dir, token := initDir(t)
+	second := t.TempDir()
+	names := []string{store.MasterKeyName, caName, serverName, serverKeyName}
+	copyFile := func(name string) {
+		t.Helper()
+		b, err := os.ReadFile(inDir(dir, name))
+		if err == nil {
+			err = os.WriteFile(inDir(second, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range names {
+		copyFile(n)
+	}
+	if err := os.Symlink(inDir(dir, storeName), inDir(second, storeName)); err != nil {
+		t.Fatal(err)
+	}
+	url1, stop1 := serve(t, "--data", dir)
+	url2, stop2 := serve(t, "--data", second)
+	old := masterKeyFile(t, dir)
+	mustRun(t, "master-key", "rotate", "--data", dir, "--prepare")
+	if masterKeyFile(t, dir) != old {
+		t.Fatal("preparing replaced the key")
+	}
+	next, err := os.ReadFile(inDir(dir, store.NextMasterKeyName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyFile(store.NextMasterKeyName)
+	mustRun(t, "master-key", "rotate", "--data", dir)
+	fresh := masterKeyFile(t, dir)
+	if fresh == old || bytes.Contains(next, []byte(fresh)) {
+		t.Error("the prepared file holds the next key in clear, or is none")
+	}
+	for n, url := range []string{url1, url2} {
+		if _, err := admin(t, dir, url, token).Register(t.Context(), registration(fmt.Sprint("w", n), n)); err != nil {
+			t.Errorf("server %d does not follow: %v", n+1, err)
+		}
+	}
+	for _, stop := range []func() (string, error){stop1, stop2} {
+		if _, err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	_, stop2 = serve(t, "--data", second) // the old key leads to the new one
+	if _, err := stop2(); err != nil {
+		t.Error(err)
+	}
+	copyFile(store.MasterKeyName)
+	_, stop2 = serve(t, "--data", second)
+	if _, err := stop2(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(inDir(second, store.NextMasterKeyName)); err == nil {
+		t.Error("the start left " + store.NextMasterKeyName)
+	}
+}

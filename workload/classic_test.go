@@ -348,3 +348,61 @@ func TestLegacyClient(t *testing.T) {
 		t.Error("unknown server trusted")
 	}
 }
+
+// TestRealMkcw converts an image that buildah's mkcw has made. CCRUN_BUILDAH is
+// a buildah with mkcw (1.39 or later; Debian 13 has one), or the one in PATH.
+func TestRealMkcw(t *testing.T) {
+	buildah := os.Getenv("CCRUN_BUILDAH")
+	if buildah == "" {
+		buildah = "buildah"
+	}
+	if exec.Command(buildah, "mkcw", "--help").Run() != nil || os.Geteuid() != 0 {
+		t.Skip("no buildah with mkcw, or not root")
+	}
+	o := testOptions(t, &fakeServer{})
+	dir := t.TempDir()
+	run := func(args ...string) string {
+		t.Helper()
+		args = append([]string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs"}, args...)
+		c := exec.Command(buildah, args...)
+		c.Env = append(os.Environ(), "TMPDIR="+dir)
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("buildah %v: %v\n%s", args, err, out)
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return lines[len(lines)-1]
+	}
+	m := appImage(t)
+	m.config.Config.Env = append(m.config.Config.Env, "GREETING=from mkcw")
+	m.writeLayout(t, dir+"/layout")
+	writeTestFile(t, dir+"/policy.json", mustRead(t, o.System.SignaturePolicyPath))
+	id := run("pull", "-q", "--signature-policy", dir+"/policy.json", "oci:"+dir+"/layout")
+	run("mkcw", "--type", "snp", "--cpus", "2", "--memory", "512", "--passphrase", "old passphrase 123", "--workload-id", "old", id, "localhost/cw")
+	run("push", "-q", "--signature-policy", dir+"/policy.json", "localhost/cw", "oci:"+dir+"/cw:app")
+
+	in, err := Inspect(t.Context(), o.System, "oci:"+dir+"/cw:app", nil)
+	if err != nil || len(in.Problems) > 0 || in.Disk.Format != "LUKS1" || in.TEEConfig == nil || in.TEEConfig.WorkloadID != "old" || in.TEEConfig.CPUs != 2 {
+		t.Fatalf("inspection %+v, %v", in, err)
+	}
+	server := &fakeServer{}
+	o.Registrar, o.Source, o.SizeBytes = server, "oci:"+dir+"/cw:app", 0
+	o.SourcePassphrase = secret.New([]byte("old passphrase 123"))
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
+	tool(t, "e2fsck", "-fn", plain)
+	process := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	for _, want := range []string{`"GREETING=from mkcw"`, `"User":"1000:1000"`, `"Entrypoint":["/bin/app"]`, `"WorkingDir":"/srv"`} {
+		if !strings.Contains(process, want) {
+			t.Errorf("process %s lacks %s", process, want)
+		}
+	}
+	if got := tool(t, "debugfs", "-R", "cat /srv/data", plain); !strings.HasSuffix(got, strings.Repeat(canary+"\n", 5000)) {
+		t.Error("/srv/data is wrong")
+	}
+	if got := tool(t, "debugfs", "-R", "stat /bin/sh", plain); !strings.Contains(got, `Fast link dest: "app"`) {
+		t.Errorf("/bin/sh is %s", got)
+	}
+}

@@ -30,7 +30,7 @@ func (p Program) masterKeyCommand() *cli.Command {
 					"last case put it in the credential's place and restart the server when it suits: until then the old key\n" +
 					"leads to the new one by DIR/" + store.NextMasterKeyName + ", which the server removes itself.\n\nExample:\n   " +
 					p.Name + " master-key rotate --config /etc/attest-server/attest-server.toml",
-				Flags:  []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag(),
+				Flags: []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag(),
 					&cli.BoolFlag{Name: "prepare", Usage: "only make DIR/" + store.NextMasterKeyName + ", to be copied to all servers on one database; the next rotate takes it"}},
 				Action: p.rotateMasterKey,
 			},

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // TestDrain: a request that SIGTERM meets halfway is answered, and kept; new
@@ -192,5 +195,45 @@ func TestLogUnderJournald(t *testing.T) {
 		if strings.Contains(line, "time=") != want || !strings.Contains(line, `level=INFO msg=hello notice=simulation k=v`) || strings.Contains(line, "unheard") {
 			t.Errorf("JOURNAL_STREAM=%q: %s", stream, line)
 		}
+	}
+}
+
+// TestWatchdogStarves: systemd restarts a server whose store does not answer.
+func TestWatchdogStarves(t *testing.T) {
+	dir, _ := initDir(t)
+	s, err := Config{Data: dir}.openStore(t.Context(), store.Options{Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := filepath.Join(t.TempDir(), "notify")
+	pc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	t.Setenv("NOTIFY_SOCKET", sock)
+	t.Setenv("WATCHDOG_USEC", "40000")
+	log, err := newLog(io.Discard, "info", "text", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go (&server{store: s, log: log}).watch(t.Context())
+	fed := func(wait time.Duration) bool {
+		pc.SetReadDeadline(time.Now().Add(wait))
+		b := make([]byte, 64)
+		n, err := pc.Read(b)
+		return err == nil && string(b[:n]) == "WATCHDOG=1"
+	}
+	if !fed(10 * time.Second) {
+		t.Fatal("not fed while the store answers")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // what was on its way
+		fed(50 * time.Millisecond)
+	}
+	if fed(300 * time.Millisecond) {
+		t.Error("fed although the store does not answer")
 	}
 }

@@ -138,6 +138,9 @@ func (b *build) describe() (process []byte, exposed string, err error) {
 
 // mergeLayers reads every layer, several at a time.
 func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
+	if err := b.useCache(); err != nil {
+		return nil, err
+	}
 	done := b.meter("reading layers", b.src.sizeBytes())
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
@@ -160,6 +163,21 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 		b.Warn(w)
 	}
 	return tree, nil
+}
+
+// useCache tells the layers of the cache, if there is to be one.
+func (b *build) useCache() error {
+	if b.LayerCache == nil {
+		return nil
+	}
+	c, err := b.LayerCache.open()
+	if err != nil {
+		return err
+	}
+	for _, l := range b.src.layers {
+		l.cache = c
+	}
+	return nil
 }
 
 // writeLayer streams the disk into the destination, and fails if any layer
@@ -195,6 +213,9 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 	for _, l := range b.src.layers {
 		if err := l.verified(); err != nil {
 			return blobInfo{}, err
+		}
+		if err := l.remember(); err != nil {
+			b.Warn(fmt.Sprintf("not keeping layer %d for the next build: %v", l.number, err))
 		}
 	}
 	return info, nil

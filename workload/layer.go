@@ -28,6 +28,10 @@ type layer struct {
 	keys   *DecryptionKeys // nil: none given
 	fetch  func(context.Context) (io.ReadCloser, error)
 
+	cache *layerCache // nil: none
+	entry *cacheEntry // what the spool will be in the cache
+	found *spool      // what the cache had
+
 	keep  bool // the spool will be read again
 	index *rootfs.Index
 	spool *spool
@@ -72,6 +76,10 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, progress func(int64)) error {
 	if l.index != nil {
 		return nil // made from a workload disk
+	}
+	if l.cacheable() && l.recall(ctx, limits) {
+		progress(l.info.Size)
+		return nil
 	}
 	rc, err := l.fetch(ctx)
 	if err != nil {
@@ -161,7 +169,7 @@ func (cs closers) Close() error {
 
 // fill spools the stream, reading its tar headers on the way.
 func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompress compression.DecompressorFunc, limits rootfs.Limits) error {
-	s, err := newSpool(dir)
+	s, err := l.newSpool(dir)
 	if err != nil {
 		return err
 	}
@@ -190,14 +198,19 @@ func (l *layer) wrapped(err error) error {
 }
 
 func (l *layer) wrap(err error) error {
-	return fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
+	damaged := l.found != nil && errors.Is(err, errDigest)
+	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
+	if damaged {
+		return hint(err, "the copy in the layer cache was damaged and is removed: build again")
+	}
+	return err
 }
 
 // Open returns the uncompressed tar stream. Every byte that is not from the
 // spool is verified on its way; verified tells whether that came out well.
 func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
-		if l.keep {
+		if l.keep || l.entry != nil {
 			return l.spool.reader(), nil
 		}
 		return l.spool.lastReader(), nil
@@ -232,12 +245,16 @@ func (l *layer) verified() error {
 
 // Close frees the spool.
 func (l *layer) Close() error {
+	err := l.forget()
 	if l.spool == nil {
-		return nil
+		return err
 	}
-	s := l.spool
-	l.spool = nil
-	return s.Close()
+	s, e := l.spool, l.entry
+	l.spool, l.entry = nil, nil
+	if e != nil {
+		return errors.Join(err, e.out.Close())
+	}
+	return errors.Join(err, s.Close())
 }
 
 // layerReader reads a layer in place.

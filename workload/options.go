@@ -77,13 +77,15 @@ type Options struct {
 	// RecordPath is written with mode 0600 and must not exist.
 	RecordPath string
 
-	System   *types.SystemContext // registries, policy, credentials; nil: the system's
-	TempDir  string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
-	Limits   rootfs.Limits        // what a source may cost
-	Rand     io.Reader            // nil: crypto/rand
-	Now      func() time.Time     // nil: time.Now, or if Reproducible the source's creation
-	Progress func(stage string, done, total int64)
-	Warn     func(string)
+	System  *types.SystemContext // registries, policy, credentials; nil: the system's
+	TempDir string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
+	// LayerCache keeps layers for the next build; nil: it starts anew.
+	LayerCache *LayerCache
+	Limits     rootfs.Limits    // what a source may cost
+	Rand       io.Reader        // nil: crypto/rand
+	Now        func() time.Time // nil: time.Now, or if Reproducible the source's creation
+	Progress   func(stage string, done, total int64)
+	Warn       func(string)
 
 	derive func(purpose string) (io.Reader, error) // instead of Rand
 }

@@ -58,6 +58,14 @@ func (o *outFile) publish(path string, mode os.FileMode) error {
 			return err
 		}
 	}
+	if err := o.link(path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// link gives the file a name, which must not exist.
+func (o *outFile) link(path string) error {
 	from := o.temp
 	if from == "" {
 		from = "/proc/self/fd/" + strconv.Itoa(int(o.f.Fd()))
@@ -65,7 +73,7 @@ func (o *outFile) publish(path string, mode os.FileMode) error {
 	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.PathError{Op: "link", Path: path, Err: err}
 	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // Close drops the file unless it was published.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -127,5 +129,38 @@ func TestReproducibleNeeds(t *testing.T) {
 	}
 	if r := mustBuild(t, o); !r.Registration.Created.Equal(want) {
 		t.Errorf("built at %v, expected %v", r.Registration.Created, want)
+	}
+}
+
+// TestNothingToShare is why disks are not cut into content-addressed chunks:
+// two builds of one source have not one sector in common.
+func TestNothingToShare(t *testing.T) {
+	seen := map[[4096]byte]bool{}
+	equal, sectors := 0, 0
+	for version := range 2 {
+		o := testOptions(t, &fakeServer{})
+		mustBuild(t, o)
+		disk := readOutput(t, o.System, o.Destination).files[krun.DiskFile]
+		h, err := luks.ReadHeader(bytes.NewReader(disk), int64(len(disk)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := h.Geometry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What comes before, dm-integrity's empty journal, is no content.
+		for at := g.TotalBytes() - g.PlainBytes; at+4096 <= g.TotalBytes(); at += 4096 {
+			s := [4096]byte(disk[at:])
+			if version == 1 {
+				if sectors++; seen[s] {
+					equal++
+				}
+			}
+			seen[s] = true
+		}
+	}
+	if equal > 0 || sectors < 1000 {
+		t.Errorf("%d of %d sectors are equal", equal, sectors)
 	}
 }

@@ -19,6 +19,7 @@ import (
 type spool struct {
 	f     *os.File
 	block cipher.Block
+	base  int64 // where in f it starts
 	size  int64
 }
 
@@ -155,7 +156,7 @@ func (r *spoolReader) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), r.s.size-r.off)]
-	n, err := r.s.f.ReadAt(p, r.off)
+	n, err := r.s.f.ReadAt(p, r.s.base+r.off)
 	r.stream.XORKeyStream(p[:n], p[:n])
 	r.off += int64(n)
 	if err == io.EOF && r.off < r.s.size {

@@ -68,6 +68,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "passphrase-file", Usage: "take the disk's passphrase from `FILE` (default: 256 random bits)"},
 		&cli.BoolFlag{Name: "reproducible", Usage: "same inputs, same image: needs --workload-id and --passphrase-file with 64 hex digits; honours SOURCE_DATE_EPOCH"},
 		policyFlag(),
+		&cli.StringFlag{Name: "layer-cache", EnvVars: []string{"CCRUN_LAYER_CACHE"}, Usage: "keep fetched and decompressed layers in `DIR` for the next build, encrypted under a key that is only in memory"},
 		&cli.BoolFlag{Name: "no-register", Usage: "do not register; needs --record"},
 		&cli.StringFlag{Name: "record", Usage: "write the registration to `FILE`; with --no-register it holds the disk key"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},

@@ -37,6 +37,9 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		Reproducible: c.Bool("reproducible"),
 		Warn:         func(s string) { slog.Warn(s) },
 	}
+	if dir := c.String("layer-cache"); dir != "" {
+		o.LayerCache = &workload.LayerCache{Dir: dir}
+	}
 	if c.Uint("cpus") > 255 {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}

@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"math"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -255,6 +257,12 @@ func (s *source) note(hdr *tar.Header) {
 	for _, v := range []int64{int64(hdr.Typeflag), hdr.Size, hdr.Mode, int64(hdr.Uid), int64(hdr.Gid),
 		hdr.ModTime.UnixNano(), hdr.Devmajor, hdr.Devminor, int64(len(hdr.PAXRecords))} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+	}
+	for _, key := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
+		for _, str := range []string{key, hdr.PAXRecords[key]} {
+			b = binary.LittleEndian.AppendUint64(b, uint64(len(str)))
+			b = append(b, str...)
+		}
 	}
 	s.hash.Write(b)
 	s.frame = b

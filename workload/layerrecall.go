@@ -1,0 +1,71 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/ccrun/ccrun/workload/rootfs"
+)
+
+// cacheable says whether keeping the layer saves anything: one that is read in
+// place is as good as kept. One that its owner encrypted is not kept under
+// another key than theirs.
+func (l *layer) cacheable() bool {
+	return l.cache != nil && !l.encrypted() && (!l.local || l.info.Digest != l.diffID)
+}
+
+// recall takes the layer from the cache, if it is there. Only headers are read
+// now. As with a blob that is read in place, Open's reader finds out whether
+// it is the right layer: by its digest, and the same headers must come again.
+func (l *layer) recall(ctx context.Context, limits rootfs.Limits) bool {
+	s := l.cache.find(l.diffID)
+	if s == nil {
+		return false
+	}
+	index, err := rootfs.Scan(ctx, s.reader(), limits)
+	if err != nil { // whatever it is, the source itself will show it
+		_ = s.Close()
+		if ctx.Err() == nil {
+			l.cache.remove(l.diffID)
+		}
+		return false
+	}
+	l.index, l.found = index, s
+	l.fetch = func(context.Context) (io.ReadCloser, error) { return s.reader(), nil }
+	return true
+}
+
+// newSpool is a spool in dir, or one that the cache can keep.
+func (l *layer) newSpool(dir string) (*spool, error) {
+	if !l.cacheable() {
+		return newSpool(dir)
+	}
+	e, s, err := l.cache.create()
+	if err != nil {
+		return nil, err
+	}
+	l.entry = e
+	return s, nil
+}
+
+// remember keeps a layer that has been verified for the next build.
+func (l *layer) remember() error {
+	if l.entry == nil {
+		return nil
+	}
+	return l.cache.publish(l.entry, l.diffID, l.spool.size)
+}
+
+// forget lets go of what the cache had, and removes it if it was wrong.
+func (l *layer) forget() error {
+	if l.found == nil {
+		return nil
+	}
+	if errors.Is(l.bad, errDigest) {
+		l.cache.remove(l.diffID)
+	}
+	s := l.found
+	l.found = nil
+	return s.Close()
+}

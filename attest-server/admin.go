@@ -159,6 +159,8 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 		return fmt.Errorf("disk_key of %d bytes, expected 1 to %d", diskKey.Len(), maxDiskKey)
 	case len(reg.Image) > 512:
 		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
+	case strings.ContainsRune(reg.Image, 0): // no text to PostgreSQL
+		return errors.New("image with a NUL character")
 	}
 	if err := checkLimits(reg.Release, s.Clock()); err != nil {
 		return err

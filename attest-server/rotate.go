@@ -5,6 +5,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
@@ -31,6 +32,9 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 	case req.Stage != nil && req.Commit == nil && req.Abort == nil:
 		answer, err = s.stageRotation(r.Context(), id, req.Stage.Keyslot, t)
 	case req.Commit != nil && req.Stage == nil && req.Abort == nil:
+		if strings.ContainsRune(req.Commit.Image, 0) {
+			return problem(kbs.CodeBadRequest, "image with a NUL character")
+		}
 		if len(req.Commit.Image) > 512 {
 			return problem(kbs.CodeBadRequest, "image of %d bytes, at most 512 allowed", len(req.Commit.Image))
 		}

@@ -21,7 +21,7 @@ import (
 
 // cluster is a PostgreSQL of the test's own: unix socket, password, no TCP.
 type cluster struct {
-	t        *testing.T
+	t        testing.TB
 	dir, bin string
 	process  *exec.Cmd
 	log      lockedBuffer
@@ -33,7 +33,7 @@ const (
 	nobody           = 65534 // PostgreSQL refuses to run as root
 )
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t testing.TB) *cluster {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) == 0 {
@@ -126,7 +126,7 @@ func (c *cluster) url(database string) string {
 
 // member is one of the servers on a database.
 type member struct {
-	t                *testing.T
+	t                testing.TB
 	dir, config, url string
 	address          string
 	log              lockedBuffer
@@ -206,7 +206,7 @@ type balancer struct {
 	last    *member // who got the connection made last
 }
 
-func newBalancer(t *testing.T, servers ...*member) *balancer {
+func newBalancer(t testing.TB, servers ...*member) *balancer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -43,7 +43,7 @@ func TestPostgresStore(t *testing.T) {
 
 // pair is two servers on one database, behind a balancer.
 type pair struct {
-	*testing.T
+	testing.TB
 	c        *cluster
 	a, b     *member
 	front    *balancer
@@ -55,8 +55,9 @@ type pair struct {
 	platform string
 }
 
-func newPair(t *testing.T) *pair {
-	p := &pair{T: t, c: newCluster(t), platform: filepath.Join(t.TempDir(), "platform")}
+func newPair(t testing.TB) *pair {
+	t.Helper()
+	p := &pair{TB: t, c: newCluster(t), platform: filepath.Join(t.TempDir(), "platform")}
 	p.c.start()
 	p.c.sql("postgres", "CREATE DATABASE attest")
 	if err := sample.Create(p.platform, time.Now()); err != nil {
@@ -90,9 +91,9 @@ func newPair(t *testing.T) *pair {
 
 func (p *pair) member(name, database string) *member {
 	dir := filepath.Join(p.TempDir(), name)
-	m := &member{t: p.T, dir: dir, config: dir + ".toml", address: "127.0.0.1:" + freePort(p.T), bin: binDir(p.T), platform: p.platform}
+	m := &member{t: p.TB, dir: dir, config: dir + ".toml", address: "127.0.0.1:" + freePort(p.TB), bin: binDir(p.TB), platform: p.platform}
 	m.url = "https://" + m.address
-	write(p.T, m.config, fmt.Appendf(nil, "data = %q\ndatabase = %q\naddress_rate = -1.0\n", dir, p.c.url(database)))
+	write(p.TB, m.config, fmt.Appendf(nil, "data = %q\ndatabase = %q\naddress_rate = -1.0\n", dir, p.c.url(database)))
 	p.Cleanup(func() {
 		m.kill()
 		if p.Failed() {
@@ -278,7 +279,7 @@ func TestTwoServers(t *testing.T) {
 		{"backup and restore", backedUp},
 	} {
 		ok := t.Run(s.name, func(t *testing.T) {
-			sub := &pair{T: t, c: p.c, a: p.a, b: p.b, front: p.front, chip: p.chip, roots: p.roots, pin: p.pin, token: p.token, platform: p.platform}
+			sub := &pair{TB: t, c: p.c, a: p.a, b: p.b, front: p.front, chip: p.chip, roots: p.roots, pin: p.pin, token: p.token, platform: p.platform}
 			sub.digests.Store(p.digests.Load())
 			s.run(t, sub)
 			p.digests.Store(sub.digests.Load())

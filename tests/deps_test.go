@@ -21,6 +21,7 @@ var forbidden = []struct {
 	{"ccrun-init", module + "krun/sim", "the measured agent must not reach the simulated TEE"},
 	{"ccrun-init", "github.com/containers/", "the agent must stay small: libkrun allows 6 MiB of initrd"},
 	{"ccrun-init", "github.com/urfave/cli", "the agent must stay small"},
+	{"ccrun-init", "cel.dev/", "the agent judges nothing: expressions are the server's"},
 	{"ccrun-init", "os/exec", "the agent runs no outside program: the workload is its own child stage"},
 	{"attest-server", module + "attest-server/sample", "no production binary trusts the simulated root"},
 	{"attest-server", module + "krun", "the trusted side stays small"},

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -213,4 +215,23 @@ func FuzzExpression(f *testing.F) {
 			t.Errorf("%s for %q", d, s)
 		}
 	})
+}
+
+// TestClaimsAreDocumented: the page lists every claim under its type.
+func TestClaimsAreDocumented(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "verification.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if cells := strings.Split(line, " | "); len(cells) == 2 && strings.HasPrefix(cells[1], "`claims.") {
+			rows[strings.TrimPrefix(cells[0], "| ")] = cells[1]
+		}
+	}
+	for _, f := range Schema() {
+		if !strings.Contains(rows[f.Type], "`"+f.Path+"`") {
+			t.Errorf("%s is not documented as %s", f.Path, f.Type)
+		}
+	}
 }

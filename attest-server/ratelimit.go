@@ -56,7 +56,7 @@ func newLimits(c RateLimits) *limits {
 	address := c.PerAddress.or(Rate{100, 1000})
 	return &limits{
 		addresses: newLimiterTable[netip.Prefix](address, most),
-		refusals:  newLimiterTable[netip.Prefix](address, most),
+		refusals:  newLimiterTable[netip.Prefix](Rate{address.PerSecond / 10, address.Burst}, most),
 		tokens:    newLimiterTable[string](c.PerToken.or(Rate{500, 5000}), most),
 		exempt:    c.Exempt,
 	}
@@ -135,7 +135,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		from, counts := l.s.limits.from(c.RemoteAddr().String())
-		if !counts || !l.s.limits.refusals.spent(from, l.s.Clock()) {
+		if !counts || !l.s.limits.flooding(from, l.s.Clock()) {
 			return c, nil
 		}
 		l.s.meters.limited.Inc("connection")
@@ -144,6 +144,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		}
 		_ = c.Close()
 	}
+}
+
+// flooding is whether whoever this is has used up his requests and refusals.
+func (l *limits) flooding(from netip.Prefix, now time.Time) bool {
+	return l.refusals.spent(from, now) && l.addresses.spent(from, now)
 }
 
 func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, by string, wait time.Duration) {

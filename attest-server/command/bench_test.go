@@ -235,7 +235,7 @@ func BenchmarkServerFlood(b *testing.B) {
 	n := setting(b, "BENCH_FLOOD", 20000, number)
 	b.Run("unlimited", func(b *testing.B) {
 		metrics := freePort(b)
-		l := newLoad(b, fmt.Sprintf("address_rate = -1.0\nmetrics_listen = %q\n", metrics))
+		l := newLoad(b, fmt.Sprintf("session_life = \"2s\"\naddress_rate = -1.0\nmetrics_listen = %q\n", metrics))
 		crowd(l, 4, 2*time.Second, l.handshake)
 		l.flood(n / 10)
 		before, busy := l.memory(metrics), cpu(l, l.server)
@@ -251,7 +251,7 @@ func BenchmarkServerFlood(b *testing.B) {
 	})
 	b.Run("limited", func(b *testing.B) {
 		metrics := freePort(b)
-		l := newLoad(b, fmt.Sprintf("address_exempt = []\nmetrics_listen = %q\n", metrics))
+		l := newLoad(b, fmt.Sprintf("session_life = \"2s\"\naddress_exempt = []\nmetrics_listen = %q\n", metrics))
 		var calls atomic.Int64
 		healthy := func(int) error { // an address each, as many guests have
 			return l.guests.handshake(l.url, fmt.Sprintf("127.0.1.%d", 1+calls.Add(1)%250))

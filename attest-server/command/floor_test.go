@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
 	"testing"
 	"time"
@@ -73,21 +72,20 @@ func oneVerify() (func() bool, error) {
 	}, err
 }
 
-// profile writes a server's processor profile of its first seconds to path.
+// profile writes a server's processor profile of its first 25 s to path.
 func profile(path string) {
 	if path == "" {
 		return
 	}
 	f, err := os.Create(path)
 	if err == nil {
-		runtime.SetCPUProfileRate(1000)
 		err = pprof.StartCPUProfile(f)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "profile:", err)
 		return
 	}
-	time.AfterFunc(5*time.Second, func() {
+	time.AfterFunc(25*time.Second, func() {
 		pprof.StopCPUProfile()
 		_ = f.Close()
 	})

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -161,21 +162,28 @@ func (s *DB) write(ctx context.Context, do func(*sql.Tx) error) error {
 func (s *DB) writeLoop() {
 	defer close(s.done)
 	for w := range s.writes {
-		batch := append(make([]write, 0, maxBatch), w)
-	more:
-		for len(batch) < maxBatch {
-			select {
-			case w, ok := <-s.writes:
-				if !ok {
-					break more
-				}
-				batch = append(batch, w)
-			default:
-				break more
-			}
-		}
-		s.commit(batch)
+		batch := s.gather(append(make([]write, 0, maxBatch), w))
+		// Whoever is about to write gets on board: on a busy server that
+		// halves the number of flushes, on an idle one nobody else is ready.
+		runtime.Gosched()
+		s.commit(s.gather(batch))
 	}
+}
+
+// gather adds what has queued up to batch.
+func (s *DB) gather(batch []write) []write {
+	for len(batch) < maxBatch {
+		select {
+		case w, ok := <-s.writes:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, w)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // commit runs every write of the batch in a savepoint of its own, so that one

@@ -164,9 +164,13 @@ func (s *DB) writeLoop() {
 	for w := range s.writes {
 		batch := s.gather(append(make([]write, 0, maxBatch), w))
 		// Whoever is about to write gets on board: on a busy server that
-		// halves the number of flushes, on an idle one nobody else is ready.
-		runtime.Gosched()
-		s.commit(s.gather(batch))
+		// divides the number of flushes, on an idle one nobody else is ready.
+		for had := 0; had < len(batch); {
+			had = len(batch)
+			runtime.Gosched()
+			batch = s.gather(batch)
+		}
+		s.commit(batch)
 	}
 }
 

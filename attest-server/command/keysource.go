@@ -74,7 +74,7 @@ func (t TransitConfig) open() (*transit.Client, error) {
 func keySource(cfg Config, file string) (store.MasterKeySource, error) {
 	s := store.MasterKeySource{File: file, Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data}
 	if file == "-" {
-		s.File = "/dev/stdin"
+		s.File, s.Stdin = "", os.Stdin
 	}
 	t, err := cfg.Transit.open()
 	if t != nil {
@@ -105,7 +105,7 @@ func storeConfig(c *cli.Context) (Config, error) {
 
 // fromOutside says whether the MasterKey in use is not DIR's own.
 func fromOutside(s store.MasterKeySource) (bool, error) {
-	if s.File != "" {
+	if s.File != "" || s.Stdin != nil {
 		return true, nil
 	}
 	if s.Credentials == "" {

@@ -22,10 +22,11 @@ type Unwrapper interface {
 	Unwrap(ctx context.Context, ciphertext string) (secret.Bytes, error)
 }
 
-// MasterKeySource is where the MasterKey is looked for: File, or else the
+// MasterKeySource is where the MasterKey is looked for: Stdin, File, or else the
 // credential master-key in Credentials, or else master-key in Dir. Those of
 // File and Dir may also be in the form that WrappedMasterKey returns.
 type MasterKeySource struct {
+	Stdin       io.Reader // nil: not there; can be read once
 	File        string
 	Credentials string // systemd's $CREDENTIALS_DIRECTORY; may be empty
 	Dir         string
@@ -87,6 +88,13 @@ var errOtherKey = errors.New("the next master key does not belong to the one in 
 
 // Load reads the MasterKey in use.
 func (s MasterKeySource) Load(ctx context.Context) (secret.Bytes, error) {
+	if s.Stdin != nil {
+		b, err := readKey(s.Stdin, "standard input")
+		if err != nil {
+			return secret.Bytes{}, fmt.Errorf("reading master key: %w", err)
+		}
+		return s.decode(ctx, "standard input", b, secret.Bytes{})
+	}
 	if s.File != "" {
 		return s.read(ctx, s.File, 0o077, secret.Bytes{})
 	}
@@ -152,6 +160,10 @@ func (s MasterKeySource) read(ctx context.Context, path string, forbidden fs.Fil
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("reading master key: %w", err)
 	}
+	return s.decode(ctx, path, b, current)
+}
+
+func (s MasterKeySource) decode(ctx context.Context, path string, b []byte, current secret.Bytes) (secret.Bytes, error) {
 	if len(b) == MasterKeySize {
 		return secret.New(b), nil
 	}
@@ -226,7 +238,11 @@ func readKeyFile(path string, forbidden fs.FileMode) ([]byte, error) {
 	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&forbidden != 0 {
 		return nil, fmt.Errorf("%s has mode %04o, expected 0600: run chmod 0600 on it", path, p)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	return readKey(f, path)
+}
+
+func readKey(from io.Reader, path string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(from, maxKeyFile+1))
 	if err == nil && len(b) > maxKeyFile {
 		err = fmt.Errorf("%s is longer than %d bytes", path, maxKeyFile)
 	}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/secret"
+)
+
+// unwrapper opens one ciphertext.
+type unwrapper map[string]string
+
+func (u unwrapper) Unwrap(_ context.Context, ciphertext string) (secret.Bytes, error) {
+	if k, ok := u[ciphertext]; ok {
+		return secret.New([]byte(k)), nil
+	}
+	return secret.Bytes{}, errors.New("permission denied")
+}
+
+func newKey(t *testing.T) secret.Bytes {
+	t.Helper()
+	k, err := NewMasterKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestMasterKeySource(t *testing.T) {
+	k, next := newKey(t), newKey(t)
+	under, err := NextMasterKey(k, next, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	underOther, err := NextMasterKey(next, k, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := WrappedMasterKey("vault:v1:abc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(under, next.Reveal()) {
+		t.Error("the next key is in clear")
+	}
+	clear := string(k.Reveal())
+	transit := unwrapper{"vault:v1:abc": clear, "vault:v1:short": "x"}
+	for name, x := range map[string]struct {
+		content string
+		mode    fs.FileMode
+		transit Unwrapper
+		want    string // in the error; empty: the key
+	}{
+		"in clear":               {clear, 0o600, nil, ""},
+		"wrapped":                {string(wrapped), 0o600, transit, ""},
+		"wrapped, by whom":       {string(wrapped), 0o600, nil, "no [transit]"},
+		"wrapped, not opened":    {string(wrapped), 0o600, unwrapper{}, "permission denied"},
+		"wrapped, something":     {`{"version":1,"transit":"vault:v1:short"}`, 0o600, transit, "expected 32 bytes"},
+		"read by all":            {clear, 0o644, nil, "chmod"},
+		"empty":                  {"", 0o600, transit, "neither 32 bytes"},
+		"short":                  {clear[1:], 0o600, transit, "neither 32 bytes"},
+		"long":                   {clear + "\n", 0o600, transit, "neither 32 bytes"},
+		"endless":                {strings.Repeat("x", 1<<20), 0o600, transit, "longer than"},
+		"newer form":             {`{"version":2,"transit":"vault:v1:abc"}`, 0o600, transit, "version 1"},
+		"unknown field":          {`{"version":1,"transit":"vault:v1:abc","x":1}`, 0o600, transit, "version 1"},
+		"wrapped twice":          {`{"version":1,"transit":"vault:v1:abc","under":"AAAA"}`, 0o600, transit, "version 1"},
+		"wrapped by nobody":      {`{"version":1}`, 0o600, transit, "version 1"},
+		"the next in its place":  {string(under), 0o600, transit, "next master key"},
+		"two names of one field": {`{"version":1,"transit":"vault:v1:abc","transit":"vault:v1:abc"}`, 0o600, transit, "version 1"},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, MasterKeyName)
+		if err := os.WriteFile(path, []byte(x.content), x.mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []MasterKeySource{{Dir: dir, Transit: x.transit}, {File: path, Transit: x.transit}} {
+			got, err := s.Load(t.Context())
+			switch {
+			case x.want == "" && (err != nil || !got.Equal(k)):
+				t.Errorf("%s: %v", name, err)
+			case x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want) || got.Len() != 0):
+				t.Errorf("%s: %d bytes, %v, expected %q", name, got.Len(), err, x.want)
+			}
+		}
+	}
+
+	dir := t.TempDir()
+	s := MasterKeySource{Dir: dir, Stdin: strings.NewReader(clear)}
+	if got, err := s.Load(t.Context()); err != nil || !got.Equal(k) {
+		t.Errorf("standard input: %v", err)
+	}
+	s.Stdin = nil
+	if _, err := s.Next(t.Context(), k); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no next key: %v", err)
+	}
+	put := func(content []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, NextMasterKeyName), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() bool { _, err := os.Stat(filepath.Join(dir, NextMasterKeyName)); return err == nil }
+	put(under)
+	if got, err := s.Next(t.Context(), k); err != nil || !got.Equal(next) {
+		t.Errorf("next key: %v", err)
+	}
+	if err := s.Settle(t.Context(), k); err != nil || !there() {
+		t.Errorf("a rotation under way was settled: %v", err)
+	}
+	// The key's own file is gone, as if it could not be unwrapped: who held the
+	// old one finds the new.
+	if keys, err := s.Reload(t.Context(), k); err != nil || len(keys) != 1 || !keys[0].Equal(next) {
+		t.Errorf("reload: %d keys, %v", len(keys), err)
+	}
+	if keys, err := s.Reload(t.Context(), newKey(t)); err == nil || len(keys) != 0 {
+		t.Errorf("reload by a stranger: %d keys, %v", len(keys), err)
+	}
+	put(underOther) // led to the one in use
+	if err := s.Settle(t.Context(), k); err != nil || there() {
+		t.Errorf("what was left is left: %v", err)
+	}
+	put(next.Reveal()) // as earlier versions left it
+	if err := s.Settle(t.Context(), next); err != nil || there() {
+		t.Errorf("what an earlier version left is left: %v", err)
+	}
+}

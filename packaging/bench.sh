@@ -28,9 +28,8 @@ mkdir -p "$work"
 work=$(realpath "$work")
 skip() { echo "skipped: $*" >&2; }
 cleanup() {
-	umount "$work/ours/overlay" "$work/theirs/overlay" 2>/dev/null || true
-	umount "$work/disk/ours/overlay" "$work/disk/theirs/overlay" 2>/dev/null || true
-	umount "$work/disk" 2>/dev/null || true
+	local m
+	for m in ours/overlay theirs/overlay disk; do umount -R "$work/$m" 2>/dev/null || true; done
 	[[ -n ${BENCH_DIR:-} ]] || rm -rf "$work"
 }
 trap cleanup EXIT
@@ -207,8 +206,7 @@ for i in small large; do
 		place=$work/disk
 		mkdir "$place/tmp"
 		{ [[ -z $store ]] || fill ours "$i"; } && { [[ -z $peer ]] || fill theirs "$i"; } && builds "$i" "" occupy
-		umount "$place/ours/overlay" "$place/theirs/overlay" 2>/dev/null || true
-		umount "$place"
+		umount -R "$place"
 		place=$work
 	else
 		skip "disk: cannot mount a tmpfs"

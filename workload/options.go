@@ -39,7 +39,7 @@ type Options struct {
 	Filesystem string // "ext4", or "erofs": read-only, written to in memory
 	SizeBytes  int64  // of an ext4 file system; 0: as small as the content allows
 	// FreeBytes is the room to write that the content gets without SizeBytes.
-	// 0: a fiftieth of it and at least 4 MiB; all of it is ciphertext that is
+	// 0: 1 % of it and at least 4 MiB; all of it is ciphertext that is
 	// stored, pushed and pulled.
 	FreeBytes   int64
 	NoIntegrity bool // for guest kernels without dm-integrity

@@ -131,7 +131,7 @@ type spoolReader struct {
 	freed  int64
 }
 
-const freeStep = 16 << 20
+const freeStep = 4 << 20
 
 // free punches a hole up to where the reader is. Where that cannot be done
 // the space is held until Close.

@@ -34,9 +34,8 @@
 // # Size
 //
 // With Options.SizeBytes zero, the file system gets its content plus
-// Options.FreeBytes free space, by default a fiftieth of the content and at
-// least 4 MiB, rounded up to 64 KiB; inodes for a fiftieth more files than the
-// tree has and one per 16 KiB of free space; and a journal of 1/256, at least
+// Options.FreeBytes free space, by default 1 % of the content and at least
+// 4 MiB, rounded up to 64 KiB; inodes for 1 % more files than the tree has and one per 16 KiB of free space; and a journal of 1/256, at least
 // 4 MiB. With a size given, inodes and journal are mke2fs's: one per 16 KiB, and
 // 16 MiB from 128 MiB on, 32 from 1 GiB, 64 from 2 GiB.
 package ext4

@@ -14,8 +14,8 @@ const (
 	maxBlocks    = 1 << 32
 	maxLinks     = 65000
 	minFreeBytes = 4 << 20
-	freeShare    = 50 // free space by default: 1/50 of the content
-	spareInodes  = 50 // and inodes for as much
+	freeShare    = 100 // free space by default: 1 % of the content
+	spareInodes  = 100 // and inodes for as much
 	sizeStep     = 64 << 10
 
 	minJournalBlocks = 1024 // JBD2_MIN_JOURNAL_BLOCKS
@@ -25,7 +25,7 @@ const (
 // random and no clock is read, so the same tree and options give the same bytes.
 type Options struct {
 	SizeBytes int64     // multiple of 4096, at most 16 TiB; 0: what the content needs and FreeBytes
-	FreeBytes int64     // with SizeBytes 0: space to leave free; 0: a fiftieth of the content, at least 4 MiB
+	FreeBytes int64     // with SizeBytes 0: space to leave free; 0: 1 % of the content, at least 4 MiB
 	UUID      [16]byte  // identifies the file system and seeds its checksums
 	HashSeed  [16]byte  // seeds directory hashes; zero: derived from UUID
 	Label     string    // volume name, at most 16 bytes

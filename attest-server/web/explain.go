@@ -194,5 +194,8 @@ func strictness(r kbs.ReferenceValues) []fact {
 			facts = append(facts, fact{x.name + "." + k, strings.Trim(string(m[k]), `"`)})
 		}
 	}
+	for _, e := range r.CEL {
+		facts = append(facts, fact{"cel." + e.Name, e.Expression})
+	}
 	return facts
 }

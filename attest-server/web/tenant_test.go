@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +77,15 @@ func TestTenantsSeeTheirOwn(t *testing.T) {
 	}
 	if body := s.do("GET", "/ui/sessions?workload=zeta.four", cookie, nil).Body.String(); strings.Contains(body, "of-zeta") {
 		t.Error("sessions of another tenant's workload")
+	}
+}
+
+// TestStrictness: an auditor sees what a registration asks beyond the default,
+// expressions among it.
+func TestStrictness(t *testing.T) {
+	got := strictness(kbs.ReferenceValues{SNP: &kbs.SNPRules{AllowDebug: true}, CEL: []kbs.Expression{{Name: "mine", Expression: "claims.tee == 'snp'"}}})
+	want := []fact{{"snp.allow_debug", "true"}, {"cel.mine", "claims.tee == 'snp'"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, expected %v", got, want)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/transit/transittest"
 )
@@ -323,5 +325,38 @@ func TestRotatePrepared(t *testing.T) {
 	}
 	if _, err := os.Stat(inDir(second, store.NextMasterKeyName)); err == nil {
 		t.Error("the start left " + store.NextMasterKeyName)
+	}
+}
+
+// TestBackupWithTransit: the wrapped key is in the backup, which only the
+// engine makes worth something.
+func TestBackupWithTransit(t *testing.T) {
+	e := transittest.New(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	config, _ := transitConfig(t, e, dir)
+	token := strings.TrimSpace(mustRun(t, "init", "--config", config))
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, file := filepath.Join(t.TempDir(), "id"), filepath.Join(t.TempDir(), "backup.age")
+	if err := os.WriteFile(identity, []byte(id.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "backup", "--config", config, "--recipient", id.Recipient().String(), "--output", file)
+	restored := filepath.Join(t.TempDir(), "restored")
+	if _, _, err := run(t.Context(), "restore", "--data", restored, "--identity", identity, file); err == nil || !strings.Contains(err.Error(), "no [transit]") {
+		t.Errorf("restored without the engine: %v", err)
+	}
+	if _, err := os.Stat(restored); err == nil {
+		t.Error("a failed restore left something")
+	}
+	mustRun(t, "restore", "--config", config, "--data", restored, "--identity", identity, file)
+	if a, b := masterKeyFile(t, dir), masterKeyFile(t, restored); a != b || !strings.Contains(a, "vault:v1:") {
+		t.Errorf("restored key file %q, was %q", b, a)
+	}
+	url, _ := serve(t, "--config", config, "--data", restored)
+	if _, err := admin(t, restored, url, token).List(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -436,6 +436,9 @@ func stoppedDatabase(t *testing.T, p *pair) {
 			t.Errorf("Register: %v", err)
 		}
 	}
+	p.a.kill()
+	p.a.launch() // it waits for its database
+	time.Sleep(300 * time.Millisecond)
 	p.c.start()
 	p.await(p.a, http.StatusOK)
 	p.await(p.b, http.StatusOK)

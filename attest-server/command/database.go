@@ -8,6 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -28,6 +31,26 @@ func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, er
 	}
 	defer p.Password.Wipe()
 	return store.OpenPostgres(ctx, p, o)
+}
+
+// databaseWait is how long serve waits for its database: after a power cut
+// both machines start at once.
+const databaseWait = time.Minute
+
+// awaitStore is openStore for a server that starts.
+func (d *server) awaitStore(c *cli.Context, o store.Options) (*store.DB, error) {
+	for end := time.Now().Add(databaseWait); ; {
+		s, err := d.cfg.openStore(c.Context, o)
+		if !errors.Is(err, store.ErrUnavailable) || c.Bool("check-config") || time.Now().After(end) {
+			return s, err
+		}
+		d.log.Warn("waiting for the database", "error", err)
+		select {
+		case <-c.Context.Done():
+			return nil, err
+		case <-time.After(2 * time.Second):
+		}
+	}
 }
 
 // createStore makes it. files are what it may leave in the data directory.

@@ -124,7 +124,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	d.store, err = d.cfg.openStore(c.Context, store.Options{
+	d.store, err = d.awaitStore(c, store.Options{
 		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
 			return keys.Reload(context.Background(), master)
 		},
@@ -305,7 +305,9 @@ func (d *server) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := d.store.Check(ctx); err != nil {
+			// A restart brings no database back that is away, and the requests
+			// that can be answered would be lost.
+			if err := d.store.Check(ctx); err != nil && !(d.store.Shared() && errors.Is(err, store.ErrUnavailable)) {
 				d.log.Error("not feeding the watchdog: the store does not answer", "error", err)
 				continue
 			}

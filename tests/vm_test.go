@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,7 @@ func TestWorkload(t *testing.T) {
 			}
 		}
 	})
+	t.Run("room on the disk", func(t *testing.T) { w.room(t) })
 	t.Run("ccrun run", func(t *testing.T) { w.ccrunRun(t) })
 	t.Run("rotated disk key", func(t *testing.T) { w.rotated(t) })
 	t.Run("not a workload image", func(t *testing.T) {
@@ -228,6 +230,32 @@ func flip(t *testing.T, path string, offset int64) {
 	b[0] ^= 0xff
 	if _, err := f.WriteAt(b, offset); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// room writes as much as a disk without --size has room for, and as much as
+// --size asks for.
+func (w *world) room(t *testing.T) {
+	t.Helper()
+	for name, c := range map[string]struct {
+		flags   []string
+		fill    string // MiB that fit
+		atMost  int    // MiB free
+		atLeast int
+	}{
+		"room-default": {nil, "3", 6, 4},
+		"room-asked":   {[]string{"--size", "+32m"}, "30", 36, 32},
+	} {
+		script := `df -m / | tail -n1; dd if=/dev/urandom of=/x bs=1M count=` + c.fill + ` 2>/dev/null && sync && cmp /x /x && ls -l /x`
+		r := w.podman(w.build(name, shell(script), c.flags...))
+		fields := strings.Fields(r.stdout)
+		if r.code != 0 || len(fields) < 4 {
+			t.Fatal(r)
+		}
+		free, err := strconv.Atoi(fields[3])
+		if err != nil || free < c.atLeast-1 || free > c.atMost {
+			t.Errorf("%s: %d MiB free, expected %d to %d: %v", name, free, c.atLeast, c.atMost, err)
+		}
 	}
 }
 

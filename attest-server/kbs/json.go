@@ -27,10 +27,13 @@ func Canonical(v any) ([]byte, error) {
 // DecodeStrict reads one JSON value of at most limit bytes into v. Unknown
 // and duplicate members, trailing data and bodies over the limit are errors.
 func DecodeStrict(r io.Reader, limit int64, v any) error {
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	var buf bytes.Buffer
+	buf.Grow(int(min(limit, 16<<10))) // of a usual body; ReadAll would begin with 512 bytes
+	_, err := buf.ReadFrom(io.LimitReader(r, limit+1))
 	if err != nil {
 		return err
 	}
+	b := buf.Bytes()
 	if int64(len(b)) > limit {
 		return fmt.Errorf("JSON of more than %d bytes: %w", limit, ErrTooLarge)
 	}

@@ -30,6 +30,8 @@ type DB struct {
 	sealer *sealer
 	opts   Options
 
+	registrations registrations
+
 	mu     sync.RWMutex // guards closed against sends on writes
 	closed bool
 	writes chan write

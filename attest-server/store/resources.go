@@ -150,7 +150,7 @@ func (s *DB) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
 func (s *DB) ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (value secret.Bytes, err error) {
 	var refused error
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		w, err := readReleasable(tx, workload, appraised, false)
+		w, err := s.readReleasable(tx, workload, appraised, false)
 		if err != nil {
 			return err
 		}

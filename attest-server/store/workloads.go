@@ -112,7 +112,7 @@ const statusColumns = `registration, registered_at, registered_by, revoked_at, r
 
 type row interface{ Scan(dest ...any) error }
 
-func scanWorkload(r row, id string) (Workload, error) {
+func (s *DB) scanWorkload(r row, id string) (Workload, error) {
 	var w Workload
 	var canonical []byte
 	var registered int64
@@ -126,7 +126,7 @@ func scanWorkload(r row, id string) (Workload, error) {
 	if err != nil {
 		return Workload{}, fmt.Errorf("reading workload %s: %w", id, err)
 	}
-	if err := kbs.UnmarshalCanonical(canonical, &w.Registration); err != nil {
+	if w.Registration, w.Digest, err = s.registrations.read(canonical); err != nil {
 		return Workload{}, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
 	}
 	w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
@@ -134,13 +134,12 @@ func scanWorkload(r row, id string) (Workload, error) {
 	if rotation != nil {
 		w.Rotation, w.StagedAt = *rotation, fromNullMilli(stagedAt)
 	}
-	w.Digest = kbs.Sum384(canonical)
 	return w, nil
 }
 
 // Workload is the registration under id, or ErrNotFound.
 func (s *DB) Workload(ctx context.Context, id string) (Workload, error) {
-	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+	return s.scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
 }
 
 // WorkloadByDigest is the one workload that has d among its measurements,
@@ -149,7 +148,7 @@ func (s *DB) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload
 	if d.IsZero() {
 		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
 	}
-	return scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+
+	return s.scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+
 		" FROM workloads WHERE id = (SELECT workload FROM measurements WHERE launch_digest = ?)", d[:]), "with launch digest "+d.String())
 }
 
@@ -204,7 +203,7 @@ func (s *DB) Revoke(ctx context.Context, id, actor string) (w Workload, err erro
 				return err
 			}
 		}
-		w, err = scanWorkload(tx.QueryRow("SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+		w, err = s.scanWorkload(tx.QueryRow("SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
 		return err
 	})
 	return w, err
@@ -240,7 +239,7 @@ func (s *DB) release(ctx context.Context, id string, appraised kbs.Digest, sessi
 	var r releasable
 	var refused error
 	err := s.write(ctx, func(tx *sql.Tx) (err error) {
-		if r, err = readReleasable(tx, id, appraised, staged); err != nil {
+		if r, err = s.readReleasable(tx, id, appraised, staged); err != nil {
 			return err
 		}
 		if refused = s.approvedRelease(tx, id, appraised, r.reg.Release); refused == nil {
@@ -285,7 +284,7 @@ func (r *releasable) detail() string {
 	return ""
 }
 
-func readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
+func (s *DB) readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
 	var canonical, next []byte
 	var revoked *int64
 	var rotation *string
@@ -303,8 +302,7 @@ func readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r
 	case staged && rotation == nil:
 		return r, fmt.Errorf("staged disk key of workload %s: %w", id, ErrNotFound)
 	}
-	// That it is canonical was seen when it was appraised: it has the same digest.
-	if err := kbs.UnmarshalStrict(canonical, &r.reg); err != nil {
+	if r.reg, _, err = s.registrations.read(canonical); err != nil {
 		return r, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
 	}
 	r.location = diskKeyLocation(id, canonical)

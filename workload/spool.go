@@ -82,9 +82,9 @@ func (w *spoolWriter) Write(p []byte) (int, error) {
 			}
 		}
 		have := len(w.buf)
-		k := copy(w.buf[have:cap(w.buf)], p)
+		k := min(cap(w.buf)-have, len(p))
 		w.buf = w.buf[:have+k]
-		w.stream.XORKeyStream(w.buf[have:], w.buf[have:])
+		w.stream.XORKeyStream(w.buf[have:], p[:k])
 		n, p = n+k, p[k:]
 	}
 	w.s.size += int64(n)

@@ -43,6 +43,7 @@ func (p Program) policyCommand() *cli.Command {
 					&cli.StringFlag{Name: "policy", Usage: "policy `FILE` alone"},
 					&cli.StringFlag{Name: "workload", Usage: "registered workload `ID`"},
 					&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral (default: the configuration's)"},
+					&cli.StringFlag{Name: "certificates", Usage: "`FILE` with the certificate table of a raw SNP report"},
 					&cli.StringFlag{Name: "tee", Usage: "`TEE`: sample, for a simulated report"},
 					&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes (default: any but zero)"},
 					&cli.StringFlag{Name: "at", Usage: "appraise as of `TIME` (RFC 3339) instead of now"},
@@ -105,6 +106,11 @@ func (p Program) dryRun(c *cli.Context) (verifier.AttestationResult, error) {
 	if err != nil {
 		return refused("", err)
 	}
+	if name := c.String("certificates"); name != "" {
+		if parsed.Evidence.Certificates, err = readBounded(name, maxCertificates); err != nil {
+			return verifier.AttestationResult{}, fmt.Errorf("reading certificates: %w", err)
+		}
+	}
 	if c.String("tee") == string(kbs.Sample) && parsed.Evidence.TEE == kbs.SNP {
 		parsed.Evidence.TEE = kbs.Sample // whose reports look like SNP's
 	}
@@ -131,6 +137,9 @@ func (p Program) dryRun(c *cli.Context) (verifier.AttestationResult, error) {
 	}
 	return e.Appraise(claims, want), nil
 }
+
+// maxCertificates is more than a GHCB certificate table ever holds, in bytes.
+const maxCertificates = 256 << 10
 
 func dryExpectation(c *cli.Context) (verifier.Expectation, error) {
 	want := verifier.Expectation{At: time.Now(), RequirePCRs: c.IsSet("workload")}

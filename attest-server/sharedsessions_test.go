@@ -279,3 +279,33 @@ func TestSharedNeedsItsSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedSessionsAreBounded: grants and denials fill a table, which empties
+// with time.
+func TestSharedSessionsAreBounded(t *testing.T) {
+	r := pair(t, func(c *Config) { c.MaxSessions = 3 })
+	r.http.Config.Handler = r.server.Handler()
+	r.register("w1", 1)
+	for round := range 3 {
+		for i := range 5 {
+			want := ""
+			if i >= 3 {
+				want = kbs.CodeUnavailable
+			}
+			if got := r.begin("w1", 1).doAttest(); got != want {
+				t.Errorf("round %d, attest %d: %q, expected %q", round, i, got, want)
+			}
+		}
+		for i := range 3*marksPerGrant + 2 {
+			h := r.begin("w1", 9)
+			want := kbs.CodeAttestationDenied
+			if i >= 3*marksPerGrant-5 {
+				want = kbs.CodeUnavailable
+			}
+			if got := h.doAttest(); got != want {
+				t.Fatalf("round %d, denial %d: %q, expected %q", round, i, got, want)
+			}
+		}
+		r.clock.advance(3 * time.Minute)
+	}
+}

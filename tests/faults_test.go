@@ -50,22 +50,7 @@ func (w *world) assertClean(t *testing.T, dirs ...string) {
 func TestBuildFaults(t *testing.T) {
 	w := newWorld(t)
 	t.Run("kill -9 at any moment", func(t *testing.T) { w.killedBuilds(t) })
-	t.Run("SIGTERM", func(t *testing.T) {
-		out := filepath.Join(w.dir, "term")
-		cmd := w.command("ccrun", w.buildArgs(w.bigSource(t, "big", 96), out)...)
-		var stderr lockedBuffer
-		cmd.Stderr = &stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(300 * time.Millisecond)
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if cmd.ProcessState.ExitCode() != 1 || exists(filepath.Join(out, "index.json")) || exists(out+".record") {
-			t.Fatalf("status %d: %s", cmd.ProcessState.ExitCode(), stderr.String())
-		}
-		w.assertClean(t, out, filepath.Join(w.dir, "tmp"))
-	})
+	t.Run("signals at any moment", func(t *testing.T) { w.stoppedBuilds(t) })
 	t.Run("disk full", func(t *testing.T) { w.fullDisk(t) })
 	t.Run("two at once", func(t *testing.T) { w.twoBuilds(t) })
 	t.Run("image larger than the disk", func(t *testing.T) {
@@ -105,29 +90,89 @@ func (w *world) killedBuilds(t *testing.T) {
 	w.assertClean(t, out, filepath.Join(w.dir, "tmp"))
 }
 
-// fullDisk builds into file systems of growing size, so that space ends in
-// each phase.
+// stoppedBuilds asks builds to end after growing times. Each ends with status
+// 1 and leaves nothing, or had finished.
+func (w *world) stoppedBuilds(t *testing.T) {
+	src, stopped := w.bigSource(t, "big", 96), 0
+	for i, delay := 0, 30*time.Millisecond; delay < 3*time.Second; i, delay = i+1, delay*3/2 {
+		out := filepath.Join(w.dir, fmt.Sprint("stopped", i))
+		cmd := w.command("ccrun", w.buildArgs(src, out)...)
+		var stderr lockedBuffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(delay)
+		_ = cmd.Process.Signal([]os.Signal{syscall.SIGINT, syscall.SIGTERM}[i%2])
+		_ = cmd.Wait()
+		code := cmd.ProcessState.ExitCode()
+		if code == 0 && exists(out+".record") {
+			break // it had finished
+		}
+		// Before Go's runtime is up, a signal just ends a program: status -1.
+		if code != 1 && (code != -1 || delay > time.Second) || exists(out) || exists(out+".record") {
+			t.Fatalf("stopped after %v: status %d: %s", delay, code, stderr.String())
+		}
+		if code == 1 {
+			stopped++
+		}
+		w.assertClean(t, w.mkdir("tmp"))
+	}
+	if stopped < 3 {
+		t.Errorf("only %d builds were stopped half way", stopped)
+	}
+}
+
+// fullDisk builds into file systems of growing size until one is enough, so
+// that space ends in each phase: while layers are spooled, while the disk is
+// written, at the last blobs.
 func (w *world) fullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		need(t, fmt.Errorf("root, to mount a small tmpfs"))
 	}
-	src := w.bigSource(t, "full", 24)
-	small := w.mkdir("small-disk")
-	for _, mib := range []int{1, 8, 40} {
-		if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
-			t.Fatal(err)
+	src, small, failures := w.bigSource(t, "full", 24), w.mkdir("small-disk"), 0
+	for mib := 1; ; mib = mib*4/3 + 1 {
+		ok := w.buildOnDisk(t, src, small, mib)
+		if ok {
+			break
 		}
-		args := w.buildArgs(src, filepath.Join(small, "out"))
-		cmd := w.command("ccrun", args...)
-		cmd.Env = append(cmd.Env, "TMPDIR="+small)
-		out, err := cmd.CombinedOutput()
-		found, _ := exec.Command("grep", "-rlF", canary, small).Output()
-		record := exists(filepath.Join(small, "out.record"))
-		_ = syscall.Unmount(small, 0)
-		if err == nil || !strings.Contains(string(out), "no space left") || len(found) > 0 || record {
-			t.Errorf("%d MiB: %v: %s; plaintext %q, record %v", mib, err, out, found, record)
+		if failures++; mib > 1000 {
+			t.Fatal("never enough")
 		}
 	}
+	if failures < 6 {
+		t.Errorf("only %d disks were too small", failures)
+	}
+}
+
+// buildOnDisk builds with all files on a tmpfs and tells whether that was
+// large enough. If not, nothing may be left on it.
+func (w *world) buildOnDisk(t *testing.T, src, small string, mib int) bool {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Unmount(small, 0) }()
+	cmd := w.command("ccrun", w.buildArgs(src, filepath.Join(small, "out"))...)
+	cmd.Env = append(cmd.Env, "TMPDIR="+small)
+	out, err := cmd.CombinedOutput()
+	if found, _ := exec.Command("grep", "-rlF", canary, small).Output(); len(found) > 0 {
+		t.Errorf("%d MiB: plaintext in %s", mib, found)
+	}
+	if err == nil {
+		return true
+	}
+	var left []string
+	_ = filepath.WalkDir(small, func(path string, d os.DirEntry, _ error) error {
+		if d.Type().IsRegular() {
+			left = append(left, path)
+		}
+		return nil
+	})
+	if !strings.Contains(string(out), "no space left") || len(left) > 0 || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("%d MiB: %v: %s; left %v", mib, err, out, left)
+	}
+	return false
 }
 
 func (w *world) twoBuilds(t *testing.T) {

@@ -3,6 +3,7 @@ package workload
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containers/image/v5/types"
+	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -226,4 +228,65 @@ func TestScale(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBombs: layers that are small as they come and want all memory there is
+// are refused, soon and in little memory.
+func TestBombs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes large layers")
+	}
+	attribute := strings.Repeat("v", 60<<10)
+	for name, bomb := range map[string]struct {
+		entries int
+		header  func(i int) *tar.Header
+		want    string
+	}{
+		"attributes": {3_500, func(i int) *tar.Header {
+			return &tar.Header{Name: fmt.Sprint("f", i), Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.x": attribute}}
+		}, "bytes of names and attributes"},
+		"link targets": {45_000, func(i int) *tar.Header {
+			return &tar.Header{Name: fmt.Sprint("f", i), Typeflag: tar.TypeSymlink, Linkname: attribute[:4095]}
+		}, "bytes of names and attributes"},
+		"entries": {1<<20 + 1, func(int) *tar.Header { return &tar.Header{Name: "f", Typeflag: tar.TypeReg} }, "entries: at most 1048576"},
+		"10 TB":   {1, func(int) *tar.Header { return &tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 10e12} }, "bytes of file content"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if bomb.entries > 1<<20 && os.Getenv("CCRUN_SCALE") == "" {
+				t.Skip("CCRUN_SCALE=files writes a million entries")
+			}
+			dir := t.TempDir()
+			gzippedLayout(t, dir, func(w io.Writer) {
+				tw := tar.NewWriter(w)
+				for i := range bomb.entries {
+					if err := tw.WriteHeader(bomb.header(i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			c := buildMeasured(t, dir, "erofs")
+			t.Logf("refused after %.1f s, peak %d MiB", c.Seconds, c.PeakMiB)
+			if !strings.Contains(c.Err, bomb.want) || c.PeakMiB > maxBuildMiB {
+				t.Errorf("peak %d MiB: %s", c.PeakMiB, c.Err)
+			}
+		})
+	}
+}
+
+// gzippedLayout writes an image layout of one gzip layer.
+func gzippedLayout(t testing.TB, dir string, write func(io.Writer)) {
+	t.Helper()
+	var blob bytes.Buffer
+	z, err := gzip.NewWriterLevel(&blob, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.New()
+	write(io.MultiWriter(z, h))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m := &testImage{config: appImage(t).config, layers: []testLayer{{mediaType: imgspec.MediaTypeImageLayerGzip, blob: blob.Bytes()}}}
+	m.config.RootFS.DiffIDs = []digest.Digest{digest.NewDigest(digest.SHA256, h)}
+	m.writeLayout(t, dir)
 }

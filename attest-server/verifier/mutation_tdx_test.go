@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"reflect"
@@ -205,6 +206,9 @@ func TestTDXEveryByteUnsigned(t *testing.T) {
 			}
 			m := bytes.Clone(quote)
 			m[i] ^= 1 << (i % 8)
+			if i > chain && bytes.Equal(chainDER(m[chain:]), chainDER(quote[chain:])) {
+				continue // the spare bits of base64's last character
+			}
 			total++
 			if judge(m) == "" {
 				t.Errorf("%s: byte %#x %q changed to %q and accepted", name, i, quote[i], m[i])
@@ -224,6 +228,15 @@ func TestTDXEveryByteUnsigned(t *testing.T) {
 		}
 	}
 	t.Logf("%d changes to TD quotes not signed anew", total)
+}
+
+// chainDER is what the certificates of a PEM chain say.
+func chainDER(chain []byte) []byte {
+	var der []byte
+	for b, rest := pem.Decode(chain); b != nil; b, rest = pem.Decode(rest) {
+		der = append(der, b.Bytes...)
+	}
+	return der
 }
 
 // collateralRules is the rule that refuses a change to each member of TCB info

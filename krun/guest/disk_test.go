@@ -75,8 +75,8 @@ func TestUnlockRefuses(t *testing.T) {
 		digest kbs.Digest
 		want   string
 	}{
-		"wrong disk key":    {"other key", kbs.Digest(vk.Digest()), "no LUKS2 keyslot opens"},
-		"empty disk key":    {"", kbs.Digest(vk.Digest()), "no LUKS2 keyslot opens"},
+		"wrong disk key":    {"other key", kbs.Digest(vk.Digest()), "no LUKS keyslot opens"},
+		"empty disk key":    {"", kbs.Digest(vk.Digest()), "no LUKS keyslot opens"},
 		"other disk":        {"disk key", kbs.Digest{1}, "volume key has digest"},
 		"unset volume key":  {"disk key", kbs.Digest{}, "volume key has digest"},
 		"device not a disk": {"disk key", kbs.Digest(vk.Digest()), "/nonexistent"},

@@ -83,7 +83,7 @@ func (s *Server) appraise(ctx context.Context, sess *session, req kbs.AttestRequ
 		return verifier.ByTEE(s.Verifiers).Verify(ctx, req.Evidence, a.at)
 	}, sess.tee)
 	if ok && registered {
-		err = s.compare(ctx, a, w)
+		err = s.compare(a, w)
 	}
 	return a, err
 }
@@ -108,8 +108,8 @@ func (a *appraisal) verify(verify func() (*verifier.Claims, error), tee kbs.TEE)
 }
 
 // compare appraises the verified claims, under the policies at every level.
-func (s *Server) compare(ctx context.Context, a *appraisal, w store.Workload) error {
-	e, err := s.effective(ctx, w)
+func (s *Server) compare(a *appraisal, w store.Workload) error {
+	e, err := s.effective(w)
 	var conflict *policy.LevelError
 	switch {
 	case errors.As(err, &conflict):

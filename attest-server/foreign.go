@@ -85,7 +85,7 @@ func (s *Server) appraiseForeign(ctx context.Context, sess *session, req foreign
 	a.kind(w.Registration.Type, req.accepts...)
 	a.named(sess)
 	a.notRevoked(w)
-	return a, s.compare(ctx, a, w)
+	return a, s.compare(a, w)
 }
 
 // foreignSession checks what needs no Evidence to be verified.

@@ -56,11 +56,8 @@ func (s *Server) SetPolicy(p *kbs.Policy) error {
 
 // effective is all that is asked of w. A *policy.LevelError says that it can
 // never attest as policies are now.
-func (s *Server) effective(ctx context.Context, w store.Workload) (*policy.Effective, error) {
-	tenant, err := s.Store.TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) effective(w store.Workload) (*policy.Effective, error) {
+	tenant := w.TenantPolicy
 	key := mergedKey{registration: w.Digest, server: s.policies.server.Load()}
 	if tenant != nil {
 		key.tenant = kbs.Sum384(tenant)
@@ -71,7 +68,8 @@ func (s *Server) effective(ctx context.Context, w store.Workload) (*policy.Effec
 	if e != nil {
 		return e, nil
 	}
-	if e, err = s.merge(key.server, tenant, w.Registration.ReferenceValues); err != nil {
+	e, err := s.merge(key.server, tenant, w.Registration.ReferenceValues)
+	if err != nil {
 		return nil, err
 	}
 	s.policies.mu.Lock()
@@ -214,7 +212,7 @@ func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, e
 			if err != nil {
 				return err
 			}
-			_, err = s.effective(ctx, w)
+			_, err = s.effective(w)
 			var conflict *policy.LevelError
 			switch {
 			case errors.As(err, &conflict):

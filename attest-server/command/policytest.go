@@ -206,12 +206,8 @@ func workloadRules(c *cli.Context, compiler *policy.Compiler) (e *policy.Effecti
 		if err != nil {
 			return err
 		}
-		b, err := s.TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
-		if err != nil {
-			return err
-		}
-		if b != nil {
-			t, err := policy.Parse(b)
+		if w.TenantPolicy != nil {
+			t, err := policy.Parse(w.TenantPolicy)
 			if err != nil {
 				return err
 			}

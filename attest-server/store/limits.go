@@ -21,12 +21,10 @@ const day = 24 * time.Hour
 func (s *DB) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits) error {
 	now := s.opts.Clock().UTC()
 	var again bool
-	err := tx.QueryRow("SELECT releases > 0 FROM sessions WHERE number = ? AND workload = ?", session, id).Scan(&again)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
 	var c counters
-	if err := tx.QueryRow("SELECT released, day, released_on_day FROM workloads WHERE id = ?", id).Scan(&c.total, &c.day, &c.onDay); err != nil {
+	err := tx.QueryRow(`SELECT released, day, released_on_day, EXISTS(SELECT 1 FROM sessions WHERE number = ?2 AND workload = ?1 AND releases > 0)
+		FROM workloads WHERE id = ?1`, id, session).Scan(&c.total, &c.day, &c.onDay, &again)
+	if err != nil {
 		return err
 	}
 	if err := c.allow(limits, now, again); err != nil {

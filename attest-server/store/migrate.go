@@ -84,6 +84,7 @@ var migrations = [...]string{
 	migrationResources,
 	migrationSessions,
 	migrationPolicies,
+	migrationSessionRows,
 }
 
 // migrate brings the store up to this binary's schema, all or nothing, and

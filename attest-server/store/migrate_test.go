@@ -3,10 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // atVersion makes the database of an attest-server that knew v migrations.
@@ -92,5 +96,53 @@ func TestPostgresWords(t *testing.T) {
 				t.Errorf("migration %d has %q:\n%s", i+1, word, got)
 			}
 		}
+	}
+}
+
+// TestMigrateSessions: records of an older attest-server are still there, with
+// their releases, and count against the limit.
+func TestMigrateSessions(t *testing.T) {
+	at := place(t)
+	old := len(migrations) - 1
+	atVersion(t, at, old)
+	o := options(t)
+	o.MasterKey = secret.Bytes{}
+	func() {
+		var db *sql.DB
+		var err error
+		if onPostgres() {
+			db, err = Postgres{DSN: at}.open()
+		} else {
+			db, err = openSQLite(sqliteDSN(at))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		for i, number := range []string{"one", "two"} {
+			b, err := json.Marshal(kbs.SessionRecord{Session: number, WorkloadID: "w", At: start})
+			if err == nil {
+				_, err = db.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, releases, record) VALUES(?,?,?,?,?,?,?)", 1, i+1, number, "w", unixMilli(start), i, b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}()
+	o.SessionRecords = 2
+	s, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: "three", WorkloadID: "w", At: start}, true); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Sessions(t.Context(), SessionQuery{}, 10)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if r, err := s.Session(t.Context(), "two"); err != nil || r.Releases != 1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -10,6 +10,25 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
+// migrationSessionRows gives session records row numbers. Without, SQLite reads
+// whole records, of several KiB each, wherever it compares two of their keys.
+const migrationSessionRows = `
+	CREATE TABLE session_rows(
+		authentic INTEGER NOT NULL,     -- was its Evidence?
+		seq INTEGER NOT NULL,           -- counts within authentic
+		number TEXT NOT NULL UNIQUE,
+		workload TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		record BLOB NOT NULL,
+		PRIMARY KEY(authentic, seq)
+	) STRICT;
+	INSERT INTO session_rows(authentic, seq, number, workload, at, releases, record)
+		SELECT authentic, seq, number, workload, at, releases, record FROM sessions;
+	DROP TABLE sessions;
+	ALTER TABLE session_rows RENAME TO sessions;
+	CREATE INDEX sessions_at ON sessions(at, number);`
+
 // RecordSession keeps an attestation's outcome for `ccrun explain` and forgets
 // the oldest over the limit, which is one for authentic Evidence and one for
 // the rest: forgeries cost their sender nothing and must push out only one
@@ -26,12 +45,9 @@ func (s *DB) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic b
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var seq int
-		err := tx.QueryRow("SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?", class).Scan(&seq)
-		if err != nil {
-			return fmt.Errorf("recording session: %w", err)
-		}
-		_, err = tx.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, record) VALUES(?,?,?,?,?,?)",
-			class, seq, r.Session, r.WorkloadID, unixMilli(r.At), b)
+		err := tx.QueryRow(`INSERT INTO sessions(authentic, seq, number, workload, at, record)
+			VALUES(?1, (SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?1), ?2, ?3, ?4, ?5) RETURNING seq`,
+			class, r.Session, r.WorkloadID, unixMilli(r.At), b).Scan(&seq)
 		if err != nil {
 			return fmt.Errorf("recording session: %w", err)
 		}

@@ -77,8 +77,10 @@ func (e *DuplicateDigestError) Hint() string {
 // Workload is a registration as it stands in the store.
 type Workload struct {
 	kbs.WorkloadStatus
-	Digest   kbs.Digest // of the canonical registration
-	counters counters
+	Digest kbs.Digest // of the canonical registration
+	// TenantPolicy is DB.TenantPolicy of its tenant, read with it.
+	TenantPolicy []byte
+	counters     counters
 }
 
 func (o Options) check() error {

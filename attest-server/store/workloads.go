@@ -110,6 +110,9 @@ func diskKeyLocation(id string, canonical []byte) []byte {
 const statusColumns = `registration, registered_at, registered_by, revoked_at, releases, denials, last_release,
 	image, released, day, released_on_day, staged_rotation, staged_at, rotated_at`
 
+// selectWorkload is followed by what yields the id. ?2 is the tenant's name.
+const selectWorkload = "SELECT " + statusColumns + ", (SELECT policy FROM tenants WHERE name = ?2) FROM workloads WHERE id = "
+
 type row interface{ Scan(dest ...any) error }
 
 func (s *DB) scanWorkload(r row, id string) (Workload, error) {
@@ -119,7 +122,7 @@ func (s *DB) scanWorkload(r row, id string) (Workload, error) {
 	var revoked, last, stagedAt, rotated *int64
 	var rotation *string
 	err := r.Scan(&canonical, &registered, &w.RegisteredBy, &revoked, &w.Releases, &w.Denials, &last,
-		&w.Image, &w.counters.total, &w.counters.day, &w.counters.onDay, &rotation, &stagedAt, &rotated)
+		&w.Image, &w.counters.total, &w.counters.day, &w.counters.onDay, &rotation, &stagedAt, &rotated, &w.TenantPolicy)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Workload{}, fmt.Errorf("workload %s: %w", id, ErrNotFound)
 	}
@@ -139,7 +142,7 @@ func (s *DB) scanWorkload(r row, id string) (Workload, error) {
 
 // Workload is the registration under id, or ErrNotFound.
 func (s *DB) Workload(ctx context.Context, id string) (Workload, error) {
-	return s.scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+	return s.scanWorkload(s.db.QueryRowContext(ctx, selectWorkload+"?1", id, kbs.TenantOf(id)), id)
 }
 
 // WorkloadByDigest is the one workload that has d among its measurements,
@@ -148,8 +151,15 @@ func (s *DB) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload
 	if d.IsZero() {
 		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
 	}
-	return s.scanWorkload(s.db.QueryRowContext(ctx, "SELECT "+statusColumns+
-		" FROM workloads WHERE id = (SELECT workload FROM measurements WHERE launch_digest = ?)", d[:]), "with launch digest "+d.String())
+	w, err := s.scanWorkload(s.db.QueryRowContext(ctx, selectWorkload+"(SELECT workload FROM measurements WHERE launch_digest = ?1)", d[:], ""),
+		"with launch digest "+d.String())
+	if err != nil {
+		return Workload{}, err
+	}
+	if w.TenantPolicy, err = s.TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID)); err != nil {
+		return Workload{}, err
+	}
+	return w, nil
 }
 
 // Workloads is a page of at most limit workloads whose ids follow after.
@@ -203,7 +213,7 @@ func (s *DB) Revoke(ctx context.Context, id, actor string) (w Workload, err erro
 				return err
 			}
 		}
-		w, err = s.scanWorkload(tx.QueryRow("SELECT "+statusColumns+" FROM workloads WHERE id = ?", id), id)
+		w, err = s.scanWorkload(tx.QueryRow(selectWorkload+"?1", id, kbs.TenantOf(id)), id)
 		return err
 	})
 	return w, err

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-sev-guest/abi"
+	spb "github.com/google/go-sev-guest/proto/sevsnp"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -26,6 +28,7 @@ import (
 // workload: what loads the server is real but for who made the chip.
 type guests struct {
 	chip *sample.Attester
+	vcek []byte // certificate table, as ccrun-init sends it on
 	pin  string
 	req  kbs.RegisterRequest
 }
@@ -55,7 +58,18 @@ func newGuests(t testing.TB, dir string) (g *guests, env []string) {
 	}
 	req := registration(loadWorkload, 1)
 	req.Registration.ReferenceValues.TEE = kbs.Sample
-	return &guests{chip: chip, pin: kbs.PinOf(ca), req: req}, []string{simulated + "=" + root}
+	return &guests{chip: chip, vcek: vcekOf(t, root), pin: kbs.PinOf(ca), req: req}, []string{simulated + "=" + root}
+}
+
+// vcekOf is a certificate table with a simulated platform's VCEK alone.
+func vcekOf(t testing.TB, root string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, "vcek.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	return abi.CertsFromProto(&spb.CertificateChain{VcekCert: block.Bytes}).Marshal()
 }
 
 // register registers the workload at a running server.
@@ -84,7 +98,9 @@ func (g *guests) request() kbs.ReleaseRequest {
 			if err != nil {
 				return kbs.Evidence{}, err
 			}
-			return g.chip.Sign(rd, l)
+			ev, err := g.chip.Sign(rd, l)
+			ev.Certificates = g.vcek
+			return ev, err
 		},
 	}
 }

@@ -100,10 +100,7 @@ func boundEvidence(tee kbs.TEE, rep, certs []byte) (kbs.Evidence, error) {
 	if len(certs) > maxEvidence {
 		return kbs.Evidence{}, fmt.Errorf("certificate table of %d bytes, at most %d allowed", len(certs), maxEvidence)
 	}
-	if len(certs) == 0 {
-		certs = nil
-	}
-	return kbs.Evidence{TEE: tee, Report: rep, Certificates: certs}, nil
+	return kbs.Evidence{TEE: tee, Report: rep, Certificates: cutCertificates(certs)}, nil
 }
 
 // readFrame reads what the simulated TEE answers to 64 bytes of report data:

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/configfs/faketsm"
+	"github.com/google/go-sev-guest/abi"
+	spb "github.com/google/go-sev-guest/proto/sevsnp"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -77,7 +80,7 @@ func TestTSM(t *testing.T) {
 		k     kernelTSM
 		fails string
 	}{
-		{name: "snp", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", out: []byte("report"), aux: []byte("certs")}},
+		{name: "snp", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", out: []byte("report"), aux: certificateTable(48, 4, []byte("cert"))}},
 		{name: "snp without certificates", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", out: []byte("report")}},
 		{name: "tdx", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", out: []byte("quote")}},
 		{name: "other TEE", tee: kbs.SNP, k: kernelTSM{provider: "tdx_guest"}, fails: `provider "tdx_guest", expected "sev_guest"`},
@@ -149,7 +152,7 @@ func FuzzReadFrame(f *testing.F) {
 
 // certificateTable is a GHCB table with one entry over data.
 func certificateTable(offset, length uint32, data []byte) []byte {
-	b := append([]byte{0x63, 0xda, 0x75, 0x8d}, make([]byte, 12)...)
+	b := bytes.Clone(keyGUIDs[0][:])
 	b = binary.LittleEndian.AppendUint32(b, offset)
 	b = binary.LittleEndian.AppendUint32(b, length)
 	return append(append(b, make([]byte, 24)...), data...)
@@ -161,7 +164,20 @@ func TestCutCertificates(t *testing.T) {
 	if got := cutCertificates(padded); !bytes.Equal(got, good) {
 		t.Errorf("got %x, expected %x", got, good)
 	}
+	full := abi.CertsFromProto(&spb.CertificateChain{
+		ArkCert: []byte("root"), AskCert: []byte("link"), VcekCert: []byte("key of the chip"), VlekCert: []byte("key of the cloud"),
+	})
+	keys := abi.CertTable{Entries: slices.DeleteFunc(slices.Clone(full.Entries), func(e abi.CertTableEntry) bool {
+		return e.GUID.String() != abi.VcekGUID && e.GUID.String() != abi.VlekGUID
+	})}
+	if got := cutCertificates(full.Marshal()); !bytes.Equal(got, keys.Marshal()) || len(keys.Entries) != 2 {
+		t.Errorf("got %x, expected %x", got, keys.Marshal())
+	}
+	twice := certificateTable(72, 4, nil)[:tableEntry]
+	twice = append(append(bytes.Clone(twice), certificateTable(72, 4, nil)...), "cert"...)
 	for name, in := range map[string][]byte{
+		"overlap":  twice,
+		"chain":    (&abi.CertTable{Entries: full.Entries[:2]}).Marshal(),
 		"zero":     make([]byte, 4096),
 		"outside":  certificateTable(48, 4096, []byte("cert")),
 		"overflow": certificateTable(0xffffffff, 0xffffffff, nil),
@@ -178,8 +194,9 @@ func TestCutCertificates(t *testing.T) {
 func FuzzCutCertificates(f *testing.F) {
 	f.Add(certificateTable(48, 4, []byte("cert")))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if out := cutCertificates(in); !bytes.HasPrefix(in, out) {
-			t.Fatalf("%x from %x", out, in)
+		out := cutCertificates(in)
+		if again := cutCertificates(out); len(out) > len(in) || !bytes.Equal(again, out) {
+			t.Fatalf("%x, then %x, from %x", out, again, in)
 		}
 	})
 }

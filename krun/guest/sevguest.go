@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -68,7 +69,7 @@ func snpExtendedReport(ctx context.Context, f *os.File, rd kbs.ReportData) (rep,
 	if rep, err = cutSNPReport(resp); err != nil {
 		return nil, nil, err
 	}
-	return rep, cutCertificates(req.Certs), nil
+	return rep, req.Certs, nil
 }
 
 func cutSNPReport(resp *linuxabi.SnpReportRespABI) ([]byte, error) {
@@ -78,28 +79,56 @@ func cutSNPReport(resp *linuxabi.SnpReportRespABI) ([]byte, error) {
 	return append([]byte(nil), resp.Data[:snpReportBytes]...), nil
 }
 
-// cutCertificates cuts a GHCB certificate table (GHCB specification 56421,
-// section 4.1.8.1: GUID, offset, length; ended by a zero GUID) to the bytes
-// its entries cover. A table that makes no sense is dropped: it is a hint
-// from the host, and the server has its own Endorsements.
+// keyGUIDs are the entries of a certificate table that the server reads: VCEK
+// and VLEK, which alone differ from chip to chip. The chain above them it has
+// itself, and would believe no other.
+var keyGUIDs = [...][16]byte{
+	{0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac, 0xcd},
+	{0xa8, 0x07, 0x4b, 0xc2, 0xa2, 0x5a, 0x48, 0x3e, 0xaa, 0xe6, 0x39, 0xc0, 0x45, 0xa0, 0xb8, 0xa1},
+}
+
+// tableEntry is the size of a certificate table's entry: GUID, offset, length.
+const tableEntry = 24
+
+// cutCertificates makes of a GHCB certificate table (GHCB specification 56421,
+// section 4.1.8.1; ended by a zero GUID) one of the keyGUIDs' entries, which is
+// at most as long. A table that makes no sense is dropped: it is a hint from
+// the host, and the server has its own Endorsements.
 func cutCertificates(table []byte) []byte {
-	const entry = 24
-	var end uint64
-	for at := 0; at+entry <= len(table); at += entry {
-		e := table[at : at+entry]
-		if [16]byte(e[:16]) == [16]byte{} {
-			if at == 0 {
-				return nil
-			}
-			return table[:max(end, uint64(at+entry))]
-		}
-		stop := uint64(binary.LittleEndian.Uint32(e[16:])) + uint64(binary.LittleEndian.Uint32(e[20:]))
-		if stop > uint64(len(table)) {
+	var head, keys []byte
+	for at := 0; at+tableEntry <= len(table); at += tableEntry {
+		e := table[at : at+tableEntry]
+		guid := [16]byte(e)
+		first := uint64(binary.LittleEndian.Uint32(e[16:]))
+		stop := first + uint64(binary.LittleEndian.Uint32(e[20:]))
+		switch {
+		case guid == [16]byte{}:
+			return joinTable(head, keys)
+		case stop > uint64(len(table)):
+			return nil
+		case !slices.Contains(keyGUIDs[:], guid):
+			continue
+		case len(head)+len(keys)+2*tableEntry+int(stop-first) > len(table): // entries that overlap
 			return nil
 		}
-		end = max(end, stop)
+		head = append(head, e...)
+		keys = append(keys, table[first:stop]...)
 	}
 	return nil
+}
+
+// joinTable puts entries, whose offsets it corrects, and what they are of
+// behind one another.
+func joinTable(head, keys []byte) []byte {
+	if len(head) == 0 {
+		return nil
+	}
+	offset := uint32(len(head) + tableEntry)
+	for e := range slices.Chunk(head, tableEntry) {
+		binary.LittleEndian.PutUint32(e[16:], offset)
+		offset += binary.LittleEndian.Uint32(e[20:])
+	}
+	return slices.Concat(head, make([]byte, tableEntry), keys)
 }
 
 // snpRequest issues one guest request, again while the host throttles.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -34,8 +35,9 @@ func (p Program) auditCommand() *cli.Command {
 				Flags: []cli.Flag{
 					configFlag(), dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
 					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
+					formatFlag(),
 				},
-				Action: verifyAudit,
+				Action: p.verifyAudit,
 			},
 			{
 				Name: "export", Usage: "print entries as JSON, one a line",
@@ -47,8 +49,11 @@ func (p Program) auditCommand() *cli.Command {
 	}
 }
 
-func verifyAudit(c *cli.Context) error {
+func (p Program) verifyAudit(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
+		return err
+	}
+	if err := checkFormat(c); err != nil {
 		return err
 	}
 	expect := c.String("expect")
@@ -74,17 +79,26 @@ func verifyAudit(c *cli.Context) error {
 		if !found {
 			return fmt.Errorf("audit chain is whole but does not hold %s; it ends at %s: %w", expect, head, store.ErrTampered)
 		}
-		if err := checkSigned(c, s, signed, covered, head); err != nil {
+		if err := p.checkSigned(c, s, signed, covered, head); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(c.App.Writer, head)
-		return err
+		sequence, hash, _ := strings.Cut(head, ":")
+		return show(c, auditEnd{json.Number(sequence), hash}, func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, head)
+			return err
+		})
 	})
+}
+
+// auditEnd is a chain's last entry, as --format shows it.
+type auditEnd struct {
+	Sequence json.Number `json:"sequence"`
+	Hash     string      `json:"hash"` // hex
 }
 
 // checkSigned checks that the chain holds what was signed last, and who
 // signed.
-func checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, covered bool, head string) error {
+func (p Program) checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, covered bool, head string) error {
 	switch {
 	case signed.Sequence == 0 && head == "0:":
 		return nil
@@ -99,13 +113,13 @@ func checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, covered bool
 	}
 	key := hex.EncodeToString(signed.PublicKey)
 	if by == "" {
-		fmt.Fprintf(c.App.ErrWriter, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key\n", signed.Sequence, key)
+		p.note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, key)
 		return nil
 	}
 	if !strings.EqualFold(by, key) {
 		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", key, by, store.ErrTampered)
 	}
-	fmt.Fprintf(c.App.ErrWriter, "signed up to entry %d by key %s\n", signed.Sequence, key)
+	p.note(c, "signed up to entry %d by key %s", signed.Sequence, key)
 	return nil
 }
 

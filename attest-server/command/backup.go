@@ -211,7 +211,7 @@ func (p Program) restore(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("restoring: %w", err), undo(dir, made, files))
 	}
-	fmt.Fprintf(c.App.ErrWriter, "%s: restored %s; start it with `%s serve --data %s`\n", p.Name, dir, p.Name, dir)
+	p.note(c, "restored %s; start it with `%s serve --data %s`", dir, p.Name, dir)
 	return nil
 }
 

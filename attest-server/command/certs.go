@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func (p Program) certsCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list the chain: subject, names, end, and the pin that guests may hold",
 				Description: "Example:\n   " + p.Name + " certs ls",
-				Flags:       []cli.Flag{dataFlag(), certFlag("list")},
+				Flags:       []cli.Flag{dataFlag(), certFlag("list"), formatFlag()},
 				Action:      listCertificates,
 			},
 			{
@@ -158,12 +159,26 @@ func listCertificates(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SUBJECT\tEXPIRES\tPIN\tNAMES")
+	var list []listedCertificate
 	for _, x := range chain {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.Subject, x.NotAfter.UTC().Format(time.RFC3339), kbs.PinOf(x), strings.Join(namesOf(x), " "))
+		list = append(list, listedCertificate{x.Subject.String(), x.NotAfter.UTC(), fmt.Sprint(kbs.PinOf(x)), namesOf(x)})
 	}
-	return w.Flush()
+	return show(c, list, func(out io.Writer) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "SUBJECT\tEXPIRES\tPIN\tNAMES")
+		for _, x := range list {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.Subject, x.Expires.Format(time.RFC3339), x.Pin, strings.Join(x.Names, " "))
+		}
+		return w.Flush()
+	})
+}
+
+// listedCertificate is a line of `certs ls`.
+type listedCertificate struct {
+	Subject string    `json:"subject"`
+	Expires time.Time `json:"expires"`
+	Pin     string    `json:"pin"`
+	Names   []string  `json:"names"`
 }
 
 // replace swaps a file's content in one step that survives a power cut. The

@@ -67,6 +67,7 @@ func (p Program) Commands() []*cli.Command {
 			sub.OnUsageError = usageError
 		}
 	}
+	Inherit(commands)
 	return commands
 }
 
@@ -81,6 +82,8 @@ func (p Program) App() *cli.App {
 		Suggest:              true,
 		OnUsageError:         usageError,
 		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
+		Flags:                LogFlags(),
+		Before:               CheckLogFlags,
 		Action:               unknownCommand,
 		Commands:             p.Commands(),
 	}
@@ -162,9 +165,9 @@ func dataFlag() cli.Flag {
 
 // newLog logs to w. Under journald, which stamps lines itself, without time.
 func newLog(w io.Writer, level, format, notice string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, usage("--log-level %q: expected debug, info, warn or error", level)
+	l, err := parseLevel(level)
+	if err != nil {
+		return nil, err
 	}
 	o := &slog.HandlerOptions{Level: l}
 	if os.Getenv("JOURNAL_STREAM") != "" {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -125,13 +126,14 @@ func loadConfig(c *cli.Context) (Config, error) {
 	}
 	for flag, field := range map[string]*string{
 		"listen": &cfg.Listen, "data": &cfg.Data, "tls-cert": &cfg.TLSCert, "tls-key": &cfg.TLSKey,
-		"log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat, "endorsements": &cfg.Endorsements,
+		"log-format": &cfg.LogFormat, "endorsements": &cfg.Endorsements,
 		"metrics-listen": &cfg.MetricsListen,
 	} {
 		if c.IsSet(flag) || *field == "" {
 			*field = c.String(flag)
 		}
 	}
+	cfg.LogLevel = cmp.Or(LogLevel(c), cfg.LogLevel, "info")
 	if c.IsSet("endorsements-online") {
 		cfg.EndorsementsOnline = c.Bool("endorsements-online")
 	}

@@ -66,7 +66,7 @@ func (p Program) initialize(c *cli.Context) error {
 	if cfg.Database != "" {
 		start = "--config " + c.String("config")
 	}
-	fmt.Fprintf(c.App.ErrWriter, "%s: created %s; start it with `%s serve %s`\n", p.Name, dir, p.Name, start)
+	p.note(c, "created %s; start it with `%s serve %s`", dir, p.Name, start)
 	return nil
 }
 

@@ -80,8 +80,8 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	}
 	defer next.Wipe()
 	if prepare {
-		fmt.Fprintf(c.App.ErrWriter, "%s: made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare\n",
-			p.Name, inDir(cfg.Data, store.NextMasterKeyName))
+		p.note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
+			inDir(cfg.Data, store.NextMasterKeyName))
 		return nil
 	}
 	return p.settleMasterKey(c, cfg.Data, place, next)
@@ -93,8 +93,8 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 		if err := place.hand(k); err != nil {
 			return err
 		}
-		fmt.Fprintf(c.App.ErrWriter, "%s: the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then\n",
-			p.Name, inDir(dir, store.NextMasterKeyName))
+		p.note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
+			inDir(dir, store.NextMasterKeyName))
 		return nil
 	}
 	b, err := place.content(c.Context, k)
@@ -111,8 +111,8 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 	}
 	if place.transit != nil {
 		// A server that was started before [transit] was configured needs it.
-		fmt.Fprintf(c.App.ErrWriter, "%s: %s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits\n",
-			p.Name, inDir(dir, store.MasterKeyName))
+		p.note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
+			inDir(dir, store.MasterKeyName))
 		return nil
 	}
 	if err := os.Remove(inDir(dir, store.NextMasterKeyName)); err != nil {

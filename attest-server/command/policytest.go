@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +20,9 @@ import (
 
 func (p Program) policyCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "policy",
-		Usage: "check policies, and try them on evidence",
+		Name:        "policy",
+		Usage:       "check policies, and try them on evidence",
+		Description: "Example:\n   " + p.Name + " policy test report.bin --policy acme-policy.json --endorsements certs/",
 		Subcommands: []*cli.Command{
 			{
 				Name: "check", Usage: "say whether a policy file is right: it can match something, and refuses something", ArgsUsage: "FILE",
@@ -47,7 +47,7 @@ func (p Program) policyCommand() *cli.Command {
 					&cli.StringFlag{Name: "tee", Usage: "`TEE`: sample, for a simulated report"},
 					&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes (default: any but zero)"},
 					&cli.StringFlag{Name: "at", Usage: "appraise as of `TIME` (RFC 3339) instead of now"},
-					&cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"},
+					formatFlag(),
 				}, p.ServeFlags...),
 				Action: p.testPolicy,
 			},
@@ -56,25 +56,20 @@ func (p Program) policyCommand() *cli.Command {
 }
 
 func (p Program) testPolicy(c *cli.Context) error {
-	switch f := c.String("format"); {
+	switch {
 	case c.NArg() != 1:
 		return usage("policy test: expected one EVIDENCE")
 	case c.IsSet("policy") == c.IsSet("workload"):
 		return usage("policy test: %w", errOneOf)
-	case f != "" && f != "json":
-		return usage("--format %q: expected json", f)
+	}
+	if err := checkFormat(c); err != nil {
+		return err
 	}
 	result, err := p.dryRun(c)
 	if err != nil {
 		return err
 	}
-	if c.String("format") == "json" {
-		e := json.NewEncoder(c.App.Writer)
-		e.SetIndent("", "  ")
-		err = e.Encode(result)
-	} else {
-		err = printResult(c.App.Writer, result)
-	}
+	err = show(c, result, func(w io.Writer) error { return printResult(w, result) })
 	if err != nil || result.OK() {
 		return err
 	}

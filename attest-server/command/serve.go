@@ -48,7 +48,6 @@ func (p Program) serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
 			&cli.BoolFlag{Name: "endorsements-online", Usage: "fetch from AMD and Intel what is missing there, and renew it"},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "`ADDR`, HOST:PORT, for Prometheus: plain HTTP, an empty HOST is loopback (default: none)"},
-			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
 			&cli.BoolFlag{Name: "check-config", Usage: "read everything, say whether it is right, and end"},
 		}, p.ServeFlags...),

@@ -2,8 +2,8 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
@@ -41,7 +41,7 @@ func (p Program) tenantCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), formatFlag()},
 				Action:      listTenants,
 			},
 			{
@@ -76,25 +76,23 @@ func listTenants(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	format := c.String("format")
-	if format != "" && format != "json" {
-		return usage("--format %q: expected json", format)
+	if err := checkFormat(c); err != nil {
+		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		list, err := s.Tenants(ctx)
 		if err != nil {
 			return err
 		}
-		if format == "json" {
-			e := json.NewEncoder(c.App.Writer)
-			e.SetIndent("", "  ")
-			return e.Encode(list)
-		}
-		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "TENANT\tWORKLOADS\tRESOURCES\tCREATED")
-		for _, t := range list {
-			fmt.Fprintf(w, "%s\t%d of %d\t%d of %d\t%s\n", t.Name, t.Workloads, t.MaxWorkloads, t.Resources, t.MaxResources, t.CreatedAt.Format(time.RFC3339))
-		}
-		return w.Flush()
+		return show(c, list, func(out io.Writer) error { return printTenants(out, list) })
 	})
+}
+
+func printTenants(out io.Writer, list []store.Tenant) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TENANT\tWORKLOADS\tRESOURCES\tCREATED")
+	for _, t := range list {
+		fmt.Fprintf(w, "%s\t%d of %d\t%d of %d\t%s\n", t.Name, t.Workloads, t.MaxWorkloads, t.Resources, t.MaxResources, t.CreatedAt.Format(time.RFC3339))
+	}
+	return w.Flush()
 }

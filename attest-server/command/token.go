@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
@@ -32,12 +32,12 @@ func (p Program) tokenCommand() *cli.Command {
 					&cli.DurationFlag{Name: "expires", Usage: "valid for `TIME`, e.g. 720h (default: until revoked)"},
 					&cli.StringFlag{Name: "token-out", Usage: "write it to a new `FILE`, mode 0600, instead"},
 				},
-				Action: createToken,
+				Action: p.createToken,
 			},
 			{
 				Name: "ls", Usage: "list tokens, never their secret part",
 				Description: "Example:\n   " + p.Name + " token ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json"}},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), formatFlag()},
 				Action:      listTokens,
 			},
 			{
@@ -67,7 +67,7 @@ func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store
 	return errors.Join(do(ctx, s), s.Close())
 }
 
-func createToken(c *cli.Context) error {
+func (p Program) createToken(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
@@ -89,6 +89,7 @@ func createToken(c *cli.Context) error {
 		if err := handOut(c, text); err != nil {
 			return errors.Join(err, s.RevokeToken(ctx, t.ID, "local"))
 		}
+		p.note(c, "made token %s of role %s", t.ID, t.Role)
 		return nil
 	})
 }
@@ -97,27 +98,25 @@ func listTokens(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	format := c.String("format")
-	if format != "" && format != "json" {
-		return usage("--format %q: expected json", format)
+	if err := checkFormat(c); err != nil {
+		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		tokens, err := s.Tokens(ctx)
 		if err != nil {
 			return err
 		}
-		if format == "json" {
-			e := json.NewEncoder(c.App.Writer)
-			e.SetIndent("", "  ")
-			return e.Encode(tokens)
-		}
-		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tROLE\tTENANT\tCREATED\tEXPIRES\tREVOKED\tNAME")
-		for _, t := range tokens {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
-		}
-		return w.Flush()
+		return show(c, tokens, func(out io.Writer) error { return printTokens(out, tokens) })
 	})
+}
+
+func printTokens(out io.Writer, tokens []store.Token) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tROLE\tTENANT\tCREATED\tEXPIRES\tREVOKED\tNAME")
+	for _, t := range tokens {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
+	}
+	return w.Flush()
 }
 
 func showTime(t *time.Time, none string) string {

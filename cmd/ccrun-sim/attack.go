@@ -40,8 +40,8 @@ func attackCommand() *cli.Command {
 		Usage:       "try to get a key that is not ours (exit 3: refused, 0: the server is broken)",
 		Description: "Example:\n   ccrun-sim attack replay --workload shop",
 		Subcommands: []*cli.Command{
-			{Name: "replay", Usage: "show an earlier session's Evidence again", Flags: flags, Action: attack((*attacker).replay)},
-			{Name: "other-key", Usage: "ask for another workload's key with genuine Evidence", Flags: append([]cli.Flag{victim}, flags...), Action: attack((*attacker).otherKey)},
+			{Name: "replay", Usage: "show an earlier session's Evidence again", Description: "Example:\n   ccrun-sim attack replay --workload shop --server https://127.0.0.1:8443 --ca ca.pem --token-file token", Flags: flags, Action: attack((*attacker).replay)},
+			{Name: "other-key", Usage: "ask for another workload's key with genuine Evidence", Description: "Example:\n   ccrun-sim attack other-key --workload shop --victim bank --server https://127.0.0.1:8443 --ca ca.pem --token-file token", Flags: append([]cli.Flag{victim}, flags...), Action: attack((*attacker).otherKey)},
 		},
 	}
 }

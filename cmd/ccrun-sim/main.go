@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ccrun/ccrun/attest-server/command"
 	"github.com/ccrun/ccrun/cmd/argv"
 	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
@@ -42,10 +43,13 @@ func newApp() *cli.App {
 		HideVersion:          true,
 		OnUsageError:         usageError,
 		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
+		Flags:                command.LogFlags(),
+		Before:               command.CheckLogFlags,
 		Action:               noCommand,
 		Commands:             []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
 	}
 	prepare(app.Commands)
+	command.Inherit(app.Commands)
 	return app
 }
 
@@ -58,6 +62,9 @@ func prepare(commands []*cli.Command) {
 		}
 		if c.OnUsageError == nil {
 			c.OnUsageError = usageError
+		}
+		if len(c.Subcommands) > 0 && c.Action == nil {
+			c.Action = noCommand
 		}
 		prepare(c.Subcommands)
 	}

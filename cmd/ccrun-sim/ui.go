@@ -86,15 +86,15 @@ func newLogger(w io.Writer, name string) *slog.Logger {
 
 func usageError(c *cli.Context, err error, _ bool) error {
 	name := c.App.Name
-	if c.Command != nil && c.Command.Name != "" {
-		name += " " + c.Command.FullName()
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName
 	}
 	return &exitError{code: exitUsage, err: err, hint: "see `" + name + " --help`"}
 }
 
 func noCommand(c *cli.Context) error {
 	if c.NArg() == 0 {
-		return cli.ShowAppHelp(c)
+		return cli.ShowSubcommandHelp(c)
 	}
 	return usageError(c, fmt.Errorf("unknown command %q", c.Args().First()), true)
 }

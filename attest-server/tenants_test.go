@@ -9,10 +9,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -331,6 +334,51 @@ func TestClientCertificates(t *testing.T) {
 		if checkClients([]ClientCertificate{bad}) == nil {
 			t.Errorf("%+v accepted", bad)
 		}
+	}
+}
+
+// TestClientCertificateClockJump: on a connection that stays open a client
+// certificate counts as long as it is valid, whichever way the clock jumps.
+func TestClientCertificateClockJump(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Clients = []ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}} })
+	ca, caKey := clientCA(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config = r.server.HTTPServer()
+	var connections atomic.Int32
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: r.clock.Now}
+	srv.StartTLS()
+	defer srv.Close()
+	c := srv.Client()
+	config := c.Transport.(*http.Transport).TLSClientConfig
+	config.Certificates = []tls.Certificate{*clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, r.clock.Now())}
+	config.InsecureSkipVerify = true // the fake clock is not httptest's
+	for _, x := range []struct {
+		jump time.Duration
+		want int
+	}{
+		{0, http.StatusOK}, {48 * time.Hour, http.StatusUnauthorized}, {-48 * time.Hour, http.StatusOK},
+		{-48 * time.Hour, http.StatusUnauthorized}, {48 * time.Hour, http.StatusOK},
+	} {
+		r.clock.advance(x.jump)
+		resp, err := c.Get(srv.URL + "/v1/workloads")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != x.want {
+			t.Errorf("after a jump by %v: %d, expected %d", x.jump, resp.StatusCode, x.want)
+		}
+	}
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections, expected one that stays open", n)
 	}
 }
 

@@ -2,12 +2,8 @@ package command
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -106,21 +102,7 @@ func TestTLSVersions(t *testing.T) {
 func TestReloadClients(t *testing.T) {
 	dir, token := initDir(t)
 	roots := admin(t, dir, "", token).RootCAs
-	ca, caKey, err := loadCA(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "eye"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, ca, key.Public(), caKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mine := clientCertificate(t, dir, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	config := filepath.Join(t.TempDir(), "c.toml")
 	set := func(text string) {
 		t.Helper()
@@ -132,7 +114,7 @@ func TestReloadClients(t *testing.T) {
 	cmd, url := process(t, nil, "--data", dir, "--config", config)
 	reused := false
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
-	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{mine}}}
 	defer transport.CloseIdleConnections()
 	status := func() int {
 		t.Helper()

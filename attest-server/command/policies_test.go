@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-sev-guest/abi"
+	spb "github.com/google/go-sev-guest/proto/sevsnp"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -198,6 +201,7 @@ func TestPolicyTest(t *testing.T) {
 			t.Errorf("%s: %s", x.policy, text)
 		}
 	}
+	testCertificates(t, evidence)
 
 	dir, token := initDir(t)
 	mustRun(t, "tenant", "set", "acme", "--data", dir)
@@ -222,6 +226,47 @@ func TestPolicyTest(t *testing.T) {
 	for _, bad := range [][]string{snp, append(stored, "--policy", "x"), append(snp[:len(snp):len(snp)], "--workload", "none", "--data", dir)} {
 		if _, _, err := run(t.Context(), bad...); err == nil || errors.As(err, new(*deniedError)) {
 			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+// testCertificates tries reports beside which the certificate lies in a table
+// of its own, as configfs and snpguest keep them.
+func testCertificates(t *testing.T, evidence string) {
+	table := func(chip string) string {
+		t.Helper()
+		der, err := os.ReadFile(filepath.Join(evidence, chip+".vcek.der"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return written(t, string(abi.CertsFromProto(&spb.CertificateChain{VcekCert: der}).Marshal()))
+	}
+	right := table("snp-genoa-v5")
+	b, err := os.ReadFile(right)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"policy", "test", filepath.Join(evidence, "snp-genoa-v5.report.bin"), "--endorsements", t.TempDir(), "--at", "2025-11-12T12:00:00Z",
+		"--policy", written(t, `{"snp":{}}`)}
+	for name, x := range map[string]struct {
+		args   []string
+		failed string // "" affirms, "!" is no denial
+	}{
+		"none":           {nil, "endorsement"},
+		"the chip's":     {[]string{"--certificates", right}, ""},
+		"another's":      {[]string{"--certificates", table("snp-milan-v3")}, "certificate_chain"},
+		"cut short":      {[]string{"--certificates", written(t, string(b[:len(b)-1]))}, "certificate_table"},
+		"no table":       {[]string{"--certificates", filepath.Join(evidence, "snp-genoa-v5.vcek.der")}, "certificate_table"},
+		"too much":       {[]string{"--certificates", written(t, string(b)+strings.Repeat("x", maxCertificates))}, "certificate_table"},
+		"missing":        {[]string{"--certificates", filepath.Join(t.TempDir(), "none")}, "!"},
+		"no file at all": {[]string{"--certificates", t.TempDir()}, "!"},
+	} {
+		out, _, err := run(t.Context(), append(args[:len(args):len(args)], x.args...)...)
+		var denied *deniedError
+		switch {
+		case x.failed == "" && err != nil, x.failed == "!" && (err == nil || errors.As(err, &denied)),
+			len(x.failed) > 1 && (!errors.As(err, &denied) || !strings.Contains(out, x.failed+" failed")):
+			t.Errorf("%s: %v, expected %q\n%s", name, err, x.failed, out)
 		}
 	}
 }

@@ -1,0 +1,179 @@
+package command
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clientHello is what a client that begins a TLS handshake says first.
+func clientHello(t *testing.T) []byte {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go func() {
+		c := tls.Client(ours, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS13})
+		_ = c.HandshakeContext(context.Background()) // nobody answers
+		ours.Close()
+	}()
+	b := make([]byte, 16<<10)
+	n, err := theirs.Read(b)
+	if err != nil || n < 500 {
+		t.Fatalf("client hello of %d bytes, %v", n, err)
+	}
+	return b[:n]
+}
+
+// TestHalfHandshakes: who connects and stops within the TLS handshake is cut
+// off within seconds, and owners are served meanwhile.
+func TestHalfHandshakes(t *testing.T) {
+	t.Parallel() // mostly it waits
+	dir, token := initDir(t)
+	url, _ := serve(t, "--data", dir)
+	hello := clientHello(t)
+	begin := time.Now()
+	ended := make(chan time.Duration, 200)
+	for i := range cap(ended) {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		said, rest := hello, []byte(nil)
+		switch i % 4 { // else: all of it, and then no answer to the server's part
+		case 0:
+			said = nil
+		case 1:
+			said = hello[:len(hello)/2]
+		case 2:
+			said, rest = hello[:100], hello[100:300] // a byte at a time
+		}
+		go func() {
+			if _, err := conn.Write(said); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				for _, b := range rest {
+					time.Sleep(100 * time.Millisecond)
+					if _, err := conn.Write([]byte{b}); err != nil {
+						return
+					}
+				}
+			}()
+			_, _ = io.Copy(io.Discard, conn)
+			ended <- time.Since(begin)
+		}()
+	}
+	for range 3 {
+		c := admin(t, dir, url, token)
+		c.Timeout = 3 * time.Second // sooner than the others are cut off
+		if _, err := c.List(t.Context()); err != nil {
+			t.Errorf("an owner meanwhile: %v", err)
+		}
+	}
+	if len(ended) != 0 {
+		t.Errorf("%d were cut off at once: the test shows nothing", len(ended))
+	}
+	for range cap(ended) {
+		select {
+		case <-ended:
+		case <-time.After(15 * time.Second):
+			t.Fatalf("still connected after %v", time.Since(begin))
+		}
+	}
+}
+
+// TestCertificateClockJump: a jump of the clock takes neither the server's
+// identity nor lets a client certificate in that is not valid then.
+func TestCertificateClockJump(t *testing.T) {
+	dir, _ := initDir(t)
+	now := time.Now()
+	c := certificate{certFile: inDir(dir, serverName), keyFile: inDir(dir, serverKeyName)}
+	if err := c.load(now); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.loadClients(inDir(dir, caName)); err != nil {
+		t.Fatal(err)
+	}
+	mine := clientCertificate(t, dir, now.Add(-time.Hour), now.Add(time.Hour))
+	for name, x := range map[string]struct {
+		jump     time.Duration
+		reloads  bool // the server's own certificate
+		accepted bool // the client's
+	}{
+		"none":                   {0, true, true},
+		"a little ahead":         {50 * time.Minute, true, true},
+		"a day ahead":            {24 * time.Hour, true, false},
+		"ten years ahead":        {10 * 365 * 24 * time.Hour, false, false},
+		"a day behind":           {-24 * time.Hour, true, false},
+		"back to the epoch":      {-now.Sub(time.Unix(0, 0)), true, false},
+		"and back where it was":  {0, true, true},
+		"a little behind itself": {-50 * time.Minute, true, true},
+	} {
+		at := now.Add(x.jump)
+		before := c.current.Load()
+		if err := c.load(at); (err == nil) != x.reloads || err != nil && (!strings.Contains(err.Error(), "expired") || c.current.Load() != before) {
+			t.Errorf("%s: reading the server's certificate: %v", name, err)
+		}
+		// A guest goes by its pin, whatever the time: it has no certificate.
+		if err := meet(t, &c, at); err != nil {
+			t.Errorf("%s: a guest: %v", name, err)
+		}
+		err := meet(t, &c, at, mine)
+		if (err == nil) != x.accepted {
+			t.Errorf("%s: with a client certificate: %v", name, err)
+		}
+		var invalid x509.CertificateInvalidError
+		if err != nil && (!errors.As(err, &invalid) || invalid.Reason != x509.Expired) {
+			t.Errorf("%s: refused with %v", name, err)
+		}
+	}
+}
+
+func clientCertificate(t *testing.T, dir string, from, to time.Time) tls.Certificate {
+	t.Helper()
+	ca, caKey, err := loadCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "eye"}, NotBefore: from, NotAfter: to,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, ca, key.Public(), caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// meet has a client shake hands with a server whose clock says at, and is the
+// server's error.
+func meet(t *testing.T, c *certificate, at time.Time, mine ...tls.Certificate) error {
+	t.Helper()
+	server := c.config()
+	server.Time = func() time.Time { return at }
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	go func() {
+		client := tls.Client(ours, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: mine})
+		_, _ = io.Copy(io.Discard, client)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	return tls.Server(theirs, server).HandshakeContext(ctx)
+}

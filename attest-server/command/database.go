@@ -34,14 +34,14 @@ func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, er
 }
 
 // databaseWait is how long serve waits for its database: after a power cut
-// both machines start at once.
+// both machines start at once. A file is there or not: no wait makes it usable.
 const databaseWait = time.Minute
 
 // awaitStore is openStore for a server that starts.
 func (d *server) awaitStore(c *cli.Context, o store.Options) (*store.DB, error) {
 	for end := time.Now().Add(databaseWait); ; {
 		s, err := d.cfg.openStore(c.Context, o)
-		if !errors.Is(err, store.ErrUnavailable) || c.Bool("check-config") || time.Now().After(end) {
+		if d.cfg.Database == "" || !errors.Is(err, store.ErrUnavailable) || c.Bool("check-config") || time.Now().After(end) {
 			return s, err
 		}
 		d.log.Warn("waiting for the database", "error", err)

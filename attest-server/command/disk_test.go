@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,7 +122,11 @@ func TestReadOnlyDisk(t *testing.T) {
 	if err := unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
+	start := time.Now()
 	_, _, err := run(t.Context(), "serve", "--data", dir, "--listen", "127.0.0.1:0")
+	if waited := time.Since(start); waited > databaseWait/2 {
+		t.Errorf("serve waited %v for a disk to become writable", waited)
+	}
 	if err == nil || !strings.Contains(err.Error(), "make the store's directory writable") && !strings.Contains(err.Error(), "permissions of the store's directory") {
 		t.Errorf("serve on a read-only disk: %v", err)
 	}

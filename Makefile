@@ -47,7 +47,7 @@ demo: deps build firmware
 test: deps build firmware test-unit test-race test-e2e
 
 test-unit:
-	$(GO) test ./...
+	CCRUN_LONG=1 $(GO) test ./...
 
 # The race detector needs cgo, and only packages that share memory need it.
 test-race:

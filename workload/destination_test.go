@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containers/image/v5/types"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -313,10 +314,11 @@ func TestRegistryFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.Destination = "docker://" + testRegistry(t, o.System, front) + "/app:1"
-			if _, err := Build(t.Context(), o); err == nil {
+			if _, err := Build(WithPatience(t.Context(), Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil {
 				t.Fatal("accepted")
 			}
 			if len(server.reqs) != 0 {
@@ -330,6 +332,7 @@ func TestRegistryFaults(t *testing.T) {
 // TestRegistrySource reads from a registry, and from one that cuts layers
 // short.
 func TestRegistrySource(t *testing.T) {
+	t.Parallel()
 	cut := false
 	server := &fakeServer{}
 	o := testOptions(t, server)
@@ -351,7 +354,7 @@ func TestRegistrySource(t *testing.T) {
 	}
 	cut = true
 	o.Destination = "oci:" + filepath.Join(t.TempDir(), "three")
-	if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "layer 1") {
+	if _, err := Build(WithPatience(t.Context(), Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil || !strings.Contains(err.Error(), "layer 1") {
 		t.Fatalf("error %v, expected one about layer 1", err)
 	}
 	nothingLeft(t, o, nil)

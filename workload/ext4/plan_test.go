@@ -64,8 +64,8 @@ func TestSizes(t *testing.T) {
 		128*mib + 52*4096, 129 * mib, 256*mib + 4096, 384 * mib, 384*mib + 60*4096, 1000 * mib, 1024 * mib, 2 << 30, 40 << 30, 300 << 30} {
 		t.Run(fmt.Sprint(size/4096), func(t *testing.T) {
 			t.Parallel()
-			if size > 256*mib && testing.Short() {
-				t.Skip("writes many gigabytes of zeros")
+			if size > 384*mib+60*4096 && size <= 10<<30 && os.Getenv("CCRUN_LONG") == "" {
+				t.Skip("CCRUN_LONG=1 writes gigabytes of zeros")
 			}
 			if size > 10<<30 {
 				if l, err := Plan(tree, Options{SizeBytes: size, UUID: testUUID, Journal: true}); err != nil || l.SizeBytes() != size {
@@ -99,7 +99,11 @@ func TestFreeSpace(t *testing.T) {
 // A file system as small as its content is at most 2.5 % larger, from
 // 700 MiB on; all of a small one's overhead is the journal and free space.
 func TestOverhead(t *testing.T) {
+	t.Parallel()
 	for mib, most := range map[int64]float64{5: 2.9, 50: 1.25, 250: 1.045, 700: 1.025, 10240: 1.022} {
+		if mib > 1<<10 && os.Getenv("CCRUN_LONG") == "" {
+			continue
+		}
 		l, err := Plan(treeOf(t, hollowLayer(t, mib<<20)), Options{UUID: testUUID, Journal: true})
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 // A sparse file of many pieces needs an extent tree, one of 4 GiB needs 64-bit
 // sizes, and neither needs blocks for its holes.
 func TestSparseFiles(t *testing.T) {
+	t.Parallel()
 	gnu, err := exec.LookPath("tar")
 	if err != nil {
 		if os.Getenv("CI") == "true" {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -275,6 +276,7 @@ func TestTwoServers(t *testing.T) {
 		{"PostgreSQL stopped and started", stoppedDatabase},
 		{"PostgreSQL killed under load", killedDatabase},
 		{"master key rotated", rotatedKey},
+		{"tenant's policy", tenantPolicy},
 		{"hostile administrator", hostileAdministrator},
 		{"backup and restore", backedUp},
 	} {
@@ -519,6 +521,65 @@ func rotatedKey(t *testing.T, p *pair) {
 	g.want("auth", g.auth(p.a.url), "")
 	g.want("attest", g.attest(p.b.url), "")
 	g.want("key", g.fetch(p.b.url), "")
+}
+
+// tenantPolicy changes a tenant's policy at one server: the next guest at the
+// other feels it.
+func tenantPolicy(t *testing.T, p *pair) {
+	p.a.must("tenant", "set", "acme", "--config", p.a.config)
+	r := p.registration("acme.shop")
+	p.register(p.a.url, r)
+	attest := func(what string, at *member, failed string) {
+		t.Helper()
+		c := kbs.Client{URLs: []string{at.url}, PinnedKeys: []string{p.pin}, Rounds: 1}
+		_, err := c.Release(t.Context(), kbs.ReleaseRequest{
+			WorkloadID: "acme.shop", TEE: kbs.Sample, IdentityDigest: r.Registration.IdentityDigest, FooterDigest: r.Registration.FooterDigest,
+			Attest: func(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) { return p.evidence(r, rd) },
+		})
+		var refused *kbs.ProblemError
+		if failed == "" && err == nil {
+			return
+		}
+		if !errors.As(err, &refused) || refused.Code != kbs.CodeAttestationDenied {
+			t.Errorf("%s: %v", what, err)
+			return
+		}
+		s, err := p.admin(p.front.url()).Session(t.Context(), refused.Session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rules []string
+		for _, x := range s.Result.Rules {
+			if !x.Pass && x.Rule != "appraisal" {
+				rules = append(rules, x.Rule+" of the "+x.Level)
+			}
+		}
+		if strings.Join(rules, ", ") != failed {
+			t.Errorf("%s: failed %v, expected %q", what, rules, failed)
+		}
+	}
+	attest("without a policy", p.b, "")
+	milan := kbs.Policy{CEL: []kbs.Expression{{Name: "not-milan", Expression: `claims.snp.product != "Milan"`, Hint: "buy another machine"}}}
+	if err := p.admin(p.a.url).SetTenantPolicy(t.Context(), "acme", milan); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.admin(p.b.url).TenantPolicy(t.Context(), "acme"); err != nil || !reflect.DeepEqual(*got, milan) {
+		t.Errorf("the policy set at a reads at b as %+v, %v", got, err)
+	}
+	attest("at b under a's policy", p.b, "cel:not-milan of the tenant")
+	attest("at a", p.a, "cel:not-milan of the tenant")
+	milan.CEL[0].Expression = `claims.snp.product == "Milan"`
+	if err := p.admin(p.b.url).SetTenantPolicy(t.Context(), "acme", milan); err != nil {
+		t.Fatal(err)
+	}
+	attest("at a under b's policy", p.a, "")
+	if err := p.admin(p.b.url).RemoveTenantPolicy(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.admin(p.a.url).TenantPolicy(t.Context(), "acme"); err == nil {
+		t.Errorf("the policy removed at b reads at a as %+v", got)
+	}
+	attest("with the policy gone", p.a, "")
 }
 
 // hostileAdministrator edits the database of running servers.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -303,6 +304,7 @@ func TestHostileHost(t *testing.T) {
 			t.Fatal(r)
 		}
 	})
+	t.Run("refused by its own policy", func(t *testing.T) { w.refusedByPolicy(t, secret) })
 	t.Run("server gone", func(t *testing.T) {
 		w.stopServer()
 		defer w.startServer()
@@ -310,6 +312,26 @@ func TestHostileHost(t *testing.T) {
 			t.Fatal(r)
 		}
 	})
+}
+
+var explainCommand = regexp.MustCompile(`ccrun explain ([0-9a-z]{16})`)
+
+// refusedByPolicy boots a workload whose own rules refuse the machine: the
+// owner is told by which.
+func (w *world) refusedByPolicy(t *testing.T, secret string) {
+	file := filepath.Join(w.dir, "policy.json")
+	write(t, file, []byte(`{"snp":{"forbid_products":["Milan"]},"cel":[{"name":"genoa","expression":"claims.snp.product == \"Genoa\"","hint":"rent newer machines"}]}`))
+	r := w.podman(w.build("ruled", shell("echo "+secret), "--policy", file))
+	number := explainCommand.FindStringSubmatch(r.stdout + r.stderr)
+	if r.code == 0 || strings.Contains(r.stdout, secret) || number == nil || strings.Contains(r.stdout+r.stderr, "Genoa") {
+		t.Fatal(r)
+	}
+	out := w.must("ccrun", "explain", number[1])
+	for _, want := range []string{"denied", "\ncel:genoa failed\n", "\nproduct failed\n", "asked by  the policy of the workload\n", "hint      rent newer machines\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
 }
 
 // flippedData changes every sector of the files: reads must fail with an

@@ -64,7 +64,7 @@ func newGuests(t testing.TB, dir string) (g *guests, env []string) {
 // vcekOf is a certificate table with a simulated platform's VCEK alone.
 func vcekOf(t testing.TB, root string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, "vcek.pem"))
+	b, err := os.ReadFile(filepath.Join(root, sample.ChipDir, "vcek.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
 export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
-.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps firmware clean FORCE
+.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps test-deps firmware clean FORCE
 
 build: $(addprefix bin/,$(BINS))
 
@@ -31,6 +31,9 @@ FORCE:
 # deps installs Debian packages, when any is missing.
 deps:
 	packaging/deps.sh
+
+test-deps:
+	packaging/deps.sh test
 
 firmware: $(SIMFW)/firmware.json
 
@@ -44,7 +47,7 @@ demo: deps build firmware
 	$(SIMENV) tests/podman-env.sh bin/ccrun-sim demo --bin bin --cache $(CACHE)
 
 # test is everything: lint apart, what CI runs.
-test: deps build firmware test-unit test-race test-e2e
+test: test-deps build firmware test-unit test-race test-e2e
 
 test-unit:
 	CCRUN_LONG=1 $(GO) test ./...

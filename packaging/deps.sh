@@ -1,18 +1,21 @@
 #!/bin/bash
-# Installs the Debian packages that building, demo and tests use, when any is
-# missing. Asks for nothing and changes nothing else.
+# usage: deps.sh [test]    installs the Debian packages that building and the
+# demo use, and those of the tests, when any is missing. Asks for nothing and
+# changes nothing else.
 set -euo pipefail
 
 packages=(
 	ca-certificates
 	podman crun conmon netavark iptables # containers
 	qemu-system-x86                      # the simulated TEE's machine
-	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
 	xz-utils cpio                        # kernel package, initrd
+	skopeo curl busybox-static           # the demo's image and client
+)
+[[ ${1:-} != test ]] || packages+=(
+	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
 	gcc libc6-dev                        # dlopen test, race detector
 	systemd                              # systemd-analyze verify, systemd-creds
 	swtpm swtpm-tools libtss2-tcti-swtpm0 libtss2-esys-3.0.2-0 libtss2-rc0 # a TPM to seal the master key to
-	skopeo curl busybox-static             # tests and demo
 	postgresql                           # the store of several servers
 	chromium fonts-dejavu-core           # the auditors' page
 	ovmf                                 # firmware with a known measurement

@@ -85,18 +85,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
 	}
-	tree, err := b.mergeLayers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
-	}
-	b.warnWrapped(tree)
-	if err := b.review(ctx, tree); err != nil {
-		return nil, err
-	}
-	if err := addProcess(tree, proc); err != nil {
-		return nil, err
-	}
-	fs, err := b.layOut(tree, proc)
+	fs, err := b.fileSystem(ctx, proc)
 	if err == nil && b.Reproducible {
 		err = b.deriveFrom(ctx, fs)
 	}
@@ -114,12 +103,26 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	defer s.wipe()
 	layer, err := b.writeLayer(ctx, s, fs)
 	if err != nil {
-		return nil, fmt.Errorf("writing %s: %w", b.image, err)
-	}
-	if err := ctx.Err(); err != nil { // the last moment to stop without a trace
 		return nil, err
 	}
 	return b.finish(ctx, s, layer, ports)
+}
+
+// fileSystem is what comes onto the disk: the image's files and what the agent
+// is to run.
+func (b *build) fileSystem(ctx context.Context, proc []byte) (fileSystem, error) {
+	tree, err := b.mergeLayers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+	}
+	b.warnWrapped(tree)
+	if err := b.review(ctx, tree); err != nil {
+		return nil, err
+	}
+	if err := addProcess(tree, proc); err != nil {
+		return nil, err
+	}
+	return b.layOut(tree, proc)
 }
 
 // describe is what the image wants run, in the form that goes on the disk,
@@ -181,7 +184,8 @@ func (b *build) useCache() error {
 }
 
 // writeLayer streams the disk into the destination, and fails if any layer
-// turned out not to be what the manifest says.
+// turned out not to be what the manifest says. After it comes what leaves a
+// trace: it is the last to see that ctx has ended.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
 	_, again := b.dst.(*registryDestination)
 	for _, l := range b.src.layers {
@@ -208,17 +212,17 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})
 	if err != nil {
-		return blobInfo{}, err
+		return blobInfo{}, fmt.Errorf("writing %s: %w", b.image, err)
 	}
 	for _, l := range b.src.layers {
 		if err := l.verified(); err != nil {
-			return blobInfo{}, err
+			return blobInfo{}, fmt.Errorf("writing %s: %w", b.image, err)
 		}
 		if err := l.remember(); err != nil {
 			b.Warn(fmt.Sprintf("not keeping layer %d for the next build: %v", l.number, err))
 		}
 	}
-	return info, nil
+	return info, ctx.Err()
 }
 
 func (o *Options) setDefaults() {

@@ -190,18 +190,7 @@ func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
 	}
-	tree, err := b.mergeLayers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
-	}
-	b.warnWrapped(tree)
-	if err := b.review(ctx, tree); err != nil {
-		return nil, err
-	}
-	if err := addProcess(tree, proc); err != nil {
-		return nil, err
-	}
-	fs, err := b.layOut(tree, proc)
+	fs, err := b.fileSystem(ctx, proc)
 	if err != nil {
 		return nil, err
 	}
@@ -212,9 +201,6 @@ func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
 	defer s.wipe()
 	layer, err := b.writeLayer(ctx, s, fs)
 	if err != nil {
-		return nil, fmt.Errorf("writing %s: %w", b.image, err)
-	}
-	if err := ctx.Err(); err != nil { // the last moment to stop without a trace
 		return nil, err
 	}
 	return c.finish(ctx, s, layer)

@@ -102,6 +102,10 @@ func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([
 		if !known || m.Subject == nil || m.Subject.Digest != image || len(m.Layers) != 1 {
 			continue // somebody else's, or not about this image whatever the list says
 		}
+		// The configuration says nothing, but what is not checked is not intact.
+		if _, err := store.blob(ctx, m.Config, maxArtifactJSON); err != nil {
+			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
+		}
 		content, err := store.blob(ctx, m.Layers[0], maxArtifactBytes)
 		if err != nil {
 			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)

@@ -299,13 +299,16 @@ func TestReferrersOfOthers(t *testing.T) {
 	if err != nil || len(docs) != 3 {
 		t.Errorf("%d documents, %v", len(docs), err)
 	}
-	path := filepath.Join(store.dir, "blobs/sha256", sha256Of(m).Encoded())
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	writeTestFile(t, path, append(m, ' '))
-	if _, err := referrers(t.Context(), store, digest.Digest(res.Digest)); err == nil {
-		t.Error("altered referrer read")
+	for name, b := range map[string][]byte{"manifest": m, "configuration": []byte("{}")} {
+		path := filepath.Join(store.dir, "blobs/sha256", sha256Of(b).Encoded())
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		writeTestFile(t, path, append(slices.Clone(b), ' '))
+		if _, err := referrers(t.Context(), store, digest.Digest(res.Digest)); err == nil {
+			t.Errorf("altered %s of a referrer read", name)
+		}
+		writeTestFile(t, path, b)
 	}
 }
 

@@ -79,13 +79,20 @@ func (s *Server) foreignRoutes(mux *router) {
 		mux.HandleFunc("GET /kbs/v0/key/{id}", s.respond(writeText, s.legacyKey))
 		mux.HandleFunc("POST /kbs/v0/register_workload", s.respond(writeText, s.legacyRegister))
 	}
-	write := writeErrorInformation
-	if !s.speaks(Trustee) {
-		write = writeText
-	}
-	mux.HandleFunc("/kbs/v0/", s.respond(write, func(_ http.ResponseWriter, r *http.Request) error {
+	mux.HandleFunc("/kbs/v0/", s.respond(s.foreignErrors(), func(_ http.ResponseWriter, r *http.Request) error {
 		return &httpError{code: kbs.CodeNotFound, kind: "PluginNotFound", detail: "no such path, method or plugin"}
 	}))
+}
+
+// foreignErrors is the form of an error under /kbs/v0 that is in no dialect.
+func (s *Server) foreignErrors() func(http.ResponseWriter, *httpError) {
+	switch {
+	case s.speaks(Trustee):
+		return writeErrorInformation
+	case s.speaks(Legacy):
+		return writeText
+	}
+	return writeProblem
 }
 
 // byBody hands a request to the dialect it is in.

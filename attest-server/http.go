@@ -200,11 +200,15 @@ func peer(r *http.Request) string {
 
 // noRedirects answers 404 where ServeMux would redirect to a cleaned path:
 // our clients follow no redirects, and others would turn POST into GET.
-func noRedirects(next http.Handler) http.Handler {
+func noRedirects(next http.Handler, foreign func(http.ResponseWriter, *httpError)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
 		if r.Method == http.MethodConnect || p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != p) {
-			writeProblem(w, &httpError{code: kbs.CodeNotFound, detail: "no such path"})
+			write := writeProblem
+			if strings.HasPrefix(p, "/kbs/v0/") {
+				write = foreign // whose clients read no other form of an error
+			}
+			write(w, &httpError{code: kbs.CodeNotFound, detail: "no such path"})
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -217,7 +217,7 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Handler is the dialects, what owners use, and the health checks.
 func (s *Server) Handler() http.Handler {
-	return s.metered(s.limited(oneSlash(noRedirects(s.routes()))))
+	return s.metered(s.limited(oneSlash(noRedirects(s.routes(), s.foreignErrors()))))
 }
 
 func (s *Server) routes() *router {

@@ -265,6 +265,8 @@ func TestTrusteeResourcePaths(t *testing.T) {
 		"resource/default/disk-key/w1":                        {404, "PluginInternalError"},
 		"resource/ccrun/disk-key":                             {404, "InvalidRequestPath"},
 		"resource/ccrun/disk-key/w1/x":                        {404, "InvalidRequestPath"},
+		"resource/ccrun//w1":                                  {404, "InvalidRequestPath"},
+		"resource/ccrun/../w1":                                {404, "InvalidRequestPath"},
 		"resource/ccrun/disk-key/.w1":                         {404, "InvalidRequestPath"},
 		"resource/ccrun/disk-key/w1%2fx":                      {404, "InvalidRequestPath"},
 		"resource/ccrun/disk-key/" + strings.Repeat("a", 200): {404, "InvalidRequestPath"},

@@ -132,6 +132,9 @@ func setServers(c *cli.Context, o *workload.Options) error {
 
 // setMachine finds firmware and guest agent.
 func setMachine(c *cli.Context, o *workload.Options) error {
+	if !o.TEE.Valid() {
+		return usage("--tee %q: expected snp, tdx or sample", o.TEE)
+	}
 	o.Firmware = c.String("firmware")
 	if o.Firmware == "" {
 		if o.TEE == kbs.Sample {

@@ -83,6 +83,9 @@ func shapeFrom(c *cli.Context) (kbs.TEE, measure.Shape, error) {
 	if !tee.Valid() {
 		return "", measure.Shape{}, usage("--tee %q: expected snp, tdx or sample", c.String("tee"))
 	}
+	if c.Uint("cpus") == 0 {
+		return "", measure.Shape{}, usage("--cpus 0: expected 1 or more")
+	}
 	mib, err := parseMemoryMiB(c.String("memory"))
 	return tee, measure.Shape{CPUs: c.Uint("cpus"), MemoryMiB: mib}, err
 }

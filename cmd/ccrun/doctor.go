@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"text/tabwriter"
@@ -62,15 +63,14 @@ func dial(ctx context.Context, server string) error {
 }
 
 func printFindings(c *cli.Context, findings []doctor.Finding) error {
-	if c.String("format") == "json" {
-		return printJSON(c.App.Writer, findings)
-	}
-	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	for _, f := range findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.Check, f.Got)
-		if f.Fix != "" {
-			fmt.Fprintf(w, "\t\tfix: %s\n", f.Fix)
+	return printFormatted(c, findings, func(out io.Writer, _ any) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		for _, f := range findings {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.Check, f.Got)
+			if f.Fix != "" {
+				fmt.Fprintf(w, "\t\tfix: %s\n", f.Fix)
+			}
 		}
-	}
-	return w.Flush()
+		return w.Flush()
+	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -37,11 +38,10 @@ func versionCommand() *cli.Command {
 				GoVersion string `json:"go_version"`
 				Platform  string `json:"platform"`
 			}{version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			if c.String("format") == "json" {
-				return printJSON(c.App.Writer, v)
-			}
-			_, err := fmt.Fprintf(c.App.Writer, "ccrun %s (%s, %s)\n", v.Version, v.GoVersion, v.Platform)
-			return err
+			return printFormatted(c, v, func(w io.Writer, _ any) error {
+				_, err := fmt.Fprintf(w, "ccrun %s (%s, %s)\n", v.Version, v.GoVersion, v.Platform)
+				return err
+			})
 		},
 	}
 }

@@ -314,14 +314,7 @@ func TestTrusteeAttestBound(t *testing.T) {
 // TestTrusteeVectors: real evidence over HTTP is authentic and what was
 // registered, but bound to another session, and for that alone refused.
 func TestTrusteeVectors(t *testing.T) {
-	dir := os.Getenv("CCRUN_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared")
-	}
-	dir = filepath.Join(dir, "vectors", "evidence")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
-	}
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	bundle, err := verifier.LoadBundle(os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 func written(t testing.TB, text string) string {
@@ -137,22 +138,10 @@ func TestTenantPolicyCommand(t *testing.T) {
 	}
 }
 
-func vectors(t *testing.T) string {
-	dir := os.Getenv("CCRUN_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	dir = filepath.Join(dir, "vectors", "evidence")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
-	}
-	return dir
-}
-
 // TestPolicyTest: dry runs over real evidence, with a policy alone and with
 // what a store holds.
 func TestPolicyTest(t *testing.T) {
-	evidence := vectors(t)
+	evidence := filepath.Join(verifiertest.Vectors(t), "evidence")
 	snp := []string{"policy", "test", filepath.Join(evidence, "snp-genoa-v5.report.bin"), "--endorsements", evidence, "--at", "2025-11-12T12:00:00Z"}
 	tdx := []string{"policy", "test", filepath.Join(evidence, "tdx-v4.quote.bin"), "--endorsements", evidence, "--at", "2025-06-20T10:16:03Z"}
 	cel := func(s string) string {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // TestSNPTruncated: a report of any other size is refused before it is read.
@@ -127,7 +128,7 @@ func cocoJSON(t testing.TB, raw []byte, edit func(map[string]any)) []byte {
 // TestEvidenceShapes: every real shape is told apart by content; Azure's vTPM
 // is bound to the report link by link.
 func TestEvidenceShapes(t *testing.T) {
-	dir := filepath.Join(shared(t), "evidence")
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	v, err := NewSNP(SNPOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestEvidenceShapes(t *testing.T) {
 
 // TestAzureMutations: one change to the vTPM's half at a time.
 func TestAzureMutations(t *testing.T) {
-	b := readFile(t, shared(t), "evidence", "azsnp-milan-v3-a.original-evidence.json")
+	b := readFile(t, verifiertest.Vectors(t), "evidence", "azsnp-milan-v3-a.original-evidence.json")
 	v, err := NewSNP(SNPOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,12 @@ import (
 	"github.com/google/go-tdx-guest/pcs"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // tdxFixture is a real quote with its collateral, good at the returned time.
 func tdxFixture(t testing.TB) (quote []byte, collateral Collateral, at time.Time) {
-	dir := filepath.Join(shared(t), "evidence")
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	c, err := ParseCollateral(readFile(t, dir, "tdx-v5-tdx15.collateral.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +79,7 @@ func TestTDXEveryByte(t *testing.T) {
 // parts exchanged.
 func TestTDXCollateral(t *testing.T) {
 	quote, good, at := tdxFixture(t)
-	other, err := ParseCollateral(readFile(t, shared(t), "evidence", "tdx-v4.collateral.json"))
+	other, err := ParseCollateral(readFile(t, verifiertest.Vectors(t), "evidence", "tdx-v4.collateral.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,21 +14,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
-
-// shared is the folder of real evidence, or a skip.
-func shared(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("CCRUN_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	dir = filepath.Join(dir, "vectors")
-	if _, err := os.Stat(filepath.Join(dir, "INDEX.md")); err != nil {
-		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
-	}
-	return dir
-}
 
 func readFile(t testing.TB, path ...string) []byte {
 	t.Helper()
@@ -58,7 +45,7 @@ var (
 
 // vectorNamed reads one entry of INDEX.md.
 func vectorNamed(t testing.TB, name string) vector {
-	index := string(readFile(t, shared(t), "INDEX.md"))
+	index := string(readFile(t, verifiertest.Vectors(t), "INDEX.md"))
 	heads := indexHead.FindAllStringSubmatchIndex(index, -1)
 	for i, h := range heads {
 		end := len(index)
@@ -102,7 +89,7 @@ func failed(r AttestationResult) string {
 
 // TestSNPVectors: each real report comes out as INDEX.md says.
 func TestSNPVectors(t *testing.T) {
-	dir := filepath.Join(shared(t), "evidence")
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	v, err := NewSNP(SNPOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +140,7 @@ func TestSNPVectors(t *testing.T) {
 // TestTDXVectors: each real quote comes out as INDEX.md says, with all
 // endorsements of the folder in one bundle.
 func TestTDXVectors(t *testing.T) {
-	dir := filepath.Join(shared(t), "evidence")
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	bundle, err := LoadBundle(os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)

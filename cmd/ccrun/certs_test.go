@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-sev-guest/verify/trust"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // runCerts runs the program in this process.
@@ -92,7 +93,7 @@ func mirror(t *testing.T, dir string, asked *atomic.Int32) string {
 // TestCertsFetch: a TD quote's collateral and a Turin chip's VCEK come from
 // mirrors, stay, and are not fetched again; throttling is said as such.
 func TestCertsFetch(t *testing.T) {
-	dir := evidenceDir(t)
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	var asked atomic.Int32
 	at := mirror(t, dir, &asked)
 	cache := t.TempDir()
@@ -141,7 +142,7 @@ func TestCertsFetch(t *testing.T) {
 // TestCertsImport: what was carried over an air gap verifies like what it was
 // made from; what cannot be verified is refused, and says so.
 func TestCertsImport(t *testing.T) {
-	dir := evidenceDir(t)
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	cache, other, archive := t.TempDir(), filepath.Join(t.TempDir(), "new"), filepath.Join(t.TempDir(), "e.tar")
 	code, out, _ := runCerts(t, "certs", "import", "--dir", cache, dir)
 	if code != exitFailure || !strings.Contains(out, "snp-turin-v5.report.bin: refused: neither") || !strings.Contains(out, "snp-turin-v5.vcek.der: added") {

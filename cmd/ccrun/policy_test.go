@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 	"github.com/ccrun/ccrun/workload"
 	"github.com/urfave/cli/v2"
 )
@@ -12,7 +13,7 @@ import (
 // TestVerifyExpressions: the same policy file as the server's, over real
 // evidence; what nothing could match, or everything, is a mistake of usage.
 func TestVerifyExpressions(t *testing.T) {
-	dir := evidenceDir(t)
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	snp := []string{"--evidence", filepath.Join(dir, "snp-genoa-v5.report.bin"), "--endorsements", dir, "--at", "2025-11-12T12:00:00Z",
 		"--measurement", "bece7399a4da054a63a2e3fa1a47ff98c88e391d4379126fc4e75c677f25b6cd6bfd8ef609a8638049633ac7e00e4ac1",
 		"--report-data", "bb851e203747c3685d79a29910e76c53957896dbf6e68835b64ea2c2b2be7db6"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // runVerify runs `ccrun verify` and returns exit code, result and stdout.
@@ -36,22 +37,10 @@ func failedRules(r verifier.AttestationResult) string {
 	return strings.Join(names, " ")
 }
 
-func evidenceDir(t *testing.T) string {
-	dir := os.Getenv("CCRUN_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	dir = filepath.Join(dir, "vectors", "evidence")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
-	}
-	return dir
-}
-
 // TestVerifyCommand: each needed value left out, empty or wrong is a refusal
 // by its rule with exit status 3; the whole set passes.
 func TestVerifyCommand(t *testing.T) {
-	dir := evidenceDir(t)
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	const (
 		digest = "bece7399a4da054a63a2e3fa1a47ff98c88e391d4379126fc4e75c677f25b6cd6bfd8ef609a8638049633ac7e00e4ac1"
 		data   = "bb851e203747c3685d79a29910e76c53957896dbf6e68835b64ea2c2b2be7db6"
@@ -126,7 +115,7 @@ func TestVerifyCommand(t *testing.T) {
 
 // TestVerifyEAR: the claims of an EAR say what the result says.
 func TestVerifyEAR(t *testing.T) {
-	dir := evidenceDir(t)
+	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	for data, want := range map[string]string{"bb851e203747c3685d79a29910e76c53957896dbf6e68835b64ea2c2b2be7db6": "affirming", "00": "contraindicated"} {
 		var out bytes.Buffer
 		app := newApp()

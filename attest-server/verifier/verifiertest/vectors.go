@@ -1,0 +1,26 @@
+package verifiertest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Vectors is the folder of real evidence: CCRUN_SHARED, or shared beside the
+// repository, which lies above the test's directory. Without it, t is skipped.
+func Vectors(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("CCRUN_SHARED")
+	for at := "."; dir == ""; at = filepath.Join(at, "..") {
+		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
+			dir = filepath.Join(at, "..", "shared")
+		} else if abs, err := filepath.Abs(at); err != nil || abs == "/" {
+			t.Fatalf("no go.mod above this test: set CCRUN_SHARED: %v", err)
+		}
+	}
+	dir = filepath.Join(dir, "vectors")
+	if _, err := os.Stat(filepath.Join(dir, "INDEX.md")); err != nil {
+		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
+	}
+	return dir
+}

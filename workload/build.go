@@ -191,10 +191,14 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 	for _, l := range b.src.layers {
 		l.keep = again
 	}
+	random, err := b.keyslotRandom()
+	if err != nil {
+		return blobInfo{}, err
+	}
 	p := &payload{
 		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
 		writeDisk: func(ctx context.Context, w io.Writer) error {
-			rand, err := b.random("keyslot")
+			rand, err := random()
 			if err != nil {
 				return err
 			}

@@ -10,12 +10,14 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containers/common/pkg/retry"
 	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/types"
 	"github.com/docker/distribution/registry/api/errcode"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // Patience says how long a registry is waited for. The zero value means the
@@ -113,12 +115,16 @@ func mayPass(err error) bool {
 	var codes errcode.Errors
 	var code errcode.ErrorCoder
 	var status docker.UnexpectedHTTPStatusError
+	var answer *transport.Error
+	var anew *startAnewError
 	var lasting *lastingError
 	switch {
 	case errors.As(err, &lasting) || errors.Is(err, context.Canceled) || errors.Is(err, errDigest):
 		return false
-	case errors.Is(err, errStalled) || isHangUp(err):
+	case errors.As(err, &anew) || errors.Is(err, errStalled) || isHangUp(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return true
+	case errors.As(err, &answer):
+		return passingStatus(answer.StatusCode)
 	case errors.As(err, &codes):
 		for _, e := range codes {
 			if !mayPass(e) {

@@ -8,13 +8,14 @@ import (
 	"github.com/containers/image/v5/types"
 )
 
-// registryDestination pushes to a registry, again if need be. containers/image
-// sends a blob in one request whose body it cannot send twice; so the layer is
-// encrypted anew for each attempt, from scratch space, under the same keys:
-// its data is the same, a second copy of it is never kept.
+// registryDestination pushes to a registry, again if need be: the layer with
+// an upload, which can go on where it broke off, the rest by containers/image.
+// The layer is encrypted anew for each attempt, from scratch space; a second
+// copy of it is never kept.
 type registryDestination struct {
 	libraryDestination
-	open func(context.Context) (types.ImageDestination, error)
+	open   func(context.Context) (types.ImageDestination, error)
+	client *registryClient
 }
 
 func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (destination, error) {
@@ -23,6 +24,9 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 	}}
 	var err error
 	d.temp = tempDirOf(sys)
+	if d.client, err = newRegistryClient(sys, ref); err != nil {
+		return nil, err
+	}
 	d.dst, err = d.open(ctx)
 	return d, err
 }
@@ -56,24 +60,18 @@ func (d *registryDestination) attempt(ctx context.Context, op func(context.Conte
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case mayPass(err):
-		return hint(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
+		return p.pushFailed(err)
 	}
 	return err
 }
 
-func (d *registryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (info blobInfo, err error) {
-	err = d.attempt(ctx, func(watched context.Context, dog *watchdog) error {
-		info, err = d.libraryDestination.putLayer(watched, size, func(inner context.Context, w io.Writer) error {
-			out := &watchedWriter{w: w, dog: dog}
-			err := write(inner, out)
-			if err != nil && out.err == nil && inner.Err() == nil {
-				return &lastingError{err}
-			}
-			return err
-		})
-		return err
-	})
-	return info, err
+func (p Patience) pushFailed(err error) error {
+	return hint(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
+}
+
+func (d *registryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+	u := &upload{client: d.client, patience: patienceOf(ctx), size: size, write: write}
+	return u.run(ctx)
 }
 
 func (d *registryDestination) publish(ctx context.Context, config, manifest []byte) error {

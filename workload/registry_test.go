@@ -348,7 +348,7 @@ func TestHostilePush(t *testing.T) {
 	}
 	drop := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	hang := func(http.ResponseWriter, *http.Request) {
-		time.Sleep(3 * time.Second)
+		time.Sleep(1600 * time.Millisecond)
 		panic(http.ErrAbortHandler)
 	}
 	answer := func(code int) func(http.ResponseWriter, *http.Request) {
@@ -386,7 +386,7 @@ func TestHostilePush(t *testing.T) {
 			o := testOptions(t, server)
 			o.SizeBytes, o.Source = 32<<20, "oci:"+source
 			o.Destination = "docker://" + testRegistry(t, o.System, h.front) + "/app:1"
-			ctx := WithPatience(t.Context(), Patience{Stall: 1500 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
+			ctx := WithPatience(t.Context(), Patience{Stall: 700 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
 			_, err := Build(ctx, o)
 			empty(t, o.TempDir)
 			if c.want != "" {

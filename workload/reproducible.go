@@ -111,13 +111,39 @@ func (b *build) deriveFrom(ctx context.Context, fs fileSystem) error {
 			return nil, fmt.Errorf("deriving %s: %w", purpose, err)
 		}
 		defer clear(key)
-		block, err := aes.NewCipher(key)
+		r, err := expand(key)
 		if err != nil {
 			return nil, fmt.Errorf("deriving %s: %w", purpose, err)
 		}
-		return &cipher.StreamReader{S: cipher.NewCTR(block, make([]byte, aes.BlockSize)), R: zeros{}}, nil
+		return r, nil
 	}
 	return nil
+}
+
+// expand is an endless stream that follows from a key of 32 bytes.
+func expand(key []byte) (io.Reader, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return &cipher.StreamReader{S: cipher.NewCTR(block, make([]byte, aes.BlockSize)), R: zeros{}}, nil
+}
+
+// keyslotRandom gives the keyslot's random bytes, the same each time it is
+// called: a layer that is written again must be the same layer, so that a
+// registry's first part of one can be continued with the rest of another.
+// This uses no key twice for two things: volume key, plaintext and place are
+// the same as before, and so is the ciphertext; the keyslot gets the same
+// salts, and with them the same key over the same stripes.
+func (b *build) keyslotRandom() (func() (io.Reader, error), error) {
+	if b.derive != nil {
+		return func() (io.Reader, error) { return b.derive("keyslot") }, nil
+	}
+	var seed [32]byte
+	if _, err := io.ReadFull(b.Rand, seed[:]); err != nil {
+		return nil, fmt.Errorf("drawing keyslot: %w", err)
+	}
+	return func() (io.Reader, error) { return expand(seed[:]) }, nil
 }
 
 // zeros is an endless run of zero bytes.

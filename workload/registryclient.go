@@ -1,0 +1,146 @@
+package workload
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/pkg/docker/config"
+	"github.com/containers/image/v5/pkg/sysregistriesv2"
+	"github.com/containers/image/v5/pkg/tlsclientconfig"
+	"github.com/containers/image/v5/types"
+	"github.com/containers/storage/pkg/homedir"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// registryClient is what go-containerregistry needs to talk to the registry
+// that containers/image would talk to, in the same way.
+type registryClient struct {
+	repo      name.Repository
+	auth      authn.Authenticator
+	transport http.RoundTripper // without authentication
+}
+
+func newRegistryClient(sys *types.SystemContext, ref types.ImageReference) (*registryClient, error) {
+	named := ref.DockerReference()
+	insecure := sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
+	if r, err := sysregistriesv2.FindRegistry(sys, named.Name()); err != nil {
+		return nil, fmt.Errorf("reading registries.conf: %w", err)
+	} else if r != nil && sys.DockerInsecureSkipTLSVerify == types.OptionalBoolUndefined {
+		insecure = r.Insecure
+	}
+	var opts []name.Option
+	if insecure {
+		opts = append(opts, name.Insecure)
+	}
+	repo, err := name.NewRepository(named.Name(), opts...)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
+	if err := tlsclientconfig.SetupCertificates(certDir(sys, reference.Domain(named)), tlsConfig); err != nil {
+		return nil, fmt.Errorf("reading certificates for %s: %w", reference.Domain(named), err)
+	}
+	auth, err := credentials(sys, ref)
+	if err != nil {
+		return nil, err
+	}
+	t := tlsclientconfig.NewTransport()
+	t.TLSClientConfig = tlsConfig
+	return &registryClient{repo, auth, &boundedTransport{t, insecure}}, nil
+}
+
+// certDir is where containers-certs.d(5) says that the certificates for a
+// registry are; containers/image keeps this search to itself.
+func certDir(sys *types.SystemContext, host string) string {
+	switch {
+	case sys.DockerCertPath != "":
+		return sys.DockerCertPath
+	case sys.DockerPerHostCertDirPath != "":
+		return filepath.Join(sys.DockerPerHostCertDirPath, host)
+	}
+	root := sys.RootForImplicitAbsolutePaths
+	var dir string
+	for _, base := range []string{
+		filepath.Join(homedir.Get(), ".config/containers/certs.d"),
+		filepath.Join(root, "/etc/containers/certs.d"), filepath.Join(root, "/etc/docker/certs.d"),
+	} {
+		dir = filepath.Join(base, host)
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+	}
+	return dir // need not exist
+}
+
+func credentials(sys *types.SystemContext, ref types.ImageReference) (authn.Authenticator, error) {
+	if sys.DockerBearerRegistryToken != "" {
+		return authn.FromConfig(authn.AuthConfig{RegistryToken: sys.DockerBearerRegistryToken}), nil
+	}
+	c := sys.DockerAuthConfig
+	if c == nil {
+		found, err := config.GetCredentialsForRef(sys, ref.DockerReference())
+		if err != nil {
+			return nil, fmt.Errorf("reading registry credentials: %w", err)
+		}
+		c = &found
+	}
+	if c.Username == "" && c.IdentityToken == "" {
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(authn.AuthConfig{Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken}), nil
+}
+
+// errPlainHTTP refuses what go-containerregistry would do by itself with names
+// that look local: fall back from TLS, and send credentials in the clear to
+// whoever has blocked it.
+var errPlainHTTP = errors.New("registry without TLS is not allowed")
+
+// boundedTransport cuts answers off, by size and by time: the client reads
+// lists whole, and waits for ever. It tries again by itself when a registry is
+// overloaded or breaks off.
+type boundedTransport struct {
+	next     http.RoundTripper
+	insecure bool
+}
+
+// unhurried marks a request that a watchdog watches.
+type unhurried struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !t.insecure {
+		return nil, hint(errPlainHTTP, "set insecure = true for it in registries.conf, or give --tls-verify=false")
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	limit := pushAnswer * patienceOf(ctx).Stall
+	if ctx.Value(unhurried{}) == nil {
+		cancel()
+		ctx, cancel = context.WithTimeoutCause(r.Context(), limit, errStalled)
+	}
+	resp, err := t.next.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		if context.Cause(ctx) == errStalled {
+			err = fmt.Errorf("%w within %v: %w", errStalled, limit, err)
+		}
+		cancel()
+		return nil, err
+	}
+	resp.Body = &section{io.LimitReader(resp.Body, maxArtifactBytes+1), closers{resp.Body, closeFunc(cancel)}}
+	return resp, nil
+}
+
+type closeFunc func()
+
+// Close implements io.Closer.
+func (f closeFunc) Close() error {
+	f()
+	return nil
+}

@@ -107,7 +107,7 @@ func (b *remoteBlob) again(cause error) error {
 			err = b.open()
 		}
 		if err == nil {
-			err = b.skip()
+			err = b.dog.explain(b.skip())
 		}
 		if err == nil {
 			return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // floor is a bare signature check: what no verification can be faster than.
@@ -84,24 +85,27 @@ func benchSNP(b *testing.B, cold bool) {
 	})
 }
 
-// BenchmarkTDXCached is verification, chain and collateral known.
+// BenchmarkTDXCached is verification and appraisal, chain and collateral known.
 func BenchmarkTDXCached(b *testing.B) { benchTDX(b, false) }
 
 // BenchmarkTDXCold checks PCK chain and collateral each time.
 func BenchmarkTDXCold(b *testing.B) { benchTDX(b, true) }
 
 func benchTDX(b *testing.B, cold bool) {
-	quote, c, at := tdxFixture(b)
-	v, err := NewTDX(TDXOptions{Collateral: oneCollateral{&c}})
+	n := newIntel(b)
+	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(b)}})
 	if err != nil {
 		b.Fatal(err)
 	}
+	ev := kbs.Evidence{TEE: kbs.TDX, Report: n.Quote(b, strictBody(verifiertest.Body([]byte{0xda})))}
+	ref, want := strictTD()
 	against(b, floor(b, elliptic.P256(), 2), func() {
 		if cold {
 			v.chains.m = nil
 			clear(v.verified)
 		}
-		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); err != nil {
+		claims, err := v.Verify(context.Background(), ev, testTime)
+		if err != nil || !Appraise(claims, ref, want).OK() {
 			b.Fatal(err)
 		}
 	})

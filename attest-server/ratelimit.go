@@ -44,6 +44,7 @@ const badTokenCost = 10
 type limits struct {
 	addresses *limiterTable[netip.Prefix]
 	refusals  *limiterTable[netip.Prefix] // who is told that it is too fast
+	another   *limiterTable[netip.Prefix] // connections of who was told too often
 	tokens    *limiterTable[string]
 	exempt    []netip.Prefix
 }
@@ -57,6 +58,7 @@ func newLimits(c RateLimits) *limits {
 	return &limits{
 		addresses: newLimiterTable[netip.Prefix](address, most),
 		refusals:  newLimiterTable[netip.Prefix](Rate{address.PerSecond / 10, address.Burst}, most),
+		another:   newLimiterTable[netip.Prefix](Rate{address.PerSecond, max(1, address.Burst/100)}, most),
 		tokens:    newLimiterTable[string](c.PerToken.or(Rate{500, 5000}), most),
 		exempt:    c.Exempt,
 	}
@@ -147,8 +149,10 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 }
 
 // flooding is whether whoever this is has used up his requests and refusals.
+// As soon as he has a request again he gets that many connections, not all
+// that he makes meanwhile.
 func (l *limits) flooding(from netip.Prefix, now time.Time) bool {
-	return l.refusals.spent(from, now) && l.addresses.spent(from, now)
+	return l.refusals.spent(from, now) && (l.addresses.spent(from, now) || l.another.take(from, now, 1) > 0)
 }
 
 func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, by string, wait time.Duration) {

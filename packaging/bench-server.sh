@@ -16,5 +16,5 @@
 #              BENCH_PROFILE  FILE for the server's processor profile
 set -euo pipefail
 cd "$(dirname "$0")/.."
-go test -run '^$' -bench Server -benchtime 1x -timeout 40m ./attest-server/command | grep -vE '^(PASS|ok|goos|goarch|pkg)'
+go test -run '^$' -bench Server -benchtime 1x -timeout 40m ./cmd/attest-server/command | grep -vE '^(PASS|ok|goos|goarch|pkg)'
 CCRUN_E2E=1 CCRUN_BIN=$PWD/bin go test -run '^$' -bench TwoServers -benchtime 1x ./tests | grep -vE '^(PASS|ok|goos|goarch|pkg|cpu)'

@@ -7,9 +7,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/attest-server/command"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/attest-server/command"
 )
 
 func main() { os.Exit(run(os.Args)) }

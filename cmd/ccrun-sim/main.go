@@ -12,8 +12,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/ccrun/ccrun/attest-server/command"
 	"github.com/ccrun/ccrun/cmd/argv"
+	"github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
 )

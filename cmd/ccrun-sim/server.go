@@ -1,10 +1,10 @@
 package main
 
 import (
-	"github.com/ccrun/ccrun/attest-server/command"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/urfave/cli/v2"
 )
 

@@ -15,7 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	attestcommand "github.com/ccrun/ccrun/attest-server/command"
+	attestcommand "github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"

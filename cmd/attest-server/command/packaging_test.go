@@ -15,7 +15,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 )
 
-const shipped = "../../packaging/systemd"
+const shipped = "../../../packaging/systemd"
 
 // TestShippedConfig: the documented file is accepted, names every field, and
 // what it shows as default is what flags default to.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	attestcommand "github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	attestcommand "github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/ccrun/ccrun/secret"
 )
 

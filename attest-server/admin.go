@@ -147,7 +147,7 @@ func (s *Server) checkRegistration(reg kbs.Registration, diskKey secret.Bytes) e
 	switch {
 	case reg.Version != 1:
 		return fmt.Errorf("registration version %d, expected 1", reg.Version)
-	case !validWorkloadID.MatchString(reg.WorkloadID):
+	case !kbs.ValidWorkloadID(reg.WorkloadID):
 		return errors.New("workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	case !s.speaksFor(reg.Type):
 		return fmt.Errorf("type %q: this server speaks %v, so the workload could never attest", reg.Type, s.Dialects)

@@ -5,14 +5,11 @@ import (
 	"crypto/hpke"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
-
-var validWorkloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // auth opens a session. It does not ask the store whether the workload
 // exists: who has no Evidence learns nothing of what is registered.
@@ -26,7 +23,7 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 		return problem(kbs.CodeBadRequest, "protocol version %d, expected 1", req.Version)
 	case !req.TEE.Valid():
 		return problem(kbs.CodeBadRequest, "tee %q, expected snp, tdx or sample", req.TEE)
-	case !validWorkloadID.MatchString(req.WorkloadID):
+	case !kbs.ValidWorkloadID(req.WorkloadID):
 		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
 	sess, bearer, err := s.sessions.open(Native, req.TEE, req.WorkloadID)

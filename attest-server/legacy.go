@@ -48,7 +48,7 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 	if err := readForeign([]byte(req.Extra), &params); err != nil {
 		return err
 	}
-	if !validWorkloadID.MatchString(params.WorkloadID) {
+	if !kbs.ValidWorkloadID(params.WorkloadID) {
 		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
 	sess, bearer, err := s.sessions.openShort(params.WorkloadID)

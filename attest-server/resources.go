@@ -86,7 +86,7 @@ func checkResource(p kbs.ResourcePolicy, value secret.Bytes) error {
 		return fmt.Errorf("policy of %d workloads and %d tenants, at most %d each", len(p.Workloads), len(p.Tenants), maxPolicyEntries)
 	}
 	for _, id := range p.Workloads {
-		if !validWorkloadID.MatchString(id) {
+		if !kbs.ValidWorkloadID(id) {
 			return fmt.Errorf("policy: %q is no workload id", id)
 		}
 	}
@@ -196,7 +196,7 @@ func (s *Server) changeApproval(w http.ResponseWriter, r *http.Request, t store.
 	switch {
 	case t.Tenant == "":
 		return problem(kbs.CodeForbidden, "approvals are a tenant's, and token %s is the operator's", t.ID)
-	case len(a.Name) == 0 || len(a.Name) > 256 || !validWorkloadID.MatchString(a.WorkloadID) || a.RegistrationDigest.IsZero():
+	case len(a.Name) == 0 || len(a.Name) > 256 || !kbs.ValidWorkloadID(a.WorkloadID) || a.RegistrationDigest.IsZero():
 		return problem(kbs.CodeBadRequest, "expected name, workload_id and registration_digest")
 	}
 	if r.Method == http.MethodDelete {

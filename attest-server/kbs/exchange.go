@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -58,12 +57,8 @@ type exchange struct {
 }
 
 func newExchange(t *http.Transport, base string, timeout time.Duration) (*exchange, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return nil, fmt.Errorf("server URL: %w", err)
-	}
-	if u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-		return nil, fmt.Errorf("server URL %q: expected https://HOST[:PORT] without path or user", base)
+	if err := CheckServerURL(base); err != nil {
+		return nil, err
 	}
 	t.TLSHandshakeTimeout = timeout
 	t.ResponseHeaderTimeout = timeout

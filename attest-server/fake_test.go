@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -77,7 +78,7 @@ type rig struct {
 func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: &fakeClock{now: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)}, log: &bytes.Buffer{}}
-	master, err := store.NewMasterKey(rand.Reader)
+	master, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

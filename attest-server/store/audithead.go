@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -52,7 +53,7 @@ func readAuditHead(r row) (h kbs.AuditHead, err error) {
 // AuditKey is the key that signs audit heads, as only the holder of the
 // MasterKey can tell it: the public key in a head says itself who it is.
 func (s *DB) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
-	sealer, err := newSealer(master, s.opts.Rand)
+	sealer, err := masterkey.NewSealer(master, s.opts.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func (s *DB) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicK
 	return k.Public().(ed25519.PublicKey), nil
 }
 
-func readAuditKey(ctx context.Context, db *sql.DB, sealer *sealer) (ed25519.PrivateKey, error) {
+func readAuditKey(ctx context.Context, db *sql.DB, sealer *masterkey.Sealer) (ed25519.PrivateKey, error) {
 	var sealed []byte
 	err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditKeyName).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -72,7 +73,7 @@ func readAuditKey(ctx context.Context, db *sql.DB, sealer *sealer) (ed25519.Priv
 	if err != nil {
 		return nil, fmt.Errorf("reading audit signing key: %w", err)
 	}
-	seed, err := sealer.open(sealed, location("meta", auditKeyName))
+	seed, err := sealer.Open(sealed, masterkey.Location("meta", auditKeyName))
 	if err != nil || seed.Len() != ed25519.SeedSize {
 		return nil, fmt.Errorf("opening audit signing key: %w", ErrTampered)
 	}
@@ -116,7 +117,7 @@ func (s *DB) makeAuditKey(ctx context.Context) (ed25519.PrivateKey, error) {
 	}
 	held := secret.New(seed)
 	defer held.Wipe()
-	sealed, err := s.sealer.seal(held, location("meta", auditKeyName))
+	sealed, err := s.sealer.Seal(held, masterkey.Location("meta", auditKeyName))
 	if err != nil {
 		return nil, err
 	}

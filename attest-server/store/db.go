@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -27,7 +28,7 @@ const (
 type DB struct {
 	db     *sql.DB
 	engine engine
-	sealer *sealer
+	sealer *masterkey.Sealer
 	opts   Options
 
 	registrations registrations
@@ -58,7 +59,7 @@ func open(ctx context.Context, db *sql.DB, e engine, o Options, check func(*DB, 
 		s.opts.SessionRecords = 10000
 	}
 	if err == nil && o.MasterKey.Len() != 0 {
-		s.sealer, err = newSealer(o.MasterKey, o.Rand)
+		s.sealer, err = masterkey.NewSealer(o.MasterKey, o.Rand)
 	}
 	if err == nil {
 		db.SetMaxOpenConns(maxConns)
@@ -116,7 +117,7 @@ func (s *DB) Check(ctx context.Context) error {
 }
 
 func (s *DB) writeCheck(ctx context.Context) error {
-	sealed, err := s.sealer.seal(secret.New([]byte(checkPlain)), location("meta", checkName))
+	sealed, err := s.sealer.Seal(secret.New([]byte(checkPlain)), masterkey.Location("meta", checkName))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -112,31 +113,8 @@ func TestClosedStoreRefuses(t *testing.T) {
 	}
 }
 
-// FuzzSealedValue: nothing but what seal made opens, and only in its place.
-func FuzzSealedValue(f *testing.F) {
-	o := secret.New([]byte(strings.Repeat("k", MasterKeySize)))
-	s, err := newSealer(o, strings.NewReader(strings.Repeat("r", 1000)))
-	if err != nil {
-		f.Fatal(err)
-	}
-	good, err := s.seal(secret.New([]byte("plain")), location("a", "b"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good, "a", "b")
-	f.Add(good[:minSealed], "a", "b")
-	f.Add([]byte{}, "", "")
-	f.Fuzz(func(t *testing.T, b []byte, x, y string) {
-		p, err := s.open(b, location(x, y))
-		ours := string(b) == string(good) && x == "a" && y == "b"
-		if (err == nil) != ours || (ours && string(p.Reveal()) != "plain") {
-			t.Fatalf("open(%x, %q, %q) = %v", b, x, y, err)
-		}
-	})
-}
-
 func FuzzToken(f *testing.F) {
-	o := Options{Rand: strings.NewReader(strings.Repeat("r", 1000)), Clock: (&clock{start}).Now, MasterKey: secret.New([]byte(strings.Repeat("k", MasterKeySize)))}
+	o := Options{Rand: strings.NewReader(strings.Repeat("r", 1000)), Clock: (&clock{start}).Now, MasterKey: secret.New([]byte(strings.Repeat("k", masterkey.Size)))}
 	s, err := Create(f.Context(), f.TempDir()+"/db", o)
 	if err != nil {
 		f.Fatal(err)

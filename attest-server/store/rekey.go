@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"crypto/cipher"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -29,16 +29,13 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 	if s.sealer == nil {
 		return fmt.Errorf("rotating master key: %w", ErrLocked)
 	}
-	if master.Len() != MasterKeySize {
-		return fmt.Errorf("rotating master key: new one of %d bytes, expected %d", master.Len(), MasterKeySize)
-	}
-	kek, err := newKEK(master)
+	to, err := masterkey.NewSealer(master, s.opts.Rand)
 	if err != nil {
-		return err
+		return fmt.Errorf("rotating master key: %w", err)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		for _, rewrap := range []func(*sql.Tx, cipher.AEAD) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources} {
-			if err := rewrap(tx, kek); err != nil {
+		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources} {
+			if err := rewrap(tx, to); err != nil {
 				return err
 			}
 		}
@@ -47,11 +44,11 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 	if err != nil {
 		return fmt.Errorf("rotating master key: %w", err)
 	}
-	s.sealer.replace(kek)
+	s.sealer.Follow(to)
 	return nil
 }
 
-func (s *DB) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapMeta(tx *sql.Tx, to *masterkey.Sealer) error {
 	var unknown string
 	known := []any{}
 	for _, name := range slices.Concat(sealedMeta, plainMeta) {
@@ -73,7 +70,7 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
 		if err != nil {
 			return err
 		}
-		if sealed, err = s.sealer.rewrap(sealed, location("meta", name), to); err != nil {
+		if sealed, err = s.sealer.Rewrap(sealed, masterkey.Location("meta", name), to); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if _, err := tx.Exec("UPDATE meta SET value = ? WHERE name = ?", sealed, name); err != nil {
@@ -83,7 +80,7 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to cipher.AEAD) error {
 	return nil
 }
 
-func (s *DB) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapWorkloads(tx *sql.Tx, to *masterkey.Sealer) error {
 	for after := ""; ; {
 		var id string
 		var canonical, key, staged []byte
@@ -96,11 +93,11 @@ func (s *DB) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
 		if err != nil {
 			return err
 		}
-		if key, err = s.sealer.rewrap(key, diskKeyLocation(id, canonical), to); err != nil {
+		if key, err = s.sealer.Rewrap(key, diskKeyLocation(id, canonical), to); err != nil {
 			return fmt.Errorf("disk key of workload %s: %w", id, err)
 		}
 		if rotation != nil {
-			if staged, err = s.sealer.rewrap(staged, stagedLocation(id, *rotation, canonical), to); err != nil {
+			if staged, err = s.sealer.Rewrap(staged, stagedLocation(id, *rotation, canonical), to); err != nil {
 				return fmt.Errorf("staged disk key of workload %s: %w", id, err)
 			}
 		}
@@ -111,7 +108,7 @@ func (s *DB) rewrapWorkloads(tx *sql.Tx, to cipher.AEAD) error {
 	}
 }
 
-func (s *DB) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
+func (s *DB) rewrapResources(tx *sql.Tx, to *masterkey.Sealer) error {
 	var id kbs.ResourceID
 	var version int64
 	for {
@@ -125,7 +122,7 @@ func (s *DB) rewrapResources(tx *sql.Tx, to cipher.AEAD) error {
 		if err != nil {
 			return err
 		}
-		if value, err = s.sealer.rewrap(value, resourceLocation(id, version, policy), to); err != nil {
+		if value, err = s.sealer.Rewrap(value, resourceLocation(id, version, policy), to); err != nil {
 			return fmt.Errorf("resource %s version %d: %w", id, version, err)
 		}
 		_, err = tx.Exec("UPDATE resources SET value = ? WHERE repo = ? AND type = ? AND tag = ? AND version = ?", value, id.Repo, id.Type, id.Tag, version)
@@ -161,7 +158,7 @@ func (s *DB) follows(check []byte) bool {
 // adopt seals with the MasterKey that check is under from now on:
 // ErrWrongMasterKey if it is not to be had.
 func (s *DB) adopt(check []byte) error {
-	if opensCheck(s.sealer.kek(), check) {
+	if holdsCheck(s.sealer, check) {
 		s.check.Store(&check)
 		return nil
 	}
@@ -178,12 +175,12 @@ func (s *DB) adopt(check []byte) error {
 		return fmt.Errorf("%w: %w", ErrWrongMasterKey, err)
 	}
 	for _, k := range keys {
-		kek, err := newKEK(k)
+		other, err := masterkey.NewSealer(k, s.opts.Rand)
 		if err != nil {
 			return err
 		}
-		if opensCheck(kek, check) {
-			s.sealer.replace(kek)
+		if holdsCheck(other, check) {
+			s.sealer.Follow(other)
 			s.check.Store(&check)
 			return nil
 		}
@@ -191,8 +188,6 @@ func (s *DB) adopt(check []byte) error {
 	return ErrWrongMasterKey
 }
 
-func opensCheck(kek cipher.AEAD, check []byte) bool {
-	alone := &sealer{keks: []cipher.AEAD{kek}}
-	plain, err := alone.open(check, location("meta", checkName))
-	return err == nil && plain.Equal(secret.New([]byte(checkPlain)))
+func holdsCheck(s *masterkey.Sealer, check []byte) bool {
+	return s.Holds(check, masterkey.Location("meta", checkName), secret.New([]byte(checkPlain)))
 }

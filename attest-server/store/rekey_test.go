@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -31,7 +32,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	next, err := NewMasterKey(rand.Reader)
+	next, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 // must refuse to write rather than seal under the old one.
 func TestOldMasterKeyWritesNothing(t *testing.T) {
 	s, path, o := newStore(t)
-	next, _ := NewMasterKey(rand.Reader)
+	next, _ := masterkey.New(rand.Reader)
 	admin, err := reopen(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -99,7 +100,7 @@ func (s *DB) putResource(ctx context.Context, id kbs.ResourceID, value secret.By
 }
 
 func (s *DB) insertResource(tx *sql.Tx, id kbs.ResourceID, version int64, policy []byte, value secret.Bytes, actor string) error {
-	sealed, err := s.sealer.seal(value, resourceLocation(id, version, policy))
+	sealed, err := s.sealer.Seal(value, resourceLocation(id, version, policy))
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (s *DB) insertResource(tx *sql.Tx, id kbs.ResourceID, version int64, policy
 // resourceLocation ties a value to its name, version and policy: who edits a
 // policy in the database makes the value unusable.
 func resourceLocation(id kbs.ResourceID, version int64, policy []byte) []byte {
-	return location("resources", "value", id.Repo, id.Type, id.Tag, strconv.FormatInt(version, 10), string(policy))
+	return masterkey.Location("resources", "value", id.Repo, id.Type, id.Tag, strconv.FormatInt(version, 10), string(policy))
 }
 
 type resource struct {
@@ -136,8 +137,8 @@ func (s *DB) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.value, err = s.sealer.open(sealed, resourceLocation(id, r.version, r.policy))
-	if errors.Is(err, errSealed) {
+	r.value, err = s.sealer.Open(sealed, resourceLocation(id, r.version, r.policy))
+	if errors.Is(err, masterkey.ErrSealed) {
 		err = fmt.Errorf("opening resource %s: %w", id, ErrTampered)
 	}
 	return r, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -63,12 +64,12 @@ func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, e
 		if err != nil {
 			return err
 		}
-		if r.Current, err = s.sealer.open(w.sealed, diskKeyLocation(id, w.canonical)); err != nil {
+		if r.Current, err = s.sealer.Open(w.sealed, diskKeyLocation(id, w.canonical)); err != nil {
 			return fmt.Errorf("opening disk key of workload %s: %w: %w", id, ErrTampered, err)
 		}
 		if w.rotation != nil {
 			r.ID, r.StagedAt = *w.rotation, fromMilli(*w.stagedAt)
-			if r.Staged, err = s.sealer.open(w.staged, stagedLocation(id, r.ID, w.canonical)); err != nil {
+			if r.Staged, err = s.sealer.Open(w.staged, stagedLocation(id, r.ID, w.canonical)); err != nil {
 				return fmt.Errorf("opening staged disk key of workload %s: %w: %w", id, ErrTampered, err)
 			}
 			return nil
@@ -85,7 +86,7 @@ func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, e
 }
 
 func (s *DB) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
-	sealed, err := s.sealer.seal(r.Staged, stagedLocation(id, r.ID, canonical))
+	sealed, err := s.sealer.Seal(r.Staged, stagedLocation(id, r.ID, canonical))
 	if err != nil {
 		return fmt.Errorf("sealing staged disk key: %w", err)
 	}
@@ -110,12 +111,12 @@ func (s *DB) CommitRotation(ctx context.Context, id, rotation, image, actor stri
 		case w.rotation == nil || *w.rotation != rotation:
 			return fmt.Errorf("rotation %q of workload %s: %w", rotation, id, ErrNoRotation)
 		}
-		k, err := s.sealer.open(w.staged, stagedLocation(id, rotation, w.canonical))
+		k, err := s.sealer.Open(w.staged, stagedLocation(id, rotation, w.canonical))
 		if err != nil {
 			return fmt.Errorf("opening staged disk key of workload %s: %w: %w", id, ErrTampered, err)
 		}
 		defer k.Wipe()
-		sealed, err := s.sealer.seal(k, diskKeyLocation(id, w.canonical))
+		sealed, err := s.sealer.Seal(k, diskKeyLocation(id, w.canonical))
 		if err != nil {
 			return err
 		}
@@ -179,7 +180,7 @@ func readRotating(tx *sql.Tx, id string) (w rotating, err error) {
 }
 
 func stagedLocation(id, rotation string, canonical []byte) []byte {
-	return location("workloads", "staged_key", id, rotation, string(canonical))
+	return masterkey.Location("workloads", "staged_key", id, rotation, string(canonical))
 }
 
 // ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -67,7 +68,7 @@ func (s *DB) sealedValue(ctx context.Context, name string, fresh func() (secret.
 	}
 	defer made.Wipe()
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		sealed, err := s.sealer.seal(made, location("meta", name))
+		sealed, err := s.sealer.Seal(made, masterkey.Location("meta", name))
 		if err != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (s *DB) readSealed(ctx context.Context, name string) (secret.Bytes, error) 
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	v, err := s.sealer.open(sealed, location("meta", name))
+	v, err := s.sealer.Open(sealed, masterkey.Location("meta", name))
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("opening %s: %w", name, ErrTampered)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -19,7 +20,7 @@ var (
 	ErrRevoked        = errors.New("revoked")
 	ErrChanged        = errors.New("registration changed since attestation")
 	ErrWrongMasterKey = errors.New("master key does not belong to this store")
-	ErrLocked         = errors.New("store was opened without its master key")
+	ErrLocked         = masterkey.ErrLocked
 	ErrNewerSchema    = errors.New("store is newer than this attest-server")
 	ErrTampered       = errors.New("store was changed behind attest-server's back")
 	// ErrUnavailable means that the database does not answer now.
@@ -86,9 +87,6 @@ type Workload struct {
 func (o Options) check() error {
 	if o.Rand == nil || o.Clock == nil {
 		return errors.New("opening store: no source of randomness or no clock")
-	}
-	if n := o.MasterKey.Len(); n != 0 && n != MasterKeySize {
-		return fmt.Errorf("opening store: master key of %d bytes, expected %d", n, MasterKeySize)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -21,7 +22,7 @@ func (c *clock) Now() time.Time { return c.now }
 
 func options(t testing.TB) Options {
 	t.Helper()
-	k, err := NewMasterKey(rand.Reader)
+	k, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

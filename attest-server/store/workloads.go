@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -28,7 +29,7 @@ func (s *DB) Register(ctx context.Context, reg kbs.Registration, diskKey secret.
 		if err != nil || same {
 			return err
 		}
-		sealed, err := s.sealer.seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
+		sealed, err := s.sealer.Seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
 		if err != nil {
 			return fmt.Errorf("sealing disk key: %w", err)
 		}
@@ -56,7 +57,7 @@ func (s *DB) registered(tx *sql.Tx, id string, canonical []byte, diskKey secret.
 	if revoked != nil || string(have) != string(canonical) {
 		return false, &ConflictError{WorkloadID: id, Revoked: revoked != nil}
 	}
-	old, err := s.sealer.open(sealed, diskKeyLocation(id, have))
+	old, err := s.sealer.Open(sealed, diskKeyLocation(id, have))
 	if err != nil {
 		return false, fmt.Errorf("opening disk key of workload %s: %w", id, ErrTampered)
 	}
@@ -104,7 +105,7 @@ func claimDigest(tx *sql.Tx, d kbs.LaunchDigest, id string) error {
 // diskKeyLocation ties a sealed DiskKey to the registration's every byte: who
 // edits reference values in the database makes the key unusable, not his.
 func diskKeyLocation(id string, canonical []byte) []byte {
-	return location("workloads", "disk_key", id, string(canonical))
+	return masterkey.Location("workloads", "disk_key", id, string(canonical))
 }
 
 const statusColumns = `registration, registered_at, registered_by, revoked_at, releases, denials, last_release,
@@ -269,8 +270,8 @@ func (s *DB) release(ctx context.Context, id string, appraised kbs.Digest, sessi
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("releasing disk key: %w", err)
 	}
-	k, err := s.sealer.open(r.sealed, r.location)
-	if errors.Is(err, errSealed) {
+	k, err := s.sealer.Open(r.sealed, r.location)
+	if errors.Is(err, masterkey.ErrSealed) {
 		err = fmt.Errorf("%w: %w", ErrTampered, err)
 	}
 	if err != nil {

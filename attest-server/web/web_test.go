@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -36,7 +37,7 @@ const attackersName = `<script>alert(1)</script>`
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, now: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC), key: secret.New(bytes.Repeat([]byte{7}, 32))}
-	master, err := store.NewMasterKey(rand.Reader)
+	master, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 )
 
 func TestAuditVerifySeesSignature(t *testing.T) {
@@ -31,7 +31,7 @@ func TestAuditVerifySeesSignature(t *testing.T) {
 	if log, err := verify(); err != nil || !strings.Contains(log, "signed up to entry 1 ") {
 		t.Errorf("verify with an unsigned entry: %q, %v", log, err)
 	}
-	master := filepath.Join(dir, store.MasterKeyName)
+	master := filepath.Join(dir, masterkey.Name)
 	if err := os.Rename(master, master+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestAuditVerifySeesSignature(t *testing.T) {
 		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		os.Chmod(filepath.Join(copied, store.MasterKeyName), 0o600)
+		os.Chmod(filepath.Join(copied, masterkey.Name), 0o600)
 		db, err := sql.Open("sqlite", filepath.Join(copied, storeName))
 		if err != nil {
 			t.Fatal(err)

@@ -19,14 +19,15 @@ import (
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // backupNames are the files of a backup, in order. optionalNames may lack: the
 // CA's key may lie elsewhere, and so may the master key.
-var optionalNames = []string{caKeyName, store.MasterKeyName}
+var optionalNames = []string{caKeyName, masterkey.Name}
 
-var backupNames = []string{storeName, caName, caKeyName, serverName, serverKeyName, store.MasterKeyName}
+var backupNames = []string{storeName, caName, caKeyName, serverName, serverKeyName, masterkey.Name}
 
 func (p Program) backupCommand() *cli.Command {
 	return &cli.Command{
@@ -118,10 +119,10 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 // addMasterKey puts in the master key as its file has it, if that is wrapped,
 // and in clear only if it was asked for.
 func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
-	path := inDir(cfg.Data, store.MasterKeyName)
-	ciphertext, err := store.TransitCiphertext(path)
+	path := inDir(cfg.Data, masterkey.Name)
+	ciphertext, err := masterkey.TransitCiphertext(path)
 	if err == nil && ciphertext != "" {
-		return addFile(w, store.MasterKeyName, path)
+		return addFile(w, masterkey.Name, path)
 	}
 	if !c.Bool("with-master-key") {
 		return nil
@@ -135,7 +136,7 @@ func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
 		return err
 	}
 	defer k.Wipe()
-	return addEntry(w, store.MasterKeyName, int64(k.Len()), bytes.NewReader(k.Reveal()))
+	return addEntry(w, masterkey.Name, int64(k.Len()), bytes.NewReader(k.Reveal()))
 }
 
 func addFile(w *tar.Writer, name, path string) error {
@@ -288,7 +289,7 @@ func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, erro
 			return files, err
 		}
 		defer k.Wipe()
-		path := inDir(dir, store.MasterKeyName)
+		path := inDir(dir, masterkey.Name)
 		if err := writeNew(path, k.Reveal(), 0o600); err != nil {
 			return files, fmt.Errorf("writing master key: %w", err)
 		}
@@ -298,7 +299,7 @@ func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, erro
 	file := cfg
 	file.Database = "" // the backup's store is in a file, whatever it was in
 	open := file.withStore
-	if _, err := os.Stat(inDir(dir, store.MasterKeyName)); err == nil {
+	if _, err := os.Stat(inDir(dir, masterkey.Name)); err == nil {
 		open = file.withOpenStore
 	}
 	err := open(c.Context, func(ctx context.Context, s *store.DB) error { return s.Verify(ctx) })

@@ -11,7 +11,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 )
 
 // identityFile makes an age identity and returns its file and its recipient.
@@ -77,7 +77,7 @@ func TestRestoreRefuses(t *testing.T) {
 	flipped := bytes.Clone(whole)
 	flipped[len(flipped)/2] ^= 1
 	foreignKey := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(foreignKey, bytes.Repeat([]byte("k"), store.MasterKeySize), 0o600); err != nil {
+	if err := os.WriteFile(foreignKey, bytes.Repeat([]byte("k"), masterkey.Size), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, x := range map[string]struct {
@@ -128,12 +128,12 @@ func TestMasterKeyRotate(t *testing.T) {
 	if _, err := c.Register(t.Context(), registration("a", 1)); err != nil {
 		t.Fatal(err)
 	}
-	old, err := os.ReadFile(inDir(dir, store.MasterKeyName))
+	old, err := os.ReadFile(inDir(dir, masterkey.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustRun(t, "master-key", "rotate", "--data", dir)
-	fresh, err := os.ReadFile(inDir(dir, store.MasterKeyName))
+	fresh, err := os.ReadFile(inDir(dir, masterkey.Name))
 	if err != nil || bytes.Equal(old, fresh) {
 		t.Fatalf("the key is the old one: %v", err)
 	}
@@ -147,10 +147,10 @@ func TestMasterKeyRotate(t *testing.T) {
 		t.Error(err)
 	}
 	// Killed after the commit, before the rename.
-	if err := os.Rename(inDir(dir, store.MasterKeyName), inDir(dir, store.NextMasterKeyName)); err != nil {
+	if err := os.Rename(inDir(dir, masterkey.Name), inDir(dir, masterkey.NextName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(inDir(dir, store.MasterKeyName), old, 0o600); err != nil {
+	if err := os.WriteFile(inDir(dir, masterkey.Name), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	url, _ = serve(t, "--data", dir)
@@ -158,7 +158,7 @@ func TestMasterKeyRotate(t *testing.T) {
 		t.Errorf("between commit and rename: %v, %v", created, err)
 	}
 	mustRun(t, "master-key", "rotate", "--data", dir)
-	if got, err := os.ReadFile(inDir(dir, store.MasterKeyName)); err != nil || !bytes.Equal(got, fresh) {
+	if got, err := os.ReadFile(inDir(dir, masterkey.Name)); err != nil || !bytes.Equal(got, fresh) {
 		t.Errorf("the rotation that was begun was not ended: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -93,7 +94,7 @@ func makeDir(dir string) (made bool, err error) {
 // error.
 func create(ctx context.Context, cfg Config, place keyPlace, names []string) (token secret.Bytes, files []string, err error) {
 	dir := cfg.Data
-	master, err := store.NewMasterKey(rand.Reader)
+	master, err := masterkey.New(rand.Reader)
 	if err != nil {
 		return secret.Bytes{}, nil, err
 	}
@@ -109,7 +110,7 @@ func create(ctx context.Context, cfg Config, place keyPlace, names []string) (to
 	if err == nil && place.inDir() {
 		var b []byte
 		b, err = place.content(ctx, master)
-		write(inDir(dir, store.MasterKeyName), b, 0o600)
+		write(inDir(dir, masterkey.Name), b, 0o600)
 		clear(b)
 	}
 	if err == nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
@@ -311,7 +312,7 @@ func (k *killed) replay(url string) {
 
 // check compares the store of the server killed just now with what it said.
 func (k *killed) check(round int) {
-	master, err := store.LoadMasterKey("", k.dir)
+	master, err := masterkey.Source{Dir: k.dir}.Load(k.Context())
 	if err != nil {
 		k.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -28,10 +29,10 @@ func (p Program) masterKeyCommand() *cli.Command {
 					"copies of the store made before still open with the old key: destroy what you can.\n" +
 					"The new key goes into DIR; wrapped, if --config has [transit]; or where --master-key-out says. In that\n" +
 					"last case put it in the credential's place and restart the server when it suits: until then the old key\n" +
-					"leads to the new one by DIR/" + store.NextMasterKeyName + ", which the server removes itself.\n\nExample:\n   " +
+					"leads to the new one by DIR/" + masterkey.NextName + ", which the server removes itself.\n\nExample:\n   " +
 					p.Name + " master-key rotate --config /etc/attest-server/attest-server.toml",
 				Flags: []cli.Flag{configFlag(), dataFlag(), in, masterKeyOutFlag(),
-					&cli.BoolFlag{Name: "prepare", Usage: "only make DIR/" + store.NextMasterKeyName + ", to be copied to all servers on one database; the next rotate takes it"}},
+					&cli.BoolFlag{Name: "prepare", Usage: "only make DIR/" + masterkey.NextName + ", to be copied to all servers on one database; the next rotate takes it"}},
 				Action: p.rotateMasterKey,
 			},
 			{
@@ -81,7 +82,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	defer next.Wipe()
 	if prepare {
 		p.note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
-			inDir(cfg.Data, store.NextMasterKeyName))
+			inDir(cfg.Data, masterkey.NextName))
 		return nil
 	}
 	return p.settleMasterKey(c, cfg.Data, place, next)
@@ -94,7 +95,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 			return err
 		}
 		p.note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
-			inDir(dir, store.NextMasterKeyName))
+			inDir(dir, masterkey.NextName))
 		return nil
 	}
 	b, err := place.content(c.Context, k)
@@ -106,16 +107,16 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 	if err != nil {
 		return fmt.Errorf("replacing master key: %w", err)
 	}
-	if err := put(inDir(dir, store.MasterKeyName), b, info, 0o600); err != nil {
+	if err := put(inDir(dir, masterkey.Name), b, info, 0o600); err != nil {
 		return fmt.Errorf("replacing master key: %w", err)
 	}
 	if place.transit != nil {
 		// A server that was started before [transit] was configured needs it.
 		p.note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
-			inDir(dir, store.MasterKeyName))
+			inDir(dir, masterkey.Name))
 		return nil
 	}
-	if err := os.Remove(inDir(dir, store.NextMasterKeyName)); err != nil {
+	if err := os.Remove(inDir(dir, masterkey.NextName)); err != nil {
 		return fmt.Errorf("replacing master key: %w", err)
 	}
 	return syncDir(dir)
@@ -125,7 +126,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k s
 // sealed under the old one, before anything else is sealed under it; one that
 // an earlier, killed rotation left is used, for the store may be under it.
 // Without seal, only the key is made.
-func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old secret.Bytes, seal bool) (next secret.Bytes, err error) {
+func resealed(ctx context.Context, cfg Config, from masterkey.Source, old secret.Bytes, seal bool) (next secret.Bytes, err error) {
 	open := func(k secret.Bytes) (*store.DB, error) {
 		return cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
 	}
@@ -155,11 +156,11 @@ func resealed(ctx context.Context, cfg Config, from store.MasterKeySource, old s
 }
 
 func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
-	k, err := store.NewMasterKey(rand.Reader)
+	k, err := masterkey.New(rand.Reader)
 	if err != nil {
 		return k, err
 	}
-	b, err := store.NextMasterKey(old, k, rand.Reader)
+	b, err := masterkey.SealNext(old, k, rand.Reader)
 	if err != nil {
 		return k, err
 	}
@@ -167,7 +168,7 @@ func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
 	if err != nil {
 		return k, fmt.Errorf("opening store: %w", err)
 	}
-	if err := put(inDir(dir, store.NextMasterKeyName), b, info, 0o600); err != nil {
+	if err := put(inDir(dir, masterkey.NextName), b, info, 0o600); err != nil {
 		return k, fmt.Errorf("writing the next master key: %w", err)
 	}
 	return k, nil
@@ -188,8 +189,8 @@ func (p Program) rewrapMasterKey(c *cli.Context) error {
 	if t == nil {
 		return usage("master-key rewrap: the configuration has no [transit]: name it with --config")
 	}
-	path := inDir(cfg.Data, store.MasterKeyName)
-	ciphertext, err := store.TransitCiphertext(path)
+	path := inDir(cfg.Data, masterkey.Name)
+	ciphertext, err := masterkey.TransitCiphertext(path)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,9 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/masterkey/transit/transittest"
 	"github.com/ccrun/ccrun/attest-server/store"
-	"github.com/ccrun/ccrun/attest-server/transit/transittest"
 )
 
 // transitConfig is a configuration with [transit], and the token's file.
@@ -31,7 +32,7 @@ func transitConfig(t *testing.T, e *transittest.Engine, data string) (config, to
 
 func masterKeyFile(t *testing.T, dir string) string {
 	t.Helper()
-	b, err := os.ReadFile(inDir(dir, store.MasterKeyName))
+	b, err := os.ReadFile(inDir(dir, masterkey.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,11 +95,11 @@ func TestTransit(t *testing.T) {
 	e.Seal(false)
 	other := filepath.Join(t.TempDir(), "other")
 	mustRun(t, "init", "--config", config, "--data", other)
-	if err := os.WriteFile(inDir(dir, store.MasterKeyName), []byte(masterKeyFile(t, other)), 0o600); err != nil {
+	if err := os.WriteFile(inDir(dir, masterkey.Name), []byte(masterKeyFile(t, other)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	refuses("another store's key", store.ErrWrongMasterKey.Error())
-	if err := os.WriteFile(inDir(dir, store.MasterKeyName), []byte(good), 0o600); err != nil {
+	if err := os.WriteFile(inDir(dir, masterkey.Name), []byte(good), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	e.Stop()
@@ -134,8 +135,8 @@ func TestRotateFromFileToTransit(t *testing.T) {
 			t.Errorf("%s after restart: %v, %v", id, created, err)
 		}
 	}
-	if _, err := os.Stat(inDir(dir, store.NextMasterKeyName)); err == nil {
-		t.Error("the start left " + store.NextMasterKeyName)
+	if _, err := os.Stat(inDir(dir, masterkey.NextName)); err == nil {
+		t.Error("the start left " + masterkey.NextName)
 	}
 	// Again with transit, which the server asks itself now.
 	mustRun(t, "master-key", "rotate", "--config", config)
@@ -191,13 +192,13 @@ func TestMasterKeyToPipe(t *testing.T) {
 	credentials := t.TempDir()
 	pass := func(k string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(credentials, store.MasterKeyName), []byte(k), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(credentials, masterkey.Name), []byte(k), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	nowhere := func(k string) {
 		t.Helper()
-		if len(k) != store.MasterKeySize {
+		if len(k) != masterkey.Size {
 			t.Fatalf("key of %d bytes", len(k))
 		}
 		entries, err := os.ReadDir(dir)
@@ -251,8 +252,8 @@ func TestMasterKeyToPipe(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := os.Stat(inDir(dir, store.NextMasterKeyName)); err == nil {
-		t.Error("the start left " + store.NextMasterKeyName)
+	if _, err := os.Stat(inDir(dir, masterkey.NextName)); err == nil {
+		t.Error("the start left " + masterkey.NextName)
 	}
 	pass(first)
 	if _, _, err := run(t.Context(), "serve", "--data", dir, "--listen", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), store.ErrWrongMasterKey.Error()) {
@@ -270,7 +271,7 @@ func TestMasterKeyToPipe(t *testing.T) {
 func TestRotatePrepared(t *testing.T) {
 	dir, token := initDir(t)
 	second := t.TempDir()
-	names := []string{store.MasterKeyName, caName, serverName, serverKeyName}
+	names := []string{masterkey.Name, caName, serverName, serverKeyName}
 	copyFile := func(name string) {
 		t.Helper()
 		b, err := os.ReadFile(inDir(dir, name))
@@ -294,11 +295,11 @@ func TestRotatePrepared(t *testing.T) {
 	if masterKeyFile(t, dir) != old {
 		t.Fatal("preparing replaced the key")
 	}
-	next, err := os.ReadFile(inDir(dir, store.NextMasterKeyName))
+	next, err := os.ReadFile(inDir(dir, masterkey.NextName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyFile(store.NextMasterKeyName)
+	copyFile(masterkey.NextName)
 	mustRun(t, "master-key", "rotate", "--data", dir)
 	fresh := masterKeyFile(t, dir)
 	if fresh == old || bytes.Contains(next, []byte(fresh)) {
@@ -318,13 +319,13 @@ func TestRotatePrepared(t *testing.T) {
 	if _, err := stop2(); err != nil {
 		t.Error(err)
 	}
-	copyFile(store.MasterKeyName)
+	copyFile(masterkey.Name)
 	_, stop2 = serve(t, "--data", second)
 	if _, err := stop2(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(inDir(second, store.NextMasterKeyName)); err == nil {
-		t.Error("the start left " + store.NextMasterKeyName)
+	if _, err := os.Stat(inDir(second, masterkey.NextName)); err == nil {
+		t.Error("the start left " + masterkey.NextName)
 	}
 }
 

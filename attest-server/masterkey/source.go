@@ -1,4 +1,4 @@
-package store
+package masterkey
 
 import (
 	"context"
@@ -22,10 +22,10 @@ type Unwrapper interface {
 	Unwrap(ctx context.Context, ciphertext string) (secret.Bytes, error)
 }
 
-// MasterKeySource is where the MasterKey is looked for: Stdin, File, or else the
+// Source is where the MasterKey is looked for: Stdin, File, or else the
 // credential master-key in Credentials, or else master-key in Dir. Those of
-// File and Dir may also be in the form that WrappedMasterKey returns.
-type MasterKeySource struct {
+// File and Dir may also be in the form that Wrapped returns.
+type Source struct {
 	Stdin       io.Reader // nil: not there; can be read once
 	File        string
 	Credentials string // systemd's $CREDENTIALS_DIRECTORY; may be empty
@@ -46,16 +46,16 @@ const (
 	nextKeyInfo = "ccrun next master key v1"
 )
 
-// WrappedMasterKey is the content of a MasterKey's file whose key a transit
+// Wrapped is the content of a MasterKey's file whose key a transit
 // engine has wrapped. It is no secret.
-func WrappedMasterKey(ciphertext string) ([]byte, error) {
+func Wrapped(ciphertext string) ([]byte, error) {
 	return json.Marshal(wrappedKey{Version: 1, Transit: ciphertext})
 }
 
-// NextMasterKey is the content of NextMasterKeyName: next, sealed under the
+// SealNext is the content of NextName: next, sealed under the
 // MasterKey in use, so that a rotation leaves no key in clear on disk and
 // servers that run can follow it.
-func NextMasterKey(current, next secret.Bytes, rand io.Reader) ([]byte, error) {
+func SealNext(current, next secret.Bytes, rand io.Reader) ([]byte, error) {
 	aead, err := nextKeyAEAD(current)
 	if err != nil {
 		return nil, err
@@ -68,8 +68,8 @@ func NextMasterKey(current, next secret.Bytes, rand io.Reader) ([]byte, error) {
 }
 
 func nextKeyAEAD(current secret.Bytes) (cipher.AEAD, error) {
-	if current.Len() != MasterKeySize {
-		return nil, fmt.Errorf("master key of %d bytes, expected %d", current.Len(), MasterKeySize)
+	if current.Len() != Size {
+		return nil, fmt.Errorf("master key of %d bytes, expected %d", current.Len(), Size)
 	}
 	k, err := hkdf.Key(sha256.New, current.Reveal(), nil, nextKeyInfo, 32)
 	if err != nil {
@@ -87,7 +87,7 @@ var ErrNoTransit = errors.New("the master key is wrapped by a transit engine, an
 var errOtherKey = errors.New("the next master key does not belong to the one in use")
 
 // Load reads the MasterKey in use.
-func (s MasterKeySource) Load(ctx context.Context) (secret.Bytes, error) {
+func (s Source) Load(ctx context.Context) (secret.Bytes, error) {
 	if s.Stdin != nil {
 		b, err := readKey(s.Stdin, "standard input")
 		if err != nil {
@@ -99,23 +99,23 @@ func (s MasterKeySource) Load(ctx context.Context) (secret.Bytes, error) {
 		return s.read(ctx, s.File, 0o077, secret.Bytes{})
 	}
 	if s.Credentials != "" {
-		k, err := s.read(ctx, filepath.Join(s.Credentials, MasterKeyName), 0, secret.Bytes{})
+		k, err := s.read(ctx, filepath.Join(s.Credentials, Name), 0, secret.Bytes{})
 		if !errors.Is(err, fs.ErrNotExist) {
 			return k, err
 		}
 	}
-	return s.read(ctx, filepath.Join(s.Dir, MasterKeyName), 0o077, secret.Bytes{})
+	return s.read(ctx, filepath.Join(s.Dir, Name), 0o077, secret.Bytes{})
 }
 
 // Next reads the MasterKey that a rotation under way, or killed halfway, leads
 // to from current. fs.ErrNotExist: there is none.
-func (s MasterKeySource) Next(ctx context.Context, current secret.Bytes) (secret.Bytes, error) {
-	return s.read(ctx, filepath.Join(s.Dir, NextMasterKeyName), 0o077, current)
+func (s Source) Next(ctx context.Context, current secret.Bytes) (secret.Bytes, error) {
+	return s.read(ctx, filepath.Join(s.Dir, NextName), 0o077, current)
 }
 
 // Reload is every MasterKey to be had now, for Options.ReloadMasterKeys of a
 // process that has held one: the one in use and what either leads to.
-func (s MasterKeySource) Reload(ctx context.Context, held secret.Bytes) ([]secret.Bytes, error) {
+func (s Source) Reload(ctx context.Context, held secret.Bytes) ([]secret.Bytes, error) {
 	var keys []secret.Bytes
 	loaded, err := s.Load(ctx)
 	if err == nil {
@@ -139,7 +139,7 @@ func (s MasterKeySource) Reload(ctx context.Context, held secret.Bytes) ([]secre
 
 // Settle removes what a complete rotation left, once current has opened the
 // store: a next MasterKey that is current, or that led to it.
-func (s MasterKeySource) Settle(ctx context.Context, current secret.Bytes) error {
+func (s Source) Settle(ctx context.Context, current secret.Bytes) error {
 	next, err := s.Next(ctx, current)
 	if err == nil {
 		defer next.Wipe()
@@ -150,12 +150,12 @@ func (s MasterKeySource) Settle(ctx context.Context, current secret.Bytes) error
 		}
 		return err
 	}
-	return os.Remove(filepath.Join(s.Dir, NextMasterKeyName))
+	return os.Remove(filepath.Join(s.Dir, NextName))
 }
 
 // read refuses a file with any permission in forbidden that holds the key in
 // clear.
-func (s MasterKeySource) read(ctx context.Context, path string, forbidden fs.FileMode, current secret.Bytes) (secret.Bytes, error) {
+func (s Source) read(ctx context.Context, path string, forbidden fs.FileMode, current secret.Bytes) (secret.Bytes, error) {
 	b, err := readKeyFile(path, forbidden)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("reading master key: %w", err)
@@ -163,15 +163,15 @@ func (s MasterKeySource) read(ctx context.Context, path string, forbidden fs.Fil
 	return s.decode(ctx, path, b, current)
 }
 
-func (s MasterKeySource) decode(ctx context.Context, path string, b []byte, current secret.Bytes) (secret.Bytes, error) {
-	if len(b) == MasterKeySize {
+func (s Source) decode(ctx context.Context, path string, b []byte, current secret.Bytes) (secret.Bytes, error) {
+	if len(b) == Size {
 		return secret.New(b), nil
 	}
 	k, err := s.unwrap(ctx, b, current)
 	clear(b)
-	if err == nil && k.Len() != MasterKeySize {
+	if err == nil && k.Len() != Size {
 		k.Wipe()
-		err = fmt.Errorf("what was wrapped is no master key: expected %d bytes", MasterKeySize)
+		err = fmt.Errorf("what was wrapped is no master key: expected %d bytes", Size)
 	}
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("reading master key %s: %w", path, err)
@@ -179,10 +179,10 @@ func (s MasterKeySource) decode(ctx context.Context, path string, b []byte, curr
 	return k, nil
 }
 
-func (s MasterKeySource) unwrap(ctx context.Context, b []byte, current secret.Bytes) (secret.Bytes, error) {
+func (s Source) unwrap(ctx context.Context, b []byte, current secret.Bytes) (secret.Bytes, error) {
 	var w wrappedKey
 	if err := kbs.UnmarshalStrict(b, &w); err != nil || w.Version != 1 || (w.Transit == "") == (len(w.Under) == 0) {
-		return secret.Bytes{}, fmt.Errorf("it holds neither %d bytes nor a wrapped key of version 1", MasterKeySize)
+		return secret.Bytes{}, fmt.Errorf("it holds neither %d bytes nor a wrapped key of version 1", Size)
 	}
 	if w.Transit != "" {
 		if s.Transit == nil {
@@ -216,8 +216,8 @@ func TransitCiphertext(path string) (string, error) {
 	}
 	defer clear(b)
 	var w wrappedKey
-	if len(b) != MasterKeySize && kbs.UnmarshalStrict(b, &w) != nil {
-		return "", fmt.Errorf("reading master key: %s holds neither %d bytes nor a wrapped key", path, MasterKeySize)
+	if len(b) != Size && kbs.UnmarshalStrict(b, &w) != nil {
+		return "", fmt.Errorf("reading master key: %s holds neither %d bytes nor a wrapped key", path, Size)
 	}
 	return w.Transit, nil
 }

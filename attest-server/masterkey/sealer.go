@@ -1,4 +1,4 @@
-package store
+package masterkey
 
 import (
 	"crypto/aes"
@@ -15,9 +15,6 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// MasterKeySize is the length of the MasterKey in bytes.
-const MasterKeySize = 32
-
 const (
 	sealVersion = 1
 	gcmNonce    = 12
@@ -28,56 +25,71 @@ const (
 	kekInfo     = "ccrun store key encryption key v1"
 )
 
-var errSealed = errors.New("sealed value cannot be opened")
+var (
+	// ErrSealed says that a value is damaged, or not of this MasterKey, or not
+	// of this place.
+	ErrSealed = errors.New("sealed value cannot be opened")
+	// ErrLocked says that there is no MasterKey: what a nil Sealer answers.
+	ErrLocked = errors.New("store was opened without its master key")
+)
 
-// sealer envelope-encrypts secrets: each under its own random data key, that
+// Sealer envelope-encrypts secrets: each under its own random data key, that
 // one under a key derived from the MasterKey, so that a MasterKey can be
 // changed by wrapping 32 bytes anew.
 //
 //	version ‖ nonce ‖ AES-256-GCM(KEK, data key) ‖ nonce ‖ AES-256-GCM(data key, secret)
 //
-// Both layers authenticate where the value belongs (see location): a thief
+// Both layers authenticate where the value belongs (see Location): a thief
 // with write access to the database could otherwise move a victim's sealed
 // DiskKey into the row of a workload of his own and have it released to him.
-type sealer struct {
+type Sealer struct {
 	rand io.Reader
 
 	mu   sync.RWMutex
 	keks []cipher.AEAD // the last one seals; older ones open what was read before a rotation
 }
 
-func newSealer(master secret.Bytes, rand io.Reader) (*sealer, error) {
-	kek, err := newKEK(master)
-	if err != nil {
-		return nil, err
+// NewSealer seals under master.
+func NewSealer(master secret.Bytes, rand io.Reader) (*Sealer, error) {
+	if master.Len() != Size {
+		return nil, fmt.Errorf("master key of %d bytes, expected %d", master.Len(), Size)
 	}
-	return &sealer{keks: []cipher.AEAD{kek}, rand: rand}, nil
-}
-
-func newKEK(master secret.Bytes) (cipher.AEAD, error) {
 	k, err := hkdf.Key(sha256.New, master.Reveal(), nil, kekInfo, 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the key encryption key: %w", err)
 	}
 	defer clear(k)
-	return newGCM(k)
+	kek, err := newGCM(k)
+	if err != nil {
+		return nil, err
+	}
+	return &Sealer{keks: []cipher.AEAD{kek}, rand: rand}, nil
 }
 
-// replace seals with kek from now on.
-func (s *sealer) replace(kek cipher.AEAD) {
+// Follow seals as next does from now on.
+func (s *Sealer) Follow(next *Sealer) {
+	kek := next.kek()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keks = append(s.keks, kek)
 }
 
-func (s *sealer) kek() cipher.AEAD {
+func (s *Sealer) kek() cipher.AEAD {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.keks[len(s.keks)-1]
 }
 
+// Holds says whether sealed is plain under the MasterKey that s seals with
+// now; one that it sealed with before does not count.
+func (s *Sealer) Holds(sealed, where []byte, plain secret.Bytes) bool {
+	now := &Sealer{keks: []cipher.AEAD{s.kek()}}
+	got, err := now.Open(sealed, where)
+	return err == nil && got.Equal(plain)
+}
+
 // unwrap opens a data key, under the newest MasterKey that does.
-func (s *sealer) unwrap(wrapped, where []byte) ([]byte, error) {
+func (s *Sealer) unwrap(wrapped, where []byte) ([]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, kek := range slices.Backward(s.keks) {
@@ -85,13 +97,13 @@ func (s *sealer) unwrap(wrapped, where []byte) ([]byte, error) {
 			return k, nil
 		}
 	}
-	return nil, errSealed
+	return nil, ErrSealed
 }
 
-// rewrap returns a sealed value with its data key under another MasterKey.
-func (s *sealer) rewrap(sealed, where []byte, to cipher.AEAD) ([]byte, error) {
+// Rewrap returns a sealed value with its data key under the MasterKey of to.
+func (s *Sealer) Rewrap(sealed, where []byte, to *Sealer) ([]byte, error) {
 	if len(sealed) < minSealed || sealed[0] != sealVersion {
-		return nil, errSealed
+		return nil, ErrSealed
 	}
 	dataKey, err := s.unwrap(sealed[1:1+wrappedSize], where)
 	if err != nil {
@@ -103,7 +115,7 @@ func (s *sealer) rewrap(sealed, where []byte, to cipher.AEAD) ([]byte, error) {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
 	out := append([]byte{sealVersion}, nonce...)
-	out = to.Seal(out, nonce, dataKey, where)
+	out = to.kek().Seal(out, nonce, dataKey, where)
 	return append(out, sealed[1+wrappedSize:]...), nil
 }
 
@@ -115,9 +127,9 @@ func newGCM(k []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(b)
 }
 
-// location is the associated data of a sealed value: its parts, each behind
+// Location is the associated data of a sealed value: its parts, each behind
 // its length.
-func location(parts ...string) []byte {
+func Location(parts ...string) []byte {
 	var b []byte
 	for _, p := range parts {
 		b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
@@ -126,7 +138,8 @@ func location(parts ...string) []byte {
 	return b
 }
 
-func (s *sealer) seal(plain secret.Bytes, where []byte) ([]byte, error) {
+// Seal returns plain sealed for the place that where is the Location of.
+func (s *Sealer) Seal(plain secret.Bytes, where []byte) ([]byte, error) {
 	if s == nil {
 		return nil, ErrLocked
 	}
@@ -146,12 +159,13 @@ func (s *sealer) seal(plain secret.Bytes, where []byte) ([]byte, error) {
 	return data.Seal(out, n2, plain.Reveal(), where), nil
 }
 
-func (s *sealer) open(sealed, where []byte) (secret.Bytes, error) {
+// Open returns what was sealed for that place, or ErrSealed.
+func (s *Sealer) Open(sealed, where []byte) (secret.Bytes, error) {
 	if s == nil {
 		return secret.Bytes{}, ErrLocked
 	}
 	if len(sealed) < minSealed || sealed[0] != sealVersion {
-		return secret.Bytes{}, errSealed
+		return secret.Bytes{}, ErrSealed
 	}
 	wrapped, rest := sealed[1:1+wrappedSize], sealed[1+wrappedSize:]
 	dataKey, err := s.unwrap(wrapped, where)
@@ -165,7 +179,7 @@ func (s *sealer) open(sealed, where []byte) (secret.Bytes, error) {
 	}
 	plain, err := data.Open(nil, rest[:gcmNonce], rest[gcmNonce:], where)
 	if err != nil {
-		return secret.Bytes{}, errSealed
+		return secret.Bytes{}, ErrSealed
 	}
 	return secret.New(plain), nil
 }

@@ -10,8 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/attest-server/store"
-	"github.com/ccrun/ccrun/attest-server/transit"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/masterkey/transit"
 )
 
 // TransitConfig is the section [transit]. Address, Key and one way to log in
@@ -71,8 +71,8 @@ func (t TransitConfig) open() (*transit.Client, error) {
 
 // keySource is where cfg says that the MasterKey is; file, if there is one,
 // takes its place, "-" being standard input.
-func keySource(cfg Config, file string) (store.MasterKeySource, error) {
-	s := store.MasterKeySource{File: file, Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data}
+func keySource(cfg Config, file string) (masterkey.Source, error) {
+	s := masterkey.Source{File: file, Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data}
 	if file == "-" {
 		s.File, s.Stdin = "", os.Stdin
 	}
@@ -104,14 +104,14 @@ func storeConfig(c *cli.Context) (Config, error) {
 }
 
 // fromOutside says whether the MasterKey in use is not DIR's own.
-func fromOutside(s store.MasterKeySource) (bool, error) {
+func fromOutside(s masterkey.Source) (bool, error) {
 	if s.File != "" || s.Stdin != nil {
 		return true, nil
 	}
 	if s.Credentials == "" {
 		return false, nil
 	}
-	_, err := os.Stat(filepath.Join(s.Credentials, store.MasterKeyName))
+	_, err := os.Stat(filepath.Join(s.Credentials, masterkey.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

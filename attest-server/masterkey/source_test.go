@@ -1,4 +1,4 @@
-package store
+package masterkey
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func (u unwrapper) Unwrap(_ context.Context, ciphertext string) (secret.Bytes, e
 
 func newKey(t *testing.T) secret.Bytes {
 	t.Helper()
-	k, err := NewMasterKey(rand.Reader)
+	k, err := New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,15 +35,15 @@ func newKey(t *testing.T) secret.Bytes {
 
 func TestMasterKeySource(t *testing.T) {
 	k, next := newKey(t), newKey(t)
-	under, err := NextMasterKey(k, next, rand.Reader)
+	under, err := SealNext(k, next, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	underOther, err := NextMasterKey(next, k, rand.Reader)
+	underOther, err := SealNext(next, k, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapped, err := WrappedMasterKey("vault:v1:abc")
+	wrapped, err := Wrapped("vault:v1:abc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +76,11 @@ func TestMasterKeySource(t *testing.T) {
 		"two names of one field": {`{"version":1,"transit":"vault:v1:abc","transit":"vault:v1:abc"}`, 0o600, transit, "version 1"},
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, MasterKeyName)
+		path := filepath.Join(dir, Name)
 		if err := os.WriteFile(path, []byte(x.content), x.mode); err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range []MasterKeySource{{Dir: dir, Transit: x.transit}, {File: path, Transit: x.transit}} {
+		for _, s := range []Source{{Dir: dir, Transit: x.transit}, {File: path, Transit: x.transit}} {
 			got, err := s.Load(t.Context())
 			switch {
 			case x.want == "" && (err != nil || !got.Equal(k)):
@@ -92,7 +92,7 @@ func TestMasterKeySource(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	s := MasterKeySource{Dir: dir, Stdin: strings.NewReader(clear)}
+	s := Source{Dir: dir, Stdin: strings.NewReader(clear)}
 	if got, err := s.Load(t.Context()); err != nil || !got.Equal(k) {
 		t.Errorf("standard input: %v", err)
 	}
@@ -102,11 +102,11 @@ func TestMasterKeySource(t *testing.T) {
 	}
 	put := func(content []byte) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, NextMasterKeyName), content, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, NextName), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	there := func() bool { _, err := os.Stat(filepath.Join(dir, NextMasterKeyName)); return err == nil }
+	there := func() bool { _, err := os.Stat(filepath.Join(dir, NextName)); return err == nil }
 	put(under)
 	if got, err := s.Next(t.Context(), k); err != nil || !got.Equal(next) {
 		t.Errorf("next key: %v", err)

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ccrun/ccrun/attest-server/transit"
-	"github.com/ccrun/ccrun/attest-server/transit/transittest"
+	"github.com/ccrun/ccrun/attest-server/masterkey/transit"
+	"github.com/ccrun/ccrun/attest-server/masterkey/transit/transittest"
 	"github.com/ccrun/ccrun/secret"
 )
 

@@ -9,8 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/attest-server/store"
-	"github.com/ccrun/ccrun/attest-server/transit"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/masterkey/transit"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -30,7 +30,7 @@ func newKeyPlace(c *cli.Context, cfg Config) (keyPlace, error) {
 	p := keyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
 	if p.out == "-" {
 		if f, ok := p.stdout.(*os.File); ok && isTerminal(f) {
-			return p, usage("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", store.MasterKeyName)
+			return p, usage("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", masterkey.Name)
 		}
 	}
 	t, err := cfg.Transit.open()
@@ -72,7 +72,7 @@ func wrappedAndBack(ctx context.Context, t *transit.Client, ciphertext string, k
 	if !back.Equal(k) {
 		return nil, errors.New("transit unwraps the master key to something else")
 	}
-	return store.WrappedMasterKey(ciphertext)
+	return masterkey.Wrapped(ciphertext)
 }
 
 // hand gives the key out, if its place is not DIR.

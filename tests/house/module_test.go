@@ -23,7 +23,7 @@ const (
 // listed is what `go list` says of one package.
 type listed struct {
 	ImportPath, Dir, Export string
-	Standard                bool
+	Module                  *struct{ Path string }
 	GoFiles, Imports, Deps  []string
 }
 
@@ -41,7 +41,7 @@ func ours(importPath string) bool {
 // packages lists the module's packages and all that they need, once.
 var packages = sync.OnceValues(func() ([]listed, error) {
 	cmd := exec.Command("go", "list", "-export", "-deps", "-tags", tags,
-		"-json=ImportPath,Dir,Export,Standard,GoFiles,Imports,Deps", "./...")
+		"-json=ImportPath,Dir,Export,Module,GoFiles,Imports,Deps", "./...")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var complaint bytes.Buffer

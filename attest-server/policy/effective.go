@@ -53,18 +53,14 @@ func (c *Compiler) Effective(ref kbs.ReferenceValues, parts ...Part) (*Effective
 	return e, nil
 }
 
-// alone is ref with the rules of p in place of its own, as far as they go.
+// alone is ref with the rules of p in place of its own.
 func alone(ref kbs.ReferenceValues, p Part) (level, bool) {
 	ref.CEL = nil
 	switch {
 	case ref.TEE == kbs.TDX && p.Policy.TDX != nil:
-		own, rules := orEmpty(ref.TDX), *p.Policy.TDX
-		rules.RTMRs, rules.MRConfigID, rules.MROwner, rules.MROwnerConfig = own.RTMRs, own.MRConfigID, own.MROwner, own.MROwnerConfig
-		ref.TDX = &rules
+		ref.TDX = p.Policy.TDX
 	case ref.TEE != kbs.TDX && p.Policy.SNP != nil:
-		own, rules := orEmpty(ref.SNP), *p.Policy.SNP
-		rules.VMPL, rules.HostData = own.VMPL, own.HostData
-		ref.SNP = &rules
+		ref.SNP = p.Policy.SNP
 	default:
 		return level{}, false
 	}
@@ -76,35 +72,50 @@ func alone(ref kbs.ReferenceValues, p Part) (level, bool) {
 func (e *Effective) Appraise(c *verifier.Claims, want verifier.Expectation) verifier.AttestationResult {
 	want.Expressions = e.expressions
 	result := verifier.Appraise(c, e.reference, want)
-	if result.OK() {
+	if result.OK() || c == nil {
 		return result
 	}
 	want.Expressions = nil
-	failures := map[string][]string{}
-	for _, l := range e.alone {
-		for _, r := range verifier.Appraise(c, l.reference, want).Failed() {
-			if k := key(r); !slices.Contains(failures[k], l.name) {
-				failures[k] = append(failures[k], l.name)
-			}
-		}
-	}
+	asked := e.whoAsked(c, want)
 	for i, r := range result.Rules {
-		if r.Pass || r.Level != "" || strings.HasPrefix(r.Rule, "cel:") {
-			continue
-		}
-		switch {
-		case shared(r.Rule):
-			result.Rules[i].Level = strings.Join(failures[key(r)], ", ")
-		case workloads(r.Rule):
-			result.Rules[i].Level = kbs.LevelWorkload
+		if !r.Pass && r.Level == "" {
+			result.Rules[i].Level = strings.Join(asked[ruleID(r)], ", ")
 		}
 	}
 	return result
 }
 
-// key tells rules of one name apart, of which minimum_tcb has one for each
+// whoAsked tries each level alone: who refuses is who asked. Of what the claims
+// identify the workload by, only the workload's own level asks anything, and
+// what even the most permissive level refuses nobody asked for: it always holds.
+func (e *Effective) whoAsked(c *verifier.Claims, want verifier.Expectation) map[string][]string {
+	always := failures(c, identifiedBy(c, mostPermissive(c)), want)
+	asked := map[string][]string{}
+	for _, l := range e.alone {
+		ref := l.reference
+		if l.name != kbs.LevelWorkload {
+			ref = identifiedBy(c, ref)
+		}
+		for id := range failures(c, ref, want) {
+			if !always[id] {
+				asked[id] = append(asked[id], l.name)
+			}
+		}
+	}
+	return asked
+}
+
+func failures(c *verifier.Claims, ref kbs.ReferenceValues, want verifier.Expectation) map[string]bool {
+	failed := map[string]bool{}
+	for _, r := range verifier.Appraise(c, ref, want).Failed() {
+		failed[ruleID(r)] = true
+	}
+	return failed
+}
+
+// ruleID tells rules of one name apart, of which minimum_tcb has one for each
 // component.
-func key(r verifier.Rule) string {
+func ruleID(r verifier.Rule) string {
 	component, _, _ := strings.Cut(r.Expected, "at least ")
 	if r.Rule != "minimum_tcb" {
 		component = ""
@@ -112,20 +123,44 @@ func key(r verifier.Rule) string {
 	return r.Rule + " " + component
 }
 
-// shared says whether every level can set the rule.
-func shared(rule string) bool {
-	return strings.HasPrefix(rule, "platform_info_") || slices.Contains([]string{
-		"debug", "migrate_ma", "migration_agent", "cxl", "smt", "abi_minimum", "id_key_digest", "author_key_digest", "guest_svn",
-		"provisional_firmware", "minimum_tcb", "product", "product_names", "signer", "chip_id",
-		"migratable", "perfmon", "sept_ve_disable", "xfam", "mr_seam", "mr_service_td", "tcb_status", "advisories", "minimum_tee_tcb",
-	}, rule)
+// mostPermissive allows whatever a policy can allow these claims.
+func mostPermissive(c *verifier.Claims) kbs.ReferenceValues {
+	snp, tdx := permissiveSNP(), permissiveTDX()
+	if c.TDX != nil {
+		tdx.TCBStatus, tdx.AllowAdvisories = []string{c.TDX.TCBStatus}, c.TDX.Advisories
+	}
+	return kbs.ReferenceValues{SNP: &snp, TDX: &tdx}
 }
 
-// workloads says whether only a registration can set the rule.
-func workloads(rule string) bool {
-	return strings.HasPrefix(rule, "rtmr") || strings.HasPrefix(rule, "pcr") || slices.Contains([]string{
-		"tee", "measurement", "mrtd", "vmpl", "host_data", "mr_config_id", "mr_owner", "mr_owner_config", "vtpm",
-	}, rule)
+// identifiedBy is ref with what identifies a workload taken from the claims.
+func identifiedBy(c *verifier.Claims, ref kbs.ReferenceValues) kbs.ReferenceValues {
+	ref.TEE, ref.Measurements, ref.VTPM = c.TEE, []kbs.Measurement{{LaunchDigest: c.LaunchDigest}}, nil
+	if c.SNP != nil {
+		rules := orEmpty(ref.SNP)
+		rules.VMPL, rules.HostData = c.SNP.VMPL, c.SNP.HostData.String()
+		ref.SNP = &rules
+	}
+	if c.TDX != nil {
+		rules := orEmpty(ref.TDX)
+		rules.RTMRs = rtmrs(c.TDX)
+		rules.MRConfigID, rules.MROwner, rules.MROwnerConfig = c.TDX.MRConfigID.String(), c.TDX.MROwner.String(), c.TDX.MROwnerConfig.String()
+		ref.TDX = &rules
+	}
+	if c.VTPM != nil {
+		ref.VTPM = &kbs.VTPMRules{PCRs: map[string]string{}}
+		for i, pcr := range c.VTPM.PCRs {
+			ref.VTPM.PCRs[strconv.Itoa(i)] = pcr.String()
+		}
+	}
+	return ref
+}
+
+func rtmrs(c *verifier.TDXClaims) map[string]string {
+	all := map[string]string{}
+	for i, r := range c.RTMRs {
+		all[strconv.Itoa(i)] = r.String()
+	}
+	return all
 }
 
 // expiry is a policy's NotAfter as a rule.
@@ -150,10 +185,7 @@ func (c *Compiler) Alone(p kbs.Policy, claims *verifier.Claims) (*Effective, err
 	if claims.TDX != nil {
 		rules := orEmpty(ref.TDX)
 		if len(rules.RTMRs) == 0 {
-			rules.RTMRs = map[string]string{}
-			for i, r := range claims.TDX.RTMRs {
-				rules.RTMRs[strconv.Itoa(i)] = r.String()
-			}
+			rules.RTMRs = rtmrs(claims.TDX)
 		}
 		ref.TDX = &rules
 	}

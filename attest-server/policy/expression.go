@@ -86,7 +86,8 @@ type expression struct {
 }
 
 // Compile compiles e and refuses what is no rule: of another type than bool,
-// about claims that do not exist, or true or false whatever the claims are.
+// about claims that do not exist, or true or false as CEL finds out without
+// knowing any claim.
 func (c *Compiler) Compile(e kbs.Expression) (verifier.Expression, error) {
 	x, err := c.compile(e, "")
 	if err != nil {
@@ -123,10 +124,35 @@ func (c *Compiler) compile(e kbs.Expression, level string) (*expression, error) 
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if err := refuseConstant(p, ast); err != nil {
+	if err := refuseConstant(p); err != nil {
 		return nil, wrap(err)
 	}
 	return &expression{Expression: e, level: level, program: p}, nil
+}
+
+var (
+	errNever  = errors.New("it is false whatever the claims are: nothing could match")
+	errAlways = errors.New("it is true whatever the claims are: it would refuse nothing")
+)
+
+// refuseConstant evaluates with every claim unknown. What then has a value is
+// no rule. What contradicts itself only by the logic of comparisons, as x > 3
+// && x < 2, is not found: it stays the unknown.
+func refuseConstant(p cel.Program) error {
+	unknown, err := cel.PartialVars(map[string]any{}, cel.AttributePattern("claims"), cel.AttributePattern("now"))
+	if err != nil {
+		return err
+	}
+	v, _, err := p.Eval(unknown)
+	switch {
+	case err != nil:
+		return fmt.Errorf("it fails whatever the claims are: %w", err)
+	case v == types.True:
+		return errAlways
+	case v == types.False:
+		return errNever
+	}
+	return nil
 }
 
 // explain adds to CEL's messages where to look.

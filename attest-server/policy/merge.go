@@ -174,10 +174,10 @@ func union(a, b []string) []string {
 }
 
 // common is what two lists share.
-func common(a, b []string, key func(string) string) []string {
+func common(a, b []string, form func(string) string) []string {
 	var m []string
 	for _, x := range a {
-		if slices.ContainsFunc(b, func(y string) bool { return key(x) == key(y) }) {
+		if slices.ContainsFunc(b, func(y string) bool { return form(x) == form(y) }) {
 			m = append(m, x)
 		}
 	}
@@ -186,14 +186,14 @@ func common(a, b []string, key func(string) string) []string {
 
 // intersect is common of two lists that allow, of which an empty one allows
 // anything. That is why two lists that share nothing must be an error.
-func intersect(name string, a, b []string, key func(string) string) ([]string, error) {
+func intersect(name string, a, b []string, form func(string) string) ([]string, error) {
 	switch {
 	case len(a) == 0:
 		return b, nil
 	case len(b) == 0:
 		return a, nil
 	}
-	m := common(a, b, key)
+	m := common(a, b, form)
 	if len(m) == 0 {
 		return nil, fmt.Errorf("%s: %s is allowed here, %s there, and nothing by both", name, listed(a), listed(b))
 	}

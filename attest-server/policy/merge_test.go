@@ -436,6 +436,33 @@ func TestLevelsOfOtherRules(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
+	if r := e.Appraise(nil, want); r.OK() {
+		t.Errorf("no claims: %+v", r)
+	}
+}
+
+// TestLevelsOfTDXRules: the same for TDX, whose rules have no level that allows
+// everything, and for a vTPM's.
+func TestLevelsOfTDXRules(t *testing.T) {
+	ref := Apply(measured(kbs.TDX), kbs.Policy{TDX: &kbs.TDXRules{RTMRs: map[string]string{"0": digest(2), "1": digest(1), "2": digest(1)}},
+		VTPM: &kbs.VTPMRules{PCRs: map[string]string{"4": digest(1)[:64]}}})
+	e, err := compiler(t).Effective(ref, Part{kbs.LevelServer, permissive(kbs.TDX)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := perfect(kbs.TDX)
+	claims.TDX.TCBStatus, claims.TDX.Advisories = "OutOfDate", []string{"INTEL-SA-3"}
+	claims.TDX.MRSignerSEAM[0], claims.TDX.MRConfigID[0] = 1, 1
+	claims.TDX.TDAttributes |= verifier.TDPerfMon
+	got := map[string]string{}
+	for _, r := range e.Appraise(claims, bound).Failed() {
+		got[r.Rule] = r.Level
+	}
+	expected := map[string]string{"rtmr0": "workload", "mr_config_id": "workload", "vtpm": "workload", "mr_signer_seam": "", "perfmon": "workload",
+		"tcb_status": "workload", "advisories": "server, workload"}
+	if !reflect.DeepEqual(got, expected) {
+		t.Errorf("%v, expected %v", got, expected)
+	}
 }
 
 // TestCELNeedsAnEvaluator: reference values with expressions match nothing

@@ -94,10 +94,15 @@ func (c *Compiler) CheckDefaults(p kbs.Policy, now time.Time) error {
 	return nil
 }
 
-// permissiveSNP is the section that refuses nothing. There is none for TDX:
-// advisories can only be allowed by name.
+// permissiveSNP is the section that refuses nothing.
 func permissiveSNP() kbs.SNPRules {
 	return kbs.SNPRules{AllowDebug: true, AllowMigrateMA: true, AllowProvisional: true, AllowCXL: true}
+}
+
+// permissiveTDX allows all but statuses and advisories, which can only be
+// allowed by name.
+func permissiveTDX() kbs.TDXRules {
+	return kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true}
 }
 
 // ownFields names a field of p that only a workload's own rules may have.
@@ -140,8 +145,8 @@ func Apply(ref kbs.ReferenceValues, p kbs.Policy) kbs.ReferenceValues {
 // Agree refuses policies that no workload could satisfy together.
 func Agree(parts ...Part) error {
 	for _, tee := range []kbs.TEE{kbs.SNP, kbs.TDX} {
-		snp := permissiveSNP()
-		ref := kbs.ReferenceValues{TEE: tee, SNP: &snp, TDX: &kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true}}
+		snp, tdx := permissiveSNP(), permissiveTDX()
+		ref := kbs.ReferenceValues{TEE: tee, SNP: &snp, TDX: &tdx}
 		if _, err := Merge(ref, parts...); err != nil {
 			return err
 		}

@@ -26,33 +26,6 @@ import (
 
 const rootType = "Claims"
 
-// Field is one claim as expressions see it.
-type Field struct {
-	Path string // e.g. "claims.snp.vmpl"; of a list's elements with []
-	Type string // in CEL's words
-}
-
-// Schema is every claim that expressions can name, in the order of the types.
-func Schema() []Field {
-	return schemaOf(reflect.TypeFor[verifier.Claims](), "claims")
-}
-
-func schemaOf(t reflect.Type, path string) []Field {
-	var all []Field
-	for _, f := range claimFields(t) {
-		name := path + "." + f.name
-		if object, isObject := objectOf(f.typ); isObject {
-			if f.typ.Kind() == reflect.Slice {
-				name += "[]"
-			}
-			all = append(all, schemaOf(object, name)...)
-			continue
-		}
-		all = append(all, Field{Path: name, Type: celType(f.typ).String()})
-	}
-	return all
-}
-
 type claimField struct {
 	name  string
 	typ   reflect.Type

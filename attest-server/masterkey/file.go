@@ -4,9 +4,13 @@
 package masterkey
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -28,4 +32,27 @@ func New(rand io.Reader) (secret.Bytes, error) {
 		return secret.Bytes{}, fmt.Errorf("making master key: %w", err)
 	}
 	return secret.New(b), nil
+}
+
+// maxFile bounds the MasterKey's file, which may hold it wrapped.
+const maxFile = 16 << 10
+
+// readFile refuses a file with any permission in forbidden.
+func readFile(path string, forbidden fs.FileMode) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: make store and key with `attest-server init`, or name the right --data", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&forbidden != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, expected 0600: run chmod 0600 on it", path, p)
+	}
+	return bounded.Read(f, path, maxFile)
 }

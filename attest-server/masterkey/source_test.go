@@ -67,7 +67,7 @@ func TestMasterKeySource(t *testing.T) {
 		"empty":                  {"", 0o600, transit, "neither 32 bytes"},
 		"short":                  {clear[1:], 0o600, transit, "neither 32 bytes"},
 		"long":                   {clear + "\n", 0o600, transit, "neither 32 bytes"},
-		"endless":                {strings.Repeat("x", 1<<20), 0o600, transit, "longer than"},
+		"endless":                {strings.Repeat("x", 1<<20), 0o600, transit, "more than"},
 		"newer form":             {`{"version":2,"transit":"vault:v1:abc"}`, 0o600, transit, "version 1"},
 		"unknown field":          {`{"version":1,"transit":"vault:v1:abc","x":1}`, 0o600, transit, "version 1"},
 		"wrapped twice":          {`{"version":1,"transit":"vault:v1:abc","under":"AAAA"}`, 0o600, transit, "version 1"},

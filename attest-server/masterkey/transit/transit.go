@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,12 +18,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
 const (
-	maxAnswer = 64 << 10
-	timeout   = 15 * time.Second
+	maxAnswer     = 64 << 10
+	maxCiphertext = 8 << 10
+	maxToken      = 8 << 10
+	timeout       = 15 * time.Second
 )
 
 // Config says where the engine is and as whom to ask it. Address, Key and one
@@ -142,7 +144,7 @@ func readRoots(path string) (*x509.CertPool, error) {
 // version of its key.
 var ciphertexts = regexp.MustCompile(`^[a-z]+:v[1-9][0-9]{0,9}:[A-Za-z0-9+/]{16,}={0,2}$`)
 
-func isCiphertext(s string) bool { return len(s) <= 8<<10 && ciphertexts.MatchString(s) }
+func isCiphertext(s string) bool { return len(s) <= maxCiphertext && ciphertexts.MatchString(s) }
 
 // Wrap has the engine encrypt plain.
 func (c *Client) Wrap(ctx context.Context, plain secret.Bytes) (string, error) {
@@ -227,22 +229,17 @@ func (c *Client) login(ctx context.Context) (secret.Bytes, error) {
 }
 
 func readLine(what, path string) (secret.Bytes, error) {
-	f, err := os.Open(path)
+	b, err := bounded.File(path, maxToken)
 	if err != nil {
 		// Not %w: to callers, no such file means no MasterKey's file.
 		return secret.Bytes{}, fmt.Errorf("reading %s: %v", what, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 8<<10))
-	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("reading %s: %w", what, err)
 	}
 	return asToken(path, bytes.TrimSpace(b))
 }
 
 // asToken refuses what could not be a header's value.
 func asToken(where string, b []byte) (secret.Bytes, error) {
-	if len(b) == 0 || len(b) >= 8<<10 || bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if len(b) == 0 || len(b) >= maxToken || bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		clear(b)
 		return secret.Bytes{}, fmt.Errorf("%s: expected one line of printable characters", where)
 	}
@@ -272,13 +269,11 @@ func (c *Client) post(ctx context.Context, path string, token secret.Bytes, body
 		return err
 	}
 	defer resp.Body.Close()
-	got, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	got, err := bounded.Read(resp.Body, "the answer of "+path, maxAnswer)
 	defer clear(got)
 	switch {
 	case err != nil:
-		return fmt.Errorf("reading the answer of %s: %w", path, err)
-	case len(got) > maxAnswer:
-		return fmt.Errorf("%s answered more than %d bytes", path, maxAnswer)
+		return err
 	case resp.StatusCode != http.StatusOK:
 		return refusal(path, resp.StatusCode, got)
 	}

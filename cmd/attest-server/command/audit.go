@@ -132,7 +132,7 @@ func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	keys, err := keySource(cfg, "")
+	keys, err := masterKeySource(cfg, "")
 	if err != nil {
 		return "", err
 	}

@@ -127,7 +127,7 @@ func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
 	if !c.Bool("with-master-key") {
 		return nil
 	}
-	keys, err := keySource(cfg, "")
+	keys, err := masterKeySource(cfg, "")
 	if err != nil {
 		return err
 	}
@@ -280,7 +280,7 @@ func unpack(from io.Reader, identities []age.Identity, dir string) (files []stri
 func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, error) {
 	dir := cfg.Data
 	if given := c.String("master-key"); given != "" {
-		keys, err := keySource(cfg, given)
+		keys, err := masterKeySource(cfg, given)
 		if err != nil {
 			return files, err
 		}
@@ -330,7 +330,7 @@ func (cfg Config) moveIntoDatabase(ctx context.Context, file Config) error {
 
 // withOpenStore opens the store with the master key in its directory.
 func (cfg Config) withOpenStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
-	keys, err := keySource(cfg, "")
+	keys, err := masterKeySource(cfg, "")
 	if err != nil {
 		return err
 	}

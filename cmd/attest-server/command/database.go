@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -77,15 +77,10 @@ func (cfg Config) postgres() (store.Postgres, error) {
 	if dir == "" {
 		return p, nil
 	}
-	f, err := os.Open(inDir(dir, databasePasswordName))
+	b, err := bounded.File(inDir(dir, databasePasswordName), 4096)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
-	if err != nil {
-		return p, fmt.Errorf("reading the database's password: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
 	if err != nil {
 		return p, fmt.Errorf("reading the database's password: %w", err)
 	}

@@ -44,7 +44,7 @@ func (p Program) initialize(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	place, err := newKeyPlace(c, cfg)
+	place, err := newMasterKeyPlace(c, cfg)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func makeDir(dir string) (made bool, err error) {
 
 // create fills dir and makes the first token. files are what it made, also on
 // error.
-func create(ctx context.Context, cfg Config, place keyPlace, names []string) (token secret.Bytes, files []string, err error) {
+func create(ctx context.Context, cfg Config, place masterKeyPlace, names []string) (token secret.Bytes, files []string, err error) {
 	dir := cfg.Data
 	master, err := masterkey.New(rand.Reader)
 	if err != nil {

@@ -54,11 +54,11 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	place, err := newKeyPlace(c, cfg)
+	place, err := newMasterKeyPlace(c, cfg)
 	if err != nil {
 		return err
 	}
-	from, err := keySource(cfg, c.String("master-key"))
+	from, err := masterKeySource(cfg, c.String("master-key"))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 }
 
 // settleMasterKey puts the key that the store is under now into its place.
-func (p Program) settleMasterKey(c *cli.Context, dir string, place keyPlace, k secret.Bytes) error {
+func (p Program) settleMasterKey(c *cli.Context, dir string, place masterKeyPlace, k secret.Bytes) error {
 	if !place.inDir() {
 		if err := place.hand(k); err != nil {
 			return err

@@ -14,9 +14,9 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// keyPlace is where a new MasterKey goes: to out, a new file or "-" for
+// masterKeyPlace is where a new MasterKey goes: to out, a new file or "-" for
 // standard output; or wrapped by transit, or as it is, into the data directory.
-type keyPlace struct {
+type masterKeyPlace struct {
 	out     string
 	stdout  io.Writer
 	transit *transit.Client // nil: none
@@ -26,8 +26,8 @@ func masterKeyOutFlag() cli.Flag {
 	return &cli.StringFlag{Name: "master-key-out", Usage: "write the master key to a new `FILE` outside DIR, or \"-\": to standard output, a pipe into `systemd-creds encrypt`"}
 }
 
-func newKeyPlace(c *cli.Context, cfg Config) (keyPlace, error) {
-	p := keyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
+func newMasterKeyPlace(c *cli.Context, cfg Config) (masterKeyPlace, error) {
+	p := masterKeyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
 	if p.out == "-" {
 		if f, ok := p.stdout.(*os.File); ok && isTerminal(f) {
 			return p, usage("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", masterkey.Name)
@@ -47,10 +47,10 @@ func isTerminal(f *os.File) bool {
 }
 
 // inDir says whether the key's place is DIR.
-func (p keyPlace) inDir() bool { return p.out == "" }
+func (p masterKeyPlace) inDir() bool { return p.out == "" }
 
 // content is what DIR's file of the key holds.
-func (p keyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
+func (p masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
 	if p.transit == nil {
 		return append([]byte{}, k.Reveal()...), nil
 	}
@@ -76,7 +76,7 @@ func wrappedAndBack(ctx context.Context, t *transit.Client, ciphertext string, k
 }
 
 // hand gives the key out, if its place is not DIR.
-func (p keyPlace) hand(k secret.Bytes) error {
+func (p masterKeyPlace) hand(k secret.Bytes) error {
 	switch p.out {
 	case "":
 		return nil

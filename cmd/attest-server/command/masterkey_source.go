@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/masterkey/transit"
 )
@@ -69,9 +67,9 @@ func (t TransitConfig) open() (*transit.Client, error) {
 	return c, nil
 }
 
-// keySource is where cfg says that the MasterKey is; file, if there is one,
-// takes its place, "-" being standard input.
-func keySource(cfg Config, file string) (masterkey.Source, error) {
+// masterKeySource is where cfg says that the MasterKey is; file, if there is
+// one, takes its place, "-" being standard input.
+func masterKeySource(cfg Config, file string) (masterkey.Source, error) {
 	s := masterkey.Source{File: file, Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data}
 	if file == "-" {
 		s.File, s.Stdin = "", os.Stdin
@@ -81,26 +79,6 @@ func keySource(cfg Config, file string) (masterkey.Source, error) {
 		s.Transit = t
 	}
 	return s, err
-}
-
-// configFlag is for commands that need of serve's configuration only where the
-// store and its key are.
-func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "TOML `FILE` of serve, for data, database and [transit]; flags take precedence"}
-}
-
-// storeConfig is what configFlag and dataFlag say.
-func storeConfig(c *cli.Context) (Config, error) {
-	var cfg Config
-	if path := c.String("config"); path != "" {
-		if err := cfg.read(path); err != nil {
-			return Config{}, err
-		}
-	}
-	if c.IsSet("data") || cfg.Data == "" {
-		cfg.Data = c.String("data")
-	}
-	return cfg, nil
 }
 
 // fromOutside says whether the MasterKey in use is not DIR's own.

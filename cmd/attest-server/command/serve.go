@@ -113,7 +113,7 @@ type server struct {
 }
 
 func (d *server) open(c *cli.Context, p Program) error {
-	keys, err := keySource(d.cfg, "")
+	keys, err := masterKeySource(d.cfg, "")
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/ccrun/ccrun/cmd/argv"
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
 )
@@ -28,7 +28,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	app := newApp()
-	return report(app.RunContext(ctx, argv.Intersperse(app, args)))
+	return report(app.RunContext(ctx, face.Intersperse(app, args)))
 }
 
 func newApp() *cli.App {

@@ -12,6 +12,7 @@ import (
 	"github.com/containers/storage/pkg/reexec"
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -73,3 +74,6 @@ func inherit(commands []*cli.Command) {
 		inherit(c.Subcommands)
 	}
 }
+
+// intersperse lets flags follow arguments, but not those after run's IMAGE.
+func intersperse(app *cli.App, args []string) []string { return face.Intersperse(app, args, "run") }

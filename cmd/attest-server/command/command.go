@@ -17,7 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
-	"github.com/ccrun/ccrun/cmd/argv"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // Program is what differs between attest-server and its simulation.
@@ -93,7 +93,7 @@ func (p Program) App() *cli.App {
 func Run(app *cli.App, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return Report(os.Stderr, app.Name, app.RunContext(ctx, argv.Intersperse(app, args)))
+	return Report(os.Stderr, app.Name, app.RunContext(ctx, face.Intersperse(app, args)))
 }
 
 // usageMistake is an error of the command line: exit status 2.

@@ -20,7 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/verifier"
-	"github.com/ccrun/ccrun/cmd/argv"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -81,7 +81,7 @@ func run(ctx context.Context, args ...string) (stdout, stderr string, err error)
 func runTo(ctx context.Context, out, log io.Writer, args ...string) error {
 	app := program().App()
 	app.Writer, app.ErrWriter = out, log
-	return app.RunContext(ctx, argv.Intersperse(app, append([]string{"attest-server"}, args...)))
+	return app.RunContext(ctx, face.Intersperse(app, append([]string{"attest-server"}, args...)))
 }
 
 func mustRun(t testing.TB, args ...string) string {

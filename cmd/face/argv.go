@@ -1,5 +1,5 @@
-// Package argv orders command lines as the programs here take them.
-package argv
+// Package face is what all our programs show of themselves on a command line.
+package face
 
 import (
 	"slices"

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/workload"
+)
+
+func verifyImageCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "verify-image",
+		Usage:     "check a workload image: signature, content, attached documents, measurement",
+		ArgsUsage: "IMAGE",
+		Description: `Needs --key, or a signature policy (policy.json) that accepts no unsigned
+image. With --key the provenance must be signed by that key too, and an image
+outside a registry must have it. Every byte of the image is read.
+
+Exit status 0 if everything checked is right, 1 if not.
+
+Examples:
+   ccrun verify-image --key build.pub --require record,provenance docker://registry.example/app-cw:1
+   ccrun verify-image --key build.pub --firmware /usr/lib64/libkrunfw-sev.so.5 oci:images:app-cw`,
+		Flags: append(imageFlags(),
+			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` with the public key that must have signed"},
+			&cli.StringFlag{Name: "firmware", Usage: "compute the launch measurements anew with this libkrunfw `FILE`, or directory"},
+			&cli.StringSliceFlag{Name: "require", Usage: "`LIST` of documents that must be attached: record, provenance, sbom"},
+			formatFlag()),
+		Action: runVerifyImage,
+	}
+}
+
+func runVerifyImage(c *cli.Context) error {
+	if err := args(c, 1, 1, "IMAGE"); err != nil {
+		return err
+	}
+	v, err := workload.VerifyImage(imageContext(c), workload.VerifyOptions{
+		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: c.String("firmware"), Require: c.StringSlice("require"), System: systemContext(c),
+	})
+	if err != nil {
+		return buildError(c, err)
+	}
+	if err := printFormatted(c, v, printVerification); err != nil {
+		return err
+	}
+	if !v.Pass {
+		return fail(exitFailure, errors.New("image "+v.Image+" is not what it should be"), "do not run it; see the failed checks")
+	}
+	return nil
+}
+
+func printVerification(w io.Writer, a any) error {
+	v := a.(*workload.ImageVerification)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "image\t%s\ndigest\t%s\n", v.Image, v.Digest)
+	for _, c := range v.Checks {
+		state := "ok"
+		if !c.Pass {
+			state = "FAILED"
+		}
+		fmt.Fprintf(t, "%s\t%s: %s\n", c.Rule, state, c.Detail)
+	}
+	return t.Flush()
+}

@@ -147,7 +147,7 @@ func TestPolicyIsRefusedAtLoad(t *testing.T) {
 	for name, change := range map[string]func(*kbs.ReferenceValues){
 		"chip_ids": func(v *kbs.ReferenceValues) { v.SNP = policyOf(t, chips("08")).SNP },
 		"false whatever": func(v *kbs.ReferenceValues) {
-			v.CEL = []kbs.Expression{{Name: "x", Expression: "claims.tee != claims.tee"}}
+			v.CEL = []kbs.Expression{{Name: "x", Expression: "1 > 2 && claims.tee == 'snp'"}}
 		},
 		"undefined field": func(v *kbs.ReferenceValues) { v.CEL = []kbs.Expression{{Name: "x", Expression: "claims.snp.x == 1"}} },
 		"at most":         func(v *kbs.ReferenceValues) { v.CEL = make([]kbs.Expression, policy.MaxExpressions+1) },

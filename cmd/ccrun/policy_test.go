@@ -27,7 +27,7 @@ func TestVerifyExpressions(t *testing.T) {
 		{cel("claims.tdx.pce_svn == 13"), "cel:x", exitDenied},
 		{`{"not_after":"2025-11-12T12:00:00Z"}`, "policy_not_after", exitDenied},
 		{`{"not_after":"2025-11-12T12:00:01Z"}`, "", 0},
-		{cel("true"), "", exitUsage}, {cel("claims.snp.vmpl < 0"), "", exitUsage}, {cel("claims.nothing"), "", exitUsage}, {`{}`, "", exitUsage},
+		{cel("true"), "", exitUsage}, {cel("claims.snp.vmpl < 0 && 2 < 1"), "", exitUsage}, {cel("claims.nothing"), "", exitUsage}, {`{}`, "", exitUsage},
 	} {
 		code, r, out := runVerify(t, append(snp[:len(snp):len(snp)], "--policy", write(t, x.policy))...)
 		if code != x.code || failedRules(r) != x.rules {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -28,8 +29,8 @@ type appraisal struct {
 	appraised    bool
 	registration kbs.Digest
 	reportData   kbs.ReportData
-	teeKey       hpke.PublicKey // of a native session
-	recipient    recipient      // of another
+	teeKey       hpke.PublicKey      // of a native session
+	recipient    recipient.Recipient // of another
 }
 
 func (a *appraisal) add(name string, pass bool, expected, got, hint string) bool {

@@ -51,12 +51,6 @@ func (s *Server) speaksFor(t kbs.RegistrationType) bool {
 	return false
 }
 
-// recipient encrypts what is released to the key that was attested, in its
-// dialect's form: the whole body of the answer.
-type recipient interface {
-	seal(rand io.Reader, plain []byte) ([]byte, error)
-}
-
 const (
 	foreignPrefix   = "/kbs/v0/"
 	maxForeignAuth  = 4 << 10

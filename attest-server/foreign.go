@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -16,8 +17,8 @@ import (
 type foreignAttest struct {
 	nonce      string // as the guest repeats it
 	wantNonce  string
-	recipient  recipient // nil for a key that is not accepted
-	keyGot     string    // for the owner
+	recipient  recipient.Recipient // nil for a key that is not accepted
+	keyGot     string              // for the owner
 	keyWant    string
 	reportData kbs.ReportData // that alone will be accepted
 	parsed     *verifier.Parsed
@@ -132,7 +133,7 @@ func (s *Server) releaseForeign(r *http.Request, sess *session, id string) ([]by
 		return nil, err
 	}
 	defer k.Wipe()
-	b, err := g.recipient.seal(s.Rand, k.Reveal())
+	b, err := g.recipient.Seal(s.Rand, k.Reveal())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,7 @@ func (s *Server) stagedForeign(r *http.Request, sess *session, id string) ([]byt
 	}
 	defer k.Wipe()
 	s.Log.Info("staged key released", "session", sess.id.String(), "workload", id, "dialect", sess.dialect, "peer", peer(r), "releases_left", g.left)
-	return g.recipient.seal(s.Rand, k.Reveal())
+	return g.recipient.Seal(s.Rand, k.Reveal())
 }
 
 // resourceForeign seals a resource in the session's dialect.
@@ -173,5 +174,5 @@ func (s *Server) resourceForeign(r *http.Request, sess *session, name string) ([
 		return nil, err
 	}
 	defer v.Wipe()
-	return g.recipient.seal(s.Rand, v.Reveal())
+	return g.recipient.Seal(s.Rand, v.Reveal())
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 )
 
 // FuzzTrusteeAttestation: whatever the body, nothing panics, and a key that is
@@ -17,7 +18,7 @@ import (
 func FuzzTrusteeAttestation(f *testing.F) {
 	_, jwk := cocoKey(f, "P-256")
 	_, big := cocoKey(f, "RSA")
-	for _, k := range []map[string]string{jwk, big, {"kty": "EC"}, {"kty": "RSA", "alg": algRSA, "n": strings.Repeat("A", 342), "e": "AQAB"}} {
+	for _, k := range []map[string]string{jwk, big, {"kty": "EC"}, {"kty": "RSA", "alg": "RSA-OAEP-256", "n": strings.Repeat("A", 342), "e": "AQAB"}} {
 		b, _ := json.Marshal(map[string]any{"runtime-data": map[string]any{"nonce": "n", "tee-pubkey": k},
 			"tee-evidence": map[string]any{"primary_evidence": map[string]any{"attestation_report": map[string]any{"version": 3}}, "additional_evidence": ""}})
 		f.Add(b)
@@ -34,7 +35,7 @@ func FuzzTrusteeAttestation(f *testing.F) {
 		if err != nil || a.recipient == nil {
 			return
 		}
-		if sealed, err := a.recipient.seal(rand.Reader, []byte("secret")); err != nil || bytes.Contains(sealed, []byte("secret")) {
+		if sealed, err := a.recipient.Seal(rand.Reader, []byte("secret")); err != nil || bytes.Contains(sealed, []byte("secret")) {
 			t.Errorf("seal = %s, %v", sealed, err)
 		}
 		if a.reportData.IsZero() {
@@ -52,7 +53,7 @@ func FuzzLegacy(f *testing.F) {
 		if readForeign(b, &a) == nil {
 			_, _ = parseLegacyEvidence(a.Evidence)
 			if k, err := legacyKeyOf(a); err == nil {
-				sealed, err := legacyRecipient{k}.seal(rand.Reader, bytes.Repeat([]byte("x"), maxPassphrase))
+				sealed, err := recipient.Legacy{Public: k}.Seal(rand.Reader, bytes.Repeat([]byte("x"), recipient.MaxPassphrase))
 				if _, bad := hex.DecodeString(strings.Trim(string(sealed), `"`)); err != nil || bad != nil || len(sealed) != 2*k.Size()+2 || len(sealed) >= 4096 {
 					t.Errorf("seal = %s, %v", sealed, err)
 				}

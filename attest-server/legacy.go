@@ -5,13 +5,13 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -23,8 +23,6 @@ import (
 const (
 	legacyVersion = "0.0.0"
 	legacyCookie  = "session_id"
-	// maxPassphrase is what RSA-2048 with PKCS #1 v1.5 can carry.
-	maxPassphrase = 245
 )
 
 func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte) error {
@@ -107,7 +105,7 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 	if public, err := legacyKeyOf(req); err != nil {
 		f.keyGot = err.Error()
 	} else {
-		f.recipient = legacyRecipient{public}
+		f.recipient = recipient.Legacy{Public: public}
 	}
 	f.parsed, f.parseError = parseLegacyEvidence(req.Evidence)
 	return s.attestForeign(r, sess, f)
@@ -129,7 +127,7 @@ func legacyKeyOf(req legacyAttestation) (*rsa.PublicKey, error) {
 	if req.Key.Alg != "RSA" {
 		return nil, fmt.Errorf("alg %q", req.Key.Alg)
 	}
-	return parseRSA(n, e)
+	return recipient.ParseRSA(n, e)
 }
 
 // parseLegacyEvidence reads the report alone: the generation is in its CPUID
@@ -160,19 +158,6 @@ func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeWhole(w, "application/json", b)
-}
-
-// legacyRecipient takes a JSON string with the hex of RSA PKCS #1 v1.5, and
-// nothing after it: the client cuts off the first and the last byte.
-type legacyRecipient struct{ public *rsa.PublicKey }
-
-func (e legacyRecipient) seal(rand io.Reader, plain []byte) ([]byte, error) {
-	//lint:ignore SA1019 the old client knows nothing else, and decrypts once with a key made for it
-	b, err := rsa.EncryptPKCS1v15(rand, e.public, plain)
-	if err != nil {
-		return nil, fmt.Errorf("encrypting the passphrase: %w", err)
-	}
-	return json.Marshal(hex.EncodeToString(b))
 }
 
 // writeText is a refusal for the C client: never empty, below 200 bytes.

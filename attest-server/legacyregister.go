@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -151,8 +152,8 @@ func checkForeign(reg kbs.Registration, diskKey secret.Bytes) error {
 		return errors.New("registration of type legacy: expected tee snp and one measurement")
 	case rules.AllowDebug || rules.AllowMigrateMA || rules.AllowProvisional || rules.AllowCXL || rules.VMPL != 0 || rules.HostData != "":
 		return errors.New("registration of type legacy with rules looser than the default")
-	case diskKey.Len() > maxPassphrase:
-		return fmt.Errorf("passphrase of %d bytes, at most %d fit into the answer to an old client", diskKey.Len(), maxPassphrase)
+	case diskKey.Len() > recipient.MaxPassphrase:
+		return fmt.Errorf("passphrase of %d bytes, at most %d fit into the answer to an old client", diskKey.Len(), recipient.MaxPassphrase)
 	case strings.ContainsRune(string(diskKey.Reveal()), 0):
 		return errors.New("passphrase with a NUL, at which the old client would cut it")
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 )
 
 // A session goes
@@ -60,8 +61,8 @@ type grant struct {
 	workloadID   string
 	registration kbs.Digest // as appraised
 	reportData   kbs.ReportData
-	teeKey       hpke.PublicKey // of a native session
-	recipient    recipient      // of another
+	teeKey       hpke.PublicKey      // of a native session
+	recipient    recipient.Recipient // of another
 	until        time.Duration
 	left         int // releases
 	resources    int // released

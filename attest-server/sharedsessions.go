@@ -2,9 +2,6 @@ package attestserver
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -212,20 +210,9 @@ func encodeGrant(g grant) ([]byte, error) {
 		f.KEM, f.TEEKey = g.teeKey.KEM().ID(), g.teeKey.Bytes()
 		return json.Marshal(f)
 	}
-	var public any
-	switch r := g.recipient.(type) {
-	case ecRecipient:
-		f.Recipient, public = "ec "+r.name, r.public
-	case rsaRecipient:
-		f.Recipient, public = "rsa", r.public
-	case legacyRecipient:
-		f.Recipient, public = "legacy", r.public
-	default:
-		return nil, fmt.Errorf("grant to a %T", r)
-	}
 	var err error
-	if f.Public, err = x509.MarshalPKIXPublicKey(public); err != nil {
-		return nil, fmt.Errorf("encoding the guest's key: %w", err)
+	if f.Recipient, f.Public, err = recipient.Encode(g.recipient); err != nil {
+		return nil, err
 	}
 	return json.Marshal(f)
 }
@@ -243,28 +230,7 @@ func decodeGrant(b []byte) (grant, error) {
 		}
 		return g, nil
 	}
-	public, err := x509.ParsePKIXPublicKey(f.Public)
-	if err != nil {
-		return grant{}, err
-	}
-	g.recipient, err = recipientOf(f.Recipient, public)
+	var err error
+	g.recipient, err = recipient.Decode(f.Recipient, f.Public)
 	return g, err
-}
-
-func recipientOf(kind string, public any) (recipient, error) {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		e, err := k.ECDH()
-		if name := k.Curve.Params().Name; err == nil && kind == "ec "+name {
-			return ecRecipient{public: e, name: name}, nil
-		}
-	case *rsa.PublicKey:
-		switch kind {
-		case "rsa":
-			return rsaRecipient{k}, nil
-		case "legacy":
-			return legacyRecipient{k}, nil
-		}
-	}
-	return nil, fmt.Errorf("a key of kind %q that is a %T", kind, public)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -201,14 +202,14 @@ func TestGrantsSurviveTheirForm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, rec, err := parseTrusteeKey(b)
+		_, rec, err := recipient.ParseJWK(b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		same(t, grant{workloadID: "w", recipient: rec, left: 2, until: time.Hour})
 	}
-	same(t, grant{workloadID: "w", recipient: rsaRecipient{&k.PublicKey}, left: 2})
-	same(t, grant{workloadID: "w", recipient: legacyRecipient{&k.PublicKey}, reportData: kbs.ReportData{7}})
+	same(t, grant{workloadID: "w", recipient: recipient.RSA{Public: &k.PublicKey}, left: 2})
+	same(t, grant{workloadID: "w", recipient: recipient.Legacy{Public: &k.PublicKey}, reportData: kbs.ReportData{7}})
 	if _, err := encodeGrant(grant{}); err == nil {
 		t.Error("a grant to nobody")
 	}

@@ -104,3 +104,5 @@ func (t *tokens) session(token []byte) (*session, error) {
 	}
 	return &session{id: sessionID(id), dialect: Trustee}, nil
 }
+
+func b64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

@@ -1,6 +1,7 @@
 package attestserver
 
 import (
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -137,16 +139,16 @@ func foreignFromTrustee(sess *session, req trusteeAttestation) (foreignAttest, e
 	t := trusteeTEEs[string(sess.tee)]
 	f := foreignAttest{
 		nonce: req.Runtime.Nonce, wantNonce: base64.StdEncoding.EncodeToString(sess.nonce[:]),
-		keyWant: teeKeysAccepted, keyGot: "one of them", shapes: t.shapes,
+		keyWant: recipient.JWKsAccepted, keyGot: "one of them", shapes: t.shapes,
 		accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee},
 	}
-	key, recipient, err := parseTrusteeKey(req.Runtime.Key)
+	jwk, public, err := recipient.ParseJWK(req.Runtime.Key)
 	if err != nil {
 		f.keyGot = err.Error()
 	} else {
-		f.recipient = recipient
+		f.recipient = public
 	}
-	if f.reportData, err = trusteeReportData(key, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
+	if f.reportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
 		return f, err
 	}
 	f.parsed, f.parseError = verifier.ParseEvidence(req.Evidence.Primary)
@@ -253,4 +255,21 @@ func writeErrorInformation(w http.ResponseWriter, e *httpError) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // the peer may be gone
+}
+
+// trusteeReportData is what a CoCo client binds: SHA-384 over the RFC 8785
+// form of the runtime data with the devices' evidence, then zeros.
+func trusteeReportData(k recipient.JWK, nonce, additional string) (kbs.ReportData, error) {
+	b, err := kbs.Canonical(struct {
+		Key        recipient.JWK `json:"tee-pubkey"`
+		Nonce      string        `json:"nonce"`
+		Additional string        `json:"additional-evidence"`
+	}{k, nonce, additional})
+	if err != nil {
+		return kbs.ReportData{}, fmt.Errorf("binding report data: %w", err)
+	}
+	sum := sha512.Sum384(b)
+	var rd kbs.ReportData
+	copy(rd[:], sum[:])
+	return rd, nil
 }

@@ -1,4 +1,4 @@
-package attestserver
+package recipient
 
 import (
 	"crypto/aes"
@@ -36,34 +36,36 @@ type jwe struct {
 
 func b64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// ecRecipient takes JWEs of algECDH.
-type ecRecipient struct {
-	public *ecdh.PublicKey
-	name   string // of the curve, as in JOSE
+// EC takes JWEs of algECDH.
+type EC struct {
+	Public *ecdh.PublicKey
+	Curve  string // as in JOSE
 }
 
-func (e ecRecipient) seal(rand io.Reader, plain []byte) ([]byte, error) {
-	ephemeral, err := e.public.Curve().GenerateKey(rand)
+// Seal implements Recipient.
+func (e EC) Seal(rand io.Reader, plain []byte) ([]byte, error) {
+	ephemeral, err := e.Public.Curve().GenerateKey(rand)
 	if err != nil {
 		return nil, err
 	}
-	z, err := ephemeral.ECDH(e.public)
+	z, err := ephemeral.ECDH(e.Public)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(z)
 	point := ephemeral.PublicKey().Bytes()[1:] // x ‖ y
 	x, y := point[:len(point)/2], point[len(point)/2:]
-	header := fmt.Sprintf(`{"alg":"%s","enc":"A256GCM","epk":{"crv":"%s","kty":"EC","x":"%s","y":"%s"}}`, algECDH, e.name, b64url(x), b64url(y))
+	header := fmt.Sprintf(`{"alg":"%s","enc":"A256GCM","epk":{"crv":"%s","kty":"EC","x":"%s","y":"%s"}}`, algECDH, e.Curve, b64url(x), b64url(y))
 	return sealJWE(rand, header, plain, func(cek []byte) ([]byte, error) { return wrapKey(concatKDF(z), cek) })
 }
 
-// rsaRecipient takes JWEs of algRSA.
-type rsaRecipient struct{ public *rsa.PublicKey }
+// RSA takes JWEs of algRSA.
+type RSA struct{ Public *rsa.PublicKey }
 
-func (e rsaRecipient) seal(rand io.Reader, plain []byte) ([]byte, error) {
+// Seal implements Recipient.
+func (e RSA) Seal(rand io.Reader, plain []byte) ([]byte, error) {
 	return sealJWE(rand, `{"alg":"`+algRSA+`","enc":"A256GCM"}`, plain, func(cek []byte) ([]byte, error) {
-		return rsa.EncryptOAEP(sha256.New(), rand, e.public, cek, nil)
+		return rsa.EncryptOAEP(sha256.New(), rand, e.Public, cek, nil)
 	})
 }
 

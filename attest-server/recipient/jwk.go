@@ -1,24 +1,22 @@
-package attestserver
+package recipient
 
 import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/rsa"
-	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-const teeKeysAccepted = "EC P-256 or P-521 with ECDH-ES+A256KW, or RSA-OAEP-256"
+// JWKsAccepted says, for people, which keys ParseJWK takes.
+const JWKsAccepted = "EC P-256 or P-521 with ECDH-ES+A256KW, or RSA-OAEP-256"
 
-// trusteeKey is a tee-pubkey: a JWK with these members and no others, which is
+// JWK is a tee-pubkey: a JWK with these members and no others, which is
 // how the client hashed it.
-type trusteeKey struct {
+type JWK struct {
 	KTY string `json:"kty"`
 	CRV string `json:"crv,omitempty"`
 	Alg string `json:"alg"`
@@ -28,11 +26,11 @@ type trusteeKey struct {
 	E   string `json:"e,omitempty"`
 }
 
-// parseTrusteeKey drops members that the key's type does not have.
-func parseTrusteeKey(raw json.RawMessage) (trusteeKey, recipient, error) {
-	var k trusteeKey
+// ParseJWK drops members that the key's type does not have.
+func ParseJWK(raw json.RawMessage) (JWK, Recipient, error) {
+	var k JWK
 	if err := json.Unmarshal(raw, &k); err != nil {
-		return trusteeKey{}, nil, err
+		return JWK{}, nil, err
 	}
 	switch {
 	case k.KTY == "EC" && k.Alg == algECDH:
@@ -44,10 +42,10 @@ func parseTrusteeKey(raw json.RawMessage) (trusteeKey, recipient, error) {
 		r, err := k.rsa()
 		return k, r, err
 	}
-	return trusteeKey{}, nil, fmt.Errorf("kty %q with alg %q", k.KTY, k.Alg)
+	return JWK{}, nil, fmt.Errorf("kty %q with alg %q", k.KTY, k.Alg)
 }
 
-func (k trusteeKey) ec() (recipient, error) {
+func (k JWK) ec() (Recipient, error) {
 	curve, size := ecdh.P256(), 32
 	switch k.CRV {
 	case "P-256":
@@ -68,25 +66,25 @@ func (k trusteeKey) ec() (recipient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ecRecipient{public: public, name: k.CRV}, nil
+	return EC{Public: public, Curve: k.CRV}, nil
 }
 
-func (k trusteeKey) rsa() (recipient, error) {
+func (k JWK) rsa() (Recipient, error) {
 	n, err := base64.RawURLEncoding.Strict().DecodeString(k.N)
 	e, err2 := base64.RawURLEncoding.Strict().DecodeString(k.E)
 	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	public, err := parseRSA(n, e)
+	public, err := ParseRSA(n, e)
 	if err != nil {
 		return nil, err
 	}
-	return rsaRecipient{public}, nil
+	return RSA{public}, nil
 }
 
-// parseRSA takes keys of 2048 to 4096 bits with the usual exponent: others
+// ParseRSA takes keys of 2048 to 4096 bits with the usual exponent: others
 // are weak, or slow to encrypt to.
-func parseRSA(n, e []byte) (*rsa.PublicKey, error) {
+func ParseRSA(n, e []byte) (*rsa.PublicKey, error) {
 	if len(n) < 256 || len(n) > 512 || !bytes.Equal(e, []byte{1, 0, 1}) {
 		return nil, fmt.Errorf("RSA key of %d bytes and exponent %x, expected 256 to 512 bytes and 010001", len(n), e[:min(len(e), 8)])
 	}
@@ -95,21 +93,4 @@ func parseRSA(n, e []byte) (*rsa.PublicKey, error) {
 		return nil, errors.New("RSA modulus that is even or has leading zeros")
 	}
 	return &rsa.PublicKey{N: m, E: 65537}, nil
-}
-
-// trusteeReportData is what a CoCo client binds: SHA-384 over the RFC 8785
-// form of the runtime data with the devices' evidence, then zeros.
-func trusteeReportData(k trusteeKey, nonce, additional string) (kbs.ReportData, error) {
-	b, err := kbs.Canonical(struct {
-		Key        trusteeKey `json:"tee-pubkey"`
-		Nonce      string     `json:"nonce"`
-		Additional string     `json:"additional-evidence"`
-	}{k, nonce, additional})
-	if err != nil {
-		return kbs.ReportData{}, fmt.Errorf("binding report data: %w", err)
-	}
-	sum := sha512.Sum384(b)
-	var rd kbs.ReportData
-	copy(rd[:], sum[:])
-	return rd, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -52,7 +53,7 @@ func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) 
 	t, ok := store.Token{}, false
 	if b.Len() == 0 {
 		if t, ok = s.clientToken(r); !ok {
-			return store.Token{}, problem(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
+			return store.Token{}, refusal.New(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
 		}
 	} else {
 		var err error
@@ -65,7 +66,7 @@ func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) 
 	}
 	if !slices.Contains(roles, t.Role) {
 		s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
-		return store.Token{}, problem(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
+		return store.Token{}, refusal.New(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 	}
 	return t, nil
 }
@@ -75,7 +76,7 @@ func (s *Server) authenticate(r *http.Request, b secret.Bytes) (store.Token, err
 	if errors.Is(err, store.ErrBadToken) {
 		s.punish(r)
 		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
-		return store.Token{}, problem(kbs.CodeUnauthorized, "%v", err)
+		return store.Token{}, refusal.New(kbs.CodeUnauthorized, "%v", err)
 	}
 	return t, err
 }
@@ -88,13 +89,13 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 	diskKey := secret.New(req.DiskKey)
 	defer diskKey.Wipe()
 	if id := r.PathValue("id"); req.Registration.WorkloadID != id {
-		return problem(kbs.CodeBadRequest, "registration of workload %q sent to the path of %q", req.Registration.WorkloadID, id)
+		return refusal.New(kbs.CodeBadRequest, "registration of workload %q sent to the path of %q", req.Registration.WorkloadID, id)
 	}
 	if err := mayRegister(t, req.Registration.WorkloadID); err != nil {
 		return err
 	}
 	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	if err := s.checkPolicies(r.Context(), req.Registration); err != nil {
 		return err
@@ -119,24 +120,24 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 func registerProblem(err error, t store.Token) error {
 	var quota *store.QuotaError
 	if errors.As(err, &quota) {
-		return &httpError{code: kbs.CodeQuota, detail: quota.Error() + ": " + quota.Hint()}
+		return &refusal.Error{Code: kbs.CodeQuota, Detail: quota.Error() + ": " + quota.Hint()}
 	}
 	var conflict *store.ConflictError
 	var dup *store.DuplicateDigestError
 	switch {
 	case errors.As(err, &conflict):
-		return &httpError{code: kbs.CodeConflict, detail: conflict.Error() + ": " + conflict.Hint()}
+		return &refusal.Error{Code: kbs.CodeConflict, Detail: conflict.Error() + ": " + conflict.Hint()}
 	case errors.As(err, &dup) && !kbs.Owns(t.Tenant, dup.WorkloadID):
-		return &httpError{code: kbs.CodeDuplicateDigest, detail: "the launch digest belongs to another workload: " + dup.Hint()}
+		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: "the launch digest belongs to another workload: " + dup.Hint()}
 	case errors.As(err, &dup):
-		return &httpError{code: kbs.CodeDuplicateDigest, detail: dup.Error() + ": " + dup.Hint()}
+		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: dup.Error() + ": " + dup.Hint()}
 	}
 	return err
 }
 
 func workloadProblem(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
-		return &httpError{code: kbs.CodeNotFound, detail: err.Error()}
+		return &refusal.Error{Code: kbs.CodeNotFound, Detail: err.Error()}
 	}
 	return err
 }
@@ -217,7 +218,7 @@ func (s *Server) mayDestroy(ctx context.Context, t store.Token, id string) error
 		return workloadProblem(err)
 	}
 	if have.RegisteredBy != actor(t) {
-		return problem(kbs.CodeForbidden, "workload %s was registered with another token: only that one or an admin may do this", id)
+		return refusal.New(kbs.CodeForbidden, "workload %s was registered with another token: only that one or an admin may do this", id)
 	}
 	return nil
 }
@@ -258,7 +259,7 @@ func pageLimit(r *http.Request) (int, error) {
 	}
 	n, err := strconv.Atoi(q)
 	if err != nil || n < 1 {
-		return 0, problem(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
+		return 0, refusal.New(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
 	}
 	return min(n, maxPage), nil
 }
@@ -273,7 +274,7 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, t store.Token)
 	var after int64
 	if q := r.URL.Query().Get("after"); q != "" {
 		if after, err = strconv.ParseInt(q, 10, 64); err != nil || after < 0 {
-			return problem(kbs.CodeBadRequest, "after %q, expected a sequence number", q)
+			return refusal.New(kbs.CodeBadRequest, "after %q, expected a sequence number", q)
 		}
 	}
 	page := kbs.AuditPage{Entries: []kbs.AuditEntry{}}
@@ -298,7 +299,7 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, t store.Token)
 // tenants did.
 func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	if t.Tenant != "" {
-		return problem(kbs.CodeForbidden, "the audit head is the operator's, and token %s is a tenant's", t.ID)
+		return refusal.New(kbs.CodeForbidden, "the audit head is the operator's, and token %s is a tenant's", t.ID)
 	}
 	h, err := s.Store.AuditHead(r.Context())
 	if err != nil {
@@ -311,7 +312,7 @@ func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, t store.To
 // who knows when to ask which rule another's guests fail.
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	if t.Tenant != "" {
-		return problem(kbs.CodeForbidden, "the metrics are the operator's, and token %s is a tenant's", t.ID)
+		return refusal.New(kbs.CodeForbidden, "the metrics are the operator's, and token %s is a tenant's", t.ID)
 	}
 	s.Metrics.Handler().ServeHTTP(w, r)
 	return nil

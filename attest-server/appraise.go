@@ -15,6 +15,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -98,7 +99,7 @@ func (a *appraisal) verify(verify func() (*verifier.Claims, error), tee kbs.TEE)
 		a.take(refused.Result(tee).Rules)
 		return false, nil
 	case errors.Is(err, verifier.ErrBusy):
-		return false, &httpError{code: kbs.CodeUnavailable, detail: "the service that endorses this machine does not answer", cause: err}
+		return false, &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the service that endorses this machine does not answer", Cause: err}
 	case err != nil:
 		return false, fmt.Errorf("verifying evidence: %w", err)
 	case claims == nil:

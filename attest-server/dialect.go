@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -74,12 +75,12 @@ func (s *Server) foreignRoutes(mux *router) {
 		mux.HandleFunc("POST /kbs/v0/register_workload", s.respond(writeText, s.legacyRegister))
 	}
 	mux.HandleFunc("/kbs/v0/", s.respond(s.foreignErrors(), func(_ http.ResponseWriter, r *http.Request) error {
-		return &httpError{code: kbs.CodeNotFound, kind: "PluginNotFound", detail: "no such path, method or plugin"}
+		return &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginNotFound", Detail: "no such path, method or plugin"}
 	}))
 }
 
 // foreignErrors is the form of an error under /kbs/v0 that is in no dialect.
-func (s *Server) foreignErrors() func(http.ResponseWriter, *httpError) {
+func (s *Server) foreignErrors() func(http.ResponseWriter, *refusal.Error) {
 	switch {
 	case s.speaks(Trustee):
 		return writeErrorInformation
@@ -124,9 +125,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, problem(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+		return nil, refusal.New(kbs.CodeTooLarge, "body of more than %d bytes", limit)
 	case err != nil:
-		return nil, problem(kbs.CodeBadRequest, "reading body: %v", err)
+		return nil, refusal.New(kbs.CodeBadRequest, "reading body: %v", err)
 	}
 	return b, nil
 }
@@ -134,7 +135,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 // readForeign decodes a body of another project's protocol.
 func readForeign(body []byte, v any) error {
 	if err := kbs.UnmarshalOpen(body, v); err != nil {
-		return problem(kbs.CodeBadRequest, "body: %v", err)
+		return refusal.New(kbs.CodeBadRequest, "body: %v", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -43,7 +44,7 @@ func wantsEAR(r *http.Request) bool {
 // appraisal's, not that of the request: an old result stays old.
 func (s *Server) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {
 	if s.SigningKey == nil {
-		return problem(kbs.CodeNotFound, "this server has no key to sign results with")
+		return refusal.New(kbs.CodeNotFound, "this server has no key to sign results with")
 	}
 	result := rec.Result
 	if !rec.Granted { // e.g. for too many sessions: no rule failed

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -39,13 +40,13 @@ func (s *Server) attestForeign(r *http.Request, sess *session, req foreignAttest
 	}
 	a, err := s.appraiseForeign(r.Context(), sess, req)
 	if err != nil {
-		return &httpError{code: kbs.CodeUnavailable, detail: "the evidence could not be appraised now", session: sess.id.String(), cause: err}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the evidence could not be appraised now", Session: sess.id.String(), Cause: err}
 	}
 	if err := s.record(r, sess, a); err != nil {
 		return err
 	}
 	if !a.granted() {
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "attestation denied: ccrun explain " + sess.id.String(), session: sess.id.String()}
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "attestation denied: ccrun explain " + sess.id.String(), Session: sess.id.String()}
 	}
 	err = s.sessions.grant(r.Context(), sess, grant{
 		workloadID: sess.workloadID, registration: a.registration,

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -20,11 +21,11 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case req.Version != 1:
-		return problem(kbs.CodeBadRequest, "protocol version %d, expected 1", req.Version)
+		return refusal.New(kbs.CodeBadRequest, "protocol version %d, expected 1", req.Version)
 	case !req.TEE.Valid():
-		return problem(kbs.CodeBadRequest, "tee %q, expected snp, tdx or sample", req.TEE)
+		return refusal.New(kbs.CodeBadRequest, "tee %q, expected snp, tdx or sample", req.TEE)
 	case !kbs.ValidWorkloadID(req.WorkloadID):
-		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
+		return refusal.New(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
 	sess, bearer, err := s.sessions.open(Native, req.TEE, req.WorkloadID)
 	if err != nil {
@@ -57,13 +58,13 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, err := s.appraise(r.Context(), sess, req)
 	if err != nil {
-		return &httpError{code: kbs.CodeUnavailable, detail: "the evidence could not be appraised now", session: sess.id.String(), cause: err}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the evidence could not be appraised now", Session: sess.id.String(), Cause: err}
 	}
 	if err := s.record(r, sess, a); err != nil {
 		return err
 	}
 	if !a.granted() {
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the evidence does not satisfy the workload's rules", session: sess.id.String()}
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the evidence does not satisfy the workload's rules", Session: sess.id.String()}
 	}
 	err = s.sessions.grant(r.Context(), sess, grant{
 		workloadID: sess.workloadID, registration: a.registration,
@@ -100,7 +101,7 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if r.PathValue("id") != sess.workloadID {
-		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
+		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.id.String()}
 	}
 	g, err := s.sessions.take(r.Context(), sess, sess.workloadID)
 	if err != nil {
@@ -128,11 +129,11 @@ func (s *Server) fetch(ctx context.Context, sess *session, g grant) (secret.Byte
 func (s *Server) session(r *http.Request) (*session, error) {
 	b := bearer(r)
 	if b.Len() == 0 {
-		return nil, problem(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
+		return nil, refusal.New(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
 	}
 	sess, err := s.sessions.parse(Native, b.Reveal())
 	if err != nil {
-		return nil, problem(kbs.CodeSessionExpired, "%v", err)
+		return nil, refusal.New(kbs.CodeSessionExpired, "%v", err)
 	}
 	return sess, nil
 }
@@ -153,7 +154,7 @@ func sessionProblem(err error, sess *session) error {
 	default: // the store's
 		return err
 	}
-	return &httpError{code: code, detail: err.Error(), session: sess.id.String()}
+	return &refusal.Error{Code: code, Detail: err.Error(), Session: sess.id.String()}
 }
 
 // acquire waits for a place among the appraisals, which are the one thing
@@ -163,7 +164,7 @@ func (s *Server) acquire(ctx context.Context) error {
 	case s.verifying <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return &httpError{code: kbs.CodeUnavailable, detail: "the server is busy", cause: ctx.Err()}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server is busy", Cause: ctx.Err()}
 	}
 }
 

@@ -12,37 +12,12 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
-
-// httpError is what a handler returns to have a problem written: code and
-// detail for the peer, cause for the log alone.
-type httpError struct {
-	code    string
-	kind    string // in the trustee dialect, if not told by code
-	detail  string
-	session string
-	cause   error
-
-	retryAfter time.Duration // of rate_limited
-}
-
-func (e *httpError) Error() string {
-	if e.cause != nil {
-		return fmt.Sprintf("%s: %s: %v", e.code, e.detail, e.cause)
-	}
-	return e.code + ": " + e.detail
-}
-
-func (e *httpError) Unwrap() error { return e.cause }
-
-func problem(code, format string, a ...any) error {
-	return &httpError{code: code, detail: fmt.Sprintf(format, a...)}
-}
 
 // statusOf is the HTTP status of every error code; others are 500.
 func statusOf(code string) int {
@@ -76,7 +51,7 @@ func (s *Server) handle(h func(http.ResponseWriter, *http.Request) error) http.H
 }
 
 // respond is the one place where errors become HTTP, in a dialect's form.
-func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+func (s *Server) respond(write func(http.ResponseWriter, *refusal.Error), h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -84,7 +59,7 @@ func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(htt
 		if err == nil {
 			return
 		}
-		var e *httpError
+		var e *refusal.Error
 		if !errors.As(err, &e) {
 			e = failure(err)
 		}
@@ -98,14 +73,14 @@ func (s *Server) respond(write func(http.ResponseWriter, *httpError), h func(htt
 
 // failure is an error that no handler has a word for. Trouble with the
 // database passes, or is ended by the operator: clients try again.
-func failure(err error) *httpError {
+func failure(err error) *refusal.Error {
 	switch {
 	case errors.Is(err, store.ErrUnavailable):
-		return &httpError{code: kbs.CodeUnavailable, detail: "the database does not answer", cause: err}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the database does not answer", Cause: err}
 	case errors.Is(err, store.ErrWrongMasterKey), errors.Is(err, store.ErrNewerSchema):
-		return &httpError{code: kbs.CodeUnavailable, detail: "this server has fallen behind the others on its database", cause: err}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "this server has fallen behind the others on its database", Cause: err}
 	}
-	return &httpError{code: kbs.CodeInternal, detail: "the server's log says more", cause: err}
+	return &refusal.Error{Code: kbs.CodeInternal, Detail: "the server's log says more", Cause: err}
 }
 
 // guard turns a panic into an error of this one request: hostile bytes reach
@@ -119,28 +94,28 @@ func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error, w http.
 	return h(w, r)
 }
 
-func (s *Server) logFailure(r *http.Request, e *httpError) {
+func (s *Server) logFailure(r *http.Request, e *refusal.Error) {
 	log := s.Log.Debug
-	if statusOf(e.code) >= 500 {
+	if statusOf(e.Code) >= 500 {
 		log = s.Log.Error
 	}
-	log("request failed", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "session", e.session, "error", e)
+	log("request failed", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "session", e.Session, "error", e)
 }
 
-func writeProblem(w http.ResponseWriter, e *httpError) {
-	status := statusOf(e.code)
+func writeProblem(w http.ResponseWriter, e *refusal.Error) {
+	status := statusOf(e.Code)
 	b, err := json.Marshal(kbs.Problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status,
-		Code: e.code, Detail: e.detail, Session: e.session,
+		Code: e.Code, Detail: e.Detail, Session: e.Session,
 	})
 	if err != nil { // strings and an int
 		status, b = http.StatusInternalServerError, nil
 	}
-	switch e.code {
+	switch e.Code {
 	case kbs.CodeUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case kbs.CodeUnavailable, kbs.CodeRateLimited:
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.retryAfter)))
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.RetryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
@@ -161,10 +136,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 // readJSON decodes a body of at most limit bytes, strictly.
 func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return problem(kbs.CodeBadRequest, "body of type %q, expected application/json", r.Header.Get("Content-Type"))
+		return refusal.New(kbs.CodeBadRequest, "body of type %q, expected application/json", r.Header.Get("Content-Type"))
 	}
 	if r.ContentLength > limit {
-		return problem(kbs.CodeTooLarge, "body of %d bytes, at most %d allowed", r.ContentLength, limit)
+		return refusal.New(kbs.CodeTooLarge, "body of %d bytes, at most %d allowed", r.ContentLength, limit)
 	}
 	err := kbs.DecodeStrict(http.MaxBytesReader(w, r.Body, limit+1), limit, v)
 	var tooLarge *http.MaxBytesError
@@ -172,9 +147,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	case err == nil:
 		return nil
 	case errors.Is(err, kbs.ErrTooLarge) || errors.As(err, &tooLarge):
-		return problem(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+		return refusal.New(kbs.CodeTooLarge, "body of more than %d bytes", limit)
 	}
-	return problem(kbs.CodeBadRequest, "body: %v", err)
+	return refusal.New(kbs.CodeBadRequest, "body: %v", err)
 }
 
 // bearer is the Authorization header's token, empty if there is none.
@@ -200,7 +175,7 @@ func peer(r *http.Request) string {
 
 // noRedirects answers 404 where ServeMux would redirect to a cleaned path:
 // our clients follow no redirects, and others would turn POST into GET.
-func noRedirects(next http.Handler, foreign func(http.ResponseWriter, *httpError)) http.Handler {
+func noRedirects(next http.Handler, foreign func(http.ResponseWriter, *refusal.Error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
 		if r.Method == http.MethodConnect || p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != p) {
@@ -208,7 +183,7 @@ func noRedirects(next http.Handler, foreign func(http.ResponseWriter, *httpError
 			if strings.HasPrefix(p, "/kbs/v0/") {
 				write = foreign // whose clients read no other form of an error
 			}
-			write(w, &httpError{code: kbs.CodeNotFound, detail: "no such path"})
+			write(w, &refusal.Error{Code: kbs.CodeNotFound, Detail: "no such path"})
 			return
 		}
 		next.ServeHTTP(w, r)

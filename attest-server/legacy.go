@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -39,15 +40,15 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 	}
 	switch {
 	case req.Version != legacyVersion:
-		return problem(kbs.CodeBadRequest, "version %q, expected %s", req.Version, legacyVersion)
+		return refusal.New(kbs.CodeBadRequest, "version %q, expected %s", req.Version, legacyVersion)
 	case req.TEE != string(kbs.SNP):
-		return problem(kbs.CodeBadRequest, "unsupported tee %q, expected snp", req.TEE)
+		return refusal.New(kbs.CodeBadRequest, "unsupported tee %q, expected snp", req.TEE)
 	}
 	if err := readForeign([]byte(req.Extra), &params); err != nil {
 		return err
 	}
 	if !kbs.ValidWorkloadID(params.WorkloadID) {
-		return problem(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
+		return refusal.New(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
 	sess, bearer, err := s.sessions.openShort(params.WorkloadID)
 	if err != nil {
@@ -65,11 +66,11 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 func (s *Server) legacySession(r *http.Request) (*session, error) {
 	bearer, ok := oneCookie(r, legacyCookie)
 	if !ok {
-		return nil, problem(kbs.CodeUnauthorized, "missing cookie, or two")
+		return nil, refusal.New(kbs.CodeUnauthorized, "missing cookie, or two")
 	}
 	sess, err := s.sessions.parseShort(bearer)
 	if err != nil {
-		return nil, problem(kbs.CodeSessionExpired, "invalid cookie: %v", err)
+		return nil, refusal.New(kbs.CodeSessionExpired, "invalid cookie: %v", err)
 	}
 	return sess, nil
 }
@@ -161,16 +162,16 @@ func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
 }
 
 // writeText is a refusal for the C client: never empty, below 200 bytes.
-func writeText(w http.ResponseWriter, e *httpError) {
-	text := short(e.detail)
+func writeText(w http.ResponseWriter, e *refusal.Error) {
+	text := short(e.Detail)
 	if text == "" {
-		text = e.code
+		text = e.Code
 	}
-	if e.code == kbs.CodeUnauthorized {
+	if e.Code == kbs.CodeUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="attest-server"`)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
-	w.WriteHeader(statusOf(e.code))
+	w.WriteHeader(statusOf(e.Code))
 	_, _ = io.WriteString(w, text) // the peer may be gone
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -41,13 +42,13 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 	defer passphrase.Wipe()
 	reg, err := req.registration()
 	if err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	if err := mayRegister(t, reg.WorkloadID); err != nil {
 		return err
 	}
 	if err := s.checkRegistration(reg, passphrase); err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	if err := s.checkPolicies(r.Context(), reg); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -104,7 +105,7 @@ func (s *Server) checkPolicies(ctx context.Context, reg kbs.Registration) error 
 		return err
 	}
 	if _, err := s.merge(s.policies.server.Load(), tenant, reg.ReferenceValues); err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	return nil
 }
@@ -121,7 +122,7 @@ func (a *appraisal) policyRule(err *policy.LevelError) {
 func ofTenant(r *http.Request, t store.Token) (string, error) {
 	name := r.PathValue("tenant")
 	if !kbs.ValidTenant(name) || t.Tenant != "" && t.Tenant != name {
-		return "", problem(kbs.CodeNotFound, "tenant %q: %v", name, store.ErrNotFound)
+		return "", refusal.New(kbs.CodeNotFound, "tenant %q: %v", name, store.ErrNotFound)
 	}
 	return name, nil
 }
@@ -136,7 +137,7 @@ func (s *Server) getTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 		return err
 	}
 	if b == nil {
-		return problem(kbs.CodeNotFound, "tenant %s has no policy", name)
+		return refusal.New(kbs.CodeNotFound, "tenant %s has no policy", name)
 	}
 	p, err := policy.Parse(b)
 	if err != nil {
@@ -157,7 +158,7 @@ func (s *Server) putTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 		return err
 	}
 	if err := s.CheckTenantPolicy(p); err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	return s.setTenantPolicy(w, r, t, name, &p)
 }
@@ -186,7 +187,7 @@ func (s *Server) deleteTenantPolicy(w http.ResponseWriter, r *http.Request, t st
 func (s *Server) setTenantPolicy(w http.ResponseWriter, r *http.Request, t store.Token, name string, p *kbs.Policy) error {
 	err := s.Store.SetTenantPolicy(r.Context(), name, p, actor(t))
 	if errors.Is(err, store.ErrNotFound) {
-		return problem(kbs.CodeNotFound, "%v", err)
+		return refusal.New(kbs.CodeNotFound, "%v", err)
 	}
 	if err != nil {
 		return err

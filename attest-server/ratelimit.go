@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -161,7 +162,7 @@ func (s *Server) tooMany(w http.ResponseWriter, r *http.Request, by string, wait
 
 func (s *Server) rateProblem(by string, wait time.Duration) error {
 	s.meters.limited.Inc(by)
-	return &httpError{code: kbs.CodeRateLimited, detail: "too many requests from this " + by, retryAfter: wait}
+	return &refusal.Error{Code: kbs.CodeRateLimited, Detail: "too many requests from this " + by, RetryAfter: wait}
 }
 
 // limitToken counts a request of a token's bearer, and of its tenant.

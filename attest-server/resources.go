@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -20,7 +21,7 @@ const (
 func resourceID(r *http.Request) (kbs.ResourceID, error) {
 	id, err := kbs.ParseResourceID(r.PathValue("repo") + "/" + r.PathValue("type") + "/" + r.PathValue("tag"))
 	if err != nil {
-		return id, problem(kbs.CodeBadRequest, "%v", err)
+		return id, refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	return id, nil
 }
@@ -43,7 +44,7 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 		return err
 	}
 	if !kbs.Owns(t.Tenant, id.String()) {
-		return problem(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
+		return refusal.New(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
 	}
 	var req kbs.ResourceRequest
 	if err := readJSON(w, r, kbs.MaxResourceBody, &req); err != nil {
@@ -52,7 +53,7 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 	value := secret.New(req.Value)
 	defer value.Wipe()
 	if err := checkResource(req.Policy, value); err != nil {
-		return problem(kbs.CodeBadRequest, "%v", err)
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
 	a, err := s.Store.PutResource(r.Context(), id, req.Policy, value, actor(t))
 	if err != nil {
@@ -70,7 +71,7 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 // clients ask.
 func notReserved(id kbs.ResourceID) error {
 	if id.Repo == diskKeyRepo && (id.Type == diskKeyType || id.Type == stagedKeyType) {
-		return problem(kbs.CodeBadRequest, "%s/%s/... stands for workloads' disk keys where CoCo clients ask: choose another name", id.Repo, id.Type)
+		return refusal.New(kbs.CodeBadRequest, "%s/%s/... stands for workloads' disk keys where CoCo clients ask: choose another name", id.Repo, id.Type)
 	}
 	return nil
 }
@@ -151,9 +152,9 @@ func (s *Server) fetchResource(r *http.Request, sess *session, g grant, id kbs.R
 	v, err := s.Store.ReleaseResource(r.Context(), id, g.workloadID, g.registration, sess.id.String())
 	switch {
 	case errors.Is(err, store.ErrNotApproved):
-		err = &httpError{code: kbs.CodeForbidden, detail: "an approval of the resource for this workload is missing", session: sess.id.String(), cause: err}
+		err = &refusal.Error{Code: kbs.CodeForbidden, Detail: "an approval of the resource for this workload is missing", Session: sess.id.String(), Cause: err}
 	case errors.Is(err, store.ErrNotFound):
-		err = &httpError{code: kbs.CodeNotFound, kind: "PluginInternalError", detail: "no such resource for this workload", session: sess.id.String(), cause: err}
+		err = &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "no such resource for this workload", Session: sess.id.String(), Cause: err}
 	case err != nil:
 		err = releaseProblem(err, sess)
 	default:
@@ -195,9 +196,9 @@ func (s *Server) changeApproval(w http.ResponseWriter, r *http.Request, t store.
 	}
 	switch {
 	case t.Tenant == "":
-		return problem(kbs.CodeForbidden, "approvals are a tenant's, and token %s is the operator's", t.ID)
+		return refusal.New(kbs.CodeForbidden, "approvals are a tenant's, and token %s is the operator's", t.ID)
 	case len(a.Name) == 0 || len(a.Name) > 256 || !kbs.ValidWorkloadID(a.WorkloadID) || a.RegistrationDigest.IsZero():
-		return problem(kbs.CodeBadRequest, "expected name, workload_id and registration_digest")
+		return refusal.New(kbs.CodeBadRequest, "expected name, workload_id and registration_digest")
 	}
 	if r.Method == http.MethodDelete {
 		if err := s.Store.Withdraw(r.Context(), t.Tenant, a, actor(t)); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -33,10 +34,10 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 		answer, err = s.stageRotation(r.Context(), id, req.Stage.Keyslot, t)
 	case req.Commit != nil && req.Stage == nil && req.Abort == nil:
 		if strings.ContainsRune(req.Commit.Image, 0) {
-			return problem(kbs.CodeBadRequest, "image with a NUL character")
+			return refusal.New(kbs.CodeBadRequest, "image with a NUL character")
 		}
 		if len(req.Commit.Image) > 512 {
-			return problem(kbs.CodeBadRequest, "image of %d bytes, at most 512 allowed", len(req.Commit.Image))
+			return refusal.New(kbs.CodeBadRequest, "image of %d bytes, at most 512 allowed", len(req.Commit.Image))
 		}
 		answer.Rotation = req.Commit.Rotation
 		err = s.Store.CommitRotation(r.Context(), id, req.Commit.Rotation, req.Commit.Image, actor(t))
@@ -44,7 +45,7 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 		answer.Rotation = req.Abort.Rotation
 		err = s.Store.AbortRotation(r.Context(), id, req.Abort.Rotation, actor(t))
 	default:
-		return problem(kbs.CodeBadRequest, "expected exactly one of stage, commit and abort")
+		return refusal.New(kbs.CodeBadRequest, "expected exactly one of stage, commit and abort")
 	}
 	if err != nil {
 		return rotateProblem(err)
@@ -56,7 +57,7 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 // already is.
 func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot, t store.Token) (kbs.RotateAnswer, error) {
 	if err := keyslot.Check(slot); err != nil {
-		return kbs.RotateAnswer{}, problem(kbs.CodeBadRequest, "keyslot: %v", err)
+		return kbs.RotateAnswer{}, refusal.New(kbs.CodeBadRequest, "keyslot: %v", err)
 	}
 	if err := s.acquire(ctx); err != nil {
 		return kbs.RotateAnswer{}, err
@@ -70,7 +71,7 @@ func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot,
 		return kbs.RotateAnswer{}, err
 	}
 	if t := have.Registration.Type; t != kbs.TypeNative {
-		return kbs.RotateAnswer{}, problem(kbs.CodeConflict, "workload %s is registered for the %s dialect, whose guests can ask for one disk key only: "+
+		return kbs.RotateAnswer{}, refusal.New(kbs.CodeConflict, "workload %s is registered for the %s dialect, whose guests can ask for one disk key only: "+
 			"encrypt the disk anew, register it under another id, then revoke this one", id, t)
 	}
 	rot, err := s.Store.StageRotation(ctx, id, actor(t))
@@ -94,11 +95,11 @@ func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot,
 func rotateProblem(err error) error {
 	switch {
 	case errors.Is(err, keyslot.ErrNotOpened):
-		return &httpError{code: kbs.CodeConflict, detail: "the disk's keyslot opens neither with the workload's disk key nor with the staged one: is it the image that is registered?"}
+		return &refusal.Error{Code: kbs.CodeConflict, Detail: "the disk's keyslot opens neither with the workload's disk key nor with the staged one: is it the image that is registered?"}
 	case errors.Is(err, store.ErrNoRotation):
-		return &httpError{code: kbs.CodeConflict, detail: err.Error()}
+		return &refusal.Error{Code: kbs.CodeConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrRevoked):
-		return &httpError{code: kbs.CodeConflict, detail: "the workload is revoked"}
+		return &refusal.Error{Code: kbs.CodeConflict, Detail: "the workload is revoked"}
 	}
 	return workloadProblem(err)
 }
@@ -111,7 +112,7 @@ func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if r.PathValue("id") != sess.workloadID {
-		return &httpError{code: kbs.CodeForbidden, detail: "the session is for another workload", session: sess.id.String()}
+		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.id.String()}
 	}
 	g, err := s.sessions.take(r.Context(), sess, sess.workloadID)
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) fetchStaged(r *http.Request, sess *session, g grant) (secret.Bytes, error) {
 	have, err := s.Store.Workload(r.Context(), g.workloadID)
 	if err == nil && have.Digest == g.registration && have.Rotation == "" {
-		return secret.Bytes{}, &httpError{code: kbs.CodeNotFound, kind: "PluginInternalError", detail: "the workload's disk key is not being rotated", session: sess.id.String()}
+		return secret.Bytes{}, &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "the workload's disk key is not being rotated", Session: sess.id.String()}
 	}
 	k, err := s.Store.ReleaseStaged(r.Context(), g.workloadID, g.registration, sess.id.String())
 	if err != nil {
@@ -144,9 +145,9 @@ func (s *Server) fetchStaged(r *http.Request, sess *session, g grant) (secret.By
 func releaseProblem(err error, sess *session) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload was revoked or changed", session: sess.id.String(), cause: err}
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload was revoked or changed", Session: sess.id.String(), Cause: err}
 	case errors.Is(err, store.ErrLimit):
-		return &httpError{code: kbs.CodeAttestationDenied, detail: "the workload's release limit is reached", session: sess.id.String(), cause: err}
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload's release limit is reached", Session: sess.id.String(), Cause: err}
 	}
 	return err
 }

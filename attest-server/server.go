@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -262,14 +263,14 @@ func (s *Server) routes() *router {
 		mux.Handle("/ui/", s.punishing(s.Pages))
 	}
 	mux.HandleFunc("/", s.handle(func(http.ResponseWriter, *http.Request) error {
-		return problem(kbs.CodeNotFound, "no such path or method")
+		return refusal.New(kbs.CodeNotFound, "no such path or method")
 	}))
 	return mux
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Store.Check(r.Context()); err != nil {
-		return &httpError{code: kbs.CodeUnavailable, detail: "the store does not answer", cause: err}
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the store does not answer", Cause: err}
 	}
 	_, err := io.WriteString(w, "ok\n")
 	return err

@@ -246,7 +246,7 @@ func TestDatabaseGone(t *testing.T) {
 	table := r.server.sessions.(*sharedSessions)
 	table.store = failing{gone}
 	e := failure(gone)
-	if e.code != kbs.CodeUnavailable || strings.Contains(e.detail, "refused") {
+	if e.Code != kbs.CodeUnavailable || strings.Contains(e.Detail, "refused") {
 		t.Errorf("%+v", e)
 	}
 	r.http.Config.Handler = r.server.Handler()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -29,7 +30,7 @@ func own(t store.Token, kind, name string) error {
 	if kbs.Owns(t.Tenant, name) {
 		return nil
 	}
-	return problem(kbs.CodeNotFound, "%s %s: %v", kind, name, store.ErrNotFound)
+	return refusal.New(kbs.CodeNotFound, "%s %s: %v", kind, name, store.ErrNotFound)
 }
 
 // ofWorkload lets h be called for the tenant's own workloads alone.
@@ -48,5 +49,5 @@ func mayRegister(t store.Token, id string) error {
 	if kbs.Owns(t.Tenant, id) {
 		return nil
 	}
-	return problem(kbs.CodeForbidden, "workload ids of tenant %s begin with %q: build with --workload-id %s.NAME", t.Tenant, t.Tenant+".", t.Tenant)
+	return refusal.New(kbs.CodeForbidden, "workload ids of tenant %s begin with %q: build with --workload-id %s.NAME", t.Tenant, t.Tenant+".", t.Tenant)
 }

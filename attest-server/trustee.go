@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -47,7 +48,7 @@ var trusteeTEEs = map[string]struct {
 
 // trusteeRefusal is an error with the name that CoCo's clients know it by.
 func trusteeRefusal(kind, code, format string, a ...any) error {
-	return &httpError{code: code, kind: kind, detail: fmt.Sprintf(format, a...)}
+	return &refusal.Error{Code: code, Kind: kind, Detail: fmt.Sprintf(format, a...)}
 }
 
 func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte) error {
@@ -60,7 +61,7 @@ func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte
 		return err
 	}
 	if req.Version == nil || req.TEE == nil || len(req.Extra) == 0 {
-		return problem(kbs.CodeBadRequest, "body: expected version, tee and extra-params")
+		return refusal.New(kbs.CodeBadRequest, "body: expected version, tee and extra-params")
 	}
 	if *req.Version != trusteeVersion {
 		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized,
@@ -68,7 +69,7 @@ func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte
 	}
 	t, ok := trusteeTEEs[*req.TEE]
 	if !ok {
-		return problem(kbs.CodeBadRequest, "unknown tee %q: expected snp, tdx, az-snp-vtpm, az-tdx-vtpm or sample", short(*req.TEE))
+		return refusal.New(kbs.CodeBadRequest, "unknown tee %q: expected snp, tdx, az-snp-vtpm, az-tdx-vtpm or sample", short(*req.TEE))
 	}
 	if s.Verifiers[t.tee] == nil {
 		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "this server takes no evidence of tee %q", *req.TEE)
@@ -118,7 +119,7 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 		return err
 	}
 	if len(req.Runtime.Key) == 0 || len(req.Evidence.Primary) == 0 {
-		return problem(kbs.CodeBadRequest, "body: expected runtime-data with tee-pubkey, and tee-evidence with primary_evidence")
+		return refusal.New(kbs.CodeBadRequest, "body: expected runtime-data with tee-pubkey, and tee-evidence with primary_evidence")
 	}
 	f, err := foreignFromTrustee(sess, req)
 	if err != nil {
@@ -210,8 +211,8 @@ func (s *Server) trusteeSession(r *http.Request) (*session, error) {
 
 // writeErrorInformation is CoCo's form of an error. Its client begins a new
 // handshake at 401, gives up at 404, and takes all else for trouble.
-func writeErrorInformation(w http.ResponseWriter, e *httpError) {
-	kind, status := e.kind, http.StatusUnauthorized
+func writeErrorInformation(w http.ResponseWriter, e *refusal.Error) {
+	kind, status := e.Kind, http.StatusUnauthorized
 	for _, t := range []struct {
 		code, kind string
 		status     int
@@ -228,14 +229,14 @@ func writeErrorInformation(w http.ResponseWriter, e *httpError) {
 		{kbs.CodeUnavailable, "PluginInternalError", http.StatusServiceUnavailable},
 		{kbs.CodeInternal, "PluginInternalError", http.StatusInternalServerError},
 	} {
-		if t.code == e.code {
+		if t.code == e.Code {
 			status = t.status
 			if kind == "" {
 				kind = t.kind
 			}
 		}
 	}
-	detail := e.detail
+	detail := e.Detail
 	if kind == "SerdeError" { // tells of the sender's bytes
 		detail = short(detail)
 	}
@@ -249,8 +250,8 @@ func writeErrorInformation(w http.ResponseWriter, e *httpError) {
 	if err != nil { // strings
 		b = nil
 	}
-	if e.code == kbs.CodeUnavailable || e.code == kbs.CodeRateLimited {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.retryAfter)))
+	if e.Code == kbs.CodeUnavailable || e.Code == kbs.CodeRateLimited {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.RetryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -46,16 +47,16 @@ func (s *Server) trusteeAdmin(h adminHandler) http.HandlerFunc {
 
 // asAdminRefusal gives refusals the kind that Trustee has for them.
 func asAdminRefusal(err error) error {
-	var e *httpError
-	if !errors.As(err, &e) || e.kind != "" {
+	var e *refusal.Error
+	if !errors.As(err, &e) || e.Kind != "" {
 		return err
 	}
 	as := *e
-	switch e.code {
+	switch e.Code {
 	case kbs.CodeUnauthorized, kbs.CodeForbidden:
-		as.kind = "AdminAuthAccess"
+		as.Kind = "AdminAuthAccess"
 	case kbs.CodeNotFound, kbs.CodeQuota:
-		as.kind = "PluginInternalError"
+		as.Kind = "PluginInternalError"
 	}
 	return &as
 }
@@ -73,7 +74,7 @@ func (s *Server) trusteeSetResource(w http.ResponseWriter, r *http.Request, t st
 		return err
 	}
 	if !kbs.Owns(t.Tenant, id.String()) {
-		return problem(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
+		return refusal.New(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
 	}
 	body, err := readBody(w, r, kbs.MaxResourceBytes)
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Server) trusteeSetResource(w http.ResponseWriter, r *http.Request, t st
 	value := secret.New(body)
 	defer value.Wipe()
 	if value.Len() == 0 {
-		return problem(kbs.CodeBadRequest, "the resource is empty")
+		return refusal.New(kbs.CodeBadRequest, "the resource is empty")
 	}
 	var first kbs.ResourcePolicy
 	if t.Tenant != "" {
@@ -90,7 +91,7 @@ func (s *Server) trusteeSetResource(w http.ResponseWriter, r *http.Request, t st
 	}
 	a, err := s.Store.PutResourceValue(r.Context(), id, first, value, actor(t))
 	if errors.Is(err, store.ErrNotFound) {
-		return problem(kbs.CodeNotFound, "%s is new and nobody could get it: say who with `ccrun resource set %s --workload ID`, later values may come this way", id, id)
+		return refusal.New(kbs.CodeNotFound, "%s is new and nobody could get it: say who with `ccrun resource set %s --workload ID`, later values may come this way", id, id)
 	}
 	if err != nil {
 		return registerProblem(err, t)

@@ -115,26 +115,6 @@ type ClientConfig struct {
 	Tenant  string `toml:"tenant"`
 }
 
-// configFlag is for commands that need of serve's configuration only where the
-// store and its key are.
-func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "TOML `FILE` of serve, for data, database and [transit]; flags take precedence"}
-}
-
-// storeConfig is what configFlag and dataFlag say.
-func storeConfig(c *cli.Context) (Config, error) {
-	var cfg Config
-	if path := c.String("config"); path != "" {
-		if err := cfg.read(path); err != nil {
-			return Config{}, err
-		}
-	}
-	if c.IsSet("data") || cfg.Data == "" {
-		cfg.Data = c.String("data")
-	}
-	return cfg, nil
-}
-
 // loadConfig reads the file, if any, lets flags override it and fills in
 // defaults.
 func loadConfig(c *cli.Context) (Config, error) {

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +42,9 @@ func ours(importPath string) bool {
 
 // packages lists the module's packages and all that they need, once.
 var packages = sync.OnceValues(func() ([]listed, error) {
+	if err := openAll("../.."); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("go", "list", "-export", "-deps", "-tags", tags,
 		"-json=ImportPath,Dir,Export,Module,GoFiles,Imports,Deps", "./...")
 	cmd.Dir = "../.."
@@ -61,6 +66,17 @@ var packages = sync.OnceValues(func() ([]listed, error) {
 		all = append(all, l)
 	}
 })
+
+// openAll reads the module's directories, so that `go test` sees that a cached
+// result is stale when a file was added.
+func openAll(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if name := d.Name(); err == nil && d.IsDir() && path != root && (name[0] == '.' || name == "bin") {
+			return fs.SkipDir
+		}
+		return err
+	})
+}
 
 func list(t *testing.T) []listed {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -33,14 +34,14 @@ type bundle struct {
 	annotations map[string]string
 }
 
-func openBundle(c command) (*bundle, error) {
-	dir, err := filepath.Abs(c.bundle) // "" is the working directory
+func openBundle(c crun.Command) (*bundle, error) {
+	dir, err := filepath.Abs(c.Bundle) // "" is the working directory
 	if err != nil {
 		return nil, fmt.Errorf("finding bundle: %w", err)
 	}
 	b := &bundle{dir: dir, specPath: filepath.Join(dir, "config.json")}
-	if c.config != "" && c.config != "config.json" {
-		if b.specPath, err = filepath.Abs(c.config); err != nil {
+	if c.Config != "" && c.Config != "config.json" {
+		if b.specPath, err = filepath.Abs(c.Config); err != nil {
 			return nil, fmt.Errorf("finding specification: %w", err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -88,7 +89,6 @@ func stateDir(euid int, runtimeDir, uidMap string) (string, error) {
 
 // ReportError writes err as Run does, for errors before there is a Wrapper.
 func ReportError(argv []string, err error) {
-	c, _ := parse(argv)
-	w := &Wrapper{Stderr: os.Stderr, Now: time.Now}
-	w.report(c, err)
+	c, _ := crun.Parse(argv)
+	c.Report(os.Stderr, time.Now(), message(err))
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -102,10 +103,10 @@ func (w *Wrapper) sweep() {
 }
 
 // cleanUp removes the directories of the containers that c deletes.
-func (w *Wrapper) cleanUp(c command) error {
-	ids := []string{c.id}
-	if c.regex {
-		pattern, err := regexp.CompilePOSIX(c.id)
+func (w *Wrapper) cleanUp(c crun.Command) error {
+	ids := []string{c.ID}
+	if c.Regex {
+		pattern, err := regexp.CompilePOSIX(c.ID)
 		if err != nil {
 			return nil // crun says what is wrong with it
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -40,23 +41,23 @@ const FirmwareAnnotation = "io.ccrun.firmware"
 // Run handles argv, argv[0] included, and returns the exit status if it did
 // not become crun.
 func (w *Wrapper) Run(argv []string) int {
-	c, err := parse(argv)
+	c, err := crun.Parse(argv)
 	if err == nil {
 		err = w.run(c, argv)
 	}
-	w.report(c, err)
+	c.Report(w.Stderr, w.Now(), message(err))
 	return 1
 }
 
-func (w *Wrapper) run(c command, argv []string) error {
-	crun, err := w.findCrun()
+func (w *Wrapper) run(c crun.Command, argv []string) error {
+	path, err := w.findCrun()
 	if err != nil {
 		return err
 	}
 	env := w.Environ
-	switch c.verb {
+	switch c.Verb {
 	case "create", "run":
-		dir, err := w.prepare(c, crun)
+		dir, err := w.prepare(c, path)
 		if err != nil {
 			return err
 		}
@@ -71,13 +72,13 @@ func (w *Wrapper) run(c command, argv []string) error {
 		}
 	}
 	// The name is what makes crun choose its krun handler.
-	err = w.Exec(crun, append([]string{"krun"}, argv[1:]...), env)
-	return fmt.Errorf("executing %s: %w", crun, err)
+	err = w.Exec(path, append([]string{"krun"}, argv[1:]...), env)
+	return fmt.Errorf("executing %s: %w", path, err)
 }
 
 // prepare does what a workload image needs before crun sees it, and returns
 // the directory of its library; empty for any other image.
-func (w *Wrapper) prepare(c command, crun string) (dir string, err error) {
+func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	b, err := openBundle(c)
 	if err != nil {
 		return "", err
@@ -86,7 +87,7 @@ func (w *Wrapper) prepare(c command, crun string) (dir string, err error) {
 	if err != nil || image == nil {
 		return "", err
 	}
-	if err := w.checkCrun(crun); err != nil {
+	if err := w.checkCrun(path); err != nil {
 		return "", err
 	}
 	if image.initrd == nil {
@@ -99,7 +100,7 @@ func (w *Wrapper) prepare(c command, crun string) (dir string, err error) {
 	if err := w.configure(b); err != nil {
 		return "", err
 	}
-	return w.install(c.id, b.dir, lib)
+	return w.install(c.ID, b.dir, lib)
 }
 
 // compose builds the library of the image's initrd and the host's firmware.

@@ -1,19 +1,22 @@
-package wrapper
+// Package crun is what this house knows of the OCI runtime crun: how its
+// command line is read, and the container specification beside it, for both of
+// our runtimes alike.
+package crun
 
 import (
 	"fmt"
 	"strings"
 )
 
-// command is what a crun command line asks for, as far as it matters here.
-type command struct {
-	verb   string
-	id     string
-	bundle string // as given; empty for the working directory
-	config string // as given; empty for config.json in the bundle
-	regex  bool   // delete: id is a pattern
-	log    string
-	json   bool // log format
+// Command is what a crun command line asks for, as far as it matters here.
+type Command struct {
+	Verb   string
+	ID     string
+	Bundle string // as given; empty for the working directory
+	Config string // as given; empty for config.json in the bundle
+	Regex  bool   // delete: ID is a pattern
+	Log    string
+	JSON   bool // log format
 }
 
 // option is one of crun's, by its long name.
@@ -45,23 +48,23 @@ func verbOptions(verb string) map[string]option {
 	return nil
 }
 
-// parse reads argv as crun's argp does: options before the verb are global,
+// Parse reads argv as crun's argp does: options before the verb are global,
 // options after it the verb's, and the first other argument ends each. What
 // crun would answer itself (help, version, no verb) has no verb. A command
 // line that is not understood is an error where a container would be created
 // from it: guessing would start a workload without its library.
-func parse(argv []string) (command, error) {
-	var c command
+func Parse(argv []string) (Command, error) {
+	var c Command
 	if len(argv) == 0 {
 		return c, nil
 	}
 	global, rest, err := scan(argv[1:], globalOptions())
-	c.log, c.json = global["log"], global["log-format"] == "json"
+	c.Log, c.JSON = global["log"], global["log-format"] == "json"
 	if err != nil || len(rest) == 0 || answersItself(global) {
 		return c, err
 	}
-	c.verb = rest[0]
-	known := verbOptions(c.verb)
+	c.Verb = rest[0]
+	known := verbOptions(c.Verb)
 	if known == nil {
 		return c, nil
 	}
@@ -70,11 +73,11 @@ func parse(argv []string) (command, error) {
 		return c, err
 	}
 	if len(rest) == 0 || answersItself(own) {
-		c.verb = "" // crun prints help, or what is missing
+		c.Verb = "" // crun prints help, or what is missing
 		return c, nil
 	}
-	_, c.regex = own["regex"]
-	c.id, c.bundle, c.config = rest[0], own["bundle"], own["config"]
+	_, c.Regex = own["regex"]
+	c.ID, c.Bundle, c.Config = rest[0], own["bundle"], own["config"]
 	return c, nil
 }
 

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/sim"
 )
 
@@ -25,13 +24,17 @@ func runtimeMain(args []string) int {
 		// What `ccrun run` knows us by; crun's own lines follow.
 		fmt.Printf("%s: %s\n", sim.RuntimeName, notice)
 	}
-	argv, err := runtimeCommand(args[1:])
+	c, err := sim.Parse(args)
+	var argv []string
+	if err == nil {
+		argv, err = runtimeCommand(c)
+	}
 	if err == nil {
 		err = syscall.Exec(argv[0], argv, os.Environ())
 	}
 	err = podmanError{err}
 	printError(os.Stderr, sim.RuntimeName, err)
-	logForPodman(args[1:], err)
+	logForPodman(c, err)
 	return 1
 }
 
@@ -46,8 +49,8 @@ func (e podmanError) Error() string {
 }
 func (e podmanError) Unwrap() error { return e.err }
 
-func runtimeCommand(args []string) ([]string, error) {
-	crun, err := sim.FindCrun()
+func runtimeCommand(c crun.Command) ([]string, error) {
+	path, err := sim.FindCrun()
 	if err != nil {
 		return nil, err
 	}
@@ -59,29 +62,15 @@ func runtimeCommand(args []string) ([]string, error) {
 	if root == "" {
 		root = sample.DefaultRoot
 	}
-	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: crun, HostRoot: "/"}
-	return r.Command(args)
+	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: path, HostRoot: "/"}
+	return r.Command(c)
 }
 
-// logForPodman writes err where Podman looks for the reason of a failure: the
-// file of --log, in crun's JSON form.
-func logForPodman(args []string, err error) {
-	path := sim.JSONLog(args)
-	if path == "" {
-		return
-	}
+// logForPodman writes err where Podman looks for the reason of a failure.
+func logForPodman(c crun.Command, err error) {
 	msg := sim.RuntimeName + " (" + notice + "): " + err.Error()
 	if hint := hintOf(err); hint != "" {
 		msg += "; " + hint
 	}
-	line, jsonErr := json.Marshal(map[string]string{"msg": msg, "level": "error", "time": now().UTC().Format(time.RFC3339)})
-	if jsonErr != nil {
-		return
-	}
-	f, openErr := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if openErr != nil {
-		return // stderr has it too
-	}
-	defer f.Close()
-	_, _ = f.Write(append(line, '\n'))
+	_ = c.WriteLog(now(), msg) // stderr has it too
 }

@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 
+	"github.com/ccrun/ccrun/krun/crun"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -26,23 +26,29 @@ type Runtime struct {
 	HostRoot string // "/", but for tests
 }
 
-// Command works out what to execute for an OCI runtime's arguments (without
-// argv[0]). For create and run of a workload image it first writes another
-// configuration into the bundle and names that one; everything else is crun's
-// business, with unchanged arguments.
-func (r *Runtime) Command(args []string) ([]string, error) {
-	c, err := parseArgs(args)
-	if err != nil {
-		return nil, err
+// Options of the runtime's own, which come from podman --runtime-flag.
+const (
+	rootOption     = "sample-root"
+	firmwareOption = "firmware"
+)
+
+// Parse reads the runtime's command line.
+func Parse(argv []string) (crun.Command, error) {
+	return crun.Parse(argv, rootOption, firmwareOption)
+}
+
+// Command works out what to execute for c. For create and run of a workload
+// image it first writes another configuration into the bundle and names that
+// one; everything else is crun's business, with unchanged arguments.
+func (r *Runtime) Command(c crun.Command) ([]string, error) {
+	if dir := c.Own[rootOption]; dir != "" {
+		r.Root = dir
 	}
-	if c.root != "" {
-		r.Root = c.root
+	if dir := c.Own[firmwareOption]; dir != "" {
+		r.Firmware = dir
 	}
-	if c.firmware != "" {
-		r.Firmware = c.firmware
-	}
-	argv := append([]string{r.Crun}, c.args...)
-	if !c.creates() {
+	argv := append([]string{r.Crun}, c.Args()...)
+	if !c.Creates() {
 		return argv, nil
 	}
 	for _, dir := range []string{r.Root, r.Firmware} {
@@ -50,12 +56,11 @@ func (r *Runtime) Command(args []string) ([]string, error) {
 			return nil, fmt.Errorf("directory %q: expected an absolute path", dir)
 		}
 	}
-	config, err := r.prepare(c.bundle, c.config)
+	config, err := r.prepare(c.Bundle, c.Config)
 	if err != nil || config == "" {
 		return argv, err
 	}
-	after := c.verbAt + 1
-	return slices.Concat([]string{r.Crun}, c.vm[:after], []string{"--config", config}, c.vm[after:]), nil
+	return append([]string{r.Crun}, c.WithConfig(config)...), nil
 }
 
 // Names of what prepare writes into the bundle.

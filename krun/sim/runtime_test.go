@@ -118,6 +118,15 @@ func testRuntime(t *testing.T) *Runtime {
 	return &Runtime{Binary: "/opt/ccrun-sim", Root: platformRoot(t), Crun: "/usr/bin/crun", HostRoot: host}
 }
 
+// command is what r executes for args.
+func command(r *Runtime, args []string) ([]string, error) {
+	c, err := Parse(append([]string{RuntimeName}, args...))
+	if err != nil {
+		return nil, err
+	}
+	return r.Command(c)
+}
+
 func TestRuntimeBootsWorkloadImages(t *testing.T) {
 	r := testRuntime(t)
 	bundle, image := makeBundle(t)
@@ -125,12 +134,12 @@ func TestRuntimeBootsWorkloadImages(t *testing.T) {
 	args := []string{"--log-format=json", "--log", "/x", "create", "--bundle", bundle, "--pid-file", "/p", "id"}
 	before := readFile(t, filepath.Join(bundle, "config.json"))
 	for range 2 { // the second time is a restart
-		got, err := r.Command(args)
+		got, err := command(r, args)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := []string{"/usr/bin/crun", "--log-format=json", "--log", "/x", "create",
-			"--config", filepath.Join(bundle, specFile), "--bundle", bundle, "--pid-file", "/p", "id"}
+			"--bundle", bundle, "--pid-file", "/p", "--config", filepath.Join(bundle, specFile), "id"}
 		if !slices.Equal(got, want) {
 			t.Fatalf("got  %q\nwant %q", got, want)
 		}
@@ -163,8 +172,8 @@ func TestRuntimeBootsWorkloadImages(t *testing.T) {
 	}
 }
 
-// A configuration that the caller names is read, and ours replaces it: crun
-// would take the last of two.
+// A configuration that the caller names is read, and ours stands after it:
+// crun takes the last of several.
 func TestRuntimeReplacesConfigOption(t *testing.T) {
 	r := testRuntime(t)
 	bundle, image := makeBundle(t)
@@ -173,24 +182,11 @@ func TestRuntimeReplacesConfigOption(t *testing.T) {
 	if err := os.Rename(filepath.Join(bundle, "config.json"), other); err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.Command([]string{"--root", "create", "create", "-b", bundle, "--config=" + other, "-f", "other.json", "id"})
-	want := []string{"/usr/bin/crun", "--root", "create", "create", "--config", filepath.Join(bundle, specFile), "-b", bundle, "id"}
+	got, err := command(r, []string{"--root", "create", "create", "-b", bundle, "-f", "none.json", "--config=" + other, "id"})
+	want := []string{"/usr/bin/crun", "--root", "create", "create", "-b", bundle, "-f", "none.json", "--config=" + other,
+		"--config", filepath.Join(bundle, specFile), "id"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v", got, err)
-	}
-}
-
-func TestJSONLog(t *testing.T) {
-	for want, args := range map[string][]string{
-		"/l": {"--log-format=json", "--log", "/l", "create", "id"},
-		"":   {"--log", "/l", "create", "--log-format", "json"},
-	} {
-		if got := JSONLog(args); got != want {
-			t.Errorf("%q: %q", args, got)
-		}
-	}
-	if got := JSONLog([]string{"--log"}); got != "" {
-		t.Errorf("option without value: %q", got)
 	}
 }
 
@@ -212,7 +208,7 @@ func TestRuntimePassesTheRestToCrun(t *testing.T) {
 		{"start", "id"}, {"kill", "id", "15"}, {"delete", "--force", "id"}, {"state", "id"},
 		{"exec", "--process", "p.json", "id"}, {"--version"}, {},
 	} {
-		got, err := r.Command(args)
+		got, err := command(r, args)
 		if err != nil || !slices.Equal(got, append([]string{"/usr/bin/crun"}, args...)) {
 			t.Errorf("%q: %q %v", args, got, err)
 		}
@@ -220,7 +216,7 @@ func TestRuntimePassesTheRestToCrun(t *testing.T) {
 	if entries, _ := os.ReadDir(bundle); len(entries) != 2 {
 		t.Errorf("something was written for an image that is not ours: %v", entries)
 	}
-	got, err := r.Command([]string{"--sample-root=/elsewhere", "--firmware", "/fw", "start", "--firmware", "id"})
+	got, err := command(r, []string{"--sample-root=/elsewhere", "--firmware", "/fw", "start", "--firmware", "id"})
 	if err != nil || !slices.Equal(got, []string{"/usr/bin/crun", "start", "--firmware", "id"}) || r.Root != "/elsewhere" || r.Firmware != "/fw" {
 		t.Errorf("own options: %q %v %+v", got, err, r)
 	}
@@ -250,7 +246,7 @@ func TestRuntimeRefusals(t *testing.T) {
 			if err := c.change(r, bundle, image); err != nil {
 				t.Fatal(err)
 			}
-			_, err := r.Command([]string{"create", "--bundle", bundle, "id"})
+			_, err := command(r, []string{"create", "--bundle", bundle, "id"})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, expected something about %q", err, c.want)
 			}

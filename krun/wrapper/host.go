@@ -90,5 +90,5 @@ func stateDir(euid int, runtimeDir, uidMap string) (string, error) {
 // ReportError writes err as Run does, for errors before there is a Wrapper.
 func ReportError(argv []string, err error) {
 	c, _ := crun.Parse(argv)
-	c.Report(os.Stderr, time.Now(), message(err))
+	report(c, err, os.Stderr, time.Now())
 }

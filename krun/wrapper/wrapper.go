@@ -45,8 +45,17 @@ func (w *Wrapper) Run(argv []string) int {
 	if err == nil {
 		err = w.run(c, argv)
 	}
-	c.Report(w.Stderr, w.Now(), message(err))
+	report(c, err, w.Stderr, w.Now())
 	return 1
+}
+
+// report writes err to stderr and to crun's log.
+func report(c crun.Command, err error, stderr io.Writer, now time.Time) {
+	msg := message(err)
+	fmt.Fprintln(stderr, msg)
+	if err := c.WriteLog(now, msg); err != nil {
+		fmt.Fprintf(stderr, "ccrun: writing log: %v\n", err)
+	}
 }
 
 func (w *Wrapper) run(c crun.Command, argv []string) error {

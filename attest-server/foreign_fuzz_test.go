@@ -31,11 +31,11 @@ func FuzzTrusteeAttestation(f *testing.F) {
 		if readForeign(b, &req) != nil || len(req.Runtime.Key) == 0 {
 			return
 		}
-		a, err := foreignFromTrustee(sess, req)
+		a, err := trusteeRequest(sess, req)
 		if err != nil || a.recipient == nil {
 			return
 		}
-		if sealed, err := a.recipient.Seal(rand.Reader, []byte("secret")); err != nil || bytes.Contains(sealed, []byte("secret")) {
+		if sealed, err := a.recipient.Seal(rand.Reader, recipient.Item{Plain: []byte("secret")}); err != nil || bytes.Contains(sealed, []byte("secret")) {
 			t.Errorf("seal = %s, %v", sealed, err)
 		}
 		if a.reportData.IsZero() {
@@ -53,7 +53,7 @@ func FuzzLegacy(f *testing.F) {
 		if readForeign(b, &a) == nil {
 			_, _ = parseLegacyEvidence(a.Evidence)
 			if k, err := legacyKeyOf(a); err == nil {
-				sealed, err := recipient.Legacy{Public: k}.Seal(rand.Reader, bytes.Repeat([]byte("x"), recipient.MaxPassphrase))
+				sealed, err := recipient.Legacy{Public: k}.Seal(rand.Reader, recipient.Item{Plain: bytes.Repeat([]byte("x"), recipient.MaxPassphrase)})
 				if _, bad := hex.DecodeString(strings.Trim(string(sealed), `"`)); err != nil || bad != nil || len(sealed) != 2*k.Size()+2 || len(sealed) >= 4096 {
 					t.Errorf("seal = %s, %v", sealed, err)
 				}

@@ -96,20 +96,21 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 		return err
 	}
 	nonce := hex.EncodeToString(sess.nonce[:])
-	f := foreignAttest{
-		// The client sends no nonce: only report_data shows which it had.
-		nonce: nonce, wantNonce: nonce,
-		keyWant: "RSA of 2048 to 4096 bits", keyGot: "such a key",
-		shapes: []string{"raw snp"}, accepts: []kbs.RegistrationType{kbs.TypeLegacy},
+	a := attestRequest{
 		reportData: legacyReportData(nonce, req.Key.Modulus, req.Key.Exponent),
+		accepts:    []kbs.RegistrationType{kbs.TypeLegacy}, denial: foreignDenial(sess),
 	}
-	if public, err := legacyKeyOf(req); err != nil {
-		f.keyGot = err.Error()
-	} else {
-		f.recipient = recipient.Legacy{Public: public}
+	// The client sends no nonce: only report_data shows which it had.
+	a.checks.addNonce([]byte(nonce), []byte(nonce))
+	var public recipient.Recipient
+	sent, err := legacyKeyOf(req)
+	if err == nil {
+		public = recipient.Legacy{Public: sent}
 	}
-	f.parsed, f.parseError = parseLegacyEvidence(req.Evidence)
-	return s.attestForeign(r, sess, f)
+	a.addForeignKey(public, err, "RSA of 2048 to 4096 bits", "such a key")
+	parsed, err := parseLegacyEvidence(req.Evidence)
+	a.addForeignEvidence(sess, parsed, err, []string{"raw snp"})
+	return s.attest(r, sess, a)
 }
 
 // legacyReportData hashes the texts as they were sent. Their lengths are not
@@ -154,7 +155,7 @@ func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.releaseForeign(r, sess, r.PathValue("id"))
+	b, err := s.diskKey(r, sess, r.PathValue("id"))
 	if err != nil {
 		return err
 	}

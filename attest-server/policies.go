@@ -110,12 +110,12 @@ func (s *Server) checkPolicies(ctx context.Context, reg kbs.Registration) error 
 	return nil
 }
 
-// policyRule is the failed rule of a workload whose policies exclude one
+// addConflict is the failed rule of a workload whose policies exclude one
 // another.
-func (a *appraisal) policyRule(err *policy.LevelError) {
-	a.add("policy", false, "policies that can be satisfied together", err.Error(),
+func (c *checks) addConflict(err *policy.LevelError) {
+	c.add("policy", false, "policies that can be satisfied together", err.Error(),
 		"have the policy changed, or register the workload with rules that fit it")
-	a.rules[len(a.rules)-1].Level = err.Level
+	(*c)[len(*c)-1].Level = err.Level
 }
 
 // ofTenant is the tenant of the path if it is the token's.

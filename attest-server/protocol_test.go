@@ -434,7 +434,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			use()
 		}
 		s := use()
-		if err := table.grant(t.Context(), s, grant{workloadID: "w", left: 1000}); err != nil {
+		if err := table.grant(t.Context(), s, grant{workloadID: "w", recipient: nativeRecipient(t), left: 1000}); err != nil {
 			t.Fatal(err)
 		}
 		for second := range 59 {
@@ -443,7 +443,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			if err := table.use(t.Context(), s); err == nil {
 				t.Fatalf("phase %d: used twice, %d s apart", phase, second+1)
 			}
-			if _, err := table.take(t.Context(), s, "w"); err != nil {
+			if _, err := table.take(t.Context(), s, claim{workloadID: "w"}); err != nil {
 				t.Fatalf("phase %d: release after %d s: %v", phase, second+1, err)
 			}
 		}

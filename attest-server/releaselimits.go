@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // checkLimits refuses limits that limit nothing or allow nothing.
@@ -22,18 +21,4 @@ func checkLimits(l *kbs.ReleaseLimits, now time.Time) error {
 		return fmt.Errorf("release until %s, which is over: the workload could never start", l.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return checkApprovers(l.Approvals)
-}
-
-// releaseLimit tells the owner that a registration allows no more releases.
-// What decides is the store, in the transaction that releases.
-func (a *appraisal) releaseLimit(w store.Workload) {
-	if w.Registration.Release == nil {
-		return
-	}
-	got := "not reached"
-	err := w.CheckLimits(a.at)
-	if err != nil {
-		got = err.Error()
-	}
-	a.add("release_limit", err == nil, "not reached", got, "the registration allows no more releases: register a new build, or remove and register this one again")
 }

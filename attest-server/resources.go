@@ -125,44 +125,6 @@ func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, m)
 }
 
-func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
-	sess, err := s.session(r)
-	if err != nil {
-		return err
-	}
-	id, err := resourceID(r)
-	if err != nil {
-		return err
-	}
-	g, err := s.sessions.takeResource(r.Context(), sess)
-	if err != nil {
-		return sessionProblem(err, sess)
-	}
-	v, err := s.fetchResource(r, sess, g, id)
-	if err != nil {
-		return err
-	}
-	defer v.Wipe()
-	return s.writeSealed(w, g, kbs.ResourceName(id), v)
-}
-
-// fetchResource gets a resource for a granted session if its policy lets the
-// workload have it.
-func (s *Server) fetchResource(r *http.Request, sess *session, g grant, id kbs.ResourceID) (secret.Bytes, error) {
-	v, err := s.Store.ReleaseResource(r.Context(), id, g.workloadID, g.registration, sess.id.String())
-	switch {
-	case errors.Is(err, store.ErrNotApproved):
-		err = &refusal.Error{Code: kbs.CodeForbidden, Detail: "an approval of the resource for this workload is missing", Session: sess.id.String(), Cause: err}
-	case errors.Is(err, store.ErrNotFound):
-		err = &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "no such resource for this workload", Session: sess.id.String(), Cause: err}
-	case err != nil:
-		err = releaseProblem(err, sess)
-	default:
-		s.Log.Info("resource released", "session", sess.id.String(), "workload", g.workloadID, "resource", id.String(), "dialect", sess.dialect, "peer", peer(r))
-	}
-	return v, err
-}
-
 func (s *Server) deleteResource(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	id, err := ownResource(r, t)
 	if err != nil {

@@ -2,7 +2,6 @@ package attestserver
 
 import (
 	"context"
-	"crypto/hpke"
 	"errors"
 	"net/http"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/keyslot"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
-	"github.com/ccrun/ccrun/secret"
 )
 
 // rotateWorkload takes one step of a rotation. Neither DiskKey is in any
@@ -102,65 +100,4 @@ func rotateProblem(err error) error {
 		return &refusal.Error{Code: kbs.CodeConflict, Detail: "the workload is revoked"}
 	}
 	return workloadProblem(err)
-}
-
-// stagedKey releases the DiskKey of a rotation under way, to a guest whose
-// disk does not open with the one in use.
-func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
-	sess, err := s.session(r)
-	if err != nil {
-		return err
-	}
-	if r.PathValue("id") != sess.workloadID {
-		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.id.String()}
-	}
-	g, err := s.sessions.take(r.Context(), sess, sess.workloadID)
-	if err != nil {
-		return sessionProblem(err, sess)
-	}
-	k, err := s.fetchStaged(r, sess, g)
-	if err != nil {
-		return err
-	}
-	defer k.Wipe()
-	s.Log.Info("staged key released", "session", sess.id.String(), "workload", g.workloadID, "peer", peer(r), "releases_left", g.left)
-	return s.writeSealed(w, g, kbs.StagedName(g.workloadID), k)
-}
-
-// fetchStaged is the DiskKey of the rotation that the grant's workload is under.
-func (s *Server) fetchStaged(r *http.Request, sess *session, g grant) (secret.Bytes, error) {
-	have, err := s.Store.Workload(r.Context(), g.workloadID)
-	if err == nil && have.Digest == g.registration && have.Rotation == "" {
-		return secret.Bytes{}, &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "the workload's disk key is not being rotated", Session: sess.id.String()}
-	}
-	k, err := s.Store.ReleaseStaged(r.Context(), g.workloadID, g.registration, sess.id.String())
-	if err != nil {
-		return secret.Bytes{}, releaseProblem(err, sess)
-	}
-	return k, nil
-}
-
-// releaseProblem is what a guest is told of a release refused at the last
-// moment.
-func releaseProblem(err error, sess *session) error {
-	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
-		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload was revoked or changed", Session: sess.id.String(), Cause: err}
-	case errors.Is(err, store.ErrLimit):
-		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload's release limit is reached", Session: sess.id.String(), Cause: err}
-	}
-	return err
-}
-
-// writeSealed answers with plain, sealed to the grant's TEEKey under name.
-func (s *Server) writeSealed(w http.ResponseWriter, g grant, name string, plain secret.Bytes) error {
-	enc, sender, err := hpke.NewSender(g.teeKey, hpke.HKDFSHA256(), hpke.AES256GCM(), kbs.ReleaseInfo(g.reportData, name))
-	if err != nil {
-		return err
-	}
-	sealed, err := sender.Seal(nil, plain.Reveal())
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, kbs.Sealed{Enc: enc, Ciphertext: sealed, ServerTime: s.Clock().UTC()})
 }

@@ -225,7 +225,7 @@ func (s *Server) routes() *router {
 	mux := &router{ServeMux: http.NewServeMux()}
 	if s.speaks(Native) {
 		mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
-		mux.HandleFunc("POST /v1/attest", s.handle(s.attest))
+		mux.HandleFunc("POST /v1/attest", s.handle(s.nativeAttest))
 		mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
 		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.handle(s.stagedKey))
 	}

@@ -2,7 +2,6 @@ package attestserver
 
 import (
 	"context"
-	"crypto/hpke"
 	"encoding/base32"
 	"errors"
 	"sync"
@@ -61,11 +60,36 @@ type grant struct {
 	workloadID   string
 	registration kbs.Digest // as appraised
 	reportData   kbs.ReportData
-	teeKey       hpke.PublicKey      // of a native session
-	recipient    recipient.Recipient // of another
+	recipient    recipient.Recipient
 	until        time.Duration
-	left         int // releases
-	resources    int // released
+	left         int // releases of the DiskKey
+	resources    int // releases of resources that are left
+}
+
+// claim is what a session asks for: the DiskKey of a workload, or a resource.
+type claim struct {
+	workloadID string
+	resource   bool
+}
+
+// of is how much of what c asks for is left.
+func (g *grant) of(c claim) *int {
+	if c.resource {
+		return &g.resources
+	}
+	return &g.left
+}
+
+// covers says whether g was granted in s's dialect, for what c asks.
+func (g *grant) covers(s *session, c claim) bool {
+	_, native := g.recipient.(recipient.Native)
+	if g.recipient == nil || native != (s.dialect == Native) {
+		return false
+	}
+	if c.resource { // only a native session knew its workload from the start
+		return !native || g.workloadID == s.workloadID
+	}
+	return g.workloadID == c.workloadID
 }
 
 // sessionTable opens sessions and remembers those that attested. Every method
@@ -81,11 +105,9 @@ type sessionTable interface {
 	use(ctx context.Context, s *session) error
 	// grant lets a used session fetch its key until one more life is over.
 	grant(ctx context.Context, s *session, g grant) error
-	// take spends one of the session's releases, which must be for workload
-	// id. An errOther spends nothing.
-	take(ctx context.Context, s *session, id string) (grant, error)
-	// takeResource spends one of a granted session's resource releases.
-	takeResource(ctx context.Context, s *session) (grant, error)
+	// take spends one of what the session may fetch of what c asks for. An
+	// errOther spends nothing.
+	take(ctx context.Context, s *session, c claim) (grant, error)
 	// size is how many sessions are remembered, and how many of them granted.
 	size() (granted, marks int)
 }
@@ -152,28 +174,14 @@ func (t *sessions) grant(_ context.Context, s *session, g grant) error {
 	if t.current.grants+t.previous.grants >= t.max {
 		return errFull
 	}
-	g.until = now + t.life
+	g.until, g.resources = now+t.life, maxResourceReleases
 	delete(t.previous.marks, s.id)
 	t.current.marks[s.id] = &g
 	t.current.grants++
 	return nil
 }
 
-func (t *sessions) take(_ context.Context, s *session, id string) (grant, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	g, err := t.granted(s)
-	switch {
-	case err != nil:
-		return grant{}, err
-	case g.workloadID != id:
-		return grant{}, errOther
-	}
-	g.left--
-	return *g, nil
-}
-
-func (t *sessions) takeResource(_ context.Context, s *session) (grant, error) {
+func (t *sessions) take(_ context.Context, s *session, c claim) (grant, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -186,38 +194,13 @@ func (t *sessions) takeResource(_ context.Context, s *session) (grant, error) {
 		return grant{}, errNotAttested
 	case g == nil:
 		return grant{}, errDenied
-	case now >= g.until || g.resources >= maxResourceReleases:
+	case now >= g.until || *g.of(c) <= 0:
 		return grant{}, errExpired
-	case !g.fits(s):
+	case !g.covers(s, c):
 		return grant{}, errOther
 	}
-	g.resources++
+	*g.of(c)--
 	return *g, nil
-}
-
-// fits says whether g can have been granted in s's dialect, for its workload.
-func (g *grant) fits(s *session) bool {
-	if s.dialect == Native {
-		return g.teeKey != nil && g.workloadID == s.workloadID
-	}
-	return g.recipient != nil
-}
-
-func (t *sessions) granted(s *session) (*grant, error) {
-	now := t.now()
-	t.turn(now)
-	g, used := t.find(s.id)
-	switch {
-	case !used && now-s.issued >= t.life:
-		return nil, errExpired
-	case !used:
-		return nil, errNotAttested
-	case g == nil:
-		return nil, errDenied
-	case now >= g.until || g.left <= 0:
-		return nil, errExpired
-	}
-	return g, nil
 }
 
 func (t *sessions) find(id sessionID) (*grant, bool) {

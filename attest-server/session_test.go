@@ -1,6 +1,7 @@
 package attestserver
 
 import (
+	"crypto/hpke"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/recipient"
 )
 
 func TestBearerRoundTrip(t *testing.T) {
@@ -48,4 +50,14 @@ func FuzzBearer(f *testing.F) {
 			t.Fatalf("parse(%q) = %v", b, err)
 		}
 	})
+}
+
+// nativeRecipient is a guest's key.
+func nativeRecipient(t testing.TB) recipient.Recipient {
+	t.Helper()
+	k, err := hpke.MLKEM768X25519().GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recipient.ParseTEEKey(kbs.TEEKey{KEM: k.KEM().ID(), Public: k.PublicKey().Bytes()})
 }

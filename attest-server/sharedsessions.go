@@ -128,36 +128,20 @@ func (t *sharedSessions) grant(ctx context.Context, s *session, g grant) error {
 // grantOf is the associated data of a session's grant: no dialect's name.
 func grantOf(s *session) Dialect { return Dialect("grant of session " + s.id.String()) }
 
-func (t *sharedSessions) take(ctx context.Context, s *session, id string) (grant, error) {
+func (t *sharedSessions) take(ctx context.Context, s *session, c claim) (grant, error) {
 	g, err := t.grantedTo(ctx, s)
 	switch {
 	case err != nil:
 		return grant{}, err
-	case g.workloadID != id:
+	case !g.covers(s, c):
 		return grant{}, errOther
 	}
-	g.left, err = t.spend(ctx, s, false, g.left)
-	return g, err
-}
-
-func (t *sharedSessions) takeResource(ctx context.Context, s *session) (grant, error) {
-	g, err := t.grantedTo(ctx, s)
-	switch {
-	case err != nil:
-		return grant{}, err
-	case !g.fits(s):
-		return grant{}, errOther
-	}
-	_, err = t.spend(ctx, s, true, maxResourceReleases)
-	return g, err
-}
-
-func (t *sharedSessions) spend(ctx context.Context, s *session, resource bool, of int) (int, error) {
-	left, err := t.store.SpendSession(ctx, s.id.String(), resource, of)
+	left := g.of(c)
+	*left, err = t.store.SpendSession(ctx, s.id.String(), c.resource, *left)
 	if errors.Is(err, store.ErrUsed) {
 		err = errExpired
 	}
-	return left, err
+	return g, err
 }
 
 // grantedTo is what s was granted, as long as that is good.
@@ -191,30 +175,22 @@ func (t *sharedSessions) grantedTo(ctx context.Context, s *session) (g grant, er
 	return g, nil
 }
 
-// grantForm is a grant as it is sealed. It has a TEEKey or a recipient.
+// grantForm is a grant as it is sealed.
 type grantForm struct {
 	WorkloadID   string         `json:"workload_id"`
 	Registration kbs.Digest     `json:"registration"`
 	ReportData   kbs.ReportData `json:"report_data"`
-	KEM          uint16         `json:"kem,omitempty"`
-	TEEKey       []byte         `json:"tee_key,omitempty"`
-	Recipient    string         `json:"recipient,omitempty"` // kind
-	Public       []byte         `json:"public,omitempty"`    // PKIX
-	Until        time.Duration  `json:"until"`
-	Left         int            `json:"left"`
+	recipient.Form
+	Until time.Duration `json:"until"`
+	Left  int           `json:"left"`
 }
 
 func encodeGrant(g grant) ([]byte, error) {
-	f := grantForm{WorkloadID: g.workloadID, Registration: g.registration, ReportData: g.reportData, Until: g.until, Left: g.left}
-	if g.teeKey != nil {
-		f.KEM, f.TEEKey = g.teeKey.KEM().ID(), g.teeKey.Bytes()
-		return json.Marshal(f)
-	}
-	var err error
-	if f.Recipient, f.Public, err = recipient.Encode(g.recipient); err != nil {
+	form, err := recipient.Encode(g.recipient)
+	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(f)
+	return json.Marshal(grantForm{g.workloadID, g.registration, g.reportData, form, g.until, g.left})
 }
 
 func decodeGrant(b []byte) (grant, error) {
@@ -222,15 +198,6 @@ func decodeGrant(b []byte) (grant, error) {
 	if err := kbs.UnmarshalStrict(b, &f); err != nil {
 		return grant{}, err
 	}
-	g := grant{workloadID: f.WorkloadID, registration: f.Registration, reportData: f.ReportData, until: f.Until, left: f.Left}
-	if f.Recipient == "" {
-		g.teeKey = parseTEEKey(kbs.TEEKey{KEM: f.KEM, Public: f.TEEKey})
-		if g.teeKey == nil {
-			return grant{}, errors.New("a key that is not accepted")
-		}
-		return g, nil
-	}
-	var err error
-	g.recipient, err = recipient.Decode(f.Recipient, f.Public)
-	return g, err
+	r, err := f.Decode()
+	return grant{f.WorkloadID, f.Registration, f.ReportData, r, f.Until, f.Left, maxResourceReleases}, err
 }

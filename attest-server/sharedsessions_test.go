@@ -178,7 +178,7 @@ func TestHostileDatabase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g, err := probe.take(t.Context(), sess, "w1"); !errors.Is(err, store.ErrTampered) {
+		if g, err := probe.take(t.Context(), sess, claim{workloadID: "w1"}); !errors.Is(err, store.ErrTampered) {
 			t.Errorf("%s: %+v, %v", name, g, err)
 		}
 	}

@@ -121,11 +121,11 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	if len(req.Runtime.Key) == 0 || len(req.Evidence.Primary) == 0 {
 		return refusal.New(kbs.CodeBadRequest, "body: expected runtime-data with tee-pubkey, and tee-evidence with primary_evidence")
 	}
-	f, err := foreignFromTrustee(sess, req)
+	f, err := trusteeRequest(sess, req)
 	if err != nil {
 		return err
 	}
-	if err := s.attestForeign(r, sess, f); err != nil {
+	if err := s.attest(r, sess, f); err != nil {
 		return err
 	}
 	token, err := s.tokens.issue(sess.id, s.Clock(), s.SessionLife)
@@ -136,27 +136,21 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	return writeJSON(w, http.StatusOK, map[string]string{"token": token})
 }
 
-func foreignFromTrustee(sess *session, req trusteeAttestation) (foreignAttest, error) {
+func trusteeRequest(sess *session, req trusteeAttestation) (attestRequest, error) {
 	t := trusteeTEEs[string(sess.tee)]
-	f := foreignAttest{
-		nonce: req.Runtime.Nonce, wantNonce: base64.StdEncoding.EncodeToString(sess.nonce[:]),
-		keyWant: recipient.JWKsAccepted, keyGot: "one of them", shapes: t.shapes,
-		accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee},
-	}
+	a := attestRequest{accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee}, denial: foreignDenial(sess)}
+	a.checks.addNonce([]byte(base64.StdEncoding.EncodeToString(sess.nonce[:])), []byte(req.Runtime.Nonce))
 	jwk, public, err := recipient.ParseJWK(req.Runtime.Key)
-	if err != nil {
-		f.keyGot = err.Error()
-	} else {
-		f.recipient = public
+	a.addForeignKey(public, err, recipient.JWKsAccepted, "one of them")
+	if a.reportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
+		return a, err
 	}
-	if f.reportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
-		return f, err
+	parsed, err := verifier.ParseEvidence(req.Evidence.Primary)
+	if err == nil && slices.Contains(t.shapes, parsed.Shape) {
+		parsed.Evidence.TEE = t.tee // "sample" comes in the shape of snp
 	}
-	f.parsed, f.parseError = verifier.ParseEvidence(req.Evidence.Primary)
-	if f.parseError == nil && slices.Contains(t.shapes, f.parsed.Shape) {
-		f.parsed.Evidence.TEE = t.tee // "sample" comes in the shape of snp
-	}
-	return f, nil
+	a.addForeignEvidence(sess, parsed, err, t.shapes)
+	return a, nil
 }
 
 // resourceSegment is what CoCo allows in a resource's path.
@@ -177,11 +171,11 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	var b []byte
 	switch {
 	case parts[0] == diskKeyRepo && parts[1] == diskKeyType:
-		b, err = s.releaseForeign(r, sess, parts[2])
+		b, err = s.diskKey(r, sess, parts[2])
 	case parts[0] == diskKeyRepo && parts[1] == stagedKeyType:
-		b, err = s.stagedForeign(r, sess, parts[2])
+		b, err = s.stagedDiskKey(r, sess, parts[2])
 	default:
-		b, err = s.resourceForeign(r, sess, strings.Join(parts, "/"))
+		b, err = s.resource(r, sess, strings.Join(parts, "/"))
 	}
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ type EC struct {
 }
 
 // Seal implements Recipient.
-func (e EC) Seal(rand io.Reader, plain []byte) ([]byte, error) {
+func (e EC) Seal(rand io.Reader, item Item) ([]byte, error) {
 	ephemeral, err := e.Public.Curve().GenerateKey(rand)
 	if err != nil {
 		return nil, err
@@ -56,15 +56,15 @@ func (e EC) Seal(rand io.Reader, plain []byte) ([]byte, error) {
 	point := ephemeral.PublicKey().Bytes()[1:] // x ‖ y
 	x, y := point[:len(point)/2], point[len(point)/2:]
 	header := fmt.Sprintf(`{"alg":"%s","enc":"A256GCM","epk":{"crv":"%s","kty":"EC","x":"%s","y":"%s"}}`, algECDH, e.Curve, b64url(x), b64url(y))
-	return sealJWE(rand, header, plain, func(cek []byte) ([]byte, error) { return wrapKey(concatKDF(z), cek) })
+	return sealJWE(rand, header, item.Plain, func(cek []byte) ([]byte, error) { return wrapKey(concatKDF(z), cek) })
 }
 
 // RSA takes JWEs of algRSA.
 type RSA struct{ Public *rsa.PublicKey }
 
 // Seal implements Recipient.
-func (e RSA) Seal(rand io.Reader, plain []byte) ([]byte, error) {
-	return sealJWE(rand, `{"alg":"`+algRSA+`","enc":"A256GCM"}`, plain, func(cek []byte) ([]byte, error) {
+func (e RSA) Seal(rand io.Reader, item Item) ([]byte, error) {
+	return sealJWE(rand, `{"alg":"`+algRSA+`","enc":"A256GCM"}`, item.Plain, func(cek []byte) ([]byte, error) {
 		return rsa.EncryptOAEP(sha256.New(), rand, e.Public, cek, nil)
 	})
 }

@@ -16,9 +16,9 @@ const MaxPassphrase = 245
 type Legacy struct{ Public *rsa.PublicKey }
 
 // Seal implements Recipient.
-func (e Legacy) Seal(rand io.Reader, plain []byte) ([]byte, error) {
+func (e Legacy) Seal(rand io.Reader, item Item) ([]byte, error) {
 	//lint:ignore SA1019 the old client knows nothing else, and decrypts once with a key made for it
-	b, err := rsa.EncryptPKCS1v15(rand, e.Public, plain)
+	b, err := rsa.EncryptPKCS1v15(rand, e.Public, item.Plain)
 	if err != nil {
 		return nil, fmt.Errorf("encrypting the passphrase: %w", err)
 	}

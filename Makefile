@@ -71,6 +71,7 @@ lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	CCRUN_LINT=1 $(GO) test -run NothingDead ./tests/house
 	@$(GO) tool govulncheck -version >/dev/null 2>&1 && $(GO) tool govulncheck ./... || echo "govulncheck: database not reachable, skipped"
 
 install: build

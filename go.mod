@@ -175,6 +175,7 @@ require (
 
 tool (
 	github.com/containers/podman/v5/cmd/quadlet
+	golang.org/x/tools/cmd/deadcode
 	golang.org/x/vuln/cmd/govulncheck
 	honnef.co/go/tools/cmd/staticcheck
 )

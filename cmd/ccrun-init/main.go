@@ -18,7 +18,7 @@ func main() {
 	case len(os.Args) > 0 && os.Args[0] == guest.StageName:
 		guest.RunStage()
 	case os.Getpid() == 1:
-		guest.Main()
+		guest.Main(guest.FindAttester)
 	default:
 		fmt.Fprintln(os.Stderr, "ccrun-init: runs only as PID 1 of a confidential VM, from the initrd that `ccrun build` makes")
 	}

@@ -55,6 +55,7 @@ type boot struct {
 
 	workloadRan bool
 
+	find func(context.Context, kbs.TEE) (Attester, error)
 	stop context.CancelCauseFunc
 }
 
@@ -85,11 +86,12 @@ func bootSteps() []step {
 	}
 }
 
-// Main is the life of PID 1. It always ends by powering the VM off, so it
-// never returns.
-func Main() {
+// Main is the life of PID 1, with find to open the TEE's report device:
+// FindAttester, but for a test rig without a TEE. It always ends by powering
+// the VM off, so it never returns.
+func Main(find func(context.Context, kbs.TEE) (Attester, error)) {
 	unix.Umask(0o022)
-	b := &boot{console: newConsole()}
+	b := &boot{console: newConsole(), find: find}
 	status := b.live(bootSteps())
 	b.shutDown(status)
 	for { // the machine is going down

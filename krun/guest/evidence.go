@@ -21,15 +21,15 @@ const configfsPath = "/sys/kernel/config"
 // maxEvidence bounds a report, a quote and a certificate table, each.
 const maxEvidence = 64 << 10
 
-// An attester gets Evidence over the report data from the TEE.
-type attester interface {
-	attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error)
+// An Attester gets Evidence over the report data from the TEE.
+type Attester interface {
+	Attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error)
 }
 
-// findAttester chooses by the identity's TEE, never by what the host offers:
-// a host could offer a weaker one.
-func (b *boot) findAttester(ctx context.Context) (attester, error) {
-	switch b.identity.TEE {
+// FindAttester opens the report device of the identity's TEE, never what the
+// host offers: a host could offer a weaker one.
+func FindAttester(ctx context.Context, tee kbs.TEE) (Attester, error) {
+	switch tee {
 	case kbs.SNP:
 		tsm, err := openTSM(kbs.SNP)
 		if errors.Is(err, os.ErrNotExist) {
@@ -43,14 +43,14 @@ func (b *boot) findAttester(ctx context.Context) (attester, error) {
 		}
 		return tsm, err
 	case kbs.Sample:
-		return openReportPort(ctx)
+		return OpenReportPort(ctx, kbs.Sample)
 	}
-	return nil, fmt.Errorf("TEE %q, expected snp, tdx or sample", b.identity.TEE)
+	return nil, fmt.Errorf("TEE %q, expected snp, tdx or sample", tee)
 }
 
 // openTSM returns os.ErrNotExist when the kernel has no report provider:
 // without one its directory is absent, or refuses entries with ENXIO.
-func openTSM(tee kbs.TEE) (attester, error) {
+func openTSM(tee kbs.TEE) (Attester, error) {
 	client, err := linuxtsm.MakeClient()
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ type tsm struct {
 	tee    kbs.TEE
 }
 
-func (t tsm) attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
+func (t tsm) Attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 	req := &report.Request{InBlob: rd[:]}
 	provider := "tdx_guest"
 	if t.tee == kbs.SNP {

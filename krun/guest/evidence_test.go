@@ -89,7 +89,7 @@ func TestTSM(t *testing.T) {
 		{name: "huge", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", out: make([]byte, maxEvidence)}, fails: "expected 1 to 65536"},
 		{name: "huge certificates", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", aux: make([]byte, maxEvidence+1)}, fails: "at most 65536"},
 	} {
-		e, err := tsm{client: c.k.client(), tee: c.tee}.attest(context.Background(), rd)
+		e, err := tsm{client: c.k.client(), tee: c.tee}.Attest(context.Background(), rd)
 		if c.fails != "" {
 			if err == nil || !strings.Contains(err.Error(), c.fails) {
 				t.Errorf("%s: error %v, expected %q", c.name, err, c.fails)
@@ -202,7 +202,7 @@ func FuzzCutCertificates(f *testing.F) {
 }
 
 func TestSEVGuestWithoutDevice(t *testing.T) {
-	_, err := sevGuest{path: filepath.Join(t.TempDir(), "sev-guest")}.attest(context.Background(), kbs.ReportData{})
+	_, err := sevGuest{path: filepath.Join(t.TempDir(), "sev-guest")}.Attest(context.Background(), kbs.ReportData{})
 	if err == nil {
 		t.Fatal("evidence without a device")
 	}
@@ -213,7 +213,7 @@ func TestSEVGuestWithoutDevice(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if e, err := (sevGuest{path: path}).attest(ctx, kbs.ReportData{}); err == nil {
+	if e, err := (sevGuest{path: path}).Attest(ctx, kbs.ReportData{}); err == nil {
 		t.Fatalf("evidence %x from a plain file", e.Report)
 	}
 }

@@ -56,17 +56,22 @@ func openPort(ctx context.Context, name string, limit time.Duration) (*os.File, 
 }
 
 // reportDevice is the simulated TEE's side of Evidence.
-type reportDevice struct{ f *os.File }
+type reportDevice struct {
+	f   *os.File
+	tee kbs.TEE
+}
 
-func openReportPort(ctx context.Context) (attester, error) {
+// OpenReportPort opens the simulated TEE's port. Its Evidence is said to be of
+// tee: an agent of a test rig says what the image was built for.
+func OpenReportPort(ctx context.Context, tee kbs.TEE) (Attester, error) {
 	f, err := openPort(ctx, reportPort, deviceTimeout)
 	if err != nil {
 		return nil, hint(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
 	}
-	return reportDevice{f}, nil
+	return reportDevice{f, tee}, nil
 }
 
-func (d reportDevice) attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
+func (d reportDevice) Attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 	if err := d.f.SetDeadline(time.Now().Add(reportDeadline)); err != nil {
 		return kbs.Evidence{}, fmt.Errorf("setting deadline of %s: %w", reportPort, err)
 	}
@@ -77,7 +82,7 @@ func (d reportDevice) attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence
 	if err != nil {
 		return kbs.Evidence{}, fmt.Errorf("asking %s: %w", reportPort, err)
 	}
-	return boundEvidence(kbs.Sample, rep, certs)
+	return boundEvidence(d.tee, rep, certs)
 }
 
 // Close implements io.Closer: the port is of no more use after release.

@@ -17,7 +17,7 @@ import (
 // obtainKey attests to the servers of the identity, in turn, and gets the
 // DiskKey from the first that releases it.
 func (b *boot) obtainKey(ctx context.Context) error {
-	source, err := b.findAttester(ctx)
+	source, err := b.find(ctx, b.identity.TEE)
 	if err != nil {
 		return fmt.Errorf("finding the TEE's report interface: %w", err)
 	}
@@ -31,7 +31,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		IdentityDigest: b.identityDigest,
 		FooterDigest:   b.disk.footerDigest,
 		Attest: func(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
-			e, err := source.attest(ctx, rd)
+			e, err := source.Attest(ctx, rd)
 			if err == nil {
 				b.console.timing("got evidence")
 			}

@@ -30,7 +30,7 @@ const maxThrottled = 20
 // (Documentation/virt/coco/sev-guest.rst), for kernels without configfs-tsm.
 type sevGuest struct{ path string }
 
-func (s sevGuest) attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
+func (s sevGuest) Attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if err != nil {
 		return kbs.Evidence{}, hint(err, "the image is for SEV-SNP; the VM must run as an SNP guest (host: `ccrun doctor`)")

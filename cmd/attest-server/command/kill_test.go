@@ -11,6 +11,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"strconv"
@@ -74,6 +75,7 @@ type killed struct {
 	roots      *x509.CertPool
 
 	mu         sync.Mutex
+	due        moment
 	registered []string // in this round
 	attempts   []*attempt
 	published  kbs.Keyslot
@@ -82,33 +84,53 @@ type killed struct {
 	grants     int   // among them
 }
 
-// TestKillUnderLoad kills the server at random moments while owners register
-// and rotate and guests attest, and starts it again: whatever was acknowledged
-// is there, no nonce is good for a second attestation, sessions die cleanly,
-// the audit chain is whole and the published keyslot opens. CCRUN_KILLS is how
-// often (4; with CCRUN_LONG, 10).
+// moment is when a round's server is killed: after so many of what happens.
+// The clock has no say in it, so that a slow machine does the same work.
+type moment struct {
+	what  string
+	after int
+	come  chan struct{}
+}
+
+// Each kind of moment is the end of one round in four. Nobody was told of an
+// attestation that was asked for when its server was killed.
+var moments = []moment{
+	{what: fetched, after: 6},
+	{what: asked, after: 3},
+	{what: rotated, after: 1},
+	{what: registered, after: 6},
+}
+
+const fetched, asked, rotated, registered = "keys fetched", "attestations asked for", "rotations", "registrations"
+
+// happened counts towards the moment that is due.
+func (k *killed) happened(what string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if what != k.due.what {
+		return
+	}
+	if k.due.after--; k.due.after == 0 {
+		close(k.due.come)
+	}
+}
+
+// TestKillUnderLoad kills the server while owners register and rotate and
+// guests attest, and starts it again: whatever was acknowledged is there, no
+// nonce is good for a second attestation, sessions die cleanly, the audit chain
+// is whole and the published keyslot opens. CCRUN_KILLS is how often (4; with
+// CCRUN_LONG, 12); more often until an attestation was cut off.
 func TestKillUnderLoad(t *testing.T) {
 	k := &killed{T: t, published: firstKeyslot(t, "disk key of rotated")}
 	k.dir, k.token = initDir(t)
 	var env []string
 	k.guests, env = newGuests(t, k.dir)
 	k.roots = admin(t, k.dir, "", "").RootCAs
-	kills := 4
-	if os.Getenv("CCRUN_LONG") != "" {
-		kills = 10
-	}
-	if s := os.Getenv("CCRUN_KILLS"); s != "" {
-		var err error
-		if kills, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
 	seed := uint64(time.Now().UnixNano())
 	random := mathrand.New(mathrand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
-	// On a slow machine as many more as it takes for each kind of work to get
-	// through once: the time given grows.
-	for round := 0; round < kills || round < 10*kills && !k.shown(); round++ {
+	kills := howManyKills(t)
+	for round := 0; round < kills || k.sum.inFlight == 0; round++ {
 		if random.IntN(5) == 0 {
 			k.killStarting(env, time.Duration(random.Int64N(int64(150*time.Millisecond))))
 		}
@@ -118,27 +140,38 @@ func TestKillUnderLoad(t *testing.T) {
 			k.register(url, "rotated", 2)
 		}
 		k.replay(url)
-		delay := time.Duration(random.Int64N(int64(300*time.Millisecond))) + time.Duration(round)*10*time.Millisecond/time.Duration(1+kills/10)
-		k.load(url, round, func() {
-			time.Sleep(delay)
-			_ = cmd.Process.Kill()
-		})
+		k.due = moments[round%len(moments)]
+		k.due.after += random.IntN(10)
+		k.due.come = make(chan struct{})
+		due := fmt.Sprintf("killed after %d %s", k.due.after, k.due.what)
+		k.load(url, round, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		k.check(round)
 		if t.Failed() {
-			t.Fatalf("round %d, killed after %v", round, delay)
+			t.Fatalf("round %d, %s", round, due)
 		}
 	}
 	mustRun(t, "audit", "verify", "--data", k.dir)
-	t.Logf("%d kills: %+v, %d audit entries", kills, k.sum, k.entries)
-	if !k.shown() {
-		t.Errorf("the test shows nothing: %+v", k.sum)
+	t.Logf("%+v, %d audit entries", k.sum, k.entries)
+	if s := k.sum; s.registered < 6 || s.rotated == 0 || s.granted < 6 || s.fetched < 6 || s.replayed < 6 {
+		t.Errorf("the test shows nothing: %+v", s)
 	}
 }
 
-// shown says whether every kind of work was both done and cut off.
-func (k *killed) shown() bool {
-	return k.sum.registered > 5 && k.sum.rotated > 0 && k.sum.granted > 5 && k.sum.fetched > 5 && k.sum.inFlight > 0 && k.sum.replayed > 5
+func howManyKills(t *testing.T) int {
+	t.Helper()
+	kills := len(moments)
+	if os.Getenv("CCRUN_LONG") != "" {
+		kills *= 3
+	}
+	if s := os.Getenv("CCRUN_KILLS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < len(moments) {
+			t.Fatalf("CCRUN_KILLS=%s: expected a number from %d", s, len(moments))
+		}
+		kills = n
+	}
+	return kills
 }
 
 // killStarting kills a server before it has said that it listens, or soon after.
@@ -157,44 +190,55 @@ func (k *killed) killStarting(env []string, after time.Duration) {
 	_ = cmd.Wait()
 }
 
-func (k *killed) register(url, id string, n int) bool {
+func (k *killed) register(url, id string, n int) {
 	if _, err := admin(k, k.dir, url, k.token).Register(context.Background(), registration(id, n)); err != nil {
-		return false
+		return
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.registered = append(k.registered, id)
 	k.sum.registered++
-	return true
+	k.mu.Unlock()
+	k.happened(registered)
 }
 
-// load works until the server is gone.
+// load works until the moment has come and the server is killed.
 func (k *killed) load(url string, round int, kill func()) {
 	var wg sync.WaitGroup
-	for client := range 2 {
+	gone := make(chan struct{})
+	work := func(one func(i int)) {
 		wg.Go(func() {
-			for i := 0; k.register(url, fmt.Sprintf("w-%d-%d-%d", round, client, i), 3+(round<<16|client<<15|i)); i++ {
+			for i := 0; ; i++ {
+				select {
+				case <-gone:
+					return
+				default:
+					one(i)
+				}
 			}
 		})
+	}
+	for client := range 2 {
+		work(func(i int) { k.register(url, fmt.Sprintf("w-%d-%d-%d", round, client, i), 3+(round<<16|client<<15|i)) })
 	}
 	for range 3 {
-		wg.Go(func() {
-			for k.attend(url) {
-			}
-		})
+		work(func(int) { k.attend(url) })
 	}
-	wg.Go(func() {
-		for k.rotate(admin(k, k.dir, url, k.token)) {
-		}
-	})
+	owner := admin(k, k.dir, url, k.token)
+	work(func(int) { k.rotate(owner) })
+	select {
+	case <-k.due.come:
+	case <-time.After(2 * time.Minute):
+		k.Error("the moment does not come: what does the server do?")
+	}
 	kill()
+	close(gone)
 	wg.Wait()
 }
 
-func (k *killed) rotate(c *kbs.AdminClient) bool {
+func (k *killed) rotate(c *kbs.AdminClient) {
 	a, err := c.Rotate(context.Background(), "rotated", kbs.RotateRequest{Stage: &kbs.RotateStage{Keyslot: k.published}})
 	if err != nil {
-		return false
+		return
 	}
 	if !a.Already {
 		k.published.KDF, k.published.Area = *a.KDF, a.Area
@@ -202,8 +246,8 @@ func (k *killed) rotate(c *kbs.AdminClient) bool {
 	_, err = c.Rotate(context.Background(), "rotated", kbs.RotateRequest{Commit: &kbs.RotateCommit{Rotation: a.Rotation}})
 	if err == nil {
 		k.sum.rotated++
+		k.happened(rotated)
 	}
-	return err == nil
 }
 
 // ask sends one request. With status 0 no answer came, and code says why.
@@ -217,7 +261,12 @@ func (k *killed) ask(method, url, bearer, body string, out any) (status int, cod
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: tlsRoots(k.roots), DisableKeepAlives: true}}
+	if strings.HasSuffix(url, "/attest") {
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+			WroteRequest: func(httptrace.WroteRequestInfo) { k.happened(asked) },
+		}))
+	}
+	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: tlsRoots(k.roots), DisableKeepAlives: true}}
 	resp, err := c.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -240,29 +289,29 @@ func (k *killed) ask(method, url, bearer, body string, out any) (status int, cod
 	return resp.StatusCode, p.Code
 }
 
-// attend is one guest's handshake; false if the server is gone.
-func (k *killed) attend(url string) bool {
+// attend is one guest's handshake, as far as the server lives.
+func (k *killed) attend(url string) {
 	g := k.guests.request()
 	var auth kbs.AuthAnswer
 	in, err := json.Marshal(kbs.AuthRequest{Version: 1, TEE: kbs.Sample, WorkloadID: g.WorkloadID})
 	if err != nil {
 		k.Error(err)
-		return false
+		return
 	}
 	if status, _ := k.ask(http.MethodPost, url+"/v1/auth", "", string(in), &auth); status != http.StatusOK {
-		return false
+		return
 	}
 	key, err := hpke.MLKEM768X25519().GenerateKey()
 	if err != nil {
 		k.Error(err)
-		return false
+		return
 	}
 	runtime := kbs.RuntimeData{Nonce: auth.Nonce, TEEKey: kbs.TEEKey{KEM: key.KEM().ID(), Public: key.PublicKey().Bytes()},
 		IdentityDigest: g.IdentityDigest, FooterDigest: g.FooterDigest}
 	rd, err := kbs.Binding(g.WorkloadID, runtime)
 	if err != nil {
 		k.Error(err)
-		return false
+		return
 	}
 	evidence, err := g.Attest(context.Background(), rd)
 	if err == nil {
@@ -270,7 +319,7 @@ func (k *killed) attend(url string) bool {
 	}
 	if err != nil {
 		k.Error(err)
-		return false
+		return
 	}
 	a := &attempt{bearer: auth.Session, attest: string(in)}
 	k.mu.Lock()
@@ -287,7 +336,9 @@ func (k *killed) attend(url string) bool {
 			k.Errorf("key: %d %s", status, code)
 		}
 	}
-	return a.fetched
+	if a.fetched {
+		k.happened(fetched)
+	}
 }
 
 // replay plays every session of the round before again, twice.

@@ -1,9 +1,6 @@
 package verifier
 
 import (
-	"encoding/hex"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -50,25 +47,6 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 // CELRule is the name of the rule that a CEL expression makes.
 func CELRule(name string) string { return "cel:" + name }
 
-// rules collects the outcome of every check.
-type rules []Rule
-
-// add appends a rule; the hint is for those that fail.
-func (r *rules) add(name string, pass bool, expected, got, hint string) {
-	if pass {
-		hint = ""
-	}
-	*r = append(*r, Rule{Rule: name, Expected: expected, Got: got, Pass: pass, Hint: hint})
-}
-
-func (r rules) result(c *Claims) AttestationResult {
-	a := AttestationResult{TEE: c.TEE, Result: Affirming, Rules: r, Claims: c}
-	if len(r) == 0 || slices.ContainsFunc(r, func(x Rule) bool { return !x.Pass }) {
-		a.Result = Contraindicated
-	}
-	return a
-}
-
 // measurement wants the launch digest to be one of the registered ones whose
 // time it is. An empty set and a zero digest fail.
 func (r *rules) measurement(name string, got kbs.LaunchDigest, ref kbs.ReferenceValues, at time.Time) {
@@ -109,58 +87,4 @@ func (r *rules) reportData(c *Claims, want Expectation) {
 		expected, hint = "report data to compare with", "none was given: evidence that is bound to nothing can be replayed"
 	}
 	r.add("report_data", pass, expected, c.ReportData.String(), hint)
-}
-
-// hexRule compares bytes with a reference value in hex; an empty one stands
-// for zeros.
-func (r *rules) hexRule(name string, got []byte, ref, hint string) {
-	expected := ref
-	if ref == "" {
-		expected = strings.Repeat("0", 2*len(got))
-	}
-	want, err := hex.DecodeString(expected)
-	if err != nil || len(want) != len(got) {
-		hint = fmt.Sprintf("the reference value is not %d hex digits", 2*len(got))
-	}
-	r.add(name, err == nil && len(got) > 0 && slices.Equal(want, got), expected, hex.EncodeToString(got), hint)
-}
-
-// oneOf wants got among the reference values in hex; an empty list asks
-// nothing if free is set, else zeros.
-func (r *rules) oneOf(name string, got []byte, refs []string, free bool, hint string) {
-	g := hex.EncodeToString(got)
-	switch {
-	case len(refs) > 0:
-		pass := !isZero(got) && slices.ContainsFunc(refs, func(s string) bool { return strings.EqualFold(s, g) })
-		r.add(name, pass, strings.Join(refs, " or "), g, hint)
-	case free:
-		r.add(name, true, "any", g, "")
-	default:
-		r.add(name, isZero(got), "zero", g, hint)
-	}
-}
-
-// flag wants a bit clear unless it is allowed.
-func (r *rules) flag(name string, set, allowed bool, hint string) {
-	expected := "off"
-	if allowed {
-		expected = "on or off"
-	}
-	r.add(name, !set || allowed, expected, onOff(set), hint)
-}
-
-func onOff(b bool) string {
-	if b {
-		return "on"
-	}
-	return "off"
-}
-
-func quote(t kbs.TEE) string { return fmt.Sprintf("%q", string(t)) }
-
-func showTime(t time.Time) string {
-	if t.IsZero() {
-		return "none"
-	}
-	return t.UTC().Format(time.RFC3339)
 }

@@ -165,5 +165,3 @@ func (r *rules) snpPlatform(info uint64, ref *kbs.SNPRules) {
 		r.add("platform_info_"+b.name, set || !b.required, expected, onOff(set), b.hint)
 	}
 }
-
-func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Minor, f.Build) }

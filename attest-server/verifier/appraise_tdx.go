@@ -94,9 +94,6 @@ func (r *rules) tdxRTMRs(c *TDXClaims, ref *kbs.TDXRules) {
 	}
 }
 
-// UpToDate is the TCB status that needs no permission.
-const UpToDate = "UpToDate"
-
 // neverAccepted are statuses that no registration can allow.
 func neverAccepted(status string) bool { return status == "" || status == "Revoked" }
 
@@ -131,4 +128,27 @@ func reaches(got Hex, floor string) bool {
 		}
 	}
 	return true
+}
+
+// eventLog wants a log that came along to replay to the quote's RTMRs, all
+// four. It adds nothing to what these prove, but explains them: an owner must
+// not be shown the events of another boot.
+func (r *rules) eventLog(c *TDXClaims) {
+	l := c.EventLog
+	if l == nil {
+		return
+	}
+	if l.Problem != "" {
+		r.add("event_log", false, "a TCG crypto agile event log with SHA-384 digests", l.Problem,
+			"send the data of the ACPI table CCEL as the firmware left it, or no event log")
+		return
+	}
+	for i, quoted := range c.RTMRs {
+		if len(quoted) != len(kbs.Digest{}) || !slices.Equal(l.RTMRs[i], quoted) {
+			r.add("event_log", false, fmt.Sprintf("RTMR%d %v as quoted", i, quoted), fmt.Sprintf("RTMR%d %v after replay", i, l.RTMRs[i]),
+				fmt.Sprintf("the event log is of another boot, altered, or lacks what was extended into RTMR%d later: send one taken with the quote, or none", i))
+			return
+		}
+	}
+	r.add("event_log", true, "a log that replays to the quoted RTMRs", fmt.Sprintf("%d events that do", l.Count), "")
 }

@@ -6,24 +6,14 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-)
-
-// Limits on an imported bundle.
-const (
-	maxBundleFile  = 1 << 20 // bytes; larger files are passed over
-	maxBundleFiles = 4096
-	maxBundleSize  = 64 << 20
 )
 
 // Bundle is Endorsements held in memory, sorted by content: certificates of
@@ -55,24 +45,6 @@ func LoadBundle(fsys fs.FS) (*Bundle, error) {
 		return nil, fmt.Errorf("reading endorsements: %w", err)
 	}
 	return b, nil
-}
-
-// readSmall is the content of a regular file, or nil if it is too large.
-func readSmall(fsys fs.FS, name string) ([]byte, error) {
-	// Before opening: to open a named pipe would wait for ever.
-	info, err := fs.Stat(fsys, name)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, nil // symbolic links that lead nowhere
-	}
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
-		return nil, err
-	}
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxBundleFile))
 }
 
 // Add takes in whatever Endorsements content holds and says how many:

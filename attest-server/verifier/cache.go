@@ -26,12 +26,6 @@ type CacheUse struct{ Hits, Misses uint64 }
 
 func (c *chainCache[V]) use() CacheUse { return CacheUse{c.hits.Load(), c.misses.Load()} }
 
-// ChainCache says how well the cache of checked chains works.
-func (v *SNPVerifier) ChainCache() CacheUse { return v.cache.use() }
-
-// ChainCache says how well the cache of checked chains works.
-func (v *TDXVerifier) ChainCache() CacheUse { return v.chains.use() }
-
 // get is the checked form of b, from the cache if it is there and usable.
 func (c *chainCache[V]) get(b []byte, usable func(*V) bool, check func([]byte) (*V, error)) (*V, error) {
 	id := sha256.Sum256(b)

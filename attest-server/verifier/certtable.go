@@ -1,16 +1,17 @@
 package verifier
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/google/go-sev-guest/abi"
+	"github.com/google/uuid"
 )
 
 // Limits on what a host may send along with a report.
 const (
 	maxCertTableSize    = 64 << 10
 	maxCertTableEntries = 64
-	maxCertificateSize  = 16 << 10
 )
 
 // certTableKeys is the DER of every entry of a GHCB certificate table (56421,
@@ -43,4 +44,13 @@ func certTableKeys(table []byte, guid string) ([][]byte, error) {
 func tableError(got string, err error) error {
 	return refuse("certificate_table", fmt.Sprintf("a GHCB certificate table of at most %d bytes", maxCertTableSize), got,
 		"the host sent a damaged certificate table", err)
+}
+
+// certTableOf is a table with a single certificate.
+func certTableOf(guid string, der []byte) ([]byte, error) {
+	if len(der) == 0 || len(der) > maxCertificateSize {
+		return nil, errors.New("certificate is missing or too large")
+	}
+	t := abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(guid), RawCert: der}}}
+	return t.Marshal(), nil
 }

@@ -1,7 +1,9 @@
 package verifier
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -143,3 +145,55 @@ const (
 	TDKL            = 1 << 31
 	TDPerfMon       = 1 << 63
 )
+
+// Names of the endorsement keys, as in SNPRules.Signers.
+const (
+	VCEK = "VCEK"
+	VLEK = "VLEK"
+)
+
+// Statuses that combine two findings.
+const (
+	outOfDate       = "OutOfDate"
+	outOfDateConfig = "OutOfDateConfigurationNeeded"
+	revokedStatus   = "Revoked"
+)
+
+// Statuses that only verifiers make.
+const (
+	tdRelaunchAdvised       = "TDRelaunchAdvised"
+	tdRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
+)
+
+// UpToDate is the TCB status that needs no permission.
+const UpToDate = "UpToDate"
+
+// VTPMClaims is what the vTPM of an Azure guest says.
+type VTPMClaims struct {
+	ExtraData Hex   `json:"extra_data"` // the guest's report data
+	PCRs      []Hex `json:"pcrs"`       // SHA-256 bank
+}
+
+// pcrCount and pcrSize are those of the bank that the attesters quote.
+const (
+	pcrCount = 24
+	pcrSize  = sha256.Size
+)
+
+// EventLogClaims is an event log that came with a quote. Nothing signs it: the
+// digests are as good as the quote if rule event_log passed, the types never.
+type EventLogClaims struct {
+	Problem string       `json:"problem,omitempty"` // why it cannot be read
+	RTMRs   [4]Hex       `json:"rtmrs"`             // what it replays to
+	Count   int          `json:"count"`             // events that extend a register
+	Events  []EventClaim `json:"events"`            // the first of them, without data
+}
+
+// EventClaim is one event that extended a register.
+type EventClaim struct {
+	Register int    `json:"register"` // RTMR 0 to 3
+	Type     string `json:"type"`     // TCG name, or the number
+	Digest   Hex    `json:"digest"`
+}
+
+func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Minor, f.Build) }

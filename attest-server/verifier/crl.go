@@ -68,3 +68,13 @@ func crlPeriods(crls []*x509.RevocationList) string {
 	}
 	return fmt.Sprintf("the latest is for %s to %s", last.ThisUpdate.UTC().Format(time.RFC3339), last.NextUpdate.UTC().Format(time.RFC3339))
 }
+
+func notOn(crl *x509.RevocationList, c *x509.Certificate) error {
+	for _, e := range crl.RevokedCertificateEntries {
+		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+			return refuse("revocation", fmt.Sprintf("%q not revoked", c.Subject.CommonName), "revoked on "+showTime(e.RevocationTime),
+				"the vendor withdrew this certificate: the machine must not be trusted", nil)
+		}
+	}
+	return nil
+}

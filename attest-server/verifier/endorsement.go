@@ -63,27 +63,6 @@ func (e *Endorsement) fresher(other *Endorsement) bool {
 	return cmp.Or(e.Issued.Compare(other.Issued), e.Expires.Compare(other.Expires), cmp.Compare(e.SHA256, other.SHA256)) > 0
 }
 
-// freshestParts is the collateral of a and b, part by part. Whole against
-// whole, a mirror could bring fresh TCB info along with an old CRL, and so
-// have a revocation forgotten that is known here.
-func freshestParts(a, b *Endorsement) *Collateral {
-	c, v := *a.collateral, a.verified
-	o, w := b.collateral, b.verified
-	if w.tcb.IssueDate.After(v.tcb.IssueDate) {
-		c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain = o.TCBInfo, o.TCBInfoSignature, o.TCBInfoIssuerChain
-	}
-	if w.qe.IssueDate.After(v.qe.IssueDate) {
-		c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain = o.QEIdentity, o.QEIdentitySignature, o.QEIdentityIssuerChain
-	}
-	if w.rootCRL.ThisUpdate.After(v.rootCRL.ThisUpdate) {
-		c.RootCACRL = o.RootCACRL
-	}
-	if w.pckCRL.ThisUpdate.After(v.pckCRL.ThisUpdate) {
-		c.PCKCRL, c.PCKCRLIssuerChain = o.PCKCRL, o.PCKCRLIssuerChain
-	}
-	return &c
-}
-
 func (e *Endorsement) seal(content []byte) *Endorsement {
 	sum := sha256.Sum256(content)
 	e.content, e.Size, e.SHA256 = content, len(content), hex.EncodeToString(sum[:])

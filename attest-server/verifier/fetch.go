@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,10 +12,6 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 )
-
-// ErrBusy reports that a vendor's service is not asked now, since it lately
-// answered with an error or asked for a pause.
-var ErrBusy = errors.New("vendor service is not answering")
 
 // FetchOptions configures a Fetcher. The zero value is ready for use.
 type FetchOptions struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -178,6 +179,22 @@ func hexList(name string, list []string, sizes ...int) error {
 		if strings.Trim(s, "0") == "" {
 			return fmt.Errorf("%s holds a value that is all zero: nothing could match it", name)
 		}
+	}
+	return nil
+}
+
+// CheckVTPMRules refuses rules that match nothing, or any kernel.
+func CheckVTPMRules(r *kbs.VTPMRules) error {
+	for _, n := range sortedKeys(r.PCRs) {
+		if i, err := strconv.Atoi(n); err != nil || i < 0 || i >= pcrCount || strconv.Itoa(i) != n {
+			return fmt.Errorf("pcr %q, expected 0 to %d", n, pcrCount-1)
+		}
+		if err := wantHex("pcr "+n, r.PCRs[n], pcrSize); err != nil {
+			return err
+		}
+	}
+	if strings.Trim(r.PCRs[bootPCR], "0") == "" {
+		return errors.New("vtpm without PCR 4, which carries the boot loader or unified kernel image: what that booted could fake the others")
 	}
 	return nil
 }

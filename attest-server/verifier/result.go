@@ -12,10 +12,6 @@ const (
 	Contraindicated = kbs.Contraindicated
 )
 
-// Rule is one check: what was expected, what was found, and for a failed one
-// what to do about it.
-type Rule = kbs.Rule
-
 // AttestationResult is the verdict with every rule that led to it, passed or
 // not. Result is Affirming only if there are rules and all of them passed.
 type AttestationResult struct {
@@ -55,4 +51,14 @@ type Expectation struct {
 // It is pure, and what it cannot decide it refuses.
 type Expression interface {
 	Apply(c *Claims, at time.Time) Rule
+}
+
+// Result is e as the AttestationResult it amounts to: one failed rule, no
+// claims, because nothing in the Evidence can be believed.
+func (e *Error) Result(tee kbs.TEE) AttestationResult {
+	r := e.Rule
+	if e.Err != nil {
+		r.Got += " (" + e.Err.Error() + ")"
+	}
+	return AttestationResult{TEE: tee, Result: Contraindicated, Rules: []Rule{r}}
 }

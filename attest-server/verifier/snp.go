@@ -16,9 +16,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// ErrNoEndorsement reports that a source of Endorsements does not have one.
-var ErrNoEndorsement = errors.New("no such endorsement")
-
 // Endorsements is where an SNPVerifier looks for the certificate of the key
 // that signed a report which came without one. Both methods return DER, and
 // ErrNoEndorsement if there is none; what they return is not trusted.
@@ -305,3 +302,6 @@ func (v *SNPVerifier) allLines() []*ProductLine {
 	}
 	return lines
 }
+
+// ChainCache says how well the cache of checked chains works.
+func (v *SNPVerifier) ChainCache() CacheUse { return v.cache.use() }

@@ -13,12 +13,6 @@ import (
 // SNPReportSize is the size of an ATTESTATION_REPORT in bytes.
 const SNPReportSize = abi.ReportSize
 
-// Names of the endorsement keys, as in SNPRules.Signers.
-const (
-	VCEK = "VCEK"
-	VLEK = "VLEK"
-)
-
 // snpReport is a report taken apart but not believed.
 type snpReport struct {
 	raw    []byte

@@ -6,11 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -169,27 +167,4 @@ func names(lines []*ProductLine) string {
 		s = append(s, l.Name)
 	}
 	return strings.Join(s, ", ")
-}
-
-func describe(chain ...*x509.Certificate) []Certificate {
-	var d []Certificate
-	for _, c := range chain {
-		sum := sha256.Sum256(c.Raw)
-		d = append(d, Certificate{Subject: c.Subject.CommonName, SHA256: hex.EncodeToString(sum[:]),
-			NotBefore: c.NotBefore, NotAfter: c.NotAfter})
-	}
-	return d
-}
-
-// checkValidity checks every certificate of the chain against the clock given.
-func checkValidity(at time.Time, chain ...*x509.Certificate) error {
-	for _, c := range chain {
-		if at.Before(c.NotBefore) || at.After(c.NotAfter) {
-			return refuse("certificate_validity",
-				fmt.Sprintf("%q valid at %s", c.Subject.CommonName, at.UTC().Format(time.RFC3339)),
-				fmt.Sprintf("valid %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)),
-				"check the clock, or fetch a current certificate", nil)
-		}
-	}
-	return nil
 }

@@ -208,3 +208,6 @@ func tdxChecks(pck *pckChain, col *collateral, at time.Time) []Rule {
 		{Rule: "qe_identity", Expected: "Intel's TD quoting enclave", Got: "it", Pass: true},
 	}
 }
+
+// ChainCache says how well the cache of checked chains works.
+func (v *TDXVerifier) ChainCache() CacheUse { return v.chains.use() }

@@ -206,16 +206,6 @@ func (v *collateral) checkAt(at time.Time, pck *pckChain, root *x509.Certificate
 	return notOn(v.pckCRL, pck.leaf)
 }
 
-func notOn(crl *x509.RevocationList, c *x509.Certificate) error {
-	for _, e := range crl.RevokedCertificateEntries {
-		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-			return refuse("revocation", fmt.Sprintf("%q not revoked", c.Subject.CommonName), "revoked on "+showTime(e.RevocationTime),
-				"the vendor withdrew this certificate: the machine must not be trusted", nil)
-		}
-	}
-	return nil
-}
-
 // fits says whether the collateral is for the platform of this PCK, and its
 // CRL by the CA that issued the PCK.
 func (v *collateral) fits(pck *pckChain) bool {
@@ -225,4 +215,25 @@ func (v *collateral) fits(pck *pckChain) bool {
 // byFreshness puts the collateral that expires last first.
 func byFreshness(cs []*collateral) {
 	slices.SortStableFunc(cs, func(a, b *collateral) int { return b.tcb.NextUpdate.Compare(a.tcb.NextUpdate) })
+}
+
+// freshestParts is the collateral of a and b, part by part. Whole against
+// whole, a mirror could bring fresh TCB info along with an old CRL, and so
+// have a revocation forgotten that is known here.
+func freshestParts(a, b *Endorsement) *Collateral {
+	c, v := *a.collateral, a.verified
+	o, w := b.collateral, b.verified
+	if w.tcb.IssueDate.After(v.tcb.IssueDate) {
+		c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain = o.TCBInfo, o.TCBInfoSignature, o.TCBInfoIssuerChain
+	}
+	if w.qe.IssueDate.After(v.qe.IssueDate) {
+		c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain = o.QEIdentity, o.QEIdentitySignature, o.QEIdentityIssuerChain
+	}
+	if w.rootCRL.ThisUpdate.After(v.rootCRL.ThisUpdate) {
+		c.RootCACRL = o.RootCACRL
+	}
+	if w.pckCRL.ThisUpdate.After(v.pckCRL.ThisUpdate) {
+		c.PCKCRL, c.PCKCRLIssuerChain = o.PCKCRL, o.PCKCRLIssuerChain
+	}
+	return &c
 }

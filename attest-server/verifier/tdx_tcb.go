@@ -170,19 +170,6 @@ func qeError(expected, got string) error {
 	return refuse("qe_identity", expected, got, "the quote is not made by Intel's TD quoting enclave, or by one long out of date", nil)
 }
 
-// Statuses that combine two findings.
-const (
-	outOfDate       = "OutOfDate"
-	outOfDateConfig = "OutOfDateConfigurationNeeded"
-	revokedStatus   = "Revoked"
-)
-
-// Statuses that only verifiers make.
-const (
-	tdRelaunchAdvised       = "TDRelaunchAdvised"
-	tdRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
-)
-
 // relaunch combines the status at launch with that of now. One that is worse
 // now than at launch, as no update should make it, counts.
 func relaunch(launch, current string) string {

@@ -1,0 +1,51 @@
+package verifier
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/go-sev-guest/abi"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// Parsed is Evidence read from one of the shapes it is met in.
+type Parsed struct {
+	Evidence kbs.Evidence
+	Shape    string // e.g. "raw snp", "coco tdx", "az-snp-vtpm"
+	vtpm     *vtpmQuote
+	eventLog []byte // nil: none came along
+}
+
+// Verify has v verify the Evidence, and where a vTPM stands between guest and
+// TEE, binds its quote to the TEE's report as well. An event log is replayed
+// into the claims; Appraise holds it against the quote.
+func (p *Parsed) Verify(ctx context.Context, v Verifier, at time.Time) (*Claims, error) {
+	c, err := v.Verify(ctx, p.Evidence, at)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.replay(c); err != nil {
+		return nil, err
+	}
+	if p.vtpm == nil {
+		return c, nil
+	}
+	return c, p.vtpm.bind(c)
+}
+
+// Certificates is the VCEK and VLEK certificates that came with the Evidence.
+func (p *Parsed) Certificates() ([][]byte, error) {
+	var all [][]byte
+	for _, guid := range []string{abi.VcekGUID, abi.VlekGUID} {
+		if len(p.Evidence.Certificates) == 0 {
+			break
+		}
+		keys, err := certTableKeys(p.Evidence.Certificates, guid)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, keys...)
+	}
+	return all, nil
+}

@@ -1,6 +1,9 @@
 package kbs
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Registration is everything the server holds of a workload but its key.
 type Registration struct {
@@ -140,6 +143,10 @@ type SNPTCB struct {
 	TEE        uint8 `json:"tee"`
 	SNP        uint8 `json:"snp"`
 	Microcode  uint8 `json:"microcode"`
+}
+
+func (t SNPTCB) String() string {
+	return fmt.Sprintf("fmc %d bootloader %d tee %d snp %d microcode %d", t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode)
 }
 
 // TDXRules holds what a TD quote must show besides its MRTD. RTMRs 0 to 2

@@ -33,7 +33,7 @@ func (r *rules) snpPolicy(c *SNPClaims, ref *kbs.SNPRules) {
 	r.flag("cxl", p.CXLAllowed, ref.AllowCXL,
 		"the guest's memory may lie on a CXL device: launch it without policy bit 21")
 	r.flag("smt", p.SMT, !ref.ForbidSMT, "the policy lets a sibling thread run beside the guest: clear policy bit 16")
-	agent := !isZero(c.ReportIDMA) && slices.ContainsFunc(c.ReportIDMA, func(b byte) bool { return b != 0xff })
+	agent := !c.ReportIDMA.IsZero() && slices.ContainsFunc(c.ReportIDMA, func(b byte) bool { return b != 0xff })
 	r.flag("migration_agent", agent, ref.AllowMigrateMA, "the guest has a migration agent")
 	if m := ref.MinimumABI; m != nil {
 		ok := p.ABIMajor > m.Major || p.ABIMajor == m.Major && p.ABIMinor >= m.Minor
@@ -59,7 +59,7 @@ func (r *rules) snpTCB(c *SNPClaims, ref *kbs.SNPRules) {
 		expected = "committed or provisional"
 	}
 	r.add("provisional_firmware", committed || ref.AllowProvisional, expected,
-		fmt.Sprintf("current %s, %s; committed %s, %s", c.Current, showTCB(c.CurrentTCB), c.Committed, showTCB(c.CommittedTCB)),
+		fmt.Sprintf("current %s, %s; committed %s, %s", c.Current, c.CurrentTCB, c.Committed, c.CommittedTCB),
 		"the host can still roll this firmware back: it must commit it, or provisional firmware be allowed")
 	r.snpMinimum("minimum_tcb", c, ref.MinimumTCB)
 	for product, floor := range ref.MinimumTCBs {
@@ -131,7 +131,7 @@ func (r *rules) snpProcessor(c *SNPClaims, ref *kbs.SNPRules) {
 		r.add("chip_id", true, "any", c.ChipID.String(), "")
 		return
 	}
-	pass := c.Signer == VCEK && !isZero(c.ChipID) && slices.ContainsFunc(ref.ChipIDs, func(s string) bool { return sameChip(s, c.ChipID) })
+	pass := c.Signer == VCEK && !c.ChipID.IsZero() && slices.ContainsFunc(ref.ChipIDs, func(s string) bool { return sameChip(s, c.ChipID) })
 	r.add("chip_id", pass, strings.Join(ref.ChipIDs, " or "), c.ChipID.String(),
 		"this machine is not on the list, or its id is not proved by a VCEK")
 }

@@ -2,16 +2,12 @@ package verifier
 
 import (
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
-
-// bootPCR carries what the firmware booted, a boot loader or a unified kernel
-// image. Without it no other means anything: whoever is booted may extend those
-// with what he likes.
-const bootPCR = "4"
 
 // vtpm runs the rules for a guest behind a paravisor. There the launch digest
 // covers the paravisor alone: what the guest booted is in the vTPM's PCRs.
@@ -33,7 +29,7 @@ func (r *rules) vtpm(c *VTPMClaims, ref *kbs.VTPMRules, required bool) {
 		got = err.Error()
 	}
 	r.add("pcrs_registered", err == nil, "PCR 4 among others", got, hint)
-	for _, n := range sortedKeys(ref.PCRs) {
+	for _, n := range slices.Sorted(maps.Keys(ref.PCRs)) {
 		i, err := strconv.Atoi(n)
 		if err != nil || i < 0 || i >= len(c.PCRs) {
 			r.add("pcr"+n, false, ref.PCRs[n], "no such PCR", "the registration names a PCR that does not exist")
@@ -45,13 +41,4 @@ func (r *rules) vtpm(c *VTPMClaims, ref *kbs.VTPMRules, required bool) {
 		}
 		r.hexRule("pcr"+n, c.PCRs[i], ref.PCRs[n], "what the guest booted is not what was registered")
 	}
-}
-
-func sortedKeys(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

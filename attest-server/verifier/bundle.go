@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"github.com/google/go-sev-guest/abi"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // Bundle is Endorsements held in memory, sorted by content: certificates of
@@ -145,68 +143,30 @@ func (b *Bundle) Collateral(_ context.Context, fmspc, _ string) ([]*Collateral, 
 	return c, nil
 }
 
-// VCEK implements Endorsements. If the chip has no certificate for tcb, one
-// for another TCB is returned, which Verify refuses with a better reason.
-func (b *Bundle) VCEK(_ context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
-	return b.find(product, VCEK, isChip(chipID), tcb)
-}
-
-// VLEK implements Endorsements.
-func (b *Bundle) VLEK(_ context.Context, product string, tcb kbs.SNPTCB) ([]byte, error) {
-	return b.find(product, VLEK, func(vekFacts) bool { return true }, tcb)
-}
-
-func (b *Bundle) find(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) ([]byte, error) {
-	all := b.candidates(product, signer, match, tcb)
-	if len(all) == 0 {
-		return nil, ErrNoEndorsement
-	}
-	return all[0], nil
-}
-
 // maxCandidates bounds the certificates tried for one report.
 const maxCandidates = 16
 
-// candidatesFor is every certificate that may be the one: of several that say the same
-// of themselves only the vendor's own is good, which the caller finds out.
-func (b *Bundle) candidatesFor(product, signer string, chipID []byte, tcb kbs.SNPTCB) [][]byte {
-	match := isChip(chipID)
-	if signer == VLEK {
-		match = func(vekFacts) bool { return true }
+// Candidates implements Endorsements: the certificates for this very key, the
+// latest added first; if there is none, one for another TCB, or the only one
+// for another chip, which surely is meant for this report.
+func (b *Bundle) Candidates(_ context.Context, k EndorsementKey) ([][]byte, error) {
+	chip, line := b.fitting(k, FitsChip), b.fitting(k, FitsLine)
+	switch exact := b.fitting(k, FitsKey); {
+	case len(exact) > 0:
+		return exact, nil
+	case len(chip) > 0:
+		return chip[:1], nil
+	case len(line) == 1:
+		return line, nil
 	}
-	return b.candidates(product, signer, match, tcb)
+	return nil, ErrNoEndorsement
 }
 
-// candidates is the certificates for this very TCB, the latest added first; if
-// there is none, one for another TCB, or the only one for another chip.
-func (b *Bundle) candidates(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) [][]byte {
-	if exact := b.exact(product, signer, match, tcb); len(exact) > 0 {
-		return exact
-	}
-	var near, other [][]byte
-	for _, k := range slices.Backward(b.veks) {
-		switch {
-		case k.facts.signer != signer || !k.facts.isOf(product):
-		case match(k.facts):
-			near = append(near, k.der)
-		default:
-			other = append(other, k.der)
-		}
-	}
-	switch {
-	case len(near) > 0:
-		return near[:1]
-	case len(other) == 1: // surely meant for this report: let Verify say what is wrong
-		return other
-	}
-	return nil
-}
-
-func (b *Bundle) exact(product, signer string, match func(vekFacts) bool, tcb kbs.SNPTCB) [][]byte {
+func (b *Bundle) fitting(k EndorsementKey, fit Fit) [][]byte {
 	var all [][]byte
-	for _, k := range slices.Backward(b.veks) {
-		if k.facts.signer == signer && k.facts.isOf(product) && match(k.facts) && k.facts.tcb == tcb && len(all) < maxCandidates {
-			all = append(all, k.der)
+	for _, v := range slices.Backward(b.veks) {
+		if v.facts.Fit(k) == fit && len(all) < maxCandidates {
+			all = append(all, v.der)
 		}
 	}
 	return all

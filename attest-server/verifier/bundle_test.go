@@ -77,7 +77,7 @@ func TestBundleImpostors(t *testing.T) {
 		for _, f := range files {
 			b.Add(f)
 		}
-		_, err := v.verifier(t, SNPOptions{Endorsements: b}).Verify(context.Background(), ev, testTime)
+		_, err := v.verifier(t, SNPOptions{Endorsements: wrapped{b}}).Verify(context.Background(), ev, testTime)
 		return ruleOf(err)
 	}
 	for i := range len(impostors) + 1 {

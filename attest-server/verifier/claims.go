@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -42,6 +43,9 @@ func (h *Hex) UnmarshalText(b []byte) (err error) {
 }
 
 func (h Hex) String() string { return hex.EncodeToString(h) }
+
+// IsZero says whether no bit is set.
+func (h Hex) IsZero() bool { return len(bytes.Trim(h, "\x00")) == 0 }
 
 // SNPClaims is an SEV-SNP ATTESTATION_REPORT (AMD document 56860, section
 // 7.3), field by field.

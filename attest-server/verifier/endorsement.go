@@ -37,8 +37,7 @@ type Endorsement struct {
 	name       string
 	content    []byte
 	fmspc, ca  string // of collateral
-	collateral *Collateral
-	verified   *collateral
+	collateral *VerifiedCollateral
 	crl        *x509.RevocationList
 	vek        *vekFacts
 	// slot is what only the freshest of is kept: a vendor's newer CRL knows
@@ -118,7 +117,7 @@ func (p pinned) judgeCertificate(c *x509.Certificate) (*Endorsement, error) {
 	if k.facts.signer == VLEK {
 		subject = "provider " + k.facts.csp
 	}
-	e := &Endorsement{Kind: strings.ToLower(k.facts.signer), Product: k.line.Name, Subject: subject + ", " + showTCB(k.facts.tcb),
+	e := &Endorsement{Kind: strings.ToLower(k.facts.signer), Product: k.line.Name, Subject: subject + ", " + k.facts.tcb.String(),
 		Issued: c.NotBefore, Expires: c.NotAfter, vek: &k.facts}
 	return e.seal(c.Raw), nil
 }
@@ -160,15 +159,9 @@ func (p pinned) judgeCollateral(content []byte) (*Endorsement, error) {
 	if err != nil {
 		return nil, err
 	}
-	expires := v.tcb.NextUpdate
-	for _, t := range []time.Time{v.qe.NextUpdate, v.rootCRL.NextUpdate, v.pckCRL.NextUpdate} {
-		if t.Before(expires) {
-			expires = t
-		}
-	}
-	fmspc, ca := strings.ToLower(v.tcb.Fmspc), (&pckChain{ca: v.ca}).caName()
-	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, name: fmspc + " " + ca, Issued: v.tcb.IssueDate, Expires: expires, collateral: raw, verified: v, fmspc: fmspc, ca: ca,
-		Subject: fmt.Sprintf("PCK by %s CA, TCB evaluation %d", ca, v.tcb.TcbEvaluationDataNumber),
+	fmspc, ca := v.Platform()
+	e := &Endorsement{Kind: KindCollateral, Product: "FMSPC " + fmspc, name: fmspc + " " + ca, Issued: v.Issued(), Expires: v.Expires(), collateral: v, fmspc: fmspc, ca: ca,
+		Subject: fmt.Sprintf("PCK by %s CA, TCB evaluation %d", ca, v.Evaluation()),
 		slot:    "collateral " + fmspc + " " + ca}
 	return e.seal(b), nil
 }

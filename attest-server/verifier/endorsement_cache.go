@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // maxCacheItems bounds a Cache, so that LoadBundle can still read it whole.
@@ -135,7 +133,7 @@ func (c *Cache) rebuild() {
 	for _, e := range c.sorted() {
 		switch {
 		case e.collateral != nil:
-			b.collateral[e.fmspc] = append(b.collateral[e.fmspc], e.collateral)
+			b.collateral[e.fmspc] = append(b.collateral[e.fmspc], e.collateral.Raw)
 		case e.crl != nil:
 			b.crls = append(b.crls, e.crl)
 		case e.vek != nil:
@@ -182,14 +180,9 @@ func (c *Cache) view() *Bundle {
 	return c.bundle
 }
 
-// VCEK implements Endorsements.
-func (c *Cache) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
-	return c.view().VCEK(ctx, product, chipID, tcb)
-}
-
-// VLEK implements Endorsements.
-func (c *Cache) VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte, error) {
-	return c.view().VLEK(ctx, product, tcb)
+// Candidates implements Endorsements.
+func (c *Cache) Candidates(ctx context.Context, k EndorsementKey) ([][]byte, error) {
+	return c.view().Candidates(ctx, k)
 }
 
 // Collateral implements CollateralSource.
@@ -267,7 +260,7 @@ func (c *Cache) inSlot(e *Endorsement) []*cached {
 
 // merge is the freshest parts of both, or old itself if they are all its own.
 func (c *Cache) merge(old, e *Endorsement) (*Endorsement, error) {
-	b, err := json.Marshal(freshestParts(old, e))
+	b, err := json.Marshal(FreshestParts(old.collateral, e.collateral))
 	if err != nil {
 		return nil, err
 	}

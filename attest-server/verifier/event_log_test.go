@@ -243,7 +243,7 @@ func TestEventLogFailsClosed(t *testing.T) {
 			t.Errorf("an event log for %q", tee)
 		}
 	}
-	if err := raw.replay(&Claims{TEE: kbs.Sample, SNP: &SNPClaims{}}); ruleOf(err) != "event_log" {
+	if err := replay(nil, &Claims{TEE: kbs.Sample, SNP: &SNPClaims{}}); ruleOf(err) != "event_log" {
 		t.Errorf("a log without a TD's claims: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func ParseEvidence(b []byte) (*Parsed, error) {
 // reserved bytes tell it from other things.
 func isExtendedReport(b []byte) bool {
 	return len(b) > SNPReportSize && len(b) <= SNPReportSize+maxCertTableSize && !IsTDQuote(b) &&
-		b[0] >= 2 && b[0] < ' ' && isZero(b[1:4]) && isZero(b[0x4c:0x50]) && !isZero(b[0x2a0:0x330])
+		b[0] >= 2 && b[0] < ' ' && Hex(b[1:4]).IsZero() && Hex(b[0x4c:0x50]).IsZero() && !Hex(b[0x2a0:0x330]).IsZero()
 }
 
 func formatError(got string, err error) error {

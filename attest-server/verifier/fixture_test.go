@@ -156,7 +156,7 @@ func (v *vendor) vek(t testing.TB, c *chip, o vekOptions) []byte {
 	if o.vlek {
 		put("a cloud", "ia5", 5)
 	} else {
-		put(hwid(c.id[:], v.line.FMC), "", 4)
+		put([]byte(v.line.hardwareID(c.id[:])), "", 4)
 	}
 	if o.edit != nil {
 		o.edit(cert)

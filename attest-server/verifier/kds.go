@@ -1,15 +1,12 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // DefaultKDS is AMD's Key Distribution Service.
@@ -57,19 +54,16 @@ func checkServiceURL(s string) error {
 	return nil
 }
 
-// VLEK implements Endorsements.
-func (k *KDS) VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte, error) {
-	return k.o.Cache.VLEK(ctx, product, tcb)
-}
-
-// VCEK implements Endorsements. While the service does not answer, the error
-// is ErrBusy. A full cache keeps nothing more, but is no error.
-func (k *KDS) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
-	fits := isChip(chipID)
-	if der := k.o.Cache.view().exact(product, VCEK, fits, tcb); len(der) > 0 {
-		return der[0], nil
+// Candidates implements Endorsements. While the service does not answer, the
+// error is ErrBusy. A full cache keeps nothing more, but is no error.
+func (k *KDS) Candidates(ctx context.Context, key EndorsementKey) ([][]byte, error) {
+	if key.Signer == VLEK {
+		return k.o.Cache.Candidates(ctx, key)
 	}
-	at := k.vcekURL(product, chipID, tcb)
+	if kept := k.o.Cache.view().fitting(key, FitsKey); len(kept) > 0 {
+		return kept, nil
+	}
+	at := k.vcekURL(key)
 	doc, err := k.o.Fetcher.get(ctx, at, maxCertificateSize)
 	if err != nil {
 		return nil, err
@@ -79,28 +73,24 @@ func (k *KDS) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.S
 		return nil, fmt.Errorf("reading the VCEK from %s: %w", at, err)
 	}
 	// What is not what was asked for must not stay in the cache.
-	if f, err := parseVEKFacts(c); err != nil || !fits(f) || f.tcb != tcb || !f.isOf(product) {
+	if f, err := parseVEKFacts(c); err != nil || f.Fit(key) != FitsKey {
 		return nil, fmt.Errorf("the VCEK from %s is for another chip or TCB", at)
 	}
 	if _, _, err := k.o.Cache.Add(doc.body); err != nil && !errors.Is(err, ErrCacheFull) {
 		return nil, fmt.Errorf("the VCEK from %s: %w", at, err)
 	}
-	return doc.body, nil
-}
-
-func isChip(id []byte) func(vekFacts) bool {
-	return func(f vekFacts) bool { return bytes.Equal(f.hwid, id) }
+	return [][]byte{doc.body}, nil
 }
 
 // vcekURL is the certificate's address (57230, section 4.1). The TCB of chips
 // with ids of 8 bytes, from Turin on, has a FMC component.
-func (k *KDS) vcekURL(product string, chipID []byte, t kbs.SNPTCB) string {
-	fmc := ""
-	if len(chipID) == 8 {
+func (k *KDS) vcekURL(key EndorsementKey) string {
+	t, fmc := key.TCB, ""
+	if len(key.ChipID) == 8 {
 		fmc = fmt.Sprintf("fmcSPL=%02d&", t.FMC)
 	}
 	return fmt.Sprintf("%s/vcek/v1/%s/%x?%sblSPL=%02d&teeSPL=%02d&snpSPL=%02d&ucodeSPL=%02d",
-		k.o.BaseURL, url.PathEscape(product), chipID, fmc, t.Bootloader, t.TEE, t.SNP, t.Microcode)
+		k.o.BaseURL, url.PathEscape(key.Product), []byte(key.ChipID), fmc, t.Bootloader, t.TEE, t.SNP, t.Microcode)
 }
 
 // Chain fetches a product line's ASK (ASVK if signer is VLEK) and ARK into the

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,12 @@ func (o *Online) Fetch(ctx context.Context, s Subject) error {
 		return err
 	}
 	if s.Signer != VLEK && len(s.ChipID) > 0 {
-		if _, err := o.KDS.VCEK(ctx, s.Product, s.ChipID, s.TCB); err != nil {
+		if _, err := o.KDS.Candidates(ctx, s.EndorsementKey); err != nil {
 			return fmt.Errorf("fetching the VCEK of a %s chip: %w", s.Product, err)
 		}
 	}
 	for _, get := range []func() ([]Outcome, error){
-		func() ([]Outcome, error) { return o.KDS.Chain(ctx, s.Product, orVCEK(s.Signer)) },
+		func() ([]Outcome, error) { return o.KDS.Chain(ctx, s.Product, cmp.Or(s.Signer, VCEK)) },
 		func() ([]Outcome, error) { return o.KDS.CRL(ctx, s.Product) },
 	} {
 		outcomes, err := get()
@@ -40,13 +41,6 @@ func (o *Online) Fetch(ctx context.Context, s Subject) error {
 		}
 	}
 	return nil
-}
-
-func orVCEK(signer string) string {
-	if signer == "" {
-		return VCEK
-	}
-	return signer
 }
 
 // refreshCRL fetches the CRL of a product line; one that the pinned root did

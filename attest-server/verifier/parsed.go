@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
@@ -25,8 +26,10 @@ func (p *Parsed) Verify(ctx context.Context, v Verifier, at time.Time) (*Claims,
 	if err != nil {
 		return nil, err
 	}
-	if err := p.replay(c); err != nil {
-		return nil, err
+	if p.eventLog != nil {
+		if err := replay(p.eventLog, c); err != nil {
+			return nil, err
+		}
 	}
 	if p.vtpm == nil {
 		return c, nil
@@ -48,4 +51,15 @@ func (p *Parsed) Certificates() ([][]byte, error) {
 		all = append(all, keys...)
 	}
 	return all, nil
+}
+
+// AddEventLog adds the data of the ACPI table CCEL, of at most
+// eventlog.MaxLogBytes, to a TD's Evidence without one. A log that cannot be
+// read is no error here: rule event_log refuses it.
+func (p *Parsed) AddEventLog(b []byte) error {
+	if p.Evidence.TEE != kbs.TDX || p.eventLog != nil {
+		return errors.New("event log for evidence that is no TD's, or has one: expected a quote alone")
+	}
+	p.eventLog = append([]byte{}, b...) // not nil, even if empty
+	return nil
 }

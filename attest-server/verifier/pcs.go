@@ -87,7 +87,7 @@ func (p *PCS) Collateral(ctx context.Context, fmspc, ca string) ([]*Collateral, 
 	case now.After(have.Expires.Add(-renewBefore)):
 		p.renewLater(ctx, fmspc, ca)
 	}
-	return []*Collateral{have.collateral}, nil
+	return []*Collateral{have.collateral.Raw}, nil
 }
 
 // renewLater is Renew that nobody waits for.
@@ -139,7 +139,7 @@ func (p *PCS) Renew(ctx context.Context, fmspc, ca string) (*Collateral, error) 
 	if have := p.o.Cache.collateralFor(fmspc, ca); have != nil {
 		e = have
 	}
-	return e.collateral, nil
+	return e.collateral.Raw, nil
 }
 
 // Fetch gets the collateral for a platform anew. ca is "platform" or

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -185,7 +186,7 @@ func hexList(name string, list []string, sizes ...int) error {
 
 // CheckVTPMRules refuses rules that match nothing, or any kernel.
 func CheckVTPMRules(r *kbs.VTPMRules) error {
-	for _, n := range sortedKeys(r.PCRs) {
+	for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
 		if i, err := strconv.Atoi(n); err != nil || i < 0 || i >= pcrCount || strconv.Itoa(i) != n {
 			return fmt.Errorf("pcr %q, expected 0 to %d", n, pcrCount-1)
 		}
@@ -198,3 +199,8 @@ func CheckVTPMRules(r *kbs.VTPMRules) error {
 	}
 	return nil
 }
+
+// bootPCR carries what the firmware booted, a boot loader or a unified kernel
+// image. Without it no other means anything: whoever is booted may extend those
+// with what he likes.
+const bootPCR = "4"

@@ -45,16 +45,16 @@ func (r *rules) hexRule(name string, got []byte, ref, hint string) {
 
 // oneOf wants got among the reference values in hex; an empty list asks
 // nothing if free is set, else zeros.
-func (r *rules) oneOf(name string, got []byte, refs []string, free bool, hint string) {
-	g := hex.EncodeToString(got)
+func (r *rules) oneOf(name string, got Hex, refs []string, free bool, hint string) {
+	g := got.String()
 	switch {
 	case len(refs) > 0:
-		pass := !isZero(got) && slices.ContainsFunc(refs, func(s string) bool { return strings.EqualFold(s, g) })
+		pass := !got.IsZero() && slices.ContainsFunc(refs, func(s string) bool { return strings.EqualFold(s, g) })
 		r.add(name, pass, strings.Join(refs, " or "), g, hint)
 	case free:
 		r.add(name, true, "any", g, "")
 	default:
-		r.add(name, isZero(got), "zero", g, hint)
+		r.add(name, got.IsZero(), "zero", g, hint)
 	}
 }
 

@@ -17,13 +17,40 @@ import (
 )
 
 // Endorsements is where an SNPVerifier looks for the certificate of the key
-// that signed a report which came without one. Both methods return DER, and
-// ErrNoEndorsement if there is none; what they return is not trusted.
+// that signed a report which came without a good one.
 type Endorsements interface {
-	// VCEK is the certificate of the chip (64 bytes; on Turin 8) at tcb.
-	VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error)
-	// VLEK is a cloud provider's certificate for product at tcb.
-	VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte, error)
+	// Candidates is the certificates, in DER, that may be the key's, the likely
+	// first, or ErrNoEndorsement. None is trusted: of several that say the same
+	// of themselves only the vendor's own is good, which the verifier finds out.
+	// If none is for this very key, one for another TCB or chip gives the
+	// refusal a better reason.
+	Candidates(ctx context.Context, k EndorsementKey) ([][]byte, error)
+}
+
+// KeysOf is the keys that may have signed a report under AMD's roots: several
+// where a report of version 2 does not say of which product line it is.
+// Nothing of it is authentic: the certificate will tell.
+func KeysOf(report []byte) ([]EndorsementKey, error) {
+	r, err := parseSNPReport(report)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := AMDRoots()
+	if err != nil {
+		return nil, err
+	}
+	lines, err := linesFor(r, roots)
+	if err != nil {
+		return nil, err
+	}
+	var all []EndorsementKey
+	for _, l := range lines {
+		// Not every TCB can be one of every line's.
+		if k, err := r.endorsementKey(l); err == nil {
+			all = append(all, k)
+		}
+	}
+	return all, nil
 }
 
 // SNPOptions configures an SNPVerifier. The zero value trusts AMD's roots,
@@ -104,7 +131,7 @@ func (v *SNPVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time)
 	if err != nil {
 		return nil, err
 	}
-	lines, err := v.linesFor(r)
+	lines, err := linesFor(r, v.lines)
 	if err != nil {
 		return nil, err
 	}
@@ -149,33 +176,24 @@ func (v *SNPVerifier) verifyStored(ctx context.Context, r *snpReport, lines []*P
 	return nil, best
 }
 
-// fetch is the certificates to try: one, or from a Bundle, which has not looked
-// at signatures, all that claim to be the one.
+// fetch is the certificates to try.
 func (v *SNPVerifier) fetch(ctx context.Context, r *snpReport, l *ProductLine) ([][]byte, error) {
-	tcb, err := decodeTCB(r.msg.ReportedTcb, l.FMC)
-	if v.endorsements == nil || err != nil || r.signer != VLEK && r.chipIDIsZero() {
+	k, err := r.endorsementKey(l)
+	if v.endorsements == nil || err != nil || k.Signer == VCEK && len(k.ChipID) == 0 {
 		return nil, ErrNoEndorsement
 	}
-	chipID := hwid(r.msg.ChipId, l.FMC)
-	if b, ok := v.endorsements.(*Bundle); ok {
-		return b.candidatesFor(l.Name, r.signer, chipID, tcb), nil
-	}
-	var der []byte
-	if r.signer == VLEK {
-		der, err = v.endorsements.VLEK(ctx, l.Name, tcb)
-	} else {
-		der, err = v.endorsements.VCEK(ctx, l.Name, chipID, tcb)
-	}
-	return [][]byte{der}, err
+	return v.endorsements.Candidates(ctx, k)
 }
 
-// linesFor is the product lines that the report may be of: by CPUID, or all
-// for reports of version 2, where the certificate alone tells.
-func (v *SNPVerifier) linesFor(r *snpReport) ([]*ProductLine, error) {
+// linesFor is those of the product lines that the report may be of: by CPUID,
+// or all for reports of version 2, where the certificate alone tells.
+func linesFor(r *snpReport, all []ProductLine) ([]*ProductLine, error) {
 	family, model, _, ok := r.cpuid()
-	lines := v.allLines()
-	if ok {
-		lines = slices.DeleteFunc(lines, func(l *ProductLine) bool { return !l.includes(family, model) })
+	var lines []*ProductLine
+	for i := range all {
+		if !ok || all[i].includes(family, model) {
+			lines = append(lines, &all[i])
+		}
 	}
 	if len(lines) == 0 {
 		return nil, refuse("product", "a processor with a pinned root", fmt.Sprintf("family %02xh model %02xh", family, model),
@@ -224,29 +242,17 @@ func (v *SNPVerifier) verifyWith(r *snpReport, der []byte, lines []*ProductLine,
 // matchVEK checks that the certificate is for the very TCB and chip that the
 // report claims: else an old, leaked key of the chip could sign for any TCB.
 func matchVEK(k *vek, c *SNPClaims) error {
-	want := hwid(c.ChipID, k.line.FMC)
-	chip := !isZero(c.ChipID) && bytes.Equal(k.facts.hwid, want) && isZero(c.ChipID[len(want):])
+	want := k.line.hardwareID(c.ChipID)
+	chip := !c.ChipID.IsZero() && bytes.Equal(k.facts.hwid, want) && c.ChipID[len(want):].IsZero()
 	if k.facts.signer == VCEK && !chip {
 		return refuse("certificate_chip_id", fmt.Sprintf("the chip of the report, %x", c.ChipID), fmt.Sprintf("%x", k.facts.hwid),
 			"the certificate belongs to another chip, or the host masks chip ids", nil)
 	}
 	if k.facts.tcb != c.ReportedTCB {
-		return refuse("certificate_tcb", showTCB(c.ReportedTCB)+" as reported", showTCB(k.facts.tcb),
+		return refuse("certificate_tcb", c.ReportedTCB.String()+" as reported", k.facts.tcb.String(),
 			"the certificate is for another TCB of this chip: fetch the one for REPORTED_TCB", nil)
 	}
 	return nil
-}
-
-// hwid is the part of a CHIP_ID that certificates carry.
-func hwid(chipID []byte, fmc bool) []byte {
-	if fmc {
-		return chipID[:8]
-	}
-	return chipID
-}
-
-func showTCB(t kbs.SNPTCB) string {
-	return fmt.Sprintf("fmc %d bootloader %d tee %d snp %d microcode %d", t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode)
 }
 
 // snpChecks lists what verifyWith has proved, for those who read the result.
@@ -261,7 +267,7 @@ func snpChecks(k *vek, at time.Time, crls int) []Rule {
 		{Rule: "certificate_validity", Expected: "valid at " + at.UTC().Format(time.RFC3339),
 			Got: "until " + k.cert.NotAfter.UTC().Format(time.RFC3339), Pass: true},
 		revocation,
-		{Rule: "certificate_tcb", Expected: showTCB(k.facts.tcb), Got: "the reported TCB", Pass: true},
+		{Rule: "certificate_tcb", Expected: k.facts.tcb.String(), Got: "the reported TCB", Pass: true},
 		{Rule: "certificate_chip_id", Expected: expectedChip(k), Got: "the report's chip", Pass: true},
 		{Rule: "signature", Expected: "ECDSA P-384 by this " + k.facts.signer, Got: "good", Pass: true},
 	}
@@ -293,14 +299,6 @@ func further(a, b error) error {
 func progress(err error) int {
 	return 1 + slices.Index([]string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
 		"certificate_validity", "revocation", "signature"}, ruleOf(err))
-}
-
-func (v *SNPVerifier) allLines() []*ProductLine {
-	var lines []*ProductLine
-	for i := range v.lines {
-		lines = append(lines, &v.lines[i])
-	}
-	return lines
 }
 
 // ChainCache says how well the cache of checked chains works.

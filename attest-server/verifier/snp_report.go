@@ -63,7 +63,18 @@ func (r *snpReport) cpuid() (family, model, stepping byte, ok bool) {
 	return r.raw[0x188], r.raw[0x189], r.raw[0x18a], r.msg.Version >= 3
 }
 
-func (r *snpReport) chipIDIsZero() bool { return isZero(r.msg.ChipId) }
+// endorsementKey names the key that signed the report, if it is of line l.
+func (r *snpReport) endorsementKey(l *ProductLine) (EndorsementKey, error) {
+	tcb, err := decodeTCB(r.msg.ReportedTcb, l.FMC)
+	if err != nil {
+		return EndorsementKey{}, err
+	}
+	k := EndorsementKey{Product: l.Name, Signer: r.signer, TCB: tcb}
+	if id := Hex(r.msg.ChipId); !id.IsZero() {
+		k.ChipID = l.hardwareID(id)
+	}
+	return k, nil
+}
 
 // decodeTCB decodes a TCB_VERSION (56860, table 3). Its reserved bytes must be
 // zero, so that two encodings of one TCB cannot differ.
@@ -114,13 +125,4 @@ func (r *snpReport) claims(line *ProductLine) (*SNPClaims, error) {
 		}
 	}
 	return c, nil
-}
-
-func isZero(b []byte) bool {
-	for _, x := range b {
-		if x != 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -35,6 +35,14 @@ func (l *ProductLine) includes(family, model byte) bool {
 	return false
 }
 
+// hardwareID is the part of a CHIP_ID that certificates of this line carry.
+func (l *ProductLine) hardwareID(chipID Hex) Hex {
+	if l.FMC {
+		return chipID[:8]
+	}
+	return chipID
+}
+
 // check verifies that the line's own certificates form chains up to its ARK.
 func (l *ProductLine) check() error {
 	switch {

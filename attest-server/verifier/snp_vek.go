@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -35,6 +36,30 @@ type vekFacts struct {
 // isOf says whether the certificate is for the product line: the KDS writes
 // "Milan" or, with the stepping, "Milan-B0".
 func (f vekFacts) isOf(line string) bool { return strings.HasPrefix(f.product+"-", line+"-") }
+
+// Fit says how near a certificate comes to a key.
+type Fit int
+
+// Each includes those before it.
+const (
+	FitsNot  Fit = iota
+	FitsLine     // the same kind of key, of the product line
+	FitsChip     // of the chip; every VLEK of the line
+	FitsKey      // at the TCB
+)
+
+// Fit compares what the certificate says of itself with k.
+func (f vekFacts) Fit(k EndorsementKey) Fit {
+	switch {
+	case f.signer != k.Signer || !f.isOf(k.Product):
+		return FitsNot
+	case f.signer == VCEK && !bytes.Equal(f.hwid, k.ChipID):
+		return FitsLine
+	case f.tcb != k.TCB:
+		return FitsChip
+	}
+	return FitsKey
+}
 
 // The KDS' extensions, all under 1.3.6.1.4.1.3704.1. go-sev-guest v0.15.0
 // knows neither the FMC nor a hardware id of 8 bytes, so they are read here.
@@ -167,4 +192,13 @@ func names(lines []*ProductLine) string {
 		s = append(s, l.Name)
 	}
 	return strings.Join(s, ", ")
+}
+
+// EndorsementKey names the key that signs reports: the VCEK of a chip, or the
+// VLEK of a provider, at a TCB.
+type EndorsementKey struct {
+	Product string // product line
+	Signer  string // VCEK or VLEK
+	ChipID  Hex    // of a VCEK: 64 bytes, on Turin 8; empty if the report masks it
+	TCB     kbs.SNPTCB
 }

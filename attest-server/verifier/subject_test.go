@@ -39,7 +39,7 @@ func TestVLEKFromStores(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, from := range map[string]Endorsements{"cache": cache, "bundle": bundle, "KDS": kds, "single answers": oneByOne{bundle}} {
+		for name, from := range map[string]Endorsements{"cache": cache, "bundle": bundle, "KDS": kds, "another type": wrapped{bundle}} {
 			_, err := v.verifier(t, SNPOptions{Endorsements: from}).Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report}, testTime)
 			if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 				t.Errorf("%s from %s: %v, expected %q", tt.name, name, err, tt.rule)
@@ -48,8 +48,8 @@ func TestVLEKFromStores(t *testing.T) {
 	}
 }
 
-// oneByOne hides that it is a Bundle.
-type oneByOne struct{ Endorsements }
+// wrapped is Endorsements of a type that no verifier knows.
+type wrapped struct{ Endorsements }
 
 // TestSubjects: what must be fetched for each kind of evidence.
 func TestSubjects(t *testing.T) {
@@ -57,7 +57,7 @@ func TestSubjects(t *testing.T) {
 		v, c := newVendor(t, fmc), newChip(t, fmc)
 		vcek := v.vek(t, c, vekOptions{})
 		p := &Parsed{Evidence: kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil), Certificates: certTable(abi.VcekGUID, vcek)}}
-		all, err := p.Subjects()
+		all, err := Subjects(p.Evidence)
 		size := map[bool]int{false: 64, true: 8}[fmc]
 		if err != nil || len(all) != 1 || all[0].Product != v.line.Name || all[0].Signer != VCEK || all[0].TCB != c.tcb || len(all[0].ChipID) != size {
 			t.Errorf("fmc %t: %+v, %v", fmc, all, err)
@@ -66,15 +66,15 @@ func TestSubjects(t *testing.T) {
 			t.Errorf("fmc %t: %d certificates, %v", fmc, len(certs), err)
 		}
 		p.Evidence.Report = v.report(t, c, func(r []byte) { r[0] = 2; clear(r[0x188:0x18b]) })
-		if all, err = p.Subjects(); err != nil || len(all) == 0 {
+		if all, err = Subjects(p.Evidence); err != nil || len(all) == 0 {
 			t.Errorf("fmc %t, version 2: %+v, %v", fmc, all, err)
 		}
 		p.Evidence.Report = v.report(t, c, func(r []byte) { r[0x48] = 1 << 2; clear(r[0x1a0:0x1e0]) })
-		if all, err = p.Subjects(); err != nil || len(all) != 1 || all[0].Signer != VLEK || len(all[0].ChipID) != 0 {
+		if all, err = Subjects(p.Evidence); err != nil || len(all) != 1 || all[0].Signer != VLEK || len(all[0].ChipID) != 0 {
 			t.Errorf("fmc %t, VLEK: %+v, %v", fmc, all, err)
 		}
 		p.Evidence.Report = v.report(t, c, func(r []byte) { r[0x188] = 0x17 })
-		if _, err = p.Subjects(); ruleOf(err) != "product" {
+		if _, err = Subjects(p.Evidence); ruleOf(err) != "product" {
 			t.Errorf("fmc %t, unknown processor: %v", fmc, err)
 		}
 		p.Evidence.Certificates = []byte("no table")
@@ -84,11 +84,11 @@ func TestSubjects(t *testing.T) {
 	}
 	n := newIntel(t) // which Subjects does not trust
 	p := &Parsed{Evidence: kbs.Evidence{TEE: kbs.TDX, Report: n.Quote(t, verifiertest.Body(nil))}}
-	if _, err := p.Subjects(); ruleOf(err) != "certificate_chain" {
+	if _, err := Subjects(p.Evidence); ruleOf(err) != "certificate_chain" {
 		t.Errorf("a quote under another root: %v", err)
 	}
 	p.Evidence.Report = p.Evidence.Report[:700]
-	if _, err := p.Subjects(); ruleOf(err) != "evidence_format" {
+	if _, err := Subjects(p.Evidence); ruleOf(err) != "evidence_format" {
 		t.Errorf("a quote cut short: %v", err)
 	}
 }

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // SupplyOptions configures a Supply. The zero value has nothing and fetches
@@ -39,7 +37,12 @@ type Supply struct {
 	online *Online               // nil: never fetches
 
 	mu       sync.Mutex
-	watchers []*SNPVerifier
+	watchers []Watcher
+}
+
+// Watcher is told of CRLs, all there are each time: an SNPVerifier.
+type Watcher interface {
+	SetCRLs([]*x509.RevocationList) error
 }
 
 // OpenSupply reads both directories.
@@ -101,10 +104,10 @@ func (s *Supply) Reload() error {
 	return nil
 }
 
-// Watch gives v the CRLs there are, and those to come.
-func (s *Supply) Watch(v *SNPVerifier) error {
+// Watch gives w the CRLs there are, and those to come.
+func (s *Supply) Watch(w Watcher) error {
 	s.mu.Lock()
-	s.watchers = append(s.watchers, v)
+	s.watchers = append(s.watchers, w)
 	s.mu.Unlock()
 	return s.tell()
 }
@@ -113,8 +116,8 @@ func (s *Supply) tell() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, v := range s.watchers {
-		errs = append(errs, v.SetCRLs(s.CRLs()))
+	for _, w := range s.watchers {
+		errs = append(errs, w.SetCRLs(s.CRLs()))
 	}
 	return errors.Join(errs...)
 }
@@ -128,22 +131,18 @@ func (s *Supply) CRLs() []*x509.RevocationList {
 	return all
 }
 
-// VCEK implements Endorsements.
-func (s *Supply) VCEK(ctx context.Context, product string, chipID []byte, tcb kbs.SNPTCB) ([]byte, error) {
+// Candidates implements Endorsements. A VLEK comes from the operator alone, and
+// so does what is there in his directory for this very key.
+func (s *Supply) Candidates(ctx context.Context, k EndorsementKey) ([][]byte, error) {
 	local := s.local.Load()
-	if s.online == nil || len(local.exact(product, VCEK, isChip(chipID), tcb)) > 0 {
-		return local.VCEK(ctx, product, chipID, tcb)
+	if s.online == nil || k.Signer == VLEK || len(local.fitting(k, FitsKey)) > 0 {
+		return local.Candidates(ctx, k)
 	}
-	der, err := s.online.KDS.VCEK(ctx, product, chipID, tcb)
+	fetched, err := s.online.KDS.Candidates(ctx, k)
 	if errors.Is(err, ErrNoEndorsement) {
-		return local.VCEK(ctx, product, chipID, tcb)
+		return local.Candidates(ctx, k)
 	}
-	return der, err
-}
-
-// VLEK implements Endorsements. It comes from the operator alone.
-func (s *Supply) VLEK(ctx context.Context, product string, tcb kbs.SNPTCB) ([]byte, error) {
-	return s.local.Load().VLEK(ctx, product, tcb)
+	return fetched, err
 }
 
 // Collateral implements CollateralSource. Only where there is none at all is
@@ -202,8 +201,8 @@ func (s *Supply) Refresh(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	for _, product := range knownProducts() {
-		errs = append(errs, s.online.refreshCRL(ctx, product))
+	for _, l := range s.online.Cache.roots.lines {
+		errs = append(errs, s.online.refreshCRL(ctx, l.Name))
 	}
 	for _, k := range s.online.Cache.Known() {
 		if k.FMSPC != "" {

@@ -37,11 +37,12 @@ type TDXVerifier struct {
 	chains chainCache[pckChain]
 
 	mu       sync.Mutex
-	verified map[*Collateral]verifiedCollateral
+	verified map[*Collateral]judgement
 }
 
-type verifiedCollateral struct {
-	c   *collateral
+// judgement is what verifyCollateral once said.
+type judgement struct {
+	c   *VerifiedCollateral
 	err error
 }
 
@@ -50,7 +51,7 @@ const maxVerifiedCollateral = 256
 
 // NewTDX makes a TDXVerifier.
 func NewTDX(o TDXOptions) (*TDXVerifier, error) {
-	v := &TDXVerifier{root: o.Root, source: o.Collateral, verified: map[*Collateral]verifiedCollateral{}}
+	v := &TDXVerifier{root: o.Root, source: o.Collateral, verified: map[*Collateral]judgement{}}
 	if v.root == nil {
 		var err error
 		if v.root, err = intelRoot(); err != nil {
@@ -130,20 +131,20 @@ func checkQuoteSignatures(q *tdQuote, pck *pckChain) error {
 // collateralFor is the freshest collateral for the platform that is good at
 // the given time. Older collateral is asked only where fresher has expired:
 // never to forget a revocation that the fresher knows of.
-func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.Time) (*collateral, error) {
+func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.Time) (*VerifiedCollateral, error) {
 	best := refuse("collateral", "collateral for FMSPC "+pck.ext.FMSPC, "none",
 		"import TCB info, QE identity and CRLs for this platform from Intel's PCS or a PCCS", nil)
 	if v.source == nil {
 		return nil, best
 	}
-	raw, err := v.source.Collateral(ctx, pck.ext.FMSPC, pck.caName())
+	raw, err := v.source.Collateral(ctx, pck.ext.FMSPC, caName(pck.ca))
 	if errors.Is(err, ErrNoEndorsement) {
 		return nil, best
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up collateral for FMSPC %s: %w", pck.ext.FMSPC, err)
 	}
-	var fit []*collateral
+	var fit []*VerifiedCollateral
 	for _, r := range raw {
 		c, err := v.verify(r)
 		switch {
@@ -170,7 +171,7 @@ func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.
 
 // onNone refuses what any CRL at hand lists, also one that came with older
 // collateral: fresh TCB info does not make a fresh CRL.
-func onNone(all []*collateral, pck *pckChain) error {
+func onNone(all []*VerifiedCollateral, pck *pckChain) error {
 	for _, c := range all {
 		if err := errors.Join(notOn(c.pckCRL, pck.leaf), notOn(c.rootCRL, pck.ca)); err != nil {
 			return err
@@ -181,13 +182,13 @@ func onNone(all []*collateral, pck *pckChain) error {
 
 // verify checks the signatures of c, or remembers having done so: a source
 // that keeps its Collateral is checked once.
-func (v *TDXVerifier) verify(c *Collateral) (*collateral, error) {
+func (v *TDXVerifier) verify(c *Collateral) (*VerifiedCollateral, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k, ok := v.verified[c]; ok {
 		return k.c, k.err
 	}
-	k := verifiedCollateral{}
+	k := judgement{}
 	k.c, k.err = verifyCollateral(c, v.root)
 	if len(v.verified) >= maxVerifiedCollateral {
 		clear(v.verified)
@@ -196,7 +197,7 @@ func (v *TDXVerifier) verify(c *Collateral) (*collateral, error) {
 	return k.c, k.err
 }
 
-func tdxChecks(pck *pckChain, col *collateral, at time.Time) []Rule {
+func tdxChecks(pck *pckChain, col *VerifiedCollateral, at time.Time) []Rule {
 	return []Rule{
 		{Rule: "certificate_chain", Expected: "pinned Intel SGX Root CA", Got: pck.ca.Subject.CommonName + " > " + pck.leaf.Subject.CommonName, Pass: true},
 		{Rule: "certificate_validity", Expected: "valid at " + showTime(at), Got: "until " + showTime(pck.leaf.NotAfter), Pass: true},

@@ -61,9 +61,10 @@ func (c *Collateral) fmspc() (string, error) {
 	return strings.ToLower(t.FMSPC), nil
 }
 
-// collateral is a Collateral whose signatures, all up to the pinned root, are
-// good. Its periods of validity are checked each time it is used.
-type collateral struct {
+// VerifiedCollateral is a Collateral whose signatures, all up to the pinned
+// root, are good. Its periods of validity are checked each time it is used.
+type VerifiedCollateral struct {
+	Raw     *Collateral
 	tcb     pcs.TcbInfo
 	qe      pcs.EnclaveIdentity
 	signers []*x509.Certificate // of TCB info and QE identity
@@ -74,8 +75,8 @@ type collateral struct {
 
 // verifyCollateral checks every signature of c, once. Both CRLs are needed:
 // without them a revoked PCK would pass.
-func verifyCollateral(c *Collateral, root *x509.Certificate) (*collateral, error) {
-	v := &collateral{}
+func verifyCollateral(c *Collateral, root *x509.Certificate) (*VerifiedCollateral, error) {
+	v := &VerifiedCollateral{Raw: c}
 	var err error
 	if v.rootCRL, err = parseHexCRL(c.RootCACRL); err == nil {
 		err = v.rootCRL.CheckSignatureFrom(root)
@@ -106,7 +107,7 @@ func verifyCollateral(c *Collateral, root *x509.Certificate) (*collateral, error
 
 // checkShape refuses collateral that is signed but for something else, e.g.
 // TCB info of SGX, or with tables of other lengths than the rules compare.
-func (v *collateral) checkShape() error {
+func (v *VerifiedCollateral) checkShape() error {
 	t, q := v.tcb, v.qe
 	switch {
 	case t.ID != "TDX" || t.Version != 3:
@@ -181,7 +182,7 @@ func checkSigned(body, signature, chain string, root *x509.Certificate, v any) (
 // checkAt checks that nothing in the collateral has expired, and that nobody
 // in either chain is revoked. An issue date ahead of the clock is let pass:
 // newer collateral only knows more.
-func (v *collateral) checkAt(at time.Time, pck *pckChain, root *x509.Certificate) error {
+func (v *VerifiedCollateral) checkAt(at time.Time, pck *pckChain, root *x509.Certificate) error {
 	chain := append([]*x509.Certificate{root, v.ca, pck.ca, pck.leaf}, v.signers...)
 	if err := checkValidity(at, chain...); err != nil {
 		return err
@@ -208,31 +209,53 @@ func (v *collateral) checkAt(at time.Time, pck *pckChain, root *x509.Certificate
 
 // fits says whether the collateral is for the platform of this PCK, and its
 // CRL by the CA that issued the PCK.
-func (v *collateral) fits(pck *pckChain) bool {
+func (v *VerifiedCollateral) fits(pck *pckChain) bool {
 	return strings.EqualFold(v.tcb.Fmspc, pck.ext.FMSPC) && strings.EqualFold(v.tcb.PceID, pck.ext.PCEID) && v.ca.Equal(pck.ca)
 }
 
 // byFreshness puts the collateral that expires last first.
-func byFreshness(cs []*collateral) {
-	slices.SortStableFunc(cs, func(a, b *collateral) int { return b.tcb.NextUpdate.Compare(a.tcb.NextUpdate) })
+func byFreshness(cs []*VerifiedCollateral) {
+	slices.SortStableFunc(cs, func(a, b *VerifiedCollateral) int { return b.tcb.NextUpdate.Compare(a.tcb.NextUpdate) })
 }
 
-// freshestParts is the collateral of a and b, part by part. Whole against
+// Platform is the platform that the collateral is for, in lower case, and the
+// name of the CA whose PCKs it is about.
+func (v *VerifiedCollateral) Platform() (fmspc, ca string) {
+	return strings.ToLower(v.tcb.Fmspc), caName(v.ca)
+}
+
+// Issued is when Intel wrote the TCB info.
+func (v *VerifiedCollateral) Issued() time.Time { return v.tcb.IssueDate }
+
+// Expires is when the first of its documents does.
+func (v *VerifiedCollateral) Expires() time.Time {
+	first := v.tcb.NextUpdate
+	for _, t := range []time.Time{v.qe.NextUpdate, v.rootCRL.NextUpdate, v.pckCRL.NextUpdate} {
+		if t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+// Evaluation is Intel's number of the TCB evaluation.
+func (v *VerifiedCollateral) Evaluation() int { return v.tcb.TcbEvaluationDataNumber }
+
+// FreshestParts is the collateral of a and b, part by part. Whole against
 // whole, a mirror could bring fresh TCB info along with an old CRL, and so
 // have a revocation forgotten that is known here.
-func freshestParts(a, b *Endorsement) *Collateral {
-	c, v := *a.collateral, a.verified
-	o, w := b.collateral, b.verified
-	if w.tcb.IssueDate.After(v.tcb.IssueDate) {
+func FreshestParts(a, b *VerifiedCollateral) *Collateral {
+	c, o := *a.Raw, b.Raw
+	if b.tcb.IssueDate.After(a.tcb.IssueDate) {
 		c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain = o.TCBInfo, o.TCBInfoSignature, o.TCBInfoIssuerChain
 	}
-	if w.qe.IssueDate.After(v.qe.IssueDate) {
+	if b.qe.IssueDate.After(a.qe.IssueDate) {
 		c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain = o.QEIdentity, o.QEIdentitySignature, o.QEIdentityIssuerChain
 	}
-	if w.rootCRL.ThisUpdate.After(v.rootCRL.ThisUpdate) {
+	if b.rootCRL.ThisUpdate.After(a.rootCRL.ThisUpdate) {
 		c.RootCACRL = o.RootCACRL
 	}
-	if w.pckCRL.ThisUpdate.After(v.pckCRL.ThisUpdate) {
+	if b.pckCRL.ThisUpdate.After(a.pckCRL.ThisUpdate) {
 		c.PCKCRL, c.PCKCRLIssuerChain = o.PCKCRL, o.PCKCRLIssuerChain
 	}
 	return &c

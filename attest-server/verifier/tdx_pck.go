@@ -50,9 +50,27 @@ func issuedBy(c, issuer *x509.Certificate) error {
 	return c.CheckSignatureFrom(issuer)
 }
 
-// caName is the PCS' name for the CA that issued the PCK.
-func (p *pckChain) caName() string {
-	if strings.Contains(p.ca.Subject.CommonName, "Processor") {
+// PlatformOf is the platform that made a quote, and the name of the CA that
+// issued its PCK. The chain is checked up to Intel's root, the quote is not.
+func PlatformOf(quote []byte) (fmspc, ca string, err error) {
+	q, err := parseTDQuote(quote)
+	if err != nil {
+		return "", "", err
+	}
+	root, err := intelRoot()
+	if err != nil {
+		return "", "", err
+	}
+	pck, err := checkPCKChain(q.pckChain, root)
+	if err != nil {
+		return "", "", err
+	}
+	return pck.ext.FMSPC, caName(pck.ca), nil
+}
+
+// caName is the PCS' name for a CA that issues PCKs.
+func caName(ca *x509.Certificate) string {
+	if strings.Contains(ca.Subject.CommonName, "Processor") {
 		return "processor"
 	}
 	return "platform"

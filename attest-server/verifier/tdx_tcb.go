@@ -20,7 +20,7 @@ type tcbResult struct {
 // 1.5 on, the one it runs under since the module was updated beneath it: if
 // only the former is out of date, launching the TD anew helps, and the status
 // says so, as in Intel's quote verification library (TDRelaunchCheck).
-func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
+func evaluateTCB(v *VerifiedCollateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
 	launch, err := evaluateSVN(v, c, c.TEETCBSVN, ext, qe)
 	if err != nil || len(c.TEETCBSVN2) == 0 {
 		return launch, err
@@ -38,7 +38,7 @@ func evaluateTCB(v *collateral, c *TDXClaims, ext *pcs.PckExtensions, qe qeRepor
 // its own identity from TDX 1.5 on, that of the quoting enclave, and the worst
 // of the three. go-tdx-guest lets the module's status replace the platform's,
 // so that a revoked platform passes: hence this.
-func evaluateSVN(v *collateral, c *TDXClaims, svn Hex, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
+func evaluateSVN(v *VerifiedCollateral, c *TDXClaims, svn Hex, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
 	r := tcbResult{module: UpToDate}
 	level, err := platformLevel(v.tcb.TcbLevels, svn, ext.TCB)
 	if err != nil {

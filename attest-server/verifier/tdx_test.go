@@ -150,7 +150,7 @@ func TestTDXRevocation(t *testing.T) {
 	leaf.pckCRL, ca.rootCRL = withSerial(v.pckCRL, pck.leaf), withSerial(v.rootCRL, pck.ca)
 	signer := *v
 	signer.rootCRL = withSerial(v.rootCRL, v.signers[0])
-	for name, c := range map[string]collateral{"PCK": leaf, "PCK CA": ca, "TCB signer": signer} {
+	for name, c := range map[string]VerifiedCollateral{"PCK": leaf, "PCK CA": ca, "TCB signer": signer} {
 		if err := c.checkAt(at, pck, root); ruleOf(err) != "revocation" {
 			t.Errorf("%s revoked: got %v", name, err)
 		}
@@ -158,7 +158,7 @@ func TestTDXRevocation(t *testing.T) {
 	newer := leaf
 	newer.tcb.NextUpdate = newer.tcb.NextUpdate.Add(time.Hour)
 	a, b := &Collateral{}, &Collateral{}
-	s := &TDXVerifier{root: root, source: twoCollaterals{a, b}, verified: map[*Collateral]verifiedCollateral{a: {c: v}, b: {c: &newer}}}
+	s := &TDXVerifier{root: root, source: twoCollaterals{a, b}, verified: map[*Collateral]judgement{a: {c: v}, b: {c: &newer}}}
 	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); ruleOf(err) != "revocation" {
 		t.Errorf("revoked in the fresher of two: got %v", err)
 	}
@@ -203,7 +203,7 @@ func TestTDXTCB(t *testing.T) {
 		{"OutOfDateConfigurationNeeded", "Revoked", "UpToDate", "Revoked"},
 		{"Revoked", "OutOfDate", "OutOfDate", "Revoked"},
 	} {
-		v := &collateral{}
+		v := &VerifiedCollateral{}
 		for _, s := range []struct {
 			text string
 			out  any

@@ -122,7 +122,7 @@ func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) erro
 			return fmt.Errorf("certificate in the evidence: %w", err)
 		}
 	}
-	subjects, err := parsed.Subjects()
+	subjects, err := verifier.Subjects(parsed.Evidence)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
 	default:
 		return nil, usage("--product %q: expected Milan, Genoa or Turin", product)
 	}
-	s := verifier.Subject{Product: product}
+	s := verifier.Subject{EndorsementKey: verifier.EndorsementKey{Product: product}}
 	if c.IsSet("chip-id") {
 		want := 64
 		if product == "Turin" {

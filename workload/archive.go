@@ -17,6 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // archiveDestination writes an image archive in one pass. The layer comes
@@ -34,14 +36,19 @@ type archiveFormat interface {
 	accepts() []string
 	layerName(digest.Digest) string
 	// rest lists the files after the layer.
-	rest(image string, config, manifest []byte, layer digest.Digest) ([]tarFile, error)
+	rest(image string, config, manifest []byte, layer digest.Digest) ([]archiveEntry, error)
+}
+
+type archiveEntry struct {
+	name    string
+	content []byte
 }
 
 const tarBlock = 512
 
 func newArchiveDestination(path, image string, f archiveFormat) (*archiveDestination, error) {
 	if st, err := os.Stat(path); err == nil && (st.Size() > 0 || !st.Mode().IsRegular()) {
-		return nil, hint(fmt.Errorf("%s: %w", path, os.ErrExist), "archives hold one image: remove it or choose another name")
+		return nil, hint.With(fmt.Errorf("%s: %w", path, os.ErrExist), "archives hold one image: remove it or choose another name")
 	}
 	out, err := newOutFile(filepath.Dir(path))
 	if err != nil {
@@ -83,7 +90,7 @@ func (d *archiveDestination) publish(_ context.Context, config, mf []byte) error
 	}
 	err = d.out.publish(d.path, 0o644)
 	if errors.Is(err, os.ErrExist) {
-		return hint(err, "another build wrote it meanwhile: choose another name")
+		return hint.With(err, "another build wrote it meanwhile: choose another name")
 	}
 	return err
 }
@@ -103,10 +110,10 @@ func archiveHeader(name string, size int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func writeEntries(to io.Writer, files []tarFile) error {
+func writeEntries(to io.Writer, files []archiveEntry) error {
 	w := tar.NewWriter(to)
 	for _, f := range files {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.content)), ModTime: time.Unix(0, 0)}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.content)), ModTime: time.Unix(0, 0)}
 		if err := w.WriteHeader(h); err != nil {
 			return err
 		}
@@ -123,17 +130,17 @@ func (ociArchive) accepts() []string { return []string{imgspec.MediaTypeImageMan
 
 func (ociArchive) layerName(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
-func (a ociArchive) rest(image string, config, mf []byte, _ digest.Digest) ([]tarFile, error) {
+func (a ociArchive) rest(image string, config, mf []byte, _ digest.Digest) ([]archiveEntry, error) {
 	empty := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
 	index, err := json.Marshal(withImage(empty, image, mf))
 	if err != nil {
 		return nil, err
 	}
-	return []tarFile{
-		{a.layerName(sha256Of(config)), 0o644, config},
-		{a.layerName(sha256Of(mf)), 0o644, mf},
-		{imgspec.ImageIndexFile, 0o644, index},
-		{imgspec.ImageLayoutFile, 0o644, layoutFile()},
+	return []archiveEntry{
+		{a.layerName(digest.FromBytes(config)), config},
+		{a.layerName(digest.FromBytes(mf)), mf},
+		{imgspec.ImageIndexFile, index},
+		{imgspec.ImageLayoutFile, layoutFile()},
 	}, nil
 }
 
@@ -143,12 +150,12 @@ func (dockerArchive) accepts() []string { return []string{manifest.DockerV2Schem
 
 func (dockerArchive) layerName(d digest.Digest) string { return d.Encoded() + ".tar" }
 
-func (a dockerArchive) rest(image string, config, _ []byte, layer digest.Digest) ([]tarFile, error) {
+func (a dockerArchive) rest(image string, config, _ []byte, layer digest.Digest) ([]archiveEntry, error) {
 	item := struct {
 		Config   string
 		RepoTags []string
 		Layers   []string
-	}{sha256Of(config).Encoded() + ".json", []string{}, []string{a.layerName(layer)}}
+	}{digest.FromBytes(config).Encoded() + ".json", []string{}, []string{a.layerName(layer)}}
 	if image != "" {
 		named, err := reference.ParseNormalizedNamed(image)
 		if err != nil {
@@ -160,5 +167,5 @@ func (a dockerArchive) rest(image string, config, _ []byte, layer digest.Digest)
 	if err != nil {
 		return nil, err
 	}
-	return []tarFile{{item.Config, 0o644, config}, {"manifest.json", 0o644, mf}}, nil
+	return []archiveEntry{{item.Config, config}, {"manifest.json", mf}}, nil
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // archiveSource is an image in an oci-archive: or docker-archive: file.
@@ -65,7 +67,7 @@ func (s *archiveSource) readIndex(image string) error {
 		}
 	}
 	if len(found) != 1 {
-		return hint(fmt.Errorf("%d images named %q in the archive, expected 1", len(found), image), "name one: oci-archive:FILE:NAME")
+		return hint.With(fmt.Errorf("%d images named %q in the archive, expected 1", len(found), image), "name one: oci-archive:FILE:NAME")
 	}
 	if s.manifest, err = s.blob(found[0].Digest); err != nil {
 		return err
@@ -139,7 +141,7 @@ func (s *archiveSource) readDockerManifest(image string) error {
 	if len(c.RootFS.DiffIDs) != len(item.Layers) {
 		return fmt.Errorf("manifest.json has %d layers, %s has %d diff ids", len(item.Layers), item.Config, len(c.RootFS.DiffIDs))
 	}
-	s.blobs = map[digest.Digest]string{sha256Of(config): item.Config}
+	s.blobs = map[digest.Digest]string{digest.FromBytes(config): item.Config}
 	var layers []manifest.Schema2Descriptor
 	for i, d := range c.RootFS.DiffIDs {
 		sec, err := s.tar.find(item.Layers[i])
@@ -151,7 +153,7 @@ func (s *archiveSource) readDockerManifest(image string) error {
 		layers = append(layers, manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2LayerMediaType, Digest: d, Size: sec.size})
 	}
 	m := manifest.Schema2FromComponents(manifest.Schema2Descriptor{
-		MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: sha256Of(config), Size: int64(len(config))}, layers)
+		MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: digest.FromBytes(config), Size: int64(len(config))}, layers)
 	s.mime = manifest.DockerV2Schema2MediaType
 	s.manifest, err = m.Serialize()
 	return err
@@ -162,13 +164,13 @@ func chooseItem(items []dockerItem, image string) (*dockerItem, error) {
 	next := "name one: docker-archive:FILE:NAME:TAG or docker-archive:FILE:@INDEX"
 	if n, err := strconv.Atoi(strings.TrimPrefix(image, "@")); err == nil && strings.HasPrefix(image, "@") {
 		if n < 0 || n >= len(items) {
-			return nil, hint(fmt.Errorf("no image %d among the %d in the archive", n, len(items)), "%s", next)
+			return nil, hint.With(fmt.Errorf("no image %d among the %d in the archive", n, len(items)), "%s", next)
 		}
 		return &items[n], nil
 	}
 	if image == "" {
 		if len(items) != 1 {
-			return nil, hint(fmt.Errorf("%d images in the archive, expected 1", len(items)), "%s", next)
+			return nil, hint.With(fmt.Errorf("%d images in the archive, expected 1", len(items)), "%s", next)
 		}
 		return &items[0], nil
 	}
@@ -184,7 +186,7 @@ func chooseItem(items []dockerItem, image string) (*dockerItem, error) {
 			}
 		}
 	}
-	return nil, hint(fmt.Errorf("no image %s in the archive", want), "%s", next)
+	return nil, hint.With(fmt.Errorf("no image %s in the archive", want), "%s", next)
 }
 
 // Reference implements types.ImageSource.

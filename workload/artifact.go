@@ -42,7 +42,7 @@ func (a *artifact) manifest(subject imgspec.Descriptor, created time.Time) ([]by
 	return json.Marshal(imgspec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind,
 		Config:      imgspec.DescriptorEmptyJSON,
-		Layers:      []imgspec.Descriptor{{MediaType: a.mediaType, Digest: sha256Of(a.content), Size: int64(len(a.content))}},
+		Layers:      []imgspec.Descriptor{{MediaType: a.mediaType, Digest: digest.FromBytes(a.content), Size: int64(len(a.content))}},
 		Subject:     &imgspec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 		Annotations: map[string]string{imgspec.AnnotationCreated: created.UTC().Format(time.RFC3339)},
 	})

@@ -10,6 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // layoutReferrers keeps referrers in an image layout: as manifests of its
@@ -30,7 +32,7 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 		return fmt.Errorf("locking %s: %w", l.dir, err)
 	}
 	for _, b := range [][]byte{manifest, a.content, imgspec.DescriptorEmptyJSON.Data} {
-		if err := ignoreExist(writeFile(filepath.Join(blobs, sha256Of(b).Encoded()), b, 0o644)); err != nil {
+		if err := ignoreExist(writeFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
 			return err
 		}
 	}
@@ -40,12 +42,12 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 		return err // the image comes first
 	}
 	for _, m := range index.Manifests {
-		if m.Digest == sha256Of(manifest) {
+		if m.Digest == digest.FromBytes(manifest) {
 			return nil
 		}
 	}
 	index.Manifests = append(index.Manifests, imgspec.Descriptor{
-		MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind, Digest: sha256Of(manifest), Size: int64(len(manifest)),
+		MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
 	})
 	b, err := json.Marshal(index)
 	if err != nil {
@@ -55,7 +57,7 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 }
 
 func (l *layoutReferrers) index() (*imgspec.Index, error) {
-	b, err := readSmallFile(filepath.Join(l.dir, imgspec.ImageIndexFile), maxIndexBytes)
+	b, err := bounded.File(filepath.Join(l.dir, imgspec.ImageIndexFile), maxIndexBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +83,7 @@ func (l *layoutReferrers) blob(_ context.Context, d imgspec.Descriptor, limit in
 	if err := d.Digest.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := readSmallFile(filepath.Join(l.dir, imgspec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()), limit)
+	b, err := bounded.File(filepath.Join(l.dir, imgspec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()), limit)
 	if err != nil {
 		return nil, err
 	}

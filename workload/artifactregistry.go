@@ -13,6 +13,8 @@ import (
 	ggcr "github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // registryReferrers keeps referrers in a registry: by the referrers API, or
@@ -55,7 +57,7 @@ func (s *registryReferrers) put(ctx context.Context, manifest []byte, a *artifac
 			return err
 		}
 	}
-	return remote.Put(s.repo.Digest(sha256Of(manifest).String()), rawManifest(manifest), s.with(ctx)...)
+	return remote.Put(s.repo.Digest(digest.FromBytes(manifest).String()), rawManifest(manifest), s.with(ctx)...)
 }
 
 func (s *registryReferrers) list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error) {
@@ -101,7 +103,7 @@ func (s *registryReferrers) blob(ctx context.Context, d imgspec.Descriptor, limi
 		return nil, err
 	}
 	defer rc.Close()
-	b, err := readLimited(rc, limit)
+	b, err := bounded.Read(rc, d.Digest.String(), limit)
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,14 @@ import (
 	"strings"
 
 	"github.com/containers/image/v5/copy"
+	"github.com/containers/image/v5/manifest"
 	"github.com/containers/image/v5/signature"
 	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // What Options.Attach may name.
@@ -28,20 +31,20 @@ const (
 func (o *Options) checkAttach() error {
 	for _, a := range o.Attach {
 		if !slices.Contains([]string{AttachRecord, AttachProvenance, AttachSBOM}, a) {
-			return usagef("attachment %q, expected record, provenance or sbom", a)
+			return hint.Usagef("attachment %q, expected record, provenance or sbom", a)
 		}
 	}
 	registry := strings.HasPrefix(o.Destination, "docker://")
 	if o.Sign != nil && !registry {
 		if store, err := openReferrers(o.System, o.Destination); err != nil || store == nil || !slices.Contains(o.Attach, AttachProvenance) {
-			return hint(usagef("signing %s: it has no place for a signature", o.Destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
+			return hint.With(hint.Usagef("signing %s: it has no place for a signature", o.Destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
 		}
 	}
 	return nil
 }
 
 // attach stores the documents about the image, before it gets its name.
-func (b *build) attach(ctx context.Context, s *sealed, manifest []byte) error {
+func (b *build) attach(ctx context.Context, s *sealed, mf []byte) error {
 	if len(b.Attach) == 0 {
 		return nil
 	}
@@ -55,11 +58,11 @@ func (b *build) attach(ctx context.Context, s *sealed, manifest []byte) error {
 		}
 		return errors.New("the destination cannot hold referrers")
 	}
-	docs, err := b.documents(s, manifest)
+	docs, err := b.documents(s, mf)
 	if err != nil {
 		return err
 	}
-	subject := imgspec.Descriptor{MediaType: mediaType(manifest), Digest: sha256Of(manifest), Size: int64(len(manifest))}
+	subject := imgspec.Descriptor{MediaType: manifest.GuessMIMEType(mf), Digest: digest.FromBytes(mf), Size: int64(len(mf))}
 	for _, a := range docs {
 		m, err := a.manifest(subject, b.Now())
 		if err == nil {
@@ -72,7 +75,7 @@ func (b *build) attach(ctx context.Context, s *sealed, manifest []byte) error {
 	return nil
 }
 
-func (b *build) documents(s *sealed, manifest []byte) ([]artifact, error) {
+func (b *build) documents(s *sealed, mf []byte) ([]artifact, error) {
 	var docs []artifact
 	if slices.Contains(b.Attach, AttachRecord) {
 		j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}) // no DiskKey
@@ -82,7 +85,7 @@ func (b *build) documents(s *sealed, manifest []byte) ([]artifact, error) {
 		docs = append(docs, artifact{TypeRecord, TypeRecord, j})
 	}
 	if slices.Contains(b.Attach, AttachProvenance) {
-		j, err := b.provenance(s, sha256Of(manifest), b.fw, b.Now())
+		j, err := b.provenance(s, digest.FromBytes(mf), b.fw, b.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +127,7 @@ func (b *build) signImage(ctx context.Context) error {
 		return err
 	})
 	if err = errors.Join(err, policy.Destroy()); err != nil {
-		return hint(fmt.Errorf("image is built, signing it: %w", err),
+		return hint.With(fmt.Errorf("image is built, signing it: %w", err),
 			"containers-registries.d(5) must have `use-sigstore-attachments: true` for the registry; `skopeo standalone-sign` or another build can follow")
 	}
 	return nil

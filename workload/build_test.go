@@ -12,6 +12,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -53,7 +54,7 @@ func TestBuildEROFS(t *testing.T) {
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.Filesystem = "erofs"
-	if _, err := Build(t.Context(), o); !errors.Is(err, ErrUsage) {
+	if _, err := Build(t.Context(), o); !errors.Is(err, hint.ErrUsage) {
 		t.Fatalf("a size for a read-only file system: %v", err)
 	}
 	o.SizeBytes = 0

@@ -13,9 +13,12 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
@@ -114,33 +117,33 @@ func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error)
 func (o *ClassicOptions) check() error {
 	switch {
 	case o.Source == "" || o.Destination == "":
-		return usagef("source and destination are needed")
+		return hint.Usagef("source and destination are needed")
 	case o.TEE != kbs.SNP:
-		return usagef("TEE %q: classic images are for snp", o.TEE)
+		return hint.Usagef("TEE %q: classic images are for snp", o.TEE)
 	case o.Filesystem != "ext4":
-		return usagef("file system %q: the old init mounts ext4", o.Filesystem)
+		return hint.Usagef("file system %q: the old init mounts ext4", o.Filesystem)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
-		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case len(o.Policy.EnvAllow) > 0 || o.Policy.ArgsAllow || o.Policy.Logs != "host":
-		return usagef("a launch policy: the old init has none")
+		return hint.Usagef("a launch policy: the old init has none")
 	case o.Reproducible:
-		return usagef("classic images cannot be built reproducibly")
+		return hint.Usagef("classic images cannot be built reproducibly")
 	case o.Sign != nil || len(o.Attach) > 0:
-		return usagef("attachments: a classic image has none")
+		return hint.Usagef("attachments: a classic image has none")
 	case len(o.Servers.URLs) != 1:
-		return usagef("%d servers: the old init knows one", len(o.Servers.URLs))
+		return hint.Usagef("%d servers: the old init knows one", len(o.Servers.URLs))
 	case o.Legacy == nil && o.RecordPath == "":
-		return hint(usagef("a build that is not registered needs a record, or its passphrase is lost"), "add --record FILE")
+		return hint.With(hint.Usagef("a build that is not registered needs a record, or its passphrase is lost"), "add --record FILE")
 	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
-		return usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
+		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
 	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
-		return usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
+		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
 	case bytes.ContainsAny(o.Passphrase.Reveal(), "\x00\n"):
-		return usagef("passphrase with a line end or NUL: the old init hands it to cryptsetup as a line")
+		return hint.Usagef("passphrase with a line end or NUL: the old init hands it to cryptsetup as a line")
 	}
 	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}
 	if err := t.Validate(); err != nil {
-		return usagef("%w", err)
+		return hint.Usagef("%w", err)
 	}
 	return nil
 }
@@ -149,10 +152,10 @@ func (o *ClassicOptions) check() error {
 func (o *ClassicOptions) checkURL() error {
 	u, err := url.Parse(o.Servers.URLs[0])
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return usagef("server URL %q: expected http(s)://HOST[:PORT]", o.Servers.URLs[0])
+		return hint.Usagef("server URL %q: expected http(s)://HOST[:PORT]", o.Servers.URLs[0])
 	}
 	if n := len(strings.TrimSuffix(o.Servers.URLs[0], "/") + "/kbs/v0/key/" + o.WorkloadID); n > maxClassicURL {
-		return hint(usagef("server URL and workload id make %d bytes, the old init has room for %d", n, maxClassicURL), "choose a shorter --workload-id")
+		return hint.With(hint.Usagef("server URL and workload id make %d bytes, the old init has room for %d", n, maxClassicURL), "choose a shorter --workload-id")
 	}
 	return nil
 }
@@ -165,15 +168,15 @@ const maxOldInitrd = 64 << 20
 func checkOldInit(initrd []byte) error {
 	z, err := gzip.NewReader(bytes.NewReader(initrd))
 	if err != nil {
-		return hint(fmt.Errorf("reading the firmware's initrd: %w", err), "--classic needs the firmware's own initrd: libkrunfw-sev.so.4")
+		return hint.With(fmt.Errorf("reading the firmware's initrd: %w", err), "--classic needs the firmware's own initrd: libkrunfw-sev.so.4")
 	}
 	z.Multistream(false)
-	b, err := io.ReadAll(io.LimitReader(z, maxOldInitrd))
+	b, err := bounded.Read(z, "the firmware's initrd", maxOldInitrd)
 	if err != nil {
-		return fmt.Errorf("reading the firmware's initrd: %w", err)
+		return err
 	}
 	if !bytes.Contains(b, []byte("/kbs/v0/")) {
-		return hint(fmt.Errorf("the firmware's init has no attestation client: a classic image %w", ErrNotCapable), "use libkrunfw before version 5, or build without --classic")
+		return hint.With(fmt.Errorf("the firmware's init has no attestation client: a classic image %w", ErrNotCapable), "use libkrunfw before version 5, or build without --classic")
 	}
 	return nil
 }
@@ -278,7 +281,7 @@ func (c *classic) measure(fw *firmware.Bundle) (map[string]string, error) {
 		all[string(p)] = r.Digest.String()
 	}
 	if all[string(c.Profile)] == "" {
-		return nil, usagef("profile %q is none of this firmware's", c.Profile)
+		return nil, hint.Usagef("profile %q is none of this firmware's", c.Profile)
 	}
 	return all, nil
 }
@@ -296,7 +299,7 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blobInfo) (*Class
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blobInfo{sha256Of(config), int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.accepts(), blobInfo{digest.FromBytes(config), int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +310,7 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blobInfo) (*Class
 		return nil, fmt.Errorf("writing %s: %w", b.image, err)
 	}
 	return &ClassicResult{
-		Image: b.image, Digest: sha256Of(manifest).String(), ImageID: sha256Of(config).String(),
+		Image: b.image, Digest: digest.FromBytes(manifest).String(), ImageID: digest.FromBytes(config).String(),
 		Source: b.src.name, SourceDigest: b.src.digest.String(), WorkloadID: c.WorkloadID, DiskBytes: s.diskBytes(),
 		Profile: c.Profile, Measurement: all[string(c.Profile)], Measurements: all,
 		Registered: c.Legacy != nil, Record: c.RecordPath,

@@ -9,13 +9,14 @@ import (
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
 // processOf is what the guest agent runs: the image's own configuration.
 func processOf(c imgspec.ImageConfig) (krun.Process, error) {
 	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
-		return krun.Process{}, hint(errors.New("image has neither Entrypoint nor Cmd: nothing to run"),
+		return krun.Process{}, hint.With(errors.New("image has neither Entrypoint nor Cmd: nothing to run"),
 			"add one to the image: workload images take no command from the host")
 	}
 	for _, e := range c.Env {

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
@@ -64,26 +65,19 @@ func (s *source) spoolDisk(ctx context.Context, dir string) (*spool, error) {
 	for _, l := range s.layers {
 		found, err := l.spoolFile(ctx, dir, krun.DiskFile)
 		if err != nil {
-			return nil, errors.Join(err, closeSpool(disk))
+			return nil, errors.Join(err, disk.Close())
 		}
 		if found != nil {
-			if err := closeSpool(disk); err != nil {
+			if err := disk.Close(); err != nil {
 				return nil, err
 			}
 			disk = found
 		}
 	}
 	if disk == nil {
-		return nil, hint(fmt.Errorf("no /%s in it: not a workload image", krun.DiskFile), "without --source-passphrase-file it is built like any image")
+		return nil, hint.With(fmt.Errorf("no /%s in it: not a workload image", krun.DiskFile), "without --source-passphrase-file it is built like any image")
 	}
 	return disk, nil
-}
-
-func closeSpool(s *spool) error {
-	if s == nil {
-		return nil
-	}
-	return s.Close()
 }
 
 // spoolFile returns nil if the layer does not have the file. The layer is
@@ -95,7 +89,7 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, 
 	}
 	defer func() {
 		if err = errors.Join(err, rc.Close()); err != nil {
-			err = errors.Join(err, closeSpool(found))
+			err = errors.Join(err, found.Close())
 			found = nil
 		}
 	}()
@@ -118,7 +112,7 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, 
 		if _, err := io.Copy(w, tr); err != nil {
 			return found, l.wrap(err)
 		}
-		if err := w.close(); err != nil {
+		if err := w.Close(); err != nil {
 			return found, err
 		}
 	}
@@ -128,22 +122,21 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, 
 // LUKS2. Nothing about the disk was measured: its header is believed because
 // the image's digest was verified, and its content is as trustworthy as that.
 func openForeign(disk *spool, passphrase secret.Bytes) (*ext4read.FS, error) {
-	r := &spoolReaderAt{disk}
-	end := disk.size
-	footer, err := krun.ReadFooter(r, disk.size)
+	end := disk.sizeBytes()
+	footer, err := krun.ReadFooter(disk, disk.sizeBytes())
 	if err == nil {
 		end = footer.Start
 	} else if !errors.Is(err, krun.ErrNoFooter) {
 		return nil, err
 	}
-	g, vk, err := unlockForeign(r, disk.size, end, passphrase)
+	g, vk, err := unlockForeign(disk, disk.sizeBytes(), end, passphrase)
 	if errors.Is(err, luks.ErrWrongPassphrase) {
-		return nil, hint(err, "check --source-passphrase-file: a line end after the passphrase is taken off, nothing else")
+		return nil, hint.With(err, "check --source-passphrase-file: a line end after the passphrase is taken off, nothing else")
 	}
 	if err != nil {
 		return nil, err
 	}
-	plain, err := luks.NewReader(r, g, vk)
+	plain, err := luks.NewReader(disk, g, vk)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +192,7 @@ func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootf
 	h, w := sha256.New(), s.writer()
 	_, err = fs.WriteTar(ctx, io.MultiWriter(h, w), func(p string) bool { return p == "lost+found" || "/"+p == krun.ProcessPath })
 	if err == nil {
-		err = w.close()
+		err = w.Close()
 	}
 	if err == nil {
 		l.index, err = rootfs.Scan(ctx, s.reader(), limits)
@@ -208,7 +201,7 @@ func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootf
 		return nil, errors.Join(err, s.Close())
 	}
 	l.diffID = digest.NewDigest(digest.SHA256, h)
-	l.info = types.BlobInfo{Digest: l.diffID, Size: s.size, MediaType: imgspec.MediaTypeImageLayer}
+	l.info = types.BlobInfo{Digest: l.diffID, Size: s.sizeBytes(), MediaType: imgspec.MediaTypeImageLayer}
 	return l, nil
 }
 
@@ -218,22 +211,6 @@ func (b *build) warnWrapped(tree *rootfs.Tree) {
 	if tree.Lookup("/"+krun.DiskFile) != nil && tree.Lookup("/"+krun.TEEConfigFile) != nil {
 		b.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
 	}
-}
-
-// spoolReaderAt reads a spool in any order.
-type spoolReaderAt struct{ s *spool }
-
-// ReadAt implements io.ReaderAt.
-func (r *spoolReaderAt) ReadAt(p []byte, off int64) (int, error) {
-	sr := r.s.reader()
-	if _, err := sr.Seek(off, io.SeekStart); err != nil {
-		return 0, err
-	}
-	n, err := io.ReadFull(sr, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	return n, err
 }
 
 // openSource is openSource with what o says about the source.

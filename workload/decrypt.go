@@ -12,6 +12,8 @@ import (
 	encutils "github.com/containers/ocicrypt/utils"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -53,7 +55,7 @@ func (k *DecryptionKey) load() (none encconfig.CryptoConfig, err error) {
 	if k.Provider != "" {
 		return encconfig.DecryptWithKeyProvider([][]byte{[]byte(k.Provider)})
 	}
-	b, err := readSmallFile(k.Path, maxKeyFile)
+	b, err := bounded.File(k.Path, maxKeyFile)
 	if err != nil {
 		return none, err
 	}
@@ -61,7 +63,7 @@ func (k *DecryptionKey) load() (none encconfig.CryptoConfig, err error) {
 	private, err := encutils.IsPrivateKey(b, pass[0])
 	switch {
 	case encutils.IsPasswordError(err):
-		return none, hint(err, "give its passphrase: --decryption-key %s:file=PASSPHRASE_FILE", k.Path)
+		return none, hint.With(err, "give its passphrase: --decryption-key %s:file=PASSPHRASE_FILE", k.Path)
 	case private:
 		return encconfig.DecryptWithPrivKeys([][]byte{b}, pass)
 	case encutils.IsCertificate(b):
@@ -80,7 +82,7 @@ func (l *layer) needKeys() error {
 	if !l.encrypted() || l.keys != nil {
 		return nil
 	}
-	return hint(l.wrap(fmt.Errorf("is encrypted (%s)", l.info.MediaType)), "give its owner's key with --decryption-key FILE")
+	return hint.With(l.wrap(fmt.Errorf("is encrypted (%s)", l.info.MediaType)), "give its owner's key with --decryption-key FILE")
 }
 
 // decrypt undoes ocicrypt. What comes out is authenticated by its HMAC at the
@@ -95,7 +97,7 @@ func (l *layer) decrypt(blob io.Reader) (io.Reader, error) {
 	d := imgspec.Descriptor{MediaType: l.info.MediaType, Digest: l.info.Digest, Size: l.info.Size, Annotations: l.info.Annotations}
 	plain, _, err := ocicrypt.DecryptLayer(&l.keys.config, blob, d, false)
 	if err != nil {
-		return nil, hint(fmt.Errorf("decrypting: %w", err), "give the key that it was encrypted for with --decryption-key")
+		return nil, hint.With(fmt.Errorf("decrypting: %w", err), "give the key that it was encrypted for with --decryption-key")
 	}
 	return plain, nil
 }

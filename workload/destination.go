@@ -9,10 +9,14 @@ import (
 	"strings"
 
 	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/manifest"
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	istorage "github.com/containers/image/v5/storage"
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // destination takes one image in two steps, so that everything slow happens
@@ -79,21 +83,21 @@ func parseDestination(name string) (types.ImageReference, error) {
 		}
 		ref, err := alltransports.ParseImageName(name)
 		if err != nil {
-			return nil, usagef("destination %q: %w", name, err)
+			return nil, hint.Usagef("destination %q: %w", name, err)
 		}
 		return ref, nil
 	}
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return nil, usagef("destination %q: %w", name, err)
+		return nil, hint.Usagef("destination %q: %w", name, err)
 	}
 	if domain, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(domain, ".:") && domain != "localhost" {
 		if named, err = reference.ParseNormalizedNamed("localhost/" + name); err != nil {
-			return nil, usagef("destination %q: %w", name, err)
+			return nil, hint.Usagef("destination %q: %w", name, err)
 		}
 	}
 	if _, ok := named.(reference.Digested); ok {
-		return nil, usagef("destination %q: a digest cannot be chosen", name)
+		return nil, hint.Usagef("destination %q: a digest cannot be chosen", name)
 	}
 	store, err := openStore()
 	if err != nil {
@@ -122,7 +126,7 @@ func (d *libraryDestination) putLayer(ctx context.Context, size int64, write lay
 }
 
 func (d *libraryDestination) publish(ctx context.Context, config, manifest []byte) error {
-	info := types.BlobInfo{Digest: sha256Of(config), Size: int64(len(config))}
+	info := types.BlobInfo{Digest: digest.FromBytes(config), Size: int64(len(config))}
 	if _, err := d.dst.PutBlob(ctx, bytes.NewReader(config), info, none.NoCache, true); err != nil {
 		return fmt.Errorf("writing image configuration: %w", err)
 	}
@@ -146,7 +150,7 @@ type written struct {
 func (w *written) Reference() types.ImageReference { return w.ref }
 
 func (w *written) Manifest(context.Context) ([]byte, string, error) {
-	return w.manifest, mediaType(w.manifest), nil
+	return w.manifest, manifest.GuessMIMEType(w.manifest), nil
 }
 
 func (w *written) Signatures(context.Context) ([][]byte, error) { return nil, nil }

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // testRegistry is an OCI registry in this process, with a handler in front
@@ -137,7 +138,7 @@ func TestParseDestination(t *testing.T) {
 	} {
 		ref, err := parseDestination(name)
 		switch {
-		case want == "" && !errors.Is(err, ErrUsage):
+		case want == "" && !errors.Is(err, hint.ErrUsage):
 			t.Errorf("%q: error %v, expected a usage error", name, err)
 		case want != "" && (err != nil || nameOf(ref) != want):
 			t.Errorf("%q: %v %v, expected %s", name, ref, err, want)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/workload/erofs"
@@ -35,7 +36,7 @@ func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
 		Label: fsLabel, Time: b.Now(), Journal: true,
 	})
 	if errors.Is(err, ext4.ErrTooSmall) {
-		return nil, hint(err, "give a larger --size, or none: then the disk is as large as its content asks for")
+		return nil, hint.With(err, "give a larger --size, or none: then the disk is as large as its content asks for")
 	}
 	if err != nil {
 		return nil, err

@@ -17,6 +17,8 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -50,17 +52,17 @@ type SigningKey struct {
 // LoadSigningKey reads the file that `skopeo generate-sigstore-key` or `cosign
 // generate-key-pair` made.
 func LoadSigningKey(path string, passphrase secret.Bytes) (*SigningKey, error) {
-	b, err := readSmallFile(path, maxKeyFileBytes)
+	b, err := bounded.File(path, maxKeyFileBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading signing key: %w", err)
 	}
 	p, _ := pem.Decode(b)
 	if p == nil || p.Type != "ENCRYPTED SIGSTORE PRIVATE KEY" && p.Type != "ENCRYPTED COSIGN PRIVATE KEY" {
-		return nil, hint(fmt.Errorf("signing key %s: no sigstore private key in it", path), "`skopeo generate-sigstore-key` makes one")
+		return nil, hint.With(fmt.Errorf("signing key %s: no sigstore private key in it", path), "`skopeo generate-sigstore-key` makes one")
 	}
 	der, err := encrypted.Decrypt(p.Bytes, passphrase.Reveal())
 	if err != nil {
-		return nil, hint(fmt.Errorf("decrypting signing key %s: %w", path, err), "check --sign-passphrase-file")
+		return nil, hint.With(fmt.Errorf("decrypting signing key %s: %w", path, err), "check --sign-passphrase-file")
 	}
 	defer clear(der)
 	k, err := x509.ParsePKCS8PrivateKey(der)
@@ -91,7 +93,7 @@ func (k *SigningKey) sign(payloadType string, payload []byte) ([]byte, error) {
 
 // readPublicKey reads a PEM file with one public key.
 func readPublicKey(path string) (crypto.PublicKey, error) {
-	b, err := readSmallFile(path, maxKeyFileBytes)
+	b, err := bounded.File(path, maxKeyFileBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading public key: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
@@ -171,7 +172,7 @@ func (in *Inspection) teeConfig(what string, js []byte) {
 }
 
 func (in *Inspection) initrd(b []byte) {
-	i := &InitrdInspection{SizeBytes: len(b), SHA256: sha256Of(b).Encoded(), Content: b}
+	i := &InitrdInspection{SizeBytes: len(b), SHA256: digest.FromBytes(b).Encoded(), Content: b}
 	in.Initrd = i
 	var err error
 	i.Identity, i.Entries, err = firmware.InspectInitrd(b)

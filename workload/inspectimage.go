@@ -10,6 +10,8 @@ import (
 
 	"github.com/containers/image/v5/types"
 
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -27,7 +29,7 @@ func (in *Inspection) image(ctx context.Context, sys *types.SystemContext, name 
 		}
 	}
 	if in.Disk.SizeBytes == 0 {
-		return hint(fmt.Errorf("no /%s in it: not a workload image", krun.DiskFile), "`ccrun build` makes one")
+		return hint.With(fmt.Errorf("no /%s in it: not a workload image", krun.DiskFile), "`ccrun build` makes one")
 	}
 	return nil
 }
@@ -65,13 +67,13 @@ func (in *Inspection) file(h *tar.Header, r io.Reader) error {
 	}
 	switch path.Clean(h.Name) {
 	case krun.TEEConfigFile:
-		b, err := readLimited(r, maxTEEConfigBytes)
+		b, err := bounded.Read(r, krun.TEEConfigFile, maxTEEConfigBytes)
 		if err == nil {
 			in.teeConfig(krun.TEEConfigFile, b)
 		}
 		return err
 	case krun.InitrdFile:
-		b, err := readLimited(r, maxInitrdBytes)
+		b, err := bounded.Read(r, krun.InitrdFile, maxInitrdBytes)
 		if err == nil {
 			in.initrd(b)
 		}
@@ -80,14 +82,6 @@ func (in *Inspection) file(h *tar.Header, r io.Reader) error {
 		return in.diskStream(r, h.Size)
 	}
 	return nil
-}
-
-func readLimited(r io.Reader, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
-	return b, err
 }
 
 // diskStream looks at the two ends of a disk that can only be read through.
@@ -101,7 +95,7 @@ func (in *Inspection) diskStream(r io.Reader, size int64) error {
 	}
 	t := &tail{keep: krun.MaxFooterBytes + krun.FooterAlign}
 	t.write(head)
-	buf := make([]byte, spoolBuffer)
+	buf := make([]byte, 1<<20)
 	for {
 		n, err := r.Read(buf)
 		t.write(buf[:n])

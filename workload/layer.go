@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
@@ -126,7 +127,7 @@ func (l *layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits root
 		return err
 	}
 	if l.info.Size >= 0 && size != l.info.Size {
-		return hint(fmt.Errorf("%w: %d bytes, the manifest says %d", errDigest, size, l.info.Size), "fetch the source again")
+		return hint.With(fmt.Errorf("%w: %d bytes, the manifest says %d", errDigest, size, l.info.Size), "fetch the source again")
 	}
 	l.index, err = rootfs.Scan(ctx, file, limits)
 	progress(size)
@@ -187,7 +188,7 @@ func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 		return err
 	}
 	l.whole = true
-	return w.close()
+	return w.Close()
 }
 
 func (l *layer) wrapped(err error) error {
@@ -201,7 +202,7 @@ func (l *layer) wrap(err error) error {
 	damaged := l.found != nil && errors.Is(err, errDigest)
 	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
 	if damaged {
-		return hint(err, "the copy in the layer cache was damaged and is removed: build again")
+		return hint.With(err, "the copy in the layer cache was damaged and is removed: build again")
 	}
 	return err
 }
@@ -325,7 +326,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 	case v.size >= 0 && v.n > v.size:
 		v.end = fmt.Errorf("%w: more than the %d bytes that the manifest says", errDigest, v.size)
 	case err == io.EOF && !v.v.Verified():
-		v.end = hint(fmt.Errorf("%w %s after %d bytes: truncated or altered", errDigest, v.want, v.n), "fetch the source again")
+		v.end = hint.With(fmt.Errorf("%w %s after %d bytes: truncated or altered", errDigest, v.want, v.n), "fetch the source again")
 	case err != nil:
 		v.end = err
 	}

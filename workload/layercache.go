@@ -19,6 +19,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // LayerCache keeps the layers of one build for the next: what was fetched,
@@ -73,7 +76,7 @@ func cacheKey(dir string) ([]byte, error) {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
-		return nil, hint(fmt.Errorf("directory for its key: %q is not in memory", dir), "let XDG_RUNTIME_DIR name a directory on a tmpfs, or leave --layer-cache out")
+		return nil, hint.With(fmt.Errorf("directory for its key: %q is not in memory", dir), "let XDG_RUNTIME_DIR name a directory on a tmpfs, or leave --layer-cache out")
 	}
 	path := filepath.Join(dir, cacheKeyFile)
 	key := make([]byte, 32)
@@ -90,7 +93,7 @@ func cacheKey(dir string) ([]byte, error) {
 	if own, ok := st.Sys().(*syscall.Stat_t); !ok || !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 || int(own.Uid) != os.Geteuid() {
 		return nil, fmt.Errorf("%s must be a file that only its owner, this user, can read", path)
 	}
-	if key, err = readSmallFile(path, 32); err == nil && len(key) != 32 {
+	if key, err = bounded.File(path, 32); err == nil && len(key) != 32 {
 		err = fmt.Errorf("%s has %d bytes, expected 32", path, len(key))
 	}
 	return key, err
@@ -109,7 +112,7 @@ func (c *layerCache) spool(f *os.File, salt []byte, size int64) (*spool, error) 
 	}
 	block, err := aes.NewCipher(key)
 	clear(key)
-	return &spool{f: f, block: block, base: cacheHeadBytes, size: size}, err
+	return spoolAt(f, block, cacheHeadBytes, size), err
 }
 
 // head is a file's first bytes: magic, salt, size, and a MAC that ties them to
@@ -167,7 +170,7 @@ func (c *layerCache) create() (*cacheEntry, *spool, error) {
 	}
 	s, err := c.spool(e.out.f, e.salt, 0)
 	if err == nil {
-		_, err = e.out.f.Seek(s.base, io.SeekStart)
+		_, err = e.out.f.Seek(cacheHeadBytes, io.SeekStart)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, e.out.Close())

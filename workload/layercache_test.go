@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -172,7 +173,7 @@ func flipAt(t *testing.T, path string, at int64) {
 func removeCompressed(t *testing.T, source string) {
 	t.Helper()
 	for _, l := range appImage(t).layers[1:] {
-		if err := os.Remove(blobPath(strings.TrimPrefix(source, "oci:"), sha256Of(l.blob))); err != nil {
+		if err := os.Remove(blobPath(strings.TrimPrefix(source, "oci:"), digest.FromBytes(l.blob))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -54,7 +54,7 @@ func (l *layer) remember() error {
 	if l.entry == nil {
 		return nil
 	}
-	return l.cache.publish(l.entry, l.diffID, l.spool.size)
+	return l.cache.publish(l.entry, l.diffID, l.spool.sizeBytes())
 }
 
 // forget lets go of what the cache had, and removes it if it was wrong.

@@ -5,16 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
-	"github.com/containers/image/v5/manifest"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // maxIndexBytes bounds index.json of a layout that is added to.
@@ -62,7 +62,7 @@ func (d *layoutDestination) publish(_ context.Context, config, mf []byte) error 
 		return err
 	}
 	for _, b := range [][]byte{config, mf} {
-		if err := ignoreExist(writeFile(filepath.Join(blobs, sha256Of(b).Encoded()), b, 0o644)); err != nil {
+		if err := ignoreExist(writeFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func ignoreExist(err error) error {
 func (d *layoutDestination) addToIndex(mf []byte) error {
 	path := filepath.Join(d.dir, imgspec.ImageIndexFile)
 	index := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
-	old, err := readSmallFile(path, maxIndexBytes)
+	old, err := bounded.File(path, maxIndexBytes)
 	if err == nil {
 		if err := json.Unmarshal(old, &index); err != nil {
 			return fmt.Errorf("reading %s: %w", path, err)
@@ -106,7 +106,7 @@ func layoutFile() []byte {
 // withImage gives name, if any, to the image with manifest mf alone.
 func withImage(index imgspec.Index, name string, mf []byte) imgspec.Index {
 	desc := imgspec.Descriptor{
-		MediaType: imgspec.MediaTypeImageManifest, Digest: sha256Of(mf), Size: int64(len(mf)),
+		MediaType: imgspec.MediaTypeImageManifest, Digest: digest.FromBytes(mf), Size: int64(len(mf)),
 		Platform: &imgspec.Platform{Architecture: "amd64", OS: "linux"},
 	}
 	if name != "" {
@@ -165,24 +165,3 @@ func (d *dirDestination) publish(ctx context.Context, config, mf []byte) error {
 }
 
 func (d *dirDestination) Close() error { return d.layer.Close() }
-
-func sha256Of(b []byte) digest.Digest { return digest.SHA256.FromBytes(b) }
-
-func mediaType(mf []byte) string { return manifest.GuessMIMEType(mf) }
-
-// readSmallFile reads a regular file of at most limit bytes.
-func readSmallFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return b, nil
-}

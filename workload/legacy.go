@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -47,7 +49,7 @@ type LegacyClient struct {
 // RegisterLegacy implements LegacyRegistrar.
 func (c *LegacyClient) RegisterLegacy(ctx context.Context, r LegacyRegistration) error {
 	if !strings.HasPrefix(c.URL, "https://") {
-		return hint(fmt.Errorf("registering over %q: the passphrase would be sent in the clear", c.URL), "use https:// for --server; what the guest is told with --attest-url may differ")
+		return hint.With(fmt.Errorf("registering over %q: the passphrase would be sent in the clear", c.URL), "use https:// for --server; what the guest is told with --attest-url may differ")
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -96,7 +98,7 @@ func DecodeLegacyRecord(b []byte) (*LegacyRegistration, error) {
 
 // ReadLegacyRecord reads the record that BuildClassic wrote.
 func ReadLegacyRecord(path string) (*LegacyRegistration, error) {
-	b, err := readSmallFile(path, maxRecordBytes)
+	b, err := bounded.File(path, maxRecordBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading record: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/image-spec/identity"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
@@ -42,7 +43,7 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 			b.Warn("lint: " + f)
 		}
 		if b.Lint == LintError && len(findings) > 0 {
-			return hint(fmt.Errorf("lint of %s: %d findings, the first: %s", b.src.name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
+			return hint.With(fmt.Errorf("lint of %s: %d findings, the first: %s", b.src.name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
 		}
 	}
 	if !slices.Contains(b.Attach, AttachSBOM) {
@@ -154,5 +155,5 @@ func (b *build) checkBase(ctx context.Context) error {
 			return nil
 		}
 	}
-	return hint(fmt.Errorf("%s is built on none of the %d allowed bases", b.src.name, len(b.AllowedBases)), "rebuild it on one of them, as it is now, or change --base-allow")
+	return hint.With(fmt.Errorf("%s is built on none of the %d allowed bases", b.src.name, len(b.AllowedBases)), "rebuild it on one of them, as it is now, or change --base-allow")
 }

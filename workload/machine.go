@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -44,9 +45,9 @@ func checkMachine(tee kbs.TEE, kind string) error {
 	case tee == kbs.Sample && kind == firmware.KindQEMUDirect, tee == kbs.SNP && kind == firmware.KindLibkrun:
 		return nil
 	case tee == kbs.TDX:
-		return hint(fmt.Errorf("TDX under %s %w: its MRTD covers neither kernel nor initrd", kind, ErrNotCapable), "use --tee snp")
+		return hint.With(fmt.Errorf("TDX under %s %w: its MRTD covers neither kernel nor initrd", kind, ErrNotCapable), "use --tee snp")
 	}
-	return hint(fmt.Errorf("TEE %s on firmware of kind %s %w", tee, kind, ErrNotCapable),
+	return hint.With(fmt.Errorf("TEE %s on firmware of kind %s %w", tee, kind, ErrNotCapable),
 		"--tee snp needs libkrunfw-sev.so.5, --tee sample the directory that `ccrun-sim firmware` makes")
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/containers/image/v5/types"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/rootfs"
@@ -116,37 +117,37 @@ const minPassphraseBytes = 12
 func (o *Options) check() error {
 	switch {
 	case o.Source == "" || o.Destination == "":
-		return usagef("source and destination are needed")
+		return hint.Usagef("source and destination are needed")
 	case !o.TEE.Valid():
-		return usagef("TEE %q, expected snp, tdx or sample", o.TEE)
+		return hint.Usagef("TEE %q, expected snp, tdx or sample", o.TEE)
 	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
-		return usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
+		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
 	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
-		return usagef("file system %q, expected ext4 or erofs", o.Filesystem)
+		return hint.Usagef("file system %q, expected ext4 or erofs", o.Filesystem)
 	case o.Filesystem == "erofs" && o.SizeBytes != 0:
-		return hint(usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
+		return hint.With(hint.Usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
 	case o.Lint != LintOff && o.Lint != LintWarn && o.Lint != LintError:
-		return usagef("lint %q, expected warn, error or off", o.Lint)
+		return hint.Usagef("lint %q, expected warn, error or off", o.Lint)
 	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
-		return usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
+		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
-		return usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
-		return usagef("logs policy %q, expected host or none", o.Policy.Logs)
+		return hint.Usagef("logs policy %q, expected host or none", o.Policy.Logs)
 	case o.Registrar == nil && o.RecordPath == "":
-		return hint(usagef("a build that is not registered needs a record, or its disk key is lost"), "add --record FILE")
+		return hint.With(hint.Usagef("a build that is not registered needs a record, or its disk key is lost"), "add --record FILE")
 	case o.Firmware == "" || len(o.Agent) == 0:
-		return usagef("firmware and guest agent are needed")
+		return hint.Usagef("firmware and guest agent are needed")
 	case len(o.Servers.URLs) == 0:
-		return hint(usagef("no server to attest to"), "add --attest-url https://HOST:PORT")
+		return hint.With(hint.Usagef("no server to attest to"), "add --attest-url https://HOST:PORT")
 	case len(o.Servers.PinnedKeys) == 0:
-		return hint(usagef("no key to know the server by"), "add --attest-ca FILE with the server's or its CA's certificate")
+		return hint.With(hint.Usagef("no key to know the server by"), "add --attest-ca FILE with the server's or its CA's certificate")
 	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
-		return usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
+		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
 	}
 	for _, u := range o.Servers.URLs {
 		if err := krun.ValidServerURL(u); err != nil {
-			return usagef("%w", err)
+			return hint.Usagef("%w", err)
 		}
 	}
 	if err := errors.Join(checkEnvAllow(o.Policy.EnvAllow), o.checkReproducible(), o.checkAttach()); err != nil {
@@ -154,7 +155,7 @@ func (o *Options) check() error {
 	}
 	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}
 	if err := t.Validate(); err != nil {
-		return usagef("%w", err)
+		return hint.Usagef("%w", err)
 	}
 	return nil
 }
@@ -164,10 +165,10 @@ func checkEnvAllow(list []string) error {
 	for _, e := range list {
 		name, expr, _ := strings.Cut(e, "=")
 		if !envName.MatchString(name) {
-			return usagef("environment name %q, expected letters, digits and '_'", name)
+			return hint.Usagef("environment name %q, expected letters, digits and '_'", name)
 		}
 		if _, err := regexp.Compile(`\A(?:` + expr + `)\z`); err != nil {
-			return usagef("environment rule %q: %w", e, err)
+			return hint.Usagef("environment rule %q: %w", e, err)
 		}
 	}
 	return nil

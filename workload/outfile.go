@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // outFile has no name until all of it is there and synced, so that a killed
@@ -26,7 +28,7 @@ func newOutFile(dir string) (*outFile, error) {
 		return &outFile{f: f}, nil
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return nil, hint(fmt.Errorf("making output file: %w", spaceError(dir, err)), "check that %s is writable", dir)
+		return nil, hint.With(fmt.Errorf("making output file: %w", spaceError(dir, err)), "check that %s is writable", dir)
 	}
 	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
 		return nil, fmt.Errorf("making output file: %w", err)

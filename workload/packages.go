@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/rpmdb"
 )
@@ -210,10 +211,10 @@ func (v *inventory) scratch(r io.Reader, use func(io.ReaderAt, int64) error) err
 	if _, err := io.Copy(w, r); err != nil {
 		return err
 	}
-	if err := w.close(); err != nil {
+	if err := w.Close(); err != nil {
 		return err
 	}
-	return use(&spoolReaderAt{s}, s.size)
+	return use(s, s.sizeBytes())
 }
 
 func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {
@@ -230,7 +231,7 @@ func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {
 		})
 	})
 	if err != nil {
-		return nil, hint(fmt.Errorf("reading rpm's database: %w", err), "mend the image, or build without `--attach sbom`")
+		return nil, hint.With(fmt.Errorf("reading rpm's database: %w", err), "mend the image, or build without `--attach sbom`")
 	}
 	return list, nil
 }

@@ -61,7 +61,7 @@ func TestSpool(t *testing.T) {
 		}
 		rest = rest[n:]
 	}
-	if err := w.close(); err != nil {
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	raw := make([]byte, len(plain))

@@ -18,6 +18,8 @@ import (
 	"github.com/containers/image/v5/types"
 	"github.com/docker/distribution/registry/api/errcode"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Patience says how long a registry is waited for. The zero value means the
@@ -78,7 +80,7 @@ func patienceFor(ctx context.Context, ref types.ImageReference) Patience {
 var errStalled = errors.New("registry does not answer")
 
 func (p Patience) stalled() error {
-	return hint(fmt.Errorf("%w: less than %d KiB in %v, %d times", errStalled, stallBytes>>10, p.Stall, p.Retries+1),
+	return hint.With(fmt.Errorf("%w: less than %d KiB in %v, %d times", errStalled, stallBytes>>10, p.Stall, p.Retries+1),
 		"try again later, raise --retry, or name another mirror in registries.conf")
 }
 

@@ -65,7 +65,7 @@ func (b *build) provenance(s *sealed, image digest.Digest, fw *firmware.Bundle, 
 	d.ExternalParameters = map[string]string{
 		"tee": string(b.TEE), "cpus": fmt.Sprint(b.CPUs), "memory_mib": fmt.Sprint(b.MemoryMiB), "filesystem": b.Filesystem, "workload_id": b.WorkloadID,
 	}
-	agent := sha256Of(b.Agent)
+	agent := digest.FromBytes(b.Agent)
 	d.ResolvedDependencies = []Resource{
 		{Name: "source", URI: publicName(b.src.name), Digest: map[string]string{b.src.digest.Algorithm().String(): b.src.digest.Encoded()}},
 		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(fw.Digest[:])}},
@@ -79,7 +79,7 @@ func (b *build) provenance(s *sealed, image digest.Digest, fw *firmware.Bundle, 
 	r.Metadata.FinishedOn = now.UTC().Format(time.RFC3339)
 	r.Byproducts = []Resource{
 		{Name: "identity", Digest: map[string]string{"sha384": s.reg.IdentityDigest.String()}},
-		{Name: "initrd", Digest: map[string]string{"sha256": sha256Of(s.initrd).Encoded()}},
+		{Name: "initrd", Digest: map[string]string{"sha256": digest.FromBytes(s.initrd).Encoded()}},
 	}
 	for _, m := range s.reg.ReferenceValues.Measurements {
 		r.Byproducts = append(r.Byproducts, Resource{

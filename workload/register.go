@@ -9,7 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -27,7 +31,7 @@ func (o *Options) preflight(ctx context.Context) error {
 			return fmt.Errorf("record %s: %w", o.RecordPath, err)
 		}
 		if there {
-			return hint(fmt.Errorf("record %s: %w", o.RecordPath, os.ErrExist), "it may hold another workload's only key: choose another name or move it away")
+			return hint.With(fmt.Errorf("record %s: %w", o.RecordPath, os.ErrExist), "it may hold another workload's only key: choose another name or move it away")
 		}
 		if st, err := os.Stat(filepath.Dir(o.RecordPath)); err != nil || !st.IsDir() {
 			return fmt.Errorf("record %s: its directory does not exist", o.RecordPath)
@@ -40,7 +44,7 @@ func (o *Options) preflight(ctx context.Context) error {
 	var p *kbs.ProblemError
 	switch {
 	case err == nil:
-		return hint(fmt.Errorf("workload %s is registered already", o.WorkloadID), "choose another --workload-id, or `ccrun workload rm` it first")
+		return hint.With(fmt.Errorf("workload %s is registered already", o.WorkloadID), "choose another --workload-id, or `ccrun workload rm` it first")
 	case errors.As(err, &p) && p.Code == kbs.CodeNotFound:
 		return nil
 	}
@@ -49,11 +53,10 @@ func (o *Options) preflight(ctx context.Context) error {
 
 // registerHint adds the next step where the error itself has none.
 func registerHint(err error) error {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) && h.Hint() != "" {
+	if hint.Of(err) != "" {
 		return err
 	}
-	return hint(err, "check --server, --ca and --token-file; or build with --no-register --record FILE and register later")
+	return hint.With(err, "check --server, --ca and --token-file; or build with --no-register --record FILE and register later")
 }
 
 // finish registers the workload, writes its record and then publishes the
@@ -66,11 +69,11 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blobInfo, ports str
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blobInfo{sha256Of(config), int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.accepts(), blobInfo{digest.FromBytes(config), int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
-	s.reg.Image = sha256Of(manifest).String()
+	s.reg.Image = digest.FromBytes(manifest).String()
 	undo, err := b.keep(ctx, s)
 	if err != nil {
 		return nil, err
@@ -93,7 +96,7 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blobInfo, ports str
 		return nil, fmt.Errorf("image %s is whole, and registered: %w", b.image, err)
 	}
 	return &Result{
-		Image: b.image, Digest: s.reg.Image, ImageID: sha256Of(config).String(),
+		Image: b.image, Digest: s.reg.Image, ImageID: digest.FromBytes(config).String(),
 		Source: b.src.name, SourceDigest: b.src.digest.String(),
 		DiskBytes: s.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: s.reg,
 	}, nil
@@ -150,7 +153,7 @@ func (b *build) writeRecord(s *sealed) error {
 
 // ReadRecord reads and checks a record that Build wrote.
 func ReadRecord(path string) (*kbs.Record, error) {
-	b, err := readSmallFile(path, maxRecordBytes)
+	b, err := bounded.File(path, maxRecordBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading record: %w", err)
 	}
@@ -185,7 +188,7 @@ func checkRecord(path string, r *kbs.Record) error {
 // workload was there already.
 func Register(ctx context.Context, to Registrar, r *kbs.Record) (created bool, err error) {
 	if len(r.DiskKey) == 0 {
-		return false, hint(fmt.Errorf("record of workload %s holds no disk key", r.Registration.WorkloadID),
+		return false, hint.With(fmt.Errorf("record of workload %s holds no disk key", r.Registration.WorkloadID),
 			"only a record from `ccrun build --no-register` does: this workload was registered when it was built")
 	}
 	created, err = to.Register(ctx, kbs.RegisterRequest{Registration: r.Registration, DiskKey: r.DiskKey})

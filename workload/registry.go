@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/containers/image/v5/types"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // registryDestination pushes to a registry, again if need be: the layer with
@@ -66,7 +68,7 @@ func (d *registryDestination) attempt(ctx context.Context, op func(context.Conte
 }
 
 func (p Patience) pushFailed(err error) error {
-	return hint(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
+	return hint.With(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
 }
 
 func (d *registryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {

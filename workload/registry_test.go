@@ -25,6 +25,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // hostile is a registry's bad day: for requests whose path holds part, act is
@@ -331,7 +333,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 
 func mustRead(t testing.TB, path string) []byte {
 	t.Helper()
-	b, err := readSmallFile(filepath.Clean(path), 1<<20)
+	b, err := bounded.File(filepath.Clean(path), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/containers/storage/pkg/homedir"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // registryClient is what go-containerregistry needs to talk to the registry
@@ -117,7 +119,7 @@ type unhurried struct{}
 // RoundTrip implements http.RoundTripper.
 func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !t.insecure {
-		return nil, hint(errPlainHTTP, "set insecure = true for it in registries.conf, or give --tls-verify=false")
+		return nil, hint.With(errPlainHTTP, "set insecure = true for it in registries.conf, or give --tls-verify=false")
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	limit := pushAnswer * patienceOf(ctx).Stall

@@ -10,6 +10,8 @@ import (
 	"github.com/containers/image/v5/pkg/blobinfocache/none"
 	"github.com/containers/image/v5/types"
 	"github.com/sirupsen/logrus"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // remoteBlob reads a blob from a registry that may break off or stall. The
@@ -49,7 +51,7 @@ func (b *remoteBlob) open() error {
 		return w.explain(err)
 	}
 	if size >= 0 && b.info.Size >= 0 && size != b.info.Size {
-		return errors.Join(hint(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", errDigest, size, b.info.Size),
+		return errors.Join(hint.With(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", errDigest, size, b.info.Size),
 			"the registry, or a proxy before it, is broken or alters content"), rc.Close())
 	}
 	b.rc, b.dog, b.bites = rc, w, 0
@@ -95,7 +97,7 @@ func (b *remoteBlob) again(cause error) error {
 			return cause
 		}
 		if b.failures++; b.failures > b.p.Retries {
-			return hint(fmt.Errorf("fetching failed %d times, with %d bytes received: %w", b.p.Retries+1, b.off, cause),
+			return hint.With(fmt.Errorf("fetching failed %d times, with %d bytes received: %w", b.p.Retries+1, b.off, cause),
 				"try again later, raise --retry, or name another mirror in registries.conf")
 		}
 		logrus.Warnf("Fetching blob %s failed after %d bytes, trying again (%d/%d): %v", b.info.Digest, b.off, b.failures, b.p.Retries, cause)

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // reproducibleLabel changes whenever the same plaintext would be laid out in
@@ -30,10 +31,10 @@ func (o *Options) checkReproducible() error {
 	case !o.Reproducible:
 		return nil
 	case !isRandomKey(o.Passphrase.Reveal()):
-		return hint(usagef("a reproducible build needs a disk key of 256 random bits, as 64 hex digits"),
+		return hint.With(hint.Usagef("a reproducible build needs a disk key of 256 random bits, as 64 hex digits"),
 			"make one with `openssl rand -hex 32 >FILE`, keep it secret, and add --passphrase-file FILE")
 	case o.WorkloadID == "":
-		return hint(usagef("a reproducible build cannot draw a workload id"), "add --workload-id ID")
+		return hint.With(hint.Usagef("a reproducible build cannot draw a workload id"), "add --workload-id ID")
 	}
 	return nil
 }

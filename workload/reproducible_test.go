@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
@@ -117,7 +118,7 @@ func TestReproducibleNeeds(t *testing.T) {
 	} {
 		o := reproducibleOptions(t, &fakeServer{})
 		change(&o)
-		if _, err := Build(t.Context(), o); !errors.Is(err, ErrUsage) {
+		if _, err := Build(t.Context(), o); !errors.Is(err, hint.ErrUsage) {
 			t.Errorf("built without %s: %v", name, err)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
@@ -79,7 +81,7 @@ func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	res := &RotateResult{WorkloadID: o.WorkloadID, Rotation: answer.Rotation, Image: src.name, Digest: src.digest.String()}
 	if !answer.Already || o.Destination != o.Source {
 		if err := r.publish(ctx, res); err != nil {
-			return nil, hint(fmt.Errorf("writing rotated image: %w", err), "nothing is lost: both disk keys are valid; run the command again")
+			return nil, hint.With(fmt.Errorf("writing rotated image: %w", err), "nothing is lost: both disk keys are valid; run the command again")
 		}
 	}
 	if o.KeepOld {
@@ -128,7 +130,7 @@ type rotation struct {
 // registered.
 func (r *rotation) examine(ctx context.Context, reg *kbs.Registration) error {
 	if len(r.src.layers) != 1 {
-		return hint(fmt.Errorf("image of %d layers, expected one: not a workload image", len(r.src.layers)), "`ccrun build` makes one")
+		return hint.With(fmt.Errorf("image of %d layers, expected one: not a workload image", len(r.src.layers)), "`ccrun build` makes one")
 	}
 	rc, err := r.src.layers[0].stream(ctx)
 	if err != nil {
@@ -168,7 +170,7 @@ func (r *rotation) examine(ctx context.Context, reg *kbs.Registration) error {
 }
 
 func readIdentity(from io.Reader) (*krun.Identity, error) {
-	b, err := readLimited(from, maxInitrdBytes)
+	b, err := bounded.Read(from, krun.InitrdFile, maxInitrdBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -192,14 +194,14 @@ func (r *rotation) readDisk(from io.Reader, at, size int64) error {
 
 func (r *rotation) compare(id *krun.Identity, reg *kbs.Registration) error {
 	if id == nil || r.header == nil {
-		return hint(fmt.Errorf("no /%s with an identity or no /%s in it: not a workload image", krun.InitrdFile, krun.DiskFile), "`ccrun build` makes one")
+		return hint.With(fmt.Errorf("no /%s with an identity or no /%s in it: not a workload image", krun.InitrdFile, krun.DiskFile), "`ccrun build` makes one")
 	}
 	canonical, err := id.Encode()
 	if err != nil {
 		return err
 	}
 	if id.WorkloadID != r.WorkloadID || kbs.Sum384(canonical) != reg.IdentityDigest {
-		return hint(fmt.Errorf("it is the image of workload %s with identity %s, registered is %s with %s",
+		return hint.With(fmt.Errorf("it is the image of workload %s with identity %s, registered is %s with %s",
 			id.WorkloadID, kbs.Sum384(canonical), reg.WorkloadID, reg.IdentityDigest), "give the image that was built for this registration")
 	}
 	g, err := r.header.Geometry()
@@ -255,14 +257,14 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 	if err != nil {
 		return err
 	}
-	mf, err := imageManifest(dst.accepts(), blobInfo{sha256Of(cb), int64(len(cb))}, layer, config.Config.Labels)
+	mf, err := imageManifest(dst.accepts(), blobInfo{digest.FromBytes(cb), int64(len(cb))}, layer, config.Config.Labels)
 	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	res.Image, res.Digest = name, sha256Of(mf).String()
+	res.Image, res.Digest = name, digest.FromBytes(mf).String()
 	return dst.publish(ctx, cb, mf)
 }
 

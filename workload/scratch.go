@@ -11,6 +11,8 @@ import (
 	istorage "github.com/containers/image/v5/storage"
 	"github.com/containers/image/v5/transports/alltransports"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 const (
@@ -54,7 +56,7 @@ func (o *Options) scratchDir() (*scratch, error) {
 func newScratch(parent string) (*scratch, error) {
 	dir, err := os.MkdirTemp(parent, scratchPattern)
 	if err != nil {
-		return nil, hint(fmt.Errorf("making temporary directory: %w", spaceError(parent, err)), "let TMPDIR name a writable directory")
+		return nil, hint.With(fmt.Errorf("making temporary directory: %w", spaceError(parent, err)), "let TMPDIR name a writable directory")
 	}
 	lock, err := lockDir(dir)
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"github.com/containers/storage"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // maxLayers bounds the layers of a source; engines stop at about 128.
@@ -98,11 +100,11 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	err = fmt.Errorf("opening %s: %w", nameOf(ref), err)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, hint(err, "check the path")
+		return nil, hint.With(err, "check the path")
 	case errors.Is(err, istorage.ErrNoSuchImage):
-		return nil, hint(err, "`podman images` lists what is there; `podman pull` or the docker:// transport fetches more")
+		return nil, hint.With(err, "`podman images` lists what is there; `podman pull` or the docker:// transport fetches more")
 	case ref.Transport().Name() == "docker":
-		return nil, hint(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
+		return nil, hint.With(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
 	}
 	return nil, err
 }
@@ -130,7 +132,7 @@ func findLocal(ctx context.Context, sys *types.SystemContext, name string) (type
 	}
 	candidates, err := shortnames.ResolveLocally(sys, name)
 	if err != nil {
-		return nil, usagef("source %q: %w", name, err)
+		return nil, hint.Usagef("source %q: %w", name, err)
 	}
 	for _, c := range candidates {
 		ref, err := istorage.Transport.NewStoreReference(store, c, "")
@@ -151,7 +153,7 @@ func findLocal(ctx context.Context, sys *types.SystemContext, name string) (type
 func findRemote(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
 	resolved, err := shortnames.Resolve(sys, name)
 	if err != nil {
-		return nil, hint(fmt.Errorf("source %q is not in local storage: %w", name, err),
+		return nil, hint.With(fmt.Errorf("source %q is not in local storage: %w", name, err),
 			"give a full name such as docker://registry.example/app:1, or a transport such as oci:DIR")
 	}
 	var errs []error
@@ -228,7 +230,7 @@ func chooseInstance(ctx context.Context, sys *types.SystemContext, raw types.Ima
 func allowed(ctx context.Context, sys *types.SystemContext, img types.UnparsedImage) error {
 	policy, err := signature.DefaultPolicy(sys)
 	if err != nil {
-		return hint(fmt.Errorf("reading signature policy: %w", err),
+		return hint.With(fmt.Errorf("reading signature policy: %w", err),
 			"install containers-common (Debian: golang-github-containers-common), or write ~/.config/containers/policy.json")
 	}
 	pc, err := signature.NewPolicyContext(policy)
@@ -238,7 +240,7 @@ func allowed(ctx context.Context, sys *types.SystemContext, img types.UnparsedIm
 	ok, err := pc.IsRunningImageAllowed(ctx, img)
 	err = errors.Join(err, pc.Destroy())
 	if !ok || err != nil {
-		return hint(fmt.Errorf("signature policy refuses the image: %w", err), "see containers-policy.json(5)")
+		return hint.With(fmt.Errorf("signature policy refuses the image: %w", err), "see containers-policy.json(5)")
 	}
 	return nil
 }

@@ -38,7 +38,13 @@ func newSpool(dir string) (*spool, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &spool{f: f, block: block}, nil
+	return spoolAt(f, block, 0, 0), nil
+}
+
+// spoolAt is a spool in a file of the caller's, whose first base bytes are
+// something else: size bytes, encrypted by a cipher with a key of its own.
+func spoolAt(f *os.File, block cipher.Block, base, size int64) *spool {
+	return &spool{f: f, block: block, base: base, size: size}
 }
 
 // unnamedFile uses O_TMPFILE; file systems without it get a file that is
@@ -97,7 +103,8 @@ func (w *spoolWriter) flush() error {
 	return spaceError(w.s.f.Name(), err)
 }
 
-func (w *spoolWriter) close() error { return w.flush() }
+// Close implements io.Closer; the spool stays.
+func (w *spoolWriter) Close() error { return w.flush() }
 
 // stream is the key stream from block number n on; the counter starts at
 // zero, which is safe because every spool has a key of its own.
@@ -120,8 +127,30 @@ func (s *spool) lastReader() *spoolReader {
 	return &spoolReader{s: s, stream: s.stream(0), last: true}
 }
 
-// Close gives the space back. The key goes with the process' memory.
-func (s *spool) Close() error { return s.f.Close() }
+// sizeBytes is how much has been written.
+func (s *spool) sizeBytes() int64 { return s.size }
+
+// ReadAt implements io.ReaderAt.
+func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	r := s.reader()
+	if _, err := r.Seek(off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	n, err := io.ReadFull(r, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Close gives the space back. The key goes with the process' memory. A nil
+// spool has neither.
+func (s *spool) Close() error {
+	if s == nil {
+		return nil
+	}
+	return s.f.Close()
+}
 
 type spoolReader struct {
 	s      *spool

@@ -14,6 +14,8 @@ import (
 	"github.com/containers/storage/pkg/archive"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // openStore opens the local container storage that storage.conf describes.
@@ -27,7 +29,7 @@ func openStore() (storage.Store, error) {
 	}
 	store, err := storage.GetStore(opts)
 	if err != nil {
-		return nil, hint(fmt.Errorf("opening local container storage: %w", err),
+		return nil, hint.With(fmt.Errorf("opening local container storage: %w", err),
 			"see storage.conf(5); a transport such as oci:DIR or docker:// needs no local storage")
 	}
 	return store, nil
@@ -70,7 +72,7 @@ func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error
 // stream; to read them would take a copy in the clear.
 func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Layer, error), use func(*storage.Layer, int) *layer) ([]*layer, error) {
 	refused := func(number int, problem string) error {
-		return hint(fmt.Errorf("layer %d in local storage %s", number, problem),
+		return hint.With(fmt.Errorf("layer %d in local storage %s", number, problem),
 			"remove the image and pull it again with enable_partial_images = \"false\" in storage.conf, or build from docker:// or oci: instead")
 	}
 	layers := make([]*layer, len(ids))
@@ -89,7 +91,7 @@ func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Lay
 		top = stored.Parent
 	}
 	if top != "" {
-		return nil, refused(0, "is below the image's first")
+		return nil, refused(1, "has another below it, which the image does not name")
 	}
 	return layers, nil
 }

@@ -300,7 +300,7 @@ func TestReferrersOfOthers(t *testing.T) {
 		t.Errorf("%d documents, %v", len(docs), err)
 	}
 	for name, b := range map[string][]byte{"manifest": m, "configuration": []byte("{}")} {
-		path := filepath.Join(store.dir, "blobs/sha256", sha256Of(b).Encoded())
+		path := filepath.Join(store.dir, "blobs/sha256", digest.FromBytes(b).Encoded())
 		if err := os.Chmod(path, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,8 @@ import (
 	"path"
 
 	"github.com/containers/image/v5/pkg/compression"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Bounds of an image archive.
@@ -72,7 +74,7 @@ func (x *tarIndex) spoolCompressed(ctx context.Context, f io.Reader, tempDir str
 	if _, err := io.Copy(w, plain); err != nil {
 		return fmt.Errorf("decompressing: %w", err)
 	}
-	return w.close()
+	return w.Close()
 }
 
 // scan relies on archive/tar reading no further than the header: where it
@@ -158,11 +160,7 @@ func (x *tarIndex) bytes(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := readLimited(r, maxArchiveJSON)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s in the archive: %w", name, err)
-	}
-	return b, nil
+	return bounded.Read(r, name+" in the archive", maxArchiveJSON)
 }
 
 type contextReader struct {

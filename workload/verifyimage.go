@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -73,7 +74,7 @@ func VerifyImage(ctx context.Context, o VerifyOptions) (*ImageVerification, erro
 		return nil, err
 	}
 	if in.Image == nil {
-		return nil, usagef("%s is a disk, expected an image", o.Image)
+		return nil, hint.Usagef("%s is a disk, expected an image", o.Image)
 	}
 	v.in, v.out.Digest = in, in.Image.Digest
 	if err := v.signature(ctx); err != nil {
@@ -113,7 +114,7 @@ func (v *verification) basis() error {
 		return err
 	}
 	if strings.Contains(string(b), "insecureAcceptAnything") {
-		return hint(fmt.Errorf("%w: %w", ErrUsage, errNothingVerifies), "give --key FILE, or a --signature-policy that asks for signatures everywhere")
+		return hint.With(fmt.Errorf("%w: %w", hint.ErrUsage, errNothingVerifies), "give --key FILE, or a --signature-policy that asks for signatures everywhere")
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
 )
@@ -184,7 +185,7 @@ func buildError(c *cli.Context, err error) error {
 	switch {
 	case errors.Is(err, workload.ErrNeedUserNamespace):
 		return reexecUnshared(err)
-	case errors.Is(err, workload.ErrUsage):
+	case errors.Is(err, hint.ErrUsage):
 		return fail(exitUsage, err, hintOr(err, "see `ccrun "+c.Command.Name+" --help`"))
 	case errors.Is(err, workload.ErrNotCapable):
 		return fail(exitNotCapable, err, hintOr(err, ""))

@@ -24,7 +24,7 @@ import (
 
 // testRegistry is an OCI registry in this process, with a handler in front
 // that may misbehave.
-func testRegistry(t *testing.T, sys *types.SystemContext, front func(http.Handler) http.Handler) string {
+func testRegistry(t testing.TB, sys *types.SystemContext, front func(http.Handler) http.Handler) string {
 	t.Helper()
 	h := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	if front != nil {

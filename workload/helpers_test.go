@@ -102,6 +102,7 @@ type testImage struct {
 
 type testLayer struct {
 	mediaType   string
+	plain       []byte // uncompressed
 	blob        []byte // as stored; nil: it is there already
 	digest      digest.Digest
 	size        int64
@@ -135,7 +136,7 @@ func appImage(t testing.TB) *testImage {
 
 func (m *testImage) add(mediaType string, plain, blob []byte) {
 	m.config.RootFS.DiffIDs = append(m.config.RootFS.DiffIDs, digest.FromBytes(plain))
-	m.layers = append(m.layers, testLayer{mediaType: mediaType, blob: blob})
+	m.layers = append(m.layers, testLayer{mediaType: mediaType, plain: plain, blob: blob})
 }
 
 func writeTestFile(t testing.TB, path string, b []byte) {
@@ -174,7 +175,7 @@ func (m *testImage) writeLayout(t testing.TB, dir string) digest.Digest {
 	index := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []imgspec.Descriptor{
 		{MediaType: imgspec.MediaTypeImageManifest, Digest: put(b), Size: int64(len(b))}}}
 	writeTestFile(t, filepath.Join(dir, "index.json"), mustJSON(t, index))
-	writeTestFile(t, filepath.Join(dir, "oci-layout"), layoutFile())
+	writeTestFile(t, filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"`+imgspec.ImageLayoutVersion+`"}`))
 	return digest.FromBytes(b)
 }
 

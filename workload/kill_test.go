@@ -54,7 +54,7 @@ func TestKill(t *testing.T) {
 	archive := filepath.Join(t.TempDir(), "a.tgz")
 	writeTestFile(t, archive, gzipped(t, archiveOf(t, layout)))
 	saved := filepath.Join(t.TempDir(), "d.tgz")
-	writeTestFile(t, saved, gzipped(t, m.dockerSave(t, plainLayers(t, m, layout))))
+	writeTestFile(t, saved, gzipped(t, m.dockerSave(t)))
 	for _, stage := range []string{"reading", "encrypting"} {
 		for source, transport := range map[string]string{
 			"oci:" + layout: "oci:", "oci-archive:" + archive: "oci-archive:", "docker-archive:" + saved: "docker-archive:",
@@ -112,7 +112,7 @@ func TestKillStorage(t *testing.T) {
 	runAndKill(t, s)
 	noCanary(t, s.TempDir, out)
 	empty(t, out)
-	age(t, s.TempDir)
+	age(t, s.TempDir, 2*scratchGrace)
 	o := testOptions(t, &fakeServer{})
 	o.TempDir = s.TempDir
 	if _, err := Build(t.Context(), o); err != nil {

@@ -90,11 +90,11 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
 		return l.wrapped(l.scanInPlace(ctx, file, limits, progress))
 	}
-	blob, err := l.decrypt(verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size))
+	content, err := l.decrypt(verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size))
 	if err != nil {
 		return l.wrap(err)
 	}
-	decompress, stream, err := compression.DetectCompression(blob)
+	decompress, stream, err := compression.DetectCompression(content)
 	switch {
 	case err != nil:
 	case decompress == nil && l.encrypted():
@@ -140,11 +140,11 @@ func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, l.wrap(err)
 	}
-	blob, err := l.decrypt(verifying(ctx, rc, l.info.Digest, l.info.Size))
+	content, err := l.decrypt(verifying(ctx, rc, l.info.Digest, l.info.Size))
 	if err != nil {
 		return nil, l.wrap(errors.Join(err, rc.Close()))
 	}
-	decompress, plain, err := compression.DetectCompression(blob)
+	decompress, plain, err := compression.DetectCompression(content)
 	if err != nil {
 		return nil, l.wrap(errors.Join(err, rc.Close()))
 	}
@@ -261,7 +261,7 @@ func (l *layer) Close() error {
 // layerReader reads a layer in place.
 type layerReader struct {
 	l *layer
-	v *verifier
+	v io.Reader // which verifies
 	c io.Closer
 }
 
@@ -302,7 +302,7 @@ type verifier struct {
 	end  error
 }
 
-func verifying(ctx context.Context, r io.Reader, want digest.Digest, size int64) *verifier {
+func verifying(ctx context.Context, r io.Reader, want digest.Digest, size int64) io.Reader {
 	v := &verifier{ctx: ctx, r: r, want: want, size: size}
 	if err := want.Validate(); err != nil {
 		v.end = fmt.Errorf("digest %q: %w", want, err)

@@ -118,7 +118,7 @@ func TestSweepScratch(t *testing.T) {
 	if !fileThere(dead) {
 		t.Error("a young directory was swept: its build may be about to lock it")
 	}
-	age(t, dir)
+	age(t, dir, 2*scratchGrace)
 	sweepScratch(dir)
 	if fileThere(dead) || !fileThere(live.dir) || !fileThere(other) {
 		t.Errorf("dead %v, live %v, other %v", fileThere(dead), fileThere(live.dir), fileThere(other))
@@ -413,15 +413,15 @@ func TestNamedOutFile(t *testing.T) {
 	}
 }
 
-// age makes what is in dir old enough to be swept.
-func age(t *testing.T, dir string) {
+// age makes what is in dir look older.
+func age(t testing.TB, dir string, by time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		old := time.Now().Add(-2 * scratchGrace)
+		old := time.Now().Add(-by)
 		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ import (
 )
 
 // archiveOf packs the files below dir.
-func archiveOf(t *testing.T, dir string) []byte {
+func archiveOf(t testing.TB, dir string) []byte {
 	t.Helper()
 	var files []file
 	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
@@ -42,12 +42,16 @@ func archiveOf(t *testing.T, dir string) []byte {
 
 // dockerSave writes m as docker save does, with one layer compressed, which
 // tools accept, and one twice, by way of a link.
-func (m *testImage) dockerSave(t *testing.T, plain [][]byte) []byte {
+func (m *testImage) dockerSave(t testing.TB) []byte {
 	t.Helper()
 	config := mustJSON(t, m.config)
-	item := dockerItem{Config: digest.FromBytes(config).Encoded() + ".json", RepoTags: []string{"localhost/app:1"}}
+	item := struct {
+		Config           string
+		RepoTags, Layers []string
+	}{Config: digest.FromBytes(config).Encoded() + ".json", RepoTags: []string{"localhost/app:1"}}
 	files := []file{{name: item.Config, content: string(config)}}
-	for i, b := range plain {
+	for i, l := range m.layers {
+		b := l.plain
 		name := string(rune('a'+i)) + "/layer.tar"
 		if i == 1 {
 			b = gzipped(t, b)
@@ -59,30 +63,7 @@ func (m *testImage) dockerSave(t *testing.T, plain [][]byte) []byte {
 		}
 		item.Layers = append(item.Layers, name)
 	}
-	return tarOf(t, append(files, file{name: "manifest.json", content: string(mustJSON(t, []dockerItem{item}))})...)
-}
-
-func plainLayers(t *testing.T, m *testImage, dir string) [][]byte {
-	t.Helper()
-	src, err := openSource(t.Context(), testSystem(t), "oci:"+dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	var out [][]byte
-	for _, l := range src.layers {
-		rc, err := l.stream(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(rc); err != nil {
-			t.Fatal(err)
-		}
-		rc.Close()
-		out = append(out, b.Bytes())
-	}
-	return out
+	return tarOf(t, append(files, file{name: "manifest.json", content: string(mustJSON(t, []any{item}))})...)
 }
 
 // TestSources builds from every kind of local source and expects the same
@@ -97,7 +78,7 @@ func TestSources(t *testing.T) {
 		writeTestFile(t, p, b)
 		return p
 	}
-	saved := m.dockerSave(t, plainLayers(t, m, layout))
+	saved := m.dockerSave(t)
 	for name, source := range map[string]string{
 		"oci":                   "oci:" + layout,
 		"oci-archive":           "oci-archive:" + write("a.tar", archiveOf(t, layout)),

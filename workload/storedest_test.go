@@ -65,7 +65,8 @@ func layerTar(t *testing.T, disk []byte) []byte {
 // TestStageLayer compares what is kept of a tar stream with what the tar-split
 // library keeps of it, and the files with the entries.
 func TestStageLayer(t *testing.T) {
-	for _, size := range []int{0, 1, 511, 4096, outChunk, outChunk + 1, 3*outChunk + 513} {
+	const chunk = 4 << 20 // of what writes files
+	for _, size := range []int{0, 1, 511, 4096, chunk, chunk + 1, 3*chunk + 513} {
 		disk := bytes.Repeat([]byte("0123456789abcdefg"), size/17+1)[:size]
 		stream := layerTar(t, disk)
 		dir := filepath.Join(t.TempDir(), "diff")

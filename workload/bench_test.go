@@ -10,13 +10,15 @@ import (
 	"testing"
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // benchLayers writes an image of three layers, 192 MiB of half compressible
 // files between 1 KiB and 1 MiB, and returns its size.
 func benchLayers(b *testing.B, dir string, compress bool) int64 {
-	m := &testImage{config: appImage(b).config}
-	m.config.RootFS.DiffIDs = nil
+	m := &imagetest.Image{Config: imagetest.App(b).Config}
+	m.Config.RootFS.DiffIDs = nil
 	noise := make([]byte, 1<<20)
 	if _, err := rand.Read(noise); err != nil {
 		b.Fatal(err)
@@ -26,13 +28,13 @@ func benchLayers(b *testing.B, dir string, compress bool) int64 {
 	}
 	var total int64
 	for l := range 3 {
-		var files []file
+		var files []imagetest.File
 		for n, i := 0, 0; n < 64<<20; i++ {
 			size := 1 << (10 + i%11)
-			files = append(files, file{name: fmt.Sprintf("l%d/d%d/f%d", l, i%64, i), content: string(noise[i%4096 : i%4096+size-i%4096*size>>20])})
+			files = append(files, imagetest.File{Name: fmt.Sprintf("l%d/d%d/f%d", l, i%64, i), Content: string(noise[i%4096 : i%4096+size-i%4096*size>>20])})
 			n += size
 		}
-		layer := tarOf(b, files...)
+		layer := imagetest.Tar(b, files...)
 		total += int64(len(layer))
 		blob, media := layer, imgspec.MediaTypeImageLayer
 		if compress {
@@ -43,9 +45,9 @@ func benchLayers(b *testing.B, dir string, compress bool) int64 {
 			}
 			blob, media = z.Bytes(), imgspec.MediaTypeImageLayerGzip
 		}
-		m.add(media, layer, blob)
+		m.Add(media, layer, blob)
 	}
-	m.writeLayout(b, dir)
+	m.WriteLayout(b, dir)
 	return total
 }
 

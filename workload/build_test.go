@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 func TestBuild(t *testing.T) {
@@ -27,16 +28,16 @@ func TestBuild(t *testing.T) {
 	out := readOutput(t, o.System, o.Destination)
 	checkFiles(t, out, reg)
 	plain := out.decrypt(t, reg.DiskKey)
-	tool(t, "e2fsck", "-fn", plain)
-	for path, want := range map[string]string{"/etc/secret": canary, "/etc/new": "new\n"} {
-		if got := tool(t, "debugfs", "-R", "cat "+path, plain); !strings.HasSuffix(got, want) {
+	imagetest.Tool(t, "e2fsck", "-fn", plain)
+	for path, want := range map[string]string{"/etc/secret": imagetest.Canary, "/etc/new": "new\n"} {
+		if got := imagetest.Tool(t, "debugfs", "-R", "cat "+path, plain); !strings.HasSuffix(got, want) {
 			t.Errorf("%s holds %q, expected %q", path, got, want)
 		}
 	}
-	if got := tool(t, "debugfs", "-R", "ls -p /etc", plain); strings.Contains(got, "/old/") {
+	if got := imagetest.Tool(t, "debugfs", "-R", "ls -p /etc", plain); strings.Contains(got, "/old/") {
 		t.Errorf("whiteout not applied: %s", got)
 	}
-	proc := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	proc := imagetest.Tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
 	proc = proc[strings.IndexByte(proc, '{'):]
 	id, _ := identityOf(t, out)
 	if kbs.Sum384([]byte(proc)) != id.ProcessDigest {
@@ -45,8 +46,8 @@ func TestBuild(t *testing.T) {
 	if res.Digest != reg.Registration.Image || !res.Registered {
 		t.Errorf("result %+v does not fit the registration", res)
 	}
-	noCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
-	empty(t, o.TempDir)
+	imagetest.NoCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
+	imagetest.Empty(t, o.TempDir)
 }
 
 // TestBuildEROFS: the other file system, and nothing on it is lost.
@@ -68,13 +69,13 @@ func TestBuildEROFS(t *testing.T) {
 	}
 	plain := out.decrypt(t, server.the(t).DiskKey)
 	into := filepath.Join(t.TempDir(), "tree")
-	tool(t, "fsck.erofs", "--extract="+into, "--no-preserve", plain)
-	for path, want := range map[string]string{"/etc/secret": canary, "/etc/new": "new\n"} {
+	imagetest.Tool(t, "fsck.erofs", "--extract="+into, "--no-preserve", plain)
+	for path, want := range map[string]string{"/etc/secret": imagetest.Canary, "/etc/new": "new\n"} {
 		if got, err := os.ReadFile(into + path); err != nil || string(got) != want {
 			t.Errorf("%s holds %q (%v), expected %q", path, got, err, want)
 		}
 	}
-	if fileThere(into + "/etc/old") {
+	if imagetest.Exists(into + "/etc/old") {
 		t.Error("whiteout not applied")
 	}
 }
@@ -130,13 +131,13 @@ func identityOf(t *testing.T, out *output) (*krun.Identity, kbs.Digest) {
 // own links elsewhere stay, and an image cannot bring its own process file.
 func TestMountPoints(t *testing.T) {
 	layout := t.TempDir()
-	layer := tarOf(t,
-		file{name: "tmp", kind: tar.TypeSymlink, link: "var/tmp"}, file{name: "proc", kind: tar.TypeSymlink, link: "etc"},
-		file{name: krun.ProcessPath, kind: tar.TypeSymlink, link: "etc/evil"}, file{name: "etc/evil", content: "evil"})
-	m := &testImage{config: appImage(t).config}
-	m.config.RootFS.DiffIDs = nil
-	m.add(imgspec.MediaTypeImageLayer, layer, layer)
-	m.writeLayout(t, layout)
+	layer := imagetest.Tar(t,
+		imagetest.File{Name: "tmp", Kind: tar.TypeSymlink, Link: "var/tmp"}, imagetest.File{Name: "proc", Kind: tar.TypeSymlink, Link: "etc"},
+		imagetest.File{Name: krun.ProcessPath, Kind: tar.TypeSymlink, Link: "etc/evil"}, imagetest.File{Name: "etc/evil", Content: "evil"})
+	m := &imagetest.Image{Config: imagetest.App(t).Config}
+	m.Config.RootFS.DiffIDs = nil
+	m.Add(imgspec.MediaTypeImageLayer, layer, layer)
+	m.WriteLayout(t, layout)
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.Source = "oci:" + layout
@@ -148,7 +149,7 @@ func TestMountPoints(t *testing.T) {
 		"/tmp": "Type: symlink", "/proc": "Type: directory", "/sys": "Type: directory", "/run": "Type: directory",
 		krun.ProcessPath: "Type: regular    Mode:  0400",
 	} {
-		if got := tool(t, "debugfs", "-R", "stat "+path, plain); !strings.Contains(got, want) {
+		if got := imagetest.Tool(t, "debugfs", "-R", "stat "+path, plain); !strings.Contains(got, want) {
 			t.Errorf("%s is %q, expected %s", path, got, want)
 		}
 	}

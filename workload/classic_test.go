@@ -21,6 +21,7 @@ import (
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // oldFirmware is a libkrun firmware whose initrd holds init.
@@ -28,11 +29,11 @@ func oldFirmware(t testing.TB, init string) string {
 	dir := t.TempDir()
 	for name, b := range map[string][]byte{
 		"qboot": bytes.Repeat([]byte{0x90}, firmware.QBootBytes), "kernel": bytes.Repeat([]byte("kern"), 1<<16),
-		"initrd": gzipped(t, []byte(init)),
-		firmware.ConfigFile: mustJSON(t, firmware.Config{Version: 1, Kind: firmware.KindLibkrun, QBoot: "qboot", Kernel: "kernel",
+		"initrd": imagetest.Gzip(t, []byte(init)),
+		firmware.ConfigFile: imagetest.JSON(t, firmware.Config{Version: 1, Kind: firmware.KindLibkrun, QBoot: "qboot", Kernel: "kernel",
 			Initrd: "initrd", KernelLoad: 0x1000000}),
 	} {
-		writeTestFile(t, filepath.Join(dir, name), b)
+		imagetest.WriteFile(t, filepath.Join(dir, name), b)
 	}
 	return dir
 }
@@ -83,8 +84,8 @@ func TestClassic(t *testing.T) {
 		t.Errorf("%d entries, expected %d", len(out.files), len(modes))
 	}
 	checkClassicDisk(t, out, reg)
-	noCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
-	empty(t, o.TempDir)
+	imagetest.NoCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
+	imagetest.Empty(t, o.TempDir)
 }
 
 func checkClassicDisk(t *testing.T, out *output, reg LegacyRegistration) {
@@ -95,13 +96,13 @@ func checkClassicDisk(t *testing.T, out *output, reg LegacyRegistration) {
 		t.Fatalf("footer %v, disk of %d bytes, %v", footer, len(disk), err)
 	}
 	img, pass := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "pass")
-	writeTestFile(t, img, disk)
-	writeTestFile(t, pass, []byte(reg.Passphrase))
-	tool(t, "cryptsetup", "--disable-locks", "open", "--test-passphrase", "--type", "luks1", "--key-file", pass, img)
+	imagetest.WriteFile(t, img, disk)
+	imagetest.WriteFile(t, pass, []byte(reg.Passphrase))
+	imagetest.Tool(t, "cryptsetup", "--disable-locks", "open", "--test-passphrase", "--type", "luks1", "--key-file", pass, img)
 	plain := plainV1(t, disk, footer.Start, reg.Passphrase)
-	tool(t, "e2fsck", "-fn", plain)
-	config := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
-	want := `{"WorkingDir":"/srv","Cmd":["/bin/app","--serve"],"Env":["PATH=/bin","SECRET=` + canary + `"]}`
+	imagetest.Tool(t, "e2fsck", "-fn", plain)
+	config := imagetest.Tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	want := `{"WorkingDir":"/srv","Cmd":["/bin/app","--serve"],"Env":["PATH=/bin","SECRET=` + imagetest.Canary + `"]}`
 	if !strings.HasSuffix(config, want) {
 		t.Errorf("configuration %s, expected %s", config, want)
 	}
@@ -130,7 +131,7 @@ func plainV1(t testing.TB, disk []byte, end int64, pass string) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "plain")
-	writeTestFile(t, path, b)
+	imagetest.WriteFile(t, path, b)
 	return path
 }
 
@@ -202,9 +203,9 @@ func mkcwImage(t testing.TB, pass string) string {
 	root, img := t.TempDir(), filepath.Join(t.TempDir(), "fs")
 	config := imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/bin/app", "-x"}, Env: []string{"A=b"}, User: "7", WorkingDir: "/srv"}}
 	for name, b := range map[string][]byte{
-		"bin/app": []byte("#!" + canary), "srv/data": bytes.Repeat([]byte(canary), 10_000), ".krun_config.json": mustJSON(t, config),
+		"bin/app": []byte("#!" + imagetest.Canary), "srv/data": bytes.Repeat([]byte(imagetest.Canary), 10_000), ".krun_config.json": imagetest.JSON(t, config),
 	} {
-		writeTestFile(t, filepath.Join(root, name), b)
+		imagetest.WriteFile(t, filepath.Join(root, name), b)
 	}
 	if out, err := exec.Command("/sbin/mke2fs", "-q", "-t", "ext4", "-d", root, img, "16M").CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -235,18 +236,18 @@ func mkcwImage(t testing.TB, pass string) string {
 	}
 	js := `{"tee":"snp","tee_data":"{\"gen\":\"milan\"}","workload_id":"` + strings.Repeat("ab", 32) + `","cpus":2,"ram_mib":512,"attestation_url":"http://kbs:1"}`
 	disk.Write(krun.AppendFooter(int64(disk.Len()), []byte(js)))
-	m := &testImage{config: imgspec.Image{Platform: imgspec.Platform{OS: "linux", Architecture: "amd64"},
+	m := &imagetest.Image{Config: imgspec.Image{Platform: imgspec.Platform{OS: "linux", Architecture: "amd64"},
 		Config: imgspec.ImageConfig{Entrypoint: []string{"/entrypoint"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
-	layer := tarOf(t, file{name: "entrypoint", content: "elf", mode: 0o755}, file{name: "krun-sev.json", content: js, mode: 0o600},
-		file{name: "tmp/", kind: '5', mode: 0o1777}, file{name: "disk.img", content: disk.String(), mode: 0o600})
-	m.add(imgspec.MediaTypeImageLayerGzip, layer, gzipped(t, layer))
+	layer := imagetest.Tar(t, imagetest.File{Name: "entrypoint", Content: "elf", Mode: 0o755}, imagetest.File{Name: "krun-sev.json", Content: js, Mode: 0o600},
+		imagetest.File{Name: "tmp/", Kind: '5', Mode: 0o1777}, imagetest.File{Name: "disk.img", Content: disk.String(), Mode: 0o600})
+	m.Add(imgspec.MediaTypeImageLayerGzip, layer, imagetest.Gzip(t, layer))
 	dir := t.TempDir()
-	m.writeLayout(t, dir)
+	m.WriteLayout(t, dir)
 	return "oci:" + dir
 }
 
 func TestInspectMkcw(t *testing.T) {
-	in, err := Inspect(t.Context(), testSystem(t), mkcwImage(t, "0123456789abcdef"), nil)
+	in, err := Inspect(t.Context(), imagetest.System(t), mkcwImage(t, "0123456789abcdef"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,18 +279,18 @@ func TestConvertMkcw(t *testing.T) {
 	}
 	out := readOutput(t, o.System, o.Destination)
 	plain := out.decrypt(t, server.the(t).DiskKey)
-	tool(t, "e2fsck", "-fn", plain)
-	if got := tool(t, "debugfs", "-R", "cat /bin/app", plain); !strings.HasSuffix(got, "#!"+canary) {
+	imagetest.Tool(t, "e2fsck", "-fn", plain)
+	if got := imagetest.Tool(t, "debugfs", "-R", "cat /bin/app", plain); !strings.HasSuffix(got, "#!"+imagetest.Canary) {
 		t.Errorf("/bin/app holds %q", got)
 	}
-	config := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	config := imagetest.Tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
 	for _, want := range []string{`"Cmd":["/bin/app","-x"]`, `"User":"7"`, `"WorkingDir":"/srv"`} {
 		if !strings.Contains(config, want) {
 			t.Errorf("process %s lacks %s", config, want)
 		}
 	}
-	noCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
-	empty(t, o.TempDir)
+	imagetest.NoCanary(t, filepath.Dir(strings.TrimPrefix(o.Destination, "oci:")), o.TempDir)
+	imagetest.Empty(t, o.TempDir)
 }
 
 // TestConvertOurs reads LUKS2 with integrity too.
@@ -373,10 +374,10 @@ func TestRealMkcw(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		return lines[len(lines)-1]
 	}
-	m := appImage(t)
-	m.config.Config.Env = append(m.config.Config.Env, "GREETING=from mkcw")
-	m.writeLayout(t, dir+"/layout")
-	writeTestFile(t, dir+"/policy.json", mustRead(t, o.System.SignaturePolicyPath))
+	m := imagetest.App(t)
+	m.Config.Config.Env = append(m.Config.Config.Env, "GREETING=from mkcw")
+	m.WriteLayout(t, dir+"/layout")
+	imagetest.WriteFile(t, dir+"/policy.json", imagetest.Read(t, o.System.SignaturePolicyPath))
 	id := run("pull", "-q", "--signature-policy", dir+"/policy.json", "oci:"+dir+"/layout")
 	run("mkcw", "--type", "snp", "--cpus", "2", "--memory", "512", "--passphrase", "old passphrase 123", "--workload-id", "old", id, "localhost/cw")
 	run("push", "-q", "--signature-policy", dir+"/policy.json", "localhost/cw", "oci:"+dir+"/cw:app")
@@ -392,17 +393,17 @@ func TestRealMkcw(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
-	tool(t, "e2fsck", "-fn", plain)
-	process := tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
+	imagetest.Tool(t, "e2fsck", "-fn", plain)
+	process := imagetest.Tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
 	for _, want := range []string{`"GREETING=from mkcw"`, `"User":"1000:1000"`, `"Entrypoint":["/bin/app"]`, `"WorkingDir":"/srv"`} {
 		if !strings.Contains(process, want) {
 			t.Errorf("process %s lacks %s", process, want)
 		}
 	}
-	if got := tool(t, "debugfs", "-R", "cat /srv/data", plain); !strings.HasSuffix(got, strings.Repeat(canary+"\n", 5000)) {
+	if got := imagetest.Tool(t, "debugfs", "-R", "cat /srv/data", plain); !strings.HasSuffix(got, strings.Repeat(imagetest.Canary+"\n", 5000)) {
 		t.Error("/srv/data is wrong")
 	}
-	if got := tool(t, "debugfs", "-R", "stat /bin/sh", plain); !strings.Contains(got, `Fast link dest: "app"`) {
+	if got := imagetest.Tool(t, "debugfs", "-R", "stat /bin/sh", plain); !strings.Contains(got, `Fast link dest: "app"`) {
 		t.Errorf("/bin/sh is %s", got)
 	}
 }

@@ -8,19 +8,14 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/containers/ocicrypt"
-	encconfig "github.com/containers/ocicrypt/config"
-	"github.com/opencontainers/go-digest"
-	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // keyPair writes a private key, encrypted if pass is not empty, and its public
@@ -43,32 +38,9 @@ func keyPair(t testing.TB, private any, public any, pass string) (key, pub strin
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	writeTestFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(block))
-	writeTestFile(t, filepath.Join(dir, "pub.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pder}))
+	imagetest.WriteFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(block))
+	imagetest.WriteFile(t, filepath.Join(dir, "pub.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pder}))
 	return filepath.Join(dir, "key.pem"), filepath.Join(dir, "pub.pem")
-}
-
-// encrypt replaces m's layers by ones that only the key can open.
-func (m *testImage) encrypt(t testing.TB, pub string) {
-	t.Helper()
-	c, err := encconfig.EncryptWithJwe([][]byte{mustRead(t, pub)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range m.layers {
-		l := &m.layers[i]
-		r, finish, err := ocicrypt.EncryptLayer(c.EncryptConfig, bytes.NewReader(l.blob), imgspec.Descriptor{MediaType: l.mediaType, Digest: digest.FromBytes(l.blob)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l.blob, err = io.ReadAll(r); err != nil {
-			t.Fatal(err)
-		}
-		if l.annotations, err = finish(); err != nil {
-			t.Fatal(err)
-		}
-		l.mediaType += "+encrypted"
-	}
 }
 
 func loadKeys(t testing.TB, keys ...DecryptionKey) *DecryptionKeys {
@@ -98,16 +70,16 @@ func TestEncryptedSource(t *testing.T) {
 	rsaKey, rsaPub := keyPair(t, r, r.Public(), "")
 	lockedKey, _ := keyPair(t, r, r.Public(), "hunter2")
 	ecKey, ecPub := keyPair(t, e, e.Public(), "")
-	source := func(pub string, damage func(*testImage)) string {
-		m := appImage(t)
-		m.encrypt(t, pub)
+	source := func(pub string, damage func(*imagetest.Image)) string {
+		m := imagetest.App(t)
+		m.Encrypt(t, pub)
 		if damage != nil {
 			damage(m)
 		}
 		dir := t.TempDir()
-		m.writeLayout(t, dir)
-		for _, l := range m.layers {
-			if bytes.Contains(l.blob, []byte(canary)) {
+		m.WriteLayout(t, dir)
+		for _, l := range m.Layers {
+			if bytes.Contains(l.Blob, []byte(imagetest.Canary)) {
 				t.Fatal("layer is not encrypted")
 			}
 		}
@@ -122,8 +94,8 @@ func TestEncryptedSource(t *testing.T) {
 		if err != nil {
 			nothingLeft(t, o, server)
 		}
-		noCanary(t, o.TempDir)
-		empty(t, o.TempDir)
+		imagetest.NoCanary(t, o.TempDir)
+		imagetest.Empty(t, o.TempDir)
 		return res, err
 	}
 	for name, c := range map[string]struct {
@@ -141,12 +113,12 @@ func TestEncryptedSource(t *testing.T) {
 			t.Errorf("%s: identity %s, in the clear %s", name, res.Registration.IdentityDigest, want)
 		}
 	}
-	flipped := func(m *testImage) { m.layers[1].blob[len(m.layers[1].blob)/2] ^= 1 } // and the manifest says so
-	swapped := func(m *testImage) { m.layers[1].annotations = m.layers[2].annotations }
-	garbage := func(m *testImage) {
-		m.layers[0].annotations = maps.Clone(m.layers[0].annotations)
-		for k := range m.layers[0].annotations {
-			m.layers[0].annotations[k] = "AAAA"
+	flipped := func(m *imagetest.Image) { m.Layers[1].Blob[len(m.Layers[1].Blob)/2] ^= 1 } // and the manifest says so
+	swapped := func(m *imagetest.Image) { m.Layers[1].Annotations = m.Layers[2].Annotations }
+	garbage := func(m *imagetest.Image) {
+		m.Layers[0].Annotations = maps.Clone(m.Layers[0].Annotations)
+		for k := range m.Layers[0].Annotations {
+			m.Layers[0].Annotations[k] = "AAAA"
 		}
 	}
 	for name, c := range map[string]struct {
@@ -181,7 +153,7 @@ func TestSkopeoEncrypted(t *testing.T) {
 	key, pub := keyPair(t, r, r.Public(), "")
 	o := testOptions(t, &fakeServer{})
 	encrypted := "oci:" + filepath.Join(t.TempDir(), "encrypted")
-	tool(t, "skopeo", "copy", "-q", "--policy", o.System.SignaturePolicyPath, "--encryption-key", "jwe:"+pub, o.Source, encrypted)
+	imagetest.Tool(t, "skopeo", "copy", "-q", "--policy", o.System.SignaturePolicyPath, "--encryption-key", "jwe:"+pub, o.Source, encrypted)
 	if err := os.RemoveAll(strings.TrimPrefix(o.Source, "oci:")); err != nil {
 		t.Fatal(err)
 	}

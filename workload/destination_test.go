@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,26 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containers/image/v5/types"
-	"github.com/google/go-containerregistry/pkg/registry"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
-
-// testRegistry is an OCI registry in this process, with a handler in front
-// that may misbehave.
-func testRegistry(t testing.TB, sys *types.SystemContext, front func(http.Handler) http.Handler) string {
-	t.Helper()
-	h := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	if front != nil {
-		h = front(h)
-	}
-	s := httptest.NewServer(h)
-	t.Cleanup(s.Close)
-	sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	return strings.TrimPrefix(s.URL, "http://")
-}
 
 // TestDestinations writes to every transport and reads back what it wrote
 // with containers/image.
@@ -48,7 +29,7 @@ func TestDestinations(t *testing.T) {
 		},
 		"dir": func(t *testing.T, _ *Options) string { return "dir:" + t.TempDir() + "/d" },
 		"docker": func(t *testing.T, o *Options) string {
-			return "docker://" + testRegistry(t, o.System, nil) + "/ns/app:1"
+			return "docker://" + imagetest.Registry(t, o.System, nil) + "/ns/app:1"
 		},
 		"containers-storage": func(t *testing.T, _ *Options) string { return privateStore(t) + "localhost/app:1" },
 	} {
@@ -62,7 +43,7 @@ func TestDestinations(t *testing.T) {
 			}
 			reg := server.the(t)
 			out := readOutput(t, o.System, o.Destination)
-			tool(t, "e2fsck", "-fn", out.decrypt(t, reg.DiskKey))
+			imagetest.Tool(t, "e2fsck", "-fn", out.decrypt(t, reg.DiskKey))
 			src, err := openSource(t.Context(), o.System, o.Destination)
 			if err != nil {
 				t.Fatal(err)
@@ -75,7 +56,7 @@ func TestDestinations(t *testing.T) {
 			if err != nil || len(in.Problems) != 0 || in.Registered == nil {
 				t.Errorf("inspection: %v %v", err, in.Problems)
 			}
-			empty(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 		})
 	}
 }
@@ -107,8 +88,8 @@ func TestStorageToStorage(t *testing.T) {
 	for _, r := range server.reqs {
 		if r.Registration.WorkloadID == two.labels[LabelWorkloadID] {
 			plain := two.decrypt(t, r.DiskKey)
-			tool(t, "e2fsck", "-fn", plain)
-			if got := tool(t, "debugfs", "-R", "stat /disk.img", plain); !strings.Contains(got, "Size:") {
+			imagetest.Tool(t, "e2fsck", "-fn", plain)
+			if got := imagetest.Tool(t, "debugfs", "-R", "stat /disk.img", plain); !strings.Contains(got, "Size:") {
 				t.Errorf("no disk.img in the disk: %s", got)
 			}
 			return
@@ -122,7 +103,7 @@ func TestParseDestination(t *testing.T) {
 		t.Skip("containers/storage needs root or a user namespace")
 	}
 	t.Setenv("CONTAINERS_STORAGE_CONF", filepath.Join(t.TempDir(), "storage.conf"))
-	writeTestFile(t, os.Getenv("CONTAINERS_STORAGE_CONF"),
+	imagetest.WriteFile(t, os.Getenv("CONTAINERS_STORAGE_CONF"),
 		fmt.Appendf(nil, "[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", t.TempDir(), t.TempDir()))
 	for name, want := range map[string]string{
 		"app":                      "containers-storage:localhost/app:latest",
@@ -154,7 +135,7 @@ func TestExistingDestination(t *testing.T) {
 	for _, transport := range []string{"oci-archive", "docker-archive"} {
 		o := testOptions(t, &fakeServer{})
 		path := filepath.Join(t.TempDir(), "a.tar")
-		writeTestFile(t, path, []byte("mine"))
+		imagetest.WriteFile(t, path, []byte("mine"))
 		o.Destination = transport + ":" + path
 		if _, err := Build(t.Context(), o); !errors.Is(err, os.ErrExist) {
 			t.Errorf("%s: error %v, expected %v", transport, err, os.ErrExist)
@@ -190,7 +171,7 @@ func TestTwoBuildsOneLayout(t *testing.T) {
 	if len(server.reqs) != len(errs) {
 		t.Errorf("%d registrations, expected %d", len(server.reqs), len(errs))
 	}
-	empty(t, first.TempDir)
+	imagetest.Empty(t, first.TempDir)
 }
 
 // TestNameMoves: building to a name again gives it to the new image.
@@ -219,14 +200,14 @@ func TestRollback(t *testing.T) {
 	o.Destination, o.RecordPath = "oci-archive:"+path, filepath.Join(t.TempDir(), "record")
 	o.Progress = func(stage string, _, _ int64) {
 		if strings.HasPrefix(stage, "encrypting") { // somebody else is faster
-			writeTestFile(t, path, []byte("theirs"))
+			imagetest.WriteFile(t, path, []byte("theirs"))
 		}
 	}
 	if _, err := Build(t.Context(), o); !errors.Is(err, os.ErrExist) {
 		t.Fatalf("error %v, expected %v", err, os.ErrExist)
 	}
-	if len(server.reqs) != 0 || len(server.removed) != 1 || fileThere(o.RecordPath) {
-		t.Errorf("registrations %d, removed %d, record %v", len(server.reqs), len(server.removed), fileThere(o.RecordPath))
+	if len(server.reqs) != 0 || len(server.removed) != 1 || imagetest.Exists(o.RecordPath) {
+		t.Errorf("registrations %d, removed %d, record %v", len(server.reqs), len(server.removed), imagetest.Exists(o.RecordPath))
 	}
 	if b, _ := os.ReadFile(path); string(b) != "theirs" {
 		t.Error("their file was overwritten")
@@ -318,14 +299,14 @@ func TestRegistryFaults(t *testing.T) {
 			t.Parallel()
 			server := &fakeServer{}
 			o := testOptions(t, server)
-			o.Destination = "docker://" + testRegistry(t, o.System, front) + "/app:1"
+			o.Destination = "docker://" + imagetest.Registry(t, o.System, front) + "/app:1"
 			if _, err := Build(WithPatience(t.Context(), Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil {
 				t.Fatal("accepted")
 			}
 			if len(server.reqs) != 0 {
 				t.Error("still registered")
 			}
-			empty(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 		})
 	}
 }
@@ -337,7 +318,7 @@ func TestRegistrySource(t *testing.T) {
 	cut := false
 	server := &fakeServer{}
 	o := testOptions(t, server)
-	host := testRegistry(t, o.System, func(h http.Handler) http.Handler {
+	host := imagetest.Registry(t, o.System, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if cut && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				w = &cutter{ResponseWriter: w, left: 3000}

@@ -11,17 +11,18 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // FuzzArchive reads archives of both kinds as far as their blobs: whatever is
 // in them, an error or an image, never a panic.
 func FuzzArchive(f *testing.F) {
 	config := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + zeroes(64) + `"]}}`
-	f.Add(tarOf(f, file{name: "manifest.json", content: `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l/layer.tar"]}]`},
-		file{name: "c.json", content: config}, file{name: "l/layer.tar", content: "x"}))
-	f.Add(tarOf(f, file{name: "index.json", content: `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + zeroes(64) + `"}]}`},
-		file{name: "blobs/sha256/" + zeroes(64), content: "{}"}))
-	f.Add(gzipped(f, tarOf(f, file{name: "manifest.json", content: "[]"})))
+	f.Add(imagetest.Tar(f, imagetest.File{Name: "manifest.json", Content: `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l/layer.tar"]}]`},
+		imagetest.File{Name: "c.json", Content: config}, imagetest.File{Name: "l/layer.tar", Content: "x"}))
+	f.Add(imagetest.Tar(f, imagetest.File{Name: "index.json", Content: `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + zeroes(64) + `"}]}`},
+		imagetest.File{Name: "blobs/sha256/" + zeroes(64), Content: "{}"}))
+	f.Add(imagetest.Gzip(f, imagetest.Tar(f, imagetest.File{Name: "manifest.json", Content: "[]"})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		path := filepath.Join(t.TempDir(), "a")
 		if err := os.WriteFile(path, b, 0o600); err != nil {

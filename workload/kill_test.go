@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // childSpec is what a build in a child process needs to know.
@@ -49,12 +51,12 @@ func killedChild() {
 // kind of source and destination.
 func TestKill(t *testing.T) {
 	layout := t.TempDir()
-	m := appImage(t)
-	m.writeLayout(t, layout)
+	m := imagetest.App(t)
+	m.WriteLayout(t, layout)
 	archive := filepath.Join(t.TempDir(), "a.tgz")
-	writeTestFile(t, archive, gzipped(t, archiveOf(t, layout)))
+	imagetest.WriteFile(t, archive, imagetest.Gzip(t, imagetest.TarOfDir(t, layout)))
 	saved := filepath.Join(t.TempDir(), "d.tgz")
-	writeTestFile(t, saved, gzipped(t, m.dockerSave(t)))
+	imagetest.WriteFile(t, saved, imagetest.Gzip(t, m.DockerSave(t)))
 	for _, stage := range []string{"reading", "encrypting"} {
 		for source, transport := range map[string]string{
 			"oci:" + layout: "oci:", "oci-archive:" + archive: "oci-archive:", "docker-archive:" + saved: "docker-archive:",
@@ -64,15 +66,15 @@ func TestKill(t *testing.T) {
 				out := t.TempDir()
 				s := childSpec{
 					Source: strings.TrimSuffix(source, ":"), Destination: transport + filepath.Join(out, "image"), Firmware: testFirmware(t),
-					TempDir: t.TempDir(), Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: stage,
+					TempDir: t.TempDir(), Record: filepath.Join(out, "record"), Policy: imagetest.System(t).SignaturePolicyPath, Stage: stage,
 				}
 				if stage == "encrypting" {
 					s.Done = 8 << 20
 				}
 				runAndKill(t, s)
-				noCanary(t, s.TempDir, out)
-				empty(t, out)
-				empty(t, s.TempDir)
+				imagetest.NoCanary(t, s.TempDir, out)
+				imagetest.Empty(t, out)
+				imagetest.Empty(t, s.TempDir)
 			})
 		}
 	}
@@ -81,7 +83,7 @@ func TestKill(t *testing.T) {
 func runAndKill(t *testing.T, s childSpec) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(mustJSON(t, s)), "TMPDIR="+s.TempDir)
+	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(imagetest.JSON(t, s)), "TMPDIR="+s.TempDir)
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
@@ -103,20 +105,20 @@ func runAndKill(t *testing.T, s childSpec) {
 // named file is ciphertext, and the next build removes it.
 func TestKillStorage(t *testing.T) {
 	layout := t.TempDir()
-	appImage(t).writeLayout(t, layout)
+	imagetest.App(t).WriteLayout(t, layout)
 	out := t.TempDir()
 	s := childSpec{
 		Source: "oci:" + layout, Destination: privateStore(t) + "localhost/app:1", Firmware: testFirmware(t), TempDir: t.TempDir(),
-		Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: "encrypting", Done: 8 << 20,
+		Record: filepath.Join(out, "record"), Policy: imagetest.System(t).SignaturePolicyPath, Stage: "encrypting", Done: 8 << 20,
 	}
 	runAndKill(t, s)
-	noCanary(t, s.TempDir, out)
-	empty(t, out)
-	age(t, s.TempDir, 2*scratchGrace)
+	imagetest.NoCanary(t, s.TempDir, out)
+	imagetest.Empty(t, out)
+	imagetest.Age(t, s.TempDir, 2*scratchGrace)
 	o := testOptions(t, &fakeServer{})
 	o.TempDir = s.TempDir
 	if _, err := Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	empty(t, s.TempDir)
+	imagetest.Empty(t, s.TempDir)
 }

@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // memoryDir is a directory on a tmpfs.
@@ -46,7 +47,7 @@ func TestLayerCache(t *testing.T) {
 		change(&o)
 		r, err := Build(t.Context(), o)
 		if err != nil {
-			empty(t, strings.TrimSuffix(strings.TrimPrefix(o.Destination, "oci:"), ":app"))
+			imagetest.Empty(t, strings.TrimSuffix(strings.TrimPrefix(o.Destination, "oci:"), ":app"))
 			return "", err
 		}
 		return string(r.Digest), nil
@@ -65,7 +66,7 @@ func TestLayerCache(t *testing.T) {
 	if len(files) != 2 { // the gzip and the zstd layer
 		t.Fatalf("cache has %v", files)
 	}
-	noCanary(t, cache.Dir)
+	imagetest.NoCanary(t, cache.Dir)
 	for _, f := range files {
 		if st, err := os.Stat(f); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: mode %v (%v)", f, st.Mode(), err)
@@ -137,9 +138,9 @@ func TestLayerCacheRefusals(t *testing.T) {
 		return err
 	}
 	writable := filepath.Join(shm, "writable")
-	writeTestFile(t, filepath.Join(writable, cacheKeyFile), make([]byte, 32))
+	imagetest.WriteFile(t, filepath.Join(writable, cacheKeyFile), make([]byte, 32))
 	short := filepath.Join(shm, "short")
-	writeTestFile(t, filepath.Join(short, cacheKeyFile), make([]byte, 31))
+	imagetest.WriteFile(t, filepath.Join(short, cacheKeyFile), make([]byte, 31))
 	if err := os.Chmod(filepath.Join(short, cacheKeyFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestLayerCacheRefusals(t *testing.T) {
 	if err := build(&LayerCache{Dir: dir, KeyDir: shm}, ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	empty(t, dir)
+	imagetest.Empty(t, dir)
 }
 
 func flipAt(t *testing.T, path string, at int64) {
@@ -172,8 +173,8 @@ func flipAt(t *testing.T, path string, at int64) {
 // removeCompressed deletes the source's compressed blobs.
 func removeCompressed(t *testing.T, source string) {
 	t.Helper()
-	for _, l := range appImage(t).layers[1:] {
-		if err := os.Remove(blobPath(strings.TrimPrefix(source, "oci:"), digest.FromBytes(l.blob))); err != nil {
+	for _, l := range imagetest.App(t).Layers[1:] {
+		if err := os.Remove(imagetest.BlobPath(strings.TrimPrefix(source, "oci:"), digest.FromBytes(l.Blob))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,11 +182,11 @@ func removeCompressed(t *testing.T, source string) {
 
 // changeCompressed gives o a source with one more compressed layer.
 func changeCompressed(t testing.TB, o *Options) {
-	m := appImage(t)
-	layer := tarOf(t, file{name: "etc/more", content: strings.Repeat(canary, 100)})
-	m.add(imgspec.MediaTypeImageLayerGzip, layer, gzipped(t, layer))
+	m := imagetest.App(t)
+	layer := imagetest.Tar(t, imagetest.File{Name: "etc/more", Content: strings.Repeat(imagetest.Canary, 100)})
+	m.Add(imgspec.MediaTypeImageLayerGzip, layer, imagetest.Gzip(t, layer))
 	dir := t.TempDir()
-	m.writeLayout(t, dir)
+	m.WriteLayout(t, dir)
 	o.Source = "oci:" + dir
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // TestStub runs the image's entrypoint as an ordinary runtime would.
@@ -52,7 +53,7 @@ func TestSpool(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	plain := []byte(strings.Repeat(canary, 40000))
+	plain := []byte(strings.Repeat(imagetest.Canary, 40000))
 	w := s.writer()
 	for rest := plain; len(rest) > 0; {
 		n := min(len(rest), 1+rand.IntN(70000))
@@ -68,7 +69,7 @@ func TestSpool(t *testing.T) {
 	if _, err := s.f.ReadAt(raw, 0); err != nil {
 		t.Fatal(err)
 	}
-	if bytes.Contains(raw, []byte(canary[:16])) {
+	if bytes.Contains(raw, []byte(imagetest.Canary[:16])) {
 		t.Error("spool holds plaintext")
 	}
 	if got, err := io.ReadAll(s.reader()); err != nil || !bytes.Equal(got, plain) {
@@ -111,17 +112,17 @@ func TestSweepScratch(t *testing.T) {
 	}
 	defer live.Close()
 	dead := filepath.Join(dir, scratchPattern+"dead")
-	writeTestFile(t, filepath.Join(dead, "storage1", "blob"), []byte("ciphertext"))
+	imagetest.WriteFile(t, filepath.Join(dead, "storage1", "blob"), []byte("ciphertext"))
 	other := filepath.Join(dir, "something-else")
-	writeTestFile(t, filepath.Join(other, "x"), nil)
+	imagetest.WriteFile(t, filepath.Join(other, "x"), nil)
 	sweepScratch(dir)
-	if !fileThere(dead) {
+	if !imagetest.Exists(dead) {
 		t.Error("a young directory was swept: its build may be about to lock it")
 	}
-	age(t, dir, 2*scratchGrace)
+	imagetest.Age(t, dir, 2*scratchGrace)
 	sweepScratch(dir)
-	if fileThere(dead) || !fileThere(live.dir) || !fileThere(other) {
-		t.Errorf("dead %v, live %v, other %v", fileThere(dead), fileThere(live.dir), fileThere(other))
+	if imagetest.Exists(dead) || !imagetest.Exists(live.dir) || !imagetest.Exists(other) {
+		t.Errorf("dead %v, live %v, other %v", imagetest.Exists(dead), imagetest.Exists(live.dir), imagetest.Exists(other))
 	}
 }
 
@@ -289,7 +290,7 @@ func TestReadRecordRefuses(t *testing.T) {
 		if edited == string(good) {
 			t.Fatalf("%s: nothing edited", name)
 		}
-		writeTestFile(t, path, []byte(edited))
+		imagetest.WriteFile(t, path, []byte(edited))
 		if _, err := ReadRecord(path); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -321,7 +322,7 @@ func TestNoIntegrity(t *testing.T) {
 	if _, err := Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
+	imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
 }
 
 // TestCryptsetup opens a built disk with the real one.
@@ -332,9 +333,9 @@ func TestCryptsetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk, key := filepath.Join(t.TempDir(), "disk.img"), filepath.Join(t.TempDir(), "key")
-	writeTestFile(t, disk, readOutput(t, o.System, o.Destination).files[krun.DiskFile])
-	writeTestFile(t, key, server.the(t).DiskKey)
-	tool(t, "cryptsetup", "open", "--test-passphrase", "--key-file", key, disk)
+	imagetest.WriteFile(t, disk, readOutput(t, o.System, o.Destination).files[krun.DiskFile])
+	imagetest.WriteFile(t, key, server.the(t).DiskKey)
+	imagetest.Tool(t, "cryptsetup", "open", "--test-passphrase", "--key-file", key, disk)
 	in, err := Inspect(t.Context(), o.System, disk, server.Get)
 	if err != nil || len(in.Problems) != 0 || in.Registered == nil || in.Disk.Geometry == nil {
 		t.Errorf("inspection %+v: %v", in, err)
@@ -352,8 +353,8 @@ func TestInspectNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	js := mustJSON(t, in)
-	if bytes.Contains(js, server.the(t).DiskKey) || bytes.Contains(js, []byte(canary)) {
+	js := imagetest.JSON(t, in)
+	if bytes.Contains(js, server.the(t).DiskKey) || bytes.Contains(js, []byte(imagetest.Canary)) {
 		t.Error("inspection holds a secret")
 	}
 }
@@ -373,13 +374,13 @@ func TestInspectNotices(t *testing.T) {
 		"footer length": func(b []byte) []byte { b[len(b)-8]++; return b },
 	} {
 		path := filepath.Join(t.TempDir(), "disk.img")
-		writeTestFile(t, path, edit(bytes.Clone(disk)))
+		imagetest.WriteFile(t, path, edit(bytes.Clone(disk)))
 		if in, err := Inspect(t.Context(), o.System, path, nil); err == nil && len(in.Problems) == 0 {
 			t.Errorf("%s: not noticed", name)
 		}
 	}
 	path := filepath.Join(t.TempDir(), "disk.img")
-	writeTestFile(t, path, []byte("not a disk"))
+	imagetest.WriteFile(t, path, []byte("not a disk"))
 	if _, err := Inspect(t.Context(), o.System, path, nil); err == nil {
 		t.Error("inspected something that is not a disk")
 	}
@@ -410,20 +411,5 @@ func TestNamedOutFile(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if b, rerr := os.ReadFile(path); err != nil || rerr != nil || string(b) != "content" || len(entries) != 1 {
 		t.Errorf("%q, %d entries: %v %v", b, len(entries), err, rerr)
-	}
-}
-
-// age makes what is in dir look older.
-func age(t testing.TB, dir string, by time.Duration) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		old := time.Now().Add(-by)
-		if err := os.Chtimes(filepath.Join(dir, e.Name()), old, old); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/crypto/openpgp" //lint:ignore SA1019 what simple signing uses
+	"golang.org/x/crypto/openpgp"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // gpgKey is a key and the file of its public half.
@@ -34,7 +36,7 @@ func gpgKey(t testing.TB) (*openpgp.Entity, string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "pub.gpg")
-	writeTestFile(t, path, b.Bytes())
+	imagetest.WriteFile(t, path, b.Bytes())
 	return e, path
 }
 
@@ -107,14 +109,14 @@ func TestSourcePolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
-			repo := testRegistry(t, o.System, nil) + "/app"
+			repo := imagetest.Registry(t, o.System, nil) + "/app"
 			lookaside := t.TempDir()
 			o.System.RegistriesDirPath = t.TempDir()
-			writeTestFile(t, filepath.Join(o.System.RegistriesDirPath, "default.yaml"),
+			imagetest.WriteFile(t, filepath.Join(o.System.RegistriesDirPath, "default.yaml"),
 				fmt.Appendf(nil, "default-docker:\n  use-sigstore-attachments: true\n  lookaside: file://%s\n", lookaside))
-			m := appImage(t)
-			m.upload(t, repo)
-			manifest := m.writeLayout(t, t.TempDir())
+			m := imagetest.App(t)
+			m.Upload(t, repo)
+			manifest := m.WriteLayout(t, t.TempDir())
 			o.Source = "docker://" + repo + ":1"
 			if c.sigstore != nil {
 				signSource(t, o.System, o.Source, c.sigstore)
@@ -127,9 +129,9 @@ func TestSourcePolicy(t *testing.T) {
 				if c.other {
 					of = digest.FromString("other")
 				}
-				writeTestFile(t, filepath.Join(lookaside, "app@sha256="+manifest.Encoded(), "signature-1"), simpleSign(t, c.gpg, as, of))
+				imagetest.WriteFile(t, filepath.Join(lookaside, "app@sha256="+manifest.Encoded(), "signature-1"), simpleSign(t, c.gpg, as, of))
 			}
-			writeTestFile(t, o.System.SignaturePolicyPath, fmt.Appendf(nil,
+			imagetest.WriteFile(t, o.System.SignaturePolicyPath, fmt.Appendf(nil,
 				`{"default":[{"type":"reject"}],"transports":{"docker":{%q:[`+requirement[c.kind]+`]}}}`, repo, c.pub))
 			_, err := Build(t.Context(), o)
 			if c.want == "" {
@@ -149,10 +151,10 @@ func TestSourcePolicy(t *testing.T) {
 // TestBasePolicy: an allowed base that the policy refuses allows nothing.
 func TestBasePolicy(t *testing.T) {
 	o := testOptions(t, &fakeServer{})
-	repo := testRegistry(t, o.System, nil) + "/base"
-	appImage(t).upload(t, repo)
+	repo := imagetest.Registry(t, o.System, nil) + "/base"
+	imagetest.App(t).Upload(t, repo)
 	o.AllowedBases = []string{"docker://" + repo + ":1"}
-	writeTestFile(t, o.System.SignaturePolicyPath, []byte(`{"default":[{"type":"reject"}],"transports":{"oci":{"":[{"type":"insecureAcceptAnything"}]}}}`))
+	imagetest.WriteFile(t, o.System.SignaturePolicyPath, []byte(`{"default":[{"type":"reject"}],"transports":{"oci":{"":[{"type":"insecureAcceptAnything"}]}}}`))
 	if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "reading allowed base") {
 		t.Errorf("unsigned base: %v", err)
 	}

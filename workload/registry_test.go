@@ -1,11 +1,8 @@
 package workload
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +21,8 @@ import (
 	"github.com/containers/image/v5/types"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
-	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // hostile is a registry's bad day: for requests whose path holds part, act is
@@ -115,59 +111,10 @@ func waitGone(r *http.Request) {
 	}
 }
 
-// bigImage has one layer that does not compress.
-func bigImage(t testing.TB, size int) (*testImage, []byte) {
-	t.Helper()
-	b := make([]byte, size)
-	if _, err := rand.Read(b); err != nil {
-		t.Fatal(err)
-	}
-	m := &testImage{config: imgspec.Image{Platform: imgspec.Platform{OS: "linux", Architecture: "amd64"},
-		Config: imgspec.ImageConfig{Entrypoint: []string{"/bin/app"}, User: "1"}, RootFS: imgspec.RootFS{Type: "layers"}}}
-	layer := tarOf(t, file{name: "data", content: string(b)})
-	blob := gzipped(t, layer)
-	m.add(imgspec.MediaTypeImageLayerGzip, layer, blob)
-	return m, blob
-}
-
-// upload puts m into the registry as REPO:1.
-func (m *testImage) upload(t testing.TB, repo string) {
-	t.Helper()
-	m.uploadWith(t, http.DefaultClient, "http://", repo)
-}
-
-func (m *testImage) uploadWith(t testing.TB, c *http.Client, scheme, repo string) {
-	t.Helper()
-	put := func(method, url string, b []byte, mediaType string) *http.Response {
-		req, err := http.NewRequest(method, url, bytes.NewReader(b))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", mediaType)
-		resp, err := c.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode/100 != 2 {
-			t.Fatalf("%s %s: %s", method, url, resp.Status)
-		}
-		return resp
-	}
-	host, name, _ := strings.Cut(repo, "/")
-	base := scheme + host
-	dir := t.TempDir()
-	d := m.writeLayout(t, dir)
-	for _, b := range append([]testLayer{{blob: mustJSON(t, m.config)}}, m.layers...) {
-		put("POST", base+"/v2/"+name+"/blobs/uploads/?digest="+digest.FromBytes(b.blob).String(), b.blob, "application/octet-stream")
-	}
-	put("PUT", base+"/v2/"+name+"/manifests/1", mustRead(t, blobPath(dir, d)), imgspec.MediaTypeImageManifest)
-}
-
 // TestHostileRegistry pulls from registries on a bad day. Each either recovers
 // or fails with an error that says what was wrong, leaving nothing.
 func TestHostileRegistry(t *testing.T) {
-	m, blob := bigImage(t, 3<<20)
+	m, blob := imagetest.Big(t, 3<<20)
 	d := digest.FromBytes(blob)
 	other := append(bytes.Clone(blob[:len(blob)-1]), blob[len(blob)-1]^1)
 	plain := func(b []byte, length int) func(http.ResponseWriter, *http.Request, int) bool {
@@ -251,8 +198,8 @@ func TestHostileRegistry(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.SizeBytes = 0
-			repo := testRegistry(t, o.System, h.front) + "/app"
-			m.upload(t, repo)
+			repo := imagetest.Registry(t, o.System, h.front) + "/app"
+			m.Upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
 			stall := 200 * time.Millisecond
 			if strings.HasPrefix(name, "cut") || strings.HasPrefix(name, "stall") {
@@ -266,12 +213,12 @@ func TestHostileRegistry(t *testing.T) {
 			if c.ranged && h.ranges.Load() == 0 {
 				t.Error("not resumed by Range")
 			}
-			empty(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 			if c.want == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
-				noCanary(t, o.TempDir)
+				imagetest.NoCanary(t, o.TempDir)
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -284,7 +231,7 @@ func TestHostileRegistry(t *testing.T) {
 
 // TestStallOverTLS: there, what has to be ended is the connection below.
 func TestStallOverTLS(t *testing.T) {
-	m, blob := bigImage(t, 3<<20)
+	m, blob := imagetest.Big(t, 3<<20)
 	h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: sending(blob, 1, 1200<<10, true, true)}
 	s := httptest.NewUnstartedServer(h.front(registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
 	s.EnableHTTP2 = true
@@ -293,7 +240,7 @@ func TestStallOverTLS(t *testing.T) {
 	o := testOptions(t, &fakeServer{})
 	o.System.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	repo := strings.TrimPrefix(s.URL, "https://") + "/app"
-	m.uploadWith(t, s.Client(), "https://", repo)
+	m.UploadWith(t, s.Client(), "https://", repo)
 	o.Source = "docker://" + repo + ":1"
 	if _, err := Build(WithPatience(t.Context(), Patience{Stall: 1300 * time.Millisecond}), o); err != nil {
 		t.Fatal(err)
@@ -306,7 +253,7 @@ func TestStallOverTLS(t *testing.T) {
 // TestCancelWhileWaiting: neither a silent registry nor a pause between
 // attempts holds a build that is interrupted.
 func TestCancelWhileWaiting(t *testing.T) {
-	m, blob := bigImage(t, 1<<20)
+	m, blob := imagetest.Big(t, 1<<20)
 	for name, p := range map[string]Patience{"silent": {Stall: time.Minute}, "pause": {Stall: 50 * time.Millisecond, Delay: time.Minute}} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -319,8 +266,8 @@ func TestCancelWhileWaiting(t *testing.T) {
 			}}
 			server := &fakeServer{}
 			o := testOptions(t, server)
-			repo := testRegistry(t, o.System, h.front) + "/app"
-			m.upload(t, repo)
+			repo := imagetest.Registry(t, o.System, h.front) + "/app"
+			m.Upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
 			start := time.Now()
 			if _, err := Build(WithPatience(ctx, p), o); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
@@ -331,20 +278,11 @@ func TestCancelWhileWaiting(t *testing.T) {
 	}
 }
 
-func mustRead(t testing.TB, path string) []byte {
-	t.Helper()
-	b, err := bounded.File(filepath.Clean(path), 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // TestHostilePush pushes to registries on a bad day.
 func TestHostilePush(t *testing.T) {
-	m, _ := bigImage(t, 20<<20) // more than a spool gives back as it is read
+	m, _ := imagetest.Big(t, 20<<20) // more than a spool gives back as it is read
 	source := t.TempDir()
-	m.writeLayout(t, source)
+	m.WriteLayout(t, source)
 	read := func(n int64) func(http.ResponseWriter, *http.Request) {
 		return func(_ http.ResponseWriter, r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, n) }
 	}
@@ -387,10 +325,10 @@ func TestHostilePush(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.SizeBytes, o.Source = 32<<20, "oci:"+source
-			o.Destination = "docker://" + testRegistry(t, o.System, h.front) + "/app:1"
+			o.Destination = "docker://" + imagetest.Registry(t, o.System, h.front) + "/app:1"
 			ctx := WithPatience(t.Context(), Patience{Stall: 700 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
 			_, err := Build(ctx, o)
-			empty(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v, expected %q in it", err, c.want)
@@ -404,30 +342,12 @@ func TestHostilePush(t *testing.T) {
 				t.Fatal(err)
 			}
 			plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
-			tool(t, "e2fsck", "-fn", plain)
+			imagetest.Tool(t, "e2fsck", "-fn", plain)
 			got := filepath.Join(t.TempDir(), "data")
-			tool(t, "debugfs", "-R", "dump /data "+got, plain)
-			if b, err := os.ReadFile(got); err != nil || digest.FromBytes(b) != m.data(t) {
+			imagetest.Tool(t, "debugfs", "-R", "dump /data "+got, plain)
+			if b, err := os.ReadFile(got); err != nil || digest.FromBytes(b) != m.Data(t) {
 				t.Errorf("/data is not what the source has (%v)", err)
 			}
 		})
 	}
-}
-
-// data is the digest of the one file in bigImage.
-func (m *testImage) data(t testing.TB) digest.Digest {
-	t.Helper()
-	z, err := gzip.NewReader(bytes.NewReader(m.layers[0].blob))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr := tar.NewReader(z)
-	if _, err := tr.Next(); err != nil {
-		t.Fatal(err)
-	}
-	d, err := digest.FromReader(tr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }

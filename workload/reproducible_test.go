@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // reproducibleOptions is what two machines that build the same would say.
@@ -101,11 +102,11 @@ func samePlaintext(t *testing.T, o Options, plain string) {
 
 // changeLayer gives o a source with one more file.
 func changeLayer(t *testing.T, o *Options) {
-	m := appImage(t)
-	layer := tarOf(t, file{name: "etc/more", content: "more"})
-	m.add("application/vnd.oci.image.layer.v1.tar", layer, layer)
+	m := imagetest.App(t)
+	layer := imagetest.Tar(t, imagetest.File{Name: "etc/more", Content: "more"})
+	m.Add("application/vnd.oci.image.layer.v1.tar", layer, layer)
 	dir := t.TempDir()
-	m.writeLayout(t, dir)
+	m.WriteLayout(t, dir)
 	o.Source = "oci:" + dir
 }
 
@@ -125,7 +126,7 @@ func TestReproducibleNeeds(t *testing.T) {
 	o := reproducibleOptions(t, &fakeServer{})
 	o.Now = nil // then the source's own time
 	want := time.Unix(0, 0)
-	if c := appImage(t).config.Created; c != nil {
+	if c := imagetest.App(t).Config.Created; c != nil {
 		want = *c
 	}
 	if r := mustBuild(t, o); !r.Registration.Created.Equal(want) {

@@ -15,6 +15,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // rotatingServer is a server with one workload, which seals keyslots for real.
@@ -105,7 +106,7 @@ func TestRotate(t *testing.T) {
 				t.Fatal("the rotated disk opens with the old key, or not with the new one")
 			}
 			plain := after.decrypt(t, server.current.Reveal())
-			if got := tool(t, "debugfs", "-R", "cat /etc/secret", plain); !strings.HasSuffix(got, canary) {
+			if got := imagetest.Tool(t, "debugfs", "-R", "cat /etc/secret", plain); !strings.HasSuffix(got, imagetest.Canary) {
 				t.Errorf("content: %q", got)
 			}
 			// Nothing that is measured or registered may have changed.
@@ -122,7 +123,7 @@ func TestRotate(t *testing.T) {
 			if len(a) != len(b) || !bytes.Equal(a[at:], b[at:]) || bytes.Equal(a[:at], b[:at]) {
 				t.Error("data was re-encrypted, or the header was not")
 			}
-			empty(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 		})
 	}
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // maxBuildMiB is what a build may take of memory, whatever it builds.
@@ -82,10 +83,10 @@ func buildMeasured(t testing.TB, src, filesystem string) cost {
 	out := t.TempDir()
 	s := childSpec{
 		Source: "oci:" + src, Destination: "oci:" + filepath.Join(out, "image"), Firmware: testFirmware(t), TempDir: out,
-		Record: filepath.Join(out, "record"), Policy: testSystem(t).SignaturePolicyPath, Measure: true, Filesystem: filesystem,
+		Record: filepath.Join(out, "record"), Policy: imagetest.System(t).SignaturePolicyPath, Measure: true, Filesystem: filesystem,
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(mustJSON(t, s)))
+	cmd.Env = append(os.Environ(), "CCRUN_TEST_CHILD="+string(imagetest.JSON(t, s)))
 	cmd.Stderr = os.Stderr
 	b, err := cmd.Output()
 	if err != nil {
@@ -105,9 +106,9 @@ func buildMeasured(t testing.TB, src, filesystem string) cost {
 // what write puts into the archive, with holes where it skips.
 func streamedLayout(t testing.TB, dir string, write func(*tar.Writer)) {
 	t.Helper()
-	m := &testImage{config: appImage(t).config}
-	m.config.RootFS.DiffIDs = nil
-	m.writeLayout(t, dir)
+	m := &imagetest.Image{Config: imagetest.App(t).Config}
+	m.Config.RootFS.DiffIDs = nil
+	m.WriteLayout(t, dir)
 	f, err := os.Create(filepath.Join(dir, "blobs/sha256/layer"))
 	if err != nil {
 		t.Fatal(err)
@@ -131,12 +132,12 @@ func streamedLayout(t testing.TB, dir string, write func(*tar.Writer)) {
 		t.Fatal(err)
 	}
 	d := digest.NewDigest(digest.SHA256, h)
-	if err := os.Rename(f.Name(), blobPath(dir, d)); err != nil {
+	if err := os.Rename(f.Name(), imagetest.BlobPath(dir, d)); err != nil {
 		t.Fatal(err)
 	}
-	m.config.RootFS.DiffIDs = []digest.Digest{d}
-	m.layers = []testLayer{{mediaType: imgspec.MediaTypeImageLayer, digest: d, size: size}}
-	m.writeLayout(t, dir)
+	m.Config.RootFS.DiffIDs = []digest.Digest{d}
+	m.Layers = []imagetest.Layer{{MediaType: imgspec.MediaTypeImageLayer, Digest: d, Size: size}}
+	m.WriteLayout(t, dir)
 }
 
 // holeWriter leaves out zeros, so that a large test file takes no space.
@@ -293,7 +294,7 @@ func gzippedLayout(t testing.TB, dir string, write func(io.Writer)) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m := &testImage{config: appImage(t).config, layers: []testLayer{{mediaType: imgspec.MediaTypeImageLayerGzip, blob: blob.Bytes()}}}
-	m.config.RootFS.DiffIDs = []digest.Digest{digest.NewDigest(digest.SHA256, h)}
-	m.writeLayout(t, dir)
+	m := &imagetest.Image{Config: imagetest.App(t).Config, Layers: []imagetest.Layer{{MediaType: imgspec.MediaTypeImageLayerGzip, Blob: blob.Bytes()}}}
+	m.Config.RootFS.DiffIDs = []digest.Digest{digest.NewDigest(digest.SHA256, h)}
+	m.WriteLayout(t, dir)
 }

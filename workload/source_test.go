@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,74 +18,30 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
-
-// archiveOf packs the files below dir.
-func archiveOf(t testing.TB, dir string) []byte {
-	t.Helper()
-	var files []file
-	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(p)
-		rel, _ := filepath.Rel(dir, p)
-		files = append(files, file{name: rel, content: string(b)})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tarOf(t, files...)
-}
-
-// dockerSave writes m as docker save does, with one layer compressed, which
-// tools accept, and one twice, by way of a link.
-func (m *testImage) dockerSave(t testing.TB) []byte {
-	t.Helper()
-	config := mustJSON(t, m.config)
-	item := struct {
-		Config           string
-		RepoTags, Layers []string
-	}{Config: digest.FromBytes(config).Encoded() + ".json", RepoTags: []string{"localhost/app:1"}}
-	files := []file{{name: item.Config, content: string(config)}}
-	for i, l := range m.layers {
-		b := l.plain
-		name := string(rune('a'+i)) + "/layer.tar"
-		if i == 1 {
-			b = gzipped(t, b)
-		}
-		files = append(files, file{name: name, content: string(b)})
-		if i == 0 {
-			files = append(files, file{name: "z/layer.tar", kind: tar.TypeSymlink, link: "../" + name})
-			name = "z/layer.tar"
-		}
-		item.Layers = append(item.Layers, name)
-	}
-	return tarOf(t, append(files, file{name: "manifest.json", content: string(mustJSON(t, []any{item}))})...)
-}
 
 // TestSources builds from every kind of local source and expects the same
 // content in the disk.
 func TestSources(t *testing.T) {
 	layout := t.TempDir()
-	m := appImage(t)
-	m.writeLayout(t, layout)
+	m := imagetest.App(t)
+	m.WriteLayout(t, layout)
 	dir := t.TempDir()
 	write := func(name string, b []byte) string {
 		p := filepath.Join(dir, name)
-		writeTestFile(t, p, b)
+		imagetest.WriteFile(t, p, b)
 		return p
 	}
-	saved := m.dockerSave(t)
+	saved := m.DockerSave(t)
 	for name, source := range map[string]string{
 		"oci":                   "oci:" + layout,
-		"oci-archive":           "oci-archive:" + write("a.tar", archiveOf(t, layout)),
-		"oci-archive gzip":      "oci-archive:" + write("a.tgz", gzipped(t, archiveOf(t, layout))),
+		"oci-archive":           "oci-archive:" + write("a.tar", imagetest.TarOfDir(t, layout)),
+		"oci-archive gzip":      "oci-archive:" + write("a.tgz", imagetest.Gzip(t, imagetest.TarOfDir(t, layout))),
 		"docker-archive":        "docker-archive:" + write("d.tar", saved),
 		"docker-archive name":   "docker-archive:" + filepath.Join(dir, "d.tar") + ":localhost/app:1",
 		"docker-archive number": "docker-archive:" + filepath.Join(dir, "d.tar") + ":@0",
-		"docker-archive zstd":   "docker-archive:" + write("d.tar.zst", zstded(t, saved)),
+		"docker-archive zstd":   "docker-archive:" + write("d.tar.zst", imagetest.Zstd(t, saved)),
 		"index":                 "oci:" + indexOf(t, m),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,41 +52,41 @@ func TestSources(t *testing.T) {
 				t.Fatal(err)
 			}
 			plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
-			if got := tool(t, "debugfs", "-R", "cat /srv/data", plain); !strings.HasSuffix(got, strings.Repeat(canary+"\n", 5000)) {
+			if got := imagetest.Tool(t, "debugfs", "-R", "cat /srv/data", plain); !strings.HasSuffix(got, strings.Repeat(imagetest.Canary+"\n", 5000)) {
 				t.Errorf("/srv/data is wrong")
 			}
-			noCanary(t, o.TempDir)
-			empty(t, o.TempDir)
+			imagetest.NoCanary(t, o.TempDir)
+			imagetest.Empty(t, o.TempDir)
 		})
 	}
 }
 
 // indexOf is a layout whose index leads to an index of two platforms, of
 // which the other one comes first.
-func indexOf(t *testing.T, m *testImage) string {
+func indexOf(t *testing.T, m *imagetest.Image) string {
 	t.Helper()
 	dir := t.TempDir()
-	d := m.writeLayout(t, dir)
-	arm := appImage(t)
-	arm.config.Architecture = "arm64"
-	a := arm.writeLayout(t, dir)
+	d := m.WriteLayout(t, dir)
+	arm := imagetest.App(t)
+	arm.Config.Architecture = "arm64"
+	a := arm.WriteLayout(t, dir)
 	list := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
 	for _, p := range []struct {
 		d    digest.Digest
 		arch string
 	}{{a, "arm64"}, {d, "amd64"}} {
-		st, err := os.Stat(blobPath(dir, p.d))
+		st, err := os.Stat(imagetest.BlobPath(dir, p.d))
 		if err != nil {
 			t.Fatal(err)
 		}
 		list.Manifests = append(list.Manifests, imgspec.Descriptor{MediaType: imgspec.MediaTypeImageManifest, Digest: p.d, Size: st.Size(),
 			Platform: &imgspec.Platform{OS: "linux", Architecture: p.arch}})
 	}
-	b := mustJSON(t, list)
-	writeTestFile(t, blobPath(dir, digest.FromBytes(b)), b)
+	b := imagetest.JSON(t, list)
+	imagetest.WriteFile(t, imagetest.BlobPath(dir, digest.FromBytes(b)), b)
 	top := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []imgspec.Descriptor{
 		{MediaType: imgspec.MediaTypeImageIndex, Digest: digest.FromBytes(b), Size: int64(len(b))}}}
-	writeTestFile(t, filepath.Join(dir, "index.json"), mustJSON(t, top))
+	imagetest.WriteFile(t, filepath.Join(dir, "index.json"), imagetest.JSON(t, top))
 	return dir
 }
 
@@ -143,7 +98,7 @@ func flip(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	b[len(b)/2] ^= 0x40
-	writeTestFile(t, path, b)
+	imagetest.WriteFile(t, path, b)
 }
 
 func truncate(t *testing.T, path string) {
@@ -160,23 +115,23 @@ func truncate(t *testing.T, path string) {
 // TestRefusedSources: each defect is refused with an error that names it, and
 // leaves neither registration nor file.
 func TestRefusedSources(t *testing.T) {
-	layerBlob := func(i int) func(*testing.T, *testImage, string) string {
-		return func(_ *testing.T, m *testImage, dir string) string {
-			return blobPath(dir, digest.FromBytes(m.layers[i].blob))
+	layerBlob := func(i int) func(*testing.T, *imagetest.Image, string) string {
+		return func(_ *testing.T, m *imagetest.Image, dir string) string {
+			return imagetest.BlobPath(dir, digest.FromBytes(m.Layers[i].Blob))
 		}
 	}
-	manifestBlob := func(t *testing.T, m *testImage, dir string) string {
-		return blobPath(dir, m.writeLayout(t, dir))
+	manifestBlob := func(t *testing.T, m *imagetest.Image, dir string) string {
+		return imagetest.BlobPath(dir, m.WriteLayout(t, dir))
 	}
-	configBlob := func(t *testing.T, m *testImage, dir string) string {
-		return blobPath(dir, digest.FromBytes(mustJSON(t, m.config)))
+	configBlob := func(t *testing.T, m *imagetest.Image, dir string) string {
+		return imagetest.BlobPath(dir, digest.FromBytes(imagetest.JSON(t, m.Config)))
 	}
-	damage := func(where func(*testing.T, *testImage, string) string, how func(*testing.T, string)) func(*testing.T, *testImage, string) {
-		return func(t *testing.T, m *testImage, dir string) { how(t, where(t, m, dir)) }
+	damage := func(where func(*testing.T, *imagetest.Image, string) string, how func(*testing.T, string)) func(*testing.T, *imagetest.Image, string) {
+		return func(t *testing.T, m *imagetest.Image, dir string) { how(t, where(t, m, dir)) }
 	}
 	for name, c := range map[string]struct {
-		edit   func(*testImage)
-		damage func(*testing.T, *testImage, string)
+		edit   func(*imagetest.Image)
+		damage func(*testing.T, *imagetest.Image, string)
 		policy string
 		want   string
 	}{
@@ -189,18 +144,18 @@ func TestRefusedSources(t *testing.T) {
 		"layer missing":            {damage: damage(layerBlob(2), func(t *testing.T, p string) { os.Remove(p) }), want: "layer 3"},
 		"manifest altered":         {damage: damage(manifestBlob, flip), want: "manifest"},
 		"configuration altered":    {damage: damage(configBlob, flip), want: "configuration"},
-		"wrong diff id of plain":   {edit: func(m *testImage) { m.config.RootFS.DiffIDs[0] = digest.FromString("x") }, want: "digest"},
-		"wrong diff id of gzip":    {edit: func(m *testImage) { m.config.RootFS.DiffIDs[1] = digest.FromString("x") }, want: "layer 2"},
-		"bad diff id":              {edit: func(m *testImage) { m.config.RootFS.DiffIDs[1] = "sha256:zz" }, want: "diff id"},
-		"too few diff ids":         {edit: func(m *testImage) { m.config.RootFS.DiffIDs = m.config.RootFS.DiffIDs[:2] }, want: "diff ids"},
-		"other architecture":       {edit: func(m *testImage) { m.config.Architecture = "arm64" }, want: "linux/amd64"},
-		"other system":             {edit: func(m *testImage) { m.config.OS = "windows" }, want: "linux/amd64"},
-		"nothing to run":           {edit: func(m *testImage) { m.config.Config.Entrypoint, m.config.Config.Cmd = nil, nil }, want: "nothing to run"},
-		"broken environment":       {edit: func(m *testImage) { m.config.Config.Env = []string{"novalue"} }, want: "NAME=VALUE"},
-		"relative directory":       {edit: func(m *testImage) { m.config.Config.WorkingDir = "srv" }, want: "not absolute"},
-		"bad port":                 {edit: func(m *testImage) { m.config.Config.ExposedPorts = map[string]struct{}{"0/tcp": {}} }, want: "port"},
-		"encrypted layer":          {edit: func(m *testImage) { m.layers[0].mediaType += "+encrypted" }, want: "encrypted"},
-		"garbage in gzip":          {edit: func(m *testImage) { m.layers[1].blob = append([]byte{0x1f, 0x8b, 8}, "garbage"...) }, want: "layer 2"},
+		"wrong diff id of plain":   {edit: func(m *imagetest.Image) { m.Config.RootFS.DiffIDs[0] = digest.FromString("x") }, want: "digest"},
+		"wrong diff id of gzip":    {edit: func(m *imagetest.Image) { m.Config.RootFS.DiffIDs[1] = digest.FromString("x") }, want: "layer 2"},
+		"bad diff id":              {edit: func(m *imagetest.Image) { m.Config.RootFS.DiffIDs[1] = "sha256:zz" }, want: "diff id"},
+		"too few diff ids":         {edit: func(m *imagetest.Image) { m.Config.RootFS.DiffIDs = m.Config.RootFS.DiffIDs[:2] }, want: "diff ids"},
+		"other architecture":       {edit: func(m *imagetest.Image) { m.Config.Architecture = "arm64" }, want: "linux/amd64"},
+		"other system":             {edit: func(m *imagetest.Image) { m.Config.OS = "windows" }, want: "linux/amd64"},
+		"nothing to run":           {edit: func(m *imagetest.Image) { m.Config.Config.Entrypoint, m.Config.Config.Cmd = nil, nil }, want: "nothing to run"},
+		"broken environment":       {edit: func(m *imagetest.Image) { m.Config.Config.Env = []string{"novalue"} }, want: "NAME=VALUE"},
+		"relative directory":       {edit: func(m *imagetest.Image) { m.Config.Config.WorkingDir = "srv" }, want: "not absolute"},
+		"bad port":                 {edit: func(m *imagetest.Image) { m.Config.Config.ExposedPorts = map[string]struct{}{"0/tcp": {}} }, want: "port"},
+		"encrypted layer":          {edit: func(m *imagetest.Image) { m.Layers[0].MediaType += "+encrypted" }, want: "encrypted"},
+		"garbage in gzip":          {edit: func(m *imagetest.Image) { m.Layers[1].Blob = append([]byte{0x1f, 0x8b, 8}, "garbage"...) }, want: "layer 2"},
 		"not a tar":                {edit: notTar, want: "layer 1"},
 		"policy refuses":           {policy: `{"default":[{"type":"reject"}]}`, want: "policy"},
 		"policy wants a signature": {policy: `{"default":[{"type":"sigstoreSigned","keyData":"` + unusedKey(t) + `"}]}`, want: "signature was required"},
@@ -209,16 +164,16 @@ func TestRefusedSources(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			dir := t.TempDir()
-			m := appImage(t)
+			m := imagetest.App(t)
 			if c.edit != nil {
 				c.edit(m)
 			}
-			m.writeLayout(t, dir)
+			m.WriteLayout(t, dir)
 			if c.damage != nil {
 				c.damage(t, m, dir)
 			}
 			if c.policy != "" {
-				writeTestFile(t, o.System.SignaturePolicyPath, []byte(c.policy))
+				imagetest.WriteFile(t, o.System.SignaturePolicyPath, []byte(c.policy))
 			}
 			o.Source = "oci:" + dir
 			_, err := Build(t.Context(), o)
@@ -245,9 +200,9 @@ func unusedKey(t *testing.T) string {
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-func notTar(m *testImage) {
+func notTar(m *imagetest.Image) {
 	b := bytes.Repeat([]byte("not a tar archive. "), 100)
-	m.layers[0].blob, m.config.RootFS.DiffIDs[0] = b, digest.FromBytes(b)
+	m.Layers[0].Blob, m.Config.RootFS.DiffIDs[0] = b, digest.FromBytes(b)
 }
 
 func nothingLeft(t *testing.T, o Options, server *fakeServer) {
@@ -257,8 +212,8 @@ func nothingLeft(t *testing.T, o Options, server *fakeServer) {
 	}
 	_, dest, _ := strings.Cut(o.Destination, ":")
 	dest, _, _ = strings.Cut(dest, ":")
-	empty(t, filepath.Dir(dest))
-	empty(t, o.TempDir)
+	imagetest.Empty(t, filepath.Dir(dest))
+	imagetest.Empty(t, o.TempDir)
 }
 
 // TestChangedBetweenPasses alters a plain layer after its headers were read:
@@ -267,16 +222,16 @@ func TestChangedBetweenPasses(t *testing.T) {
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	dir := t.TempDir()
-	m := appImage(t)
-	m.writeLayout(t, dir)
+	m := imagetest.App(t)
+	m.WriteLayout(t, dir)
 	o.Source = "oci:" + dir
-	path := blobPath(dir, digest.FromBytes(m.layers[0].blob))
+	path := imagetest.BlobPath(dir, digest.FromBytes(m.Layers[0].Blob))
 	done := false
 	o.Progress = func(stage string, _, _ int64) {
 		if strings.HasPrefix(stage, "encrypting") && !done {
 			done = true
-			b := bytes.Replace(m.layers[0].blob, []byte("canary-3f1c"), []byte("canary-3f1d"), 1)
-			writeTestFile(t, path, b)
+			b := bytes.Replace(m.Layers[0].Blob, []byte("canary-3f1c"), []byte("canary-3f1d"), 1)
+			imagetest.WriteFile(t, path, b)
 		}
 	}
 	_, err := Build(t.Context(), o)

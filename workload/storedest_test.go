@@ -25,6 +25,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/vbatts/tar-split/tar/asm"
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // overlayStore is a container storage of this test alone, of the kind that
@@ -145,12 +147,12 @@ func librarySplit(t *testing.T, stream []byte) []tarsplit.Entry {
 func TestStageHostile(t *testing.T) {
 	good := layerTar(t, []byte("disk"))
 	for name, stream := range map[string][]byte{
-		"path":      tarOf(t, file{name: "a/b", content: "x"}),
-		"dotdot":    tarOf(t, file{name: "..", kind: '5'}),
-		"escape":    tarOf(t, file{name: "../x", content: "x"}),
-		"symlink":   tarOf(t, file{name: "x", link: "/etc", kind: '2'}),
-		"device":    tarOf(t, file{name: "x", kind: '3'}),
-		"twice":     tarOf(t, file{name: "x", content: "1"}, file{name: "x", content: "2"}),
+		"path":      imagetest.Tar(t, imagetest.File{Name: "a/b", Content: "x"}),
+		"dotdot":    imagetest.Tar(t, imagetest.File{Name: "..", Kind: '5'}),
+		"escape":    imagetest.Tar(t, imagetest.File{Name: "../x", Content: "x"}),
+		"symlink":   imagetest.Tar(t, imagetest.File{Name: "x", Link: "/etc", Kind: '2'}),
+		"device":    imagetest.Tar(t, imagetest.File{Name: "x", Kind: '3'}),
+		"twice":     imagetest.Tar(t, imagetest.File{Name: "x", Content: "1"}, imagetest.File{Name: "x", Content: "2"}),
 		"truncated": good[:len(good)-2000],
 		"long tail": append(bytes.Clone(good), make([]byte, maxSegment+1)...),
 	} {
@@ -269,9 +271,9 @@ func diffDigest(t *testing.T, s storage.Store) digest.Digest {
 func treeOf(t *testing.T, s storage.Store) string {
 	t.Helper()
 	dir := filepath.Join(s.GraphRoot(), "overlay", onlyLayer(t, s).ID, "diff")
-	list := strings.Split(tool(t, "find", dir, "-mindepth", "1", "-printf", "%P %M %U %G %s %T@\n"), "\n")
+	list := strings.Split(imagetest.Tool(t, "find", dir, "-mindepth", "1", "-printf", "%P %M %U %G %s %T@\n"), "\n")
 	slices.Sort(list)
-	return tool(t, "stat", "-c", "%A %u %g", dir) + strings.Join(list, "\n")
+	return imagetest.Tool(t, "stat", "-c", "%A %u %g", dir) + strings.Join(list, "\n")
 }
 
 // TestStoreFaults: nothing stays of builds into local storage that fail, are
@@ -319,13 +321,13 @@ func TestStoreFaults(t *testing.T) {
 // ciphertext, which the next build removes.
 func killStore(t *testing.T, prefix string, store storage.Store) {
 	layout := t.TempDir()
-	appImage(t).writeLayout(t, layout)
+	imagetest.App(t).WriteLayout(t, layout)
 	s := childSpec{
 		Source: "oci:" + layout, Destination: prefix + "localhost/app:1", Firmware: testFirmware(t), TempDir: t.TempDir(),
-		Record: filepath.Join(t.TempDir(), "record"), Policy: testSystem(t).SignaturePolicyPath, Stage: "encrypting", Done: 12 << 20,
+		Record: filepath.Join(t.TempDir(), "record"), Policy: imagetest.System(t).SignaturePolicyPath, Stage: "encrypting", Done: 12 << 20,
 	}
 	runAndKill(t, s)
-	noCanary(t, s.TempDir, store.GraphRoot())
+	imagetest.NoCanary(t, s.TempDir, store.GraphRoot())
 	if left, _ := filepath.Glob(filepath.Join(store.GraphRoot(), "overlay/*/diff/disk.img")); len(left) != 1 {
 		t.Fatalf("the killed build left %v, expected its disk", left)
 	}
@@ -394,6 +396,6 @@ func TestStoreTwoAtOnce(t *testing.T) {
 		t.Fatalf("%d images, %d layers, %v, %v", len(images), len(layers), err, lerr)
 	}
 	for i := range errs {
-		readOutput(t, testSystem(t), fmt.Sprintf("%slocalhost/app:%d", prefix, i))
+		readOutput(t, imagetest.System(t), fmt.Sprintf("%slocalhost/app:%d", prefix, i))
 	}
 }

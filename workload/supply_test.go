@@ -22,6 +22,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // signingKey makes a key pair as `skopeo generate-sigstore-key` does.
@@ -32,8 +33,8 @@ func signingKey(t testing.TB) (*SigningKey, string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	writeTestFile(t, filepath.Join(dir, "key"), pair.PrivateKey)
-	writeTestFile(t, filepath.Join(dir, "pub"), pair.PublicKey)
+	imagetest.WriteFile(t, filepath.Join(dir, "key"), pair.PrivateKey)
+	imagetest.WriteFile(t, filepath.Join(dir, "pub"), pair.PublicKey)
 	k, err := LoadSigningKey(filepath.Join(dir, "key"), secret.New([]byte("pass")))
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func referrerRegistry(t testing.TB, sys *types.SystemContext, api bool) string {
 	t.Cleanup(s.Close)
 	sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	dir := t.TempDir()
-	writeTestFile(t, filepath.Join(dir, "default.yaml"), []byte("default-docker:\n  use-sigstore-attachments: true\n"))
+	imagetest.WriteFile(t, filepath.Join(dir, "default.yaml"), []byte("default-docker:\n  use-sigstore-attachments: true\n"))
 	sys.RegistriesDirPath = dir
 	return strings.TrimPrefix(s.URL, "http://")
 }
@@ -124,9 +125,9 @@ func TestSupplyChain(t *testing.T) {
 				t.Errorf("verification %+v of %+v", v, res)
 			}
 			if strings.HasPrefix(o.Destination, "docker://") {
-				tool(t, "skopeo", "inspect", "--tls-verify=false", "--no-tags", o.Destination)
+				imagetest.Tool(t, "skopeo", "inspect", "--tls-verify=false", "--no-tags", o.Destination)
 			} else {
-				tool(t, "skopeo", "inspect", "--no-tags", o.Destination)
+				imagetest.Tool(t, "skopeo", "inspect", "--no-tags", o.Destination)
 			}
 			store, err := openReferrers(o.System, o.Destination)
 			if err != nil {
@@ -138,7 +139,7 @@ func TestSupplyChain(t *testing.T) {
 			}
 			key := o.Registrar.(*fakeServer).the(t).DiskKey
 			for _, d := range docs {
-				if bytes.Contains(d.content, key) || bytes.Contains(d.content, []byte(canary)) {
+				if bytes.Contains(d.content, key) || bytes.Contains(d.content, []byte(imagetest.Canary)) {
 					t.Errorf("%s holds a secret", d.kind)
 				}
 			}
@@ -190,7 +191,7 @@ func TestVerifyImageRefuses(t *testing.T) {
 
 func changedFirmware(t testing.TB) string {
 	dir := testFirmware(t)
-	writeTestFile(t, filepath.Join(dir, "vmlinuz"), bytes.Repeat([]byte("KERNEL"), 1000))
+	imagetest.WriteFile(t, filepath.Join(dir, "vmlinuz"), bytes.Repeat([]byte("KERNEL"), 1000))
 	return dir
 }
 
@@ -257,7 +258,7 @@ func TestVerifyDocuments(t *testing.T) {
 		"record of other identity":        {TypeRecord, "", edit(record, res.Registration.IdentityDigest.String(), zeros)},
 		"record of other measurement":     {TypeRecord, "", edit(record, launch, zeros)},
 		"record with unknown member":      {TypeRecord, "", edit(record, `{"identity"`, `{"x":1,"identity"`)},
-		"record with key":                 {TypeRecord, "", mustJSON(t, leaky)},
+		"record with key":                 {TypeRecord, "", imagetest.JSON(t, leaky)},
 		"record not JSON":                 {TypeRecord, "", []byte("{")},
 		"provenance bare":                 {TypeProvenance, "", statement},
 		"provenance altered":              {TypeProvenance, "", edit(good[TypeProvenance].content, `"sig":"M`, `"sig":"N`)},
@@ -304,11 +305,11 @@ func TestReferrersOfOthers(t *testing.T) {
 		if err := os.Chmod(path, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		writeTestFile(t, path, append(slices.Clone(b), ' '))
+		imagetest.WriteFile(t, path, append(slices.Clone(b), ' '))
 		if _, err := referrers(t.Context(), store, digest.Digest(res.Digest)); err == nil {
 			t.Errorf("altered %s of a referrer read", name)
 		}
-		writeTestFile(t, path, b)
+		imagetest.WriteFile(t, path, b)
 	}
 }
 
@@ -326,18 +327,18 @@ func TestVerifyNothing(t *testing.T) {
 
 // attachedSBOM builds from m and returns the package URLs in the SBOM, and
 // what was warned of.
-func attachedSBOM(t *testing.T, m *testImage, server *fakeServer) (o Options, purls []string, warned string) {
+func attachedSBOM(t *testing.T, m *imagetest.Image, server *fakeServer) (o Options, purls []string, warned string) {
 	t.Helper()
 	o = testOptions(t, server)
 	dir := t.TempDir()
-	m.writeLayout(t, dir)
+	m.WriteLayout(t, dir)
 	o.Source, o.Destination, o.Attach, o.SizeBytes = "oci:"+dir, "oci:"+t.TempDir()+":app", []string{AttachSBOM}, 0
 	o.Warn = func(s string) { warned += s + "\n" }
 	res, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	empty(t, o.TempDir)
+	imagetest.Empty(t, o.TempDir)
 	store, _ := openReferrers(o.System, o.Destination)
 	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
 	if err != nil || len(docs) != 1 {
@@ -353,10 +354,10 @@ func attachedSBOM(t *testing.T, m *testImage, server *fakeServer) (o Options, pu
 	return o, purls, warned
 }
 
-func packageImage(t testing.TB, files ...file) *testImage {
-	layer := tarOf(t, files...)
-	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
-	m.add(imgspec.MediaTypeImageLayerGzip, layer, gzipped(t, layer))
+func packageImage(t testing.TB, files ...imagetest.File) *imagetest.Image {
+	layer := imagetest.Tar(t, files...)
+	m := &imagetest.Image{Config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
+	m.Add(imgspec.MediaTypeImageLayerGzip, layer, imagetest.Gzip(t, layer))
 	return m
 }
 
@@ -373,20 +374,20 @@ func TestSBOM(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, got, warned := attachedSBOM(t, packageImage(t,
-		file{name: "etc/os-release", content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
-		file{name: "var/lib/dpkg/status", content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
+		imagetest.File{Name: "etc/os-release", Content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
+		imagetest.File{Name: "var/lib/dpkg/status", Content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
 			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
-		file{name: "var/lib/dpkg/status.d/tz", content: "Package: tzdata\nVersion: 2025\n"},
-		file{name: "lib/apk/db/installed", content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"},
-		file{name: "usr/lib/sysimage/rpm/rpmdb.sqlite", content: string(db)},
-		file{name: "usr/lib/python3/dist-packages/Foo_Bar-1.0.dist-info/METADATA", content: "Metadata-Version: 2.1\nName: Foo_Bar\nVersion: 1.0\n\nName: not this\nMetadata-Version: 1\n"},
-		file{name: "opt/x.egg-info/PKG-INFO", content: "Metadata-Version: 1.1\nName: old\nVersion: 2\n"},
-		file{name: "app/node_modules/left-pad/package.json", content: `{"name":"left-pad","version":"1.3.0","dependencies":{}}`},
-		file{name: "app/node_modules/@babel/core/package.json", content: `{"name":"@babel/core","version":"7.0.0"}`},
-		file{name: "app/node_modules/left-pad/test/package.json", content: `{"name":"a-test-fixture","version":"1"}`},
-		file{name: "app/node_modules/broken/package.json", content: `{"name":`},
-		file{name: "bin/script", content: strings.Repeat("# no program\n", 10_000), mode: 0o755},
-		file{name: "bin/elf", content: "\x7fELF\x02\x01\x01" + strings.Repeat("\xff", 100_000), mode: 0o755},
+		imagetest.File{Name: "var/lib/dpkg/status.d/tz", Content: "Package: tzdata\nVersion: 2025\n"},
+		imagetest.File{Name: "lib/apk/db/installed", Content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"},
+		imagetest.File{Name: "usr/lib/sysimage/rpm/rpmdb.sqlite", Content: string(db)},
+		imagetest.File{Name: "usr/lib/python3/dist-packages/Foo_Bar-1.0.dist-info/METADATA", Content: "Metadata-Version: 2.1\nName: Foo_Bar\nVersion: 1.0\n\nName: not this\nMetadata-Version: 1\n"},
+		imagetest.File{Name: "opt/x.egg-info/PKG-INFO", Content: "Metadata-Version: 1.1\nName: old\nVersion: 2\n"},
+		imagetest.File{Name: "app/node_modules/left-pad/package.json", Content: `{"name":"left-pad","version":"1.3.0","dependencies":{}}`},
+		imagetest.File{Name: "app/node_modules/@babel/core/package.json", Content: `{"name":"@babel/core","version":"7.0.0"}`},
+		imagetest.File{Name: "app/node_modules/left-pad/test/package.json", Content: `{"name":"a-test-fixture","version":"1"}`},
+		imagetest.File{Name: "app/node_modules/broken/package.json", Content: `{"name":`},
+		imagetest.File{Name: "bin/script", Content: strings.Repeat("# no program\n", 10_000), Mode: 0o755},
+		imagetest.File{Name: "bin/elf", Content: "\x7fELF\x02\x01\x01" + strings.Repeat("\xff", 100_000), Mode: 0o755},
 	), &fakeServer{})
 	want := []string{"pkg:apk/debian/musl@1.2.5-r0?arch=x86_64", "pkg:apk/debian/zlib@1.3", "pkg:deb/debian/bash@5.2-1?arch=amd64",
 		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025", "pkg:npm/%40babel/core@7.0.0", "pkg:npm/left-pad@1.3.0",
@@ -413,7 +414,7 @@ func TestSBOMOfProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &fakeServer{}
-	o, got, _ := attachedSBOM(t, packageImage(t, file{name: "app", content: string(program), mode: 0o755}), server)
+	o, got, _ := attachedSBOM(t, packageImage(t, imagetest.File{Name: "app", Content: string(program), Mode: 0o755}), server)
 	for _, want := range []string{"pkg:golang/stdlib@", "pkg:golang/github.com/ccrun/ccrun"} {
 		if !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, want) }) {
 			t.Errorf("no %s in %v", want, got)
@@ -421,21 +422,21 @@ func TestSBOMOfProgram(t *testing.T) {
 	}
 	plain := readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey)
 	out := filepath.Join(t.TempDir(), "app")
-	tool(t, "debugfs", "-R", "dump /app "+out, plain)
+	imagetest.Tool(t, "debugfs", "-R", "dump /app "+out, plain)
 	if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, program) {
 		t.Errorf("the program on the disk is another one (%v)", err)
 	}
 }
 
 func TestBrokenPackageLists(t *testing.T) {
-	for name, f := range map[string]file{
-		"rpm": {name: "var/lib/rpm/Packages", content: strings.Repeat("x", 100)},
+	for name, f := range map[string]imagetest.File{
+		"rpm": {Name: "var/lib/rpm/Packages", Content: strings.Repeat("x", 100)},
 	} {
 		m := packageImage(t, f)
 		server := &fakeServer{}
 		o := testOptions(t, server)
 		dir := t.TempDir()
-		m.writeLayout(t, dir)
+		m.WriteLayout(t, dir)
 		o.Source, o.Attach = "oci:"+dir, []string{AttachSBOM}
 		if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "database") {
 			t.Errorf("%s: %v", name, err)
@@ -462,13 +463,13 @@ func FuzzParagraphs(f *testing.F) {
 }
 
 func TestLint(t *testing.T) {
-	layer := tarOf(t, file{name: "bin/su", content: "x", mode: 0o4755}, file{name: "etc/open", content: "x", mode: 0o666},
-		file{name: "tmp/", kind: '5', mode: 0o1777}, file{name: "drop/", kind: '5', mode: 0o777})
-	m := &testImage{config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}, Env: []string{
+	layer := imagetest.Tar(t, imagetest.File{Name: "bin/su", Content: "x", Mode: 0o4755}, imagetest.File{Name: "etc/open", Content: "x", Mode: 0o666},
+		imagetest.File{Name: "tmp/", Kind: '5', Mode: 0o1777}, imagetest.File{Name: "drop/", Kind: '5', Mode: 0o777})
+	m := &imagetest.Image{Config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}, Env: []string{
 		"DB_PASSWORD=hunter2-never-shown", "PASSWORD_FILE=/run/pw", "URL=https://u:hunter2-never-shown@h/", "PATH=/bin"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
-	m.add(imgspec.MediaTypeImageLayer, layer, layer)
+	m.Add(imgspec.MediaTypeImageLayer, layer, layer)
 	dir := t.TempDir()
-	m.writeLayout(t, dir)
+	m.WriteLayout(t, dir)
 	o := testOptions(t, &fakeServer{})
 	var warned []string
 	o.Source, o.Lint, o.Warn = "oci:"+dir, LintWarn, func(s string) { warned = append(warned, s) }
@@ -499,12 +500,12 @@ func TestLint(t *testing.T) {
 }
 
 func TestAllowedBase(t *testing.T) {
-	base, other := appImage(t), appImage(t)
-	base.layers, base.config.RootFS.DiffIDs = base.layers[:1], base.config.RootFS.DiffIDs[:1]
-	other.layers, other.config.RootFS.DiffIDs = other.layers[1:2], other.config.RootFS.DiffIDs[1:2]
+	base, other := imagetest.App(t), imagetest.App(t)
+	base.Layers, base.Config.RootFS.DiffIDs = base.Layers[:1], base.Config.RootFS.DiffIDs[:1]
+	other.Layers, other.Config.RootFS.DiffIDs = other.Layers[1:2], other.Config.RootFS.DiffIDs[1:2]
 	baseDir, otherDir := t.TempDir(), t.TempDir()
-	base.writeLayout(t, baseDir)
-	other.writeLayout(t, otherDir)
+	base.WriteLayout(t, baseDir)
+	other.WriteLayout(t, otherDir)
 	o := testOptions(t, &fakeServer{})
 	o.AllowedBases = []string{"oci:" + otherDir}
 	if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "none of the 1 allowed bases") {

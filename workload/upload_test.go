@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 // sessionRegistry keeps upload sessions as the OCI specification says, each of
@@ -203,7 +205,7 @@ func TestResumedPush(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.SizeBytes = 8 << 20
-			o.Destination = "docker://" + testRegistry(t, o.System, func(next http.Handler) http.Handler {
+			o.Destination = "docker://" + imagetest.Registry(t, o.System, func(next http.Handler) http.Handler {
 				s.next = next
 				return s
 			}) + "/ns/app:1"
@@ -221,7 +223,7 @@ func TestResumedPush(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), c.want) || s.patches > 6 {
 					t.Errorf("error %v after %d requests, expected %q", err, s.patches, c.want)
 				}
-				empty(t, o.TempDir)
+				imagetest.Empty(t, o.TempDir)
 				if len(server.reqs) != 0 {
 					t.Error("still registered")
 				}
@@ -244,7 +246,7 @@ func TestResumedPush(t *testing.T) {
 			}
 			s.mu.Unlock()
 			defer s.mu.Lock()
-			tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
+			imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
 		})
 	}
 }
@@ -275,7 +277,7 @@ func TestPushWithExpiredToken(t *testing.T) {
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.SizeBytes = 8 << 20
-	host = testRegistry(t, o.System, func(next http.Handler) http.Handler {
+	host = imagetest.Registry(t, o.System, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
 				fmt.Fprintf(w, `{"token":"t%d"}`, tokens.Add(1))
@@ -300,7 +302,7 @@ func TestPushWithExpiredToken(t *testing.T) {
 	if refused.Load() == 0 || tokens.Load() < 2 {
 		t.Errorf("%d tokens", tokens.Load())
 	}
-	tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
+	imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
 }
 
 func TestParseUploadRange(t *testing.T) {

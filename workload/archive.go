@@ -19,6 +19,8 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // archiveDestination writes an image archive in one pass. The layer comes
@@ -27,8 +29,8 @@ import (
 type archiveDestination struct {
 	path, image string
 	format      archiveFormat
-	out         *outFile
-	layer       blobInfo
+	out         *scratch.OutFile
+	layer       blob.Info
 }
 
 // archiveFormat is what tells the kinds of archive apart.
@@ -50,7 +52,7 @@ func newArchiveDestination(path, image string, f archiveFormat) (*archiveDestina
 	if st, err := os.Stat(path); err == nil && (st.Size() > 0 || !st.Mode().IsRegular()) {
 		return nil, hint.With(fmt.Errorf("%s: %w", path, os.ErrExist), "archives hold one image: remove it or choose another name")
 	}
-	out, err := newOutFile(filepath.Dir(path))
+	out, err := scratch.NewOutFile(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
@@ -59,36 +61,36 @@ func newArchiveDestination(path, image string, f archiveFormat) (*archiveDestina
 
 func (d *archiveDestination) accepts() []string { return d.format.accepts() }
 
-func (d *archiveDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+func (d *archiveDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	var err error
-	d.layer, err = d.out.fill(ctx, tarBlock, size, write)
+	d.layer, err = d.out.Fill(ctx, tarBlock, size, write)
 	return d.layer, err
 }
 
 func (d *archiveDestination) publish(_ context.Context, config, mf []byte) error {
-	head, err := archiveHeader(d.format.layerName(d.layer.digest), d.layer.size)
+	head, err := archiveHeader(d.format.layerName(d.layer.Digest), d.layer.Size)
 	if err != nil {
 		return err
 	}
-	if _, err := d.out.f.WriteAt(head, 0); err != nil {
-		return spaceError(d.path, err)
+	if _, err := d.out.File.WriteAt(head, 0); err != nil {
+		return scratch.SpaceError(d.path, err)
 	}
-	files, err := d.format.rest(d.image, config, mf, d.layer.digest)
+	files, err := d.format.rest(d.image, config, mf, d.layer.Digest)
 	if err != nil {
 		return err
 	}
-	pad := (tarBlock - d.layer.size%tarBlock) % tarBlock
-	end, err := d.out.f.Seek(tarBlock+d.layer.size+pad, io.SeekStart)
+	pad := (tarBlock - d.layer.Size%tarBlock) % tarBlock
+	end, err := d.out.File.Seek(tarBlock+d.layer.Size+pad, io.SeekStart)
 	if err != nil {
 		return err
 	}
-	if err := d.out.f.Truncate(end); err != nil {
+	if err := d.out.File.Truncate(end); err != nil {
 		return err
 	}
-	if err := writeEntries(d.out.f, files); err != nil {
-		return spaceError(d.path, err)
+	if err := writeEntries(d.out.File, files); err != nil {
+		return scratch.SpaceError(d.path, err)
 	}
-	err = d.out.publish(d.path, 0o644)
+	err = d.out.Publish(d.path, 0o644)
 	if errors.Is(err, os.ErrExist) {
 		return hint.With(err, "another build wrote it meanwhile: choose another name")
 	}

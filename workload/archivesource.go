@@ -18,6 +18,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // archiveSource is an image in an oci-archive: or docker-archive: file.
@@ -89,7 +90,7 @@ func (s *archiveSource) blob(d digest.Digest) ([]byte, error) {
 		return nil, err
 	}
 	if d.Algorithm().FromBytes(b) != d {
-		return nil, fmt.Errorf("%s: %w", name, errDigest)
+		return nil, fmt.Errorf("%s: %w", name, blob.ErrDigest)
 	}
 	return b, nil
 }
@@ -222,7 +223,7 @@ func (s *archiveSource) GetBlob(_ context.Context, info types.BlobInfo, _ types.
 	if compressed {
 		size = -1
 	}
-	return &section{plain, closers{plain, r}}, size, nil
+	return &blob.ReadCloser{Reader: plain, Closer: blob.Closers{plain, r}}, size, nil
 }
 
 // HasThreadSafeGetBlob implements types.ImageSource.

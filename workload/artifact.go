@@ -9,10 +9,11 @@ import (
 
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/opencontainers/go-digest"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // Types of what a build attaches to its image as OCI referrers.
@@ -124,7 +125,7 @@ func checkBlob(d imgspec.Descriptor, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	if d.Digest.Algorithm().FromBytes(b) != d.Digest {
-		return nil, fmt.Errorf("%s: %w", d.Digest, errDigest)
+		return nil, fmt.Errorf("%s: %w", d.Digest, blob.ErrDigest)
 	}
 	return b, nil
 }

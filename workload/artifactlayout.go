@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // layoutReferrers keeps referrers in an image layout: as manifests of its
@@ -32,7 +33,7 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 		return fmt.Errorf("locking %s: %w", l.dir, err)
 	}
 	for _, b := range [][]byte{manifest, a.content, imgspec.DescriptorEmptyJSON.Data} {
-		if err := ignoreExist(writeFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
+		if err := scratch.IgnoreExist(scratch.WriteFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
 			return err
 		}
 	}
@@ -53,7 +54,7 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, b, 0o644)
+	return scratch.ReplaceFile(path, b, 0o644)
 }
 
 func (l *layoutReferrers) index() (*imgspec.Index, error) {

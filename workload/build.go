@@ -14,10 +14,8 @@ package workload
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -28,7 +26,9 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // Build makes the workload image that o describes, registers it, or writes
@@ -186,14 +186,14 @@ func (b *build) useCache() error {
 // writeLayer streams the disk into the destination, and fails if any layer
 // turned out not to be what the manifest says. After it comes what leaves a
 // trace: it is the last to see that ctx has ended.
-func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobInfo, error) {
+func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
 	_, again := b.dst.(*registryDestination)
 	for _, l := range b.src.layers {
 		l.keep = again
 	}
 	random, err := b.keyslotRandom()
 	if err != nil {
-		return blobInfo{}, err
+		return blob.Info{}, err
 	}
 	p := &payload{
 		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
@@ -207,7 +207,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 	}
 	size, err := p.sizeBytes()
 	if err != nil {
-		return blobInfo{}, err
+		return blob.Info{}, err
 	}
 	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
 		for _, l := range b.src.layers {
@@ -216,11 +216,11 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})
 	if err != nil {
-		return blobInfo{}, fmt.Errorf("writing %s: %w", b.image, err)
+		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
 	}
 	for _, l := range b.src.layers {
 		if err := l.verified(); err != nil {
-			return blobInfo{}, fmt.Errorf("writing %s: %w", b.image, err)
+			return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
 		}
 		if err := l.remember(); err != nil {
 			b.Warn(fmt.Sprintf("not keeping layer %d for the next build: %v", l.number, err))
@@ -231,7 +231,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blobI
 
 func (o *Options) setDefaults() {
 	if o.TempDir == "" {
-		o.TempDir = bigFilesDir()
+		o.TempDir = scratch.DefaultDir()
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader
@@ -310,13 +310,4 @@ func (m *meterWriter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
 	m.done(int64(n))
 	return n, err
-}
-
-// exists says whether path is there, also as a dangling link.
-func exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -24,6 +24,8 @@ import (
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // LabelLayout marks a classic image; it has no LabelVersion, because nothing
@@ -288,18 +290,18 @@ func (c *classic) measure(fw *firmware.Bundle) (map[string]string, error) {
 
 // finish registers and publishes, in Build's order. The legacy dialect has no
 // way to take a registration back.
-func (c *classic) finish(ctx context.Context, s *sealed, layer blobInfo) (*ClassicResult, error) {
+func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*ClassicResult, error) {
 	b := c.build
 	all, err := c.measure(b.fw)
 	if err != nil {
 		return nil, err
 	}
 	l := map[string]string{LabelLayout: classicLayout, LabelWorkloadID: c.WorkloadID, LabelTEE: string(c.TEE), LabelSource: b.src.digest.String()}
-	config, err := imageConfig(b.Now().UTC(), layer.digest, l, b.src.config.Config.ExposedPorts)
+	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.config.Config.ExposedPorts)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blobInfo{digest.FromBytes(config), int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +330,7 @@ func (c *classic) keep(ctx context.Context, s *sealed, measurement string) error
 			return err
 		}
 		defer clear(j)
-		if err := writeFile(c.RecordPath, append(j, '\n'), 0o600); err != nil {
+		if err := scratch.WriteFile(c.RecordPath, append(j, '\n'), 0o600); err != nil {
 			return fmt.Errorf("writing record: %w", err)
 		}
 	}

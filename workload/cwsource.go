@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/ext4read"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxProcessBytes bounds the image configuration on a foreign disk.
@@ -60,8 +61,8 @@ func (s *source) unwrap(ctx context.Context, passphrase secret.Bytes, dir string
 
 // spoolDisk copies /disk.img, still encrypted, to where it can be read in any
 // order.
-func (s *source) spoolDisk(ctx context.Context, dir string) (*spool, error) {
-	var disk *spool
+func (s *source) spoolDisk(ctx context.Context, dir string) (*scratch.Spool, error) {
+	var disk *scratch.Spool
 	for _, l := range s.layers {
 		found, err := l.spoolFile(ctx, dir, krun.DiskFile)
 		if err != nil {
@@ -82,7 +83,7 @@ func (s *source) spoolDisk(ctx context.Context, dir string) (*spool, error) {
 
 // spoolFile returns nil if the layer does not have the file. The layer is
 // read, and verified, to its end.
-func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, err error) {
+func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *scratch.Spool, err error) {
 	rc, err := l.stream(ctx)
 	if err != nil {
 		return nil, err
@@ -105,10 +106,10 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, 
 		if path.Clean("/"+h.Name) != "/"+name || h.Typeflag != tar.TypeReg || found != nil {
 			continue
 		}
-		if found, err = newSpool(dir); err != nil {
+		if found, err = scratch.NewSpool(dir); err != nil {
 			return nil, err
 		}
-		w := found.writer()
+		w := found.Writer()
 		if _, err := io.Copy(w, tr); err != nil {
 			return found, l.wrap(err)
 		}
@@ -121,15 +122,15 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *spool, 
 // openForeign opens a disk with a passphrase: LUKS1 as buildah writes it, or
 // LUKS2. Nothing about the disk was measured: its header is believed because
 // the image's digest was verified, and its content is as trustworthy as that.
-func openForeign(disk *spool, passphrase secret.Bytes) (*ext4read.FS, error) {
-	end := disk.sizeBytes()
-	footer, err := krun.ReadFooter(disk, disk.sizeBytes())
+func openForeign(disk *scratch.Spool, passphrase secret.Bytes) (*ext4read.FS, error) {
+	end := disk.SizeBytes()
+	footer, err := krun.ReadFooter(disk, disk.SizeBytes())
 	if err == nil {
 		end = footer.Start
 	} else if !errors.Is(err, krun.ErrNoFooter) {
 		return nil, err
 	}
-	g, vk, err := unlockForeign(disk, disk.sizeBytes(), end, passphrase)
+	g, vk, err := unlockForeign(disk, disk.SizeBytes(), end, passphrase)
 	if errors.Is(err, luks.ErrWrongPassphrase) {
 		return nil, hint.With(err, "check --source-passphrase-file: a line end after the passphrase is taken off, nothing else")
 	}
@@ -184,24 +185,24 @@ func foreignConfig(js []byte) (*imgspec.ImageConfig, error) {
 // foreignLayer makes a layer, in a spool, of all files but those that were
 // made for the disk.
 func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootfs.Limits) (*layer, error) {
-	s, err := newSpool(dir)
+	s, err := scratch.NewSpool(dir)
 	if err != nil {
 		return nil, err
 	}
 	l := &layer{number: 1, spool: s, whole: true}
-	h, w := sha256.New(), s.writer()
+	h, w := sha256.New(), s.Writer()
 	_, err = fs.WriteTar(ctx, io.MultiWriter(h, w), func(p string) bool { return p == "lost+found" || "/"+p == krun.ProcessPath })
 	if err == nil {
 		err = w.Close()
 	}
 	if err == nil {
-		l.index, err = rootfs.Scan(ctx, s.reader(), limits)
+		l.index, err = rootfs.Scan(ctx, s.Reader(), limits)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	l.diffID = digest.NewDigest(digest.SHA256, h)
-	l.info = types.BlobInfo{Digest: l.diffID, Size: s.sizeBytes(), MediaType: imgspec.MediaTypeImageLayer}
+	l.info = types.BlobInfo{Digest: l.diffID, Size: s.SizeBytes(), MediaType: imgspec.MediaTypeImageLayer}
 	return l, nil
 }
 

@@ -3,7 +3,6 @@ package workload
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // destination takes one image in two steps, so that everything slow happens
@@ -25,15 +26,12 @@ type destination interface {
 	// accepts lists manifest types, empty for any.
 	accepts() []string
 	// putLayer stores what write writes: exactly size bytes.
-	putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error)
+	putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error)
 	// publish makes the image visible under its name.
 	publish(ctx context.Context, config, manifest []byte) error
 	// Close drops what was not published.
 	Close() error
 }
-
-// layerFunc writes a whole layer.
-type layerFunc func(context.Context, io.Writer) error
 
 // openDestination checks name and prepares to write there.
 func openDestination(ctx context.Context, sys *types.SystemContext, name string) (destination, string, error) {
@@ -67,7 +65,7 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 	if err != nil {
 		return nil, err
 	}
-	lib := &libraryDestination{dst, tempDirOf(sys)}
+	lib := &libraryDestination{dst, scratch.DirOf(sys)}
 	if d := newStoreDestination(ref, lib); d != nil {
 		return d, nil
 	}
@@ -115,13 +113,13 @@ type libraryDestination struct {
 
 func (d *libraryDestination) accepts() []string { return d.dst.SupportedManifestMIMETypes() }
 
-func (d *libraryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
-	return piped(ctx, write, func(r io.Reader) (blobInfo, error) {
+func (d *libraryDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
+	return blob.Pipe(ctx, write, func(r io.Reader) (blob.Info, error) {
 		b, err := d.dst.PutBlob(ctx, r, types.BlobInfo{Size: size}, none.NoCache, false)
 		if err != nil {
-			return blobInfo{}, spaceError(d.temp, err)
+			return blob.Info{}, scratch.SpaceError(d.temp, err)
 		}
-		return blobInfo{b.Digest, b.Size}, nil
+		return blob.Info{Digest: b.Digest, Size: b.Size}, nil
 	})
 }
 
@@ -134,7 +132,7 @@ func (d *libraryDestination) publish(ctx context.Context, config, manifest []byt
 		return fmt.Errorf("writing manifest: %w", err)
 	}
 	if err := d.dst.Commit(ctx, &written{d.dst.Reference(), manifest}); err != nil {
-		return fmt.Errorf("committing image: %w", spaceError(d.temp, err))
+		return fmt.Errorf("committing image: %w", scratch.SpaceError(d.temp, err))
 	}
 	return nil
 }
@@ -154,29 +152,3 @@ func (w *written) Manifest(context.Context) ([]byte, string, error) {
 }
 
 func (w *written) Signatures(context.Context) ([][]byte, error) { return nil, nil }
-
-// piped runs write for a consumer that wants to read.
-func piped(ctx context.Context, write layerFunc, consume func(io.Reader) (blobInfo, error)) (blobInfo, error) {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pr, pw := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := write(inner, pw)
-		pw.CloseWithError(err) // nil: io.EOF
-		done <- err
-	}()
-	b, err := consume(pr)
-	if err != nil {
-		cancel()
-	}
-	pr.CloseWithError(errStopped)
-	werr := <-done
-	ours := errors.Is(werr, errStopped) || errors.Is(werr, context.Canceled) && ctx.Err() == nil
-	if werr != nil && (err == nil || !ours) {
-		err = werr // says more than what the library made of it
-	}
-	return b, err
-}
-
-var errStopped = errors.New("destination stopped reading")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // FormatVersion is the value of LabelVersion: of the layout of a workload
@@ -74,25 +75,20 @@ func imageConfig(created time.Time, diffID digest.Digest, labels map[string]stri
 
 // imageManifest is an OCI manifest where the destination takes one, else a
 // Docker one, which has no annotations.
-func imageManifest(accepted []string, config, layer blobInfo, annotations map[string]string) ([]byte, error) {
+func imageManifest(accepted []string, config, layer blob.Info, annotations map[string]string) ([]byte, error) {
 	if len(accepted) == 0 || slices.Contains(accepted, imgspec.MediaTypeImageManifest) {
 		return json.Marshal(imgspec.Manifest{
 			Versioned:   specs.Versioned{SchemaVersion: 2},
 			MediaType:   imgspec.MediaTypeImageManifest,
-			Config:      imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: config.digest, Size: config.size},
-			Layers:      []imgspec.Descriptor{{MediaType: imgspec.MediaTypeImageLayer, Digest: layer.digest, Size: layer.size}},
+			Config:      imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: config.Digest, Size: config.Size},
+			Layers:      []imgspec.Descriptor{{MediaType: imgspec.MediaTypeImageLayer, Digest: layer.Digest, Size: layer.Size}},
 			Annotations: annotations,
 		})
 	}
 	// Not the "uncompressed" type: a docker-archive stores no manifest, and this
 	// is the one that readers make up, so that all agree on its digest.
 	m := manifest.Schema2FromComponents(
-		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: config.digest, Size: config.size},
-		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2Schema2LayerMediaType, Digest: layer.digest, Size: layer.size}})
+		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: config.Digest, Size: config.Size},
+		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2Schema2LayerMediaType, Digest: layer.Digest, Size: layer.Size}})
 	return m.Serialize()
-}
-
-type blobInfo struct {
-	digest digest.Digest
-	size   int64
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // childSpec is what a build in a child process needs to know.
@@ -114,7 +115,7 @@ func TestKillStorage(t *testing.T) {
 	runAndKill(t, s)
 	imagetest.NoCanary(t, s.TempDir, out)
 	imagetest.Empty(t, out)
-	imagetest.Age(t, s.TempDir, 2*scratchGrace)
+	imagetest.Age(t, s.TempDir, 2*scratch.Grace)
 	o := testOptions(t, &fakeServer{})
 	o.TempDir = s.TempDir
 	if _, err := Build(t.Context(), o); err != nil {

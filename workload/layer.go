@@ -15,7 +15,9 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // layer is one layer of a source. Before its first Open it is prepared: an
@@ -29,13 +31,13 @@ type layer struct {
 	keys   *DecryptionKeys // nil: none given
 	fetch  func(context.Context) (io.ReadCloser, error)
 
-	cache *layerCache // nil: none
-	entry *cacheEntry // what the spool will be in the cache
-	found *spool      // what the cache had
+	cache *layerCache    // nil: none
+	entry *cacheEntry    // what the spool will be in the cache
+	found *scratch.Spool // what the cache had
 
 	keep  bool // the spool will be read again
 	index *rootfs.Index
-	spool *spool
+	spool *scratch.Spool
 	mu    sync.Mutex
 	bad   error // what a reader found
 	whole bool  // its use has been verified to the end
@@ -90,7 +92,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
 		return l.wrapped(l.scanInPlace(ctx, file, limits, progress))
 	}
-	content, err := l.decrypt(verifying(ctx, &counter{rc, progress}, l.info.Digest, l.info.Size))
+	content, err := l.decrypt(blob.NewReader(ctx, &blob.Counter{R: rc, Count: progress}, l.info.Digest, l.info.Size))
 	if err != nil {
 		return l.wrap(err)
 	}
@@ -100,7 +102,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	case decompress == nil && l.encrypted():
 		err = l.fill(ctx, dir, stream, stored, limits)
 	case decompress == nil && l.info.Digest != l.diffID:
-		err = fmt.Errorf("%w: the configuration says %s", errDigest, l.diffID)
+		err = fmt.Errorf("%w: the configuration says %s", blob.ErrDigest, l.diffID)
 	case decompress == nil && l.local:
 		l.index, err = rootfs.Scan(ctx, stream, limits)
 	default:
@@ -127,7 +129,7 @@ func (l *layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits root
 		return err
 	}
 	if l.info.Size >= 0 && size != l.info.Size {
-		return hint.With(fmt.Errorf("%w: %d bytes, the manifest says %d", errDigest, size, l.info.Size), "fetch the source again")
+		return hint.With(fmt.Errorf("%w: %d bytes, the manifest says %d", blob.ErrDigest, size, l.info.Size), "fetch the source again")
 	}
 	l.index, err = rootfs.Scan(ctx, file, limits)
 	progress(size)
@@ -140,7 +142,7 @@ func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, l.wrap(err)
 	}
-	content, err := l.decrypt(verifying(ctx, rc, l.info.Digest, l.info.Size))
+	content, err := l.decrypt(blob.NewReader(ctx, rc, l.info.Digest, l.info.Size))
 	if err != nil {
 		return nil, l.wrap(errors.Join(err, rc.Close()))
 	}
@@ -149,23 +151,13 @@ func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
 		return nil, l.wrap(errors.Join(err, rc.Close()))
 	}
 	if decompress == nil {
-		return &layerReader{l: l, v: verifying(ctx, plain, l.diffID, -1), c: rc}, nil
+		return &layerReader{l: l, v: blob.NewReader(ctx, plain, l.diffID, -1), c: rc}, nil
 	}
 	d, err := decompress(plain)
 	if err != nil {
 		return nil, l.wrap(errors.Join(fmt.Errorf("decompressing: %w", err), rc.Close()))
 	}
-	return &layerReader{l: l, v: verifying(ctx, d, l.diffID, -1), c: closers{d, rc}}, nil
-}
-
-type closers []io.Closer
-
-func (cs closers) Close() error {
-	var errs []error
-	for _, c := range cs {
-		errs = append(errs, c.Close())
-	}
-	return errors.Join(errs...)
+	return &layerReader{l: l, v: blob.NewReader(ctx, d, l.diffID, -1), c: blob.Closers{d, rc}}, nil
 }
 
 // fill spools the stream, reading its tar headers on the way.
@@ -181,9 +173,9 @@ func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 			return fmt.Errorf("decompressing: %w", err)
 		}
 		defer plain.Close()
-		stream = verifying(ctx, plain, l.diffID, -1)
+		stream = blob.NewReader(ctx, plain, l.diffID, -1)
 	}
-	w := s.writer()
+	w := s.Writer()
 	if l.index, err = rootfs.Scan(ctx, io.TeeReader(stream, w), limits); err != nil {
 		return err
 	}
@@ -199,7 +191,7 @@ func (l *layer) wrapped(err error) error {
 }
 
 func (l *layer) wrap(err error) error {
-	damaged := l.found != nil && errors.Is(err, errDigest)
+	damaged := l.found != nil && errors.Is(err, blob.ErrDigest)
 	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
 	if damaged {
 		return hint.With(err, "the copy in the layer cache was damaged and is removed: build again")
@@ -212,15 +204,15 @@ func (l *layer) wrap(err error) error {
 func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
 		if l.keep || l.entry != nil {
-			return l.spool.reader(), nil
+			return l.spool.Reader(), nil
 		}
-		return l.spool.lastReader(), nil
+		return l.spool.LastReader(), nil
 	}
 	rc, err := l.fetch(ctx)
 	if err != nil {
 		return nil, l.wrap(err)
 	}
-	return &layerReader{l: l, v: verifying(ctx, rc, l.diffID, -1), c: rc}, nil
+	return &layerReader{l: l, v: blob.NewReader(ctx, rc, l.diffID, -1), c: rc}, nil
 }
 
 // rewind makes the layer ready to be read once more.
@@ -285,65 +277,4 @@ func (r *layerReader) Close() error {
 		r.l.whole = true
 	}
 	return errors.Join(err, r.c.Close())
-}
-
-// errDigest reports a blob that is not what its digest says.
-var errDigest = errors.New("content does not match its digest")
-
-// verifier passes r through and fails instead of io.EOF when what has passed
-// is not what want says.
-type verifier struct {
-	ctx  context.Context
-	r    io.Reader
-	want digest.Digest
-	v    digest.Verifier
-	n    int64
-	size int64 // as declared, -1 if unknown
-	end  error
-}
-
-func verifying(ctx context.Context, r io.Reader, want digest.Digest, size int64) io.Reader {
-	v := &verifier{ctx: ctx, r: r, want: want, size: size}
-	if err := want.Validate(); err != nil {
-		v.end = fmt.Errorf("digest %q: %w", want, err)
-		return v
-	}
-	v.v = want.Verifier()
-	return v
-}
-
-func (v *verifier) Read(p []byte) (int, error) {
-	if v.end != nil {
-		return 0, v.end
-	}
-	if err := v.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := v.r.Read(p)
-	_, _ = v.v.Write(p[:n])
-	v.n += int64(n)
-	switch {
-	case v.size >= 0 && v.n > v.size:
-		v.end = fmt.Errorf("%w: more than the %d bytes that the manifest says", errDigest, v.size)
-	case err == io.EOF && !v.v.Verified():
-		v.end = hint.With(fmt.Errorf("%w %s after %d bytes: truncated or altered", errDigest, v.want, v.n), "fetch the source again")
-	case err != nil:
-		v.end = err
-	}
-	if v.end != nil && v.end != io.EOF {
-		return 0, v.end
-	}
-	return n, v.end
-}
-
-// counter reports how much has been read.
-type counter struct {
-	r    io.Reader
-	read func(int64)
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.read(int64(n))
-	return n, err
 }

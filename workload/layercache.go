@@ -22,6 +22,7 @@ import (
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // LayerCache keeps the layers of one build for the next: what was fetched,
@@ -83,7 +84,7 @@ func cacheKey(dir string) ([]byte, error) {
 	if _, err := io.ReadFull(rand.Reader, key); err != nil {
 		return nil, err
 	}
-	if err := ignoreExist(writeFile(path, key, 0o600)); err != nil {
+	if err := scratch.IgnoreExist(scratch.WriteFile(path, key, 0o600)); err != nil {
 		return nil, fmt.Errorf("making its key: %w", err)
 	}
 	st, err := os.Lstat(path)
@@ -105,14 +106,14 @@ func (c *layerCache) path(layer digest.Digest) string {
 
 // spool is a file's content, under a key of its own: salts are random, so no
 // two files ever share key stream, whatever they hold.
-func (c *layerCache) spool(f *os.File, salt []byte, size int64) (*spool, error) {
+func (c *layerCache) spool(f *os.File, salt []byte, size int64) (*scratch.Spool, error) {
 	key, err := hkdf.Key(sha256.New, c.key[:], salt, cacheMagic+"content", 32)
 	if err != nil {
 		return nil, err
 	}
 	block, err := aes.NewCipher(key)
 	clear(key)
-	return spoolAt(f, block, cacheHeadBytes, size), err
+	return scratch.SpoolAt(f, block, cacheHeadBytes, size), err
 }
 
 // head is a file's first bytes: magic, salt, size, and a MAC that ties them to
@@ -129,7 +130,7 @@ func (c *layerCache) head(layer digest.Digest, salt []byte, size int64) []byte {
 // find returns a layer that was kept, or nil. What it reads from it must still
 // be verified: others than this program may have written to it. A file whose
 // key is gone is removed.
-func (c *layerCache) find(layer digest.Digest) *spool {
+func (c *layerCache) find(layer digest.Digest) *scratch.Spool {
 	f, err := os.Open(c.path(layer))
 	if err != nil {
 		return nil
@@ -155,22 +156,22 @@ func (c *layerCache) remove(layer digest.Digest) { _ = os.Remove(c.path(layer)) 
 
 // cacheEntry is a layer on its way into the cache: a file without a name.
 type cacheEntry struct {
-	out  *outFile
+	out  *scratch.OutFile
 	salt []byte
 }
 
-func (c *layerCache) create() (*cacheEntry, *spool, error) {
+func (c *layerCache) create() (*cacheEntry, *scratch.Spool, error) {
 	e := &cacheEntry{salt: make([]byte, cacheSaltBytes)}
 	if _, err := io.ReadFull(rand.Reader, e.salt); err != nil {
 		return nil, nil, err
 	}
 	var err error
-	if e.out, err = newOutFile(c.dir); err != nil {
+	if e.out, err = scratch.NewOutFile(c.dir); err != nil {
 		return nil, nil, err
 	}
-	s, err := c.spool(e.out.f, e.salt, 0)
+	s, err := c.spool(e.out.File, e.salt, 0)
 	if err == nil {
-		_, err = e.out.f.Seek(cacheHeadBytes, io.SeekStart)
+		_, err = e.out.File.Seek(cacheHeadBytes, io.SeekStart)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, e.out.Close())
@@ -180,11 +181,11 @@ func (c *layerCache) create() (*cacheEntry, *spool, error) {
 
 // publish names a layer that has been verified, and makes room for it.
 func (c *layerCache) publish(e *cacheEntry, layer digest.Digest, size int64) error {
-	if _, err := e.out.f.WriteAt(c.head(layer, e.salt, size), 0); err != nil {
+	if _, err := e.out.File.WriteAt(c.head(layer, e.salt, size), 0); err != nil {
 		return err
 	}
 	// Not synced: what a power cut spoils, the next build's digest finds.
-	if err := ignoreExist(e.out.link(c.path(layer))); err != nil {
+	if err := scratch.IgnoreExist(e.out.Link(c.path(layer))); err != nil {
 		return err
 	}
 	return c.evict()

@@ -14,6 +14,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
@@ -83,7 +84,7 @@ func TestLayerCache(t *testing.T) {
 			}
 			if got, err := build(same); err == nil && got != want {
 				t.Errorf("byte %d changed: another image", at)
-			} else if err != nil && (!errors.Is(err, errDigest) || got != "") {
+			} else if err != nil && (!errors.Is(err, blob.ErrDigest) || got != "") {
 				t.Errorf("byte %d changed: %v", at, err)
 			}
 			for range 2 { // the other layer's may be wrong as well

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 
+	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // cacheable says whether keeping the layer saves anything: one that is read in
@@ -23,7 +25,7 @@ func (l *layer) recall(ctx context.Context, limits rootfs.Limits) bool {
 	if s == nil {
 		return false
 	}
-	index, err := rootfs.Scan(ctx, s.reader(), limits)
+	index, err := rootfs.Scan(ctx, s.Reader(), limits)
 	if err != nil { // whatever it is, the source itself will show it
 		_ = s.Close()
 		if ctx.Err() == nil {
@@ -32,14 +34,14 @@ func (l *layer) recall(ctx context.Context, limits rootfs.Limits) bool {
 		return false
 	}
 	l.index, l.found = index, s
-	l.fetch = func(context.Context) (io.ReadCloser, error) { return s.reader(), nil }
+	l.fetch = func(context.Context) (io.ReadCloser, error) { return s.Reader(), nil }
 	return true
 }
 
 // newSpool is a spool in dir, or one that the cache can keep.
-func (l *layer) newSpool(dir string) (*spool, error) {
+func (l *layer) newSpool(dir string) (*scratch.Spool, error) {
 	if !l.cacheable() {
-		return newSpool(dir)
+		return scratch.NewSpool(dir)
 	}
 	e, s, err := l.cache.create()
 	if err != nil {
@@ -54,7 +56,7 @@ func (l *layer) remember() error {
 	if l.entry == nil {
 		return nil
 	}
-	return l.cache.publish(l.entry, l.diffID, l.spool.sizeBytes())
+	return l.cache.publish(l.entry, l.diffID, l.spool.SizeBytes())
 }
 
 // forget lets go of what the cache had, and removes it if it was wrong.
@@ -62,7 +64,7 @@ func (l *layer) forget() error {
 	if l.found == nil {
 		return nil
 	}
-	if errors.Is(l.bad, errDigest) {
+	if errors.Is(l.bad, blob.ErrDigest) {
 		l.cache.remove(l.diffID)
 	}
 	s := l.found

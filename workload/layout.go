@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxIndexBytes bounds index.json of a layout that is added to.
@@ -25,12 +27,12 @@ const maxIndexBytes = 4 << 20
 // builds add to one layout at once.
 type layoutDestination struct {
 	dir, name string
-	layer     *outFile
-	info      blobInfo
+	layer     *scratch.OutFile
+	info      blob.Info
 }
 
 func newLayoutDestination(dir, name string) (*layoutDestination, error) {
-	layer, err := newOutFile(dir)
+	layer, err := scratch.NewOutFile(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -39,9 +41,9 @@ func newLayoutDestination(dir, name string) (*layoutDestination, error) {
 
 func (d *layoutDestination) accepts() []string { return []string{imgspec.MediaTypeImageManifest} }
 
-func (d *layoutDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+func (d *layoutDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	var err error
-	d.info, err = d.layer.fill(ctx, 0, size, write)
+	d.info, err = d.layer.Fill(ctx, 0, size, write)
 	return d.info, err
 }
 
@@ -58,23 +60,15 @@ func (d *layoutDestination) publish(_ context.Context, config, mf []byte) error 
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("locking %s: %w", d.dir, err)
 	}
-	if err := ignoreExist(d.layer.publish(filepath.Join(blobs, d.info.digest.Encoded()), 0o644)); err != nil {
+	if err := scratch.IgnoreExist(d.layer.Publish(filepath.Join(blobs, d.info.Digest.Encoded()), 0o644)); err != nil {
 		return err
 	}
 	for _, b := range [][]byte{config, mf} {
-		if err := ignoreExist(writeFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
+		if err := scratch.IgnoreExist(scratch.WriteFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
 			return err
 		}
 	}
 	return d.addToIndex(mf)
-}
-
-// ignoreExist: a blob that is there under its digest is the same blob.
-func ignoreExist(err error) error {
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	return err
 }
 
 func (d *layoutDestination) addToIndex(mf []byte) error {
@@ -93,10 +87,10 @@ func (d *layoutDestination) addToIndex(mf []byte) error {
 		return err
 	}
 	layout := filepath.Join(d.dir, imgspec.ImageLayoutFile)
-	if err := ignoreExist(writeFile(layout, layoutFile(), 0o644)); err != nil {
+	if err := scratch.IgnoreExist(scratch.WriteFile(layout, layoutFile(), 0o644)); err != nil {
 		return err
 	}
-	return replaceFile(path, b, 0o644)
+	return scratch.ReplaceFile(path, b, 0o644)
 }
 
 func layoutFile() []byte {
@@ -131,12 +125,12 @@ type dirDestination struct {
 	sys   *types.SystemContext
 	ref   types.ImageReference
 	dir   string
-	layer *outFile
-	info  blobInfo
+	layer *scratch.OutFile
+	info  blob.Info
 }
 
 func newDirDestination(sys *types.SystemContext, ref types.ImageReference, dir string) (*dirDestination, error) {
-	layer, err := newOutFile(dir)
+	layer, err := scratch.NewOutFile(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +139,9 @@ func newDirDestination(sys *types.SystemContext, ref types.ImageReference, dir s
 
 func (d *dirDestination) accepts() []string { return nil }
 
-func (d *dirDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+func (d *dirDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	var err error
-	d.info, err = d.layer.fill(ctx, 0, size, write)
+	d.info, err = d.layer.Fill(ctx, 0, size, write)
 	return d.info, err
 }
 
@@ -158,7 +152,7 @@ func (d *dirDestination) publish(ctx context.Context, config, mf []byte) error {
 	}
 	lib := &libraryDestination{dst, d.dir}
 	defer lib.Close()
-	if err := d.layer.publish(filepath.Join(d.dir, d.info.digest.Encoded()), 0o644); err != nil {
+	if err := d.layer.Publish(filepath.Join(d.dir, d.info.Digest.Encoded()), 0o644); err != nil {
 		return err
 	}
 	return lib.publish(ctx, config, mf)

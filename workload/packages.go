@@ -18,6 +18,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/rpmdb"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // Bounds of what is read of a source to list its packages.
@@ -202,19 +203,19 @@ func (k *keptError) Read(p []byte) (int, error) {
 
 // scratch copies r to where it can be read in any order.
 func (v *inventory) scratch(r io.Reader, use func(io.ReaderAt, int64) error) error {
-	s, err := newSpool(v.dir)
+	s, err := scratch.NewSpool(v.dir)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	w := s.writer()
+	w := s.Writer()
 	if _, err := io.Copy(w, r); err != nil {
 		return err
 	}
 	if err := w.Close(); err != nil {
 		return err
 	}
-	return use(s, s.sizeBytes())
+	return use(s, s.SizeBytes())
 }
 
 func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {

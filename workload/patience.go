@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // Patience says how long a registry is waited for. The zero value means the
@@ -121,7 +122,7 @@ func mayPass(err error) bool {
 	var anew *startAnewError
 	var lasting *lastingError
 	switch {
-	case errors.As(err, &lasting) || errors.Is(err, context.Canceled) || errors.Is(err, errDigest):
+	case errors.As(err, &lasting) || errors.Is(err, context.Canceled) || errors.Is(err, blob.ErrDigest):
 		return false
 	case errors.As(err, &anew) || errors.Is(err, errStalled) || isHangUp(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return true

@@ -15,6 +15,8 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxRecordBytes bounds a record: an identity of 64 KiB in base64, and room.
@@ -26,7 +28,7 @@ const rollbackTime = 10 * time.Second
 // preflight finds out before the long part whether its result can be kept.
 func (o *Options) preflight(ctx context.Context) error {
 	if o.RecordPath != "" {
-		there, err := exists(o.RecordPath)
+		there, err := scratch.Exists(o.RecordPath)
 		if err != nil {
 			return fmt.Errorf("record %s: %w", o.RecordPath, err)
 		}
@@ -63,13 +65,13 @@ func registerHint(err error) error {
 // image. In this order a kill at any point leaves at worst a registration or
 // record of an image that nobody has, never a name that points to an image
 // whose key is lost. A failure takes both back.
-func (b *build) finish(ctx context.Context, s *sealed, layer blobInfo, ports string) (_ *Result, err error) {
+func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports string) (_ *Result, err error) {
 	l := labels(&s.reg, b.src.digest, ports)
-	config, err := imageConfig(b.Now().UTC(), layer.digest, l, b.src.config.Config.ExposedPorts)
+	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.config.Config.ExposedPorts)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blobInfo{digest.FromBytes(config), int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +150,7 @@ func (b *build) writeRecord(s *sealed) error {
 		return err
 	}
 	defer clear(j)
-	return writeFile(b.RecordPath, append(j, '\n'), 0o600)
+	return scratch.WriteFile(b.RecordPath, append(j, '\n'), 0o600)
 }
 
 // ReadRecord reads and checks a record that Build wrote.

@@ -8,6 +8,8 @@ import (
 	"github.com/containers/image/v5/types"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // registryDestination pushes to a registry, again if need be: the layer with
@@ -25,7 +27,7 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 		return ref.NewImageDestination(ctx, sys)
 	}}
 	var err error
-	d.temp = tempDirOf(sys)
+	d.temp = scratch.DirOf(sys)
 	if d.client, err = newRegistryClient(sys, ref); err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (p Patience) pushFailed(err error) error {
 	return hint.With(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
 }
 
-func (d *registryDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+func (d *registryDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	u := &upload{client: d.client, patience: patienceOf(ctx), size: size, write: write}
 	return u.run(ctx)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // registryClient is what go-containerregistry needs to talk to the registry
@@ -135,7 +136,7 @@ func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, err
 	}
-	resp.Body = &section{io.LimitReader(resp.Body, maxArtifactBytes+1), closers{resp.Body, closeFunc(cancel)}}
+	resp.Body = &blob.ReadCloser{Reader: io.LimitReader(resp.Body, maxArtifactBytes+1), Closer: blob.Closers{resp.Body, closeFunc(cancel)}}
 	return resp, nil
 }
 

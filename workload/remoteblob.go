@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // remoteBlob reads a blob from a registry that may break off or stall. The
@@ -51,7 +52,7 @@ func (b *remoteBlob) open() error {
 		return w.explain(err)
 	}
 	if size >= 0 && b.info.Size >= 0 && size != b.info.Size {
-		return errors.Join(hint.With(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", errDigest, size, b.info.Size),
+		return errors.Join(hint.With(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", blob.ErrDigest, size, b.info.Size),
 			"the registry, or a proxy before it, is broken or alters content"), rc.Close())
 	}
 	b.rc, b.dog, b.bites = rc, w, 0

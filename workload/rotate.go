@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // Rotator is the server's side of a rotation: *kbs.AdminClient.
@@ -139,7 +140,7 @@ func (r *rotation) examine(ctx context.Context, reg *kbs.Registration) error {
 	defer rc.Close()
 	n := &position{r: rc}
 	done := r.meter("reading image", r.src.sizeBytes())
-	tr := tar.NewReader(&counter{n, done})
+	tr := tar.NewReader(&blob.Counter{R: n, Count: done})
 	var identity *krun.Identity
 	for {
 		h, err := tr.Next()
@@ -252,12 +253,12 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 		return err
 	}
 	config := *r.src.config
-	config.RootFS.DiffIDs = []digest.Digest{layer.digest}
+	config.RootFS.DiffIDs = []digest.Digest{layer.Digest}
 	cb, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
-	mf, err := imageManifest(dst.accepts(), blobInfo{digest.FromBytes(cb), int64(len(cb))}, layer, config.Config.Labels)
+	mf, err := imageManifest(dst.accepts(), blob.Info{Digest: digest.FromBytes(cb), Size: int64(len(cb))}, layer, config.Config.Labels)
 	if err != nil {
 		return err
 	}

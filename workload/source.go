@@ -20,6 +20,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxLayers bounds the layers of a source; engines stop at about 128.
@@ -87,7 +88,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	var src types.ImageSource
 	var err error
 	if strings.HasSuffix(ref.Transport().Name(), "-archive") {
-		src, err = openArchive(ctx, ref, tempDirOf(sys))
+		src, err = openArchive(ctx, ref, scratch.DirOf(sys))
 	} else {
 		err = patienceFor(ctx, ref).do(ctx, func(ctx context.Context) error {
 			src, err = ref.NewImageSource(ctx, sys)
@@ -107,14 +108,6 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 		return nil, hint.With(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
 	}
 	return nil, err
-}
-
-// tempDirOf is where scratch files go.
-func tempDirOf(sys *types.SystemContext) string {
-	if sys != nil && sys.BigFilesTemporaryDir != "" {
-		return sys.BigFilesTemporaryDir
-	}
-	return bigFilesDir()
 }
 
 // findLocal returns nil and no error when local storage does not have name.

@@ -16,6 +16,9 @@ import (
 	"github.com/containers/storage"
 	drivers "github.com/containers/storage/drivers"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // storeDestination imports into local storage without the library's detour,
@@ -80,14 +83,14 @@ func sweepStore(store storage.Store) {
 		return // who needs the store will hear of it
 	}
 	for _, l := range layers {
-		if len(l.Names) != 1 || !strings.HasPrefix(l.Names[0], scratchPattern) || time.Since(l.Created) < scratchGrace {
+		if len(l.Names) != 1 || !strings.HasPrefix(l.Names[0], scratch.Pattern) || time.Since(l.Created) < scratch.Grace {
 			continue
 		}
 		dir, err := filesOf(store, l.ID)
 		if err != nil {
 			continue
 		}
-		if lock, err := lockDir(filepath.Dir(dir)); err == nil {
+		if lock, err := scratch.Lock(filepath.Dir(dir)); err == nil {
 			_ = store.DeleteLayer(l.ID)
 			_ = lock.Close()
 		}
@@ -112,18 +115,18 @@ func filesOf(store storage.Store, id string) (string, error) {
 }
 
 // putLayer writes the layer's files beside the store's own.
-func (d *storeDestination) putLayer(ctx context.Context, size int64, write layerFunc) (blobInfo, error) {
+func (d *storeDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	if err := d.begin(); err != nil {
-		return blobInfo{}, fmt.Errorf("making a layer in local storage: %w", spaceError(d.store.GraphRoot(), err))
+		return blob.Info{}, fmt.Errorf("making a layer in local storage: %w", scratch.SpaceError(d.store.GraphRoot(), err))
 	}
-	return piped(ctx, write, func(r io.Reader) (blobInfo, error) {
+	return blob.Pipe(ctx, write, func(r io.Reader) (blob.Info, error) {
 		s, err := stageLayer(r, d.dir)
 		if err != nil {
-			return blobInfo{}, spaceError(d.store.GraphRoot(), err)
+			return blob.Info{}, scratch.SpaceError(d.store.GraphRoot(), err)
 		}
 		d.staged = s
-		if s.info.size != size {
-			return blobInfo{}, fmt.Errorf("layer of %d bytes, expected %d", s.info.size, size)
+		if s.info.Size != size {
+			return blob.Info{}, fmt.Errorf("layer of %d bytes, expected %d", s.info.Size, size)
 		}
 		return s.info, nil
 	})
@@ -131,7 +134,7 @@ func (d *storeDestination) putLayer(ctx context.Context, size int64, write layer
 
 // begin makes our layer and locks it.
 func (d *storeDestination) begin() error {
-	name := scratchPattern + rand.Text()
+	name := scratch.Pattern + rand.Text()
 	layer, err := d.store.CreateLayer("", "", []string{name}, "", false, nil)
 	if err != nil {
 		return err
@@ -140,18 +143,18 @@ func (d *storeDestination) begin() error {
 	if d.dir, err = filesOf(d.store, d.own); err != nil {
 		return err
 	}
-	d.lock, err = lockDir(filepath.Dir(d.dir))
+	d.lock, err = scratch.Lock(filepath.Dir(d.dir))
 	return err
 }
 
 func (d *storeDestination) publish(ctx context.Context, config, manifest []byte) error {
 	adopted, err := d.adopt()
 	if err != nil {
-		return fmt.Errorf("adding layer to local storage: %w", spaceError(d.store.GraphRoot(), err))
+		return fmt.Errorf("adding layer to local storage: %w", scratch.SpaceError(d.store.GraphRoot(), err))
 	}
 	if err := d.libraryDestination.publish(ctx, config, manifest); err != nil {
 		if adopted { // refused if an image uses it meanwhile
-			_ = d.store.DeleteLayer(d.staged.info.digest.Encoded())
+			_ = d.store.DeleteLayer(d.staged.info.Digest.Encoded())
 		}
 		return err
 	}
@@ -171,7 +174,7 @@ func (d *storeDestination) adopt() (bool, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return false, fmt.Errorf("locking %s: %w", root, err)
 	}
-	id := d.staged.info.digest.Encoded()
+	id := d.staged.info.Digest.Encoded()
 	if _, err := d.store.Layer(id); err == nil {
 		return false, nil
 	} else if !errors.Is(err, storage.ErrLayerUnknown) {

@@ -26,7 +26,9 @@ import (
 	"github.com/vbatts/tar-split/tar/asm"
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 
+	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // overlayStore is a container storage of this test alone, of the kind that
@@ -79,7 +81,7 @@ func TestStageLayer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (blobInfo{digest.FromBytes(stream), int64(len(stream))}); s.info != want {
+		if want := (blob.Info{Digest: digest.FromBytes(stream), Size: int64(len(stream))}); s.info != want {
 			t.Errorf("disk of %d bytes: layer %v, expected %v", size, s.info, want)
 		}
 		if _, err := s.split.Seek(0, io.SeekStart); err != nil {
@@ -337,7 +339,7 @@ func killStore(t *testing.T, prefix string, store storage.Store) {
 	if err := store.GarbageCollect(); err != nil {
 		t.Error(err)
 	}
-	time.Sleep(scratchGrace)
+	time.Sleep(scratch.Grace)
 	sweepStore(store)
 }
 

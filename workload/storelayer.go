@@ -16,13 +16,16 @@ import (
 	"github.com/opencontainers/go-digest"
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // stagedLayer is a layer's files in a directory, and all that it takes to
 // make the same tar stream of them again.
 type stagedLayer struct {
 	dir   string
-	info  blobInfo
+	info  blob.Info
 	split *os.File // tar-split: the stream without the files' contents
 }
 
@@ -31,8 +34,8 @@ func (s *stagedLayer) output() *drivers.DriverWithDifferOutput {
 	split := s.split
 	s.split = nil // closed by who gets it
 	return &drivers.DriverWithDifferOutput{
-		Target: s.dir, Size: s.info.size, UIDs: []uint32{0}, GIDs: []uint32{0},
-		UncompressedDigest: s.info.digest, CompressedDigest: s.info.digest, TarSplit: split,
+		Target: s.dir, Size: s.info.Size, UIDs: []uint32{0}, GIDs: []uint32{0},
+		UncompressedDigest: s.info.Digest, CompressedDigest: s.info.Digest, TarSplit: split,
 	}
 }
 
@@ -47,7 +50,7 @@ func (s *stagedLayer) Close() error {
 // stageLayer unpacks the layer of a workload image into dir: plain files and
 // directories of root, all at the top.
 func stageLayer(r io.Reader, dir string) (*stagedLayer, error) {
-	split, err := unnamedFile(filepath.Dir(dir))
+	split, err := scratch.UnnamedFile(filepath.Dir(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func stageLayer(r io.Reader, dir string) (*stagedLayer, error) {
 	if err := st.run(); err != nil {
 		return nil, errors.Join(err, split.Close())
 	}
-	return &stagedLayer{dir: dir, split: split, info: blobInfo{digest.NewDigest(digest.SHA256, st.sum), st.size}}, nil
+	return &stagedLayer{dir: dir, split: split, info: blob.Info{Digest: digest.NewDigest(digest.SHA256, st.sum), Size: st.size}}, nil
 }
 
 // stager takes a tar stream apart. sum sees every byte, pack every byte that
@@ -172,9 +175,9 @@ func (s *stager) file(h *tar.Header, content io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	crc := newISOCRC()
-	w := newHashingWriter(f, 0, s.sum, crc)
+	w := scratch.NewDirectWriter(f, 0, s.sum, crc)
 	_, err = w.ReadFrom(content)
-	n, werr := w.close()
+	n, werr := w.Finish()
 	if err = errors.Join(werr, err); err == nil {
 		err = f.Chmod(h.FileInfo().Mode() & fileModeBits)
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/containers/storage"
 	drivers "github.com/containers/storage/drivers"
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
+
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // storedTree is a layer in local storage: its files, and beside them, in the
@@ -36,7 +39,7 @@ func findTree(store storage.Store, l *storage.Layer) *storedTree {
 		split: filepath.Join(store.GraphRoot(), store.GraphDriverName()+"-layers", l.ID+".tar-split.gz"),
 		size:  l.UncompressedSize, driver: getter, id: l.ID,
 	}
-	if there, err := exists(t.split); err != nil || !there {
+	if there, err := scratch.Exists(t.split); err != nil || !there {
 		return nil
 	}
 	return t
@@ -58,7 +61,7 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(err, z.Close(), f.Close())
 	}
-	return &treeReader{size: t.size, entries: newSplitReader(z), files: files, closers: closers{files, z, f}}, nil
+	return &treeReader{size: t.size, entries: newSplitReader(z), files: files, closers: blob.Closers{files, z, f}}, nil
 }
 
 // treeReader is a tar stream put together. It seeks forward within a file's
@@ -68,7 +71,7 @@ type treeReader struct {
 	size    int64
 	entries *splitReader
 	files   drivers.FileGetCloser
-	closers closers
+	closers blob.Closers
 
 	off     int64
 	segment []byte        // left of it

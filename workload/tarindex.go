@@ -12,6 +12,8 @@ import (
 	"github.com/containers/image/v5/pkg/compression"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // Bounds of an image archive.
@@ -60,17 +62,17 @@ func (x *tarIndex) spoolCompressed(ctx context.Context, f io.Reader, tempDir str
 	if err != nil || decompress == nil {
 		return err
 	}
-	s, err := newSpool(tempDir)
+	s, err := scratch.NewSpool(tempDir)
 	if err != nil {
 		return err
 	}
-	x.open, x.close = func() (io.ReadSeekCloser, error) { return s.reader(), nil }, s.Close
+	x.open, x.close = func() (io.ReadSeekCloser, error) { return s.Reader(), nil }, s.Close
 	plain, err := decompress(stream)
 	if err != nil {
 		return fmt.Errorf("decompressing: %w", err)
 	}
 	defer plain.Close()
-	w := s.writer()
+	w := s.Writer()
 	if _, err := io.Copy(w, plain); err != nil {
 		return fmt.Errorf("decompressing: %w", err)
 	}
@@ -145,12 +147,7 @@ func (x *tarIndex) file(name string) (io.ReadCloser, int64, error) {
 	if _, err := r.Seek(s.offset, io.SeekStart); err != nil {
 		return nil, 0, errors.Join(err, r.Close())
 	}
-	return &section{io.LimitReader(r, s.size), r}, s.size, nil
-}
-
-type section struct {
-	io.Reader
-	io.Closer
+	return &blob.ReadCloser{Reader: io.LimitReader(r, s.size), Closer: r}, s.size, nil
 }
 
 // bytes reads a small entry.

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
+
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 // upload sends a layer to a registry by the OCI distribution specification:
@@ -33,7 +35,7 @@ type upload struct {
 	client   *registryClient
 	patience Patience
 	size     int64
-	write    layerFunc
+	write    blob.WriteFunc
 
 	http     *http.Client  // nil until authenticated
 	session  *url.URL      // nil: none that could be continued
@@ -49,25 +51,25 @@ type upload struct {
 // maxRetryAfter bounds how long a registry may ask to be left alone.
 const maxRetryAfter = time.Minute
 
-func (u *upload) run(ctx context.Context) (blobInfo, error) {
+func (u *upload) run(ctx context.Context) (blob.Info, error) {
 	for {
 		err := u.attempt(ctx)
 		switch {
 		case err == nil:
-			return blobInfo{u.digest, u.size}, nil
+			return blob.Info{Digest: u.digest, Size: u.size}, nil
 		case ctx.Err() != nil:
-			return blobInfo{}, context.Cause(ctx)
+			return blob.Info{}, context.Cause(ctx)
 		case !mayPass(err):
-			return blobInfo{}, err
+			return blob.Info{}, err
 		}
 		if u.failures++; u.failures > u.patience.Retries {
-			return blobInfo{}, u.patience.pushFailed(err)
+			return blob.Info{}, u.patience.pushFailed(err)
 		}
 		logrus.Warnf("Pushing a layer failed with %d bytes sent, trying again (%d/%d): %v", u.sent.Load(), u.failures, u.patience.Retries, err)
 		select {
 		case <-time.After(u.pause(err)):
 		case <-ctx.Done():
-			return blobInfo{}, context.Cause(ctx)
+			return blob.Info{}, context.Cause(ctx)
 		}
 	}
 }
@@ -198,7 +200,7 @@ func (u *upload) send(ctx context.Context) error {
 	defer dog.rest()
 	dog.push, dog.answer = true, pushAnswer*u.patience.Stall
 	sum, skip := sha256.New(), u.offset
-	_, err := piped(ctx, func(inner context.Context, w io.Writer) error {
+	_, err := blob.Pipe(ctx, func(inner context.Context, w io.Writer) error {
 		out := &tailWriter{w: &watchedWriter{w: w, dog: dog}, sum: sum, skip: skip}
 		switch err := u.write(inner, out); {
 		case err != nil && out.w.err == nil && inner.Err() == nil:
@@ -210,7 +212,7 @@ func (u *upload) send(ctx context.Context) error {
 		}
 		u.digest = digest.NewDigest(digest.SHA256, sum)
 		return nil
-	}, func(r io.Reader) (blobInfo, error) { return blobInfo{}, u.patch(watched, r) })
+	}, func(r io.Reader) (blob.Info, error) { return blob.Info{}, u.patch(watched, r) })
 	return dog.explain(err)
 }
 
@@ -250,7 +252,7 @@ func (u *upload) commit(ctx context.Context) error {
 		return fmt.Errorf("completing layer %s: %w", u.digest, err)
 	}
 	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != u.digest.String() {
-		return fmt.Errorf("%w: the registry says it has %q, sent was %s", errDigest, got, u.digest)
+		return fmt.Errorf("%w: the registry says it has %q, sent was %s", blob.ErrDigest, got, u.digest)
 	}
 	return nil
 }

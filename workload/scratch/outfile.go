@@ -1,4 +1,4 @@
-package workload
+package scratch
 
 import (
 	"errors"
@@ -12,28 +12,45 @@ import (
 	"github.com/ccrun/ccrun/hint"
 )
 
-// outFile has no name until all of it is there and synced, so that a killed
+// Exists says whether path is there, also as a dangling link.
+func Exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// IgnoreExist: a blob that is there under its digest is the same blob.
+func IgnoreExist(err error) error {
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// OutFile has no name until all of it is there and synced, so that a killed
 // build leaves nothing and nobody sees half a file. Where the file system has
 // no O_TMPFILE it has a hidden name until then.
-type outFile struct {
-	f    *os.File
+type OutFile struct {
+	File *os.File
 	temp string
 }
 
-// newOutFile makes one on the file system of dir, which need not exist yet.
-func newOutFile(dir string) (*outFile, error) {
+// NewOutFile makes one on the file system of dir, which need not exist yet.
+func NewOutFile(dir string) (*OutFile, error) {
 	dir = existing(dir)
 	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		return &outFile{f: f}, nil
+		return &OutFile{File: f}, nil
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return nil, hint.With(fmt.Errorf("making output file: %w", spaceError(dir, err)), "check that %s is writable", dir)
+		return nil, hint.With(fmt.Errorf("making output file: %w", SpaceError(dir, err)), "check that %s is writable", dir)
 	}
 	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
 		return nil, fmt.Errorf("making output file: %w", err)
 	}
-	return &outFile{f, f.Name()}, nil
+	return &OutFile{f, f.Name()}, nil
 }
 
 // existing is dir or its nearest parent that is there.
@@ -46,31 +63,31 @@ func existing(dir string) string {
 	}
 }
 
-// publish syncs the file and gives it its name. An existing empty file is
+// Publish syncs the file and gives it its name. An existing empty file is
 // replaced, as mktemp(1) makes them; any other is an error.
-func (o *outFile) publish(path string, mode os.FileMode) error {
-	if err := o.f.Chmod(mode); err != nil {
+func (o *OutFile) Publish(path string, mode os.FileMode) error {
+	if err := o.File.Chmod(mode); err != nil {
 		return err
 	}
-	if err := o.f.Sync(); err != nil {
-		return spaceError(path, err)
+	if err := o.File.Sync(); err != nil {
+		return SpaceError(path, err)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() && st.Size() == 0 {
 		if err := os.Remove(path); err != nil {
 			return err
 		}
 	}
-	if err := o.link(path); err != nil {
+	if err := o.Link(path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
 }
 
-// link gives the file a name, which must not exist.
-func (o *outFile) link(path string) error {
+// Link gives the file a name, which must not exist.
+func (o *OutFile) Link(path string) error {
 	from := o.temp
 	if from == "" {
-		from = "/proc/self/fd/" + strconv.Itoa(int(o.f.Fd()))
+		from = "/proc/self/fd/" + strconv.Itoa(int(o.File.Fd()))
 	}
 	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.PathError{Op: "link", Path: path, Err: err}
@@ -79,12 +96,12 @@ func (o *outFile) link(path string) error {
 }
 
 // Close drops the file unless it was published.
-func (o *outFile) Close() error {
+func (o *OutFile) Close() error {
 	var err error
 	if o.temp != "" {
 		err = os.Remove(o.temp)
 	}
-	return errors.Join(err, o.f.Close())
+	return errors.Join(err, o.File.Close())
 }
 
 func syncDir(dir string) error {
@@ -95,22 +112,22 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// writeFile makes path, which must not exist, with content, durably.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	o, err := newOutFile(filepath.Dir(path))
+// WriteFile makes path, which must not exist, with content, durably.
+func WriteFile(path string, content []byte, mode os.FileMode) error {
+	o, err := NewOutFile(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	if _, err := o.f.Write(content); err != nil {
-		return spaceError(path, err)
+	if _, err := o.File.Write(content); err != nil {
+		return SpaceError(path, err)
 	}
-	return o.publish(path, mode)
+	return o.Publish(path, mode)
 }
 
-// replaceFile is writeFile for a path that may exist: readers see the old or
+// ReplaceFile is writeFile for a path that may exist: readers see the old or
 // the new content, never anything between.
-func replaceFile(path string, content []byte, mode os.FileMode) error {
+func ReplaceFile(path string, content []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".ccrun-")
 	if err != nil {
 		return err
@@ -122,7 +139,7 @@ func replaceFile(path string, content []byte, mode os.FileMode) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(spaceError(path, err), os.Remove(f.Name()))
+		return errors.Join(SpaceError(path, err), os.Remove(f.Name()))
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -1,4 +1,4 @@
-package workload
+package scratch
 
 import (
 	"crypto/aes"
@@ -13,21 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spool is scratch space that never holds plaintext: a file without a name,
+// Spool is scratch space that never holds plaintext: a file without a name,
 // encrypted with AES-256-CTR under a key that exists only in this process. A
 // kill leaves neither a file nor anything readable in the blocks it used.
-type spool struct {
+type Spool struct {
 	f     *os.File
 	block cipher.Block
 	base  int64 // where in f it starts
 	size  int64
 }
 
-// newSpool makes an empty spool in directory dir.
-func newSpool(dir string) (*spool, error) {
-	f, err := unnamedFile(dir)
+// NewSpool makes an empty spool in directory dir.
+func NewSpool(dir string) (*Spool, error) {
+	f, err := UnnamedFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("making scratch file: %w", spaceError(dir, err))
+		return nil, fmt.Errorf("making scratch file: %w", SpaceError(dir, err))
 	}
 	var key [32]byte
 	if _, err := io.ReadFull(rand.Reader, key[:]); err != nil {
@@ -38,18 +38,18 @@ func newSpool(dir string) (*spool, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return spoolAt(f, block, 0, 0), nil
+	return SpoolAt(f, block, 0, 0), nil
 }
 
-// spoolAt is a spool in a file of the caller's, whose first base bytes are
+// SpoolAt is a spool in a file of the caller's, whose first base bytes are
 // something else: size bytes, encrypted by a cipher with a key of its own.
-func spoolAt(f *os.File, block cipher.Block, base, size int64) *spool {
-	return &spool{f: f, block: block, base: base, size: size}
+func SpoolAt(f *os.File, block cipher.Block, base, size int64) *Spool {
+	return &Spool{f: f, block: block, base: base, size: size}
 }
 
-// unnamedFile uses O_TMPFILE; file systems without it get a file that is
+// UnnamedFile uses O_TMPFILE; file systems without it get a file that is
 // unlinked before anything is written to it.
-func unnamedFile(dir string) (*os.File, error) {
+func UnnamedFile(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		return f, nil
@@ -68,18 +68,18 @@ func unnamedFile(dir string) (*os.File, error) {
 
 const spoolBuffer = 1 << 20
 
-// spoolWriter fills a spool, once.
-type spoolWriter struct {
-	s      *spool
+// SpoolWriter fills a spool, once.
+type SpoolWriter struct {
+	s      *Spool
 	stream cipher.Stream
 	buf    []byte
 }
 
-func (s *spool) writer() *spoolWriter {
-	return &spoolWriter{s, s.stream(0), make([]byte, 0, spoolBuffer)}
+func (s *Spool) Writer() *SpoolWriter {
+	return &SpoolWriter{s, s.stream(0), make([]byte, 0, spoolBuffer)}
 }
 
-func (w *spoolWriter) Write(p []byte) (int, error) {
+func (w *SpoolWriter) Write(p []byte) (int, error) {
 	n := 0
 	for len(p) > 0 {
 		if len(w.buf) == cap(w.buf) {
@@ -97,42 +97,42 @@ func (w *spoolWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func (w *spoolWriter) flush() error {
+func (w *SpoolWriter) flush() error {
 	_, err := w.s.f.Write(w.buf)
 	w.buf = w.buf[:0]
-	return spaceError(w.s.f.Name(), err)
+	return SpaceError(w.s.f.Name(), err)
 }
 
 // Close implements io.Closer; the spool stays.
-func (w *spoolWriter) Close() error { return w.flush() }
+func (w *SpoolWriter) Close() error { return w.flush() }
 
 // stream is the key stream from block number n on; the counter starts at
 // zero, which is safe because every spool has a key of its own.
-func (s *spool) stream(n uint64) cipher.Stream {
+func (s *Spool) stream(n uint64) cipher.Stream {
 	var iv [aes.BlockSize]byte
 	binary.BigEndian.PutUint64(iv[8:], n)
 	return cipher.NewCTR(s.block, iv[:])
 }
 
-// reader reads the spool from its start. Readers are independent of each
+// Reader reads the spool from its start. Readers are independent of each
 // other and seekable.
-func (s *spool) reader() *spoolReader {
-	return &spoolReader{s: s, stream: s.stream(0)}
+func (s *Spool) Reader() *SpoolReader {
+	return &SpoolReader{s: s, stream: s.stream(0)}
 }
 
-// lastReader is a reader that gives back the space of what it has passed, so
+// LastReader is a reader that gives back the space of what it has passed, so
 // that spool and output together take little more than the output: none of
 // the spool can be read again.
-func (s *spool) lastReader() *spoolReader {
-	return &spoolReader{s: s, stream: s.stream(0), last: true}
+func (s *Spool) LastReader() *SpoolReader {
+	return &SpoolReader{s: s, stream: s.stream(0), last: true}
 }
 
-// sizeBytes is how much has been written.
-func (s *spool) sizeBytes() int64 { return s.size }
+// SizeBytes is how much has been written.
+func (s *Spool) SizeBytes() int64 { return s.size }
 
 // ReadAt implements io.ReaderAt.
-func (s *spool) ReadAt(p []byte, off int64) (int, error) {
-	r := s.reader()
+func (s *Spool) ReadAt(p []byte, off int64) (int, error) {
+	r := s.Reader()
 	if _, err := r.Seek(off, io.SeekStart); err != nil {
 		return 0, err
 	}
@@ -145,15 +145,15 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 
 // Close gives the space back. The key goes with the process' memory. A nil
 // spool has neither.
-func (s *spool) Close() error {
+func (s *Spool) Close() error {
 	if s == nil {
 		return nil
 	}
 	return s.f.Close()
 }
 
-type spoolReader struct {
-	s      *spool
+type SpoolReader struct {
+	s      *Spool
 	stream cipher.Stream
 	off    int64
 	last   bool
@@ -164,7 +164,7 @@ const freeStep = 4 << 20
 
 // free punches a hole up to where the reader is. Where that cannot be done
 // the space is held until Close.
-func (r *spoolReader) free() {
+func (r *SpoolReader) free() {
 	end := r.off &^ (1<<20 - 1)
 	if !r.last || end-r.freed < freeStep {
 		return
@@ -179,7 +179,7 @@ func (r *spoolReader) free() {
 	r.freed = end
 }
 
-func (r *spoolReader) Read(p []byte) (int, error) {
+func (r *SpoolReader) Read(p []byte) (int, error) {
 	r.free()
 	if r.off >= r.s.size {
 		return 0, io.EOF
@@ -195,7 +195,7 @@ func (r *spoolReader) Read(p []byte) (int, error) {
 }
 
 // Seek implements io.Seeker, so that a reader of tar headers skips contents.
-func (r *spoolReader) Seek(offset int64, whence int) (int64, error) {
+func (r *SpoolReader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
 		offset += r.off
@@ -213,4 +213,4 @@ func (r *spoolReader) Seek(offset int64, whence int) (int64, error) {
 }
 
 // Close implements io.Closer; the spool stays.
-func (r *spoolReader) Close() error { return nil }
+func (r *SpoolReader) Close() error { return nil }

@@ -1,4 +1,4 @@
-package workload
+package scratch
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/workload/blob"
 )
 
 const (
@@ -19,30 +21,30 @@ const (
 	outChunks = 4
 )
 
-// fill writes what write writes, size bytes, from offset on and returns what
+// Fill writes what write writes, size bytes, from offset on and returns what
 // they are called.
-func (o *outFile) fill(ctx context.Context, offset, size int64, write layerFunc) (blobInfo, error) {
+func (o *OutFile) Fill(ctx context.Context, offset, size int64, write blob.WriteFunc) (blob.Info, error) {
 	sum := sha256.New()
-	w := newHashingWriter(o.f, offset, sum)
+	w := NewDirectWriter(o.File, offset, sum)
 	err := write(ctx, w)
-	n, werr := w.close()
+	n, werr := w.Finish()
 	if werr != nil {
-		return blobInfo{}, spaceError(o.f.Name(), werr)
+		return blob.Info{}, SpaceError(o.File.Name(), werr)
 	}
 	if err != nil {
-		return blobInfo{}, err
+		return blob.Info{}, err
 	}
 	if n != size {
-		return blobInfo{}, fmt.Errorf("layer of %d bytes, expected %d", n, size)
+		return blob.Info{}, fmt.Errorf("layer of %d bytes, expected %d", n, size)
 	}
-	return blobInfo{digest.NewDigest(digest.SHA256, sum), n}, nil
+	return blob.Info{Digest: digest.NewDigest(digest.SHA256, sum), Size: n}, nil
 }
 
-// hashingWriter writes a file and hashes it in one or more ways, at the same
+// DirectWriter writes a file and hashes it in one or more ways, at the same
 // time, each behind the caller's back. It goes around the page cache where it can: a disk image
 // is not read again soon, copying it there costs more than hashing it, and
 // the sync at the end would have to wait for all of it at once.
-type hashingWriter struct {
+type DirectWriter struct {
 	f      *os.File
 	direct bool
 	cur    *outPart
@@ -64,10 +66,10 @@ type outPart struct {
 	users sync.WaitGroup
 }
 
-// newHashingWriter writes to f from offset on; sums are the caller's again
+// NewDirectWriter writes to f from offset on; sums are the caller's again
 // after close.
-func newHashingWriter(f *os.File, offset int64, sums ...hash.Hash) *hashingWriter {
-	w := &hashingWriter{
+func NewDirectWriter(f *os.File, offset int64, sums ...hash.Hash) *DirectWriter {
+	w := &DirectWriter{
 		f: f, off: offset, direct: setDirect(f, true) == nil,
 		free: make(chan *outPart, outChunks), toDisk: make(chan *outPart, outChunks),
 	}
@@ -89,7 +91,7 @@ func newHashingWriter(f *os.File, offset int64, sums ...hash.Hash) *hashingWrite
 }
 
 // Write implements io.Writer.
-func (w *hashingWriter) Write(p []byte) (int, error) {
+func (w *DirectWriter) Write(p []byte) (int, error) {
 	n := 0
 	for len(p) > 0 {
 		if err := w.need(); err != nil {
@@ -108,7 +110,7 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 }
 
 // ReadFrom implements io.ReaderFrom, without a copy on the way.
-func (w *hashingWriter) ReadFrom(r io.Reader) (int64, error) {
+func (w *DirectWriter) ReadFrom(r io.Reader) (int64, error) {
 	var n int64
 	for {
 		if err := w.need(); err != nil {
@@ -131,7 +133,7 @@ func (w *hashingWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // need makes cur a part with room.
-func (w *hashingWriter) need() error {
+func (w *DirectWriter) need() error {
 	if w.cur != nil {
 		return nil
 	}
@@ -146,7 +148,7 @@ func (w *hashingWriter) need() error {
 	return nil
 }
 
-func (w *hashingWriter) hand() {
+func (w *DirectWriter) hand() {
 	p := w.cur
 	w.cur = nil
 	p.users.Add(1 + len(w.toHash))
@@ -156,7 +158,7 @@ func (w *hashingWriter) hand() {
 	w.toDisk <- p
 }
 
-func (w *hashingWriter) store() {
+func (w *DirectWriter) store() {
 	for p := range w.toDisk {
 		if w.failure() == nil {
 			w.storePart(p)
@@ -167,7 +169,7 @@ func (w *hashingWriter) store() {
 	}
 }
 
-func (w *hashingWriter) storePart(p *outPart) {
+func (w *DirectWriter) storePart(p *outPart) {
 	if w.direct && len(p.b) < outChunk { // the last one, of any length
 		w.direct = false
 		w.fail(setDirect(w.f, false))
@@ -182,7 +184,7 @@ func (w *hashingWriter) storePart(p *outPart) {
 	w.fail(err)
 }
 
-func (w *hashingWriter) fail(err error) {
+func (w *DirectWriter) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
@@ -190,14 +192,14 @@ func (w *hashingWriter) fail(err error) {
 	}
 }
 
-func (w *hashingWriter) failure() error {
+func (w *DirectWriter) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.err
 }
 
-// close waits for all of them and returns how many bytes were written.
-func (w *hashingWriter) close() (int64, error) {
+// Finish waits for all of them and returns how many bytes were written.
+func (w *DirectWriter) Finish() (int64, error) {
 	if w.cur != nil {
 		w.hand()
 	}

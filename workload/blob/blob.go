@@ -1,3 +1,5 @@
+// Package blob is what a blob of an image is to all who read or write one: a
+// digest and a size, and a stream that ends in an error unless it has both.
 package blob
 
 import (
@@ -11,13 +13,16 @@ import (
 	"github.com/ccrun/ccrun/hint"
 )
 
+// Info names a blob.
 type Info struct {
 	Digest digest.Digest
 	Size   int64
 }
 
+// Closers are closed together.
 type Closers []io.Closer
 
+// Close implements io.Closer.
 func (cs Closers) Close() error {
 	var errs []error
 	for _, c := range cs {
@@ -29,8 +34,7 @@ func (cs Closers) Close() error {
 // ErrDigest reports a blob that is not what its digest says.
 var ErrDigest = errors.New("content does not match its digest")
 
-// checkedReader passes r through and fails instead of io.EOF when what has passed
-// is not what want says.
+// checkedReader is what NewReader returns.
 type checkedReader struct {
 	ctx  context.Context
 	r    io.Reader
@@ -41,6 +45,9 @@ type checkedReader struct {
 	end  error
 }
 
+// NewReader passes r through and fails, instead of with io.EOF, when what has
+// passed does not have the digest and the size expected. A negative size is
+// unknown.
 func NewReader(ctx context.Context, r io.Reader, want digest.Digest, size int64) io.Reader {
 	v := &checkedReader{ctx: ctx, r: r, want: want, size: size}
 	if err := want.Validate(); err != nil {
@@ -51,6 +58,7 @@ func NewReader(ctx context.Context, r io.Reader, want digest.Digest, size int64)
 	return v
 }
 
+// Read implements io.Reader.
 func (v *checkedReader) Read(p []byte) (int, error) {
 	if v.end != nil {
 		return 0, v.end
@@ -81,12 +89,14 @@ type Counter struct {
 	Count func(int64)
 }
 
+// Read implements io.Reader.
 func (c *Counter) Read(p []byte) (int, error) {
 	n, err := c.R.Read(p)
 	c.Count(int64(n))
 	return n, err
 }
 
+// ReadCloser reads one thing and closes another, which that is a part of.
 type ReadCloser struct {
 	io.Reader
 	io.Closer

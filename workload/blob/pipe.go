@@ -9,7 +9,7 @@ import (
 // WriteFunc writes a whole layer.
 type WriteFunc func(context.Context, io.Writer) error
 
-// Pipe runs write for a consumer that wants to read.
+// Pipe lets consume read what write writes.
 func Pipe(ctx context.Context, write WriteFunc, consume func(io.Reader) (Info, error)) (Info, error) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -33,4 +33,5 @@ func Pipe(ctx context.Context, write WriteFunc, consume func(io.Reader) (Info, e
 	return b, err
 }
 
+// errStopped is what write sees when consume has returned early.
 var errStopped = errors.New("destination stopped reading")

@@ -1,3 +1,6 @@
+// Package scratch keeps what must not be seen before its time, or at all:
+// encrypted spools without a name, files that get their name when they are
+// whole, and directories that the next build removes if this one is killed.
 package scratch
 
 import (
@@ -14,6 +17,9 @@ import (
 	"github.com/ccrun/ccrun/hint"
 )
 
+// Pattern is how the name of everything begins that a killed build may leave
+// behind, and Grace the age below which it is not removed: its build may be
+// about to lock it.
 const (
 	Pattern = "ccrun-build-"
 	Grace   = 2 * time.Second
@@ -35,6 +41,7 @@ func DefaultDir() string {
 	return "/var/tmp"
 }
 
+// NewDir makes one in parent.
 func NewDir(parent string) (*Dir, error) {
 	dir, err := os.MkdirTemp(parent, Pattern)
 	if err != nil {

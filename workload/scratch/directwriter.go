@@ -21,8 +21,7 @@ const (
 	outChunks = 4
 )
 
-// Fill writes what write writes, size bytes, from offset on and returns what
-// they are called.
+// Fill writes what write writes, size bytes, from offset on, and names them.
 func (o *OutFile) Fill(ctx context.Context, offset, size int64, write blob.WriteFunc) (blob.Info, error) {
 	sum := sha256.New()
 	w := NewDirectWriter(o.File, offset, sum)
@@ -40,10 +39,11 @@ func (o *OutFile) Fill(ctx context.Context, offset, size int64, write blob.Write
 	return blob.Info{Digest: digest.NewDigest(digest.SHA256, sum), Size: n}, nil
 }
 
-// DirectWriter writes a file and hashes it in one or more ways, at the same
-// time, each behind the caller's back. It goes around the page cache where it can: a disk image
-// is not read again soon, copying it there costs more than hashing it, and
-// the sync at the end would have to wait for all of it at once.
+// DirectWriter writes a file and hashes it in one or more ways. The writing
+// and each of the hashes run at the same time, beside the caller. It writes
+// around the page cache where it can: a disk image is not read again soon,
+// copying it there costs more than hashing it, and the sync at the end would
+// have to wait for all of it at once.
 type DirectWriter struct {
 	f      *os.File
 	direct bool
@@ -67,7 +67,7 @@ type outPart struct {
 }
 
 // NewDirectWriter writes to f from offset on; sums are the caller's again
-// after close.
+// after Finish.
 func NewDirectWriter(f *os.File, offset int64, sums ...hash.Hash) *DirectWriter {
 	w := &DirectWriter{
 		f: f, off: offset, direct: setDirect(f, true) == nil,
@@ -198,7 +198,7 @@ func (w *DirectWriter) failure() error {
 	return w.err
 }
 
-// Finish waits for all of them and returns how many bytes were written.
+// Finish waits until all is written and hashed, and returns how many bytes were written.
 func (w *DirectWriter) Finish() (int64, error) {
 	if w.cur != nil {
 		w.hand()

@@ -21,7 +21,8 @@ func Exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// IgnoreExist: a blob that is there under its digest is the same blob.
+// IgnoreExist takes it for success that a file is there already, for names
+// that say what is in the file: a blob under its digest is the same blob.
 func IgnoreExist(err error) error {
 	if errors.Is(err, os.ErrExist) {
 		return nil
@@ -40,17 +41,24 @@ type OutFile struct {
 // NewOutFile makes one on the file system of dir, which need not exist yet.
 func NewOutFile(dir string) (*OutFile, error) {
 	dir = existing(dir)
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return &OutFile{File: f}, nil
-	}
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+	f, temp, err := unnamed(dir)
+	if err != nil {
 		return nil, hint.With(fmt.Errorf("making output file: %w", SpaceError(dir, err)), "check that %s is writable", dir)
 	}
-	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
-		return nil, fmt.Errorf("making output file: %w", err)
+	return &OutFile{f, temp}, nil
+}
+
+// unnamed makes a file without a name. Where the file system cannot do that it
+// has one, temp.
+func unnamed(dir string) (f *os.File, temp string, err error) {
+	f, err = os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return f, "", err
 	}
-	return &OutFile{f, f.Name()}, nil
+	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
+		return nil, "", err
+	}
+	return f, f.Name(), nil
 }
 
 // existing is dir or its nearest parent that is there.

@@ -29,12 +29,12 @@ func NewSpool(dir string) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making scratch file: %w", SpaceError(dir, err))
 	}
-	var key [32]byte
-	if _, err := io.ReadFull(rand.Reader, key[:]); err != nil {
+	var spoolKey [32]byte
+	if _, err := io.ReadFull(rand.Reader, spoolKey[:]); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	block, err := aes.NewCipher(key[:])
-	clear(key[:])
+	block, err := aes.NewCipher(spoolKey[:])
+	clear(spoolKey[:])
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -47,20 +47,15 @@ func SpoolAt(f *os.File, block cipher.Block, base, size int64) *Spool {
 	return &Spool{f: f, block: block, base: base, size: size}
 }
 
-// UnnamedFile uses O_TMPFILE; file systems without it get a file that is
-// unlinked before anything is written to it.
+// UnnamedFile is a file in dir that is gone when it is closed. A file system
+// that makes none without a name gives one, whose name goes before anything is
+// written to it.
 func UnnamedFile(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return f, nil
+	f, temp, err := unnamed(dir)
+	if err != nil || temp == "" {
+		return f, err
 	}
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return nil, err
-	}
-	if f, err = os.CreateTemp(dir, ".ccrun-"); err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
+	if err := os.Remove(temp); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -75,10 +70,12 @@ type SpoolWriter struct {
 	buf    []byte
 }
 
+// Writer fills an empty spool.
 func (s *Spool) Writer() *SpoolWriter {
 	return &SpoolWriter{s, s.stream(0), make([]byte, 0, spoolBuffer)}
 }
 
+// Write implements io.Writer.
 func (w *SpoolWriter) Write(p []byte) (int, error) {
 	n := 0
 	for len(p) > 0 {
@@ -103,7 +100,7 @@ func (w *SpoolWriter) flush() error {
 	return SpaceError(w.s.f.Name(), err)
 }
 
-// Close implements io.Closer; the spool stays.
+// Close writes what is left of it; the spool stays.
 func (w *SpoolWriter) Close() error { return w.flush() }
 
 // stream is the key stream from block number n on; the counter starts at
@@ -152,6 +149,7 @@ func (s *Spool) Close() error {
 	return s.f.Close()
 }
 
+// SpoolReader decrypts a spool.
 type SpoolReader struct {
 	s      *Spool
 	stream cipher.Stream
@@ -179,6 +177,7 @@ func (r *SpoolReader) free() {
 	r.freed = end
 }
 
+// Read implements io.Reader.
 func (r *SpoolReader) Read(p []byte) (int, error) {
 	r.free()
 	if r.off >= r.s.size {

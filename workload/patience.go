@@ -103,6 +103,23 @@ func (p Patience) do(ctx context.Context, op func(context.Context) error) error 
 	return err
 }
 
+// push is do for what the registry has to take, and may take its time to keep.
+func (p Patience) push(ctx context.Context, op func(context.Context) error) error {
+	err := p.repeat(ctx, func() error {
+		watched, w := p.watchPush(ctx)
+		defer w.rest()
+		return w.explain(op(watched))
+	})
+	if err != nil && ctx.Err() == nil && mayPass(err) {
+		return p.pushFailed(err)
+	}
+	return err
+}
+
+func (p Patience) pushFailed(err error) error {
+	return hint.With(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
+}
+
 func (p Patience) repeat(ctx context.Context, once func() error) error {
 	err := retry.IfNecessary(ctx, once, &retry.Options{MaxRetry: p.Retries, Delay: p.Delay, IsErrorRetryable: mayPass})
 	if err != nil && ctx.Err() != nil {
@@ -190,6 +207,16 @@ func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
 		WroteRequest:         func(httptrace.WroteRequestInfo) { w.timer.Reset(w.answer) },
 		GotFirstResponseByte: func() { w.timer.Reset(w.stall) },
 	}), w
+}
+
+// pushAnswer is how many times Patience.Stall a registry may take to answer: it
+// may be hashing what it was sent, or moving it to where it keeps it.
+const pushAnswer = 5
+
+func (p Patience) watchPush(ctx context.Context) (context.Context, *watchdog) {
+	watched, w := p.watch(ctx)
+	w.push, w.answer = true, pushAnswer*p.Stall
+	return watched, w
 }
 
 // read reads with the clock running. It does not run while nobody reads.

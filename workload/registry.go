@@ -2,12 +2,9 @@ package workload
 
 import (
 	"context"
-	"fmt"
-	"io"
 
 	"github.com/containers/image/v5/types"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
@@ -35,15 +32,11 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 	return d, err
 }
 
-// pushAnswer is how many times Patience.Stall a registry may take to answer: it
-// may be hashing what it was sent, or moving it to where it keeps it.
-const pushAnswer = 5
-
 // attempt repeats op, with a new client each time: an old one remembers that
 // it could not reach the registry.
-func (d *registryDestination) attempt(ctx context.Context, op func(context.Context, *watchdog) error) error {
-	p, first := patienceOf(ctx), true
-	err := p.repeat(ctx, func() error {
+func (d *registryDestination) attempt(ctx context.Context, op func(context.Context) error) error {
+	first := true
+	return patienceOf(ctx).push(ctx, func(ctx context.Context) error {
 		if !first {
 			dst, err := d.open(ctx)
 			if err != nil {
@@ -53,45 +46,16 @@ func (d *registryDestination) attempt(ctx context.Context, op func(context.Conte
 			d.dst = dst
 		}
 		first = false
-		watched, w := p.watch(ctx)
-		defer w.rest()
-		w.push, w.answer = true, pushAnswer*p.Stall
-		return w.explain(op(watched, w))
+		return op(ctx)
 	})
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case mayPass(err):
-		return p.pushFailed(err)
-	}
-	return err
-}
-
-func (p Patience) pushFailed(err error) error {
-	return hint.With(fmt.Errorf("pushing failed %d times: %w", p.Retries+1, err), "try again later, or raise --retry")
 }
 
 func (d *registryDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
-	u := &upload{client: d.client, patience: patienceOf(ctx), size: size, write: write}
-	return u.run(ctx)
+	return d.client.upload(ctx, size, write)
 }
 
 func (d *registryDestination) publish(ctx context.Context, config, manifest []byte) error {
-	return d.attempt(ctx, func(ctx context.Context, _ *watchdog) error {
+	return d.attempt(ctx, func(ctx context.Context) error {
 		return d.libraryDestination.publish(ctx, config, manifest)
 	})
-}
-
-// watchedWriter writes what the registry has to take in time.
-type watchedWriter struct {
-	w   io.Writer
-	dog *watchdog
-	err error
-}
-
-func (w *watchedWriter) Write(p []byte) (n int, err error) {
-	n, w.err = w.dog.write(w.w, p)
-	return n, w.err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/types"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -25,11 +26,12 @@ func listReferrers(t *testing.T, sys *types.SystemContext, host string) error {
 		t.Fatal(err)
 	}
 	sys.DockerAuthConfig = &types.DockerAuthConfig{Username: "owner", Password: "hunter2"}
-	r, err := newRegistryReferrers(sys, ref)
+	c, err := newRegistryClient(sys, ref)
 	if err != nil {
 		return err
 	}
-	_, err = r.list(t.Context(), digest.FromString("image"))
+	_, err = remote.Referrers(c.repo.Digest(digest.FromString("image").String()),
+		remote.WithTransport(c.transport), remote.WithAuth(c.auth), remote.WithContext(t.Context()))
 	return err
 }
 

@@ -51,6 +51,12 @@ type upload struct {
 // maxRetryAfter bounds how long a registry may ask to be left alone.
 const maxRetryAfter = time.Minute
 
+// upload sends what write writes, size bytes, as often as it takes.
+func (c *registryClient) upload(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
+	u := &upload{client: c, patience: patienceOf(ctx), size: size, write: write}
+	return u.run(ctx)
+}
+
 func (u *upload) run(ctx context.Context) (blob.Info, error) {
 	for {
 		err := u.attempt(ctx)
@@ -196,9 +202,8 @@ func parseUploadRange(s string) (int64, bool) {
 
 // send makes the layer and sends what follows on offset.
 func (u *upload) send(ctx context.Context) error {
-	watched, dog := u.patience.watch(context.WithValue(ctx, unhurried{}, true))
+	watched, dog := u.patience.watchPush(context.WithValue(ctx, unhurried{}, true))
 	defer dog.rest()
-	dog.push, dog.answer = true, pushAnswer*u.patience.Stall
 	sum, skip := sha256.New(), u.offset
 	_, err := blob.Pipe(ctx, func(inner context.Context, w io.Writer) error {
 		out := &tailWriter{w: &watchedWriter{w: w, dog: dog}, sum: sum, skip: skip}
@@ -388,4 +393,16 @@ func (b *sentBody) Read(p []byte) (int, error) {
 func (b *sentBody) Close() error {
 	b.closed.Store(true)
 	return nil
+}
+
+// watchedWriter writes what the registry has to take in time.
+type watchedWriter struct {
+	w   io.Writer
+	dog *watchdog
+	err error
+}
+
+func (w *watchedWriter) Write(p []byte) (n int, err error) {
+	n, w.err = w.dog.write(w.w, p)
+	return n, w.err
 }

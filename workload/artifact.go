@@ -14,6 +14,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // Types of what a build attaches to its image as OCI referrers.
@@ -22,13 +23,6 @@ const (
 	TypeProvenance = "application/vnd.in-toto+json"
 	TypeSBOM       = "application/spdx+json"
 	typeDSSE       = "application/vnd.dsse.envelope.v1+json"
-)
-
-// Bounds of what is read of a referrer, which anyone who may write to the
-// registry can have put there.
-const (
-	maxReferrers     = 64
-	maxArtifactBytes = 16 << 20
 )
 
 // artifact is one document about an image.
@@ -107,7 +101,7 @@ func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([
 		if _, err := store.blob(ctx, m.Config, maxArtifactJSON); err != nil {
 			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
 		}
-		content, err := store.blob(ctx, m.Layers[0], maxArtifactBytes)
+		content, err := store.blob(ctx, m.Layers[0], registry.MaxAnswerBytes)
 		if err != nil {
 			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
 		}
@@ -129,3 +123,7 @@ func checkBlob(d imgspec.Descriptor, b []byte) ([]byte, error) {
 	}
 	return b, nil
 }
+
+const (
+	maxReferrers = 64
+)

@@ -15,6 +15,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // registryReferrers keeps referrers in a registry: by the referrers API, or
@@ -26,12 +27,12 @@ type registryReferrers struct {
 }
 
 func newRegistryReferrers(sys *types.SystemContext, ref types.ImageReference) (*registryReferrers, error) {
-	c, err := newRegistryClient(sys, ref)
+	c, err := registry.NewClient(sys, ref)
 	if err != nil {
 		return nil, err
 	}
-	return &registryReferrers{c.repo, []remote.Option{
-		remote.WithTransport(c.transport), remote.WithAuth(c.auth), remote.WithUserAgent(sys.DockerRegistryUserAgent),
+	return &registryReferrers{c.Repository, []remote.Option{
+		remote.WithTransport(c.Transport), remote.WithAuth(c.Auth), remote.WithUserAgent(sys.DockerRegistryUserAgent),
 	}}, nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // What Options.Attach may name.
@@ -119,7 +120,7 @@ func (b *build) signImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = patienceOf(ctx).do(ctx, func(ctx context.Context) error {
+	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
 			SignBySigstorePrivateKeyFile: b.Sign.path, SignSigstorePrivateKeyPassphrase: b.Sign.passphrase.Reveal(),
 			SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/localstore"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -39,7 +40,7 @@ func openDestination(ctx context.Context, sys *types.SystemContext, name string)
 	if err != nil {
 		return nil, "", err
 	}
-	full := nameOf(ref)
+	full := localstore.Name(ref)
 	d, err := newDestination(ctx, sys, ref)
 	if err != nil {
 		return nil, "", fmt.Errorf("opening destination %s: %w", full, err)
@@ -76,7 +77,7 @@ func newDestination(ctx context.Context, sys *types.SystemContext, ref types.Ima
 // local storage, as `podman build -t` does.
 func parseDestination(name string) (types.ImageReference, error) {
 	if alltransports.TransportFromImageName(name) != nil {
-		if err := needStore(name); err != nil {
+		if err := localstore.Need(name); err != nil {
 			return nil, err
 		}
 		ref, err := alltransports.ParseImageName(name)
@@ -97,7 +98,7 @@ func parseDestination(name string) (types.ImageReference, error) {
 	if _, ok := named.(reference.Digested); ok {
 		return nil, hint.Usagef("destination %q: a digest cannot be chosen", name)
 	}
-	store, err := openStore()
+	store, err := localstore.Open()
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/localstore"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // TestDestinations writes to every transport and reads back what it wrote
@@ -121,7 +123,7 @@ func TestParseDestination(t *testing.T) {
 		switch {
 		case want == "" && !errors.Is(err, hint.ErrUsage):
 			t.Errorf("%q: error %v, expected a usage error", name, err)
-		case want != "" && (err != nil || nameOf(ref) != want):
+		case want != "" && (err != nil || localstore.Name(ref) != want):
 			t.Errorf("%q: %v %v, expected %s", name, ref, err, want)
 		}
 	}
@@ -300,7 +302,7 @@ func TestRegistryFaults(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.Destination = "docker://" + imagetest.Registry(t, o.System, front) + "/app:1"
-			if _, err := Build(WithPatience(t.Context(), Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil {
+			if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil {
 				t.Fatal("accepted")
 			}
 			if len(server.reqs) != 0 {
@@ -336,7 +338,7 @@ func TestRegistrySource(t *testing.T) {
 	}
 	cut = true
 	o.Destination = "oci:" + filepath.Join(t.TempDir(), "three")
-	if _, err := Build(WithPatience(t.Context(), Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil || !strings.Contains(err.Error(), "layer 1") {
+	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Retries: 1, Delay: time.Millisecond}), o); err == nil || !strings.Contains(err.Error(), "layer 1") {
 		t.Fatalf("error %v, expected one about layer 1", err)
 	}
 	nothingLeft(t, o, nil)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
@@ -65,7 +66,7 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 		layers[i] = &layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
 			fetch: func(ctx context.Context) (io.ReadCloser, error) {
 				if name == "docker" {
-					return openRemoteBlob(ctx, raw, info)
+					return registry.OpenBlob(ctx, raw, info)
 				}
 				rc, _, err := raw.GetBlob(ctx, info, none.NoCache)
 				return rc, err

@@ -6,6 +6,7 @@ import (
 	"github.com/containers/image/v5/types"
 
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -16,7 +17,7 @@ import (
 type registryDestination struct {
 	libraryDestination
 	open   func(context.Context) (types.ImageDestination, error)
-	client *registryClient
+	client *registry.Client
 }
 
 func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (destination, error) {
@@ -25,7 +26,7 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 	}}
 	var err error
 	d.temp = scratch.DirOf(sys)
-	if d.client, err = newRegistryClient(sys, ref); err != nil {
+	if d.client, err = registry.NewClient(sys, ref); err != nil {
 		return nil, err
 	}
 	d.dst, err = d.open(ctx)
@@ -36,7 +37,7 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 // it could not reach the registry.
 func (d *registryDestination) attempt(ctx context.Context, op func(context.Context) error) error {
 	first := true
-	return patienceOf(ctx).push(ctx, func(ctx context.Context) error {
+	return registry.PatienceOf(ctx).Push(ctx, func(ctx context.Context) error {
 		if !first {
 			dst, err := d.open(ctx)
 			if err != nil {
@@ -51,7 +52,7 @@ func (d *registryDestination) attempt(ctx context.Context, op func(context.Conte
 }
 
 func (d *registryDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
-	return d.client.upload(ctx, size, write)
+	return d.client.Upload(ctx, size, write)
 }
 
 func (d *registryDestination) publish(ctx context.Context, config, manifest []byte) error {

@@ -19,10 +19,11 @@ import (
 	"time"
 
 	"github.com/containers/image/v5/types"
-	"github.com/google/go-containerregistry/pkg/registry"
+	fakeregistry "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // hostile is a registry's bad day: for requests whose path holds part, act is
@@ -205,7 +206,7 @@ func TestHostileRegistry(t *testing.T) {
 			if strings.HasPrefix(name, "cut") || strings.HasPrefix(name, "stall") {
 				stall = 1300 * time.Millisecond // the library pauses for over a second before it resumes
 			}
-			ctx := WithPatience(t.Context(), Patience{Stall: stall, Retries: 2, Delay: 10 * time.Millisecond})
+			ctx := registry.WithPatience(t.Context(), registry.Patience{Stall: stall, Retries: 2, Delay: 10 * time.Millisecond})
 			_, err := Build(ctx, o)
 			if n := h.n.Load(); c.requests != 0 && n != c.requests {
 				t.Errorf("%d requests, expected %d", n, c.requests)
@@ -233,7 +234,7 @@ func TestHostileRegistry(t *testing.T) {
 func TestStallOverTLS(t *testing.T) {
 	m, blob := imagetest.Big(t, 3<<20)
 	h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: sending(blob, 1, 1200<<10, true, true)}
-	s := httptest.NewUnstartedServer(h.front(registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
+	s := httptest.NewUnstartedServer(h.front(fakeregistry.New(fakeregistry.Logger(log.New(io.Discard, "", 0)))))
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -242,7 +243,7 @@ func TestStallOverTLS(t *testing.T) {
 	repo := strings.TrimPrefix(s.URL, "https://") + "/app"
 	m.UploadWith(t, s.Client(), "https://", repo)
 	o.Source = "docker://" + repo + ":1"
-	if _, err := Build(WithPatience(t.Context(), Patience{Stall: 1300 * time.Millisecond}), o); err != nil {
+	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Stall: 1300 * time.Millisecond}), o); err != nil {
 		t.Fatal(err)
 	}
 	if h.ranges.Load() != 1 {
@@ -254,7 +255,7 @@ func TestStallOverTLS(t *testing.T) {
 // attempts holds a build that is interrupted.
 func TestCancelWhileWaiting(t *testing.T) {
 	m, blob := imagetest.Big(t, 1<<20)
-	for name, p := range map[string]Patience{"silent": {Stall: time.Minute}, "pause": {Stall: 50 * time.Millisecond, Delay: time.Minute}} {
+	for name, p := range map[string]registry.Patience{"silent": {Stall: time.Minute}, "pause": {Stall: 50 * time.Millisecond, Delay: time.Minute}} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -270,7 +271,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 			m.Upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
 			start := time.Now()
-			if _, err := Build(WithPatience(ctx, p), o); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
+			if _, err := Build(registry.WithPatience(ctx, p), o); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
 				t.Errorf("error %v after %v", err, time.Since(start))
 			}
 			nothingLeft(t, o, server)
@@ -326,7 +327,7 @@ func TestHostilePush(t *testing.T) {
 			o := testOptions(t, server)
 			o.SizeBytes, o.Source = 32<<20, "oci:"+source
 			o.Destination = "docker://" + imagetest.Registry(t, o.System, h.front) + "/app:1"
-			ctx := WithPatience(t.Context(), Patience{Stall: 700 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
+			ctx := registry.WithPatience(t.Context(), registry.Patience{Stall: 700 * time.Millisecond, Retries: 2, Delay: 10 * time.Millisecond})
 			_, err := Build(ctx, o)
 			imagetest.Empty(t, o.TempDir)
 			if c.want != "" {

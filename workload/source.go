@@ -20,6 +20,8 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/localstore"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -53,12 +55,12 @@ func openSource(ctx context.Context, sys *types.SystemContext, name string) (*so
 		return nil, err
 	}
 	var s *source
-	err = patienceFor(ctx, raw.Reference()).do(ctx, func(ctx context.Context) error {
+	err = registry.PatienceFor(ctx, raw.Reference()).Do(ctx, func(ctx context.Context) error {
 		s, err = readSource(ctx, sys, raw)
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading %s: %w", nameOf(raw.Reference()), err), raw.Close())
+		return nil, errors.Join(fmt.Errorf("reading %s: %w", localstore.Name(raw.Reference()), err), raw.Close())
 	}
 	return s, nil
 }
@@ -67,7 +69,7 @@ func openSource(ctx context.Context, sys *types.SystemContext, name string) (*so
 // looks: local storage first, then the registries of registries.conf.
 func findSource(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
 	if alltransports.TransportFromImageName(name) != nil {
-		if err := needStore(name); err != nil {
+		if err := localstore.Need(name); err != nil {
 			return nil, err
 		}
 		ref, err := alltransports.ParseImageName(name)
@@ -90,7 +92,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	if strings.HasSuffix(ref.Transport().Name(), "-archive") {
 		src, err = openArchive(ctx, ref, scratch.DirOf(sys))
 	} else {
-		err = patienceFor(ctx, ref).do(ctx, func(ctx context.Context) error {
+		err = registry.PatienceFor(ctx, ref).Do(ctx, func(ctx context.Context) error {
 			src, err = ref.NewImageSource(ctx, sys)
 			return err
 		})
@@ -98,7 +100,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	if err == nil {
 		return src, nil
 	}
-	err = fmt.Errorf("opening %s: %w", nameOf(ref), err)
+	err = fmt.Errorf("opening %s: %w", localstore.Name(ref), err)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, hint.With(err, "check the path")
@@ -112,7 +114,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 
 // findLocal returns nil and no error when local storage does not have name.
 func findLocal(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
-	store, err := openStore()
+	store, err := localstore.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func findLocal(ctx context.Context, sys *types.SystemContext, name string) (type
 			return src, nil
 		}
 		if !errors.Is(err, istorage.ErrNoSuchImage) && !errors.Is(err, storage.ErrImageUnknown) {
-			return nil, fmt.Errorf("opening %s: %w", nameOf(ref), err)
+			return nil, fmt.Errorf("opening %s: %w", localstore.Name(ref), err)
 		}
 	}
 	return nil, nil
@@ -189,7 +191,7 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
 		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
 	}
-	s := &source{name: nameOf(raw.Reference()), raw: raw}
+	s := &source{name: localstore.Name(raw.Reference()), raw: raw}
 	if s.digest, err = manifest.Digest(blob); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // TestSources builds from every kind of local source and expects the same
@@ -254,7 +255,7 @@ func TestMissingSource(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.Source = source
-			_, err := Build(WithPatience(t.Context(), Patience{Retries: -1}), o)
+			_, err := Build(registry.WithPatience(t.Context(), registry.Patience{Retries: -1}), o)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("error %v, expected %q in it", err, want)
 			}

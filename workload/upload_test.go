@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // sessionRegistry keeps upload sessions as the OCI specification says, each of
@@ -213,7 +214,7 @@ func TestResumedPush(t *testing.T) {
 			if s.hang {
 				stall = 300 * time.Millisecond
 			}
-			_, err := Build(WithPatience(t.Context(), Patience{Stall: stall, Retries: 2, Delay: time.Millisecond}), o)
+			_, err := Build(registry.WithPatience(t.Context(), registry.Patience{Stall: stall, Retries: 2, Delay: time.Millisecond}), o)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			for _, p := range s.problems {
@@ -296,23 +297,11 @@ func TestPushWithExpiredToken(t *testing.T) {
 		})
 	})
 	o.Destination = "docker://" + host + "/ns/app:1"
-	if _, err := Build(WithPatience(t.Context(), Patience{Delay: time.Millisecond}), o); err != nil {
+	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Delay: time.Millisecond}), o); err != nil {
 		t.Fatal(err)
 	}
 	if refused.Load() == 0 || tokens.Load() < 2 {
 		t.Errorf("%d tokens", tokens.Load())
 	}
 	imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
-}
-
-func TestParseUploadRange(t *testing.T) {
-	for s, want := range map[string]int64{
-		"0-0": 0, "0-1": 2, "0-1048575": 1 << 20, "bytes=0-9": 10, "0-9223372036854775806": 1<<63 - 1,
-		"": -1, "-": -1, "0-": -1, "-5": -1, "1-5": -1, "0--5": -1, "0-+5": -1, "0-5/9": -1, "0-9223372036854775807": -1, "0-99999999999999999999": -1, "a-b": -1,
-	} {
-		got, ok := parseUploadRange(s)
-		if ok != (want >= 0) || ok && got != want {
-			t.Errorf("%q: %d %t, expected %d", s, got, ok, want)
-		}
-	}
 }

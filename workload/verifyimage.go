@@ -18,6 +18,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // VerifyOptions say what VerifyImage checks against. One of KeyPath and a
@@ -150,7 +151,7 @@ func (v *verification) signature(ctx context.Context) error {
 		return err
 	}
 	var ok bool
-	err = patienceOf(ctx).do(ctx, func(ctx context.Context) error {
+	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		ok, err = pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(src.raw, instance))
 		return err
 	})

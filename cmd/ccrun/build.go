@@ -20,6 +20,8 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
+	"github.com/ccrun/ccrun/workload/localstore"
+	"github.com/ccrun/ccrun/workload/registry"
 )
 
 func buildCommand() *cli.Command {
@@ -93,11 +95,11 @@ func imageFlags() []cli.Flag {
 
 // imageContext is for what reads or writes images.
 func imageContext(c *cli.Context) context.Context {
-	p := workload.Patience{Retries: int(min(c.Uint("retry"), 1000)), Delay: c.Duration("retry-delay")}
+	p := registry.Patience{Retries: int(min(c.Uint("retry"), 1000)), Delay: c.Duration("retry-delay")}
 	if p.Retries == 0 {
 		p.Retries = -1
 	}
-	return workload.WithPatience(c.Context, p)
+	return registry.WithPatience(c.Context, p)
 }
 
 // systemContext also makes the containers libraries log as we do.
@@ -183,7 +185,7 @@ func printBuild(w io.Writer, v any) error {
 // the user namespace when local storage needs it.
 func buildError(c *cli.Context, err error) error {
 	switch {
-	case errors.Is(err, workload.ErrNeedUserNamespace):
+	case errors.Is(err, localstore.ErrNeedUserNamespace):
 		return reexecUnshared(err)
 	case errors.Is(err, hint.ErrUsage):
 		return fail(exitUsage, err, hintOr(err, "see `ccrun "+c.Command.Name+" --help`"))

@@ -1,4 +1,4 @@
-package workload
+package registry
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -32,7 +31,7 @@ import (
 // each time. Were they not the same, or did the registry lie about what it
 // has, it would refuse the digest; then nothing is resumed any more.
 type upload struct {
-	client   *registryClient
+	client   *Client
 	patience Patience
 	size     int64
 	write    blob.WriteFunc
@@ -51,9 +50,9 @@ type upload struct {
 // maxRetryAfter bounds how long a registry may ask to be left alone.
 const maxRetryAfter = time.Minute
 
-// upload sends what write writes, size bytes, as often as it takes.
-func (c *registryClient) upload(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
-	u := &upload{client: c, patience: patienceOf(ctx), size: size, write: write}
+// Upload sends what write writes, size bytes, as often as it takes.
+func (c *Client) Upload(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
+	u := &upload{client: c, patience: PatienceOf(ctx), size: size, write: write}
 	return u.run(ctx)
 }
 
@@ -127,9 +126,9 @@ func (u *upload) connect(ctx context.Context) error {
 	if u.http != nil {
 		return nil
 	}
-	rt, err := transport.NewWithContext(ctx, u.client.repo.Registry, u.client.auth, u.client.transport, []string{u.client.repo.Scope(transport.PushScope)})
+	rt, err := transport.NewWithContext(ctx, u.client.Repository.Registry, u.client.Auth, u.client.Transport, []string{u.client.Repository.Scope(transport.PushScope)})
 	if err != nil {
-		return fmt.Errorf("contacting registry %s: %w", u.client.repo.RegistryStr(), err)
+		return fmt.Errorf("contacting registry %s: %w", u.client.Repository.RegistryStr(), err)
 	}
 	u.http = &http.Client{Transport: rt}
 	return nil
@@ -184,20 +183,6 @@ func (u *upload) status(ctx context.Context) error {
 	u.offset = have
 	u.sent.Store(have)
 	return u.follow(resp)
-}
-
-// parseUploadRange returns how many bytes a session has, by its header
-// `Range: 0-LAST`. An empty one is 0-0 by custom, as would be one of one byte.
-func parseUploadRange(s string) (int64, bool) {
-	first, last, ok := strings.Cut(strings.TrimPrefix(s, "bytes="), "-")
-	n, err := strconv.ParseInt(last, 10, 64)
-	if !ok || first != "0" || err != nil || n < 0 || n == 1<<63-1 || last[0] == '+' {
-		return 0, false
-	}
-	if n == 0 {
-		return 0, true
-	}
-	return n + 1, true
 }
 
 // send makes the layer and sends what follows on offset.
@@ -263,7 +248,7 @@ func (u *upload) commit(ctx context.Context) error {
 }
 
 func (u *upload) url(path string) *url.URL {
-	r := u.client.repo
+	r := u.client.Repository
 	return &url.URL{Scheme: r.Scheme(), Host: r.RegistryStr(), Path: "/v2/" + r.RepositoryStr() + "/" + path}
 }
 
@@ -309,48 +294,9 @@ func (u *upload) do(req *http.Request, want ...int) (*http.Response, error) {
 	return resp, nil
 }
 
-// busyError is an answer with the time after which to ask again, 0 if not said.
-type busyError struct {
-	error
-	after time.Duration
-}
-
 func (e *busyError) Unwrap() error { return e.error }
 
-// retryAfter reads Retry-After (RFC 9110, 10.2.3).
-func retryAfter(s string) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(s); err == nil {
-		return max(0, time.Until(at))
-	}
-	return 0
-}
-
-// startAnewError makes the next attempt begin a session.
-type startAnewError struct{ error }
-
 func (e *startAnewError) Unwrap() error { return e.error }
-
-// isRefusal says whether a registry does not want this session continued. That
-// it is busy or does not know us is another matter.
-func isRefusal(err error) bool {
-	var anew *startAnewError
-	var answer *transport.Error
-	return errors.As(err, &anew) || errors.As(err, &answer) && !passingStatus(answer.StatusCode) &&
-		answer.StatusCode != http.StatusUnauthorized && answer.StatusCode != http.StatusForbidden
-}
-
-// isBusy says whether a question may be answered later. 500 is what some
-// registries say to what they do not know.
-func isBusy(err error) bool {
-	var answer *transport.Error
-	if errors.As(err, &answer) {
-		return answer.StatusCode != http.StatusInternalServerError && passingStatus(answer.StatusCode)
-	}
-	return !isRefusal(err)
-}
 
 // tailWriter hashes all and passes on what follows the first skip bytes.
 type tailWriter struct {
@@ -393,13 +339,6 @@ func (b *sentBody) Read(p []byte) (int, error) {
 func (b *sentBody) Close() error {
 	b.closed.Store(true)
 	return nil
-}
-
-// watchedWriter writes what the registry has to take in time.
-type watchedWriter struct {
-	w   io.Writer
-	dog *watchdog
-	err error
 }
 
 func (w *watchedWriter) Write(p []byte) (n int, err error) {

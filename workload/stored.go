@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	istorage "github.com/containers/image/v5/storage"
@@ -17,32 +16,6 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 )
-
-// openStore opens the local container storage that storage.conf describes.
-func openStore() (storage.Store, error) {
-	if os.Geteuid() != 0 {
-		return nil, ErrNeedUserNamespace
-	}
-	opts, err := storage.DefaultStoreOptions()
-	if err != nil {
-		return nil, fmt.Errorf("reading storage.conf: %w", err)
-	}
-	store, err := storage.GetStore(opts)
-	if err != nil {
-		return nil, hint.With(fmt.Errorf("opening local container storage: %w", err),
-			"see storage.conf(5); a transport such as oci:DIR or docker:// needs no local storage")
-	}
-	return store, nil
-}
-
-// needStore fails early, before the containers/image library would, when name
-// needs a user namespace that this process is not in.
-func needStore(name string) error {
-	if strings.HasPrefix(name, "containers-storage:") && os.Geteuid() != 0 {
-		return ErrNeedUserNamespace
-	}
-	return nil
-}
 
 // storedLayers reads layers of local storage straight from the store: the
 // library's GetBlob would copy each in the clear into a temporary file. Nil
@@ -116,13 +89,4 @@ func storedLayer(store storage.Store, stored *storage.Layer, number int) *layer 
 		return store.Diff("", id, &storage.DiffOptions{Compression: &none})
 	}
 	return l
-}
-
-// nameOf is ref as a person would write it, with its transport.
-func nameOf(ref types.ImageReference) string {
-	name := ref.StringWithinTransport()
-	if _, ok := ref.Transport().(istorage.StoreTransport); ok {
-		name = name[strings.IndexByte(name, ']')+1:] // which storage goes without saying
-	}
-	return ref.Transport().Name() + ":" + strings.TrimSuffix(name, ":")
 }

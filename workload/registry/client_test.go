@@ -1,4 +1,4 @@
-package workload
+package registry
 
 import (
 	"encoding/pem"
@@ -26,12 +26,12 @@ func listReferrers(t *testing.T, sys *types.SystemContext, host string) error {
 		t.Fatal(err)
 	}
 	sys.DockerAuthConfig = &types.DockerAuthConfig{Username: "owner", Password: "hunter2"}
-	c, err := newRegistryClient(sys, ref)
+	c, err := NewClient(sys, ref)
 	if err != nil {
 		return err
 	}
-	_, err = remote.Referrers(c.repo.Digest(digest.FromString("image").String()),
-		remote.WithTransport(c.transport), remote.WithAuth(c.auth), remote.WithContext(t.Context()))
+	_, err = remote.Referrers(c.Repository.Digest(digest.FromString("image").String()),
+		remote.WithTransport(c.Transport), remote.WithAuth(c.Auth), remote.WithContext(t.Context()))
 	return err
 }
 

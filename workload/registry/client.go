@@ -1,4 +1,4 @@
-package workload
+package registry
 
 import (
 	"context"
@@ -23,15 +23,20 @@ import (
 	"github.com/ccrun/ccrun/workload/blob"
 )
 
-// registryClient is what go-containerregistry needs to talk to the registry
+// MaxAnswerBytes bounds what is read of an answer that is taken whole; layers
+// are not.
+const MaxAnswerBytes = 16 << 20
+
+// Client is what go-containerregistry needs to talk to the registry
 // that containers/image would talk to, in the same way.
-type registryClient struct {
-	repo      name.Repository
-	auth      authn.Authenticator
-	transport http.RoundTripper // without authentication
+type Client struct {
+	Repository name.Repository
+	Auth       authn.Authenticator
+	Transport  http.RoundTripper // without authentication
 }
 
-func newRegistryClient(sys *types.SystemContext, ref types.ImageReference) (*registryClient, error) {
+// NewClient reads registries.conf, certs.d and the credentials for ref.
+func NewClient(sys *types.SystemContext, ref types.ImageReference) (*Client, error) {
 	named := ref.DockerReference()
 	insecure := sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
 	if r, err := sysregistriesv2.FindRegistry(sys, named.Name()); err != nil {
@@ -57,7 +62,7 @@ func newRegistryClient(sys *types.SystemContext, ref types.ImageReference) (*reg
 	}
 	t := tlsclientconfig.NewTransport()
 	t.TLSClientConfig = tlsConfig
-	return &registryClient{repo, auth, &boundedTransport{t, insecure}}, nil
+	return &Client{repo, auth, &boundedTransport{t, insecure}}, nil
 }
 
 // certDir is where containers-certs.d(5) says that the certificates for a
@@ -123,7 +128,7 @@ func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, hint.With(errPlainHTTP, "set insecure = true for it in registries.conf, or give --tls-verify=false")
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	limit := pushAnswer * patienceOf(ctx).Stall
+	limit := pushAnswer * PatienceOf(ctx).Stall
 	if ctx.Value(unhurried{}) == nil {
 		cancel()
 		ctx, cancel = context.WithTimeoutCause(r.Context(), limit, errStalled)
@@ -136,7 +141,7 @@ func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, err
 	}
-	resp.Body = &blob.ReadCloser{Reader: io.LimitReader(resp.Body, maxArtifactBytes+1), Closer: blob.Closers{resp.Body, closeFunc(cancel)}}
+	resp.Body = &blob.ReadCloser{Reader: io.LimitReader(resp.Body, MaxAnswerBytes+1), Closer: blob.Closers{resp.Body, closeFunc(cancel)}}
 	return resp, nil
 }
 

@@ -1,4 +1,4 @@
-package workload
+package registry
 
 import (
 	"context"
@@ -15,12 +15,12 @@ import (
 	"github.com/ccrun/ccrun/workload/blob"
 )
 
-// remoteBlob reads a blob from a registry that may break off or stall. The
+// resumedBlob reads a blob from a registry that may break off or stall. The
 // library resumes by Range where the registry has it; what it gives up on is
 // fetched again from the start, less what was delivered already. Nothing here
 // needs to know that both times it was the same blob: whoever reads it checks
 // its digest.
-type remoteBlob struct {
+type resumedBlob struct {
 	ctx  context.Context
 	src  types.ImageSource
 	info types.BlobInfo
@@ -35,16 +35,17 @@ type remoteBlob struct {
 	cause    error // why rc can give no more
 }
 
-func openRemoteBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo) (io.ReadCloser, error) {
-	b := &remoteBlob{ctx: ctx, src: src, info: info, p: patienceOf(ctx)}
-	if err := b.p.do(ctx, func(context.Context) error { return b.open() }); err != nil {
+// OpenBlob reads a blob of src, fetching again what a registry fails to send.
+func OpenBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo) (io.ReadCloser, error) {
+	b := &resumedBlob{ctx: ctx, src: src, info: info, p: PatienceOf(ctx)}
+	if err := b.p.Do(ctx, func(context.Context) error { return b.open() }); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
 // open has a watchdog of its own, that lives as long as the connection.
-func (b *remoteBlob) open() error {
+func (b *resumedBlob) open() error {
 	ctx, w := b.p.watch(b.ctx)
 	rc, size, err := b.src.GetBlob(ctx, b.info, none.NoCache)
 	w.rest()
@@ -59,7 +60,7 @@ func (b *remoteBlob) open() error {
 	return nil
 }
 
-func (b *remoteBlob) Read(p []byte) (int, error) {
+func (b *resumedBlob) Read(p []byte) (int, error) {
 	for {
 		if b.cause != nil {
 			if err := b.again(b.cause); err != nil {
@@ -89,7 +90,7 @@ func (b *remoteBlob) Read(p []byte) (int, error) {
 }
 
 // again fetches the blob anew because of cause, up to where it was.
-func (b *remoteBlob) again(cause error) error {
+func (b *resumedBlob) again(cause error) error {
 	for {
 		if err := context.Cause(b.ctx); err != nil {
 			return err
@@ -119,7 +120,7 @@ func (b *remoteBlob) again(cause error) error {
 	}
 }
 
-func (b *remoteBlob) wait() error {
+func (b *resumedBlob) wait() error {
 	d := b.p.Delay
 	if d == 0 {
 		d = time.Second << (b.failures - 1)
@@ -132,7 +133,7 @@ func (b *remoteBlob) wait() error {
 	}
 }
 
-func (b *remoteBlob) skip() error {
+func (b *resumedBlob) skip() error {
 	n, err := io.CopyN(io.Discard, readFunc(func(p []byte) (int, error) { return b.dog.read(b.rc, p) }), b.off)
 	if err == io.EOF {
 		err = fmt.Errorf("%w: %d bytes this time, %d before", io.ErrUnexpectedEOF, n, b.off)
@@ -145,7 +146,7 @@ type readFunc func([]byte) (int, error)
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 // Close implements io.Closer.
-func (b *remoteBlob) Close() error {
+func (b *resumedBlob) Close() error {
 	b.dog.rest()
 	return b.rc.Close()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -98,7 +99,7 @@ func (a *appraisal) result(tee kbs.TEE) kbs.AttestationResult {
 // the session alone comes first and can end it cheaply; after that Evidence
 // is always verified, so that the time taken does not tell strangers whether
 // a workload is registered.
-func (s *Server) appraise(ctx context.Context, sess *session, req attestRequest) (*appraisal, error) {
+func (s *Server) appraise(ctx context.Context, sess *session.Session, req attestRequest) (*appraisal, error) {
 	a := &appraisal{checks: req.checks, at: s.Clock().UTC(), reportData: req.reportData, recipient: req.recipient}
 	if !a.passed() || req.recipient == nil || req.verify == nil {
 		return a, nil
@@ -110,7 +111,7 @@ func (s *Server) appraise(ctx context.Context, sess *session, req attestRequest)
 			return nil, err
 		}
 	}
-	if ok, err := a.verify(ctx, verifier.ByTEE(s.Verifiers), sess.tee, req); !ok {
+	if ok, err := a.verify(ctx, verifier.ByTEE(s.Verifiers), sess.TEE, req); !ok {
 		return a, err
 	}
 	if req.runtime == nil {
@@ -124,10 +125,10 @@ func (s *Server) appraise(ctx context.Context, sess *session, req attestRequest)
 
 // workloadByID checks the request against the registration of the session's
 // workload. nil: there is none.
-func (s *Server) workloadByID(ctx context.Context, a *appraisal, sess *session, req attestRequest) (*store.Workload, error) {
-	w, err := s.Store.Workload(ctx, sess.workloadID)
+func (s *Server) workloadByID(ctx context.Context, a *appraisal, sess *session.Session, req attestRequest) (*store.Workload, error) {
+	w, err := s.Store.Workload(ctx, sess.WorkloadID)
 	if errors.Is(err, store.ErrNotFound) {
-		a.add("registered", false, "a registration for workload "+sess.workloadID, "none",
+		a.add("registered", false, "a registration for workload "+sess.WorkloadID, "none",
 			"register the workload with `ccrun register RECORD`, or it was removed")
 		return nil, nil
 	}
@@ -137,10 +138,10 @@ func (s *Server) workloadByID(ctx context.Context, a *appraisal, sess *session, 
 	reg := w.Registration
 	a.registration = w.Digest
 	a.addType(reg.Type, req.accepts)
-	a.add("registered", reg.WorkloadID == sess.workloadID, sess.workloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
+	a.add("registered", reg.WorkloadID == sess.WorkloadID, sess.WorkloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
 	a.addLimits(w)
-	a.add("registered_tee", reg.ReferenceValues.TEE == sess.tee, string(reg.ReferenceValues.TEE), string(sess.tee),
-		"the workload was built for another TEE: build it with --tee "+string(sess.tee))
+	a.add("registered_tee", reg.ReferenceValues.TEE == sess.TEE, string(reg.ReferenceValues.TEE), string(sess.TEE),
+		"the workload was built for another TEE: build it with --tee "+string(sess.TEE))
 	a.addDigest("identity_digest", reg.IdentityDigest, req.runtime.IdentityDigest,
 		"the guest booted with another identity segment than was registered")
 	a.addDigest("footer_digest", reg.FooterDigest, req.runtime.FooterDigest,
@@ -149,7 +150,7 @@ func (s *Server) workloadByID(ctx context.Context, a *appraisal, sess *session, 
 }
 
 // workloadByDigest finds out which workload the verified guest is.
-func (s *Server) workloadByDigest(ctx context.Context, a *appraisal, sess *session, req attestRequest) (*store.Workload, error) {
+func (s *Server) workloadByDigest(ctx context.Context, a *appraisal, sess *session.Session, req attestRequest) (*store.Workload, error) {
 	w, err := s.Store.WorkloadByDigest(ctx, a.claims.LaunchDigest)
 	if errors.Is(err, store.ErrNotFound) {
 		a.add("registered", false, "a workload with this launch digest", a.claims.LaunchDigest.String(),
@@ -159,13 +160,13 @@ func (s *Server) workloadByDigest(ctx context.Context, a *appraisal, sess *sessi
 	if err != nil {
 		return nil, err
 	}
-	sess.workloadID = w.Registration.WorkloadID
+	sess.WorkloadID = w.Registration.WorkloadID
 	a.registration = w.Digest
-	a.add("registered", true, "a workload with this launch digest", sess.workloadID, "")
+	a.add("registered", true, "a workload with this launch digest", sess.WorkloadID, "")
 	a.addType(w.Registration.Type, req.accepts)
-	if sess.dialect == Legacy { // whose guest said which one it is
-		same := nameHash(sess.workloadID) == sess.named
-		a.add("workload_id", same, sess.workloadID, yesNo(same, "the same", "another"), "the guest's disk names another workload than the one with its measurement")
+	if sess.Dialect == session.Legacy { // whose guest said which one it is
+		same := sess.Named(sess.WorkloadID)
+		a.add("workload_id", same, sess.WorkloadID, yesNo(same, "the same", "another"), "the guest's disk names another workload than the one with its measurement")
 	}
 	a.addLimits(w)
 	return &w, nil

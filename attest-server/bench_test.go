@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 )
 
 // BenchmarkHandshake is auth, attest and key over a new TLS connection each,
@@ -29,7 +30,7 @@ func BenchmarkAuth(b *testing.B) {
 	r := newRig(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := r.server.sessions.open(Native, kbs.SNP, "w1"); err != nil {
+		if _, _, err := r.server.sessions.Open(session.Native, kbs.SNP, "w1"); err != nil {
 			b.Fatal(err)
 		}
 	}

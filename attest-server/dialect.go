@@ -12,43 +12,21 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
-// Dialect is a protocol that guests speak. All end in the same appraisal.
-type Dialect string
-
-// The dialects. Trustee and legacy share the paths under /kbs/v0 and are told
-// apart by what is in the body.
-const (
-	Native  Dialect = "native"  // /v1
-	Trustee Dialect = "trustee" // CoCo KBS protocol 0.4.0
-	Legacy  Dialect = "legacy"  // virtee/reference-kbs, libkrun's old C client
-)
-
-// Dialects is every dialect, the default ones first.
-func Dialects() []Dialect { return []Dialect{Native, Trustee, Legacy} }
-
-func checkDialects(all []Dialect) error {
-	for _, d := range all {
-		if !slices.Contains(Dialects(), d) {
-			return fmt.Errorf("dialect %q, expected native, trustee or legacy", d)
-		}
-	}
-	return nil
-}
-
-func (s *Server) speaks(d Dialect) bool { return slices.Contains(s.Dialects, d) }
+func (s *Server) speaks(d session.Dialect) bool { return slices.Contains(s.Dialects, d) }
 
 // speaksFor says whether a guest of that type could reach its key here.
 func (s *Server) speaksFor(t kbs.RegistrationType) bool {
 	switch t {
 	case kbs.TypeNative:
-		return s.speaks(Native) || s.speaks(Trustee)
+		return s.speaks(session.Native) || s.speaks(session.Trustee)
 	case kbs.TypeTrustee:
-		return s.speaks(Trustee)
+		return s.speaks(session.Trustee)
 	case kbs.TypeLegacy:
-		return s.speaks(Legacy)
+		return s.speaks(session.Legacy)
 	}
 	return false
 }
@@ -67,11 +45,11 @@ type foreignHandler func(w http.ResponseWriter, r *http.Request, body []byte) er
 func (s *Server) foreignRoutes(mux *router) {
 	mux.HandleFunc("POST /kbs/v0/auth", s.byBody(func(*http.Request) int64 { return maxForeignAuth }, isLegacyAuth, s.trusteeAuth, s.legacyAuth))
 	mux.HandleFunc("POST /kbs/v0/attest", s.byBody(s.maxAttest, isLegacyAttest, s.trusteeAttest, s.legacyAttest))
-	if s.speaks(Trustee) {
+	if s.speaks(session.Trustee) {
 		mux.HandleFunc("GET /kbs/v0/resource/{path...}", s.respond(writeErrorInformation, s.trusteeResource))
 		s.trusteeAdminRoutes(mux)
 	}
-	if s.speaks(Legacy) {
+	if s.speaks(session.Legacy) {
 		mux.HandleFunc("GET /kbs/v0/key/{id}", s.respond(writeText, s.legacyKey))
 		mux.HandleFunc("POST /kbs/v0/register_workload", s.respond(writeText, s.legacyRegister))
 	}
@@ -83,9 +61,9 @@ func (s *Server) foreignRoutes(mux *router) {
 // foreignErrors is the form of an error under /kbs/v0 that is in no dialect.
 func (s *Server) foreignErrors() func(http.ResponseWriter, *refusal.Error) {
 	switch {
-	case s.speaks(Trustee):
+	case s.speaks(session.Trustee):
 		return writeErrorInformation
-	case s.speaks(Legacy):
+	case s.speaks(session.Legacy):
 		return writeText
 	}
 	return writeProblem
@@ -96,7 +74,7 @@ func (s *Server) byBody(limit func(*http.Request) int64, isLegacy func([]byte) b
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := readBody(w, r, limit(r))
 		h, write := trustee, writeErrorInformation
-		if !s.speaks(Trustee) || s.speaks(Legacy) && err == nil && isLegacy(body) {
+		if !s.speaks(session.Trustee) || s.speaks(session.Legacy) && err == nil && isLegacy(body) {
 			h, write = legacy, writeText
 		}
 		s.respond(write, func(w http.ResponseWriter, r *http.Request) error {
@@ -112,9 +90,9 @@ func (s *Server) byBody(limit func(*http.Request) int64, isLegacy func([]byte) b
 // of a MiB before base64; its session must be open, so that a stranger cannot
 // have that much read.
 func (s *Server) maxAttest(r *http.Request) int64 {
-	if bearer, ok := oneCookie(r, trusteeCookie); ok && s.speaks(Trustee) {
-		sess, err := s.sessions.parse(Trustee, bearer)
-		if err == nil && trusteeTEEs[string(sess.tee)].tee == kbs.TDX {
+	if bearer, ok := oneCookie(r, trusteeCookie); ok && s.speaks(session.Trustee) {
+		sess, err := s.sessions.Parse(session.Trustee, bearer)
+		if err == nil && trusteeTEEs[string(sess.TEE)].tee == kbs.TDX {
 			return verifier.MaxEvidenceSize + maxForeignMore
 		}
 	}
@@ -216,8 +194,8 @@ func short(text string) string {
 
 // foreignDenial tells a guest's owner where to look: the dialects have no
 // field for the session.
-func foreignDenial(sess *session) string {
-	return "attestation denied: ccrun explain " + sess.id.String()
+func foreignDenial(sess *session.Session) string {
+	return "attestation denied: ccrun explain " + sess.ID.String()
 }
 
 // addForeignKey takes the guest's key, nil with an error for one that is not
@@ -232,11 +210,11 @@ func (a *attestRequest) addForeignKey(public recipient.Recipient, err error, acc
 
 // addForeignEvidence takes Evidence in one of the shapes that fit the
 // session's TEE.
-func (a *attestRequest) addForeignEvidence(sess *session, p *verifier.Parsed, err error, shapes []string) {
+func (a *attestRequest) addForeignEvidence(sess *session.Session, p *verifier.Parsed, err error, shapes []string) {
 	var refused *verifier.Error
 	switch {
 	case errors.As(err, &refused):
-		a.checks.take(refused.Result(sess.tee).Rules)
+		a.checks.take(refused.Result(sess.TEE).Rules)
 	case err != nil || p == nil:
 		a.checks.add("evidence_format", false, strings.Join(shapes, " or "), "unreadable", "the client is not one this server knows")
 	default:

@@ -6,22 +6,24 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/session"
 )
 
 // TestDialectsOff: what is not configured is not there.
 func TestDialectsOff(t *testing.T) {
 	for _, x := range []struct {
-		dialects []Dialect
+		dialects []session.Dialect
 		path     string
 		body     string
 		gone     bool
 	}{
 		{nil, "/kbs/v0/register_workload", mkcw("w1", 1, "p"), true},
-		{[]Dialect{Native, Trustee}, "/kbs/v0/register_workload", mkcw("w1", 1, "p"), true},
-		{[]Dialect{Native}, "/kbs/v0/auth", `{"version":"0.4.0","tee":"snp","extra-params":""}`, true},
-		{[]Dialect{Legacy}, "/kbs/v0/auth", `{"version":"0.4.0","tee":"snp","extra-params":""}`, true},
-		{[]Dialect{Trustee}, "/kbs/v0/auth", `{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, true},
-		{[]Dialect{Trustee}, "/v1/auth", `{"version":1,"tee":"snp","workload_id":"w1"}`, true},
+		{[]session.Dialect{session.Native, session.Trustee}, "/kbs/v0/register_workload", mkcw("w1", 1, "p"), true},
+		{[]session.Dialect{session.Native}, "/kbs/v0/auth", `{"version":"0.4.0","tee":"snp","extra-params":""}`, true},
+		{[]session.Dialect{session.Legacy}, "/kbs/v0/auth", `{"version":"0.4.0","tee":"snp","extra-params":""}`, true},
+		{[]session.Dialect{session.Trustee}, "/kbs/v0/auth", `{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, true},
+		{[]session.Dialect{session.Trustee}, "/v1/auth", `{"version":1,"tee":"snp","workload_id":"w1"}`, true},
 		{nil, "/v1/auth", `{"version":1,"tee":"snp","workload_id":"w1"}`, false},
 		{nil, "/kbs/v0/auth", `{"version":"0.4.0","tee":"snp","extra-params":""}`, false},
 	} {
@@ -31,13 +33,13 @@ func TestDialectsOff(t *testing.T) {
 			t.Errorf("%v: %s: %d %s", x.dialects, x.path, status, b)
 		}
 	}
-	if _, err := New(Config{Dialects: []Dialect{"x"}}); err == nil {
+	if _, err := New(Config{Dialects: []session.Dialect{"x"}}); err == nil {
 		t.Error("unknown dialect")
 	}
 }
 
 func TestForeignMalformed(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Trustee, session.Legacy))
 	c := r.coco("P-256", 1)
 	for name, x := range map[string]struct {
 		path, body string

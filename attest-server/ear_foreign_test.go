@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -68,7 +69,7 @@ func TestEARForeign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, withSNP(t, Trustee), func(c *Config) { c.SigningKey = key })
+	r := newRig(t, withSNP(t, session.Trustee), func(c *Config) { c.SigningKey = key })
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	c := r.coco("P-256", 1)
 	if _, err := c.resource(diskKeyOf + "w1"); err != nil {

@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // TestEveryByteOfABearer flips each byte of every dialect's session in turn:
 // none is a session then, and the true one is as good as before.
 func TestEveryByteOfABearer(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Dialects = []Dialect{Native, Trustee, Legacy} })
+	r := newRig(t, func(c *Config) { c.Dialects = []session.Dialect{session.Native, session.Trustee, session.Legacy} })
 	r.register("w1", 1)
 	h := r.begin("w1", 1)
 	if got := h.doAttest(); got != "" {
@@ -44,17 +45,17 @@ func TestEveryByteOfABearer(t *testing.T) {
 	}
 	for cookie, x := range map[string]struct {
 		auth  string
-		parse func([]byte) (*session, error)
+		parse func([]byte) (*session.Session, error)
 	}{
-		trusteeCookie: {`{"version":"0.4.0","tee":"sample","extra-params":{}}`, func(b []byte) (*session, error) { return r.server.sessions.parse(Trustee, b) }},
-		legacyCookie:  {`{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, r.server.sessions.parseShort},
+		trusteeCookie: {`{"version":"0.4.0","tee":"sample","extra-params":{}}`, func(b []byte) (*session.Session, error) { return r.server.sessions.Parse(session.Trustee, b) }},
+		legacyCookie:  {`{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, r.server.sessions.ParseShort},
 	} {
 		value := r.cookie(cookie, x.auth)
 		if _, err := x.parse([]byte(value)); err != nil {
 			t.Errorf("%s as it was given: %v", cookie, err)
 		}
 		for i, v := range append(flipped(value), value[:len(value)-1], value+"A", good) {
-			if _, err := x.parse([]byte(v)); !errors.Is(err, errExpired) {
+			if _, err := x.parse([]byte(v)); !errors.Is(err, session.ErrExpired) {
 				t.Errorf("%s, byte %d flipped: %v", cookie, i, err)
 			}
 		}

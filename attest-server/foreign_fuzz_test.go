@@ -7,10 +7,10 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/session"
 )
 
 // FuzzTrusteeAttestation: whatever the body, nothing panics, and a key that is
@@ -23,7 +23,7 @@ func FuzzTrusteeAttestation(f *testing.F) {
 			"tee-evidence": map[string]any{"primary_evidence": map[string]any{"attestation_report": map[string]any{"version": 3}}, "additional_evidence": ""}})
 		f.Add(b)
 	}
-	sess := &session{dialect: Trustee, tee: "snp"}
+	sess := &session.Session{Dialect: session.Trustee, TEE: "snp"}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		isLegacyAuth(b)
 		isLegacyAttest(b)
@@ -70,58 +70,6 @@ func FuzzLegacy(f *testing.F) {
 		}
 		if rules := reg.ReferenceValues.SNP; reg.Type != kbs.TypeLegacy || rules != nil && (rules.AllowDebug || rules.AllowMigrateMA) {
 			t.Errorf("registration %+v", reg)
-		}
-	})
-}
-
-// FuzzToken: nothing but a token this process made names a session.
-func FuzzToken(f *testing.F) {
-	mine, err := newTokens([]byte("secret"), rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	good, err := mine.issue(sessionID{1, 2, 3}, time.Unix(1e9, 0), time.Minute)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add([]byte(good))
-	f.Add([]byte("a.b.c"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := mine.session(b)
-		if (err == nil) != (string(b) == good) || err == nil && s.id != (sessionID{1, 2, 3}) {
-			t.Errorf("session(%q) = %v, %v", b, s, err)
-		}
-	})
-}
-
-// FuzzLegacyBearer: nothing but a bearer this process made is a session, and
-// its nonce is its own.
-func FuzzLegacyBearer(f *testing.F) {
-	table, err := newSessions(Config{Clock: time.Now, Rand: rand.Reader, SessionLife: time.Minute, MaxSessions: 10}, []byte("secret"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	want, good, err := table.openShort("w1")
-	if err != nil {
-		f.Fatal(err)
-	}
-	other, _, err := table.openShort("w1")
-	if err != nil || other.nonce == want.nonce {
-		f.Fatal("two sessions share a nonce", err)
-	}
-	_, native, err := table.open(Native, kbs.SNP, "w1")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add([]byte(good))
-	f.Add([]byte(native))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := table.parseShort(b)
-		if (err == nil) != (string(b) == good) || err == nil && *s != *want {
-			t.Errorf("parseShort(%q) = %+v, %v", b, s, err)
-		}
-		if _, err := table.parse(Trustee, b); err == nil {
-			t.Errorf("%q is a CoCo session", b)
 		}
 	})
 }

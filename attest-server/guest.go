@@ -10,6 +10,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -28,13 +29,13 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	case !kbs.ValidWorkloadID(req.WorkloadID):
 		return refusal.New(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
-	sess, bearer, err := s.sessions.open(Native, req.TEE, req.WorkloadID)
+	sess, bearer, err := s.sessions.Open(session.Native, req.TEE, req.WorkloadID)
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.id.String(), "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.ID.String(), "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
 	return writeJSON(w, http.StatusOK, kbs.AuthAnswer{
-		Session: bearer, Nonce: sess.nonce[:],
+		Session: bearer, Nonce: sess.Nonce[:],
 		ExpiresIn: int(s.SessionLife.Seconds()), ServerTime: s.Clock().UTC(),
 	})
 }
@@ -58,7 +59,7 @@ func (s *Server) nativeAttest(w http.ResponseWriter, r *http.Request) error {
 
 // nativeRequest checks what the request claims against the session it came in,
 // and computes the report data that alone will be accepted.
-func nativeRequest(sess *session, req kbs.AttestRequest) attestRequest {
+func nativeRequest(sess *session.Session, req kbs.AttestRequest) attestRequest {
 	key := req.RuntimeData.TEEKey
 	a := attestRequest{
 		recipient: recipient.ParseTEEKey(key), runtime: &req.RuntimeData, accepts: []kbs.RegistrationType{kbs.TypeNative},
@@ -67,12 +68,12 @@ func nativeRequest(sess *session, req kbs.AttestRequest) attestRequest {
 		},
 		denial: "the evidence does not satisfy the workload's rules",
 	}
-	a.checks.addNonce(sess.nonce[:], req.RuntimeData.Nonce)
-	a.checks.add("session_tee", req.Evidence.TEE == sess.tee, string(sess.tee), strconv.QuoteToGraphic(string(req.Evidence.TEE)),
+	a.checks.addNonce(sess.Nonce[:], req.RuntimeData.Nonce)
+	a.checks.add("session_tee", req.Evidence.TEE == sess.TEE, string(sess.TEE), strconv.QuoteToGraphic(string(req.Evidence.TEE)),
 		"the guest announced another TEE than it has")
 	a.checks.add("tee_key", a.recipient != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", key.KEM, len(key.Public)),
 		"the guest agent is too old, too new, or not ours")
-	rd, err := kbs.Binding(sess.workloadID, req.RuntimeData)
+	rd, err := kbs.Binding(sess.WorkloadID, req.RuntimeData)
 	if err != nil {
 		a.checks.add("runtime_data", false, "complete runtime data", err.Error(), "the guest agent is not ours")
 	}
@@ -92,15 +93,15 @@ func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
 
 // nativeDiskKey answers with what release yields for the session's workload,
 // which the path must name.
-func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, release func(*http.Request, *session, string) ([]byte, error)) error {
+func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, release func(*http.Request, *session.Session, string) ([]byte, error)) error {
 	sess, err := s.session(r)
 	if err != nil {
 		return err
 	}
-	if r.PathValue("id") != sess.workloadID {
-		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.id.String()}
+	if r.PathValue("id") != sess.WorkloadID {
+		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.ID.String()}
 	}
-	b, err := release(r, sess, sess.workloadID)
+	b, err := release(r, sess, sess.WorkloadID)
 	if err != nil {
 		return err
 	}
@@ -123,12 +124,12 @@ func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
 	return writeBody(w, http.StatusOK, b)
 }
 
-func (s *Server) session(r *http.Request) (*session, error) {
+func (s *Server) session(r *http.Request) (*session.Session, error) {
 	b := bearer(r)
 	if b.Len() == 0 {
 		return nil, refusal.New(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
 	}
-	sess, err := s.sessions.parse(Native, b.Reveal())
+	sess, err := s.sessions.Parse(session.Native, b.Reveal())
 	if err != nil {
 		return nil, refusal.New(kbs.CodeSessionExpired, "%v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -50,25 +51,25 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 	if !kbs.ValidWorkloadID(params.WorkloadID) {
 		return refusal.New(kbs.CodeBadRequest, "workload_id: expected up to 128 letters, digits, '.', '_', '-'")
 	}
-	sess, bearer, err := s.sessions.openShort(params.WorkloadID)
+	sess, bearer, err := s.sessions.OpenShort(params.WorkloadID)
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.id.String(), "dialect", Legacy, "workload", params.WorkloadID, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Legacy, "workload", params.WorkloadID, "peer", peer(r))
 	// The path is / because the client's URL may begin with two slashes.
 	http.SetCookie(w, &http.Cookie{
 		Name: legacyCookie, Value: bearer, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
 	})
 	// The client looks for the text "nonce": nothing like it may come before.
-	return writeWhole(w, "application/json", []byte(`{"nonce":"`+hex.EncodeToString(sess.nonce[:])+`","extra-params":""}`))
+	return writeWhole(w, "application/json", []byte(`{"nonce":"`+hex.EncodeToString(sess.Nonce[:])+`","extra-params":""}`))
 }
 
-func (s *Server) legacySession(r *http.Request) (*session, error) {
+func (s *Server) legacySession(r *http.Request) (*session.Session, error) {
 	bearer, ok := oneCookie(r, legacyCookie)
 	if !ok {
 		return nil, refusal.New(kbs.CodeUnauthorized, "missing cookie, or two")
 	}
-	sess, err := s.sessions.parseShort(bearer)
+	sess, err := s.sessions.ParseShort(bearer)
 	if err != nil {
 		return nil, refusal.New(kbs.CodeSessionExpired, "invalid cookie: %v", err)
 	}
@@ -95,7 +96,7 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 	if err := readForeign(body, &req); err != nil {
 		return err
 	}
-	nonce := hex.EncodeToString(sess.nonce[:])
+	nonce := hex.EncodeToString(sess.Nonce[:])
 	a := attestRequest{
 		reportData: legacyReportData(nonce, req.Key.Modulus, req.Key.Exponent),
 		accepts:    []kbs.RegistrationType{kbs.TypeLegacy}, denial: foreignDenial(sess),

@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 func TestLegacyReleases(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Trustee, session.Legacy))
 	token := string(r.token(store.Publisher).Reveal())
 	for _, id := range []string{"w1", "w2"} {
 		for range 2 { // the second time it is there already
@@ -48,7 +49,7 @@ func TestLegacyReleases(t *testing.T) {
 // TestLegacyRefuses changes one thing. The client knows a refusal of attest by
 // a body that is not empty, and must not be sent one that it cannot hold.
 func TestLegacyRefuses(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Trustee, session.Legacy))
 	r.registerSNP("w1", kbs.TypeLegacy, 1)
 	r.registerSNP("w2", kbs.TypeLegacy, 2)
 	r.registerSNP("new", kbs.TypeNative, 3)
@@ -123,7 +124,7 @@ func TestLegacyRefuses(t *testing.T) {
 }
 
 func TestLegacyKeyRefuses(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Trustee, session.Legacy))
 	r.registerSNP("w1", kbs.TypeLegacy, 1)
 	r.registerSNP("w2", kbs.TypeLegacy, 2)
 	c := r.cClient("w1", 1)

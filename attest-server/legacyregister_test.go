@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -44,7 +45,7 @@ func mkcw(id string, digest byte, passphrase string) string {
 }
 
 func TestLegacyRegisterRefuses(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Trustee, session.Legacy))
 	r.registerSNP("new", kbs.TypeNative, 3)
 	admin := string(r.admin.Token.Reveal())
 	auditor := string(r.token(store.Auditor).Reveal())
@@ -113,7 +114,7 @@ func TestLegacyRules(t *testing.T) {
 
 // TestTypesAreStrict registers over /v1 what the types forbid.
 func TestTypesAreStrict(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Legacy))
 	for name, change := range map[string]func(*kbs.RegisterRequest){
 		"unknown type":         func(q *kbs.RegisterRequest) { q.Registration.Type = "native" },
 		"dialect not spoken":   func(q *kbs.RegisterRequest) { q.Registration.Type = kbs.TypeTrustee },

@@ -36,7 +36,7 @@ func newMeters(r *metrics.Registry) *meters {
 func (s *Server) readings(r *metrics.Registry) {
 	r.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
 		func(set func(float64, ...string)) {
-			granted, marks := s.sessions.size()
+			granted, marks := s.sessions.Size()
 			set(float64(granted), "granted")
 			set(float64(marks-granted), "spent")
 		})
@@ -67,12 +67,6 @@ func (s *Server) readings(r *metrics.Registry) {
 		runtime.ReadMemStats(&m)
 		set(float64(m.HeapAlloc))
 	})
-}
-
-func (t *sessions) size() (granted, marks int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.current.grants + t.previous.grants, len(t.current.marks) + len(t.previous.marks)
 }
 
 // Expiry is something that stops being valid.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -63,7 +64,7 @@ func platform(t testing.TB) (*sample.Attester, []byte, string) {
 
 // withSNP lets the server trust the simulated platform for TEE snp, as
 // --test-root does, and hold its VCEK, which legacy clients do not send.
-func withSNP(t testing.TB, dialects ...Dialect) func(*Config) {
+func withSNP(t testing.TB, dialects ...session.Dialect) func(*Config) {
 	_, vcek, roots := platform(t)
 	bundle := &verifier.Bundle{}
 	if _, err := x509.ParseCertificate(vcek); err != nil || bundle.Add(vcek) != 1 {

@@ -12,11 +12,7 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-const (
-	// maxResourceReleases is how many resources a session may fetch.
-	maxResourceReleases = 64
-	maxPolicyEntries    = 64
-)
+const maxPolicyEntries = 64
 
 func resourceID(r *http.Request) (kbs.ResourceID, error) {
 	id, err := kbs.ParseResourceID(r.PathValue("repo") + "/" + r.PathValue("type") + "/" + r.PathValue("tag"))

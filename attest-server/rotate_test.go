@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
@@ -251,7 +252,7 @@ func failed(r *kbs.SessionRecord, rule string) bool {
 // TestRotateOtherDialects: a workload that is registered natively is rotated
 // also for those of its guests that speak trustee; others are refused.
 func TestRotateOtherDialects(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Trustee, session.Legacy))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("w2", kbs.TypeTrustee, 2)
 	r.registerSNP("w3", kbs.TypeLegacy, 3)

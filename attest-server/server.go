@@ -18,6 +18,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -79,12 +80,12 @@ type Config struct {
 	SigningKey *ecdsa.PrivateKey
 	// Shared is what several servers behind one address have in common. nil:
 	// this one is alone, and keeps sessions in its memory.
-	Shared *Shared
+	Shared *session.Shared
 	// Clients are the client certificates accepted in place of tokens.
 	Clients []ClientCertificate
 	// Dialects are the protocols that guests may speak. None: native and
 	// trustee. What owners use is always there.
-	Dialects []Dialect
+	Dialects []session.Dialect
 	// SessionLife is how long a nonce can be used, and then again how long
 	// its key can be fetched. Zero: 60 s.
 	SessionLife time.Duration
@@ -117,8 +118,7 @@ type Config struct {
 // Server answers guests and owners. It is safe for concurrent use.
 type Server struct {
 	Config
-	sessions  sessionTable
-	tokens    *tokens
+	sessions  *session.Sessions
 	verifying chan struct{}
 	limits    *limits
 	meters    *meters
@@ -141,23 +141,22 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
 		}
 	}
-	if c.Shared != nil && (c.Shared.Store == nil || c.Shared.Secret.Len() != sessionSecretSize) {
-		return nil, errors.New("attest-server that shares sessions without a store for them, or their secret")
-	}
 	if err := checkClients(c.Clients); err != nil {
 		return nil, err
 	}
-	if err := checkDialects(c.Dialects); err != nil {
+	if err := session.CheckDialects(c.Dialects); err != nil {
 		return nil, err
 	}
 	if len(c.Dialects) == 0 {
-		c.Dialects = []Dialect{Native, Trustee}
+		c.Dialects = []session.Dialect{session.Native, session.Trustee}
 	}
 	c.SessionLife = orDefault(c.SessionLife, time.Minute)
 	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
 	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
 	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
-	s, t, err := newTable(c)
+	sessions, err := session.New(session.Options{
+		Clock: c.Clock, Rand: c.Rand, Log: c.Log, Life: c.SessionLife, Max: c.MaxSessions, Shared: c.Shared,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +170,7 @@ func New(c Config) (*Server, error) {
 		metered[tee] = meteredVerifier{v, m}
 	}
 	c.Verifiers = metered
-	server := &Server{Config: c, sessions: s, tokens: t, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
+	server := &Server{Config: c, sessions: sessions, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
 	if server.policies, err = newPolicies(); err != nil {
 		return nil, err
 	}
@@ -180,33 +179,10 @@ func New(c Config) (*Server, error) {
 	}
 	server.clients.Store(&c.Clients)
 	server.readings(c.Metrics)
-	if server.speaks(Legacy) {
+	if server.speaks(session.Legacy) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
 	}
 	return server, nil
-}
-
-// newTable makes the table of sessions and the signer of their tokens.
-func newTable(c Config) (sessionTable, *tokens, error) {
-	if c.Shared != nil {
-		t, err := newTokens(c.Shared.Secret.Reveal(), c.Rand)
-		if err != nil {
-			return nil, nil, err
-		}
-		s, err := newSharedSessions(c)
-		return s, t, err
-	}
-	own := make([]byte, sessionSecretSize)
-	defer clear(own)
-	if _, err := io.ReadFull(c.Rand, own); err != nil {
-		return nil, nil, fmt.Errorf("making the session key: %w", err)
-	}
-	t, err := newTokens(own, c.Rand)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := newSessions(c, own)
-	return s, t, err
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -223,13 +199,13 @@ func (s *Server) Handler() http.Handler {
 
 func (s *Server) routes() *router {
 	mux := &router{ServeMux: http.NewServeMux()}
-	if s.speaks(Native) {
+	if s.speaks(session.Native) {
 		mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
 		mux.HandleFunc("POST /v1/attest", s.handle(s.nativeAttest))
 		mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
 		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.handle(s.stagedKey))
 	}
-	if s.speaks(Trustee) || s.speaks(Legacy) {
+	if s.speaks(session.Trustee) || s.speaks(session.Legacy) {
 		s.foreignRoutes(mux)
 	}
 

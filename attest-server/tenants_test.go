@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -50,7 +51,7 @@ func TestTenantsSeeNothingOfOneAnother(t *testing.T) {
 	}
 	h := r.begin("acme.shop", 1)
 	h.doAttest()
-	sess, err := r.server.sessions.parse(Native, []byte(h.bearer))
+	sess, err := r.server.sessions.Parse(session.Native, []byte(h.bearer))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +70,13 @@ func TestTenantsSeeNothingOfOneAnother(t *testing.T) {
 		{"GET", "/v1/resources/acme/key/db", "/v1/resources/acme/key/none", nil, nil},
 		{"PUT", "/v1/resources/acme/key/db", "/v1/resources/acme/key/none", kbs.ResourceRequest{Value: []byte("x"), Policy: kbs.ResourcePolicy{Tenants: []string{"evil"}}}, kbs.ResourceRequest{Value: []byte("x"), Policy: kbs.ResourcePolicy{Tenants: []string{"evil"}}}},
 		{"DELETE", "/v1/resources/acme/key/db", "/v1/resources/acme/key/none", nil, nil},
-		{"GET", "/v1/sessions/" + sess.id.String(), "/v1/sessions/0000", nil, nil},
+		{"GET", "/v1/sessions/" + sess.ID.String(), "/v1/sessions/0000", nil, nil},
 	} {
 		status, a := r.call(x.method, x.theirs, text(evil.Token), x.body)
 		want, b := r.call(x.method, x.nobodys, text(evil.Token), x.sameBody)
 		a = bytes.ReplaceAll(a, []byte("acme.shop"), []byte("acme.none"))
 		a = bytes.ReplaceAll(a, []byte("key/db"), []byte("key/none"))
-		a = bytes.ReplaceAll(a, []byte(sess.id.String()), []byte("0000"))
+		a = bytes.ReplaceAll(a, []byte(sess.ID.String()), []byte("0000"))
 		if status != want || status/100 != 4 || !bytes.Equal(a, b) {
 			t.Errorf("%s %s: %d %s, for what does not exist %d %s", x.method, x.theirs, status, a, want, b)
 		}
@@ -260,7 +261,7 @@ func TestResourcesRefuse(t *testing.T) {
 		t.Errorf("nobody: %q", got)
 	}
 	h.doAttest()
-	for i := range maxResourceReleases {
+	for i := range 64 {
 		if got := get(h.bearer); got != "" {
 			t.Fatalf("release %d: %q", i, got)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
@@ -74,16 +75,16 @@ func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte
 	if s.Verifiers[t.tee] == nil {
 		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "this server takes no evidence of tee %q", *req.TEE)
 	}
-	sess, bearer, err := s.sessions.open(Trustee, kbs.TEE(*req.TEE), "")
+	sess, bearer, err := s.sessions.Open(session.Trustee, kbs.TEE(*req.TEE), "")
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.id.String(), "dialect", Trustee, "tee", *req.TEE, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Trustee, "tee", *req.TEE, "peer", peer(r))
 	setTrusteeCookie(w, r, bearer)
 	return writeJSON(w, http.StatusOK, struct {
 		Nonce string `json:"nonce"`
 		Extra string `json:"extra-params"`
-	}{Nonce: base64.StdEncoding.EncodeToString(sess.nonce[:])})
+	}{Nonce: base64.StdEncoding.EncodeToString(sess.Nonce[:])})
 }
 
 // setTrusteeCookie: no expiry, because it would be compared with the host's
@@ -110,7 +111,7 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	if !ok {
 		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", trusteeCookie)
 	}
-	sess, err := s.sessions.parse(Trustee, bearer)
+	sess, err := s.sessions.Parse(session.Trustee, bearer)
 	if err != nil {
 		return trusteeRefusal("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
 	}
@@ -128,7 +129,7 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	if err := s.attest(r, sess, f); err != nil {
 		return err
 	}
-	token, err := s.tokens.issue(sess.id, s.Clock(), s.SessionLife)
+	token, err := s.sessions.IssueToken(sess.ID, s.Clock(), s.SessionLife)
 	if err != nil {
 		return err
 	}
@@ -136,10 +137,10 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	return writeJSON(w, http.StatusOK, map[string]string{"token": token})
 }
 
-func trusteeRequest(sess *session, req trusteeAttestation) (attestRequest, error) {
-	t := trusteeTEEs[string(sess.tee)]
+func trusteeRequest(sess *session.Session, req trusteeAttestation) (attestRequest, error) {
+	t := trusteeTEEs[string(sess.TEE)]
 	a := attestRequest{accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee}, denial: foreignDenial(sess)}
-	a.checks.addNonce([]byte(base64.StdEncoding.EncodeToString(sess.nonce[:])), []byte(req.Runtime.Nonce))
+	a.checks.addNonce([]byte(base64.StdEncoding.EncodeToString(sess.Nonce[:])), []byte(req.Runtime.Nonce))
 	jwk, public, err := recipient.ParseJWK(req.Runtime.Key)
 	a.addForeignKey(public, err, recipient.JWKsAccepted, "one of them")
 	if a.reportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
@@ -184,18 +185,18 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 }
 
 // trusteeSession is that of the cookie, or else of the token.
-func (s *Server) trusteeSession(r *http.Request) (*session, error) {
-	var sess *session
+func (s *Server) trusteeSession(r *http.Request) (*session.Session, error) {
+	var sess *session.Session
 	var err error
 	if len(r.CookiesNamed(trusteeCookie)) > 0 {
 		bearer, _ := oneCookie(r, trusteeCookie)
-		sess, err = s.sessions.parse(Trustee, bearer)
+		sess, err = s.sessions.Parse(session.Trustee, bearer)
 	} else {
 		token := bearer(r)
 		if token.Len() == 0 {
 			return nil, trusteeRefusal("TokenNotFound", kbs.CodeUnauthorized, "Attestation Token not found")
 		}
-		sess, err = s.tokens.session(token.Reveal())
+		sess, err = s.sessions.ParseToken(token.Reveal())
 	}
 	if err != nil {
 		return nil, trusteeRefusal("TokenVerifierError", kbs.CodeSessionExpired, "%v", err)

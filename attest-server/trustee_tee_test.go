@@ -20,6 +20,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
@@ -171,7 +172,7 @@ func (r *rig) guestOf(t *testing.T, m *trusteeMachine, edit func([]byte) []byte)
 func TestTrusteeTEEs(t *testing.T) {
 	n := verifiertest.NewIntel(t, rigTime)
 	for name, m := range trusteeMachines(t, n) {
-		registered := newRig(t, withSNP(t, Trustee), withTDX(t, n))
+		registered := newRig(t, withSNP(t, session.Trustee), withTDX(t, n))
 		registered.registerAs("w1", m.ref)
 		for _, x := range trusteeChanges(t, name) {
 			t.Run(name+", "+x.name, func(t *testing.T) {
@@ -179,7 +180,7 @@ func TestTrusteeTEEs(t *testing.T) {
 				if x.ref != nil {
 					ref := m.ref
 					x.ref(&ref)
-					r = newRig(t, withSNP(t, Trustee), withTDX(t, n))
+					r = newRig(t, withSNP(t, session.Trustee), withTDX(t, n))
 					r.registerAs("w1", ref)
 				}
 				k, err := r.guestOf(t, m, x.evidence).resource(diskKeyOf + "w1")
@@ -286,7 +287,7 @@ func withDigest(ref kbs.ReferenceValues, first byte) kbs.ReferenceValues {
 // MiB, and no session more than its event log can need.
 func TestTrusteeAttestBound(t *testing.T) {
 	n := verifiertest.NewIntel(t, rigTime)
-	r := newRig(t, withSNP(t, Trustee), withTDX(t, n))
+	r := newRig(t, withSNP(t, session.Trustee), withTDX(t, n))
 	for _, x := range []struct {
 		tee    string // session open; empty: none
 		size   int
@@ -352,7 +353,7 @@ func TestTrusteeVectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := newRig(t, func(c *Config) {
-				c.Dialects = []Dialect{Trustee}
+				c.Dialects = []session.Dialect{session.Trustee}
 				c.Verifiers[kbs.SNP], c.Verifiers[kbs.TDX] = snp, tdx
 			})
 			p, err := verifier.ParseEvidence(b)

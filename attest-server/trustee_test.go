@@ -11,12 +11,13 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/session"
 )
 
 const diskKeyOf = "ccrun/disk-key/"
 
 func TestTrusteeReleases(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("w2", kbs.TypeTrustee, 2)
 	for _, kind := range []string{"P-256", "P-521", "RSA"} {
@@ -47,7 +48,7 @@ func TestTrusteeReleases(t *testing.T) {
 // TestTrusteeSession walks one session to its end: a token instead of the
 // cookie, the releases counted, and then a new handshake.
 func TestTrusteeSession(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	c := r.coco("P-256", 1)
 	if err := c.handshake(); err != nil {
@@ -111,7 +112,7 @@ func TestTrusteeSession(t *testing.T) {
 
 // TestTrusteeRefuses changes one thing about a handshake that is right.
 func TestTrusteeRefuses(t *testing.T) {
-	r := newRig(t, withSNP(t, Native, Trustee, Legacy))
+	r := newRig(t, withSNP(t, session.Native, session.Trustee, session.Legacy))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("w2", kbs.TypeTrustee, 2)
 	r.registerSNP("old", kbs.TypeLegacy, 3)
@@ -220,7 +221,7 @@ func TestTrusteeRefuses(t *testing.T) {
 // TestTrusteeNonceIsSpent: neither a denied nor a granted session attests
 // again, and no other session's cookie helps.
 func TestTrusteeNonceIsSpent(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	for name, digest := range map[string]byte{"denied": 9, "granted": 1} {
 		c := r.coco("P-256", digest)
@@ -249,7 +250,7 @@ func TestTrusteeNonceIsSpent(t *testing.T) {
 }
 
 func TestTrusteeResourcePaths(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("w2", kbs.TypeTrustee, 2)
 	c := r.coco("P-256", 1)
@@ -303,7 +304,7 @@ func TestTrusteeResourcePaths(t *testing.T) {
 // TestTrusteeResources: what owners store with `ccrun resource set` is there
 // for CoCo guests under the same name, if its policy names their workload.
 func TestTrusteeResources(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("w2", kbs.TypeTrustee, 2)
 	id := kbs.ResourceID{Repo: "default", Type: "key", Tag: "1"}
@@ -335,7 +336,7 @@ func TestTrusteeResources(t *testing.T) {
 	}
 }
 
-// The answers are of facts about Trustee, computed by running its own code.
+// The answers are of facts about session.Trustee, computed by running its own code.
 func TestTrusteeKnownAnswers(t *testing.T) {
 	nonce := make([]byte, 32)
 	for i := range nonce {

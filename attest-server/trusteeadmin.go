@@ -6,6 +6,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -97,7 +98,7 @@ func (s *Server) trusteeSetResource(w http.ResponseWriter, r *http.Request, t st
 		return registerProblem(err, t)
 	}
 	if a.Created {
-		s.Log.Info("resource set", "resource", id.String(), "version", a.Version, "by", actor(t), "dialect", Trustee)
+		s.Log.Info("resource set", "resource", id.String(), "version", a.Version, "by", actor(t), "dialect", session.Trustee)
 	}
 	return nil
 }
@@ -110,6 +111,6 @@ func (s *Server) trusteeDeleteResource(_ http.ResponseWriter, r *http.Request, t
 	if err := s.Store.RemoveResource(r.Context(), id, actor(t)); err != nil {
 		return workloadProblem(err)
 	}
-	s.Log.Info("resource removed", "resource", id.String(), "by", actor(t), "dialect", Trustee)
+	s.Log.Info("resource removed", "resource", id.String(), "by", actor(t), "dialect", session.Trustee)
 	return nil
 }

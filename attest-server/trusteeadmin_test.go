@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -38,7 +39,7 @@ func (r *rig) kbsClient(method, path, token, body string) (status int, e errorIn
 
 // TestTrusteeAdmin: kbs-client sets and deletes resources with a token of ours.
 func TestTrusteeAdmin(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	acme := r.tenant("acme", store.Publisher)
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	r.registerSNP("acme.w", kbs.TypeTrustee, 2)
@@ -85,7 +86,7 @@ func TestTrusteeAdmin(t *testing.T) {
 }
 
 func TestTrusteeAdminRefuses(t *testing.T) {
-	r := newRig(t, withSNP(t, Trustee))
+	r := newRig(t, withSNP(t, session.Trustee))
 	acme := r.tenant("acme", store.Publisher)
 	r.registerSNP("w1", kbs.TypeNative, 1)
 	admin, auditor := text(r.admin.Token), text(r.token(store.Auditor))
@@ -119,7 +120,7 @@ func TestTrusteeAdminRefuses(t *testing.T) {
 			t.Errorf("%s: %d %s %q, expected %d %s %q", name, status, e.kind(), e.Detail, x.status, x.kind, x.detail)
 		}
 	}
-	r.server.Dialects = []Dialect{Native} // routes are made anew with each handler
+	r.server.Dialects = []session.Dialect{session.Native} // routes are made anew with each handler
 	for _, p := range r.server.routes().patterns {
 		if strings.HasPrefix(p, "POST /kbs/v0/resource") {
 			t.Errorf("without the dialect there is %s", p)

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -186,7 +187,7 @@ func (cfg *Config) check() error {
 		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
 	for _, d := range cfg.Dialects {
-		if !slices.Contains(attestserver.Dialects(), attestserver.Dialect(d)) {
+		if !slices.Contains(session.Dialects(), session.Dialect(d)) {
 			return usage("dialect %q, expected native, trustee or legacy", d)
 		}
 	}
@@ -194,9 +195,9 @@ func (cfg *Config) check() error {
 }
 
 func (cfg *Config) server() attestserver.Config {
-	var dialects []attestserver.Dialect
+	var dialects []session.Dialect
 	for _, d := range cfg.Dialects {
-		dialects = append(dialects, attestserver.Dialect(d))
+		dialects = append(dialects, session.Dialect(d))
 	}
 	return attestserver.Config{
 		Clients:     cfg.clients(),

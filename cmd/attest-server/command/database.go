@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
@@ -107,7 +108,7 @@ func (d *server) share(ctx context.Context, sc *attestserver.Config) error {
 	if err != nil {
 		return err
 	}
-	sc.Shared = &attestserver.Shared{Secret: s, Store: d.store}
+	sc.Shared = &session.Shared{Secret: s, Store: d.store}
 	warnings, err := d.store.Warnings(ctx)
 	for _, w := range warnings {
 		d.log.Warn("database: " + w)

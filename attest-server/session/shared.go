@@ -1,4 +1,4 @@
-package attestserver
+package session
 
 import (
 	"context"
@@ -20,12 +20,12 @@ import (
 type Shared struct {
 	// Secret is what keys of sessions are derived from, the same for all.
 	Secret secret.Bytes
-	Store  SessionStore
+	Store  Store
 }
 
-// SessionStore is what such servers need of their store. Errors are those of
+// Store is what such servers need of their store. Errors are those of
 // package store: ErrNotFound, ErrUsed, ErrUnavailable.
-type SessionStore interface {
+type Store interface {
 	// UseSession succeeds once for each id, on all servers together.
 	UseSession(ctx context.Context, id string, until time.Time) error
 	GrantSession(ctx context.Context, id string, sealed []byte, until time.Time) error
@@ -48,12 +48,12 @@ const (
 	purgeEvery = 5 * time.Second
 )
 
-// sharedSessions keeps its table in the database. What was granted lies there
+// shared keeps its table in the database. What was granted lies there
 // sealed: who can write to it may forget sessions and bring back ones of the
 // last minute, but not put a key of his own in place of a guest's.
-type sharedSessions struct {
-	*bearers
-	store SessionStore
+type shared struct {
+	*Bearers
+	store Store
 	log   *slog.Logger
 	max   int
 
@@ -61,32 +61,26 @@ type sharedSessions struct {
 	granted, marks atomic.Int64 // about
 }
 
-func newSharedSessions(c Config) (*sharedSessions, error) {
-	b, err := newBearers(c, c.Shared.Secret.Reveal(), time.Unix(0, 0))
-	if err != nil {
-		return nil, err
-	}
-	return &sharedSessions{bearers: b, store: c.Shared.Store, log: c.Log, max: c.MaxSessions}, nil
-}
-
-func (t *sharedSessions) size() (granted, marks int) {
+// Size implements Table.
+func (t *shared) Size() (granted, marks int) {
 	return int(t.granted.Load()), int(t.marks.Load())
 }
 
-func (t *sharedSessions) at(since time.Duration) time.Time { return t.start.Add(since) }
+func (t *shared) at(since time.Duration) time.Time { return t.start.Add(since) }
 
-func (t *sharedSessions) use(ctx context.Context, s *session) error {
+// Use implements Table.
+func (t *shared) Use(ctx context.Context, s *Session) error {
 	now := t.now()
 	if now < s.issued-maxSkew || now-s.issued >= t.life {
-		return errExpired
+		return ErrExpired
 	}
 	t.purge(ctx, now)
 	if t.marks.Load() >= int64(marksPerGrant*t.max) {
-		return errFull
+		return ErrFull
 	}
-	err := t.store.UseSession(ctx, s.id.String(), t.at(s.issued+t.life+markGrace))
+	err := t.store.UseSession(ctx, s.ID.String(), t.at(s.issued+t.life+markGrace))
 	if errors.Is(err, store.ErrUsed) {
-		return errExpired
+		return ErrExpired
 	}
 	if err == nil {
 		t.marks.Add(1)
@@ -95,7 +89,7 @@ func (t *sharedSessions) use(ctx context.Context, s *session) error {
 }
 
 // purge runs at most once in purgeEvery.
-func (t *sharedSessions) purge(ctx context.Context, now time.Duration) {
+func (t *shared) purge(ctx context.Context, now time.Duration) {
 	last := t.purged.Load()
 	if now-time.Duration(last) < purgeEvery || !t.purged.CompareAndSwap(last, int64(now)) {
 		return
@@ -109,16 +103,17 @@ func (t *sharedSessions) purge(ctx context.Context, now time.Duration) {
 	t.marks.Store(int64(marks))
 }
 
-func (t *sharedSessions) grant(ctx context.Context, s *session, g grant) error {
+// Grant implements Table.
+func (t *shared) Grant(ctx context.Context, s *Session, g Grant) error {
 	if t.granted.Load() >= int64(t.max) {
-		return errFull
+		return ErrFull
 	}
 	g.until = t.now() + t.life
 	plain, err := encodeGrant(g)
 	if err != nil {
 		return err
 	}
-	err = t.store.GrantSession(ctx, s.id.String(), t.seal(grantOf(s), plain), t.at(g.until+markGrace))
+	err = t.store.GrantSession(ctx, s.ID.String(), t.seal(grantOf(s), plain), t.at(g.until+markGrace))
 	if err == nil {
 		t.granted.Add(1)
 	}
@@ -126,51 +121,52 @@ func (t *sharedSessions) grant(ctx context.Context, s *session, g grant) error {
 }
 
 // grantOf is the associated data of a session's grant: no dialect's name.
-func grantOf(s *session) Dialect { return Dialect("grant of session " + s.id.String()) }
+func grantOf(s *Session) Dialect { return Dialect("grant of session " + s.ID.String()) }
 
-func (t *sharedSessions) take(ctx context.Context, s *session, c claim) (grant, error) {
+// Take implements Table.
+func (t *shared) Take(ctx context.Context, s *Session, c Claim) (Grant, error) {
 	g, err := t.grantedTo(ctx, s)
 	switch {
 	case err != nil:
-		return grant{}, err
+		return Grant{}, err
 	case !g.covers(s, c):
-		return grant{}, errOther
+		return Grant{}, ErrOther
 	}
-	left := g.of(c)
-	*left, err = t.store.SpendSession(ctx, s.id.String(), c.resource, *left)
+	left := g.left(c)
+	*left, err = t.store.SpendSession(ctx, s.ID.String(), c.Resource, *left)
 	if errors.Is(err, store.ErrUsed) {
-		err = errExpired
+		err = ErrExpired
 	}
 	return g, err
 }
 
 // grantedTo is what s was granted, as long as that is good.
-func (t *sharedSessions) grantedTo(ctx context.Context, s *session) (g grant, err error) {
-	sealed, err := t.store.SessionGrant(ctx, s.id.String())
+func (t *shared) grantedTo(ctx context.Context, s *Session) (g Grant, err error) {
+	sealed, err := t.store.SessionGrant(ctx, s.ID.String())
 	now := t.now()
 	switch {
 	case errors.Is(err, store.ErrNotFound) && now-s.issued >= t.life:
-		return g, errExpired
+		return g, ErrExpired
 	case errors.Is(err, store.ErrNotFound):
-		return g, errNotAttested
+		return g, ErrNotAttested
 	case err != nil:
 		return g, err
 	case sealed == nil:
-		return g, errDenied
+		return g, ErrDenied
 	}
 	n := t.aead.NonceSize()
 	if len(sealed) < n {
-		return g, fmt.Errorf("grant of session %s: %w", s.id, store.ErrTampered)
+		return g, fmt.Errorf("grant of session %s: %w", s.ID, store.ErrTampered)
 	}
 	plain, err := t.aead.Open(nil, sealed[:n], sealed[n:], []byte(grantOf(s)))
 	if err != nil {
-		return g, fmt.Errorf("grant of session %s: %w", s.id, store.ErrTampered)
+		return g, fmt.Errorf("grant of session %s: %w", s.ID, store.ErrTampered)
 	}
 	if g, err = decodeGrant(plain); err != nil {
-		return g, fmt.Errorf("grant of session %s: %w", s.id, err)
+		return g, fmt.Errorf("grant of session %s: %w", s.ID, err)
 	}
 	if now >= g.until {
-		return g, errExpired
+		return g, ErrExpired
 	}
 	return g, nil
 }
@@ -185,19 +181,19 @@ type grantForm struct {
 	Left  int           `json:"left"`
 }
 
-func encodeGrant(g grant) ([]byte, error) {
-	form, err := recipient.Encode(g.recipient)
+func encodeGrant(g Grant) ([]byte, error) {
+	form, err := recipient.Encode(g.Recipient)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(grantForm{g.workloadID, g.registration, g.reportData, form, g.until, g.left})
+	return json.Marshal(grantForm{g.WorkloadID, g.Registration, g.ReportData, form, g.until, g.Left})
 }
 
-func decodeGrant(b []byte) (grant, error) {
+func decodeGrant(b []byte) (Grant, error) {
 	var f grantForm
 	if err := kbs.UnmarshalStrict(b, &f); err != nil {
-		return grant{}, err
+		return Grant{}, err
 	}
 	r, err := f.Decode()
-	return grant{f.WorkloadID, f.Registration, f.ReportData, r, f.Until, f.Left, maxResourceReleases}, err
+	return Grant{f.WorkloadID, f.Registration, f.ReportData, r, f.Left, maxReleasedResources, f.Until}, err
 }

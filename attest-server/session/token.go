@@ -1,4 +1,4 @@
-package attestserver
+package session
 
 import (
 	"crypto/ecdsa"
@@ -17,13 +17,13 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// tokens signs what a CoCo client gets for its Evidence and may show instead
+// Tokens signs what a CoCo client gets for its Evidence and may show instead
 // of its cookie: a JWT (ES256) that names the session. It says nothing of the
 // guest and is worth nothing without the TEE's key, to which all answers are
 // encrypted. The key is derived from the sessions' secret.
-type tokens struct {
-	key  *ecdsa.PrivateKey
-	rand io.Reader
+type Tokens struct {
+	signing *ecdsa.PrivateKey
+	rand    io.Reader
 }
 
 const (
@@ -40,22 +40,23 @@ type tokenClaims struct {
 	Session   string `json:"jti"`
 }
 
-func newTokens(secret []byte, rand io.Reader) (*tokens, error) {
+func newTokens(secret []byte, rand io.Reader) (*Tokens, error) {
 	for i := byte(0); i < 8; i++ { // one in 2^32 is no scalar of the curve
 		b, err := hkdf.Key(sha256.New, secret, []byte{i}, "ccrun session token v1", coordinate)
 		if err != nil {
 			return nil, fmt.Errorf("deriving the token key: %w", err)
 		}
-		key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
+		signing, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
 		clear(b)
 		if err == nil {
-			return &tokens{key: key, rand: rand}, nil
+			return &Tokens{signing: signing, rand: rand}, nil
 		}
 	}
 	return nil, errors.New("deriving the token key: no scalar of P-256 among eight")
 }
 
-func (t *tokens) issue(id sessionID, now time.Time, life time.Duration) (string, error) {
+// IssueToken makes the token of session id, good for one life.
+func (t *Tokens) IssueToken(id ID, now time.Time, life time.Duration) (string, error) {
 	claims, err := json.Marshal(tokenClaims{
 		Issuer: tokenIssuer, IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(life).Unix(), Session: id.String(),
 	})
@@ -64,7 +65,7 @@ func (t *tokens) issue(id sessionID, now time.Time, life time.Duration) (string,
 	}
 	signed := b64url([]byte(tokenHeader)) + "." + b64url(claims)
 	digest := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(t.rand, t.key, digest[:])
+	r, s, err := ecdsa.Sign(t.rand, t.signing, digest[:])
 	if err != nil {
 		return "", fmt.Errorf("signing token: %w", err)
 	}
@@ -74,35 +75,35 @@ func (t *tokens) issue(id sessionID, now time.Time, life time.Duration) (string,
 	return signed + "." + b64url(sig), nil
 }
 
-// session is the session that a token of ours names. Whether it may still
+// ParseToken is the session that a token of ours names. Whether it may still
 // fetch anything is in the table of grants.
-func (t *tokens) session(token []byte) (*session, error) {
+func (t *Tokens) ParseToken(token []byte) (*Session, error) {
 	parts := strings.Split(string(token[:min(len(token), maxBearer+1)]), ".")
 	if len(token) > maxBearer || len(parts) != 3 || parts[0] != b64url([]byte(tokenHeader)) {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
 	sig, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
 	if err != nil || len(sig) != 2*coordinate {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
 	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	r, s := new(big.Int).SetBytes(sig[:coordinate]), new(big.Int).SetBytes(sig[coordinate:])
-	if !ecdsa.Verify(&t.key.PublicKey, digest[:], r, s) {
-		return nil, errExpired
+	if !ecdsa.Verify(&t.signing.PublicKey, digest[:], r, s) {
+		return nil, ErrExpired
 	}
 	claims, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
 	if err != nil {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
 	var c tokenClaims
 	if err := kbs.UnmarshalStrict(claims, &c); err != nil || c.Issuer != tokenIssuer {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
 	id, err := numberEncoding.DecodeString(c.Session)
 	if err != nil || len(id) != numberSize {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
-	return &session{id: sessionID(id), dialect: Trustee}, nil
+	return &Session{ID: ID(id), Dialect: Trustee}, nil
 }
 
 func b64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

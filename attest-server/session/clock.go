@@ -1,15 +1,15 @@
-package attestserver
+package session
 
 import (
 	"sync"
 	"time"
 )
 
-// steady is clock, but never goes back: if clock does, time goes on from where
+// monotonic is clock, but never goes back: if clock does, time goes on from where
 // it was. Go's own does not, unless whoever configured the server gave it
 // another; then a mark that was dropped after a jump forward would make its
 // nonce good again after a jump back.
-func steady(clock func() time.Time) func() time.Time {
+func monotonic(clock func() time.Time) func() time.Time {
 	var mu sync.Mutex
 	last, behind := clock(), time.Duration(0)
 	return func() time.Time {

@@ -1,4 +1,4 @@
-package attestserver
+package session
 
 import (
 	"crypto/aes"
@@ -19,11 +19,14 @@ import (
 // A bearer is a fresh session's whole state, sealed. Its dialect is associated
 // data, so that what one dialect gave out is nothing in another.
 
-const sessionHeader = 8 + numberSize + kbs.NonceSize
+const (
+	sessionHeader = 8 + numberSize + kbs.NonceSize
+	maxBearer     = 1024
+)
 
-// bearers opens sessions and reads their bearers again. What it derives from
+// Bearers opens sessions and reads their bearers again. What it derives from
 // one secret, every server with that secret can read.
-type bearers struct {
+type Bearers struct {
 	aead   cipher.AEAD
 	macKey []byte // makes legacy nonces
 	nonces *nonces
@@ -33,19 +36,20 @@ type bearers struct {
 	life   time.Duration
 }
 
-const sessionSecretSize = 32
+// SecretSize is how long a Shared's secret is, in bytes.
+const SecretSize = 32
 
-func newBearers(c Config, secret []byte, start time.Time) (*bearers, error) {
-	key, err := hkdf.Key(sha256.New, secret, nil, "ccrun session bearer v1", 32)
+func newBearers(o Options, secret []byte, start time.Time) (*Bearers, error) {
+	bearerKey, err := hkdf.Key(sha256.New, secret, nil, "ccrun session bearer v1", 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the session key: %w", err)
 	}
-	defer clear(key)
+	defer clear(bearerKey)
 	macKey, err := hkdf.Key(sha256.New, secret, nil, "ccrun session nonce v1", 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the session key: %w", err)
 	}
-	block, err := aes.NewCipher(key)
+	block, err := aes.NewCipher(bearerKey)
 	if err != nil {
 		return nil, err
 	}
@@ -53,14 +57,14 @@ func newBearers(c Config, secret []byte, start time.Time) (*bearers, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNonces(c.Rand)
+	n, err := newNonces(o.Rand)
 	if err != nil {
 		return nil, err
 	}
-	return &bearers{aead: aead, macKey: macKey, nonces: n, rand: c.Rand, clock: c.Clock, start: start, life: c.SessionLife}, nil
+	return &Bearers{aead: aead, macKey: macKey, nonces: n, rand: o.Rand, clock: o.Clock, start: start, life: o.Life}, nil
 }
 
-func (t *bearers) now() time.Duration { return t.clock().Sub(t.start) }
+func (t *Bearers) now() time.Duration { return t.clock().Sub(t.start) }
 
 // nonces are those of GCM: a counter from a random 96-bit start. Under one key
 // no two of a process are the same, which random ones would be after billions
@@ -84,15 +88,15 @@ func (n *nonces) next() []byte {
 	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 12), n.high[:]...), n.low+n.counter.Add(1))
 }
 
-// open makes a fresh session and its bearer.
-func (t *bearers) open(d Dialect, tee kbs.TEE, workloadID string) (*session, string, error) {
+// Open makes a fresh session and its bearer.
+func (t *Bearers) Open(d Dialect, tee kbs.TEE, workloadID string) (*Session, string, error) {
 	random := make([]byte, numberSize+kbs.NonceSize)
 	if _, err := io.ReadFull(t.rand, random); err != nil {
 		return nil, "", fmt.Errorf("opening a session: %w", err)
 	}
-	s := &session{
-		issued: t.now(), id: sessionID(random[:numberSize]),
-		nonce: [kbs.NonceSize]byte(random[numberSize:]), dialect: d, tee: tee, workloadID: workloadID,
+	s := &Session{
+		issued: t.now(), ID: ID(random[:numberSize]),
+		Nonce: [kbs.NonceSize]byte(random[numberSize:]), Dialect: d, TEE: tee, WorkloadID: workloadID,
 	}
 	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
 	plain = append(plain, random...)
@@ -102,47 +106,47 @@ func (t *bearers) open(d Dialect, tee kbs.TEE, workloadID string) (*session, str
 	return s, base64.RawURLEncoding.EncodeToString(t.seal(d, plain)), nil
 }
 
-func (t *bearers) seal(d Dialect, plain []byte) []byte {
+func (t *Bearers) seal(d Dialect, plain []byte) []byte {
 	nonce := t.nonces.next()
 	return t.aead.Seal(nonce, nonce, plain, []byte(d))
 }
 
 // unseal also returns what was sealed.
-func (t *bearers) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err error) {
+func (t *Bearers) unseal(d Dialect, bearer []byte) (plain, sealed []byte, err error) {
 	if len(bearer) == 0 || len(bearer) > maxBearer {
-		return nil, nil, errExpired
+		return nil, nil, ErrExpired
 	}
 	sealed = make([]byte, base64.RawURLEncoding.DecodedLen(len(bearer)))
 	n, err := base64.RawURLEncoding.Strict().Decode(sealed, bearer)
 	if err != nil || n < t.aead.NonceSize() {
-		return nil, nil, errExpired
+		return nil, nil, ErrExpired
 	}
 	sealed = sealed[:n]
 	plain, err = t.aead.Open(nil, sealed[:t.aead.NonceSize()], sealed[t.aead.NonceSize():], []byte(d))
 	if err != nil {
-		return nil, nil, errExpired
+		return nil, nil, ErrExpired
 	}
 	return plain, sealed, nil
 }
 
-// parse authenticates a bearer. It says nothing of the session's age or use.
-func (t *bearers) parse(d Dialect, bearer []byte) (*session, error) {
+// Parse authenticates a bearer. It says nothing of the session's age or use.
+func (t *Bearers) Parse(d Dialect, bearer []byte) (*Session, error) {
 	plain, _, err := t.unseal(d, bearer)
 	if err != nil || len(plain) <= sessionHeader {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
 	rest := plain[sessionHeader:]
 	teeLen := int(rest[0])
 	if len(rest) < 1+teeLen {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
-	return &session{
+	return &Session{
 		issued:     time.Duration(binary.BigEndian.Uint64(plain)),
-		id:         sessionID(plain[8 : 8+numberSize]),
-		nonce:      [kbs.NonceSize]byte(plain[8+numberSize : sessionHeader]),
-		dialect:    d,
-		tee:        kbs.TEE(rest[1 : 1+teeLen]),
-		workloadID: string(rest[1+teeLen:]),
+		ID:         ID(plain[8 : 8+numberSize]),
+		Nonce:      [kbs.NonceSize]byte(plain[8+numberSize : sessionHeader]),
+		Dialect:    d,
+		TEE:        kbs.TEE(rest[1 : 1+teeLen]),
+		WorkloadID: string(rest[1+teeLen:]),
 	}, nil
 }
 
@@ -151,45 +155,40 @@ func (t *bearers) parse(d Dialect, bearer []byte) (*session, error) {
 // holds half a digest. It comes to 83 characters.
 const legacyState = 8 + numberSize + 16
 
-// openShort makes a fresh legacy session and its bearer.
-func (t *bearers) openShort(workloadID string) (*session, string, error) {
-	s := &session{issued: t.now(), dialect: Legacy, tee: kbs.SNP, named: nameHash(workloadID)}
-	if _, err := io.ReadFull(t.rand, s.id[:]); err != nil {
+// OpenShort makes a fresh legacy session and its bearer.
+func (t *Bearers) OpenShort(workloadID string) (*Session, string, error) {
+	s := &Session{issued: t.now(), Dialect: Legacy, TEE: kbs.SNP, named: nameHash(workloadID)}
+	if _, err := io.ReadFull(t.rand, s.ID[:]); err != nil {
 		return nil, "", fmt.Errorf("opening a session: %w", err)
 	}
 	plain := binary.BigEndian.AppendUint64(nil, uint64(s.issued))
-	plain = append(plain, s.id[:]...)
+	plain = append(plain, s.ID[:]...)
 	plain = append(plain, s.named[:]...)
 	sealed := t.seal(Legacy, plain)
-	s.nonce = t.nonceOf(sealed)
+	s.Nonce = t.nonceOf(sealed)
 	return s, base64.RawURLEncoding.EncodeToString(sealed), nil
 }
 
-// parseShort is parse for openShort's bearers.
-func (t *bearers) parseShort(bearer []byte) (*session, error) {
+// ParseShort is Parse for OpenShort's bearers.
+func (t *Bearers) ParseShort(bearer []byte) (*Session, error) {
 	plain, sealed, err := t.unseal(Legacy, bearer)
 	if err != nil || len(plain) != legacyState {
-		return nil, errExpired
+		return nil, ErrExpired
 	}
-	return &session{
+	return &Session{
 		issued:  time.Duration(binary.BigEndian.Uint64(plain)),
-		id:      sessionID(plain[8 : 8+numberSize]),
-		nonce:   t.nonceOf(sealed),
-		dialect: Legacy,
-		tee:     kbs.SNP,
+		ID:      ID(plain[8 : 8+numberSize]),
+		Nonce:   t.nonceOf(sealed),
+		Dialect: Legacy,
+		TEE:     kbs.SNP,
 		named:   [16]byte(plain[8+numberSize:]),
 	}, nil
 }
 
 // nonceOf is a nonce that nobody can tell before the bearer was given out, and
 // no two bearers share: each begins with a GCM nonce.
-func (t *bearers) nonceOf(sealed []byte) [kbs.NonceSize]byte {
+func (t *Bearers) nonceOf(sealed []byte) [kbs.NonceSize]byte {
 	m := hmac.New(sha256.New, t.macKey)
 	m.Write(sealed)
 	return [kbs.NonceSize]byte(m.Sum(nil))
-}
-
-func nameHash(workloadID string) [16]byte {
-	sum := sha256.Sum256([]byte(workloadID))
-	return [16]byte(sum[:16])
 }

@@ -2,13 +2,8 @@ package attestserver
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,18 +11,18 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
 
-func shared(t testing.TB, r *rig) *Shared {
+func shared(t testing.TB, r *rig) *session.Shared {
 	t.Helper()
 	s, err := r.store.SessionSecret(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Shared{Secret: s, Store: r.store}
+	return &session.Shared{Secret: s, Store: r.store}
 }
 
 // pair is two servers on one store; the rig's calls go to them in turn.
@@ -144,135 +139,49 @@ func TestSharedReleasesPerSession(t *testing.T) {
 	}
 }
 
-// TestHostileDatabase plays an administrator of the database, who can change
-// every row but has no MasterKey: no grant of his making or moving is good.
-func TestHostileDatabase(t *testing.T) {
-	r := pair(t)
-	r.register("w1", 1)
-	r.register("w2", 2)
-	victim, other := r.begin("w1", 1), r.begin("w2", 2)
-	for _, h := range []*handshake{victim, other} {
-		if got := h.doAttest(); got != "" {
-			t.Fatal(got)
-		}
-	}
-	id := func(h *handshake) string {
-		s, err := r.server.sessions.parse(Native, []byte(h.bearer))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.id.String()
-	}
-	theirs, err := r.store.SessionGrant(t.Context(), id(other))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, sealed := range map[string][]byte{
-		"another session's": theirs, "empty": {}, "short": theirs[:20], "bit flipped": append([]byte{theirs[0] ^ 1}, theirs[1:]...),
-		"in clear": []byte(`{"workload_id":"w1"}`),
-	} {
-		s := fixedGrant{SessionStore: r.store, sealed: sealed}
-		table := r.server.sessions.(*sharedSessions)
-		probe := &sharedSessions{bearers: table.bearers, store: s, log: table.log, max: table.max}
-		sess, err := probe.parse(Native, []byte(victim.bearer))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if g, err := probe.take(t.Context(), sess, claim{workloadID: "w1"}); !errors.Is(err, store.ErrTampered) {
-			t.Errorf("%s: %+v, %v", name, g, err)
-		}
-	}
-}
-
-type fixedGrant struct {
-	SessionStore
-	sealed []byte
-}
-
-func (f fixedGrant) SessionGrant(context.Context, string) ([]byte, error) { return f.sealed, nil }
-
-func TestGrantsSurviveTheirForm(t *testing.T) {
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, curve := range []string{"P-256", "P-521"} {
-		_, jwk := cocoKey(t, curve)
-		b, err := json.Marshal(jwk)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rec, err := recipient.ParseJWK(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		same(t, grant{workloadID: "w", recipient: rec, left: 2, until: time.Hour})
-	}
-	same(t, grant{workloadID: "w", recipient: recipient.RSA{Public: &k.PublicKey}, left: 2})
-	same(t, grant{workloadID: "w", recipient: recipient.Legacy{Public: &k.PublicKey}, reportData: kbs.ReportData{7}})
-	if _, err := encodeGrant(grant{}); err == nil {
-		t.Error("a grant to nobody")
-	}
-	for _, bad := range []string{`{}`, `{"recipient":"rsa"}`, `{"kem":1,"tee_key":"AA=="}`} {
-		if _, err := decodeGrant([]byte(bad)); err == nil {
-			t.Errorf("decoded %s", bad)
-		}
-	}
-}
-
-func same(t *testing.T, g grant) {
-	t.Helper()
-	g.registration = kbs.Sum384([]byte("registration"))
-	b, err := encodeGrant(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := decodeGrant(b)
-	if err != nil || reflect.TypeOf(got.recipient) != reflect.TypeOf(g.recipient) {
-		t.Fatalf("%s: %+v, %v", b, got, err)
-	}
-	again, err := encodeGrant(got)
-	if err != nil || string(again) != string(b) {
-		t.Errorf("%s became %s, %v", b, again, err)
-	}
-}
-
 // TestDatabaseGone: what a server says while its database does not answer.
 func TestDatabaseGone(t *testing.T) {
 	r := pair(t)
 	r.register("w1", 1)
+	gone := &goneSessions{Store: r.store}
+	c := r.server.Config
+	c.Store, c.Metrics = r.store, nil
+	c.Verifiers[kbs.Sample] = fakeTEE{}
+	c.Shared = shared(t, r)
+	c.Shared.Store = gone
+	server, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h := r.begin("w1", 1)
-	gone := fmt.Errorf("%w: connection refused", store.ErrUnavailable)
-	table := r.server.sessions.(*sharedSessions)
-	table.store = failing{gone}
-	e := failure(gone)
-	if e.Code != kbs.CodeUnavailable || strings.Contains(e.Detail, "refused") {
-		t.Errorf("%+v", e)
-	}
-	r.http.Config.Handler = r.server.Handler()
+	r.http.Config.Handler = server.Handler()
+	gone.err = fmt.Errorf("%w: connection refused", store.ErrUnavailable)
 	status, b := r.call("POST", "/v1/attest", h.bearer, h.attest)
-	if got := code(t, status, b); got != kbs.CodeUnavailable || status != 503 {
-		t.Errorf("%d %s", status, got)
+	if got := code(t, status, b); got != kbs.CodeUnavailable || status != 503 || strings.Contains(string(b), "refused") {
+		t.Errorf("%d %s", status, b)
 	}
-	table.store = r.store
+	gone.err = nil
 	if got := h.doAttest(); got != "" {
 		t.Errorf("the same nonce, unspent, when it is back: %q", got)
 	}
 }
 
-type failing struct{ err error }
+// goneSessions is a database that does not answer while err is set.
+type goneSessions struct {
+	session.Store
+	err error
+}
 
-func (f failing) UseSession(context.Context, string, time.Time) error           { return f.err }
-func (f failing) GrantSession(context.Context, string, []byte, time.Time) error { return f.err }
-func (f failing) SessionGrant(context.Context, string) ([]byte, error)          { return nil, f.err }
-func (f failing) SpendSession(context.Context, string, bool, int) (int, error)  { return 0, f.err }
-func (f failing) PurgeSessions(context.Context, time.Time, int) (int, int, error) {
-	return 0, 0, f.err
+func (g *goneSessions) UseSession(ctx context.Context, id string, until time.Time) error {
+	if g.err != nil {
+		return g.err
+	}
+	return g.Store.UseSession(ctx, id, until)
 }
 
 func TestSharedNeedsItsSecret(t *testing.T) {
 	r := newRig(t)
-	for _, s := range []*Shared{{}, {Store: r.store}, {Secret: secret.New(make([]byte, 32))}, {Secret: secret.New([]byte("short")), Store: r.store}} {
+	for _, s := range []*session.Shared{{}, {Store: r.store}, {Secret: secret.New(make([]byte, 32))}, {Secret: secret.New([]byte("short")), Store: r.store}} {
 		c := r.server.Config
 		c.Shared = s
 		if _, err := New(c); err == nil {

@@ -3,7 +3,6 @@ package attestserver
 import (
 	"context"
 	"net/http"
-	"runtime"
 	"slices"
 	"time"
 
@@ -61,12 +60,6 @@ func (s *Server) readings(r *metrics.Registry) {
 				set(float64(e.Expires.Unix()), e.Kind, e.Name)
 			}
 		})
-	r.Gauge("go_goroutines", "Goroutines.", nil, func(set func(float64, ...string)) { set(float64(runtime.NumGoroutine())) })
-	r.Gauge("go_memstats_heap_alloc_bytes", "Bytes of live heap objects.", nil, func(set func(float64, ...string)) {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		set(float64(m.HeapAlloc))
-	})
 }
 
 // Expiry is something that stops being valid.

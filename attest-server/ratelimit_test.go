@@ -194,8 +194,8 @@ func TestLimiterTableIsBounded(t *testing.T) {
 }
 
 func TestMetricsOfHandshakes(t *testing.T) {
-	var reg metrics.Registry
-	r := newRig(t, func(c *Config) { c.Metrics = &reg })
+	shown := metrics.New()
+	r := newRig(t, func(c *Config) { c.Metrics = shown })
 	r.register("w1", 1)
 	c, req := r.guest("w1", 1)
 	if _, err := c.Release(t.Context(), req); err != nil {
@@ -211,26 +211,24 @@ func TestMetricsOfHandshakes(t *testing.T) {
 	if _, err := c.Release(t.Context(), req); err == nil {
 		t.Fatal("released")
 	}
-	var b strings.Builder
-	if _, err := reg.WriteTo(&b); err != nil {
-		t.Fatal(err)
-	}
+	b := httptest.NewRecorder()
+	shown.Handler().ServeHTTP(b, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`attest_server_releases_total{kind="key",outcome="released"} 1`,
-		`attest_server_attestations_total{tee="sample",result="affirming"} 1`,
-		`attest_server_attestations_total{tee="sample",result="contraindicated"} 2`,
-		`attest_server_denials_total{tee="sample",rule="measurement"} 1`,
-		`attest_server_denials_total{tee="sample",rule="signature"} 1`,
+		`attest_server_attestations_total{result="affirming",tee="sample"} 1`,
+		`attest_server_attestations_total{result="contraindicated",tee="sample"} 2`,
+		`attest_server_denials_total{rule="measurement",tee="sample"} 1`,
+		`attest_server_denials_total{rule="signature",tee="sample"} 1`,
 		`attest_server_request_duration_seconds_count{route="POST /v1/attest",status="2xx"} 1`,
 		`attest_server_request_duration_seconds_count{route="POST /v1/attest",status="4xx"} 2`,
-		`attest_server_verify_duration_seconds_count{tee="sample",authentic="no"} 1`,
-		`attest_server_verify_duration_seconds_count{tee="sample",authentic="yes"} 2`,
+		`attest_server_verify_duration_seconds_count{authentic="no",tee="sample"} 1`,
+		`attest_server_verify_duration_seconds_count{authentic="yes",tee="sample"} 2`,
 		`attest_server_store_duration_seconds_count{operation="release"} 1`,
 		`attest_server_sessions{state="granted"} 1`,
 		`attest_server_sessions{state="spent"} 2`,
 	} {
-		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("metrics lack %s:\n%s", want, b.String())
+		if !strings.Contains(b.Body.String(), want+"\n") {
+			t.Errorf("metrics lack %s:\n%s", want, b.Body.String())
 		}
 	}
 }

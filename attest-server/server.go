@@ -161,7 +161,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	if c.Metrics == nil {
-		c.Metrics = &metrics.Registry{}
+		c.Metrics = metrics.New()
 	}
 	m := newMeters(c.Metrics)
 	c.Store = meteredStore{c.Store, m}

@@ -1,171 +1,173 @@
-// Package metrics counts what the server does and shows it in the Prometheus
-// text format, version 0.0.4. It is written here because the few types the
-// server uses are smaller than the code they would otherwise bring into the
-// trust anchor.
+// Package metrics counts what the server does and shows it as Prometheus reads
+// it. The counting is Prometheus' own client's, in a registry of its own. What
+// is added here bounds it: no peer can fill memory, nor spoil the page, by what
+// he has counted.
 package metrics
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
 )
 
 // maxSeries bounds the label values of one metric; further ones are counted
-// together as "other", so that no peer can fill memory by inventing some.
+// together as "other".
 const maxSeries = 512
 
 const other = "other"
 
-// Registry holds metrics in the order they were made. The zero value is
-// empty and ready. It is safe for concurrent use.
-type Registry struct {
-	mu       sync.Mutex
-	families []family
+// Registry holds metrics. It is safe for concurrent use.
+type Registry struct{ registry *prometheus.Registry }
+
+// New makes a registry that shows what the Go runtime says of this process,
+// and what is added.
+func New() *Registry {
+	r := &Registry{prometheus.NewRegistry()}
+	r.registry.MustRegister(collectors.NewGoCollector())
+	return r
 }
 
-type family interface{ write(*bufio.Writer) }
-
-func (r *Registry) add(f family) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.families = append(r.families, f)
-}
-
-// WriteTo writes every metric.
-func (r *Registry) WriteTo(w io.Writer) (int64, error) {
-	r.mu.Lock()
-	families := slices.Clone(r.families)
-	r.mu.Unlock()
-	counted := &countingWriter{w: w}
-	b := bufio.NewWriter(counted)
-	for _, f := range families {
-		f.write(b)
-	}
-	err := b.Flush()
-	return counted.n, err
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// Handler answers GET with every metric.
+// Handler answers GET with every metric in the text format, version 0.0.4.
 func (r *Registry) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = r.WriteTo(w) // the peer may be gone
+		families, err := r.registry.Gather()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		format := expfmt.NewFormat(expfmt.TypeTextPlain)
+		w.Header().Set("Content-Type", string(format))
+		encoder := expfmt.NewEncoder(w, format)
+		for _, f := range families {
+			_ = encoder.Encode(f) // the peer may be gone
+		}
 	})
 }
 
-// description is what all kinds of metric have.
-type description struct {
-	name, help string
-	labels     []string
+// Counter counts up.
+type Counter struct {
+	vector *prometheus.CounterVec
+	series series
 }
 
-func (d *description) head(w *bufio.Writer, kind string) {
-	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", d.name, escape(d.help, false), d.name, kind)
+// Counter makes a counter. Its name ends in _total.
+func (r *Registry) Counter(name, help string, labels ...string) *Counter {
+	c := &Counter{vector: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels), series: series{labels: len(labels)}}
+	if len(labels) == 0 {
+		c.vector.WithLabelValues() // shown from the start
+	}
+	r.registry.MustRegister(c.vector)
+	return c
 }
 
-// sample writes one line. extra is one more label, for buckets.
-func (d *description) sample(w *bufio.Writer, suffix string, values []string, extra, extraValue string, v float64) {
-	w.WriteString(d.name)
-	w.WriteString(suffix)
-	sep := byte('{')
-	put := func(label, value string) {
-		w.WriteByte(sep)
-		sep = ','
-		fmt.Fprintf(w, `%s="%s"`, label, escape(value, true))
-	}
-	for i, l := range d.labels {
-		put(l, values[i])
-	}
-	if extra != "" {
-		put(extra, extraValue)
-	}
-	if sep == ',' {
-		w.WriteByte('}')
-	}
-	w.WriteByte(' ')
-	w.WriteString(number(v))
-	w.WriteByte('\n')
+// Inc adds one under the values of the labels.
+func (c *Counter) Inc(values ...string) { c.Add(1, values...) }
+
+// Add adds n, which is not negative.
+func (c *Counter) Add(n float64, values ...string) {
+	c.vector.WithLabelValues(c.series.bound(values)...).Add(n)
 }
 
-func number(v float64) string {
-	switch {
-	case math.IsInf(v, 1):
-		return "+Inf"
-	case math.IsInf(v, -1):
-		return "-Inf"
-	}
-	return strconv.FormatFloat(v, 'g', -1, 64)
+// Histogram counts durations in buckets.
+type Histogram struct {
+	vector *prometheus.HistogramVec
+	series series
 }
 
-func escape(s string, quotes bool) string {
-	s = strings.ReplaceAll(strings.ReplaceAll(strings.ToValidUTF8(s, "?"), `\`, `\\`), "\n", `\n`)
-	if quotes {
-		s = strings.ReplaceAll(s, `"`, `\"`)
-	}
-	return s
+// buckets are upper bounds in seconds: appraisals take a millisecond, a slow
+// disk's flush a tenth of a second, a dead peer the time limits.
+func buckets() []float64 {
+	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 }
 
-// table maps label values to what is counted under them.
-type table[V any] struct {
+// Histogram makes a histogram of durations. Its name ends in _seconds.
+func (r *Registry) Histogram(name, help string, labels ...string) *Histogram {
+	h := &Histogram{
+		vector: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}, labels),
+		series: series{labels: len(labels)},
+	}
+	r.registry.MustRegister(h.vector)
+	return h
+}
+
+// Observe counts a duration under the values of the labels.
+func (h *Histogram) Observe(d time.Duration, values ...string) {
+	h.vector.WithLabelValues(h.series.bound(values)...).Observe(d.Seconds())
+}
+
+// series are the label values that one metric has.
+type series struct {
+	labels int
 	mu     sync.Mutex
-	series map[string]*entry[V]
+	known  map[string]bool
 }
 
-type entry[V any] struct {
-	values []string
-	v      V
-}
-
-// update runs f on the entry of these values, or of "other" if there are too
-// many already. Too few or too many values are a mistake of ours: they are
-// counted as "other", too.
-func (t *table[V]) update(labels int, values []string, f func(*V)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.series == nil {
-		t.series = map[string]*entry[V]{}
-	}
+// bound returns values, or "other" for each if there are too many series
+// already. Too few or too many values are a mistake of ours: they are counted
+// as "other", too.
+func (s *series) bound(values []string) []string {
+	values = valid(values)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	id := strings.Join(values, "\xff")
-	e := t.series[id]
-	if e == nil && (len(t.series) >= maxSeries || len(values) != labels) {
-		values = slices.Repeat([]string{other}, labels)
-		id = strings.Join(values, "\xff")
-		e = t.series[id]
+	if len(values) != s.labels || !s.known[id] && len(s.known) >= maxSeries {
+		return slices.Repeat([]string{other}, s.labels)
 	}
-	if e == nil {
-		e = &entry[V]{values: slices.Clone(values)}
-		t.series[id] = e
+	if s.known == nil {
+		s.known = map[string]bool{}
 	}
-	f(&e.v)
+	s.known[id] = true
+	return values
 }
 
-// each calls f with every entry, sorted by label values.
-func (t *table[V]) each(f func(values []string, v *V)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	ids := make([]string, 0, len(t.series))
-	for id := range t.series {
-		ids = append(ids, id)
+// valid replaces what is no UTF-8, which the format does not allow.
+func valid(values []string) []string {
+	all := make([]string, len(values))
+	for i, v := range values {
+		all[i] = strings.ToValidUTF8(v, "?")
 	}
-	slices.Sort(ids)
-	for _, id := range ids {
-		f(t.series[id].values, &t.series[id].v)
-	}
+	return all
+}
+
+// reading is a metric whose values are asked for when it is shown.
+type reading struct {
+	description *prometheus.Desc
+	labels      int
+	kind        prometheus.ValueType
+	read        func(set func(v float64, values ...string))
+}
+
+// Gauge makes a gauge. read calls set once for each combination of label
+// values, with all of them; of several with the same the first counts.
+func (r *Registry) Gauge(name, help string, labels []string, read func(set func(v float64, values ...string))) {
+	r.registry.MustRegister(&reading{prometheus.NewDesc(name, help, labels, nil), len(labels), prometheus.GaugeValue, read})
+}
+
+// CounterFunc makes a counter that is kept elsewhere.
+func (r *Registry) CounterFunc(name, help string, labels []string, read func(set func(v float64, values ...string))) {
+	r.registry.MustRegister(&reading{prometheus.NewDesc(name, help, labels, nil), len(labels), prometheus.CounterValue, read})
+}
+
+// Describe implements prometheus.Collector.
+func (g *reading) Describe(out chan<- *prometheus.Desc) { out <- g.description }
+
+// Collect implements prometheus.Collector. Two samples of one series would make
+// the registry refuse the whole page.
+func (g *reading) Collect(out chan<- prometheus.Metric) {
+	seen := map[string]bool{}
+	g.read(func(v float64, values ...string) {
+		values = valid(values)
+		id := strings.Join(values, "\xff")
+		m, err := prometheus.NewConstMetric(g.description, g.kind, v, values...)
+		if err == nil && !seen[id] {
+			seen[id] = true
+			out <- m
+		}
+	})
 }

@@ -35,7 +35,7 @@ func TestMetricsHaveTheirOwnListener(t *testing.T) {
 		`attest_server_request_duration_seconds_count\{route="PUT /v1/workloads/\{id\}",status="2xx"\} 1`,
 		`attest_server_expiry_timestamp_seconds\{kind="tls",name="attest-server"\} \d`,
 		`attest_server_expiry_timestamp_seconds\{kind="tls",name="attest-server CA"\} \d`,
-		`attest_server_chain_cache_total\{tee="snp",found="yes"\} 0`,
+		`attest_server_chain_cache_total\{found="yes",tee="snp"\} 0`,
 	} {
 		if !regexp.MustCompile("(?m)^" + want).MatchString(text) {
 			t.Errorf("metrics lack %s:\n%s", want, text)

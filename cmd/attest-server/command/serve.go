@@ -67,7 +67,7 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &server{cfg: cfg, log: log, reread: func() (Config, error) { return loadConfig(c) }}
+	d := &server{metrics: metrics.New(), cfg: cfg, log: log, reread: func() (Config, error) { return loadConfig(c) }}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.open(c, p); err != nil {
 		return err
@@ -108,7 +108,7 @@ type server struct {
 
 	supply *verifier.Supply
 
-	metrics  metrics.Registry
+	metrics  *metrics.Registry
 	scraping *http.Server // nil: none
 }
 
@@ -165,7 +165,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err := d.share(c.Context, &sc); err != nil {
 		return err
 	}
-	sc.Metrics, sc.Expiries = &d.metrics, d.expiries
+	sc.Metrics, sc.Expiries = d.metrics, d.expiries
 	if sc.Pages, err = d.page(master, p.Notice); err != nil {
 		return err
 	}

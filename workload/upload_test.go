@@ -34,6 +34,7 @@ type sessionRegistry struct {
 	mu       sync.Mutex
 	sessions map[string]*bytes.Buffer
 	state    int
+	gone     chan struct{} // closed when the client has left the PATCH that hangs
 
 	posts, patches, asked, puts int
 	received                    atomic.Int64 // of large PATCHes
@@ -49,6 +50,7 @@ func (s *sessionRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.giveUp() // who asks for something else has
 	if r.Method == http.MethodPost {
 		s.posts++
 		id = fmt.Sprintf("s%d", s.posts)
@@ -91,6 +93,13 @@ func (s *sessionRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (s *sessionRegistry) giveUp() {
+	if s.gone != nil {
+		close(s.gone)
+	}
+	s.gone = nil
+}
+
 func (s *sessionRegistry) patch(w http.ResponseWriter, r *http.Request, b *bytes.Buffer) {
 	var first, last int64
 	if c := r.Header.Get("Content-Range"); c != "" {
@@ -122,8 +131,10 @@ func (s *sessionRegistry) patch(w http.ResponseWriter, r *http.Request, b *bytes
 	s.received.Add(n)
 	b.Truncate(b.Len() - int(s.lose))
 	if s.hang {
+		gone := make(chan struct{})
+		s.gone = gone
 		s.mu.Unlock()
-		time.Sleep(1600 * time.Millisecond)
+		<-gone
 		s.mu.Lock()
 	}
 	panic(http.ErrAbortHandler)
@@ -210,13 +221,15 @@ func TestResumedPush(t *testing.T) {
 				s.next = next
 				return s
 			}) + "/ns/app:1"
-			start, stall := time.Now(), 2*time.Second
+			start := time.Now()
+			p := registry.Patience{Retries: 2, Delay: time.Millisecond}
 			if s.hang {
-				stall = 300 * time.Millisecond
+				p.Stall, p.Retries = 300*time.Millisecond, 20 // a slow machine stops now and then, too
 			}
-			_, err := Build(registry.WithPatience(t.Context(), registry.Patience{Stall: stall, Retries: 2, Delay: time.Millisecond}), o)
+			_, err := Build(registry.WithPatience(t.Context(), p), o)
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.giveUp()
 			for _, p := range s.problems {
 				t.Error(p)
 			}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -38,8 +39,8 @@ func actor(t store.Token) string {
 
 // admin lets h be called with a valid token of one of the roles.
 func (s *Server) admin(roles []store.Role, h adminHandler) http.HandlerFunc {
-	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
-		t, err := s.authorize(r, roles, bearer(r))
+	return s.answers.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		t, err := s.authorize(r, roles, answer.Bearer(r))
 		if err != nil {
 			return err
 		}
@@ -61,11 +62,11 @@ func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) 
 			return store.Token{}, err
 		}
 	}
-	if err := s.limitToken(t); err != nil {
+	if err := s.limits.Token(t.ID, t.Tenant); err != nil {
 		return store.Token{}, err
 	}
 	if !slices.Contains(roles, t.Role) {
-		s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", peer(r), "token", t.ID, "role", t.Role)
+		s.Log.Warn("admin request beyond its role", "method", r.Method, "path", r.URL.Path, "peer", answer.Peer(r), "token", t.ID, "role", t.Role)
 		return store.Token{}, refusal.New(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 	}
 	return t, nil
@@ -74,8 +75,8 @@ func (s *Server) authorize(r *http.Request, roles []store.Role, b secret.Bytes) 
 func (s *Server) authenticate(r *http.Request, b secret.Bytes) (store.Token, error) {
 	t, err := s.Store.Authenticate(r.Context(), b)
 	if errors.Is(err, store.ErrBadToken) {
-		s.punish(r)
-		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", peer(r))
+		s.limits.BadToken(r)
+		s.Log.Warn("admin request with a bad token", "method", r.Method, "path", r.URL.Path, "peer", answer.Peer(r))
 		return store.Token{}, refusal.New(kbs.CodeUnauthorized, "%v", err)
 	}
 	return t, err
@@ -83,7 +84,7 @@ func (s *Server) authenticate(r *http.Request, b secret.Bytes) (store.Token, err
 
 func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var req kbs.RegisterRequest
-	if err := readJSON(w, r, kbs.MaxRegisterBody, &req); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxRegisterBody, &req); err != nil {
 		return err
 	}
 	diskKey := secret.New(req.DiskKey)
@@ -113,7 +114,7 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 		status = http.StatusCreated
 		s.Log.Info("workload registered", "workload", req.Registration.WorkloadID, "by", actor(t))
 	}
-	return writeJSON(w, status, kbs.RegisterAnswer{Created: created, Status: have.WorkloadStatus})
+	return answer.WriteJSON(w, status, kbs.RegisterAnswer{Created: created, Status: have.WorkloadStatus})
 }
 
 // registerProblem names nobody else's workload to a tenant.
@@ -182,7 +183,7 @@ func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request, _ store.Tok
 	if err != nil {
 		return workloadProblem(err)
 	}
-	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
+	return answer.WriteJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
 func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, t store.Token) error {
@@ -194,7 +195,7 @@ func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, t store.T
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, list)
+	return answer.WriteJSON(w, http.StatusOK, list)
 }
 
 func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
@@ -203,7 +204,7 @@ func (s *Server) revokeWorkload(w http.ResponseWriter, r *http.Request, t store.
 		return workloadProblem(err)
 	}
 	s.Log.Info("workload revoked", "workload", r.PathValue("id"), "by", actor(t))
-	return writeJSON(w, http.StatusOK, have.WorkloadStatus)
+	return answer.WriteJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
 // mayDestroy lets a publisher end what he registered himself; an admin may end
@@ -248,7 +249,7 @@ func (s *Server) getSession(w http.ResponseWriter, r *http.Request, t store.Toke
 	if wantsEAR(r) {
 		return s.writeEAR(w, rec)
 	}
-	return writeJSON(w, http.StatusOK, rec)
+	return answer.WriteJSON(w, http.StatusOK, rec)
 }
 
 // pageLimit is the request's limit parameter, at most maxPage.
@@ -292,7 +293,7 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request, t store.Token)
 	if err != nil && !errors.Is(err, errPageFull) {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, page)
+	return answer.WriteJSON(w, http.StatusOK, page)
 }
 
 // getAuditHead is for the operator: its sequence number counts what all
@@ -305,7 +306,7 @@ func (s *Server) getAuditHead(w http.ResponseWriter, r *http.Request, t store.To
 	if err != nil {
 		return workloadProblem(err)
 	}
-	return writeJSON(w, http.StatusOK, h)
+	return answer.WriteJSON(w, http.StatusOK, h)
 }
 
 // getMetrics is for the operator: what it counts is of all tenants, and tells

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/session"
@@ -28,7 +29,7 @@ func FuzzTrusteeAttestation(f *testing.F) {
 		isLegacyAuth(b)
 		isLegacyAttest(b)
 		var req trusteeAttestation
-		if readForeign(b, &req) != nil || len(req.Runtime.Key) == 0 {
+		if answer.ReadForeign(b, &req) != nil || len(req.Runtime.Key) == 0 {
 			return
 		}
 		a, err := trusteeRequest(sess, req)
@@ -50,7 +51,7 @@ func FuzzLegacy(f *testing.F) {
 	f.Add([]byte(mkcw("w1", 1, "p")), "")
 	f.Fuzz(func(t *testing.T, b []byte, config string) {
 		var a legacyAttestation
-		if readForeign(b, &a) == nil {
+		if answer.ReadForeign(b, &a) == nil {
 			_, _ = parseLegacyEvidence(a.Evidence)
 			if k, err := legacyKeyOf(a); err == nil {
 				sealed, err := recipient.Legacy{Public: k}.Seal(rand.Reader, recipient.Item{Plain: bytes.Repeat([]byte("x"), recipient.MaxPassphrase)})
@@ -60,7 +61,7 @@ func FuzzLegacy(f *testing.F) {
 			}
 		}
 		var r legacyRegistration
-		if readForeign(b, &r) != nil {
+		if answer.ReadForeign(b, &r) != nil {
 			return
 		}
 		r.TEEConfig = config

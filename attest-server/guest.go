@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -18,7 +19,7 @@ import (
 // exists: who has no Evidence learns nothing of what is registered.
 func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	var req kbs.AuthRequest
-	if err := readJSON(w, r, kbs.MaxAuthBody, &req); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxAuthBody, &req); err != nil {
 		return err
 	}
 	switch {
@@ -33,8 +34,8 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.ID.String(), "workload", req.WorkloadID, "tee", req.TEE, "peer", peer(r))
-	return writeJSON(w, http.StatusOK, kbs.AuthAnswer{
+	s.Log.Debug("session opened", "session", sess.ID.String(), "workload", req.WorkloadID, "tee", req.TEE, "peer", answer.Peer(r))
+	return answer.WriteJSON(w, http.StatusOK, kbs.AuthAnswer{
 		Session: bearer, Nonce: sess.Nonce[:],
 		ExpiresIn: int(s.SessionLife.Seconds()), ServerTime: s.Clock().UTC(),
 	})
@@ -48,13 +49,13 @@ func (s *Server) nativeAttest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var req kbs.AttestRequest
-	if err := readJSON(w, r, kbs.MaxAttestBody, &req); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxAttestBody, &req); err != nil {
 		return err
 	}
 	if err := s.attest(r, sess, nativeRequest(sess, req)); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, kbs.AttestAnswer{Result: kbs.Affirming})
+	return answer.WriteJSON(w, http.StatusOK, kbs.AttestAnswer{Result: kbs.Affirming})
 }
 
 // nativeRequest checks what the request claims against the session it came in,
@@ -105,7 +106,7 @@ func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, release f
 	if err != nil {
 		return err
 	}
-	return writeBody(w, http.StatusOK, b)
+	return answer.WriteBody(w, http.StatusOK, b)
 }
 
 func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
@@ -121,11 +122,11 @@ func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeBody(w, http.StatusOK, b)
+	return answer.WriteBody(w, http.StatusOK, b)
 }
 
 func (s *Server) session(r *http.Request) (*session.Session, error) {
-	b := bearer(r)
+	b := answer.Bearer(r)
 	if b.Len() == 0 {
 		return nil, refusal.New(kbs.CodeUnauthorized, "no session: send Authorization: Bearer SESSION")
 	}

@@ -7,9 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -33,7 +33,7 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 		TEE     string `json:"tee"`
 		Extra   string `json:"extra-params"`
 	}
-	if err := readForeign(body, &req); err != nil {
+	if err := answer.ReadForeign(body, &req); err != nil {
 		return err
 	}
 	var params struct {
@@ -45,7 +45,7 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 	case req.TEE != string(kbs.SNP):
 		return refusal.New(kbs.CodeBadRequest, "unsupported tee %q, expected snp", req.TEE)
 	}
-	if err := readForeign([]byte(req.Extra), &params); err != nil {
+	if err := answer.ReadForeign([]byte(req.Extra), &params); err != nil {
 		return err
 	}
 	if !kbs.ValidWorkloadID(params.WorkloadID) {
@@ -55,17 +55,17 @@ func (s *Server) legacyAuth(w http.ResponseWriter, r *http.Request, body []byte)
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Legacy, "workload", params.WorkloadID, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Legacy, "workload", params.WorkloadID, "peer", answer.Peer(r))
 	// The path is / because the client's URL may begin with two slashes.
 	http.SetCookie(w, &http.Cookie{
 		Name: legacyCookie, Value: bearer, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
 	})
 	// The client looks for the text "nonce": nothing like it may come before.
-	return writeWhole(w, "application/json", []byte(`{"nonce":"`+hex.EncodeToString(sess.Nonce[:])+`","extra-params":""}`))
+	return answer.WriteWhole(w, "application/json", []byte(`{"nonce":"`+hex.EncodeToString(sess.Nonce[:])+`","extra-params":""}`))
 }
 
 func (s *Server) legacySession(r *http.Request) (*session.Session, error) {
-	bearer, ok := oneCookie(r, legacyCookie)
+	bearer, ok := answer.OneCookie(r, legacyCookie)
 	if !ok {
 		return nil, refusal.New(kbs.CodeUnauthorized, "missing cookie, or two")
 	}
@@ -93,7 +93,7 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 		return err
 	}
 	var req legacyAttestation
-	if err := readForeign(body, &req); err != nil {
+	if err := answer.ReadForeign(body, &req); err != nil {
 		return err
 	}
 	nonce := hex.EncodeToString(sess.Nonce[:])
@@ -160,20 +160,5 @@ func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(w, "application/json", b)
-}
-
-// writeText is a refusal for the C client: never empty, below 200 bytes.
-func writeText(w http.ResponseWriter, e *refusal.Error) {
-	text := short(e.Detail)
-	if text == "" {
-		text = e.Code
-	}
-	if e.Code == kbs.CodeUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Basic realm="attest-server"`)
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
-	w.WriteHeader(statusOf(e.Code))
-	_, _ = io.WriteString(w, text) // the peer may be gone
+	return answer.WriteWhole(w, "application/json", b)
 }

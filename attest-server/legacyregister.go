@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -35,7 +36,7 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var req legacyRegistration
-	if err := readJSON(w, r, maxForeignBody>>4, &req); err != nil {
+	if err := answer.ReadJSON(w, r, maxForeignBody>>4, &req); err != nil {
 		return err
 	}
 	passphrase := secret.New([]byte(req.Passphrase))
@@ -65,7 +66,7 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 		warning = fmt.Sprintf("the key's URL has %d characters, but libkrun's old client has room for %d: use a shorter URL or workload id\n", n, limit)
 		s.Log.Warn("the old client will not fetch this workload's key", "workload", reg.WorkloadID, "url_length", n, "limit", limit)
 	}
-	return writeWhole(w, "text/plain; charset=utf-8", []byte(warning)) // buildah takes 200 and 202 only
+	return answer.WriteWhole(w, "text/plain; charset=utf-8", []byte(warning)) // buildah takes 200 and 202 only
 }
 
 // basicToken is the token given as a password or as a bearer.
@@ -73,7 +74,7 @@ func basicToken(r *http.Request) secret.Bytes {
 	if _, password, ok := r.BasicAuth(); ok && len(r.Header.Values("Authorization")) == 1 {
 		return secret.New([]byte(password))
 	}
-	return bearer(r)
+	return answer.Bearer(r)
 }
 
 // legacyURLLength is that of the URL under which the client will ask for the
@@ -83,7 +84,7 @@ func legacyURLLength(r *http.Request, id string) int {
 	if r.TLS != nil {
 		scheme = "https://"
 	}
-	return len(scheme + r.Host + foreignPrefix + "key/" + id)
+	return len(scheme + r.Host + answer.ForeignPrefix + "key/" + id)
 }
 
 func (l legacyRegistration) registration() (kbs.Registration, error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/verifier"
@@ -132,13 +133,13 @@ func (v meteredVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Ti
 func (s *Server) metered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		rec := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		rec := &answer.StatusWriter{ResponseWriter: w, Status: http.StatusOK}
 		defer func() {
 			route := r.Pattern
 			if route == "" {
 				route = "none"
 			}
-			s.meters.requests.Observe(time.Since(start), route, statusClass(rec.status))
+			s.meters.requests.Observe(time.Since(start), route, statusClass(rec.Status))
 		}()
 		next.ServeHTTP(rec, r)
 	})
@@ -155,17 +156,3 @@ func statusClass(status int) string {
 	}
 	return "5xx"
 }
-
-// statusWriter remembers the status of an answer.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -105,7 +105,7 @@ func mustDescribe(t testing.TB) *description {
 func TestRoutesAreDescribed(t *testing.T) {
 	d := mustDescribe(t)
 	var routes, operations []string
-	for _, pattern := range newRig(t).server.routes().patterns {
+	for _, pattern := range newRig(t).server.routes().Patterns {
 		if path, method := operation(pattern); path != "" {
 			routes = append(routes, method+" "+path)
 		}

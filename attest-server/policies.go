@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -143,7 +144,7 @@ func (s *Server) getTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, p)
+	return answer.WriteJSON(w, http.StatusOK, p)
 }
 
 // putTenantPolicy takes what can be satisfied together with the server's
@@ -154,7 +155,7 @@ func (s *Server) putTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 		return err
 	}
 	var p kbs.Policy
-	if err := readJSON(w, r, kbs.MaxPolicyBody, &p); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxPolicyBody, &p); err != nil {
 		return err
 	}
 	if err := s.CheckTenantPolicy(p); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -30,7 +31,7 @@ func (r *rig) from(address, path, bearer string) *httptest.ResponseRecorder {
 }
 
 func TestAddressRate(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerAddress: Rate{PerSecond: 0.5, Burst: 3}} })
+	r := newRig(t, func(c *Config) { c.Limits = answer.RateLimits{PerAddress: answer.Rate{PerSecond: 0.5, Burst: 3}} })
 	limited := func(address, path string) bool {
 		t.Helper()
 		w := r.from(address, path, "")
@@ -68,7 +69,7 @@ func TestAddressRate(t *testing.T) {
 // requests loses his connections, and gets no new one until he has paused.
 func TestFloodIsNotAnswered(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 3}, Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
+		c.Limits = answer.RateLimits{PerAddress: answer.Rate{PerSecond: 1, Burst: 3}, Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -111,7 +112,7 @@ func TestFloodIsNotAnswered(t *testing.T) {
 }
 
 func TestBadTokensAreDear(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 20}} })
+	r := newRig(t, func(c *Config) { c.Limits = answer.RateLimits{PerAddress: answer.Rate{PerSecond: 1, Burst: 20}} })
 	var statuses []int
 	for range 3 {
 		statuses = append(statuses, r.from("192.0.2.1:1", "/v1/workloads", "ccrun_000000000000_x").Code)
@@ -126,7 +127,7 @@ func TestBadTokensAreDear(t *testing.T) {
 
 func TestBadLoginsAreDear(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.Limits = RateLimits{PerAddress: Rate{PerSecond: 1, Burst: 20}}
+		c.Limits = answer.RateLimits{PerAddress: answer.Rate{PerSecond: 1, Burst: 20}}
 		c.Pages = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/ui/login" {
 				w.WriteHeader(http.StatusUnauthorized)
@@ -146,7 +147,7 @@ func TestBadLoginsAreDear(t *testing.T) {
 }
 
 func TestTokenRate(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerToken: Rate{PerSecond: 1, Burst: 2}} })
+	r := newRig(t, func(c *Config) { c.Limits = answer.RateLimits{PerToken: answer.Rate{PerSecond: 1, Burst: 2}} })
 	auditor := string(r.token(store.Auditor).Reveal())
 	for i := range 3 {
 		w := r.from("127.0.0.1:1", "/v1/workloads", auditor)
@@ -160,7 +161,7 @@ func TestTokenRate(t *testing.T) {
 }
 
 func TestTenantRate(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits = RateLimits{PerToken: Rate{PerSecond: 1, Burst: 2}} })
+	r := newRig(t, func(c *Config) { c.Limits = answer.RateLimits{PerToken: answer.Rate{PerSecond: 1, Burst: 2}} })
 	if err := r.store.SetTenant(t.Context(), "acme", 1, 1, "local"); err != nil {
 		t.Fatal(err)
 	}
@@ -172,23 +173,6 @@ func TestTenantRate(t *testing.T) {
 		w := r.from("127.0.0.1:1", "/v1/workloads", string(text.Reveal()))
 		if limited := w.Code == http.StatusTooManyRequests; limited != (i == 2) {
 			t.Errorf("token %d of the tenant: %d", i, w.Code)
-		}
-	}
-}
-
-func TestLimiterTableIsBounded(t *testing.T) {
-	l := newLimits(RateLimits{MaxAddresses: 100})
-	now := time.Now()
-	for i := range 10000 {
-		l.addresses.take(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), now, 1)
-	}
-	if n := len(l.addresses.current) + len(l.addresses.previous); n > 100 {
-		t.Errorf("%d limiters", n)
-	}
-	none := newLimits(RateLimits{PerAddress: Rate{PerSecond: -1}})
-	for range 10000 {
-		if none.addresses.take(netip.Prefix{}, now, 1) > 0 {
-			t.Fatal("limited without a limit")
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -53,10 +54,10 @@ func (s *Server) record(r *http.Request, sess *session.Session, a *appraisal) er
 		}
 	}
 	s.Log.Info("attestation", "session", sess.ID.String(), "workload", sess.WorkloadID, "tee", sess.TEE,
-		"peer", peer(r), "granted", a.granted(), "failed_rules", failed)
+		"peer", answer.Peer(r), "granted", a.granted(), "failed_rules", failed)
 	// Who hangs up early does not stay off the record.
 	return s.Store.RecordSession(context.WithoutCancel(r.Context()), kbs.SessionRecord{
-		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, At: a.at, Peer: peer(r),
+		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, At: a.at, Peer: answer.Peer(r),
 		Granted: a.granted(), Result: result,
 	}, a.claims != nil)
 }
@@ -72,7 +73,7 @@ func (s *Server) diskKey(r *http.Request, sess *session.Session, id string) ([]b
 	if err != nil {
 		return nil, releaseProblem(err, sess)
 	}
-	s.Log.Info("key released", "session", sess.ID.String(), "workload", id, "dialect", sess.Dialect, "peer", peer(r), "releases_left", g.Left)
+	s.Log.Info("key released", "session", sess.ID.String(), "workload", id, "dialect", sess.Dialect, "peer", answer.Peer(r), "releases_left", g.Left)
 	return s.seal(g, kbs.ReleaseName(id), k)
 }
 
@@ -91,7 +92,7 @@ func (s *Server) stagedDiskKey(r *http.Request, sess *session.Session, id string
 	if err != nil {
 		return nil, releaseProblem(err, sess)
 	}
-	s.Log.Info("staged key released", "session", sess.ID.String(), "workload", id, "dialect", sess.Dialect, "peer", peer(r), "releases_left", g.Left)
+	s.Log.Info("staged key released", "session", sess.ID.String(), "workload", id, "dialect", sess.Dialect, "peer", answer.Peer(r), "releases_left", g.Left)
 	return s.seal(g, kbs.StagedName(id), k)
 }
 
@@ -104,7 +105,7 @@ func (s *Server) resource(r *http.Request, sess *session.Session, name string) (
 	}
 	id, err := kbs.ParseResourceID(name)
 	if err != nil {
-		return nil, trusteeRefusal("PluginInternalError", kbs.CodeNotFound, "no such resource: %v", err)
+		return nil, refusal.NewKind("PluginInternalError", kbs.CodeNotFound, "no such resource: %v", err)
 	}
 	v, err := s.Store.ReleaseResource(r.Context(), id, g.WorkloadID, g.Registration, sess.ID.String())
 	switch {
@@ -115,7 +116,7 @@ func (s *Server) resource(r *http.Request, sess *session.Session, name string) (
 	case err != nil:
 		return nil, releaseProblem(err, sess)
 	}
-	s.Log.Info("resource released", "session", sess.ID.String(), "workload", g.WorkloadID, "resource", id.String(), "dialect", sess.Dialect, "peer", peer(r))
+	s.Log.Info("resource released", "session", sess.ID.String(), "workload", g.WorkloadID, "resource", id.String(), "dialect", sess.Dialect, "peer", answer.Peer(r))
 	return s.seal(g, kbs.ResourceName(id), v)
 }
 

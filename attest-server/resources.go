@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -43,7 +44,7 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 		return refusal.New(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
 	}
 	var req kbs.ResourceRequest
-	if err := readJSON(w, r, kbs.MaxResourceBody, &req); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxResourceBody, &req); err != nil {
 		return err
 	}
 	value := secret.New(req.Value)
@@ -60,7 +61,7 @@ func (s *Server) putResource(w http.ResponseWriter, r *http.Request, t store.Tok
 		status = http.StatusCreated
 		s.Log.Info("resource set", "resource", id.String(), "version", a.Version, "by", actor(t))
 	}
-	return writeJSON(w, status, a)
+	return answer.WriteJSON(w, status, a)
 }
 
 // notReserved refuses names that stand for workloads' disk keys where CoCo's
@@ -102,7 +103,7 @@ var tokenPrefix = []byte("ccrun_")
 // getResource answers a guest's session with the value, sealed to its TEEKey,
 // and an owner with everything else.
 func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
-	b := bearer(r)
+	b := answer.Bearer(r)
 	if b.Len() > 0 && !bytes.HasPrefix(b.Reveal(), tokenPrefix) {
 		return s.releaseResource(w, r)
 	}
@@ -118,7 +119,7 @@ func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return workloadProblem(err)
 	}
-	return writeJSON(w, http.StatusOK, m)
+	return answer.WriteJSON(w, http.StatusOK, m)
 }
 
 func (s *Server) deleteResource(w http.ResponseWriter, r *http.Request, t store.Token) error {
@@ -143,13 +144,13 @@ func (s *Server) listResources(w http.ResponseWriter, r *http.Request, t store.T
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, list)
+	return answer.WriteJSON(w, http.StatusOK, list)
 }
 
 // changeApproval gives or withdraws an approval of the token's tenant.
 func (s *Server) changeApproval(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var a kbs.Approval
-	if err := readJSON(w, r, kbs.MaxAuthBody, &a); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxAuthBody, &a); err != nil {
 		return err
 	}
 	switch {
@@ -175,5 +176,5 @@ func (s *Server) listApprovals(w http.ResponseWriter, r *http.Request, t store.T
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, list)
+	return answer.WriteJSON(w, http.StatusOK, list)
 }

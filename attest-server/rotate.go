@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -16,7 +17,7 @@ import (
 // answer: the keyslot is sealed anew here, from one DiskKey to the other.
 func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var req kbs.RotateRequest
-	if err := readJSON(w, r, kbs.MaxRotateBody, &req); err != nil {
+	if err := answer.ReadJSON(w, r, kbs.MaxRotateBody, &req); err != nil {
 		return err
 	}
 	id := r.PathValue("id")
@@ -25,11 +26,11 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 	if err := s.mayDestroy(r.Context(), t, id); err != nil {
 		return err
 	}
-	var answer kbs.RotateAnswer
+	var step kbs.RotateAnswer
 	var err error
 	switch {
 	case req.Stage != nil && req.Commit == nil && req.Abort == nil:
-		answer, err = s.stageRotation(r.Context(), id, req.Stage.Keyslot, t)
+		step, err = s.stageRotation(r.Context(), id, req.Stage.Keyslot, t)
 	case req.Commit != nil && req.Stage == nil && req.Abort == nil:
 		if strings.ContainsRune(req.Commit.Image, 0) {
 			return refusal.New(kbs.CodeBadRequest, "image with a NUL character")
@@ -37,10 +38,10 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 		if len(req.Commit.Image) > 512 {
 			return refusal.New(kbs.CodeBadRequest, "image of %d bytes, at most 512 allowed", len(req.Commit.Image))
 		}
-		answer.Rotation = req.Commit.Rotation
+		step.Rotation = req.Commit.Rotation
 		err = s.Store.CommitRotation(r.Context(), id, req.Commit.Rotation, req.Commit.Image, actor(t))
 	case req.Abort != nil && req.Stage == nil && req.Commit == nil:
-		answer.Rotation = req.Abort.Rotation
+		step.Rotation = req.Abort.Rotation
 		err = s.Store.AbortRotation(r.Context(), id, req.Abort.Rotation, actor(t))
 	default:
 		return refusal.New(kbs.CodeBadRequest, "expected exactly one of stage, commit and abort")
@@ -48,7 +49,7 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 	if err != nil {
 		return rotateProblem(err)
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return answer.WriteJSON(w, http.StatusOK, step)
 }
 
 // stageRotation seals the keyslot under the staged DiskKey, or says that it
@@ -77,15 +78,15 @@ func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot,
 		return kbs.RotateAnswer{}, err
 	}
 	defer rot.Wipe()
-	answer := kbs.RotateAnswer{Rotation: rot.ID, StagedAt: &rot.StagedAt}
+	step := kbs.RotateAnswer{Rotation: rot.ID, StagedAt: &rot.StagedAt}
 	kdf, area, err := keyslot.Reseal(slot, rot.Current, rot.Staged, s.Rand)
 	if err == nil {
-		answer.KDF, answer.Area = &kdf, area
-		return answer, nil
+		step.KDF, step.Area = &kdf, area
+		return step, nil
 	}
 	if errors.Is(err, keyslot.ErrNotOpened) && keyslot.Opens(slot, rot.Staged) == nil {
-		answer.Already = true
-		return answer, nil
+		step.Already = true
+		return step, nil
 	}
 	return kbs.RotateAnswer{}, err
 }

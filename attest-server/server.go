@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"sync/atomic"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -104,7 +106,7 @@ type Config struct {
 	// SetPolicy. nil: nothing.
 	Policy *kbs.Policy
 
-	Limits RateLimits
+	Limits answer.RateLimits
 	// Metrics is where the server shows what it counts, besides at /metrics.
 	// nil: there alone.
 	Metrics *metrics.Registry
@@ -120,7 +122,8 @@ type Server struct {
 	Config
 	sessions  *session.Sessions
 	verifying chan struct{}
-	limits    *limits
+	limits    *answer.Limiter
+	answers   answer.Responder
 	meters    *meters
 	policies  *policies
 	clients   atomic.Pointer[[]ClientCertificate] // Config's until SetClients
@@ -170,7 +173,9 @@ func New(c Config) (*Server, error) {
 		metered[tee] = meteredVerifier{v, m}
 	}
 	c.Verifiers = metered
-	server := &Server{Config: c, sessions: sessions, verifying: make(chan struct{}, c.MaxVerifying), limits: newLimits(c.Limits), meters: m}
+	server := &Server{Config: c, sessions: sessions, verifying: make(chan struct{}, c.MaxVerifying), meters: m}
+	server.answers = answer.Responder{Log: c.Log}
+	server.limits = answer.NewLimiter(c.Limits, c.Clock, server.answers, func(by string) { m.limited.Inc(by) })
 	if server.policies, err = newPolicies(); err != nil {
 		return nil, err
 	}
@@ -194,16 +199,16 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Handler is the dialects, what owners use, and the health checks.
 func (s *Server) Handler() http.Handler {
-	return s.metered(s.limited(oneSlash(noRedirects(s.routes(), s.foreignErrors()))))
+	return s.metered(s.limits.Limit(answer.OneSlash(answer.NoRedirects(s.routes(), s.foreignErrors()))))
 }
 
-func (s *Server) routes() *router {
-	mux := &router{ServeMux: http.NewServeMux()}
+func (s *Server) routes() *answer.Router {
+	mux := &answer.Router{ServeMux: http.NewServeMux()}
 	if s.speaks(session.Native) {
-		mux.HandleFunc("POST /v1/auth", s.handle(s.auth))
-		mux.HandleFunc("POST /v1/attest", s.handle(s.nativeAttest))
-		mux.HandleFunc("GET /v1/workloads/{id}/key", s.handle(s.key))
-		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.handle(s.stagedKey))
+		mux.HandleFunc("POST /v1/auth", s.answers.Handle(s.auth))
+		mux.HandleFunc("POST /v1/attest", s.answers.Handle(s.nativeAttest))
+		mux.HandleFunc("GET /v1/workloads/{id}/key", s.answers.Handle(s.key))
+		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.answers.Handle(s.stagedKey))
 	}
 	if s.speaks(session.Trustee) || s.speaks(session.Legacy) {
 		s.foreignRoutes(mux)
@@ -219,7 +224,7 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
 	mux.HandleFunc("GET /v1/resources", s.admin(reading, s.listResources))
 	mux.HandleFunc("PUT /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.putResource))
-	mux.HandleFunc("GET /v1/resources/{repo}/{type}/{tag}", s.handle(s.getResource))
+	mux.HandleFunc("GET /v1/resources/{repo}/{type}/{tag}", s.answers.Handle(s.getResource))
 	mux.HandleFunc("DELETE /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.deleteResource))
 	mux.HandleFunc("GET /v1/approvals", s.admin(reading, s.listApprovals))
 	mux.HandleFunc("PUT /v1/approvals", s.admin(publishing, s.changeApproval))
@@ -230,15 +235,15 @@ func (s *Server) routes() *router {
 	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
 
 	mux.HandleFunc("GET /metrics", s.admin(auditing, s.getMetrics))
-	mux.HandleFunc("GET /v1/jwks", s.handle(s.jwks))
-	mux.HandleFunc("GET /v1/openapi.yaml", s.handle(s.getOpenAPI))
+	mux.HandleFunc("GET /v1/jwks", s.answers.Handle(s.jwks))
+	mux.HandleFunc("GET /v1/openapi.yaml", s.answers.Handle(s.getOpenAPI))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", s.handle(s.ready))
+	mux.HandleFunc("GET /readyz", s.answers.Handle(s.ready))
 	if s.Pages != nil {
-		mux.Handle("GET /{$}", s.punishing(s.Pages))
-		mux.Handle("/ui/", s.punishing(s.Pages))
+		mux.Handle("GET /{$}", s.limits.BadLogins(s.Pages))
+		mux.Handle("/ui/", s.limits.BadLogins(s.Pages))
 	}
-	mux.HandleFunc("/", s.handle(func(http.ResponseWriter, *http.Request) error {
+	mux.HandleFunc("/", s.answers.Handle(func(http.ResponseWriter, *http.Request) error {
 		return refusal.New(kbs.CodeNotFound, "no such path or method")
 	}))
 	return mux
@@ -251,6 +256,9 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
 	_, err := io.WriteString(w, "ok\n")
 	return err
 }
+
+// Listener is l without the connections of addresses that flood the server.
+func (s *Server) Listener(l net.Listener) net.Listener { return s.limits.Listener(l) }
 
 // HTTPServer serves Handler with time and size limits for slow and hostile
 // peers. The caller gives it a TLS listener.

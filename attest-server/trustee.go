@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -24,7 +24,6 @@ import (
 const (
 	trusteeVersion = "0.4.0"
 	trusteeCookie  = "kbs-session-id"
-	errorPrefix    = "https://github.com/confidential-containers/kbs/errors/"
 
 	// A workload's DiskKey is the resource ccrun/disk-key/WORKLOAD_ID, that of
 	// a rotation under way ccrun/disk-key.staged/WORKLOAD_ID.
@@ -47,41 +46,36 @@ var trusteeTEEs = map[string]struct {
 	"sample":      {kbs.Sample, []string{"coco snp"}},
 }
 
-// trusteeRefusal is an error with the name that CoCo's clients know it by.
-func trusteeRefusal(kind, code, format string, a ...any) error {
-	return &refusal.Error{Code: code, Kind: kind, Detail: fmt.Sprintf(format, a...)}
-}
-
 func (s *Server) trusteeAuth(w http.ResponseWriter, r *http.Request, body []byte) error {
 	var req struct {
 		Version *string         `json:"version"`
 		TEE     *string         `json:"tee"`
 		Extra   json.RawMessage `json:"extra-params"`
 	}
-	if err := readForeign(body, &req); err != nil {
+	if err := answer.ReadForeign(body, &req); err != nil {
 		return err
 	}
 	if req.Version == nil || req.TEE == nil || len(req.Extra) == 0 {
 		return refusal.New(kbs.CodeBadRequest, "body: expected version, tee and extra-params")
 	}
 	if *req.Version != trusteeVersion {
-		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized,
-			"RCAR handshake Auth failed: KBS Client Protocol Version Mismatch: expect =%s while the request is %s", trusteeVersion, short(*req.Version))
+		return refusal.NewKind("AttestationError", kbs.CodeUnauthorized,
+			"RCAR handshake Auth failed: KBS Client Protocol Version Mismatch: expect =%s while the request is %s", trusteeVersion, answer.Short(*req.Version))
 	}
 	t, ok := trusteeTEEs[*req.TEE]
 	if !ok {
-		return refusal.New(kbs.CodeBadRequest, "unknown tee %q: expected snp, tdx, az-snp-vtpm, az-tdx-vtpm or sample", short(*req.TEE))
+		return refusal.New(kbs.CodeBadRequest, "unknown tee %q: expected snp, tdx, az-snp-vtpm, az-tdx-vtpm or sample", answer.Short(*req.TEE))
 	}
 	if s.Verifiers[t.tee] == nil {
-		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "this server takes no evidence of tee %q", *req.TEE)
+		return refusal.NewKind("AttestationError", kbs.CodeUnauthorized, "this server takes no evidence of tee %q", *req.TEE)
 	}
 	sess, bearer, err := s.sessions.Open(session.Trustee, kbs.TEE(*req.TEE), "")
 	if err != nil {
 		return err
 	}
-	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Trustee, "tee", *req.TEE, "peer", peer(r))
+	s.Log.Debug("session opened", "session", sess.ID.String(), "dialect", session.Trustee, "tee", *req.TEE, "peer", answer.Peer(r))
 	setTrusteeCookie(w, r, bearer)
-	return writeJSON(w, http.StatusOK, struct {
+	return answer.WriteJSON(w, http.StatusOK, struct {
 		Nonce string `json:"nonce"`
 		Extra string `json:"extra-params"`
 	}{Nonce: base64.StdEncoding.EncodeToString(sess.Nonce[:])})
@@ -107,16 +101,16 @@ type trusteeAttestation struct {
 }
 
 func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []byte) error {
-	bearer, ok := oneCookie(r, trusteeCookie)
+	bearer, ok := answer.OneCookie(r, trusteeCookie)
 	if !ok {
-		return trusteeRefusal("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", trusteeCookie)
+		return refusal.NewKind("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", trusteeCookie)
 	}
 	sess, err := s.sessions.Parse(session.Trustee, bearer)
 	if err != nil {
-		return trusteeRefusal("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
+		return refusal.NewKind("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
 	}
 	var req trusteeAttestation
-	if err := readForeign(body, &req); err != nil {
+	if err := answer.ReadForeign(body, &req); err != nil {
 		return err
 	}
 	if len(req.Runtime.Key) == 0 || len(req.Evidence.Primary) == 0 {
@@ -134,7 +128,7 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 		return err
 	}
 	setTrusteeCookie(w, r, string(bearer))
-	return writeJSON(w, http.StatusOK, map[string]string{"token": token})
+	return answer.WriteJSON(w, http.StatusOK, map[string]string{"token": token})
 }
 
 func trusteeRequest(sess *session.Session, req trusteeAttestation) (attestRequest, error) {
@@ -163,7 +157,7 @@ var resourceSegment = regexp.MustCompile(`^[A-Za-z0-9_-]+[A-Za-z0-9_.-]*$`)
 func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	parts := strings.Split(r.PathValue("path"), "/")
 	if len(parts) != 3 || slices.ContainsFunc(parts, func(p string) bool { return len(p) > 128 || !resourceSegment.MatchString(p) }) {
-		return trusteeRefusal("InvalidRequestPath", kbs.CodeNotFound, "request path is invalid: expected resource/REPO/TYPE/TAG")
+		return refusal.NewKind("InvalidRequestPath", kbs.CodeNotFound, "request path is invalid: expected resource/REPO/TYPE/TAG")
 	}
 	sess, err := s.trusteeSession(r)
 	if err != nil {
@@ -181,7 +175,7 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(w, "application/json", b)
+	return answer.WriteWhole(w, "application/json", b)
 }
 
 // trusteeSession is that of the cookie, or else of the token.
@@ -189,68 +183,19 @@ func (s *Server) trusteeSession(r *http.Request) (*session.Session, error) {
 	var sess *session.Session
 	var err error
 	if len(r.CookiesNamed(trusteeCookie)) > 0 {
-		bearer, _ := oneCookie(r, trusteeCookie)
+		bearer, _ := answer.OneCookie(r, trusteeCookie)
 		sess, err = s.sessions.Parse(session.Trustee, bearer)
 	} else {
-		token := bearer(r)
+		token := answer.Bearer(r)
 		if token.Len() == 0 {
-			return nil, trusteeRefusal("TokenNotFound", kbs.CodeUnauthorized, "Attestation Token not found")
+			return nil, refusal.NewKind("TokenNotFound", kbs.CodeUnauthorized, "Attestation Token not found")
 		}
 		sess, err = s.sessions.ParseToken(token.Reveal())
 	}
 	if err != nil {
-		return nil, trusteeRefusal("TokenVerifierError", kbs.CodeSessionExpired, "%v", err)
+		return nil, refusal.NewKind("TokenVerifierError", kbs.CodeSessionExpired, "%v", err)
 	}
 	return sess, nil
-}
-
-// writeErrorInformation is CoCo's form of an error. Its client begins a new
-// handshake at 401, gives up at 404, and takes all else for trouble.
-func writeErrorInformation(w http.ResponseWriter, e *refusal.Error) {
-	kind, status := e.Kind, http.StatusUnauthorized
-	for _, t := range []struct {
-		code, kind string
-		status     int
-	}{
-		{kbs.CodeBadRequest, "SerdeError", status},
-		{kbs.CodeTooLarge, "SerdeError", http.StatusRequestEntityTooLarge},
-		{kbs.CodeUnauthorized, "TokenNotFound", status},
-		{kbs.CodeSessionExpired, "TokenVerifierError", status},
-		{kbs.CodeNotAttested, "TokenNotFound", status},
-		{kbs.CodeAttestationDenied, "AttestationError", status},
-		{kbs.CodeForbidden, "PolicyDeny", http.StatusForbidden},
-		{kbs.CodeNotFound, "InvalidRequestPath", http.StatusNotFound},
-		{kbs.CodeRateLimited, "PluginInternalError", http.StatusTooManyRequests},
-		{kbs.CodeUnavailable, "PluginInternalError", http.StatusServiceUnavailable},
-		{kbs.CodeInternal, "PluginInternalError", http.StatusInternalServerError},
-	} {
-		if t.code == e.Code {
-			status = t.status
-			if kind == "" {
-				kind = t.kind
-			}
-		}
-	}
-	detail := e.Detail
-	if kind == "SerdeError" { // tells of the sender's bytes
-		detail = short(detail)
-	}
-	if kind == "AttestationError" {
-		detail = "Attestation error: " + detail
-	}
-	b, err := json.Marshal(struct {
-		Type   string `json:"type"`
-		Detail string `json:"detail"`
-	}{errorPrefix + kind, detail})
-	if err != nil { // strings
-		b = nil
-	}
-	if e.Code == kbs.CodeUnavailable || e.Code == kbs.CodeRateLimited {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.RetryAfter)))
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // the peer may be gone
 }
 
 // trusteeReportData is what a CoCo client binds: SHA-384 over the RFC 8785

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/session"
@@ -17,7 +18,7 @@ import (
 // Values the server's, not a workload's: here there is nothing that they could
 // mean, and taking them without effect would be a lie about security.
 
-func (s *Server) trusteeAdminRoutes(mux *router) {
+func (s *Server) trusteeAdminRoutes(mux *answer.Router) {
 	mux.HandleFunc("POST /kbs/v0/resource/{repo}/{type}/{tag}", s.trusteeAdmin(s.trusteeSetResource))
 	mux.HandleFunc("DELETE /kbs/v0/resource/{repo}/{type}/{tag}", s.trusteeAdmin(s.trusteeDeleteResource))
 	for path, instead := range map[string]string{
@@ -26,23 +27,23 @@ func (s *Server) trusteeAdminRoutes(mux *router) {
 		"reference-value":         "Reference Values belong to a workload's registration: ccrun register",
 		"reference-value/{id...}": "Reference Values belong to a workload's registration: ccrun workload show",
 	} {
-		mux.HandleFunc("/kbs/v0/"+path, s.respond(writeErrorInformation, func(http.ResponseWriter, *http.Request) error {
-			return trusteeRefusal("PluginNotFound", kbs.CodeNotFound, "%s", instead)
+		mux.HandleFunc("/kbs/v0/"+path, s.answers.Respond(answer.ErrorInformation, func(http.ResponseWriter, *http.Request) error {
+			return refusal.NewKind("PluginNotFound", kbs.CodeNotFound, "%s", instead)
 		}))
 	}
 }
 
 // trusteeAdmin is admin with the dialect's errors and its empty answer.
 func (s *Server) trusteeAdmin(h adminHandler) http.HandlerFunc {
-	return s.respond(writeErrorInformation, func(w http.ResponseWriter, r *http.Request) error {
-		t, err := s.authorize(r, publishing, bearer(r))
+	return s.answers.Respond(answer.ErrorInformation, func(w http.ResponseWriter, r *http.Request) error {
+		t, err := s.authorize(r, publishing, answer.Bearer(r))
 		if err == nil {
 			err = h(w, r, t)
 		}
 		if err != nil {
 			return asAdminRefusal(err)
 		}
-		return writeWhole(w, "text/xml", nil)
+		return answer.WriteWhole(w, "text/xml", nil)
 	})
 }
 
@@ -77,7 +78,7 @@ func (s *Server) trusteeSetResource(w http.ResponseWriter, r *http.Request, t st
 	if !kbs.Owns(t.Tenant, id.String()) {
 		return refusal.New(kbs.CodeForbidden, "resource repositories of tenant %s are named %s or %s.NAME", t.Tenant, t.Tenant, t.Tenant)
 	}
-	body, err := readBody(w, r, kbs.MaxResourceBytes)
+	body, err := answer.ReadBody(w, r, kbs.MaxResourceBytes)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func TestTrusteeAdminRefuses(t *testing.T) {
 		}
 	}
 	r.server.Dialects = []session.Dialect{session.Native} // routes are made anew with each handler
-	for _, p := range r.server.routes().patterns {
+	for _, p := range r.server.routes().Patterns {
 		if strings.HasPrefix(p, "POST /kbs/v0/resource") {
 			t.Errorf("without the dialect there is %s", p)
 		}

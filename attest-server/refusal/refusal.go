@@ -32,3 +32,8 @@ func (e *Error) Unwrap() error { return e.Cause }
 func New(code, format string, a ...any) error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, a...)}
 }
+
+// NewKind is New with the name that CoCo's clients know the refusal by.
+func NewKind(kind, code, format string, a ...any) error {
+	return &Error{Code: code, Kind: kind, Detail: fmt.Sprintf(format, a...)}
+}

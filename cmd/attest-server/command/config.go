@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
@@ -203,9 +204,9 @@ func (cfg *Config) server() attestserver.Config {
 		Clients:     cfg.clients(),
 		Dialects:    dialects,
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
-		Limits: attestserver.RateLimits{
-			PerAddress: attestserver.Rate{PerSecond: cfg.AddressRate, Burst: cfg.AddressBurst}, Exempt: cfg.AddressExempt,
-			PerToken: attestserver.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
+		Limits: answer.RateLimits{
+			PerAddress: answer.Rate{PerSecond: cfg.AddressRate, Burst: cfg.AddressBurst}, Exempt: cfg.AddressExempt,
+			PerToken: answer.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
 		},
 	}
 }

@@ -16,12 +16,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 	"time"
 
+	istorage "github.com/containers/image/v5/storage"
+	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
@@ -59,7 +59,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := o.preflight(ctx); err != nil {
 		return nil, err
 	}
-	src, err := o.openSource(ctx)
+	src, err := openSource(ctx, o.Source, o.sourceOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -139,26 +139,9 @@ func (b *build) describe() (process []byte, exposed string, err error) {
 	return process, exposed, err
 }
 
-// mergeLayers reads every layer, several at a time.
+// mergeLayers reads every layer.
 func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
-	if err := b.useCache(); err != nil {
-		return nil, err
-	}
-	done := b.meter("reading layers", b.src.sizeBytes())
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
-	for _, l := range b.src.layers {
-		g.Go(func() error { return l.prepare(gctx, b.TempDir, b.Limits, done) })
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	layers := make([]rootfs.Layer, len(b.src.layers))
-	indexes := make([]*rootfs.Index, len(b.src.layers))
-	for i, l := range b.src.layers {
-		layers[i], indexes[i] = l, l.index
-	}
-	tree, err := rootfs.MergeScanned(layers, indexes, b.Limits)
+	tree, err := b.src.tree(ctx, b.meter("reading layers", b.src.sizeBytes()))
 	if err != nil {
 		return nil, err
 	}
@@ -168,29 +151,14 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 	return tree, nil
 }
 
-// useCache tells the layers of the cache, if there is to be one.
-func (b *build) useCache() error {
-	if b.LayerCache == nil {
-		return nil
-	}
-	c, err := b.LayerCache.open()
-	if err != nil {
-		return err
-	}
-	for _, l := range b.src.layers {
-		l.cache = c
-	}
-	return nil
-}
+// warnWrapped finds a workload image that is encrypted once more: an image
 
 // writeLayer streams the disk into the destination, and fails if any layer
 // turned out not to be what the manifest says. After it comes what leaves a
 // trace: it is the last to see that ctx has ended.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
 	_, again := b.dst.(*registryDestination)
-	for _, l := range b.src.layers {
-		l.keep = again
-	}
+	b.src.keep(again)
 	random, err := b.keyslotRandom()
 	if err != nil {
 		return blob.Info{}, err
@@ -210,23 +178,23 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.
 		return blob.Info{}, err
 	}
 	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
-		for _, l := range b.src.layers {
-			l.rewind()
-		}
+		b.src.rewind()
 		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})
 	if err != nil {
 		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
 	}
-	for _, l := range b.src.layers {
-		if err := l.verified(); err != nil {
-			return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
-		}
-		if err := l.remember(); err != nil {
-			b.Warn(fmt.Sprintf("not keeping layer %d for the next build: %v", l.number, err))
-		}
+	if err := b.src.verified(); err != nil {
+		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
+	}
+	if err := b.src.remember(); err != nil {
+		b.Warn(err.Error())
 	}
 	return info, ctx.Err()
+}
+
+func (o *Options) sourceOptions() SourceOptions {
+	return SourceOptions{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, Keys: o.DecryptionKeys, Cache: o.LayerCache}
 }
 
 func (o *Options) setDefaults() {
@@ -310,4 +278,21 @@ func (m *meterWriter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
 	m.done(int64(n))
 	return n, err
+}
+
+// scratchDir makes one if the destination is local storage: the library
+// collects a layer in a named file before it imports it. Nothing else needs
+// names for what it keeps for a while.
+func (o *Options) scratchDir() (*scratch.Dir, error) {
+	scratch.Sweep(o.TempDir)
+	o.System.BigFilesTemporaryDir = o.TempDir
+	t := alltransports.TransportFromImageName(o.Destination)
+	if t != nil && t.Name() != istorage.Transport.Name() {
+		return nil, nil
+	}
+	s, err := scratch.NewDir(o.TempDir)
+	if err == nil {
+		o.System.BigFilesTemporaryDir = s.Path
+	}
+	return s, err
 }

@@ -106,7 +106,7 @@ func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error)
 	if err := o.preflight(ctx); err != nil {
 		return nil, err
 	}
-	src, err := o.openSource(ctx)
+	src, err := openSource(ctx, o.Source, o.sourceOptions())
 	if err != nil {
 		return nil, err
 	}

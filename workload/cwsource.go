@@ -206,31 +206,9 @@ func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootf
 	return l, nil
 }
 
-// warnWrapped finds a workload image that is encrypted once more: an image
 // like any other, but hardly ever meant.
 func (b *build) warnWrapped(tree *rootfs.Tree) {
 	if tree.Lookup("/"+krun.DiskFile) != nil && tree.Lookup("/"+krun.TEEConfigFile) != nil {
 		b.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
 	}
-}
-
-// openSource is openSource with what o says about the source.
-func (o *Options) openSource(ctx context.Context) (*source, error) {
-	src, err := openSource(ctx, o.System, o.Source)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range src.layers {
-		l.keys = o.DecryptionKeys
-		if err := l.needKeys(); err != nil {
-			return nil, errors.Join(fmt.Errorf("reading %s: %w", src.name, err), src.Close())
-		}
-	}
-	if o.SourcePassphrase.Len() == 0 {
-		return src, nil
-	}
-	if err := src.unwrap(ctx, o.SourcePassphrase, o.TempDir, o.Limits); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading %s: %w", src.name, err), src.Close())
-	}
-	return src, nil
 }

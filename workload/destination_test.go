@@ -46,7 +46,7 @@ func TestDestinations(t *testing.T) {
 			reg := server.the(t)
 			out := readOutput(t, o.System, o.Destination)
 			imagetest.Tool(t, "e2fsck", "-fn", out.decrypt(t, reg.DiskKey))
-			src, err := openSource(t.Context(), o.System, o.Destination)
+			src, err := openSource(t.Context(), o.Destination, SourceOptions{System: o.System})
 			if err != nil {
 				t.Fatal(err)
 			}

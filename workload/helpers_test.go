@@ -120,7 +120,7 @@ type output struct {
 
 func readOutput(t testing.TB, sys *types.SystemContext, name string) *output {
 	t.Helper()
-	src, err := openSource(t.Context(), sys, name)
+	src, err := openSource(t.Context(), name, SourceOptions{System: sys})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,14 +16,14 @@ import (
 )
 
 func (in *Inspection) image(ctx context.Context, sys *types.SystemContext, name string) error {
-	src, err := openSource(ctx, sys, name)
+	src, err := openSource(ctx, name, SourceOptions{System: sys})
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	in.Image = &ImageInspection{Digest: src.digest.String(), Labels: src.config.Config.Labels}
 	for _, l := range src.layers {
-		in.Image.Layers = append(in.Image.Layers, l.info.Digest.String())
+		in.Image.Layers = append(in.Image.Layers, l.name().String())
 		if err := in.layer(ctx, l); err != nil {
 			return err
 		}

@@ -184,6 +184,9 @@ func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 	return w.Close()
 }
 
+// name is what the manifest calls the layer.
+func (l *layer) name() digest.Digest { return l.info.Digest }
+
 func (l *layer) wrapped(err error) error {
 	if err == nil {
 		return nil

@@ -51,13 +51,9 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 	}
 	var warnings []string
 	var err error
-	for _, l := range b.src.layers {
-		l.keep = true // this is not the last time that it is read
-	}
+	b.src.keep(true)
 	b.sbom, warnings, err = listPackages(ctx, tree, b.TempDir, b.src.digest, b.Now())
-	for _, l := range b.src.layers {
-		l.keep = false
-	}
+	b.src.keep(false)
 	for _, w := range warnings {
 		b.Warn(w)
 	}
@@ -142,7 +138,7 @@ func (b *build) checkBase(ctx context.Context) error {
 	}
 	have := b.src.config.RootFS.DiffIDs
 	for _, name := range b.AllowedBases {
-		base, err := openSource(ctx, b.System, name)
+		base, err := openSource(ctx, name, SourceOptions{System: b.System})
 		if err != nil {
 			return fmt.Errorf("reading allowed base: %w", err)
 		}

@@ -66,7 +66,7 @@ func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	if err != nil {
 		return nil, registerHint(fmt.Errorf("asking the server about workload %s: %w", o.WorkloadID, err))
 	}
-	src, err := openSource(ctx, o.System, o.Source)
+	src, err := openSource(ctx, o.Source, SourceOptions{System: o.System})
 	if err != nil {
 		return nil, err
 	}

@@ -20,13 +20,29 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/localstore"
 	"github.com/ccrun/ccrun/workload/registry"
+	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxLayers bounds the layers of a source; engines stop at about 128.
 const maxLayers = 1024
+
+// SourceOptions say how a source is read.
+type SourceOptions struct {
+	System  *types.SystemContext // registries, policy, credentials
+	TempDir string               // for encrypted scratch files
+	Limits  rootfs.Limits        // what the source may cost
+	// Passphrase opens the disk of a source that is a workload image itself:
+	// then that disk's content is read. Empty: it is not one.
+	Passphrase secret.Bytes
+	// Keys open the layers of a source that is encrypted; nil: none.
+	Keys *DecryptionKeys
+	// Cache keeps layers for the next build; nil: all are read anew.
+	Cache *LayerCache
+}
 
 // source is an image that the signature policy has accepted: one manifest for
 // linux/amd64, its configuration and its layers.
@@ -35,7 +51,10 @@ type source struct {
 	digest digest.Digest
 	config *imgspec.Image
 	layers []*layer
-	raw    types.ImageSource
+
+	options  SourceOptions
+	raw      types.ImageSource
+	instance *digest.Digest // of an index; nil: raw is no index
 }
 
 // Close gives back what reading the source took, scratch space included.
@@ -48,19 +67,29 @@ func (s *source) Close() error {
 }
 
 // openSource finds name, checks it against policy.json and reads its manifest
-// and configuration. Layers are not read yet.
-func openSource(ctx context.Context, sys *types.SystemContext, name string) (*source, error) {
-	raw, err := findSource(ctx, sys, name)
+// and configuration. Layers are read later, but those of a workload image that
+// is to be unwrapped.
+func openSource(ctx context.Context, name string, o SourceOptions) (*source, error) {
+	raw, err := findSource(ctx, o.System, name)
 	if err != nil {
 		return nil, err
 	}
 	var s *source
 	err = registry.PatienceFor(ctx, raw.Reference()).Do(ctx, func(ctx context.Context) error {
-		s, err = readSource(ctx, sys, raw)
+		s, err = readSource(ctx, o.System, raw)
 		return err
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", localstore.Name(raw.Reference()), err), raw.Close())
+	}
+	s.options = o
+	for _, l := range s.layers {
+		l.keys = o.Keys
+	}
+	if o.Passphrase.Len() > 0 {
+		if err := s.unwrap(ctx, o.Passphrase, o.TempDir, o.Limits); err != nil {
+			return nil, errors.Join(fmt.Errorf("reading %s: %w", s.name, err), s.Close())
+		}
 	}
 	return s, nil
 }
@@ -191,7 +220,7 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
 		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
 	}
-	s := &source{name: localstore.Name(raw.Reference()), raw: raw}
+	s := &source{name: localstore.Name(raw.Reference()), raw: raw, instance: instance}
 	if s.digest, err = manifest.Digest(blob); err != nil {
 		return nil, err
 	}
@@ -228,16 +257,29 @@ func allowed(ctx context.Context, sys *types.SystemContext, img types.UnparsedIm
 		return hint.With(fmt.Errorf("reading signature policy: %w", err),
 			"install containers-common (Debian: golang-github-containers-common), or write ~/.config/containers/policy.json")
 	}
+	if err := allowedBy(ctx, policy, img); err != nil {
+		return hint.With(fmt.Errorf("signature policy refuses the image: %w", err), "see containers-policy.json(5)")
+	}
+	return nil
+}
+
+func allowedBy(ctx context.Context, policy *signature.Policy, img types.UnparsedImage) error {
 	pc, err := signature.NewPolicyContext(policy)
 	if err != nil {
 		return fmt.Errorf("reading signature policy: %w", err)
 	}
 	ok, err := pc.IsRunningImageAllowed(ctx, img)
-	err = errors.Join(err, pc.Destroy())
-	if !ok || err != nil {
-		return hint.With(fmt.Errorf("signature policy refuses the image: %w", err), "see containers-policy.json(5)")
+	if err = errors.Join(err, pc.Destroy()); err == nil && !ok {
+		err = errors.New("not allowed")
 	}
-	return nil
+	return err
+}
+
+// allowedBy says why another policy than policy.json refuses the image, or nil.
+func (s *source) allowedBy(ctx context.Context, policy *signature.Policy) error {
+	return registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
+		return allowedBy(ctx, policy, image.UnparsedInstance(s.raw, s.instance))
+	})
 }
 
 func readConfig(ctx context.Context, img types.Image) (*imgspec.Image, error) {

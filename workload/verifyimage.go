@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/signature"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
@@ -18,7 +17,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
-	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // VerifyOptions say what VerifyImage checks against. One of KeyPath and a
@@ -130,7 +128,7 @@ func (v *verification) signature(ctx context.Context) error {
 	if !strings.HasPrefix(v.Image, "docker://") {
 		return nil
 	}
-	src, err := openSource(ctx, v.System, v.Image)
+	src, err := openSource(ctx, v.Image, SourceOptions{System: v.System})
 	if err != nil {
 		return err
 	}
@@ -142,23 +140,8 @@ func (v *verification) signature(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pc, err := signature.NewPolicyContext(&signature.Policy{Default: signature.PolicyRequirements{want}})
-	if err != nil {
-		return err
-	}
-	instance, err := chooseInstance(ctx, v.System, src.raw)
-	if err != nil {
-		return err
-	}
-	var ok bool
-	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
-		ok, err = pc.IsRunningImageAllowed(ctx, image.UnparsedInstance(src.raw, instance))
-		return err
-	})
-	if derr := pc.Destroy(); derr != nil {
-		return derr
-	}
-	if ok && err == nil {
+	err = src.allowedBy(ctx, &signature.Policy{Default: signature.PolicyRequirements{want}})
+	if err == nil {
 		v.check("signature", true, "signed by the key, for this repository")
 	} else {
 		v.check("signature", false, "%v (containers-registries.d(5) must have `use-sigstore-attachments: true` for the registry)", err)

@@ -70,7 +70,7 @@ func TestEncryptedSource(t *testing.T) {
 	rsaKey, rsaPub := keyPair(t, r, r.Public(), "")
 	lockedKey, _ := keyPair(t, r, r.Public(), "hunter2")
 	ecKey, ecPub := keyPair(t, e, e.Public(), "")
-	source := func(pub string, damage func(*imagetest.Image)) string {
+	encrypted := func(pub string, damage func(*imagetest.Image)) string {
 		m := imagetest.App(t)
 		m.Encrypt(t, pub)
 		if damage != nil {
@@ -85,11 +85,11 @@ func TestEncryptedSource(t *testing.T) {
 		}
 		return "oci:" + dir
 	}
-	build := func(source string, keys *DecryptionKeys) (*Result, error) {
+	build := func(from string, keys *DecryptionKeys) (*Result, error) {
 		server := &fakeServer{}
 		o := reproducibleOptions(t, server)
 		o.Firmware = clear.Firmware
-		o.Source, o.DecryptionKeys = source, keys
+		o.Source, o.DecryptionKeys = from, keys
 		res, err := Build(t.Context(), o)
 		if err != nil {
 			nothingLeft(t, o, server)
@@ -99,14 +99,14 @@ func TestEncryptedSource(t *testing.T) {
 		return res, err
 	}
 	for name, c := range map[string]struct {
-		source string
-		keys   []DecryptionKey
+		from string
+		keys []DecryptionKey
 	}{
-		"RSA":            {source(rsaPub, nil), []DecryptionKey{{Path: rsaKey}}},
-		"RSA, locked":    {source(rsaPub, nil), []DecryptionKey{{Path: lockedKey, Passphrase: secret.New([]byte("hunter2"))}}},
-		"EC, second key": {source(ecPub, nil), []DecryptionKey{{Path: rsaKey}, {Path: ecKey}}},
+		"RSA":            {encrypted(rsaPub, nil), []DecryptionKey{{Path: rsaKey}}},
+		"RSA, locked":    {encrypted(rsaPub, nil), []DecryptionKey{{Path: lockedKey, Passphrase: secret.New([]byte("hunter2"))}}},
+		"EC, second key": {encrypted(ecPub, nil), []DecryptionKey{{Path: rsaKey}, {Path: ecKey}}},
 	} {
-		res, err := build(c.source, loadKeys(t, c.keys...))
+		res, err := build(c.from, loadKeys(t, c.keys...))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if res.Registration.IdentityDigest != want {
@@ -122,17 +122,17 @@ func TestEncryptedSource(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		source string
-		keys   *DecryptionKeys
-		want   string
+		from string
+		keys *DecryptionKeys
+		want string
 	}{
-		"no key":           {source(rsaPub, nil), nil, "layer 1"},
-		"other key":        {source(rsaPub, nil), loadKeys(t, DecryptionKey{Path: ecKey}), "decrypting"},
-		"altered":          {source(rsaPub, flipped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
-		"of another layer": {source(rsaPub, swapped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
-		"broken wrapping":  {source(rsaPub, garbage), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 1"},
+		"no key":           {encrypted(rsaPub, nil), nil, "layer 1"},
+		"other key":        {encrypted(rsaPub, nil), loadKeys(t, DecryptionKey{Path: ecKey}), "decrypting"},
+		"altered":          {encrypted(rsaPub, flipped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
+		"of another layer": {encrypted(rsaPub, swapped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
+		"broken wrapping":  {encrypted(rsaPub, garbage), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 1"},
 	} {
-		if _, err := build(c.source, c.keys); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := build(c.from, c.keys); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, expected %q in it", name, err, c.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containers/image/v5/transports/alltransports"
@@ -17,11 +18,11 @@ import (
 // FuzzArchive reads archives of both kinds as far as their blobs: whatever is
 // in them, an error or an image, never a panic.
 func FuzzArchive(f *testing.F) {
-	config := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + zeroes(64) + `"]}}`
+	config := `{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + strings.Repeat("0", 64) + `"]}}`
 	f.Add(imagetest.Tar(f, imagetest.File{Name: "manifest.json", Content: `[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l/layer.tar"]}]`},
 		imagetest.File{Name: "c.json", Content: config}, imagetest.File{Name: "l/layer.tar", Content: "x"}))
-	f.Add(imagetest.Tar(f, imagetest.File{Name: "index.json", Content: `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + zeroes(64) + `"}]}`},
-		imagetest.File{Name: "blobs/sha256/" + zeroes(64), Content: "{}"}))
+	f.Add(imagetest.Tar(f, imagetest.File{Name: "index.json", Content: `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + strings.Repeat("0", 64) + `"}]}`},
+		imagetest.File{Name: "blobs/sha256/" + strings.Repeat("0", 64), Content: "{}"}))
 	f.Add(imagetest.Gzip(f, imagetest.Tar(f, imagetest.File{Name: "manifest.json", Content: "[]"})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		path := filepath.Join(t.TempDir(), "a")

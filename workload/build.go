@@ -29,6 +29,7 @@ import (
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/scratch"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // Build makes the workload image that o describes, registers it, or writes
@@ -59,7 +60,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := o.preflight(ctx); err != nil {
 		return nil, err
 	}
-	src, err := openSource(ctx, o.Source, o.sourceOptions())
+	src, err := source.Open(ctx, o.Source, o.sourceOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ type build struct {
 	Options
 	fw    *firmware.Bundle
 	agent func() ([]byte, error) // its initrd segment, made meanwhile
-	src   *source
+	src   *source.Image
 	dst   destination
 	image string
 	sbom  []byte // with AttachSBOM
@@ -83,7 +84,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	b.fixTime()
 	proc, ports, err := b.describe()
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
 	}
 	fs, err := b.fileSystem(ctx, proc)
 	if err == nil && b.Reproducible {
@@ -113,7 +114,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 func (b *build) fileSystem(ctx context.Context, proc []byte) (fileSystem, error) {
 	tree, err := b.mergeLayers(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
 	}
 	b.warnWrapped(tree)
 	if err := b.review(ctx, tree); err != nil {
@@ -128,20 +129,20 @@ func (b *build) fileSystem(ctx context.Context, proc []byte) (fileSystem, error)
 // describe is what the image wants run, in the form that goes on the disk,
 // and the ports it exposes.
 func (b *build) describe() (process []byte, exposed string, err error) {
-	p, err := processOf(b.src.config.Config)
+	p, err := processOf(b.src.Config.Config)
 	if err != nil {
 		return nil, "", err
 	}
 	if process, err = kbs.Canonical(p); err != nil {
 		return nil, "", err
 	}
-	exposed, err = ports(b.src.config.Config.ExposedPorts)
+	exposed, err = ports(b.src.Config.Config.ExposedPorts)
 	return process, exposed, err
 }
 
 // mergeLayers reads every layer.
 func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
-	tree, err := b.src.tree(ctx, b.meter("reading layers", b.src.sizeBytes()))
+	tree, err := b.src.Tree(ctx, b.meter("reading layers", b.src.SizeBytes()))
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +159,7 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // trace: it is the last to see that ctx has ended.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
 	_, again := b.dst.(*registryDestination)
-	b.src.keep(again)
+	b.src.Keep(again)
 	random, err := b.keyslotRandom()
 	if err != nil {
 		return blob.Info{}, err
@@ -178,23 +179,23 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.
 		return blob.Info{}, err
 	}
 	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
-		b.src.rewind()
+		b.src.Rewind()
 		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})
 	if err != nil {
 		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
 	}
-	if err := b.src.verified(); err != nil {
+	if err := b.src.Verified(); err != nil {
 		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
 	}
-	if err := b.src.remember(); err != nil {
+	if err := b.src.Remember(); err != nil {
 		b.Warn(err.Error())
 	}
 	return info, ctx.Err()
 }
 
-func (o *Options) sourceOptions() SourceOptions {
-	return SourceOptions{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, Keys: o.DecryptionKeys, Cache: o.LayerCache}
+func (o *Options) sourceOptions() source.Options {
+	return source.Options{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, Keys: o.DecryptionKeys, Cache: o.LayerCache}
 }
 
 func (o *Options) setDefaults() {
@@ -295,4 +296,11 @@ func (o *Options) scratchDir() (*scratch.Dir, error) {
 		o.System.BigFilesTemporaryDir = s.Path
 	}
 	return s, err
+}
+
+// like any other, but hardly ever meant.
+func (b *build) warnWrapped(tree *rootfs.Tree) {
+	if tree.Lookup("/"+krun.DiskFile) != nil && tree.Lookup("/"+krun.TEEConfigFile) != nil {
+		b.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
+	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // LabelLayout marks a classic image; it has no LabelVersion, because nothing
@@ -106,7 +107,7 @@ func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error)
 	if err := o.preflight(ctx); err != nil {
 		return nil, err
 	}
-	src, err := openSource(ctx, o.Source, o.sourceOptions())
+	src, err := source.Open(ctx, o.Source, o.sourceOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -191,9 +192,9 @@ type classic struct {
 
 func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
 	b := c.build
-	proc, err := classicProcess(b.src.config.Config)
+	proc, err := classicProcess(b.src.Config.Config)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.name, err)
+		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
 	}
 	fs, err := b.fileSystem(ctx, proc)
 	if err != nil {
@@ -296,8 +297,8 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*Clas
 	if err != nil {
 		return nil, err
 	}
-	l := map[string]string{LabelLayout: classicLayout, LabelWorkloadID: c.WorkloadID, LabelTEE: string(c.TEE), LabelSource: b.src.digest.String()}
-	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.config.Config.ExposedPorts)
+	l := map[string]string{LabelLayout: classicLayout, LabelWorkloadID: c.WorkloadID, LabelTEE: string(c.TEE), LabelSource: b.src.Digest.String()}
+	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.Config.Config.ExposedPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +314,7 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*Clas
 	}
 	return &ClassicResult{
 		Image: b.image, Digest: digest.FromBytes(manifest).String(), ImageID: digest.FromBytes(config).String(),
-		Source: b.src.name, SourceDigest: b.src.digest.String(), WorkloadID: c.WorkloadID, DiskBytes: s.diskBytes(),
+		Source: b.src.Name, SourceDigest: b.src.Digest.String(), WorkloadID: c.WorkloadID, DiskBytes: s.diskBytes(),
 		Profile: c.Profile, Measurement: all[string(c.Profile)], Measurements: all,
 		Registered: c.Legacy != nil, Record: c.RecordPath,
 	}, nil

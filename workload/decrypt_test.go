@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // keyPair writes a private key, encrypted if pass is not empty, and its public
@@ -43,9 +44,9 @@ func keyPair(t testing.TB, private any, public any, pass string) (key, pub strin
 	return filepath.Join(dir, "key.pem"), filepath.Join(dir, "pub.pem")
 }
 
-func loadKeys(t testing.TB, keys ...DecryptionKey) *DecryptionKeys {
+func loadKeys(t testing.TB, keys ...source.DecryptionKey) *source.DecryptionKeys {
 	t.Helper()
-	k, err := LoadDecryptionKeys(keys)
+	k, err := source.LoadDecryptionKeys(keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func TestEncryptedSource(t *testing.T) {
 		}
 		return "oci:" + dir
 	}
-	build := func(from string, keys *DecryptionKeys) (*Result, error) {
+	build := func(from string, keys *source.DecryptionKeys) (*Result, error) {
 		server := &fakeServer{}
 		o := reproducibleOptions(t, server)
 		o.Firmware = clear.Firmware
@@ -100,11 +101,11 @@ func TestEncryptedSource(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		from string
-		keys []DecryptionKey
+		keys []source.DecryptionKey
 	}{
-		"RSA":            {encrypted(rsaPub, nil), []DecryptionKey{{Path: rsaKey}}},
-		"RSA, locked":    {encrypted(rsaPub, nil), []DecryptionKey{{Path: lockedKey, Passphrase: secret.New([]byte("hunter2"))}}},
-		"EC, second key": {encrypted(ecPub, nil), []DecryptionKey{{Path: rsaKey}, {Path: ecKey}}},
+		"RSA":            {encrypted(rsaPub, nil), []source.DecryptionKey{{Path: rsaKey}}},
+		"RSA, locked":    {encrypted(rsaPub, nil), []source.DecryptionKey{{Path: lockedKey, Passphrase: secret.New([]byte("hunter2"))}}},
+		"EC, second key": {encrypted(ecPub, nil), []source.DecryptionKey{{Path: rsaKey}, {Path: ecKey}}},
 	} {
 		res, err := build(c.from, loadKeys(t, c.keys...))
 		if err != nil {
@@ -123,23 +124,23 @@ func TestEncryptedSource(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		from string
-		keys *DecryptionKeys
+		keys *source.DecryptionKeys
 		want string
 	}{
 		"no key":           {encrypted(rsaPub, nil), nil, "layer 1"},
-		"other key":        {encrypted(rsaPub, nil), loadKeys(t, DecryptionKey{Path: ecKey}), "decrypting"},
-		"altered":          {encrypted(rsaPub, flipped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
-		"of another layer": {encrypted(rsaPub, swapped), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 2"},
-		"broken wrapping":  {encrypted(rsaPub, garbage), loadKeys(t, DecryptionKey{Path: rsaKey}), "layer 1"},
+		"other key":        {encrypted(rsaPub, nil), loadKeys(t, source.DecryptionKey{Path: ecKey}), "decrypting"},
+		"altered":          {encrypted(rsaPub, flipped), loadKeys(t, source.DecryptionKey{Path: rsaKey}), "layer 2"},
+		"of another layer": {encrypted(rsaPub, swapped), loadKeys(t, source.DecryptionKey{Path: rsaKey}), "layer 2"},
+		"broken wrapping":  {encrypted(rsaPub, garbage), loadKeys(t, source.DecryptionKey{Path: rsaKey}), "layer 1"},
 	} {
 		if _, err := build(c.from, c.keys); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, expected %q in it", name, err, c.want)
 		}
 	}
-	if _, err := LoadDecryptionKeys([]DecryptionKey{{Path: lockedKey}}); err == nil {
+	if _, err := source.LoadDecryptionKeys([]source.DecryptionKey{{Path: lockedKey}}); err == nil {
 		t.Error("locked key loads without its passphrase")
 	}
-	if _, err := LoadDecryptionKeys([]DecryptionKey{{Path: rsaPub}}); err == nil {
+	if _, err := source.LoadDecryptionKeys([]source.DecryptionKey{{Path: rsaPub}}); err == nil {
 		t.Error("public key taken for a private one")
 	}
 }
@@ -161,7 +162,7 @@ func TestSkopeoEncrypted(t *testing.T) {
 	if _, err := Build(t.Context(), o); err == nil {
 		t.Fatal("builds without a key")
 	}
-	o.DecryptionKeys = loadKeys(t, DecryptionKey{Path: key})
+	o.DecryptionKeys = loadKeys(t, source.DecryptionKey{Path: key})
 	if _, err := Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/localstore"
 	"github.com/ccrun/ccrun/workload/registry"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // TestDestinations writes to every transport and reads back what it wrote
@@ -46,12 +47,12 @@ func TestDestinations(t *testing.T) {
 			reg := server.the(t)
 			out := readOutput(t, o.System, o.Destination)
 			imagetest.Tool(t, "e2fsck", "-fn", out.decrypt(t, reg.DiskKey))
-			src, err := openSource(t.Context(), o.Destination, SourceOptions{System: o.System})
+			src, err := source.Open(t.Context(), o.Destination, source.Options{System: o.System})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			if got := src.digest.String(); got != res.Digest || got != reg.Registration.Image {
+			if got := src.Digest.String(); got != res.Digest || got != reg.Registration.Image {
 				t.Errorf("manifest %s, result says %s, registration %s", got, res.Digest, reg.Registration.Image)
 			}
 			in, err := Inspect(t.Context(), o.System, o.Destination, server.Get)

@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 func TestMain(m *testing.M) {
@@ -120,19 +121,19 @@ type output struct {
 
 func readOutput(t testing.TB, sys *types.SystemContext, name string) *output {
 	t.Helper()
-	src, err := openSource(t.Context(), name, SourceOptions{System: sys})
+	src, err := source.Open(t.Context(), name, source.Options{System: sys})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	if len(src.layers) != 1 {
-		t.Fatalf("%d layers, expected 1", len(src.layers))
+	if len(src.Layers) != 1 {
+		t.Fatalf("%d layers, expected 1", len(src.Layers))
 	}
-	rc, err := src.layers[0].stream(t.Context())
+	rc, err := src.Layers[0].Stream(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &output{labels: src.config.Config.Labels, files: map[string][]byte{}, modes: map[string]int64{}}
+	out := &output{labels: src.Config.Config.Labels, files: map[string][]byte{}, modes: map[string]int64{}}
 	tr := tar.NewReader(rc)
 	for {
 		h, err := tr.Next()

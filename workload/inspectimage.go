@@ -13,17 +13,18 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 func (in *Inspection) image(ctx context.Context, sys *types.SystemContext, name string) error {
-	src, err := openSource(ctx, name, SourceOptions{System: sys})
+	src, err := source.Open(ctx, name, source.Options{System: sys})
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	in.Image = &ImageInspection{Digest: src.digest.String(), Labels: src.config.Config.Labels}
-	for _, l := range src.layers {
-		in.Image.Layers = append(in.Image.Layers, l.name().String())
+	in.Image = &ImageInspection{Digest: src.Digest.String(), Labels: src.Config.Config.Labels}
+	for _, l := range src.Layers {
+		in.Image.Layers = append(in.Image.Layers, l.Digest().String())
 		if err := in.layer(ctx, l); err != nil {
 			return err
 		}
@@ -35,8 +36,8 @@ func (in *Inspection) image(ctx context.Context, sys *types.SystemContext, name 
 }
 
 // layer streams one layer to its end, so that its digest is checked too.
-func (in *Inspection) layer(ctx context.Context, l *layer) error {
-	rc, err := l.stream(ctx)
+func (in *Inspection) layer(ctx context.Context, l *source.Layer) error {
+	rc, err := l.Stream(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,13 +49,13 @@ func (in *Inspection) layer(ctx context.Context, l *layer) error {
 			break
 		}
 		if err != nil {
-			return l.wrap(err)
+			return l.Wrap(err)
 		}
 		if len(in.Image.Files) < 1000 {
 			in.Image.Files = append(in.Image.Files, FileInspection{path.Clean("/" + h.Name), h.Size, h.FileInfo().Mode().String()})
 		}
 		if err := in.file(h, tr); err != nil {
-			return l.wrap(fmt.Errorf("%s: %w", path.Clean(h.Name), err))
+			return l.Wrap(fmt.Errorf("%s: %w", path.Clean(h.Name), err))
 		}
 	}
 	_, err = io.Copy(io.Discard, rc)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // memoryDir is a directory on a tmpfs.
@@ -41,7 +42,7 @@ func cacheFiles(t *testing.T, dir string) (paths []string) {
 // TestLayerCache: what the cache has is not read from the source, and gives
 // the same image; what is changed, lost or foreign is never used.
 func TestLayerCache(t *testing.T) {
-	cache, another := &LayerCache{Dir: filepath.Join(t.TempDir(), "cache"), KeyDir: memoryDir(t)}, memoryDir(t)
+	cache, another := &source.LayerCache{Dir: filepath.Join(t.TempDir(), "cache"), KeyDir: memoryDir(t)}, memoryDir(t)
 	build := func(change func(*Options)) (string, error) {
 		o := reproducibleOptions(t, &fakeServer{})
 		o.LayerCache = cache
@@ -132,28 +133,28 @@ func TestLayerCache(t *testing.T) {
 // it; and a build that ends early leaves nothing.
 func TestLayerCacheRefusals(t *testing.T) {
 	shm := memoryDir(t)
-	build := func(c *LayerCache, ctx context.Context) error {
+	build := func(c *source.LayerCache, ctx context.Context) error {
 		o := testOptions(t, &fakeServer{})
 		o.LayerCache = c
 		_, err := Build(ctx, o)
 		return err
 	}
 	writable := filepath.Join(shm, "writable")
-	imagetest.WriteFile(t, filepath.Join(writable, cacheKeyFile), make([]byte, 32))
+	imagetest.WriteFile(t, filepath.Join(writable, source.CacheKeyFile), make([]byte, 32))
 	short := filepath.Join(shm, "short")
-	imagetest.WriteFile(t, filepath.Join(short, cacheKeyFile), make([]byte, 31))
-	if err := os.Chmod(filepath.Join(short, cacheKeyFile), 0o600); err != nil {
+	imagetest.WriteFile(t, filepath.Join(short, source.CacheKeyFile), make([]byte, 31))
+	if err := os.Chmod(filepath.Join(short, source.CacheKeyFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]string{"/proc": "not in memory", writable: "only its owner", short: "expected 32"} {
-		if err := build(&LayerCache{Dir: t.TempDir(), KeyDir: dir}, t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		if err := build(&source.LayerCache{Dir: t.TempDir(), KeyDir: dir}, t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("key in %s: %v", dir, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
-	if err := build(&LayerCache{Dir: dir, KeyDir: shm}, ctx); !errors.Is(err, context.Canceled) {
+	if err := build(&source.LayerCache{Dir: dir, KeyDir: shm}, ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	imagetest.Empty(t, dir)
@@ -196,7 +197,7 @@ func changeCompressed(t testing.TB, o *Options) {
 func BenchmarkRebuild(b *testing.B) {
 	dir := b.TempDir()
 	b.SetBytes(benchLayers(b, dir, true))
-	run := func(c *LayerCache) time.Duration {
+	run := func(c *source.LayerCache) time.Duration {
 		o := testOptions(b, &fakeServer{})
 		o.SizeBytes, o.LayerCache, o.Source = 0, c, "oci:"+dir
 		start := time.Now()
@@ -209,7 +210,7 @@ func BenchmarkRebuild(b *testing.B) {
 		}
 		return took
 	}
-	cache := &LayerCache{Dir: b.TempDir(), KeyDir: memoryDir(b)}
+	cache := &source.LayerCache{Dir: b.TempDir(), KeyDir: memoryDir(b)}
 	run(cache)
 	files, err := filepath.Glob(filepath.Join(cache.Dir, "*"))
 	if err != nil || len(files) != 3 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // How strict a build is about its source.
@@ -43,7 +44,7 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 			b.Warn("lint: " + f)
 		}
 		if b.Lint == LintError && len(findings) > 0 {
-			return hint.With(fmt.Errorf("lint of %s: %d findings, the first: %s", b.src.name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
+			return hint.With(fmt.Errorf("lint of %s: %d findings, the first: %s", b.src.Name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
 		}
 	}
 	if !slices.Contains(b.Attach, AttachSBOM) {
@@ -51,9 +52,9 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 	}
 	var warnings []string
 	var err error
-	b.src.keep(true)
-	b.sbom, warnings, err = listPackages(ctx, tree, b.TempDir, b.src.digest, b.Now())
-	b.src.keep(false)
+	b.src.Keep(true)
+	b.sbom, warnings, err = listPackages(ctx, tree, b.TempDir, b.src.Digest, b.Now())
+	b.src.Keep(false)
 	for _, w := range warnings {
 		b.Warn(w)
 	}
@@ -64,7 +65,7 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 // of variables are never in it.
 func (b *build) lint(tree *rootfs.Tree) []string {
 	var out []string
-	c := b.src.config.Config
+	c := b.src.Config.Config
 	for _, e := range c.Env {
 		name, value, _ := strings.Cut(e, "=")
 		if secretValue.MatchString(value) || secretName.MatchString(name) && !fileOrOff.MatchString(value) {
@@ -136,13 +137,13 @@ func (b *build) checkBase(ctx context.Context) error {
 	if len(b.AllowedBases) == 0 {
 		return nil
 	}
-	have := b.src.config.RootFS.DiffIDs
+	have := b.src.Config.RootFS.DiffIDs
 	for _, name := range b.AllowedBases {
-		base, err := openSource(ctx, name, SourceOptions{System: b.System})
+		base, err := source.Open(ctx, name, source.Options{System: b.System})
 		if err != nil {
 			return fmt.Errorf("reading allowed base: %w", err)
 		}
-		want := base.config.RootFS.DiffIDs
+		want := base.Config.RootFS.DiffIDs
 		if err := base.Close(); err != nil {
 			return err
 		}
@@ -151,5 +152,5 @@ func (b *build) checkBase(ctx context.Context) error {
 			return nil
 		}
 	}
-	return hint.With(fmt.Errorf("%s is built on none of the %d allowed bases", b.src.name, len(b.AllowedBases)), "rebuild it on one of them, as it is now, or change --base-allow")
+	return hint.With(fmt.Errorf("%s is built on none of the %d allowed bases", b.src.Name, len(b.AllowedBases)), "rebuild it on one of them, as it is now, or change --base-allow")
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // MemoryTargetBytes is what a program that builds should tell Go's runtime,
@@ -50,7 +51,7 @@ type Options struct {
 	// itself: then that disk's content is built. Empty: it is not one.
 	SourcePassphrase secret.Bytes
 	// DecryptionKeys open the layers of a Source that is encrypted; nil: none.
-	DecryptionKeys *DecryptionKeys
+	DecryptionKeys *source.DecryptionKeys
 	// Reproducible makes the same image of the same inputs; see
 	// docs/image-format.md for what that tells others.
 	Reproducible bool
@@ -81,7 +82,7 @@ type Options struct {
 	System  *types.SystemContext // registries, policy, credentials; nil: the system's
 	TempDir string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
 	// LayerCache keeps layers for the next build; nil: it starts anew.
-	LayerCache *LayerCache
+	LayerCache *source.LayerCache
 	Limits     rootfs.Limits    // what a source may cost
 	Rand       io.Reader        // nil: crypto/rand
 	Now        func() time.Time // nil: time.Now, or if Reproducible the source's creation

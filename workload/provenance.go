@@ -67,7 +67,7 @@ func (b *build) provenance(s *sealed, image digest.Digest, fw *firmware.Bundle, 
 	}
 	agent := digest.FromBytes(b.Agent)
 	d.ResolvedDependencies = []Resource{
-		{Name: "source", URI: publicName(b.src.name), Digest: map[string]string{b.src.digest.Algorithm().String(): b.src.digest.Encoded()}},
+		{Name: "source", URI: publicName(b.src.Name), Digest: map[string]string{b.src.Digest.Algorithm().String(): b.src.Digest.Encoded()}},
 		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(fw.Digest[:])}},
 		{Name: "agent", Digest: map[string]string{"sha256": agent.Encoded()}},
 	}

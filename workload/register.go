@@ -66,8 +66,8 @@ func registerHint(err error) error {
 // record of an image that nobody has, never a name that points to an image
 // whose key is lost. A failure takes both back.
 func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports string) (_ *Result, err error) {
-	l := labels(&s.reg, b.src.digest, ports)
-	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.config.Config.ExposedPorts)
+	l := labels(&s.reg, b.src.Digest, ports)
+	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.Config.Config.ExposedPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports st
 	}
 	return &Result{
 		Image: b.image, Digest: s.reg.Image, ImageID: digest.FromBytes(config).String(),
-		Source: b.src.name, SourceDigest: b.src.digest.String(),
+		Source: b.src.Name, SourceDigest: b.src.Digest.String(),
 		DiskBytes: s.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: s.reg,
 	}, nil
 }

@@ -54,7 +54,7 @@ func isRandomKey(passphrase []byte) bool {
 // reproducible build without one, when the source was made.
 func (b *build) fixTime() {
 	at := time.Unix(0, 0)
-	switch created := b.src.config.Created; {
+	switch created := b.src.Config.Created; {
 	case b.Now != nil:
 		at = b.Now()
 	case created != nil:
@@ -74,7 +74,7 @@ func (b *build) contentID(process []byte) ([sha256.Size]byte, error) {
 		Size    int64           `json:"size_bytes"`
 		Free    int64           `json:"free_bytes"`
 		Time    int64           `json:"time"`
-	}{"ccrun file system v1", append([]digest.Digest{}, b.src.config.RootFS.DiffIDs...), kbs.Sum384(process), b.Filesystem, b.SizeBytes, b.FreeBytes, b.Now().Unix()}
+	}{"ccrun file system v1", append([]digest.Digest{}, b.src.Config.RootFS.DiffIDs...), kbs.Sum384(process), b.Filesystem, b.SizeBytes, b.FreeBytes, b.Now().Unix()}
 	j, err := kbs.Canonical(in)
 	if err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("naming file system: %w", err)
@@ -87,13 +87,13 @@ func (b *build) contentID(process []byte) ([sha256.Size]byte, error) {
 // then can no two plaintexts, whatever they come from and whichever version of
 // this program laid them out, ever share key and tweak.
 func (b *build) deriveFrom(ctx context.Context, fs fileSystem) error {
-	b.src.keep(true)
+	b.src.Keep(true)
 	h := sha256.New()
 	done := b.meter("deriving keys", fs.SizeBytes())
 	if err := fs.WriteTo(ctx, &meterWriter{ctx, h, done}); err != nil {
 		return err
 	}
-	b.src.keep(false)
+	b.src.Keep(false)
 	prk, err := hkdf.Extract(sha512.New, b.Passphrase.Reveal(), []byte(reproducibleLabel))
 	if err != nil {
 		return fmt.Errorf("deriving keys: %w", err)

@@ -21,6 +21,7 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // Rotator is the server's side of a rotation: *kbs.AdminClient.
@@ -66,20 +67,20 @@ func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	if err != nil {
 		return nil, registerHint(fmt.Errorf("asking the server about workload %s: %w", o.WorkloadID, err))
 	}
-	src, err := openSource(ctx, o.Source, SourceOptions{System: o.System})
+	src, err := source.Open(ctx, o.Source, source.Options{System: o.System})
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
 	r := &rotation{RotateOptions: o, src: src}
 	if err := r.examine(ctx, &status.Registration); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", src.name, err)
+		return nil, fmt.Errorf("reading %s: %w", src.Name, err)
 	}
 	answer, err := r.stage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	res := &RotateResult{WorkloadID: o.WorkloadID, Rotation: answer.Rotation, Image: src.name, Digest: src.digest.String()}
+	res := &RotateResult{WorkloadID: o.WorkloadID, Rotation: answer.Rotation, Image: src.Name, Digest: src.Digest.String()}
 	if !answer.Already || o.Destination != o.Source {
 		if err := r.publish(ctx, res); err != nil {
 			return nil, hint.With(fmt.Errorf("writing rotated image: %w", err), "nothing is lost: both disk keys are valid; run the command again")
@@ -118,7 +119,7 @@ func (r *rotation) meter(stage string, total int64) func(int64) {
 // rotation is one rotation under way.
 type rotation struct {
 	RotateOptions
-	src *source
+	src *source.Image
 
 	layerBytes int64 // uncompressed
 	diskAt     int64 // where the disk begins in the layer
@@ -130,16 +131,16 @@ type rotation struct {
 // examine reads the image once, to its end, and proves that it is the one
 // registered.
 func (r *rotation) examine(ctx context.Context, reg *kbs.Registration) error {
-	if len(r.src.layers) != 1 {
-		return hint.With(fmt.Errorf("image of %d layers, expected one: not a workload image", len(r.src.layers)), "`ccrun build` makes one")
+	if len(r.src.Layers) != 1 {
+		return hint.With(fmt.Errorf("image of %d layers, expected one: not a workload image", len(r.src.Layers)), "`ccrun build` makes one")
 	}
-	rc, err := r.src.layers[0].stream(ctx)
+	rc, err := r.src.Layers[0].Stream(ctx)
 	if err != nil {
 		return err
 	}
 	defer rc.Close()
 	n := &position{r: rc}
-	done := r.meter("reading image", r.src.sizeBytes())
+	done := r.meter("reading image", r.src.SizeBytes())
 	tr := tar.NewReader(&blob.Counter{R: n, Count: done})
 	var identity *krun.Identity
 	for {
@@ -252,7 +253,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 	if err != nil {
 		return err
 	}
-	config := *r.src.config
+	config := *r.src.Config
 	config.RootFS.DiffIDs = []digest.Digest{layer.Digest}
 	cb, err := json.Marshal(config)
 	if err != nil {
@@ -272,7 +273,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 // write is the layer with the disk's front replaced. The source is closed, and
 // has been verified to its end, before the last byte is.
 func (r *rotation) write(ctx context.Context, to io.Writer) (err error) {
-	rc, err := r.src.layers[0].stream(ctx)
+	rc, err := r.src.Layers[0].Stream(ctx)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 // VerifyOptions say what VerifyImage checks against. One of KeyPath and a
@@ -128,19 +129,19 @@ func (v *verification) signature(ctx context.Context) error {
 	if !strings.HasPrefix(v.Image, "docker://") {
 		return nil
 	}
-	src, err := openSource(ctx, v.Image, SourceOptions{System: v.System})
+	src, err := source.Open(ctx, v.Image, source.Options{System: v.System})
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if src.digest.String() != v.out.Digest {
-		return fmt.Errorf("the name %s has moved from %s to %s meanwhile", v.Image, v.out.Digest, src.digest)
+	if src.Digest.String() != v.out.Digest {
+		return fmt.Errorf("the name %s has moved from %s to %s meanwhile", v.Image, v.out.Digest, src.Digest)
 	}
 	want, err := signature.NewPRSigstoreSignedKeyPath(v.KeyPath, signature.NewPRMMatchRepository())
 	if err != nil {
 		return err
 	}
-	err = src.allowedBy(ctx, &signature.Policy{Default: signature.PolicyRequirements{want}})
+	err = src.AllowedBy(ctx, &signature.Policy{Default: signature.PolicyRequirements{want}})
 	if err == nil {
 		v.check("signature", true, "signed by the key, for this repository")
 	} else {

@@ -17,6 +17,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/workload"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 func buildOptions(c *cli.Context) (*workload.Options, error) {
@@ -38,7 +39,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		Warn:         func(s string) { slog.Warn(s) },
 	}
 	if dir := c.String("layer-cache"); dir != "" {
-		o.LayerCache = &workload.LayerCache{Dir: dir}
+		o.LayerCache = &source.LayerCache{Dir: dir}
 	}
 	if c.Uint("cpus") > 255 {
 		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))

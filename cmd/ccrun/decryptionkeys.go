@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
+	"github.com/ccrun/ccrun/workload/source"
 )
 
 func decryptionKeyFlag() cli.Flag {
@@ -23,7 +24,7 @@ func setDecryptionKeys(c *cli.Context, o *workload.Options) error {
 	if len(specs) == 0 {
 		return nil
 	}
-	var keys []workload.DecryptionKey
+	var keys []source.DecryptionKey
 	defer func() {
 		for _, k := range keys {
 			k.Passphrase.Wipe()
@@ -37,13 +38,13 @@ func setDecryptionKeys(c *cli.Context, o *workload.Options) error {
 		keys = append(keys, k)
 	}
 	var err error
-	o.DecryptionKeys, err = workload.LoadDecryptionKeys(keys)
+	o.DecryptionKeys, err = source.LoadDecryptionKeys(keys)
 	return err
 }
 
 // parseDecryptionKey takes skopeo's forms, but for those with the passphrase
 // itself: every user of the machine can read the arguments.
-func parseDecryptionKey(spec string) (k workload.DecryptionKey, err error) {
+func parseDecryptionKey(spec string) (k source.DecryptionKey, err error) {
 	if name, ok := strings.CutPrefix(spec, "provider:"); ok {
 		k.Provider = name
 		return k, nil

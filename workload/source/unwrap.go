@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"archive/tar"
@@ -29,7 +29,7 @@ const maxProcessBytes = 1 << 20
 // unwrap replaces s, a workload image such as `buildah mkcw` makes, by what is
 // on its disk: one layer, and the configuration that was to run there. The
 // disk and the layer made of it go through spools, never in the clear.
-func (s *source) unwrap(ctx context.Context, passphrase secret.Bytes, dir string, limits rootfs.Limits) error {
+func (s *Image) unwrap(ctx context.Context, passphrase secret.Bytes, dir string, limits rootfs.Limits) error {
 	disk, err := s.spoolDisk(ctx, dir)
 	if err != nil {
 		return err
@@ -52,18 +52,18 @@ func (s *source) unwrap(ctx context.Context, passphrase secret.Bytes, dir string
 		return fmt.Errorf("reading /%s: %w", krun.DiskFile, err)
 	}
 	var errs []error
-	for _, old := range s.layers {
+	for _, old := range s.Layers {
 		errs = append(errs, old.Close())
 	}
-	s.layers, s.config.Config, s.config.RootFS.DiffIDs = []*layer{l}, *config, []digest.Digest{l.diffID}
+	s.Layers, s.Config.Config, s.Config.RootFS.DiffIDs = []*Layer{l}, *config, []digest.Digest{l.diffID}
 	return errors.Join(errs...)
 }
 
 // spoolDisk copies /disk.img, still encrypted, to where it can be read in any
 // order.
-func (s *source) spoolDisk(ctx context.Context, dir string) (*scratch.Spool, error) {
+func (s *Image) spoolDisk(ctx context.Context, dir string) (*scratch.Spool, error) {
 	var disk *scratch.Spool
-	for _, l := range s.layers {
+	for _, l := range s.Layers {
 		found, err := l.spoolFile(ctx, dir, krun.DiskFile)
 		if err != nil {
 			return nil, errors.Join(err, disk.Close())
@@ -83,8 +83,8 @@ func (s *source) spoolDisk(ctx context.Context, dir string) (*scratch.Spool, err
 
 // spoolFile returns nil if the layer does not have the file. The layer is
 // read, and verified, to its end.
-func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *scratch.Spool, err error) {
-	rc, err := l.stream(ctx)
+func (l *Layer) spoolFile(ctx context.Context, dir, name string) (found *scratch.Spool, err error) {
+	rc, err := l.Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *scratch
 			return found, nil
 		}
 		if err != nil {
-			return found, l.wrap(err)
+			return found, l.Wrap(err)
 		}
 		if path.Clean("/"+h.Name) != "/"+name || h.Typeflag != tar.TypeReg || found != nil {
 			continue
@@ -111,7 +111,7 @@ func (l *layer) spoolFile(ctx context.Context, dir, name string) (found *scratch
 		}
 		w := found.Writer()
 		if _, err := io.Copy(w, tr); err != nil {
-			return found, l.wrap(err)
+			return found, l.Wrap(err)
 		}
 		if err := w.Close(); err != nil {
 			return found, err
@@ -184,12 +184,12 @@ func foreignConfig(js []byte) (*imgspec.ImageConfig, error) {
 
 // foreignLayer makes a layer, in a spool, of all files but those that were
 // made for the disk.
-func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootfs.Limits) (*layer, error) {
+func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootfs.Limits) (*Layer, error) {
 	s, err := scratch.NewSpool(dir)
 	if err != nil {
 		return nil, err
 	}
-	l := &layer{number: 1, spool: s, whole: true}
+	l := &Layer{number: 1, spool: s, whole: true}
 	h, w := sha256.New(), s.Writer()
 	_, err = fs.WriteTar(ctx, io.MultiWriter(h, w), func(p string) bool { return p == "lost+found" || "/"+p == krun.ProcessPath })
 	if err == nil {
@@ -204,11 +204,4 @@ func foreignLayer(ctx context.Context, fs *ext4read.FS, dir string, limits rootf
 	l.diffID = digest.NewDigest(digest.SHA256, h)
 	l.info = types.BlobInfo{Digest: l.diffID, Size: s.SizeBytes(), MediaType: imgspec.MediaTypeImageLayer}
 	return l, nil
-}
-
-// like any other, but hardly ever meant.
-func (b *build) warnWrapped(tree *rootfs.Tree) {
-	if tree.Lookup("/"+krun.DiskFile) != nil && tree.Lookup("/"+krun.TEEConfigFile) != nil {
-		b.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
-	}
 }

@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"crypto/aes"
@@ -40,19 +40,19 @@ const (
 	cacheHeadBytes = 4096 // then the layer, AES-256-CTR
 	cacheSaltBytes = 32
 	cacheSuffix    = ".layer"
-	cacheKeyFile   = "ccrun-layer-cache.key"
+	CacheKeyFile   = "ccrun-layer-cache.key"
 	defaultCache   = 20 << 30
 )
 
-// layerCache is an opened LayerCache.
-type layerCache struct {
+// openCache is an opened LayerCache.
+type openCache struct {
 	dir      string
 	maxBytes int64
 	key      [32]byte
 }
 
-func (o *LayerCache) open() (*layerCache, error) {
-	c := &layerCache{dir: o.Dir, maxBytes: o.MaxBytes}
+func (o *LayerCache) open() (*openCache, error) {
+	c := &openCache{dir: o.Dir, maxBytes: o.MaxBytes}
 	if c.maxBytes <= 0 {
 		c.maxBytes = defaultCache
 	}
@@ -79,7 +79,7 @@ func cacheKey(dir string) ([]byte, error) {
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
 		return nil, hint.With(fmt.Errorf("directory for its key: %q is not in memory", dir), "let XDG_RUNTIME_DIR name a directory on a tmpfs, or leave --layer-cache out")
 	}
-	path := filepath.Join(dir, cacheKeyFile)
+	path := filepath.Join(dir, CacheKeyFile)
 	key := make([]byte, 32)
 	if _, err := io.ReadFull(rand.Reader, key); err != nil {
 		return nil, err
@@ -100,13 +100,13 @@ func cacheKey(dir string) ([]byte, error) {
 	return key, err
 }
 
-func (c *layerCache) path(layer digest.Digest) string {
+func (c *openCache) path(layer digest.Digest) string {
 	return filepath.Join(c.dir, layer.Encoded()+cacheSuffix)
 }
 
 // spool is a file's content, under a key of its own: salts are random, so no
 // two files ever share key stream, whatever they hold.
-func (c *layerCache) spool(f *os.File, salt []byte, size int64) (*scratch.Spool, error) {
+func (c *openCache) spool(f *os.File, salt []byte, size int64) (*scratch.Spool, error) {
 	key, err := hkdf.Key(sha256.New, c.key[:], salt, cacheMagic+"content", 32)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (c *layerCache) spool(f *os.File, salt []byte, size int64) (*scratch.Spool,
 
 // head is a file's first bytes: magic, salt, size, and a MAC that ties them to
 // the layer and to the key.
-func (c *layerCache) head(layer digest.Digest, salt []byte, size int64) []byte {
+func (c *openCache) head(layer digest.Digest, salt []byte, size int64) []byte {
 	b := append([]byte(cacheMagic), salt...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(size))
 	mac := hmac.New(sha256.New, c.key[:])
@@ -130,7 +130,7 @@ func (c *layerCache) head(layer digest.Digest, salt []byte, size int64) []byte {
 // find returns a layer that was kept, or nil. What it reads from it must still
 // be verified: others than this program may have written to it. A file whose
 // key is gone is removed.
-func (c *layerCache) find(layer digest.Digest) *scratch.Spool {
+func (c *openCache) find(layer digest.Digest) *scratch.Spool {
 	f, err := os.Open(c.path(layer))
 	if err != nil {
 		return nil
@@ -152,7 +152,7 @@ func (c *layerCache) find(layer digest.Digest) *scratch.Spool {
 	return nil
 }
 
-func (c *layerCache) remove(layer digest.Digest) { _ = os.Remove(c.path(layer)) }
+func (c *openCache) remove(layer digest.Digest) { _ = os.Remove(c.path(layer)) }
 
 // cacheEntry is a layer on its way into the cache: a file without a name.
 type cacheEntry struct {
@@ -160,7 +160,7 @@ type cacheEntry struct {
 	salt []byte
 }
 
-func (c *layerCache) create() (*cacheEntry, *scratch.Spool, error) {
+func (c *openCache) create() (*cacheEntry, *scratch.Spool, error) {
 	e := &cacheEntry{salt: make([]byte, cacheSaltBytes)}
 	if _, err := io.ReadFull(rand.Reader, e.salt); err != nil {
 		return nil, nil, err
@@ -180,7 +180,7 @@ func (c *layerCache) create() (*cacheEntry, *scratch.Spool, error) {
 }
 
 // publish names a layer that has been verified, and makes room for it.
-func (c *layerCache) publish(e *cacheEntry, layer digest.Digest, size int64) error {
+func (c *openCache) publish(e *cacheEntry, layer digest.Digest, size int64) error {
 	if _, err := e.out.File.WriteAt(c.head(layer, e.salt, size), 0); err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (c *layerCache) publish(e *cacheEntry, layer digest.Digest, size int64) err
 }
 
 // evict removes what was used least recently until the rest fits.
-func (c *layerCache) evict() error {
+func (c *openCache) evict() error {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"errors"
@@ -75,19 +75,19 @@ func (k *DecryptionKey) load() (none encconfig.CryptoConfig, err error) {
 }
 
 // encrypted says whether the layer's blob is.
-func (l *layer) encrypted() bool { return strings.HasSuffix(l.info.MediaType, "+encrypted") }
+func (l *Layer) encrypted() bool { return strings.HasSuffix(l.info.MediaType, "+encrypted") }
 
 // needKeys refuses a layer that no key was given for.
-func (l *layer) needKeys() error {
+func (l *Layer) needKeys() error {
 	if !l.encrypted() || l.keys != nil {
 		return nil
 	}
-	return hint.With(l.wrap(fmt.Errorf("is encrypted (%s)", l.info.MediaType)), "give its owner's key with --decryption-key FILE")
+	return hint.With(l.Wrap(fmt.Errorf("is encrypted (%s)", l.info.MediaType)), "give its owner's key with --decryption-key FILE")
 }
 
 // decrypt undoes ocicrypt. What comes out is authenticated by its HMAC at the
 // end, and, decompressed, by the layer's diff id.
-func (l *layer) decrypt(blob io.Reader) (io.Reader, error) {
+func (l *Layer) decrypt(blob io.Reader) (io.Reader, error) {
 	if !l.encrypted() {
 		return blob, nil
 	}

@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"strings"
@@ -34,7 +34,7 @@ func TestMatchLayers(t *testing.T) {
 			store[names[i]] = &l
 		}
 		get := func(id string) (*storage.Layer, error) { return store[id], nil }
-		use := func(l *storage.Layer, number int) *layer { return &layer{number: number, diffID: l.UncompressedDigest} }
+		use := func(l *storage.Layer, number int) *Layer { return &Layer{number: number, diffID: l.UncompressedDigest} }
 		layers, err := matchLayers("top", []digest.Digest{a, b}, get, use)
 		if c.want == "" {
 			if err != nil || len(layers) != 2 || layers[0].diffID != a || layers[1].number != 2 {

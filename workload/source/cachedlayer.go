@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"context"
@@ -13,14 +13,14 @@ import (
 // cacheable says whether keeping the layer saves anything: one that is read in
 // place is as good as kept. One that its owner encrypted is not kept under
 // another key than theirs.
-func (l *layer) cacheable() bool {
+func (l *Layer) cacheable() bool {
 	return l.cache != nil && !l.encrypted() && (!l.local || l.info.Digest != l.diffID)
 }
 
 // recall takes the layer from the cache, if it is there. Only headers are read
 // now. As with a blob that is read in place, Open's reader finds out whether
 // it is the right layer: by its digest, and the same headers must come again.
-func (l *layer) recall(ctx context.Context, limits rootfs.Limits) bool {
+func (l *Layer) recall(ctx context.Context, limits rootfs.Limits) bool {
 	s := l.cache.find(l.diffID)
 	if s == nil {
 		return false
@@ -39,7 +39,7 @@ func (l *layer) recall(ctx context.Context, limits rootfs.Limits) bool {
 }
 
 // newSpool is a spool in dir, or one that the cache can keep.
-func (l *layer) newSpool(dir string) (*scratch.Spool, error) {
+func (l *Layer) newSpool(dir string) (*scratch.Spool, error) {
 	if !l.cacheable() {
 		return scratch.NewSpool(dir)
 	}
@@ -52,7 +52,7 @@ func (l *layer) newSpool(dir string) (*scratch.Spool, error) {
 }
 
 // remember keeps a layer that has been verified for the next build.
-func (l *layer) remember() error {
+func (l *Layer) remember() error {
 	if l.entry == nil {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (l *layer) remember() error {
 }
 
 // forget lets go of what the cache had, and removes it if it was wrong.
-func (l *layer) forget() error {
+func (l *Layer) forget() error {
 	if l.found == nil {
 		return nil
 	}

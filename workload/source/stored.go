@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // storedLayers reads layers of local storage straight from the store: the
 // library's GetBlob would copy each in the clear into a temporary file. Nil
 // without an error means that raw is no stored image.
-func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error) {
+func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*Layer, error) {
 	t, ok := raw.Reference().Transport().(istorage.StoreTransport)
 	if !ok {
 		return nil, nil
@@ -35,7 +35,7 @@ func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error
 	if err != nil {
 		return nil, fmt.Errorf("looking up stored image: %w", err)
 	}
-	return matchLayers(img.TopLayer, config.RootFS.DiffIDs, store.Layer, func(l *storage.Layer, number int) *layer {
+	return matchLayers(img.TopLayer, config.RootFS.DiffIDs, store.Layer, func(l *storage.Layer, number int) *Layer {
 		return storedLayer(store, l, number)
 	})
 }
@@ -43,12 +43,12 @@ func storedLayers(raw types.ImageSource, config *imgspec.Image) ([]*layer, error
 // matchLayers pairs the chain of stored layers below top with the image's
 // diff ids. Layers that a partial pull put together have no digest of a tar
 // stream; to read them would take a copy in the clear.
-func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Layer, error), use func(*storage.Layer, int) *layer) ([]*layer, error) {
+func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Layer, error), use func(*storage.Layer, int) *Layer) ([]*Layer, error) {
 	refused := func(number int, problem string) error {
 		return hint.With(fmt.Errorf("layer %d in local storage %s", number, problem),
 			"remove the image and pull it again with enable_partial_images = \"false\" in storage.conf, or build from docker:// or oci: instead")
 	}
-	layers := make([]*layer, len(ids))
+	layers := make([]*Layer, len(ids))
 	for i := len(ids) - 1; i >= 0; i-- {
 		if top == "" {
 			return nil, refused(i+1, "is not there")
@@ -72,8 +72,8 @@ func matchLayers(top string, ids []digest.Digest, get func(string) (*storage.Lay
 // storedLayer reads a layer in place where that can be done. Otherwise the
 // store makes its tar stream, holding its lock until that is closed: then it
 // is read once, into the spool.
-func storedLayer(store storage.Store, stored *storage.Layer, number int) *layer {
-	l := &layer{
+func storedLayer(store storage.Store, stored *storage.Layer, number int) *Layer {
+	l := &Layer{
 		number: number,
 		info:   types.BlobInfo{Digest: stored.UncompressedDigest, Size: stored.UncompressedSize},
 		diffID: stored.UncompressedDigest,

@@ -1,21 +1,14 @@
-package workload
+package source
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
-	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/manifest"
-	"github.com/containers/image/v5/pkg/shortnames"
 	"github.com/containers/image/v5/signature"
-	istorage "github.com/containers/image/v5/storage"
-	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
-	"github.com/containers/storage"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -24,14 +17,13 @@ import (
 	"github.com/ccrun/ccrun/workload/localstore"
 	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/rootfs"
-	"github.com/ccrun/ccrun/workload/scratch"
 )
 
 // maxLayers bounds the layers of a source; engines stop at about 128.
 const maxLayers = 1024
 
-// SourceOptions say how a source is read.
-type SourceOptions struct {
+// Options say how a source is read.
+type Options struct {
 	System  *types.SystemContext // registries, policy, credentials
 	TempDir string               // for encrypted scratch files
 	Limits  rootfs.Limits        // what the source may cost
@@ -44,37 +36,37 @@ type SourceOptions struct {
 	Cache *LayerCache
 }
 
-// source is an image that the signature policy has accepted: one manifest for
+// Image is an image that the signature policy has accepted: one manifest for
 // linux/amd64, its configuration and its layers.
-type source struct {
-	name   string // with transport, as resolved
-	digest digest.Digest
-	config *imgspec.Image
-	layers []*layer
+type Image struct {
+	Name   string // with transport, as resolved
+	Digest digest.Digest
+	Config *imgspec.Image
+	Layers []*Layer
 
-	options  SourceOptions
+	options  Options
 	raw      types.ImageSource
 	instance *digest.Digest // of an index; nil: raw is no index
 }
 
 // Close gives back what reading the source took, scratch space included.
-func (s *source) Close() error {
+func (s *Image) Close() error {
 	var errs []error
-	for _, l := range s.layers {
+	for _, l := range s.Layers {
 		errs = append(errs, l.Close())
 	}
 	return errors.Join(append(errs, s.raw.Close())...)
 }
 
-// openSource finds name, checks it against policy.json and reads its manifest
+// Open finds name, checks it against policy.json and reads its manifest
 // and configuration. Layers are read later, but those of a workload image that
 // is to be unwrapped.
-func openSource(ctx context.Context, name string, o SourceOptions) (*source, error) {
+func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	raw, err := findSource(ctx, o.System, name)
 	if err != nil {
 		return nil, err
 	}
-	var s *source
+	var s *Image
 	err = registry.PatienceFor(ctx, raw.Reference()).Do(ctx, func(ctx context.Context) error {
 		s, err = readSource(ctx, o.System, raw)
 		return err
@@ -83,124 +75,20 @@ func openSource(ctx context.Context, name string, o SourceOptions) (*source, err
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", localstore.Name(raw.Reference()), err), raw.Close())
 	}
 	s.options = o
-	for _, l := range s.layers {
+	for _, l := range s.Layers {
 		l.keys = o.Keys
 	}
 	if o.Passphrase.Len() > 0 {
 		if err := s.unwrap(ctx, o.Passphrase, o.TempDir, o.Limits); err != nil {
-			return nil, errors.Join(fmt.Errorf("reading %s: %w", s.name, err), s.Close())
+			return nil, errors.Join(fmt.Errorf("reading %s: %w", s.Name, err), s.Close())
 		}
 	}
 	return s, nil
 }
 
-// findSource opens name by its transport, or without one looks where Podman
-// looks: local storage first, then the registries of registries.conf.
-func findSource(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
-	if alltransports.TransportFromImageName(name) != nil {
-		if err := localstore.Need(name); err != nil {
-			return nil, err
-		}
-		ref, err := alltransports.ParseImageName(name)
-		if err != nil {
-			return nil, fmt.Errorf("source %q: %w", name, err)
-		}
-		return openReference(ctx, sys, ref)
-	}
-	src, err := findLocal(ctx, sys, name)
-	if src != nil || err != nil {
-		return src, err
-	}
-	return findRemote(ctx, sys, name)
-}
-
-// openReference opens ref without plaintext in named temporary files.
-func openReference(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (types.ImageSource, error) {
-	var src types.ImageSource
-	var err error
-	if strings.HasSuffix(ref.Transport().Name(), "-archive") {
-		src, err = openArchive(ctx, ref, scratch.DirOf(sys))
-	} else {
-		err = registry.PatienceFor(ctx, ref).Do(ctx, func(ctx context.Context) error {
-			src, err = ref.NewImageSource(ctx, sys)
-			return err
-		})
-	}
-	if err == nil {
-		return src, nil
-	}
-	err = fmt.Errorf("opening %s: %w", localstore.Name(ref), err)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, hint.With(err, "check the path")
-	case errors.Is(err, istorage.ErrNoSuchImage):
-		return nil, hint.With(err, "`podman images` lists what is there; `podman pull` or the docker:// transport fetches more")
-	case ref.Transport().Name() == "docker":
-		return nil, hint.With(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
-	}
-	return nil, err
-}
-
-// findLocal returns nil and no error when local storage does not have name.
-func findLocal(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
-	store, err := localstore.Open()
-	if err != nil {
-		return nil, err
-	}
-	if img, err := store.Image(name); err == nil && strings.HasPrefix(img.ID, name) && len(name) >= 3 {
-		ref, err := istorage.Transport.NewStoreReference(store, nil, img.ID)
-		if err != nil {
-			return nil, err
-		}
-		return openReference(ctx, sys, ref)
-	}
-	candidates, err := shortnames.ResolveLocally(sys, name)
-	if err != nil {
-		return nil, hint.Usagef("source %q: %w", name, err)
-	}
-	for _, c := range candidates {
-		ref, err := istorage.Transport.NewStoreReference(store, c, "")
-		if err != nil {
-			return nil, err
-		}
-		src, err := ref.NewImageSource(ctx, sys)
-		if err == nil {
-			return src, nil
-		}
-		if !errors.Is(err, istorage.ErrNoSuchImage) && !errors.Is(err, storage.ErrImageUnknown) {
-			return nil, fmt.Errorf("opening %s: %w", localstore.Name(ref), err)
-		}
-	}
-	return nil, nil
-}
-
-func findRemote(ctx context.Context, sys *types.SystemContext, name string) (types.ImageSource, error) {
-	resolved, err := shortnames.Resolve(sys, name)
-	if err != nil {
-		return nil, hint.With(fmt.Errorf("source %q is not in local storage: %w", name, err),
-			"give a full name such as docker://registry.example/app:1, or a transport such as oci:DIR")
-	}
-	var errs []error
-	for _, c := range resolved.PullCandidates {
-		ref, err := docker.NewReference(c.Value)
-		if err != nil {
-			return nil, err
-		}
-		src, err := openReference(ctx, sys, ref)
-		if err == nil {
-			return src, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		errs = append(errs, err)
-	}
-	return nil, fmt.Errorf("source %q is not in local storage: %w", name, errors.Join(errs...))
-}
-
 // readSource applies the signature policy before it reads anything else of
 // the image.
-func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSource) (*source, error) {
+func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSource) (*Image, error) {
 	instance, err := chooseInstance(ctx, sys, raw)
 	if err != nil {
 		return nil, err
@@ -220,14 +108,14 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
 		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
 	}
-	s := &source{name: localstore.Name(raw.Reference()), raw: raw, instance: instance}
-	if s.digest, err = manifest.Digest(blob); err != nil {
+	s := &Image{Name: localstore.Name(raw.Reference()), raw: raw, instance: instance}
+	if s.Digest, err = manifest.Digest(blob); err != nil {
 		return nil, err
 	}
-	if s.config, err = readConfig(ctx, img); err != nil {
+	if s.Config, err = readConfig(ctx, img); err != nil {
 		return nil, err
 	}
-	s.layers, err = describeLayers(ctx, sys, raw, img, s.config)
+	s.Layers, err = describeLayers(ctx, sys, raw, img, s.Config)
 	return s, err
 }
 
@@ -275,8 +163,8 @@ func allowedBy(ctx context.Context, policy *signature.Policy, img types.Unparsed
 	return err
 }
 
-// allowedBy says why another policy than policy.json refuses the image, or nil.
-func (s *source) allowedBy(ctx context.Context, policy *signature.Policy) error {
+// AllowedBy says why another policy than policy.json refuses the image, or nil.
+func (s *Image) AllowedBy(ctx context.Context, policy *signature.Policy) error {
 	return registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		return allowedBy(ctx, policy, image.UnparsedInstance(s.raw, s.instance))
 	})
@@ -301,10 +189,10 @@ func readConfig(ctx context.Context, img types.Image) (*imgspec.Image, error) {
 	return c, nil
 }
 
-// sizeBytes is what the manifest says the layers have, -1 if it does not say.
-func (s *source) sizeBytes() int64 {
+// SizeBytes is what the manifest says the layers have, -1 if it does not say.
+func (s *Image) SizeBytes() int64 {
 	var n int64
-	for _, l := range s.layers {
+	for _, l := range s.Layers {
 		if l.info.Size < 0 {
 			return -1
 		}

@@ -1,4 +1,4 @@
-package workload
+package source
 
 import (
 	"context"
@@ -21,10 +21,10 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// layer is one layer of a source. Before its first Open it is prepared: an
+// Layer is one layer of a source. Before its first Open it is prepared: an
 // uncompressed local blob stays where it is, everything else goes, verified
 // and decompressed, into an encrypted spool.
-type layer struct {
+type Layer struct {
 	number int // from 1, for messages
 	info   types.BlobInfo
 	diffID digest.Digest
@@ -32,7 +32,7 @@ type layer struct {
 	keys   *DecryptionKeys // nil: none given
 	fetch  func(context.Context) (io.ReadCloser, error)
 
-	cache *layerCache    // nil: none
+	cache *openCache     // nil: none
 	entry *cacheEntry    // what the spool will be in the cache
 	found *scratch.Spool // what the cache had
 
@@ -45,7 +45,7 @@ type layer struct {
 }
 
 // describeLayers pairs the manifest's blobs with the configuration's diff ids.
-func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.ImageSource, img types.Image, config *imgspec.Image) ([]*layer, error) {
+func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.ImageSource, img types.Image, config *imgspec.Image) ([]*Layer, error) {
 	if ls, err := storedLayers(raw, config); ls != nil || err != nil {
 		return ls, err
 	}
@@ -61,9 +61,9 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 	}
 	name := raw.Reference().Transport().Name()
 	local := name == "oci" || name == "dir" || strings.HasSuffix(name, "-archive")
-	layers := make([]*layer, len(infos))
+	layers := make([]*Layer, len(infos))
 	for i, info := range infos {
-		layers[i] = &layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
+		layers[i] = &Layer{number: i + 1, info: info, diffID: config.RootFS.DiffIDs[i], local: local,
 			fetch: func(ctx context.Context) (io.ReadCloser, error) {
 				if name == "docker" {
 					return registry.OpenBlob(ctx, raw, info)
@@ -77,7 +77,7 @@ func describeLayers(ctx context.Context, sys *types.SystemContext, raw types.Ima
 
 // prepare reads the layer once: its tar headers into index, and the whole of
 // it into a spool in dir if it cannot be read in place later.
-func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, progress func(int64)) error {
+func (l *Layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, progress func(int64)) error {
 	if l.index != nil {
 		return nil // made from a workload disk
 	}
@@ -87,7 +87,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	}
 	rc, err := l.fetch(ctx)
 	if err != nil {
-		return l.wrap(err)
+		return l.Wrap(err)
 	}
 	defer rc.Close()
 	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
@@ -95,7 +95,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	}
 	content, err := l.decrypt(blob.NewReader(ctx, &blob.Counter{R: rc, Count: progress}, l.info.Digest, l.info.Size))
 	if err != nil {
-		return l.wrap(err)
+		return l.Wrap(err)
 	}
 	decompress, stream, err := compression.DetectCompression(content)
 	switch {
@@ -113,7 +113,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 		_, err = io.Copy(io.Discard, stream) // to its end, where the digest is checked
 	}
 	if err != nil {
-		return l.wrap(errors.Join(err, l.Close()))
+		return l.Wrap(errors.Join(err, l.Close()))
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (l *layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 // scanInPlace reads the headers of an uncompressed local blob and skips the
 // rest. Whether that was the right blob, Open's reader finds out: it sees every
 // byte, and the same headers must come again.
-func (l *layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits rootfs.Limits, progress func(int64)) error {
+func (l *Layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits rootfs.Limits, progress func(int64)) error {
 	size, err := file.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
@@ -137,32 +137,32 @@ func (l *layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits root
 	return err
 }
 
-// stream reads the layer once, decompressed and verified, without a spool.
-func (l *layer) stream(ctx context.Context) (io.ReadCloser, error) {
+// Stream reads the layer once, decompressed and verified, without a spool.
+func (l *Layer) Stream(ctx context.Context) (io.ReadCloser, error) {
 	rc, err := l.fetch(ctx)
 	if err != nil {
-		return nil, l.wrap(err)
+		return nil, l.Wrap(err)
 	}
 	content, err := l.decrypt(blob.NewReader(ctx, rc, l.info.Digest, l.info.Size))
 	if err != nil {
-		return nil, l.wrap(errors.Join(err, rc.Close()))
+		return nil, l.Wrap(errors.Join(err, rc.Close()))
 	}
 	decompress, plain, err := compression.DetectCompression(content)
 	if err != nil {
-		return nil, l.wrap(errors.Join(err, rc.Close()))
+		return nil, l.Wrap(errors.Join(err, rc.Close()))
 	}
 	if decompress == nil {
 		return &layerReader{l: l, v: blob.NewReader(ctx, plain, l.diffID, -1), c: rc}, nil
 	}
 	d, err := decompress(plain)
 	if err != nil {
-		return nil, l.wrap(errors.Join(fmt.Errorf("decompressing: %w", err), rc.Close()))
+		return nil, l.Wrap(errors.Join(fmt.Errorf("decompressing: %w", err), rc.Close()))
 	}
 	return &layerReader{l: l, v: blob.NewReader(ctx, d, l.diffID, -1), c: blob.Closers{d, rc}}, nil
 }
 
 // fill spools the stream, reading its tar headers on the way.
-func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompress compression.DecompressorFunc, limits rootfs.Limits) error {
+func (l *Layer) fill(ctx context.Context, dir string, stream io.Reader, decompress compression.DecompressorFunc, limits rootfs.Limits) error {
 	s, err := l.newSpool(dir)
 	if err != nil {
 		return err
@@ -184,17 +184,17 @@ func (l *layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 	return w.Close()
 }
 
-// name is what the manifest calls the layer.
-func (l *layer) name() digest.Digest { return l.info.Digest }
+// Digest is what the manifest calls the layer.
+func (l *Layer) Digest() digest.Digest { return l.info.Digest }
 
-func (l *layer) wrapped(err error) error {
+func (l *Layer) wrapped(err error) error {
 	if err == nil {
 		return nil
 	}
-	return l.wrap(err)
+	return l.Wrap(err)
 }
 
-func (l *layer) wrap(err error) error {
+func (l *Layer) Wrap(err error) error {
 	damaged := l.found != nil && errors.Is(err, blob.ErrDigest)
 	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
 	if damaged {
@@ -205,7 +205,7 @@ func (l *layer) wrap(err error) error {
 
 // Open returns the uncompressed tar stream. Every byte that is not from the
 // spool is verified on its way; verified tells whether that came out well.
-func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
+func (l *Layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
 		if l.keep || l.entry != nil {
 			return l.spool.Reader(), nil
@@ -214,13 +214,13 @@ func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	}
 	rc, err := l.fetch(ctx)
 	if err != nil {
-		return nil, l.wrap(err)
+		return nil, l.Wrap(err)
 	}
 	return &layerReader{l: l, v: blob.NewReader(ctx, rc, l.diffID, -1), c: rc}, nil
 }
 
 // rewind makes the layer ready to be read once more.
-func (l *layer) rewind() {
+func (l *Layer) rewind() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bad = nil
@@ -228,20 +228,20 @@ func (l *layer) rewind() {
 
 // verified says, once every reader is closed, whether what they got was the
 // layer that the manifest names.
-func (l *layer) verified() error {
+func (l *Layer) verified() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.bad != nil:
-		return l.wrap(l.bad)
+		return l.Wrap(l.bad)
 	case !l.whole:
-		return l.wrap(errors.New("was not read to its end"))
+		return l.Wrap(errors.New("was not read to its end"))
 	}
 	return nil
 }
 
 // Close frees the spool.
-func (l *layer) Close() error {
+func (l *Layer) Close() error {
 	err := l.forget()
 	if l.spool == nil {
 		return err
@@ -252,33 +252,4 @@ func (l *layer) Close() error {
 		return errors.Join(err, e.out.Close())
 	}
 	return errors.Join(err, s.Close())
-}
-
-// layerReader reads a layer in place.
-type layerReader struct {
-	l *layer
-	v io.Reader // which verifies
-	c io.Closer
-}
-
-func (r *layerReader) Read(p []byte) (int, error) {
-	n, err := r.v.Read(p)
-	if err != nil && err != io.EOF {
-		err = r.l.wrap(err)
-	}
-	return n, err
-}
-
-// Close reads on to the end of the blob, which a reader of tar entries does
-// not reach, so that a changed blob never goes unnoticed.
-func (r *layerReader) Close() error {
-	_, err := io.Copy(io.Discard, r.v)
-	r.l.mu.Lock()
-	defer r.l.mu.Unlock()
-	if err != nil {
-		r.l.bad = err
-	} else {
-		r.l.whole = true
-	}
-	return errors.Join(err, r.c.Close())
 }

@@ -195,7 +195,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.
 }
 
 func (o *Options) sourceOptions() source.Options {
-	return source.Options{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, Keys: o.DecryptionKeys, Cache: o.LayerCache}
+	return source.Options{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, DecryptionKeys: o.DecryptionKeys, Cache: o.LayerCache}
 }
 
 func (o *Options) setDefaults() {

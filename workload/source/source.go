@@ -1,3 +1,7 @@
+// Package source reads the image that a workload image is made of, wherever it
+// is: what the signature policy accepts, verified to the last byte, and without
+// plaintext on any disk. A layer is read twice, its headers first, which tell
+// what the file system will look like, and its contents when that is written.
 package source
 
 import (
@@ -30,8 +34,8 @@ type Options struct {
 	// Passphrase opens the disk of a source that is a workload image itself:
 	// then that disk's content is read. Empty: it is not one.
 	Passphrase secret.Bytes
-	// Keys open the layers of a source that is encrypted; nil: none.
-	Keys *DecryptionKeys
+	// DecryptionKeys open the layers of a source that is encrypted; nil: none.
+	DecryptionKeys *DecryptionKeys
 	// Cache keeps layers for the next build; nil: all are read anew.
 	Cache *LayerCache
 }
@@ -59,8 +63,8 @@ func (s *Image) Close() error {
 }
 
 // Open finds name, checks it against policy.json and reads its manifest
-// and configuration. Layers are read later, but those of a workload image that
-// is to be unwrapped.
+// and configuration. Layers are read by Tree, unless there is a Passphrase: a
+// workload image's layers are read here, and replaced by one made of its disk.
 func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	raw, err := findSource(ctx, o.System, name)
 	if err != nil {
@@ -76,7 +80,7 @@ func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	}
 	s.options = o
 	for _, l := range s.Layers {
-		l.keys = o.Keys
+		l.keys = o.DecryptionKeys
 	}
 	if o.Passphrase.Len() > 0 {
 		if err := s.unwrap(ctx, o.Passphrase, o.TempDir, o.Limits); err != nil {

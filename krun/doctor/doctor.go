@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun/crun"
 )
 
 // Status of a finding. The zero value counts as a failure.
@@ -148,26 +150,16 @@ func (h *Host) asids(context.Context) (string, error) {
 	return "", errors.New("the misc cgroup controller lists no SEV-ES/SNP ASIDs")
 }
 
-var crunVersion = regexp.MustCompile(`crun version (\d+)\.(\d+)`)
-
 func (h *Host) crun(ctx context.Context) (string, error) {
 	out, err := h.Output(ctx, "crun", "--version")
 	if err != nil {
 		return "", fmt.Errorf("running crun --version: %w", err)
 	}
-	m := crunVersion.FindStringSubmatch(out)
-	if m == nil {
-		return "", fmt.Errorf("crun --version says %q", strings.SplitN(out, "\n", 2)[0])
+	version, err := crun.CheckVersion("crun", out)
+	if err != nil {
+		return "", err
 	}
-	major, _ := strconv.Atoi(m[1])
-	minor, _ := strconv.Atoi(m[2])
-	if !strings.Contains(out, "+LIBKRUN") {
-		return "", fmt.Errorf("crun %d.%d has no +LIBKRUN: it would run workloads as plain containers", major, minor)
-	}
-	if major < 1 || major == 1 && minor < 21 {
-		return "", fmt.Errorf("crun %d.%d looks for the firmware inside the container; 1.21 or later is needed", major, minor)
-	}
-	return fmt.Sprintf("crun %d.%d with libkrun", major, minor), nil
+	return "crun " + version + " with libkrun", nil
 }
 
 func (h *Host) libkrun(context.Context) (string, error) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // Port is one on which the workload listens.
@@ -25,23 +27,23 @@ func (p Port) validate() error {
 // maxPorts bounds the annotation; every port is a socket of QEMU's.
 const maxPorts = 64
 
-// ParsePorts reads the value of PortsAnnotation: numbers, each with /tcp or
+// ParsePorts reads the value of krun.LabelPorts: numbers, each with /tcp or
 // /udp, separated by commas or, because podman's --annotation cuts at commas,
 // by spaces. The empty string is no ports.
 func ParsePorts(s string) ([]Port, error) {
 	if len(s) > maxPorts*len("65535/tcp, ") {
-		return nil, fmt.Errorf("annotation %s of %d bytes: at most %d ports", PortsAnnotation, len(s), maxPorts)
+		return nil, fmt.Errorf("annotation %s of %d bytes: at most %d ports", krun.LabelPorts, len(s), maxPorts)
 	}
 	var ports []Port
 	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }) {
 		p, err := parsePort(f)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("annotation %s: %w", PortsAnnotation, err)
+			return nil, fmt.Errorf("annotation %s: %w", krun.LabelPorts, err)
 		case slices.Contains(ports, p):
-			return nil, fmt.Errorf("annotation %s: %s appears twice", PortsAnnotation, p)
+			return nil, fmt.Errorf("annotation %s: %s appears twice", krun.LabelPorts, p)
 		case len(ports) == maxPorts:
-			return nil, fmt.Errorf("annotation %s: more than %d ports", PortsAnnotation, maxPorts)
+			return nil, fmt.Errorf("annotation %s: more than %d ports", krun.LabelPorts, maxPorts)
 		}
 		ports = append(ports, p)
 	}

@@ -1,16 +1,15 @@
 package sim
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // RuntimeName is the name under which ccrun-sim is an OCI runtime.
@@ -56,7 +55,7 @@ func (r *Runtime) Command(c crun.Command) ([]string, error) {
 			return nil, fmt.Errorf("directory %q: expected an absolute path", dir)
 		}
 	}
-	config, err := r.prepare(c.Bundle, c.Config)
+	config, err := r.prepare(c)
 	if err != nil || config == "" {
 		return argv, err
 	}
@@ -70,48 +69,26 @@ const (
 	rootDir    = "ccrun-root"
 )
 
-// maxSpecBytes bounds a bundle's configuration.
-const maxSpecBytes = 16 << 20
-
 // prepare looks at the bundle and, for a workload image, makes it ready for a
 // VMM. It returns the path of the configuration to use, or "" for Podman's.
-func (r *Runtime) prepare(bundle, config string) (string, error) {
-	if bundle == "" {
-		bundle = "."
-	}
-	bundle, err := filepath.Abs(bundle)
-	if err != nil {
-		return "", fmt.Errorf("finding bundle: %w", err)
-	}
-	if config == "" {
-		config = "config.json"
-	}
-	if !filepath.IsAbs(config) {
-		config = filepath.Join(bundle, config)
-	}
-	spec, err := readSpec(config)
+func (r *Runtime) prepare(c crun.Command) (string, error) {
+	spec, err := c.Open()
 	if err != nil {
 		return "", err
 	}
-	if spec.Root == nil {
-		return "", nil // crun says it better
-	}
-	if !filepath.IsAbs(spec.Root.Path) {
-		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
-	}
-	ours, err := isWorkload(spec.Root.Path)
+	ours, err := isWorkload(spec.RootFS)
 	if err != nil || !ours {
 		return "", err
 	}
-	return r.prepareVM(bundle, spec)
+	return r.prepareVM(spec)
 }
 
-func (r *Runtime) prepareVM(bundle string, spec *specs.Spec) (string, error) {
-	ports, err := ParsePorts(spec.Annotations[PortsAnnotation])
+func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
+	ports, err := ParsePorts(spec.Annotations[krun.LabelPorts])
 	if err != nil {
 		return "", err
 	}
-	image, err := os.OpenRoot(spec.Root.Path)
+	image, err := os.OpenRoot(spec.RootFS)
 	if err != nil {
 		return "", fmt.Errorf("opening image: %w", err)
 	}
@@ -120,54 +97,36 @@ func (r *Runtime) prepareVM(bundle string, spec *specs.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	warnings, err := judge(spec, shape)
+	if err != nil {
+		return "", err
+	}
 	qemu, err := findQEMU()
 	if err != nil {
 		return "", err
 	}
-	p := plan{rootDir: filepath.Join(bundle, rootDir), memoryBytes: int64(shape.MemoryMiB)<<20 + vmmMemoryBytes}
-	if p.mounts, err = r.makeRoot(p.rootDir, filepath.Join(bundle, configFile), qemu); err != nil {
+	root := filepath.Join(spec.Bundle, rootDir)
+	mounts, err := r.makeRoot(root, filepath.Join(spec.Bundle, configFile), qemu)
+	if err != nil {
 		return "", err
 	}
 	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports}
-	if vmm.Warnings, err = p.rewrite(spec); err != nil {
+		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: warnings}
+	if err := rewrite(spec, root, mounts); err != nil {
 		return "", err
 	}
-	if err := vmm.write(filepath.Join(bundle, configFile)); err != nil {
+	if err := vmm.write(filepath.Join(spec.Bundle, configFile)); err != nil {
 		return "", fmt.Errorf("writing VMM configuration: %w", err)
 	}
-	return writeSpec(filepath.Join(bundle, specFile), spec)
+	return writeSpec(filepath.Join(spec.Bundle, specFile), spec)
 }
 
-func readSpec(path string) (*specs.Spec, error) {
-	f, err := os.Open(path)
+func writeSpec(path string, s *crun.Spec) (string, error) {
+	b, err := s.Encode()
 	if err != nil {
-		return nil, fmt.Errorf("reading container configuration: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSpecBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading container configuration: %w", err)
-	}
-	if len(b) > maxSpecBytes {
-		return nil, fmt.Errorf("container configuration %s is larger than %d bytes", path, maxSpecBytes)
-	}
-	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("reading container configuration %s: %w", path, err)
-	}
-	return &s, nil
-}
-
-func writeSpec(path string, s *specs.Spec) (string, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	if err := e.Encode(s); err != nil {
 		return "", fmt.Errorf("writing container configuration: %w", err)
 	}
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return "", fmt.Errorf("writing container configuration: %w", err)
 	}
 	return path, nil
@@ -181,10 +140,5 @@ func FindCrun() (string, error) {
 			return path, nil
 		}
 	}
-	return "", noCrunError{}
+	return "", hint.With(errors.New("finding crun: it is not installed on this host"), "apt-get install crun")
 }
-
-type noCrunError struct{}
-
-func (noCrunError) Error() string { return "finding crun: it is not installed on this host" }
-func (noCrunError) Hint() string  { return "apt-get install crun" }

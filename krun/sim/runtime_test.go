@@ -16,6 +16,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 	"golang.org/x/sys/unix"
@@ -86,9 +87,9 @@ func makeBundle(t *testing.T) (bundle, image string) {
 	bundle = t.TempDir()
 	image = filepath.Join(bundle, "rootfs")
 	s := podmanSpec(t)
-	s.Root.Path = image
-	s.Annotations[PortsAnnotation] = "80/tcp 53/udp"
-	b, err := json.Marshal(s)
+	set(t, s, image, "root", "path")
+	set(t, s, "80/tcp 53/udp", "annotations", krun.LabelPorts)
+	b, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func TestRuntimeBootsWorkloadImages(t *testing.T) {
 		t.Errorf("link /lib of the VMM's root: %q %v", link, err)
 	}
 	spec := string(readFile(t, filepath.Join(bundle, specFile)))
-	rewritten, err := readSpec(filepath.Join(bundle, specFile))
+	rewritten, err := crun.Command{Config: filepath.Join(bundle, specFile)}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}

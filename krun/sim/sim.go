@@ -31,10 +31,6 @@ const (
 	ControlPort = "io.ccrun.control"
 )
 
-// PortsAnnotation lists the ports on which the workload listens, for instance
-// "80/tcp,53/udp". Podman hands an image's annotations to the runtime.
-const PortsAnnotation = "io.ccrun.ports"
-
 // Exit statuses as in podman-run(1).
 const (
 	ExitFailure = 125 // the VMM failed, or the guest ended without a word

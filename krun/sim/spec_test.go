@@ -3,7 +3,6 @@ package sim
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -11,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/crun"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -19,33 +21,47 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // podmanSpec is what Podman 4.3.1 wrote for `podman create --network none
 // --memory 64m --pids-limit 10 --user 1000:1000 -e SECRET=hidden -v
 // /tmp:/data:shared --annotation run.oci.handler=krun` (seccomp shortened).
-func podmanSpec(t *testing.T) *specs.Spec {
+func podmanSpec(t *testing.T) *crun.Spec {
 	t.Helper()
-	s, err := readSpec(filepath.Join("testdata", "podman-4.3.1.json"))
+	s, err := crun.Command{Config: filepath.Join("testdata", "podman-4.3.1.json")}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func testPlan() plan {
-	return plan{rootDir: "/bundle/ccrun-root", mounts: []specs.Mount{readOnlyBind("/usr", "/usr")}, memoryBytes: 1 << 30}
+func set(t *testing.T, s *crun.Spec, value any, path ...string) {
+	t.Helper()
+	if err := s.Set(value, path...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rewritten judges and rewrites s for a machine of 512 MiB.
+func rewritten(t *testing.T, s *crun.Spec) (warnings []string) {
+	t.Helper()
+	warnings, err := judge(s, &krun.TEEConfig{MemoryMiB: 512})
+	if err == nil {
+		err = rewrite(s, "/bundle/ccrun-root", []specs.Mount{readOnlyBind("/usr", "/usr")})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return warnings
 }
 
 func TestRewriteGolden(t *testing.T) {
 	s := podmanSpec(t)
-	warnings, err := testPlan().rewrite(s)
+	warnings := rewritten(t, s)
+	raw, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := writeSpec(filepath.Join(t.TempDir(), "spec.json"), s)
-	if err != nil {
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, raw, "", "  "); err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := indented.Bytes()
 	golden := filepath.Join("testdata", "vm-4.3.1.golden.json")
 	if *update {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -73,13 +89,11 @@ func TestRewriteGolden(t *testing.T) {
 // The properties below hold whatever the golden file says.
 func TestRewriteKeepsTheVMMContained(t *testing.T) {
 	s := podmanSpec(t)
-	if _, err := testPlan().rewrite(s); err != nil {
-		t.Fatal(err)
-	}
+	rewritten(t, s)
 	if s.Linux.RootfsPropagation != "" {
 		t.Errorf("propagation %q: mounts of the host's /usr could reach the bundle", s.Linux.RootfsPropagation)
 	}
-	if _, ok := s.Annotations[handlerAnnotation]; ok {
+	if _, ok := s.Annotations["run.oci.handler"]; ok {
 		t.Error("handler annotation kept: crun would start a plain container or libkrun")
 	}
 	if got := s.Process.Capabilities.Bounding; !slices.Equal(got, []string{"CAP_NET_BIND_SERVICE"}) {
@@ -101,10 +115,8 @@ func TestRewriteKeepsTheVMMContained(t *testing.T) {
 func TestRewriteImageReadOnly(t *testing.T) {
 	for readOnly, want := range map[bool]string{true: "ro", false: "rw"} {
 		s := podmanSpec(t)
-		s.Root.Readonly = readOnly
-		if _, err := testPlan().rewrite(s); err != nil {
-			t.Fatal(err)
-		}
+		set(t, s, readOnly, "root", "readonly")
+		rewritten(t, s)
 		m := s.Mounts[len(s.Mounts)-1]
 		if m.Destination != insideImage || !slices.Contains(m.Options, want) {
 			t.Errorf("image mount %+v, expected %s", m, want)
@@ -112,56 +124,20 @@ func TestRewriteImageReadOnly(t *testing.T) {
 	}
 }
 
-func TestRewriteRefusesArguments(t *testing.T) {
-	for _, c := range []struct {
-		args []string
-		ok   bool
-	}{
-		{[]string{"/entrypoint"}, true},
-		{[]string{"/dev/init", "--", "/entrypoint"}, true},
-		{[]string{"/run/podman-init", "--", "/entrypoint"}, true},
-		{[]string{"/entrypoint", "foo"}, false},
-		{[]string{"sh"}, false},
-		{[]string{"/dev/init", "--"}, false},
-		{nil, false},
-	} {
-		s := podmanSpec(t)
-		s.Process.Args = c.args
-		_, err := testPlan().rewrite(s)
-		var refused argsError
-		if (err == nil) != c.ok || (err != nil && !errors.As(err, &refused)) {
-			t.Errorf("args %q: %v", c.args, err)
-		}
-	}
-	if _, err := testPlan().rewrite(&specs.Spec{}); err == nil {
-		t.Error("empty specification accepted")
-	}
-}
-
-func TestRaiseLimitsLeavesEnoughAlone(t *testing.T) {
+// TestJudge drives the runtime by the table: arguments and --env are rows with
+// another verdict than krun's.
+func TestJudge(t *testing.T) {
+	shape := &krun.TEEConfig{MemoryMiB: 512}
 	s := podmanSpec(t)
-	big, swap := int64(4<<30), int64(-1)
-	s.Linux.Resources.Memory.Limit, s.Linux.Resources.Memory.Swap = &big, &swap
-	if w := testPlan().raiseLimits(s.Linux); len(w) != 0 || *s.Linux.Resources.Memory.Limit != big {
-		t.Errorf("limit %d, warnings %v", *s.Linux.Resources.Memory.Limit, w)
+	set(t, s, []string{"sh"}, "process", "args")
+	if _, err := judge(s, shape); err == nil || !strings.Contains(err.Error(), "measured identity") || hint.Of(err) == "" {
+		t.Errorf("arguments: %v", err)
 	}
-	small := int64(64 << 20)
-	s.Linux.Resources.Memory.Limit = &small
-	if testPlan().raiseLimits(s.Linux); *s.Linux.Resources.Memory.Swap != -1 {
-		t.Error("unlimited swap was limited")
-	}
-}
-
-func TestReadSpecRefusesNonsense(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readSpec(path); err == nil {
-		t.Error("truncated specification accepted")
-	}
-	var syntax *json.SyntaxError
-	if _, err := readSpec(path + "x"); err == nil || errors.As(err, &syntax) || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("missing specification: %v", err)
+	for _, path := range []string{"process", "linux"} {
+		s := podmanSpec(t)
+		set(t, s, nil, path)
+		if _, err := judge(s, shape); err == nil {
+			t.Errorf("accepted without %s", path)
+		}
 	}
 }

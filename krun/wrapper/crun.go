@@ -8,19 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-)
 
-// The oldest crun that opens libkrunfw on the host's side. Older ones do so
-// inside the container's root file system, where the image can put a library
-// of its own and run code as the runtime (crun 8675bafa).
-const (
-	minCrunMajor = 1
-	minCrunMinor = 21
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun/crun"
 )
 
 // SystemCrunDirs is where crun is looked for before PATH: Podman deletes a
@@ -41,7 +32,7 @@ func (w *Wrapper) lookForCrun() (string, error) {
 	}
 	path, err := exec.LookPath("crun")
 	if err != nil {
-		return "", &refusal{fmt.Errorf("finding crun: %w", err), `install crun, or name it in /etc/ccrun/krun.json: {"crun":"/path/to/crun"}`}
+		return "", hint.With(fmt.Errorf("finding crun: %w", err), `install crun, or name it in /etc/ccrun/krun.json: {"crun":"/path/to/crun"}`)
 	}
 	return path, nil
 }
@@ -67,29 +58,14 @@ func (w *Wrapper) findCrun() (string, error) {
 	return path, nil
 }
 
-var crunVersion = regexp.MustCompile(`^crun version (\d{1,6})\.(\d{1,6})(?:\D|$)`)
-
-// checkCrun refuses a crun that would run the image as a plain container,
-// which one without libkrun does silently and with status 0, or unsafely.
+// checkCrun refuses a crun that cannot run the image as it is meant.
 func (w *Wrapper) checkCrun(path string) error {
-	out, err := w.Version(path)
+	printed, err := w.Version(path)
 	if err != nil {
 		return fmt.Errorf("asking %s for its version: %w", path, err)
 	}
-	hint := "install crun 1.21 or later built with `./configure --with-libkrun`, and libkrun built with SEV=1"
-	m := crunVersion.FindStringSubmatch(out)
-	if m == nil {
-		return &refusal{fmt.Errorf("%s is not crun", path), hint}
-	}
-	if !slices.Contains(strings.Fields(out), "+LIBKRUN") {
-		return &refusal{fmt.Errorf("%s is built without libkrun and would run the image as a plain container", path), hint}
-	}
-	major, _ := strconv.Atoi(m[1]) // digits, bounded by the pattern
-	minor, _ := strconv.Atoi(m[2])
-	if major < minCrunMajor || major == minCrunMajor && minor < minCrunMinor {
-		return &refusal{fmt.Errorf("%s is version %d.%d, expected %d.%d or later", path, major, minor, minCrunMajor, minCrunMinor), hint}
-	}
-	return nil
+	_, err = crun.CheckVersion(path, printed)
+	return err
 }
 
 // RunVersion is the Version of a real host: the output of `crun --version`.

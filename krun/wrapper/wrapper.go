@@ -6,13 +6,13 @@
 package wrapper
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -33,10 +33,6 @@ type Wrapper struct {
 	Stderr   io.Writer
 	Now      func() time.Time
 }
-
-// FirmwareAnnotation is the SHA-256 of the firmware that an image was built
-// for (firmware.Bundle.Digest), 64 hex digits, where the launcher passes it.
-const FirmwareAnnotation = "io.ccrun.firmware"
 
 // Run handles argv, argv[0] included, and returns the exit status if it did
 // not become crun.
@@ -88,11 +84,11 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 // prepare does what a workload image needs before crun sees it, and returns
 // the directory of its library; empty for any other image.
 func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
-	b, err := openBundle(c)
+	spec, err := c.Open()
 	if err != nil {
 		return "", err
 	}
-	image, err := b.readImage()
+	image, err := readImage(spec)
 	if err != nil || image == nil {
 		return "", err
 	}
@@ -102,18 +98,18 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	if image.initrd == nil {
 		return "", nil // an image for libkrunfw's own initrd
 	}
-	lib, err := w.compose(b, image)
+	lib, err := w.compose(spec, image)
 	if err != nil {
 		return "", err
 	}
-	if err := w.configure(b); err != nil {
+	if err := w.configure(spec, image); err != nil {
 		return "", err
 	}
-	return w.install(c.ID, b.dir, lib)
+	return w.install(c.ID, spec.Bundle, lib)
 }
 
 // compose builds the library of the image's initrd and the host's firmware.
-func (w *Wrapper) compose(b *bundle, image *image) ([]byte, error) {
+func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
 	path := w.Library
 	if path == "" {
 		var err error
@@ -125,11 +121,9 @@ func (w *Wrapper) compose(b *bundle, image *image) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want, have := b.annotations[FirmwareAnnotation], fmt.Sprintf("%x", fw.Digest); want != "" && want != have {
-		return nil, &refusal{
-			fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", path, want, have),
-			"install that libkrunfw, or rebuild the image with `ccrun build --firmware " + path + "`",
-		}
+	if want, have := spec.Annotations[krun.LabelFirmware], fmt.Sprintf("%x", fw.Digest); want != "" && want != have {
+		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", path, want, have),
+			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", path)
 	}
 	return firmware.BuildLibrary(fw, image.initrd)
 }
@@ -148,30 +142,10 @@ func withLibraryPath(env []string, dir string) []string {
 	return append(out, value)
 }
 
-// refusal is an error with the next step.
-type refusal struct {
-	err  error
-	hint string
-}
-
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
-
-// Hint implements the hint of ccrun's errors.
-func (r *refusal) Hint() string { return r.hint }
-
 // message is err with its hint, on one line.
 func message(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) && h.Hint() != "" {
-		return "ccrun: " + err.Error() + ": " + h.Hint()
+	if next := hint.Of(err); next != "" {
+		return "ccrun: " + err.Error() + ": " + next
 	}
 	return "ccrun: " + err.Error()
-}
-
-func absolute(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(dir, path)
 }

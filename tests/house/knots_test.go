@@ -34,7 +34,7 @@ var fileKnots = map[string]int{
 	"krun/guest":                      18,
 	"krun/measure":                    11,
 	"krun/sim":                        2,
-	"krun/wrapper":                    6,
+	"krun/wrapper":                    4,
 	"luks":                            6,
 	"tests/guestinit":                 3,
 	"workload":                        42,

@@ -1,0 +1,67 @@
+package crun
+
+import (
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Annotations that crun acts on.
+const (
+	VariantAnnotation = "krun.variant"
+	// handlerAnnotation would make crun start libkrun by itself or, built
+	// without libkrun, silently a plain container.
+	handlerAnnotation = "run.oci.handler"
+)
+
+// Machine is the specification of a container that will hold a virtual
+// machine, and what that needs at least.
+type Machine struct {
+	*Spec
+	MemoryBytes int64 // of the machine and its monitor
+	Threads     int64 // of the monitor; 0 where nobody counted
+}
+
+// process is the container's, or an empty one.
+func (m *Machine) process() specs.Process {
+	if m.Process == nil {
+		return specs.Process{}
+	}
+	return *m.Process
+}
+
+func (m *Machine) linux() specs.Linux {
+	if m.Linux == nil {
+		return specs.Linux{}
+	}
+	return *m.Linux
+}
+
+func (m *Machine) resources() specs.LinuxResources {
+	if r := m.linux().Resources; r != nil {
+		return *r
+	}
+	return specs.LinuxResources{}
+}
+
+// one is a single sentence, or none.
+func one(given bool, format string, a ...any) []string {
+	if !given {
+		return nil
+	}
+	return []string{fmt.Sprintf(format, a...)}
+}
+
+// put drops an option by another value, remove by none.
+func put(value any, path ...string) func(*Machine) error {
+	return func(m *Machine) error { return m.Set(value, path...) }
+}
+
+func remove(path ...string) func(*Machine) error { return put(nil, path...) }
+
+func annotation(name string) func(*Machine) []string {
+	return func(m *Machine) []string {
+		_, given := m.Annotations[name]
+		return one(given, "annotation %s has no effect", name)
+	}
+}

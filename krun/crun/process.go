@@ -1,0 +1,109 @@
+package crun
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccrun/ccrun/krun"
+)
+
+// imageCommand is the entry point of every workload image: the stub that says
+// that no krun runtime is there.
+const imageCommand = "/" + krun.EntrypointFile
+
+// hasReaper says whether podman run --init put a program before the command.
+func hasReaper(args []string) bool {
+	return len(args) >= 2 && (args[0] == "/dev/init" || args[0] == "/run/podman-init") && args[1] == "--"
+}
+
+func reaper(m *Machine) []string {
+	return one(hasReaper(m.process().Args), "the VM has an init of its own: --init has no effect")
+}
+
+func dropReaper(m *Machine) error { return m.Set(m.process().Args[2:], "process", "args") }
+
+func arguments(m *Machine) []string {
+	args := m.process().Args
+	if hasReaper(args) {
+		args = args[2:]
+	}
+	return one(!slices.Equal(args, []string{imageCommand}),
+		"arguments or an entry point given at launch do not reach the workload: its command is part of its measured identity")
+}
+
+// podmanEnv is what Podman sets without being asked.
+var podmanEnv = []string{"PATH", "TERM", "HOME", "HOSTNAME", "container",
+	"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"}
+
+func askedFor(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return !slices.Contains(podmanEnv, name)
+}
+
+// environment names what the workload will not get. Values may be secret.
+func environment(m *Machine) []string {
+	var given []string
+	for _, e := range m.process().Env {
+		if askedFor(e) {
+			name, _, _ := strings.Cut(e, "=")
+			given = append(given, fmt.Sprintf("environment variable %q does not reach the workload", name))
+		}
+	}
+	return given
+}
+
+func dropEnvironment(m *Machine) error {
+	return m.Set(slices.DeleteFunc(m.process().Env, askedFor), "process", "env")
+}
+
+func user(m *Machine) []string {
+	u := m.process().User
+	return one(u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0, "the user to run the workload as is measured with it: --user has no effect")
+}
+
+func dropUser(m *Machine) error {
+	return m.Set(specs.User{Umask: m.process().User.Umask}, "process", "user")
+}
+
+func umask(m *Machine) []string {
+	return one(m.process().User.Umask != nil, "the umask does not reach the workload")
+}
+
+func workdir(m *Machine) []string {
+	return one(m.process().Cwd != "/", "the working directory is measured with the workload: --workdir has no effect")
+}
+
+// capabilities are always given: without any mention of them Podman gives its
+// own, of which a monitor needs none but the one for the workload's ports.
+func capabilities(m *Machine) []string {
+	return one(m.Process != nil, "capabilities do not reach the workload")
+}
+
+func dropCapabilities(m *Machine) error {
+	const bind = "CAP_NET_BIND_SERVICE"
+	var caps []string
+	if c := m.process().Capabilities; c != nil && slices.Contains(c.Bounding, bind) {
+		caps = []string{bind}
+	}
+	return m.Set(specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps, Inheritable: caps, Ambient: caps}, "process", "capabilities")
+}
+
+func newPrivileges(m *Machine) []string {
+	return one(m.Process != nil && !m.process().NoNewPrivileges, "whether the workload may gain privileges is not for the host to say")
+}
+
+func confinement(m *Machine) []string {
+	p := m.process()
+	return one(m.linux().Seccomp != nil || p.SelinuxLabel != "" || p.ApparmorProfile != "", "confinement holds for the VM's monitor, not for the workload")
+}
+
+func limits(m *Machine) []string {
+	return one(len(m.process().Rlimits) > 0, "limits of --ulimit do not reach the workload")
+}
+
+func terminal(m *Machine) []string {
+	return one(m.process().Terminal, "the terminal is the VM's console, not the workload's")
+}

@@ -1,0 +1,18 @@
+package krun
+
+// Labels of a workload image, repeated as annotations of an OCI manifest, and
+// so of the container that Podman makes of it. They are for people, tools and
+// early errors; nothing trusts them.
+const (
+	LabelVersion        = "io.ccrun.version" // of the image's layout; marks an image made by ccrun
+	LabelTEE            = "io.ccrun.tee"
+	LabelWorkloadID     = "io.ccrun.workload-id"
+	LabelIdentityDigest = "io.ccrun.identity-digest"
+	LabelLaunchDigests  = "io.ccrun.launch-digest" // PROFILE=HEX, comma separated
+	LabelFirmware       = "io.ccrun.firmware"      // SHA-256 of the firmware inputs (firmware.Bundle.Digest), 64 hex digits
+	LabelPorts          = "io.ccrun.ports"         // on which the workload listens: "80/tcp,53/udp"
+	LabelSource         = "io.ccrun.source"        // manifest digest of the source image
+	// LabelLayout marks an image for libkrun's own init. It has no
+	// LabelVersion, because nothing that handles ours can handle it.
+	LabelLayout = "io.ccrun.layout"
+)

@@ -1,0 +1,69 @@
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun/crun"
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+// configure writes the specification of a container with a confidential
+// machine: what is left of Podman's options, the machine's devices, and the
+// annotation that makes crun start it. Both devices, always: crun adds none if
+// it finds /dev/kvm, and makes /dev/sev with a number that is not every host's.
+func (w *Wrapper) configure(s *crun.Spec, i *image) error {
+	var devices []specs.LinuxDevice
+	for _, n := range []struct{ path, source string }{{"/dev/kvm", w.KVM}, {"/dev/sev", w.SEV}} {
+		d, err := statDevice(n.path, n.source)
+		if err != nil {
+			return err
+		}
+		devices = append(devices, d)
+	}
+	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB) << 20}
+	warnings, err := m.Judge(crun.Krun)
+	if err != nil {
+		return err
+	}
+	for _, warning := range warnings {
+		fmt.Fprintln(w.Stderr, "ccrun: "+warning)
+	}
+	if err := s.AddDevices(devices); err != nil {
+		return err
+	}
+	if err := s.Set("sev", "annotations", crun.VariantAnnotation); err != nil {
+		return err
+	}
+	out, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	return firmware.WriteFile(s.Path, out, s.Mode)
+}
+
+// statDevice reads the number that the host's kernel gave a device: SEV's is
+// dynamic.
+func statDevice(path, source string) (specs.LinuxDevice, error) {
+	var st unix.Stat_t
+	err := unix.Stat(source, &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return specs.LinuxDevice{}, hint.With(fmt.Errorf("the host has no %s", path),
+			"this image runs only on a host with SEV-SNP enabled; see `ccrun doctor`")
+	}
+	if err != nil {
+		return specs.LinuxDevice{}, &os.PathError{Op: "stat", Path: source, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return specs.LinuxDevice{}, fmt.Errorf("%s is not a character device", source)
+	}
+	mode, root := os.FileMode(0o666), uint32(0)
+	return specs.LinuxDevice{Path: path, Type: "c", Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+		FileMode: &mode, UID: &root, GID: &root}, nil
+}

@@ -1,0 +1,90 @@
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/crun"
+	"github.com/ccrun/ccrun/krun/firmware"
+)
+
+const maxConfigBytes = 64 << 10
+
+// image is what a workload image holds for us.
+type image struct {
+	config krun.TEEConfig
+	initrd []byte // nil for an image that boots libkrunfw's own initrd
+}
+
+// readImage reads the image's files; nil means that it asks for no TEE. The
+// image's author is not trusted by this host: os.Root keeps every link within
+// the root file system, and sizes are bounded.
+func readImage(s *crun.Spec) (*image, error) {
+	root, err := os.OpenRoot(s.RootFS)
+	if err != nil {
+		return nil, fmt.Errorf("opening root file system: %w", err)
+	}
+	defer root.Close()
+	config, err := bounded.RegularFS(root.FS(), krun.TEEConfigFile, maxConfigBytes)
+	if errors.Is(err, fs.ErrNotExist) && !isMount(s, krun.TEEConfigFile) {
+		return nil, nil
+	}
+	for _, name := range []string{krun.TEEConfigFile, krun.DiskFile, krun.InitrdFile} {
+		if isMount(s, name) {
+			return nil, fmt.Errorf("a volume is mounted over /%s, which belongs to the image", name)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading image: %w", err)
+	}
+	initrd, err := bounded.RegularFS(root.FS(), krun.InitrdFile, firmware.MaxLibkrunInitrdBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &image{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading image: %w", err)
+	}
+	i := &image{initrd: initrd}
+	if err := kbs.UnmarshalStrict(config, &i.config); err != nil {
+		return nil, fmt.Errorf("decoding /%s: %w", krun.TEEConfigFile, err)
+	}
+	return i, i.check(root)
+}
+
+// isMount says whether a mount hides name or one of its parents.
+func isMount(s *crun.Spec, name string) bool {
+	return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return path.Clean("/"+m.Destination) == "/"+name })
+}
+
+func (i *image) check(root *os.Root) error {
+	if err := i.config.Validate(); err != nil {
+		return fmt.Errorf("reading /%s: %w", krun.TEEConfigFile, err)
+	}
+	switch i.config.TEE {
+	case kbs.Sample:
+		return hint.With(errors.New("the image was built for the simulated TEE"), "run it with --runtime krun-sim")
+	case kbs.TDX:
+		return hint.With(errors.New("the image was built for TDX, which crun cannot launch"), "build it with --tee snp")
+	}
+	if err := firmware.CheckLibkrunInitrd(i.initrd); err != nil {
+		return fmt.Errorf("reading /%s: %w", krun.InitrdFile, err)
+	}
+	info, err := root.Stat(krun.DiskFile)
+	if err != nil {
+		return fmt.Errorf("reading image: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		return fmt.Errorf("/%s is not a disk image", krun.DiskFile)
+	}
+	return nil
+}

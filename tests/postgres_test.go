@@ -34,7 +34,7 @@ func TestPostgresStore(t *testing.T) {
 	c := newCluster(t)
 	c.start("fsync=off") // hundreds of schemas; what is lost with the machine is not the question here
 	c.sql("postgres", "CREATE DATABASE suite")
-	cmd := exec.Command("go", "test", "-count=1", "./attest-server/store")
+	cmd := exec.Command("go", "test", "-count=1", "./attest-server/store/...")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "CCRUN_TEST_POSTGRES="+c.url("suite"))
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -9,15 +9,21 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
+// ErrNotApproved says that a tenant whose approval is needed has not given it.
+var ErrNotApproved = errors.New("a tenant's approval is missing")
+
 // maxApprovals is how many approvals a tenant may have.
 const maxApprovals = 10000
+
+// approvals are what tenants allow to be released of one another's.
+type approvals struct{ *core }
 
 // Approve keeps a tenant's approval. Whether there is anything of that name is
 // not asked: the tenant could find out what others have. Approving twice
 // changes nothing.
-func (s *DB) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+func (s approvals) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := tenantExists(tx, tenant); err != nil {
+		if err := needTenant(tx, tenant); err != nil {
 			return err
 		}
 		var n int64
@@ -27,30 +33,27 @@ func (s *DB) Approve(ctx context.Context, tenant string, a kbs.Approval, actor s
 		if n >= maxApprovals {
 			return &QuotaError{Tenant: tenant, What: "approvals", Max: maxApprovals}
 		}
-		res, err := tx.Exec(`INSERT INTO approvals(tenant, name, workload, registration, at, by) VALUES(?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
-			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:], unixMilli(s.opts.Clock()), actor)
+		err := changed(tx.Exec(`INSERT INTO approvals(tenant, name, workload, registration, at, by) VALUES(?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
+			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:], unixMilli(s.clock()), actor))
+		if errors.Is(err, ErrNotFound) {
+			return nil // given before
+		}
 		if err != nil {
 			return fmt.Errorf("storing approval: %w", err)
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		return s.audit(tx, actor, "approval.give", tenant, approvalDetail(a))
+		return s.log.append(tx, actor, "approval.give", tenant, approvalDetail(a))
 	})
 }
 
 // Withdraw takes an approval back, from the next release on.
-func (s *DB) Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
+func (s approvals) Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec("DELETE FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?",
-			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:])
+		err := changed(tx.Exec("DELETE FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?",
+			tenant, a.Name, a.WorkloadID, a.RegistrationDigest[:]))
 		if err != nil {
-			return err
+			return fmt.Errorf("approval of %s for workload %s: %w", a.Name, a.WorkloadID, err)
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fmt.Errorf("approval of %s for workload %s: %w", a.Name, a.WorkloadID, ErrNotFound))
-		}
-		return s.audit(tx, actor, "approval.withdraw", tenant, approvalDetail(a))
+		return s.log.append(tx, actor, "approval.withdraw", tenant, approvalDetail(a))
 	})
 }
 
@@ -59,7 +62,7 @@ func approvalDetail(a kbs.Approval) string {
 }
 
 // Approvals is what a tenant has approved.
-func (s *DB) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
+func (s approvals) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
 	list := kbs.ApprovalList{Approvals: []kbs.Approval{}}
 	rows, err := s.db.QueryContext(ctx, "SELECT name, workload, registration FROM approvals WHERE tenant = ? ORDER BY name, workload", tenant)
 	if err != nil {
@@ -79,4 +82,21 @@ func (s *DB) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, er
 		list.Approvals = append(list.Approvals, a)
 	}
 	return list, rows.Err()
+}
+
+// approved says whether every one of tenants has approved that name be
+// released to exactly this registration.
+func approved(tx *sql.Tx, tenants []string, name, workload string, registration kbs.Digest) error {
+	for _, t := range tenants {
+		var yes bool
+		err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?)",
+			t, name, workload, registration[:]).Scan(&yes)
+		if err != nil {
+			return err
+		}
+		if !yes {
+			return fmt.Errorf("tenant %s has not approved %s for workload %s with registration %s: %w", t, name, workload, registration, ErrNotApproved)
+		}
+	}
+	return nil
 }

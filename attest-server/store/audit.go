@@ -2,67 +2,23 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
-	"database/sql"
-	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"hash"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/secret"
 )
 
-const auditLabel = "ccrun audit v1"
-
-// AuditEntry is one link of the audit chain: who did what to what, when.
-type AuditEntry = kbs.AuditEntry
-
-// audit appends an entry within the transaction of the action itself: neither
-// is on disk without the other. detail must hold no secret.
-func (s *DB) audit(tx *sql.Tx, actor, action, object, detail string) error {
-	e := AuditEntry{Actor: actor, Action: action, Object: object, Detail: detail, At: s.opts.Clock().UTC()}
-	var prev []byte
-	err := tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&e.Sequence, &prev)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("appending to audit: %w", err)
-	}
-	if prev == nil {
-		prev = make([]byte, sha256.Size)
-	}
-	e.Sequence++
-	_, err = tx.Exec("INSERT INTO audit(seq, at, actor, action, object, detail, prev, hash) VALUES(?,?,?,?,?,?,?,?)",
-		e.Sequence, unixMilli(e.At), actor, action, object, detail, prev, auditHash(e, unixMilli(e.At), prev))
-	if err != nil {
-		return fmt.Errorf("appending to audit: %w", err)
-	}
-	s.audited = true
-	return nil
-}
-
-// auditHash is SHA-256 over the label, the previous hash and every member,
-// each behind its length.
-func auditHash(e AuditEntry, at int64, prev []byte) []byte {
-	h := sha256.New()
-	frame(h, []byte(auditLabel))
-	frame(h, prev)
-	frame(h, binary.BigEndian.AppendUint64(nil, uint64(e.Sequence)))
-	frame(h, binary.BigEndian.AppendUint64(nil, uint64(at)))
-	for _, s := range []string{e.Actor, e.Action, e.Object, e.Detail} {
-		frame(h, []byte(s))
-	}
-	return h.Sum(nil)
-}
-
-func frame(h hash.Hash, b []byte) {
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
-	h.Write(b)
-}
+// audit is how the audit log is read.
+type audit struct{ *core }
 
 // Audit calls each with every entry after the given sequence number, oldest
 // first, having checked its link in the chain. A broken one is ErrTampered.
 // What it cannot see is a tail cut off: compare with AuditHead.
-func (s *DB) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
+func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor, action, object, detail, prev, hash
 		FROM audit WHERE seq >= ? ORDER BY seq`, after)
 	if err != nil {
@@ -94,18 +50,27 @@ func (s *DB) Audit(ctx context.Context, after int64, each func(AuditEntry) error
 	return rows.Err()
 }
 
-// auditChain is how far the chain has been followed. hash is nil before the
-// first entry of a walk that starts in the middle.
-type auditChain struct {
-	seq  int64
-	hash []byte
+// AuditHead is the end of the chain as last signed. ErrNotFound if nothing
+// was ever signed: entries written without the MasterKey wait for the next
+// start with it.
+func (s audit) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
+	return readAuditHead(s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditHeadName))
 }
 
-func (c *auditChain) follow(e AuditEntry, at int64, prev, sum []byte) error {
-	linked := c.hash == nil || string(prev) == string(c.hash)
-	if e.Sequence != c.seq+1 || !linked || string(sum) != string(auditHash(e, at, prev)) {
-		return fmt.Errorf("audit entry %d does not follow entry %d: %w", e.Sequence, c.seq, ErrTampered)
+// AuditKey is the key that signs audit heads, as only the holder of the
+// MasterKey can tell it: the public key in a head says itself who it is.
+func (s audit) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
+	sealer, err := masterkey.NewSealer(master, s.rand)
+	if err != nil {
+		return nil, err
 	}
-	c.seq, c.hash = e.Sequence, sum
-	return nil
+	seed, err := sealedValues{db: s.db, sealer: sealer}.read(ctx, auditKeyName)
+	if err != nil {
+		return nil, err
+	}
+	k, err := asAuditKey(seed)
+	if err != nil {
+		return nil, err
+	}
+	return k.Public().(ed25519.PublicKey), nil
 }

@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -20,17 +20,16 @@ import (
 // that lies sealed in the store: who can write the database but has no
 // MasterKey can neither sign another end nor go back to one not kept.
 
-const (
-	auditKeyName  = "audit signing key" // sealed Ed25519 seed
-	auditHeadName = "audit head"        // JSON of kbs.AuditHead
-)
-
-// AuditHead is the end of the chain as last signed. ErrNotFound if nothing
-// was ever signed: entries written without the MasterKey wait for the next
-// start with it.
-func (s *DB) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
-	return readAuditHead(s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditHeadName))
+// headSigner signs the end of the chain. Only the Writer's goroutine uses it.
+type headSigner struct {
+	now    func() time.Time
+	shared bool               // others sign, too
+	key    ed25519.PrivateKey // nil without the MasterKey
+	last   kbs.AuditHead      // signed last, by this server
+	moved  bool               // the chain may have moved since
 }
+
+const selectHead = "SELECT value FROM meta WHERE name = ?"
 
 func readAuditHead(r row) (h kbs.AuditHead, err error) {
 	var b []byte
@@ -50,85 +49,51 @@ func readAuditHead(r row) (h kbs.AuditHead, err error) {
 	return h, nil
 }
 
-// AuditKey is the key that signs audit heads, as only the holder of the
-// MasterKey can tell it: the public key in a head says itself who it is.
-func (s *DB) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
-	sealer, err := masterkey.NewSealer(master, s.opts.Rand)
-	if err != nil {
-		return nil, err
-	}
-	k, err := readAuditKey(ctx, s.db, sealer)
-	if err != nil {
-		return nil, err
-	}
-	return k.Public().(ed25519.PublicKey), nil
-}
-
-func readAuditKey(ctx context.Context, db *sql.DB, sealer *masterkey.Sealer) (ed25519.PrivateKey, error) {
-	var sealed []byte
-	err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditKeyName).Scan(&sealed)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("audit signing key: %w", ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading audit signing key: %w", err)
-	}
-	seed, err := sealer.Open(sealed, masterkey.Location("meta", auditKeyName))
-	if err != nil || seed.Len() != ed25519.SeedSize {
-		return nil, fmt.Errorf("opening audit signing key: %w", ErrTampered)
-	}
-	defer seed.Wipe()
-	return ed25519.NewKeyFromSeed(seed.Reveal()), nil
-}
-
-// openAudit readies signing, makes the key if there is none yet, and refuses a
+// open readies signing, makes the key if there is none yet, and refuses a
 // store whose chain no longer holds the entry signed last.
-func (s *DB) openAudit(ctx context.Context) error {
-	if s.sealer == nil {
+func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Reader) error {
+	if values.sealer == nil {
 		return nil
 	}
-	k, err := readAuditKey(ctx, s.db, s.sealer)
-	if errors.Is(err, ErrNotFound) {
-		k, err = s.makeAuditKey(ctx)
-	}
+	seed, err := values.readOrMake(ctx, auditKeyName, func() (secret.Bytes, error) {
+		b := make([]byte, ed25519.SeedSize)
+		_, err := io.ReadFull(rand, b)
+		return secret.New(b), err
+	})
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		h, err := readAuditHead(tx.QueryRow("SELECT value FROM meta WHERE name = ?", auditHeadName))
+	k, err := asAuditKey(seed)
+	if err != nil {
+		return err
+	}
+	return values.writer.Write(ctx, func(tx *sql.Tx) error {
+		h, err := readAuditHead(tx.QueryRow(selectHead, auditHeadName))
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err == nil && !k.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(h.PublicKey)) {
+		if err == nil && !signedBy(h, k) {
 			return fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
 		}
 		if err := holdsHead(tx, h); err != nil {
 			return err
 		}
-		s.auditKey, s.head, s.audited = k, h, true
+		s.key, s.last, s.moved = k, h, true
 		return nil
 	})
 }
 
-func (s *DB) makeAuditKey(ctx context.Context) (ed25519.PrivateKey, error) {
-	seed := make([]byte, ed25519.SeedSize)
-	if _, err := io.ReadFull(s.opts.Rand, seed); err != nil {
-		return nil, fmt.Errorf("making audit signing key: %w", err)
+// asAuditKey wipes seed.
+func asAuditKey(seed secret.Bytes) (ed25519.PrivateKey, error) {
+	defer seed.Wipe()
+	if seed.Len() != ed25519.SeedSize {
+		return nil, fmt.Errorf("opening audit signing key: %w", ErrTampered)
 	}
-	held := secret.New(seed)
-	defer held.Wipe()
-	sealed, err := s.sealer.Seal(held, masterkey.Location("meta", auditKeyName))
-	if err != nil {
-		return nil, err
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO NOTHING", auditKeyName, sealed)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("storing audit signing key: %w", err)
-	}
-	return readAuditKey(ctx, s.db, s.sealer)
+	return ed25519.NewKeyFromSeed(seed.Reveal()), nil
+}
+
+func signedBy(h kbs.AuditHead, k ed25519.PrivateKey) bool {
+	return k.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(h.PublicKey))
 }
 
 // holdsHead says whether the chain still has the entry that h signs.
@@ -144,53 +109,61 @@ func holdsHead(tx *sql.Tx, h kbs.AuditHead) error {
 	return err
 }
 
-// checkHead sees that nothing is signed over: what this server signed last is
+// check sees that nothing is signed over: what this server signed last is
 // still there, and so is what another signed after it.
-func (s *DB) checkHead(tx *sql.Tx) error {
-	if err := holdsHead(tx, s.head); err != nil || !s.engine.served() {
+func (s *headSigner) check(tx *sql.Tx) error {
+	if err := holdsHead(tx, s.last); err != nil || !s.shared {
 		return err
 	}
-	h, err := readAuditHead(tx.QueryRow("SELECT value FROM meta WHERE name = ?", auditHeadName))
+	h, err := readAuditHead(tx.QueryRow(selectHead, auditHeadName))
 	switch {
-	case errors.Is(err, ErrNotFound) && s.head.Sequence == 0:
+	case errors.Is(err, ErrNotFound) && s.last.Sequence == 0:
 		return nil
-	case errors.Is(err, ErrNotFound) || err == nil && h.Sequence < s.head.Sequence:
-		return fmt.Errorf("audit head is older than entry %d, signed last: %w", s.head.Sequence, ErrTampered)
+	case errors.Is(err, ErrNotFound) || err == nil && h.Sequence < s.last.Sequence:
+		return fmt.Errorf("audit head is older than entry %d, signed last: %w", s.last.Sequence, ErrTampered)
 	case err != nil:
 		return err
-	case !s.auditKey.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(h.PublicKey)):
+	case !signedBy(h, s.key):
 		return fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
 	}
 	return holdsHead(tx, h)
 }
 
-// signHead signs the end of the chain within the transaction that moved it.
-// It runs on the write loop alone.
-func (s *DB) signHead(tx *sql.Tx) (kbs.AuditHead, error) {
-	if !s.audited || s.auditKey == nil {
-		return s.head, nil
+// sign signs the end of the chain within the transaction that moved it, and is
+// called back when that is committed.
+func (s *headSigner) sign(tx *sql.Tx) (committed func(), err error) {
+	h := s.last
+	if s.moved && s.key != nil {
+		if h, err = s.next(tx); err != nil {
+			return nil, err
+		}
 	}
-	if err := s.checkHead(tx); err != nil {
-		return s.head, err
+	return func() { s.last, s.moved = h, false }, nil
+}
+
+// next signs the chain's end, if it is not the one signed last.
+func (s *headSigner) next(tx *sql.Tx) (kbs.AuditHead, error) {
+	if err := s.check(tx); err != nil {
+		return s.last, err
 	}
-	h := kbs.AuditHead{At: fromMilli(unixMilli(s.opts.Clock())), PublicKey: s.auditKey.Public().(ed25519.PublicKey)}
+	h := kbs.AuditHead{At: fromMilli(unixMilli(s.now())), PublicKey: s.key.Public().(ed25519.PublicKey)}
 	var sum []byte
 	err := tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&h.Sequence, &sum)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Sequence == s.head.Sequence {
-		return s.head, nil
+	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Sequence == s.last.Sequence {
+		return s.last, nil
 	}
 	if err != nil {
-		return s.head, fmt.Errorf("signing audit head: %w", err)
+		return s.last, fmt.Errorf("signing audit head: %w", err)
 	}
 	h.Hash = hex.EncodeToString(sum)
 	m, err := h.Message()
 	if err != nil {
-		return s.head, fmt.Errorf("signing audit head: %w", err)
+		return s.last, fmt.Errorf("signing audit head: %w", err)
 	}
-	h.Signature = ed25519.Sign(s.auditKey, m)
+	h.Signature = ed25519.Sign(s.key, m)
 	b, err := json.Marshal(h)
 	if err != nil {
-		return s.head, err
+		return s.last, err
 	}
 	_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", auditHeadName, b)
 	return h, err

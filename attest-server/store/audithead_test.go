@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 func TestAuditHeadIsSigned(t *testing.T) {
@@ -77,7 +78,7 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 	cut := func(t *testing.T, s *DB, query string) {
 		t.Helper()
 		if err := s.write(t.Context(), func(tx *sql.Tx) error {
-			_, err := tx.Exec(words("DROP TRIGGER IF EXISTS audit_delete; " + query))
+			_, err := tx.Exec(databasetest.Words("DROP TRIGGER IF EXISTS audit_delete; " + query))
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -164,8 +165,8 @@ func TestHistory(t *testing.T) {
 // TestCutTailOfAnother: a server signs nothing over what another signed, even
 // if it never saw that entry itself.
 func TestCutTailOfAnother(t *testing.T) {
-	if !onPostgres() {
-		t.Skip("TestCutTailOfAnother needs " + postgresURL)
+	if !databasetest.OnPostgres() {
+		t.Skip("TestCutTailOfAnother needs " + databasetest.PostgresURL)
 	}
 	for name, cut := range map[string]string{
 		"entry":          "DELETE FROM audit WHERE seq = 3",

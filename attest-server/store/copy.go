@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/store/database"
 )
 
 // tables are what a copy holds, in an order that foreign keys allow. Sessions
@@ -14,88 +14,41 @@ import (
 // the copy was made must not be good again on it.
 var tables = []string{"meta", "tenants", "workloads", "measurements", "tokens", "sessions", "audit", "denials", "resources", "approvals"}
 
-// copyToFile writes what the store held at one moment to a new store in a file.
-func (s *DB) copyToFile(ctx context.Context, path string) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+// Snapshot writes a consistent copy of the store to path, which must not
+// exist, while the store is in use. It is a store in a file, whatever the
+// original is in. Its secrets are sealed like the store's.
+func (s *DB) Snapshot(ctx context.Context, path string) error {
+	err := s.db.Save(ctx, path)
+	if errors.Is(err, errors.ErrUnsupported) {
+		var to *database.DB
+		if to, err = database.CreateSQLite(ctx, path, schema); err == nil {
+			err = s.copyTo(ctx, to)
+		}
+	}
 	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	to, err := openSQLite(sqliteDSN(path))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, to.Close()) }()
-	if err := migrate(ctx, to, sqliteEngine{}); err != nil {
-		return err
-	}
-	return s.copyTo(ctx, to)
-}
-
-// CopyToPostgres puts all that the store holds, sealed as it is, into a
-// database that holds no store.
-func (s *DB) CopyToPostgres(ctx context.Context, p Postgres) error {
-	to, err := p.open()
-	if err != nil {
-		return fmt.Errorf("copying store: %w", err)
-	}
-	err = migrate(ctx, to, postgresEngine{create: true})
-	if err == nil {
-		err = s.copyTo(ctx, to)
-	}
-	if err = errors.Join(holdsOne(err), to.Close()); err != nil {
 		return fmt.Errorf("copying store: %w", err)
 	}
 	return nil
 }
 
-// copyTo is all or nothing.
-func (s *DB) copyTo(ctx context.Context, to *sql.DB) error {
-	from, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+// CopyToPostgres puts all that the store holds, sealed as it is, into a
+// database that holds no store.
+func (s *DB) CopyToPostgres(ctx context.Context, p database.Postgres) error {
+	to, err := database.CreatePostgres(ctx, p, schema)
+	if err == nil {
+		err = s.copyTo(ctx, to)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("copying store: %w", database.HoldsOne(err))
 	}
-	defer from.Rollback()
-	tx, err := to.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	for _, table := range tables {
-		if err := copyTable(ctx, from, tx, table); err != nil {
-			return fmt.Errorf("%s: %w", table, err)
-		}
-	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM meta WHERE name = ?", sessionSecretName); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return nil
 }
 
-func copyTable(ctx context.Context, from, to *sql.Tx, table string) error {
-	rows, err := from.QueryContext(ctx, "SELECT * FROM "+table)
-	if err != nil {
+// copyTo closes to.
+func (s *DB) copyTo(ctx context.Context, to *database.DB) error {
+	err := s.db.CopyTo(ctx, to, tables, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM meta WHERE name = ?", sessionSecretName)
 		return err
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return err
-	}
-	insert := "INSERT INTO " + table + "(" + strings.Join(columns, ", ") + ") VALUES(?" + strings.Repeat(",?", len(columns)-1) + ")"
-	values, into := make([]any, len(columns)), make([]any, len(columns))
-	for i := range values {
-		into[i] = &values[i]
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			return err
-		}
-		if _, err := to.ExecContext(ctx, insert, values...); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	})
+	return errors.Join(err, to.Close())
 }

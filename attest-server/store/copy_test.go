@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 // TestCopyHoldsEveryTable: a table that a migration adds must be copied, or
@@ -19,7 +21,7 @@ func TestCopyHoldsEveryTable(t *testing.T) {
 	}
 	defer s.Close()
 	left := []string{"session_marks", "session_purge"} // good for a minute
-	have := column(t, s.db, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+	have := column(t, s.db.DB, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
 	for _, name := range have {
 		if slices.Contains(tables, name) == slices.Contains(left, name) {
 			t.Errorf("table %s is neither copied nor left out, or both", name)
@@ -33,8 +35,8 @@ func TestCopyHoldsEveryTable(t *testing.T) {
 // TestCopyThereAndBack moves a store from PostgreSQL into a file and from
 // there into another database: what was sealed opens, the chain holds.
 func TestCopyThereAndBack(t *testing.T) {
-	if !onPostgres() {
-		t.Skip("TestCopyThereAndBack needs " + postgresURL)
+	if !databasetest.OnPostgres() {
+		t.Skip("TestCopyThereAndBack needs " + databasetest.PostgresURL)
 	}
 	s, _, o := newStore(t)
 	for i := range 5 {
@@ -56,11 +58,11 @@ func TestCopyThereAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	at := place(t)
-	if err := file.CopyToPostgres(t.Context(), Postgres{DSN: at}); err != nil {
+	at := databasetest.Place(t)
+	if err := file.CopyToPostgres(t.Context(), database.Postgres{DSN: at}); err != nil {
 		t.Fatal(err)
 	}
-	if err := file.CopyToPostgres(t.Context(), Postgres{DSN: at}); err == nil || !strings.Contains(err.Error(), "holds one already") {
+	if err := file.CopyToPostgres(t.Context(), database.Postgres{DSN: at}); err == nil || !strings.Contains(err.Error(), "holds one already") {
 		t.Errorf("copied over a store: %v", err)
 	}
 	again, err := reopen(t.Context(), at, o)

@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 // TestDamagedPages overwrites the file's pages one at a time, as a bad disk
 // does: the store says so at start or at use, and never crashes, releases a
 // wrong key, or takes a broken audit chain for whole.
 func TestDamagedPages(t *testing.T) {
-	if onPostgres() {
+	if databasetest.OnPostgres() {
 		t.Skip("PostgreSQL keeps its own pages")
 	}
 	o := options(t)

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -17,7 +17,7 @@ import (
 // writes: each is refused or acknowledged, none lost, and with room again the
 // store goes on.
 func TestDiskFull(t *testing.T) {
-	if onPostgres() {
+	if databasetest.OnPostgres() {
 		t.Skip("TestDiskFull limits SQLite's file")
 	}
 	s, _, _ := newStore(t)
@@ -55,8 +55,8 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("%d refused, %d acknowledged: the test shows nothing", full, len(acknowledged))
 	}
 	s.db.SetMaxIdleConns(0) // a connection without the limit
-	s.db.SetMaxIdleConns(maxConns)
-	s.db.SetMaxOpenConns(maxConns)
+	s.db.SetMaxIdleConns(8)
+	s.db.SetMaxOpenConns(8)
 	mustRegister(t, s, registration("after", 200), "k")
 	for id := range acknowledged {
 		w, err := s.Workload(t.Context(), id)
@@ -70,36 +70,6 @@ func TestDiskFull(t *testing.T) {
 	}
 	if err := s.Audit(t.Context(), 0, func(AuditEntry) error { return nil }); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestRefusedWriteLeavesItsNeighbours commits a batch of which one fails.
-func TestRefusedWriteLeavesItsNeighbours(t *testing.T) {
-	s, _, _ := newStore(t)
-	refused := errors.New("refused")
-	results := make([]chan error, 3)
-	var batch []write
-	for i := range results {
-		results[i] = make(chan error, 1)
-		batch = append(batch, write{result: results[i], do: func(tx *sql.Tx) error {
-			if _, err := tx.Exec(words("INSERT INTO meta(name, value) VALUES(?, x'00')"), fmt.Sprint(i)); err != nil {
-				return err
-			}
-			if i == 1 {
-				return refused
-			}
-			return nil
-		}})
-	}
-	s.commit(batch)
-	for i, r := range results {
-		if err := <-r; (err != nil) != (i == 1) {
-			t.Errorf("write %d: %v", i, err)
-		}
-		var n int
-		if err := s.db.QueryRow("SELECT count(*) FROM meta WHERE name = ?", fmt.Sprint(i)).Scan(&n); err != nil || (n == 1) != (i != 1) {
-			t.Errorf("row %d: %d, %v", i, n, err)
-		}
 	}
 }
 

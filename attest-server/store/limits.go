@@ -18,8 +18,7 @@ const day = 24 * time.Hour
 // in one transaction with it: of two guests that come at once for the last
 // one allowed, one gets it. A session is counted when it first gets the key;
 // an answer lost on the way costs nothing. A refusal is ErrLimit.
-func (s *DB) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits) error {
-	now := s.opts.Clock().UTC()
+func countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits, now time.Time) error {
 	var again bool
 	var c counters
 	err := tx.QueryRow(`SELECT released, day, released_on_day, EXISTS(SELECT 1 FROM sessions WHERE number = ?2 AND workload = ?1 AND releases > 0)
@@ -40,14 +39,6 @@ func (s *DB) countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLim
 	}
 	_, err = tx.Exec("UPDATE sessions SET releases = releases + 1 WHERE number = ?", session)
 	return err
-}
-
-// approvedRelease checks the approvals that a registration asks for.
-func (s *DB) approvedRelease(tx *sql.Tx, id string, registration kbs.Digest, limits *kbs.ReleaseLimits) error {
-	if limits == nil {
-		return nil
-	}
-	return approved(tx, limits.Approvals, kbs.ReleaseName(id), id, registration)
 }
 
 // counters are sessions that got the key: ever, and on the UTC day seen last.
@@ -73,11 +64,4 @@ func (c *counters) allow(limits *kbs.ReleaseLimits, now time.Time, again bool) e
 		return fmt.Errorf("released to %d sessions of %d today (UTC): %w", c.onDay, limits.PerDay, ErrLimit)
 	}
 	return nil
-}
-
-// CheckLimits says whether a new session could get the key now: nil or
-// ErrLimit. Release decides; this is for telling the owner why.
-func (w *Workload) CheckLimits(now time.Time) error {
-	c := w.counters
-	return c.allow(w.Registration.Release, now, false)
 }

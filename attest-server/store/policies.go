@@ -9,12 +9,9 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-const migrationPolicies = `
-	ALTER TABLE tenants ADD COLUMN policy BLOB; -- RFC 8785; NULL: none`
-
 // TenantPolicy is the policy of a tenant in RFC 8785 form; nil if it has none,
 // or if there is no such tenant.
-func (s *DB) TenantPolicy(ctx context.Context, tenant string) ([]byte, error) {
+func (s tenants) TenantPolicy(ctx context.Context, tenant string) ([]byte, error) {
 	var p []byte
 	err := s.db.QueryRowContext(ctx, "SELECT policy FROM tenants WHERE name = ?", tenant).Scan(&p)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -25,7 +22,7 @@ func (s *DB) TenantPolicy(ctx context.Context, tenant string) ([]byte, error) {
 
 // SetTenantPolicy gives a tenant a policy, nil for none. The caller has
 // checked it. A tenant that there is not is ErrNotFound.
-func (s *DB) SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error {
+func (s tenants) SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error {
 	var canonical []byte
 	action, detail := "tenant.policy.remove", ""
 	if p != nil {
@@ -36,13 +33,9 @@ func (s *DB) SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, 
 		action, detail = "tenant.policy.set", "policy "+kbs.Sum384(canonical).String()
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec("UPDATE tenants SET policy = ? WHERE name = ?", canonical, tenant)
-		if err != nil {
-			return err
+		if err := changed(tx.Exec("UPDATE tenants SET policy = ? WHERE name = ?", canonical, tenant)); err != nil {
+			return fmt.Errorf("tenant %s: %w", tenant, err)
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fmt.Errorf("tenant %s: %w", tenant, ErrNotFound))
-		}
-		return s.audit(tx, actor, action, tenant, detail)
+		return s.log.append(tx, actor, action, tenant, detail)
 	})
 }

@@ -9,23 +9,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
-
-// migrationRotation: a workload has at most one staged DiskKey. rotation is the
-// one committed last, so that a commit whose answer was lost can be repeated.
-const migrationRotation = `
-	ALTER TABLE workloads ADD COLUMN staged_key BLOB;      -- sealed
-	ALTER TABLE workloads ADD COLUMN staged_rotation TEXT;
-	ALTER TABLE workloads ADD COLUMN staged_at INTEGER;
-	ALTER TABLE workloads ADD COLUMN rotation TEXT;
-	ALTER TABLE workloads ADD COLUMN rotated_at INTEGER;
-	ALTER TABLE workloads ADD COLUMN released INTEGER NOT NULL DEFAULT 0;     -- sessions, not fetches
-	ALTER TABLE workloads ADD COLUMN day INTEGER NOT NULL DEFAULT 0;          -- Unix time / 86400
-	ALTER TABLE workloads ADD COLUMN released_on_day INTEGER NOT NULL DEFAULT 0;
-	UPDATE workloads SET released = releases;`
 
 // ErrNoRotation reports a rotation that is not the one under way.
 var ErrNoRotation = errors.New("no such rotation is under way")
@@ -48,11 +33,14 @@ func (r *Rotation) Wipe() {
 	r.Staged.Wipe()
 }
 
+// rotations change DiskKeys in two steps, so that the guest can follow.
+type rotations struct{ *core }
+
 // StageRotation draws a new DiskKey for the workload and keeps it beside the
 // one in use, or returns the one that is staged already.
-func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
+func (s rotations) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
 	random := make([]byte, stagedKeyRandom+rotationIDSize)
-	if _, err := io.ReadFull(s.opts.Rand, random); err != nil {
+	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return Rotation{}, fmt.Errorf("drawing disk key: %w", err)
 	}
 	fresh := secret.New(hex.AppendEncode(nil, random[:stagedKeyRandom]))
@@ -74,7 +62,7 @@ func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, e
 			}
 			return nil
 		}
-		r.ID, r.StagedAt = number, fromMilli(unixMilli(s.opts.Clock()))
+		r.ID, r.StagedAt = number, fromMilli(unixMilli(s.clock()))
 		r.Staged = secret.New(append([]byte(nil), fresh.Reveal()...))
 		return s.insertStaged(tx, id, w.canonical, r, actor)
 	})
@@ -85,7 +73,7 @@ func (s *DB) StageRotation(ctx context.Context, id, actor string) (r Rotation, e
 	return r, nil
 }
 
-func (s *DB) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
+func (s rotations) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, actor string) error {
 	sealed, err := s.sealer.Seal(r.Staged, stagedLocation(id, r.ID, canonical))
 	if err != nil {
 		return fmt.Errorf("sealing staged disk key: %w", err)
@@ -94,13 +82,13 @@ func (s *DB) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotation, a
 	if err != nil {
 		return err
 	}
-	return s.audit(tx, actor, "workload.rotate.stage", id, "rotation "+r.ID)
+	return s.log.append(tx, actor, "workload.rotate.stage", id, "rotation "+r.ID)
 }
 
 // CommitRotation makes the staged DiskKey the only one. image, if not empty,
 // is the manifest digest to show for the workload from now on. Committing the
 // last rotation again changes nothing; any other is ErrNoRotation.
-func (s *DB) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
+func (s rotations) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		w, err := readRotating(tx, id)
 		switch {
@@ -122,11 +110,11 @@ func (s *DB) CommitRotation(ctx context.Context, id, rotation, image, actor stri
 		}
 		_, err = tx.Exec(`UPDATE workloads SET disk_key = ?, rotation = ?, rotated_at = ?, image = CASE ? WHEN '' THEN image ELSE ? END,
 			staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?`,
-			sealed, rotation, unixMilli(s.opts.Clock()), image, image, id)
+			sealed, rotation, unixMilli(s.clock()), image, image, id)
 		if err != nil {
 			return err
 		}
-		return s.audit(tx, actor, "workload.rotate.commit", id, "rotation "+rotation)
+		return s.log.append(tx, actor, "workload.rotate.commit", id, "rotation "+rotation)
 	})
 	if err != nil {
 		return fmt.Errorf("committing rotation: %w", err)
@@ -135,7 +123,7 @@ func (s *DB) CommitRotation(ctx context.Context, id, rotation, image, actor stri
 }
 
 // AbortRotation forgets the staged DiskKey.
-func (s *DB) AbortRotation(ctx context.Context, id, rotation, actor string) error {
+func (s rotations) AbortRotation(ctx context.Context, id, rotation, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		w, err := readRotating(tx, id)
 		if err != nil {
@@ -147,7 +135,7 @@ func (s *DB) AbortRotation(ctx context.Context, id, rotation, actor string) erro
 		if _, err := tx.Exec("UPDATE workloads SET staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?", id); err != nil {
 			return err
 		}
-		return s.audit(tx, actor, "workload.rotate.abort", id, "rotation "+rotation)
+		return s.log.append(tx, actor, "workload.rotate.abort", id, "rotation "+rotation)
 	})
 	if err != nil {
 		return fmt.Errorf("aborting rotation: %w", err)
@@ -177,14 +165,4 @@ func readRotating(tx *sql.Tx, id string) (w rotating, err error) {
 		return w, fmt.Errorf("workload %s is staged by half: %w", id, ErrTampered)
 	}
 	return w, nil
-}
-
-func stagedLocation(id, rotation string, canonical []byte) []byte {
-	return masterkey.Location("workloads", "staged_key", id, rotation, string(canonical))
-}
-
-// ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none
-// is.
-func (s *DB) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	return s.release(ctx, id, appraised, session, true)
 }

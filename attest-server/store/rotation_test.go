@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 func TestRotation(t *testing.T) {
@@ -106,7 +107,7 @@ func TestTamperedRotation(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(words(edit)); return err }); err != nil {
+		if err := s.write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(databasetest.Words(edit)); return err }); err != nil {
 			t.Fatal(err)
 		}
 		w, _ := s.Workload(t.Context(), "a")
@@ -134,7 +135,7 @@ func limited(t *testing.T, s *DB, l kbs.ReleaseLimits) kbs.Digest {
 // session records a granted session, as attest does before the key is asked for.
 func session(t *testing.T, s *DB, number string) {
 	t.Helper()
-	if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: number, WorkloadID: "a", At: s.opts.Clock(), Granted: true}, true); err != nil {
+	if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: number, WorkloadID: "a", At: s.clock(), Granted: true}, true); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -142,7 +143,7 @@ func session(t *testing.T, s *DB, number string) {
 func TestReleaseLimits(t *testing.T) {
 	s, _, _ := newStore(t)
 	c := &clock{start}
-	s.opts.Clock = c.Now
+	s.clock = c.Now
 	expiry := start.Add(72 * time.Hour)
 	d := limited(t, s, kbs.ReleaseLimits{Total: 4, PerDay: 2, NotAfter: &expiry})
 	n := 0

@@ -10,12 +10,10 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-const signingKeyName = "result signing key"
-
 // SigningKey is the ECDSA P-256 key that attestation results are signed with.
 // It is made on first use, which is at init, and kept sealed.
 func (s *DB) SigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
-	der, err := s.sealedValue(ctx, signingKeyName, s.drawSigningKey)
+	der, err := s.values.readOrMake(ctx, signingKeyName, s.drawSigningKey)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +27,7 @@ func (s *DB) SigningKey(ctx context.Context) (*ecdsa.PrivateKey, error) {
 }
 
 func (s *DB) drawSigningKey() (secret.Bytes, error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), s.opts.Rand)
+	k, err := ecdsa.GenerateKey(elliptic.P256(), s.rand)
 	if err != nil {
 		return secret.Bytes{}, err
 	}

@@ -4,27 +4,17 @@
 package store
 
 import (
+	"cmp"
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/secret"
-)
-
-// What callers branch on.
-var (
-	ErrNotFound       = errors.New("not found")
-	ErrRevoked        = errors.New("revoked")
-	ErrChanged        = errors.New("registration changed since attestation")
-	ErrWrongMasterKey = errors.New("master key does not belong to this store")
-	ErrLocked         = masterkey.ErrLocked
-	ErrNewerSchema    = errors.New("store is newer than this attest-server")
-	ErrTampered       = errors.New("store was changed behind attest-server's back")
-	// ErrUnavailable means that the database does not answer now.
-	ErrUnavailable = errors.New("the database does not answer")
 )
 
 // Options configures Open. Rand and Clock are needed; a MasterKey left out
@@ -41,64 +31,145 @@ type Options struct {
 	SessionRecords int
 }
 
-// ConflictError says that something else is registered under the same id.
-type ConflictError struct {
-	WorkloadID string
-	Revoked    bool
+// DB is a store in a database: its rooms, which share a core.
+type DB struct {
+	*core
+	master *masterKeyFollower
+
+	workloads
+	releases
+	rotations
+	resources
+	approvals
+	tenants
+	tokens
+	sessionRecords
+	denials
+	sharedSessions
+	audit
 }
 
-func (e *ConflictError) Error() string {
-	if e.Revoked {
-		return fmt.Sprintf("workload %s is registered and revoked", e.WorkloadID)
+// Create makes a new store in one file at path, which must not exist, and
+// opens it.
+func Create(ctx context.Context, path string, o Options) (*DB, error) {
+	s, err := createIn(ctx, o, func() (*database.DB, error) { return database.CreateSQLite(ctx, path, schema) })
+	if err != nil {
+		return nil, fmt.Errorf("creating store: %w", err)
 	}
-	return fmt.Sprintf("workload %s is registered already, with other content", e.WorkloadID)
+	return s, nil
 }
 
-// Hint is the next step.
-func (e *ConflictError) Hint() string {
-	return "choose another --workload-id, or remove the old one with `ccrun workload rm " + e.WorkloadID + "`"
+// CreatePostgres makes a new store in a PostgreSQL database that holds none,
+// and opens it.
+func CreatePostgres(ctx context.Context, p database.Postgres, o Options) (*DB, error) {
+	s, err := createIn(ctx, o, func() (*database.DB, error) { return database.CreatePostgres(ctx, p, schema) })
+	if err != nil {
+		return nil, fmt.Errorf("creating store: %w", database.HoldsOne(err))
+	}
+	return s, nil
 }
 
-// DuplicateDigestError says that another workload has the same launch digest,
-// so that its guests could not be told apart from this one's.
-type DuplicateDigestError struct {
-	LaunchDigest kbs.LaunchDigest
-	WorkloadID   string // the one that has it
+// Open opens the store at path, migrates it if it is older and checks the
+// master key against it.
+func Open(ctx context.Context, path string, o Options) (*DB, error) {
+	s, err := openIn(ctx, o, func() (*database.DB, error) { return database.OpenSQLite(ctx, path, schema) }, (*DB).checkMasterKey)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", path, err)
+	}
+	return s, nil
 }
 
-func (e *DuplicateDigestError) Error() string {
-	return fmt.Sprintf("launch digest %s belongs to workload %s", e.LaunchDigest, e.WorkloadID)
+// OpenPostgres opens the store in a PostgreSQL database, migrates it if it is
+// older and checks the master key against it. Several servers may have it open
+// at once.
+func OpenPostgres(ctx context.Context, p database.Postgres, o Options) (*DB, error) {
+	s, err := openIn(ctx, o, func() (*database.DB, error) { return database.OpenPostgres(ctx, p, schema) }, (*DB).checkMasterKey)
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	return s, nil
 }
 
-// Hint is the next step.
-func (e *DuplicateDigestError) Hint() string {
-	return "two workloads must not share a measurement: build the image again under its own --workload-id"
+func createIn(ctx context.Context, o Options, connect func() (*database.DB, error)) (*DB, error) {
+	if o.MasterKey.Len() == 0 {
+		return nil, ErrLocked
+	}
+	return openIn(ctx, o, connect, (*DB).writeCheck)
 }
 
-// Workload is a registration as it stands in the store.
-type Workload struct {
-	kbs.WorkloadStatus
-	Digest kbs.Digest // of the canonical registration
-	// TenantPolicy is DB.TenantPolicy of its tenant, read with it.
-	TenantPolicy []byte
-	counters     counters
-}
-
-func (o Options) check() error {
+// openIn runs check before anything else is done with the store.
+func openIn(ctx context.Context, o Options, connect func() (*database.DB, error), check func(*DB, context.Context) error) (*DB, error) {
 	if o.Rand == nil || o.Clock == nil {
-		return errors.New("opening store: no source of randomness or no clock")
+		return nil, errors.New("no source of randomness or no clock")
 	}
-	return nil
+	var sealer *masterkey.Sealer
+	if o.MasterKey.Len() != 0 {
+		var err error
+		if sealer, err = masterkey.NewSealer(o.MasterKey, o.Rand); err != nil {
+			return nil, err
+		}
+	}
+	db, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	s := assemble(db, sealer, o)
+	if err = check(s, ctx); err == nil {
+		err = s.log.head.open(ctx, s.values, o.Rand)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
-func unixMilli(t time.Time) int64 { return t.UTC().UnixMilli() }
-
-func fromMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-
-func fromNullMilli(ms *int64) *time.Time {
-	if ms == nil {
-		return nil
+func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
+	master := &masterKeyFollower{sealer: sealer, reload: o.ReloadMasterKeys, rand: o.Rand}
+	log := &auditLog{now: o.Clock, head: headSigner{now: o.Clock, shared: db.Shared()}}
+	w := database.NewWriter(db, master.follow, log.head.sign)
+	c := &core{
+		db: db, writer: w, sealer: sealer, values: sealedValues{db, w, sealer},
+		log: log, clock: o.Clock, rand: o.Rand,
 	}
-	t := fromMilli(*ms)
-	return &t
+	return &DB{
+		core: c, master: master,
+		workloads: workloads{c}, releases: releases{c}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
+		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c},
+		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c},
+	}
+}
+
+// Close waits for pending writes and closes the database.
+func (s *DB) Close() error {
+	s.writer.Close()
+	return s.db.Close()
+}
+
+func (s *DB) writeCheck(ctx context.Context) error {
+	sealed, err := s.master.sealCheck()
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?)", checkName, sealed)
+		return err
+	})
+}
+
+func (s *DB) checkMasterKey(ctx context.Context) error { return s.master.start(ctx, s.db) }
+
+// Shared says whether several servers may have the store open at once.
+func (s *DB) Shared() bool { return s.db.Shared() }
+
+// Warnings are what the database's operator should change.
+func (s *DB) Warnings(ctx context.Context) ([]string, error) { return s.db.Warnings(ctx, s.clock()) }
+
+// Check says whether the store answers and is for this process to write.
+func (s *DB) Check(ctx context.Context) error {
+	check, err := readCheck(s.db.QueryRowContext(ctx, selectCheck, checkName))
+	if err != nil || s.master.follows(check) {
+		return err
+	}
+	// Somebody else changed the MasterKey: every write would follow, or refuse.
+	return s.write(ctx, func(*sql.Tx) error { return nil })
 }

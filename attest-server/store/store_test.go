@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -32,7 +33,7 @@ func options(t testing.TB) Options {
 func newStore(t testing.TB) (*DB, string, Options) {
 	t.Helper()
 	o := options(t)
-	path := place(t)
+	path := databasetest.Place(t)
 	s, err := create(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +171,7 @@ func TestTamperedDatabase(t *testing.T) {
 				if _, err := tx.Exec("DELETE FROM measurements"); err != nil {
 					return err
 				}
-				_, err := tx.Exec(words(edit))
+				_, err := tx.Exec(databasetest.Words(edit))
 				return err
 			}); err != nil {
 				t.Fatal(err)
@@ -241,7 +242,7 @@ func TestNoSecretInFile(t *testing.T) {
 func TestTokens(t *testing.T) {
 	s, _, o := newStore(t)
 	c := &clock{start}
-	s.opts.Clock = c.Now
+	s.clock = c.Now
 	_ = o
 	text, tok, err := s.CreateToken(t.Context(), Publisher, "ci", start.Add(time.Hour), "local")
 	if err != nil {
@@ -284,7 +285,7 @@ func TestTokens(t *testing.T) {
 
 func TestSessionsAreBounded(t *testing.T) {
 	s, _, _ := newStore(t)
-	s.opts.SessionRecords = 3
+	s.kept = 3
 	numbers := []string{"s1", "s2", "s3", "s4", "s5"}
 	for i, n := range numbers {
 		r := kbs.SessionRecord{Session: n, WorkloadID: "a", At: start, Granted: i%2 == 0, Result: kbs.AttestationResult{Result: kbs.Affirming}}
@@ -328,7 +329,7 @@ func TestAuditSeesEveryEdit(t *testing.T) {
 			mustRegister(t, s, registration("b", 2), "k")
 			mustRegister(t, s, registration("c", 3), "k")
 			if err := s.write(t.Context(), func(tx *sql.Tx) error {
-				_, err := tx.Exec(words("DROP TRIGGER audit_update; DROP TRIGGER audit_delete; " + edit))
+				_, err := tx.Exec(databasetest.Words("DROP TRIGGER audit_update; DROP TRIGGER audit_delete; " + edit))
 				return err
 			}); err != nil {
 				t.Fatal(err)
@@ -356,7 +357,7 @@ func TestAuditSeesEveryEdit(t *testing.T) {
 				return err
 			}
 			e.Actor = "somebody else"
-			if _, err := tx.Exec(words("DROP TRIGGER audit_update;")); err != nil {
+			if _, err := tx.Exec(databasetest.Words("DROP TRIGGER audit_update;")); err != nil {
 				return err
 			}
 			_, err := tx.Exec("UPDATE audit SET actor = ?, hash = ? WHERE seq = 2", e.Actor, auditHash(e, at, prev))

@@ -10,15 +10,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-const migrationTenants = `
-	CREATE TABLE tenants(
-		name TEXT PRIMARY KEY,
-		max_workloads INTEGER NOT NULL,
-		max_resources INTEGER NOT NULL,
-		created_at INTEGER NOT NULL
-	) STRICT, WITHOUT ROWID;
-	ALTER TABLE tokens ADD COLUMN tenant TEXT NOT NULL DEFAULT '';`
-
 // Tenant is one of several owners who share a server and must not learn of
 // one another. See kbs.Owns for what is whose.
 type Tenant struct {
@@ -30,24 +21,12 @@ type Tenant struct {
 	CreatedAt    time.Time `json:"created_at"`
 }
 
-// QuotaError says that a tenant has as many of something as it may have.
-type QuotaError struct {
-	Tenant, What string
-	Max          int64
-}
-
-func (e *QuotaError) Error() string {
-	return fmt.Sprintf("tenant %s has its %d %s", e.Tenant, e.Max, e.What)
-}
-
-// Hint is the next step.
-func (e *QuotaError) Hint() string {
-	return "remove some, or have the server's operator raise the quota with `attest-server tenant set`"
-}
+// tenants are the owners who share a server, their quotas and policies.
+type tenants struct{ *core }
 
 // SetTenant makes a tenant or changes its quotas. A name that something of
 // the operator's already begins with is refused: the tenant would own it.
-func (s *DB) SetTenant(ctx context.Context, name string, maxWorkloads, maxResources int64, actor string) error {
+func (s tenants) SetTenant(ctx context.Context, name string, maxWorkloads, maxResources int64, actor string) error {
 	switch {
 	case !kbs.ValidTenant(name):
 		return fmt.Errorf("tenant %q: expected up to 32 lower-case letters, digits and '-'", name)
@@ -55,8 +34,8 @@ func (s *DB) SetTenant(ctx context.Context, name string, maxWorkloads, maxResour
 		return fmt.Errorf("tenant %s: quotas %d and %d, expected at least 0", name, maxWorkloads, maxResources)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
-		var exists bool
-		if err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists); err != nil {
+		exists, err := tenantExists(tx, name)
+		if err != nil {
 			return err
 		}
 		workloads, resources, err := countOwned(tx, name)
@@ -68,16 +47,16 @@ func (s *DB) SetTenant(ctx context.Context, name string, maxWorkloads, maxResour
 		}
 		_, err = tx.Exec(`INSERT INTO tenants(name, max_workloads, max_resources, created_at) VALUES(?,?,?,?)
 			ON CONFLICT(name) DO UPDATE SET max_workloads = excluded.max_workloads, max_resources = excluded.max_resources`,
-			name, maxWorkloads, maxResources, unixMilli(s.opts.Clock()))
+			name, maxWorkloads, maxResources, unixMilli(s.clock()))
 		if err != nil {
 			return err
 		}
-		return s.audit(tx, actor, "tenant.set", name, fmt.Sprintf("workloads %d, resources %d", maxWorkloads, maxResources))
+		return s.log.append(tx, actor, "tenant.set", name, fmt.Sprintf("workloads %d, resources %d", maxWorkloads, maxResources))
 	})
 }
 
 // RemoveTenant removes a tenant that has nothing left and revokes its tokens.
-func (s *DB) RemoveTenant(ctx context.Context, name, actor string) error {
+func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		workloads, resources, err := countOwned(tx, name)
 		if err != nil {
@@ -86,22 +65,18 @@ func (s *DB) RemoveTenant(ctx context.Context, name, actor string) error {
 		if workloads+resources > 0 {
 			return fmt.Errorf("tenant %s still has %d workloads and %d resources", name, workloads, resources)
 		}
-		res, err := tx.Exec("DELETE FROM tenants WHERE name = ?", name)
-		if err != nil {
+		if err := changed(tx.Exec("DELETE FROM tenants WHERE name = ?", name)); err != nil {
+			return fmt.Errorf("tenant %s: %w", name, err)
+		}
+		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.clock()), name); err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fmt.Errorf("tenant %s: %w", name, ErrNotFound))
-		}
-		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.opts.Clock()), name); err != nil {
-			return err
-		}
-		return s.audit(tx, actor, "tenant.remove", name, "")
+		return s.log.append(tx, actor, "tenant.remove", name, "")
 	})
 }
 
 // Tenants is every tenant, by name.
-func (s *DB) Tenants(ctx context.Context) ([]Tenant, error) {
+func (s tenants) Tenants(ctx context.Context) ([]Tenant, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, fmt.Errorf("listing tenants: %w", err)
@@ -133,13 +108,17 @@ func (s *DB) Tenants(ctx context.Context) ([]Tenant, error) {
 	return list, nil
 }
 
-// countOwned counts what kbs.Owns says is the tenant's: '.' is followed by '/'.
+// owned is the condition that column begins with a tenant's name, as kbs.Owns
+// has it. In the order of bytes '.' is followed by '/'.
+func owned(column, tenant string) string {
+	return fmt.Sprintf("(%[1]s = %[2]s OR (%[1]s >= %[2]s || '.' AND %[1]s < %[2]s || '/'))", column, tenant)
+}
+
 func countOwned(tx *sql.Tx, tenant string) (workloads, resources int64, err error) {
-	const owned = "%[1]s = ?1 OR (%[1]s >= ?1 || '.' AND %[1]s < ?1 || '/')"
-	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE "+fmt.Sprintf(owned, "id"), tenant).Scan(&workloads); err != nil {
+	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE "+owned("id", "?1"), tenant).Scan(&workloads); err != nil {
 		return 0, 0, err
 	}
-	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+fmt.Sprintf(owned, "repo")+") AS names", tenant).Scan(&resources)
+	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+owned("repo", "?1")+") AS names", tenant).Scan(&resources)
 	return workloads, resources, err
 }
 
@@ -171,9 +150,12 @@ func checkQuota(tx *sql.Tx, name, what string) error {
 	return nil
 }
 
-func tenantExists(tx *sql.Tx, name string) error {
-	var exists bool
-	err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists)
+func tenantExists(tx *sql.Tx, name string) (exists bool, err error) {
+	return exists, tx.QueryRow("SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists)
+}
+
+func needTenant(tx *sql.Tx, name string) error {
+	exists, err := tenantExists(tx, name)
 	if err == nil && !exists {
 		err = fmt.Errorf("tenant %s: %w", name, ErrNotFound)
 	}

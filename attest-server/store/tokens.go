@@ -51,16 +51,19 @@ const (
 	tokenKeySize = 32
 )
 
+// tokens are what owners log in with.
+type tokens struct{ *core }
+
 // CreateToken makes a token. Its text, ccrun_ID_SECRET, is returned this once;
 // the store keeps a SHA-256 of it, which 256 random bits need no salt for.
 // A zero expiry means never.
-func (s *DB) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+func (s tokens) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	return s.CreateTenantToken(ctx, "", role, name, expires, actor)
 }
 
 // CreateTenantToken is CreateToken for a tenant: its role ends where what is
 // the tenant's ends.
-func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+func (s tokens) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)
 	}
@@ -68,10 +71,10 @@ func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, na
 		return secret.Bytes{}, Token{}, fmt.Errorf("token name of %d bytes, at most 200 allowed", len(name))
 	}
 	random := make([]byte, tokenIDSize+tokenKeySize)
-	if _, err := io.ReadFull(s.opts.Rand, random); err != nil {
+	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return secret.Bytes{}, Token{}, fmt.Errorf("making token: %w", err)
 	}
-	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Name: name, CreatedAt: s.opts.Clock().UTC()}
+	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Name: name, CreatedAt: s.clock().UTC()}
 	var until *int64
 	if !expires.IsZero() {
 		ms := unixMilli(expires)
@@ -82,7 +85,7 @@ func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, na
 	hash := sha256.Sum256(text)
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		if tenant != "" {
-			if err := tenantExists(tx, tenant); err != nil {
+			if err := needTenant(tx, tenant); err != nil {
 				return err
 			}
 		}
@@ -95,7 +98,7 @@ func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, na
 		if tenant != "" {
 			detail += ", tenant " + tenant
 		}
-		return s.audit(tx, actor, "token.create", t.ID, detail)
+		return s.log.append(tx, actor, "token.create", t.ID, detail)
 	})
 	if err != nil {
 		return secret.Bytes{}, Token{}, err
@@ -104,7 +107,7 @@ func (s *DB) CreateTenantToken(ctx context.Context, tenant string, role Role, na
 }
 
 // Authenticate is the token whose text is given, or ErrBadToken.
-func (s *DB) Authenticate(ctx context.Context, text secret.Bytes) (Token, error) {
+func (s tokens) Authenticate(ctx context.Context, text secret.Bytes) (Token, error) {
 	parts := strings.SplitN(string(text.Reveal()), "_", 3)
 	if len(parts) != 3 || parts[0] != tokenPrefix || len(parts[1]) != 2*tokenIDSize {
 		return Token{}, ErrBadToken
@@ -117,7 +120,7 @@ func (s *DB) Authenticate(ctx context.Context, text secret.Bytes) (Token, error)
 		return Token{}, err
 	}
 	sum := sha256.Sum256(text.Reveal())
-	expired := t.ExpiresAt != nil && !s.opts.Clock().Before(*t.ExpiresAt)
+	expired := t.ExpiresAt != nil && !s.clock().Before(*t.ExpiresAt)
 	if subtle.ConstantTimeCompare(sum[:], hash) != 1 || expired || t.RevokedAt != nil || !t.Role.Valid() {
 		return Token{}, ErrBadToken
 	}
@@ -141,7 +144,7 @@ func scanToken(r row) (t Token, hash []byte, err error) {
 }
 
 // Tokens is every token, oldest first, expired and revoked ones included.
-func (s *DB) Tokens(ctx context.Context) ([]Token, error) {
+func (s tokens) Tokens(ctx context.Context) ([]Token, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT "+tokenColumns+" FROM tokens ORDER BY created_at, id")
 	if err != nil {
 		return nil, fmt.Errorf("listing tokens: %w", err)
@@ -159,7 +162,7 @@ func (s *DB) Tokens(ctx context.Context) ([]Token, error) {
 }
 
 // RevokeToken ends a token at once. Revoking twice changes nothing.
-func (s *DB) RevokeToken(ctx context.Context, id, actor string) error {
+func (s tokens) RevokeToken(ctx context.Context, id, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var revoked *int64
 		err := tx.QueryRow("SELECT revoked_at FROM tokens WHERE id = ?", id).Scan(&revoked)
@@ -169,9 +172,9 @@ func (s *DB) RevokeToken(ctx context.Context, id, actor string) error {
 		if err != nil || revoked != nil {
 			return err
 		}
-		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE id = ?", unixMilli(s.opts.Clock()), id); err != nil {
+		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE id = ?", unixMilli(s.clock()), id); err != nil {
 			return err
 		}
-		return s.audit(tx, actor, "token.revoke", id, "")
+		return s.log.append(tx, actor, "token.revoke", id, "")
 	})
 }

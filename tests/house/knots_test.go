@@ -23,7 +23,6 @@ var fileKnots = map[string]int{
 	"attest-server":                   26,
 	"attest-server/kbs":               7,
 	"attest-server/sample":            3,
-	"attest-server/store":             18,
 	"attest-server/verifier":          29,
 	"attest-server/verifier/eventlog": 2,
 	"attest-server/web":               5,

@@ -14,6 +14,7 @@ import (
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -72,8 +73,8 @@ func (cfg Config) createStore(ctx context.Context, o store.Options) (s *store.DB
 
 func storeFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
 
-func (cfg Config) postgres() (store.Postgres, error) {
-	p := store.Postgres{DSN: cfg.Database}
+func (cfg Config) postgres() (database.Postgres, error) {
+	p := database.Postgres{DSN: cfg.Database}
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	if dir == "" {
 		return p, nil

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -94,7 +94,7 @@ func TestUnavailable(t *testing.T) {
 	}{
 		{context.Background(), nil, false},
 		{context.Background(), &net.OpError{Op: "dial", Err: errors.New("refused")}, true},
-		{context.Background(), context.Canceled, true}, // our own patience
+		{context.Background(), context.Canceled, true}, // our own timeout
 		{ended, context.Canceled, false},               // the caller's
 		{context.Background(), &pgconn.PgError{Code: "57P01"}, true},
 		{context.Background(), fmt.Errorf("x: %w", &pgconn.PgError{Code: "53100"}), true},
@@ -119,8 +119,8 @@ func TestNobodyAnswers(t *testing.T) {
 	defer l.Close()
 	for _, port := range []int{1, l.Addr().(*net.TCPAddr).Port} {
 		start := time.Now()
-		_, err := OpenPostgres(t.Context(), Postgres{DSN: fmt.Sprintf("host=127.0.0.1 port=%d user=u dbname=d sslmode=disable connect_timeout=1", port)}, options(t))
-		if !errors.Is(err, ErrUnavailable) || time.Since(start) > callTime {
+		_, err := OpenPostgres(t.Context(), Postgres{DSN: fmt.Sprintf("host=127.0.0.1 port=%d user=u dbname=d sslmode=disable connect_timeout=1", port)}, Schema{})
+		if !errors.Is(err, ErrUnavailable) || time.Since(start) > statementTimeout {
 			t.Errorf("port %d: %v after %v", port, err, time.Since(start))
 		}
 	}

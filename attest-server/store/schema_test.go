@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -10,48 +9,35 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 	"github.com/ccrun/ccrun/secret"
 )
 
 // atVersion makes the database of an attest-server that knew v migrations.
-func atVersion(t *testing.T, at string, v int) {
+func atVersion(t *testing.T, at string, v int) *database.DB {
 	t.Helper()
-	var db *sql.DB
-	var e engine = sqliteEngine{}
+	old := schema
+	old.Steps = schema.Steps[:v]
+	var db *database.DB
 	var err error
-	if onPostgres() {
-		e = postgresEngine{create: true}
-		db, err = Postgres{DSN: at}.open()
+	if databasetest.OnPostgres() {
+		db, err = database.CreatePostgres(t.Context(), database.Postgres{DSN: at}, old)
 	} else {
-		db, err = openSQLite(sqliteDSN(at))
+		db, err = database.CreateSQLite(t.Context(), at, old)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	tx, err := db.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback()
-	if have, err := e.version(tx); err != nil || have != 0 {
-		t.Fatal(have, err)
-	}
-	for _, m := range migrations[:v] {
-		if _, err := tx.Exec(e.migration(m)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(e.setVersion(tx, v), tx.Commit()); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { db.Close() })
+	return db
 }
 
 // TestMigrateAtOnce starts several servers on a store of every older version:
 // one migrates, all open.
 func TestMigrateAtOnce(t *testing.T) {
 	for v := 1; v <= len(migrations); v++ {
-		at := place(t)
+		at := databasetest.Place(t)
 		atVersion(t, at, v)
 		o := options(t)
 		o.MasterKey.Wipe() // there is none yet
@@ -76,8 +62,8 @@ func TestMigrateAtOnce(t *testing.T) {
 // TestOvertakenServer: a server that runs while another migrates beyond what it
 // knows writes no more.
 func TestOvertakenServer(t *testing.T) {
-	if !onPostgres() {
-		t.Skip("TestOvertakenServer needs " + postgresURL)
+	if !databasetest.OnPostgres() {
+		t.Skip("TestOvertakenServer needs " + databasetest.PostgresURL)
 	}
 	s, _, _ := newStore(t)
 	edit(t, s, "PRAGMA user_version = 99")
@@ -90,7 +76,7 @@ func TestOvertakenServer(t *testing.T) {
 // has not.
 func TestPostgresWords(t *testing.T) {
 	for i, m := range migrations {
-		got := postgresEngine{}.migration(m)
+		got := schema.ForPostgres(m)
 		for _, word := range []string{"BLOB", " INTEGER", "STRICT", "ROWID", "RAISE(ABORT", "TEXT NOT", "TEXT;", "TEXT,", "TEXT PRIMARY"} {
 			if strings.Contains(got, word) {
 				t.Errorf("migration %d has %q:\n%s", i+1, word, got)
@@ -102,33 +88,20 @@ func TestPostgresWords(t *testing.T) {
 // TestMigrateSessions: records of an older attest-server are still there, with
 // their releases, and count against the limit.
 func TestMigrateSessions(t *testing.T) {
-	at := place(t)
+	at := databasetest.Place(t)
 	old := len(migrations) - 1
-	atVersion(t, at, old)
+	db := atVersion(t, at, old)
 	o := options(t)
 	o.MasterKey = secret.Bytes{}
-	func() {
-		var db *sql.DB
-		var err error
-		if onPostgres() {
-			db, err = Postgres{DSN: at}.open()
-		} else {
-			db, err = openSQLite(sqliteDSN(at))
+	for i, number := range []string{"one", "two"} {
+		b, err := json.Marshal(kbs.SessionRecord{Session: number, WorkloadID: "w", At: start})
+		if err == nil {
+			_, err = db.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, releases, record) VALUES(?,?,?,?,?,?,?)", 1, i+1, number, "w", unixMilli(start), i, b)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer db.Close()
-		for i, number := range []string{"one", "two"} {
-			b, err := json.Marshal(kbs.SessionRecord{Session: number, WorkloadID: "w", At: start})
-			if err == nil {
-				_, err = db.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, releases, record) VALUES(?,?,?,?,?,?,?)", 1, i+1, number, "w", unixMilli(start), i, b)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}()
+	}
 	o.SessionRecords = 2
 	s, err := reopen(t.Context(), at, o)
 	if err != nil {

@@ -36,7 +36,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.opts.ReloadMasterKeys = func() ([]secret.Bytes, error) { // copies: the store wipes them
+	s.master.reload = func() ([]secret.Bytes, error) { // copies: the store wipes them
 		return []secret.Bytes{secret.New(append([]byte(nil), o.MasterKey.Reveal()...)), secret.New(append([]byte(nil), next.Reveal()...))}, nil
 	}
 	admin, err := reopen(t.Context(), path, o)

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// explain says of an error of SQLite's that is its file's or its disk's fault
-// what to do, and that it is ErrUnavailable: no answer is had now.
-func explain(err error) error {
+// outage marks errors that are the fault of SQLite's file or disk as
+// ErrUnavailable, and adds what to do about them.
+func outage(err error) error {
 	var e *sqlite.Error
 	if err == nil || !errors.As(err, &e) {
 		return err

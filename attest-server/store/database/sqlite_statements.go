@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -33,7 +33,7 @@ type connector struct{ driver.Connector }
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	raw, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, explain(err)
+		return nil, outage(err)
 	}
 	in, ok := raw.(sqliteConn)
 	if !ok {
@@ -71,7 +71,7 @@ type statement struct {
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	s, err := c.statement(ctx, query)
 	if err != nil {
-		return nil, explain(err)
+		return nil, outage(err)
 	}
 	var r driver.Result
 	if s == nil {
@@ -79,14 +79,14 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	} else {
 		r, err = s.exec.ExecContext(context.WithoutCancel(ctx), args)
 	}
-	return r, explain(err)
+	return r, outage(err)
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	s, err := c.statement(ctx, query)
 	if err != nil {
-		return nil, explain(err)
+		return nil, outage(err)
 	}
 	var r driver.Rows
 	if s == nil {
@@ -96,7 +96,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		r, err = s.query.QueryContext(context.WithoutCancel(ctx), args)
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, outage(err)
 	}
 	s.open = true
 	return &rows{Rows: r, of: s}, nil
@@ -106,7 +106,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	t, err := c.sqliteConn.BeginTx(ctx, o)
 	if err != nil {
-		return nil, explain(err)
+		return nil, outage(err)
 	}
 	return tx{t}, nil
 }
@@ -114,10 +114,11 @@ func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, erro
 type tx struct{ driver.Tx }
 
 // Commit implements driver.Tx.
-func (t tx) Commit() error { return explain(t.Tx.Commit()) }
+func (t tx) Commit() error { return outage(t.Tx.Commit()) }
 
-// statement is query prepared (it runs to its next row whatever becomes of the
-// caller: the driver would start a goroutine for each, to interrupt it), or nil if it is to be run the ordinary way.
+// statement is query, prepared and kept, or nil if it must be run the ordinary
+// way. Kept ones run without the caller's context: to be able to interrupt a
+// statement, the driver would start a goroutine for each.
 func (c *conn) statement(ctx context.Context, query string) (*statement, error) {
 	if s := c.kept[query]; s != nil {
 		if s.open {
@@ -171,7 +172,7 @@ type rows struct {
 }
 
 // Next implements driver.Rows.
-func (r *rows) Next(dest []driver.Value) error { return explain(r.Rows.Next(dest)) }
+func (r *rows) Next(dest []driver.Value) error { return outage(r.Rows.Next(dest)) }
 
 // Close implements driver.Rows.
 func (r *rows) Close() error {

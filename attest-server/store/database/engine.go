@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// engine is what differs between the databases a store can be in. All else is
-// one set of queries that both understand, with SQLite's placeholders.
+// engine is what differs between the databases. All else is one set of queries
+// that both understand.
 type engine interface {
-	// migration is a step of migrations, in this database's words.
-	migration(step string) string
+	// words puts a step of the schema into this database's words.
+	words(s Schema, step string) string
 	// exclude keeps others from migrating until tx ends.
 	exclude(tx *sql.Tx) error
 	version(tx *sql.Tx) (int, error)
 	setVersion(tx *sql.Tx, v int) error
 	// begin is the first statement of every write: no other server writes
 	// until tx ends, and what tx reads is what the last one left.
-	begin(tx *sql.Tx) error
+	begin(tx *sql.Tx, s Schema) error
 	// share ends a SELECT whose rows nobody may change until tx ends.
 	share() string
 	// now is an expression for the database's clock, in Unix milliseconds.
 	now() string
 	// whole checks the database's own structures, where that is for us to do.
 	whole(ctx context.Context, db *sql.DB) error
-	// snapshot is for DB.Snapshot.
-	snapshot(ctx context.Context, s *DB, path string) error
+	// save writes a consistent copy to a new file, or is errors.ErrUnsupported.
+	save(ctx context.Context, db *sql.DB, path string) error
 	// warnings are settings of the database under which what is acknowledged
 	// can be lost, and whatever else its operator should hear.
 	warnings(ctx context.Context, db *sql.DB, now time.Time) ([]string, error)
-	// served says that several servers may have the store open at once.
+	// served says that several servers may have the database open at once.
 	served() bool
 }

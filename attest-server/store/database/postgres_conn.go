@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// callTime is how long PostgreSQL may take to answer one statement, waiting
-// for another server's write included.
-const callTime = 10 * time.Second
+// statementTimeout is how long PostgreSQL may take to answer one statement,
+// waiting for another server's write included.
+const statementTimeout = 10 * time.Second
 
 // pgConnector makes connections that understand the store's queries, never
 // wait for ever, and say ErrUnavailable when it is the database's fault.
@@ -38,21 +38,21 @@ func (c pgConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, 
 }
 
 func (c pgConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	p := begin(ctx)
-	defer p.end()
-	r, err := c.Conn.ExecContext(p.ctx, numbered(query), args)
+	t := timed(ctx)
+	defer t.end()
+	r, err := c.Conn.ExecContext(t.ctx, numbered(query), args)
 	return r, unavailable(ctx, err)
 }
 
 func (c pgConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	p := begin(ctx)
-	rows, err := c.Conn.QueryContext(p.ctx, numbered(query), args)
+	t := timed(ctx)
+	rows, err := c.Conn.QueryContext(t.ctx, numbered(query), args)
 	if err != nil {
-		p.end()
+		t.end()
 		return nil, unavailable(ctx, err)
 	}
-	p.timer.Stop()
-	return &pgRows{Rows: rows, patience: p, caller: ctx}, nil
+	t.timer.Stop()
+	return &pgRows{Rows: rows, timedContext: t, caller: ctx}, nil
 }
 
 // BeginTx begins a transaction that reads what others committed before each
@@ -76,9 +76,9 @@ func (c pgConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, err
 }
 
 func (c pgConn) run(ctx context.Context, statement string) (pgconn.CommandTag, error) {
-	p := begin(ctx)
-	defer p.end()
-	return c.Conn.Conn().Exec(p.ctx, statement)
+	t := timed(ctx)
+	defer t.end()
+	return c.Conn.Conn().Exec(t.ctx, statement)
 }
 
 type pgTx struct{ conn pgConn }
@@ -97,15 +97,15 @@ func (t pgTx) Rollback() error {
 	return unavailable(context.Background(), err)
 }
 
-// pgRows waits callTime for each row.
+// pgRows waits statementTimeout for each row.
 type pgRows struct {
 	driver.Rows
-	patience
+	timedContext
 	caller context.Context
 }
 
 func (r *pgRows) Next(dest []driver.Value) error {
-	r.timer.Reset(callTime)
+	r.timer.Reset(statementTimeout)
 	err := r.Rows.Next(dest)
 	r.timer.Stop()
 	if err == io.EOF {
@@ -119,21 +119,21 @@ func (r *pgRows) Close() error {
 	return r.Rows.Close()
 }
 
-// patience is a context that ends when PostgreSQL takes too long.
-type patience struct {
+// timedContext is a context that ends when PostgreSQL takes too long.
+type timedContext struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	timer  *time.Timer
 }
 
-func begin(ctx context.Context) patience {
+func timed(ctx context.Context) timedContext {
 	ctx, cancel := context.WithCancel(ctx)
-	return patience{ctx, cancel, time.AfterFunc(callTime, cancel)}
+	return timedContext{ctx, cancel, time.AfterFunc(statementTimeout, cancel)}
 }
 
-func (p *patience) end() {
-	p.timer.Stop()
-	p.cancel()
+func (t *timedContext) end() {
+	t.timer.Stop()
+	t.cancel()
 }
 
 // unavailable marks errors that are the database's and will pass. What the

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -14,14 +13,6 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// sealedMeta are the values in meta that are sealed. plainMeta are not. A name
-// in neither list stops a change of MasterKey: what it does not know to seal
-// anew would be lost.
-var (
-	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
-	plainMeta  = []string{auditHeadName}
-)
-
 // RotateMasterKey puts every sealed value under another MasterKey, all or
 // nothing. Processes that have the store open go on if their
 // Options.ReloadMasterKeys finds the new one.
@@ -29,7 +20,7 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 	if s.sealer == nil {
 		return fmt.Errorf("rotating master key: %w", ErrLocked)
 	}
-	to, err := masterkey.NewSealer(master, s.opts.Rand)
+	to, err := masterkey.NewSealer(master, s.rand)
 	if err != nil {
 		return fmt.Errorf("rotating master key: %w", err)
 	}
@@ -39,7 +30,7 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 				return err
 			}
 		}
-		return s.audit(tx, actor, "store.rotate-master-key", "", "")
+		return s.log.append(tx, actor, "store.rotate-master-key", "", "")
 	})
 	if err != nil {
 		return fmt.Errorf("rotating master key: %w", err)
@@ -70,7 +61,7 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to *masterkey.Sealer) error {
 		if err != nil {
 			return err
 		}
-		if sealed, err = s.sealer.Rewrap(sealed, masterkey.Location("meta", name), to); err != nil {
+		if sealed, err = s.sealer.Rewrap(sealed, valueLocation(name), to); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if _, err := tx.Exec("UPDATE meta SET value = ? WHERE name = ?", sealed, name); err != nil {
@@ -130,64 +121,4 @@ func (s *DB) rewrapResources(tx *sql.Tx, to *masterkey.Sealer) error {
 			return err
 		}
 	}
-}
-
-// followMasterKey notices, at the start of each transaction, that another
-// process has changed the MasterKey. Without that, this one would seal a
-// secret under the old key, and nobody could ever open it.
-func (s *DB) followMasterKey(tx *sql.Tx) error {
-	if s.sealer == nil {
-		return nil
-	}
-	var check []byte
-	err := tx.QueryRow("SELECT value FROM meta WHERE name = ?", checkName).Scan(&check)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && s.follows(check) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.adopt(check)
-}
-
-func (s *DB) follows(check []byte) bool {
-	in := s.check.Load()
-	return in != nil && bytes.Equal(check, *in)
-}
-
-// adopt seals with the MasterKey that check is under from now on:
-// ErrWrongMasterKey if it is not to be had.
-func (s *DB) adopt(check []byte) error {
-	if holdsCheck(s.sealer, check) {
-		s.check.Store(&check)
-		return nil
-	}
-	if s.opts.ReloadMasterKeys == nil {
-		return ErrWrongMasterKey
-	}
-	keys, err := s.opts.ReloadMasterKeys()
-	defer func() {
-		for _, k := range keys {
-			k.Wipe()
-		}
-	}()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrWrongMasterKey, err)
-	}
-	for _, k := range keys {
-		other, err := masterkey.NewSealer(k, s.opts.Rand)
-		if err != nil {
-			return err
-		}
-		if holdsCheck(other, check) {
-			s.sealer.Follow(other)
-			s.check.Store(&check)
-			return nil
-		}
-	}
-	return ErrWrongMasterKey
-}
-
-func holdsCheck(s *masterkey.Sealer, check []byte) bool {
-	return s.Holds(check, masterkey.Location("meta", checkName), secret.New([]byte(checkPlain)))
 }

@@ -6,20 +6,10 @@ import (
 	"fmt"
 )
 
-// Snapshot writes a consistent copy of the store to path, which must not
-// exist, while the store is in use. It is a store in a file, whatever the
-// original is in. Its secrets are sealed like the store's.
-func (s *DB) Snapshot(ctx context.Context, path string) error {
-	if err := s.engine.snapshot(ctx, s, path); err != nil {
-		return fmt.Errorf("copying store: %w", err)
-	}
-	return nil
-}
-
 // Verify reads the whole store: the database's pages, every registration and
 // the audit chain. It needs no MasterKey.
 func (s *DB) Verify(ctx context.Context) error {
-	if err := s.engine.whole(ctx, s.db); err != nil {
+	if err := s.db.Whole(ctx); err != nil {
 		return fmt.Errorf("checking store: %w", err)
 	}
 	for after := ""; ; {

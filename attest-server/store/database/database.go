@@ -1,0 +1,96 @@
+// Package database is the two databases that a store can be in, SQLite and
+// PostgreSQL, behind one set of queries, and the one writer of each. What is
+// kept in them it does not know.
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What callers branch on.
+var (
+	// ErrNone says that the database holds no store.
+	ErrNone = errors.New("not found")
+	// ErrUnavailable means that the database does not answer now.
+	ErrUnavailable = errors.New("the database does not answer")
+)
+
+const maxConns = 8
+
+// DB is an open database, whose schema is this program's. Queries have SQLite's
+// placeholders: ? or ?3.
+type DB struct {
+	*sql.DB
+	engine engine
+	schema Schema
+}
+
+// open takes over db, also on error.
+func open(ctx context.Context, db *sql.DB, e engine, s Schema) (*DB, error) {
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	if err := migrate(ctx, db, e, s); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &DB{DB: db, engine: e, schema: s}, nil
+}
+
+// migrate brings the database up to this binary's schema, all or nothing, and
+// refuses one that a newer binary wrote. Of several servers that start at
+// once, one migrates.
+func migrate(ctx context.Context, db *sql.DB, e engine, s Schema) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := e.exclude(tx); err != nil {
+		return err
+	}
+	have, err := e.version(tx)
+	if err != nil {
+		return err
+	}
+	if err := s.check(have); err != nil {
+		return err
+	}
+	if have == len(s.Steps) {
+		return nil
+	}
+	for _, step := range s.Steps[have:] {
+		if _, err := tx.ExecContext(ctx, e.words(s, step)); err != nil {
+			return fmt.Errorf("migrating schema: %w", err)
+		}
+	}
+	if err := e.setVersion(tx, len(s.Steps)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Shared says whether several servers may have the database open at once.
+func (d *DB) Shared() bool { return d.engine.served() }
+
+// ShareRows ends a SELECT whose rows nobody may change until its transaction
+// ends.
+func (d *DB) ShareRows() string { return d.engine.share() }
+
+// NowMilli is an expression for the database's clock, in Unix milliseconds.
+func (d *DB) NowMilli() string { return d.engine.now() }
+
+// Warnings are what the database's operator should change.
+func (d *DB) Warnings(ctx context.Context, now time.Time) ([]string, error) {
+	return d.engine.warnings(ctx, d.DB, now)
+}
+
+// Whole checks the database's own structures, if that is not for tools of its
+// own.
+func (d *DB) Whole(ctx context.Context) error { return d.engine.whole(ctx, d.DB) }
+
+// Save writes a consistent copy to a new file at path. errors.ErrUnsupported:
+// this database can only be copied, by CopyTo.
+func (d *DB) Save(ctx context.Context, path string) error { return d.engine.save(ctx, d.DB, path) }

@@ -1,0 +1,159 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+)
+
+const maxBatch = 64
+
+// Writer writes to a database. All writes go through one goroutine that
+// commits whatever has queued up in one transaction, so that concurrent
+// handshakes share the disk's flush. A write that was acknowledged is on disk.
+type Writer struct {
+	db    *DB
+	first func(*sql.Tx) error
+	last  func(*sql.Tx) (committed func(), err error)
+
+	mu     sync.RWMutex // guards closed against sends on writes
+	closed bool
+	writes chan write
+	done   chan struct{}
+}
+
+type write struct {
+	do     func(*sql.Tx) error
+	result chan error
+}
+
+// NewWriter starts a Writer. Each transaction begins with first and ends with
+// last; committed is called once it is on disk. Only the Writer's goroutine
+// calls them. There is one Writer to a DB.
+func NewWriter(db *DB, first func(*sql.Tx) error, last func(*sql.Tx) (committed func(), err error)) *Writer {
+	w := &Writer{db: db, first: first, last: last, writes: make(chan write, maxBatch), done: make(chan struct{})}
+	go w.loop()
+	return w
+}
+
+// Close waits for pending writes.
+func (w *Writer) Close() {
+	w.mu.Lock()
+	if !w.closed {
+		w.closed = true
+		close(w.writes)
+	}
+	w.mu.Unlock()
+	<-w.done
+}
+
+// Write runs do in a transaction and returns when it is on disk. Once queued it
+// is waited for, whatever ctx says: do uses its caller's variables.
+func (w *Writer) Write(ctx context.Context, do func(*sql.Tx) error) error {
+	one := write{do: do, result: make(chan error, 1)}
+	w.mu.RLock()
+	if w.closed {
+		w.mu.RUnlock()
+		return errors.New("store is closed")
+	}
+	select {
+	case w.writes <- one:
+		w.mu.RUnlock()
+	case <-ctx.Done():
+		w.mu.RUnlock()
+		return ctx.Err()
+	}
+	return <-one.result
+}
+
+func (w *Writer) loop() {
+	defer close(w.done)
+	for one := range w.writes {
+		batch := w.gather(append(make([]write, 0, maxBatch), one))
+		// Whoever is about to write gets on board: on a busy server that
+		// divides the number of flushes, on an idle one nobody else is ready.
+		for had := 0; had < len(batch); {
+			had = len(batch)
+			runtime.Gosched()
+			batch = w.gather(batch)
+		}
+		w.commit(batch)
+	}
+}
+
+// gather adds what has queued up to batch.
+func (w *Writer) gather(batch []write) []write {
+	for len(batch) < maxBatch {
+		select {
+		case one, ok := <-w.writes:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, one)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit runs every write of the batch in a savepoint of its own, so that one
+// refused write does not undo its neighbours.
+func (w *Writer) commit(batch []write) {
+	errs := make([]error, len(batch))
+	committed := func() {}
+	err := func() error {
+		tx, err := w.db.Begin()
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := w.db.engine.begin(tx, w.db.schema); err != nil {
+			return err
+		}
+		if err := w.first(tx); err != nil {
+			return err
+		}
+		for i, one := range batch {
+			if errs[i], err = inSavepoint(tx, one.do); err != nil {
+				return err
+			}
+		}
+		if committed, err = w.last(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}()
+	if err == nil {
+		committed()
+	} else {
+		// A commit that failed can leave its connection within the transaction,
+		// and every later one would fail on it: drop idle connections.
+		w.db.SetMaxIdleConns(0)
+		w.db.SetMaxIdleConns(maxConns)
+	}
+	for i, one := range batch {
+		if err != nil {
+			one.result <- fmt.Errorf("writing store: %w", err)
+			continue
+		}
+		one.result <- errs[i]
+	}
+}
+
+// inSavepoint runs do and undoes it if it fails. fatal ends the transaction.
+func inSavepoint(tx *sql.Tx, do func(*sql.Tx) error) (failed, fatal error) {
+	if _, err := tx.Exec("SAVEPOINT one"); err != nil {
+		return nil, err
+	}
+	if failed = do(tx); failed != nil {
+		if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
+			return nil, err
+		}
+	}
+	_, fatal = tx.Exec("RELEASE one")
+	return failed, fatal
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+)
+
+// What callers branch on.
+var (
+	ErrNotFound       = database.ErrNone
+	ErrRevoked        = errors.New("revoked")
+	ErrChanged        = errors.New("registration changed since attestation")
+	ErrWrongMasterKey = errors.New("master key does not belong to this store")
+	ErrLocked         = masterkey.ErrLocked
+	ErrNewerSchema    = database.ErrNewerSchema
+	ErrTampered       = errors.New("store was changed behind attest-server's back")
+	ErrUnavailable    = database.ErrUnavailable
+)
+
+// ConflictError says that something else is registered under the same id.
+type ConflictError struct {
+	WorkloadID string
+	Revoked    bool
+}
+
+func (e *ConflictError) Error() string {
+	if e.Revoked {
+		return fmt.Sprintf("workload %s is registered and revoked", e.WorkloadID)
+	}
+	return fmt.Sprintf("workload %s is registered already, with other content", e.WorkloadID)
+}
+
+// Hint is the next step.
+func (e *ConflictError) Hint() string {
+	return "choose another --workload-id, or remove the old one with `ccrun workload rm " + e.WorkloadID + "`"
+}
+
+// DuplicateDigestError says that another workload has the same launch digest,
+// so that its guests could not be told apart from this one's.
+type DuplicateDigestError struct {
+	LaunchDigest kbs.LaunchDigest
+	WorkloadID   string // the one that has it
+}
+
+func (e *DuplicateDigestError) Error() string {
+	return fmt.Sprintf("launch digest %s belongs to workload %s", e.LaunchDigest, e.WorkloadID)
+}
+
+// Hint is the next step.
+func (e *DuplicateDigestError) Hint() string {
+	return "two workloads must not share a measurement: build the image again under its own --workload-id"
+}
+
+// QuotaError says that a tenant has as many of something as it may have.
+type QuotaError struct {
+	Tenant, What string
+	Max          int64
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("tenant %s has its %d %s", e.Tenant, e.Max, e.What)
+}
+
+// Hint is the next step.
+func (e *QuotaError) Hint() string {
+	return "remove some, or have the server's operator raise the quota with `attest-server tenant set`"
+}

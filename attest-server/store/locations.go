@@ -1,0 +1,27 @@
+package store
+
+import (
+	"strconv"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+)
+
+// Where sealed values belong. Each is tied to all that decides to whom it is
+// released: who edits that in the database makes the value unusable, not his.
+
+func valueLocation(name string) []byte { return masterkey.Location("meta", name) }
+
+// diskKeyLocation ties a DiskKey to the registration's every byte.
+func diskKeyLocation(id string, canonical []byte) []byte {
+	return masterkey.Location("workloads", "disk_key", id, string(canonical))
+}
+
+func stagedLocation(id, rotation string, canonical []byte) []byte {
+	return masterkey.Location("workloads", "staged_key", id, rotation, string(canonical))
+}
+
+// resourceLocation ties a value to its name, version and policy.
+func resourceLocation(id kbs.ResourceID, version int64, policy []byte) []byte {
+	return masterkey.Location("resources", "value", id.Repo, id.Type, id.Tag, strconv.FormatInt(version, 10), string(policy))
+}

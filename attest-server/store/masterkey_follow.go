@@ -1,0 +1,112 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/secret"
+)
+
+const checkPlain = "ccrun store v1"
+
+// masterKeyFollower sees to it that everything is sealed under the MasterKey that
+// the store is under now, which another process may change. The check value in
+// the store, which is sealed like all else, shows under which that is.
+type masterKeyFollower struct {
+	sealer *masterkey.Sealer // nil without the MasterKey
+	reload func() ([]secret.Bytes, error)
+	rand   io.Reader
+	check  atomic.Pointer[[]byte] // the check value under the MasterKey in use
+}
+
+// sealCheck is the check value of a new store.
+func (f *masterKeyFollower) sealCheck() ([]byte, error) {
+	return f.sealer.Seal(secret.New([]byte(checkPlain)), valueLocation(checkName))
+}
+
+func holdsCheck(s *masterkey.Sealer, check []byte) bool {
+	return s.Holds(check, valueLocation(checkName), secret.New([]byte(checkPlain)))
+}
+
+// start finds a wrong MasterKey when the store is opened, not at the first
+// release.
+func (f *masterKeyFollower) start(ctx context.Context, db *database.DB) error {
+	if f.sealer == nil {
+		return nil
+	}
+	check, err := readCheck(db.QueryRowContext(ctx, selectCheck, checkName))
+	if errors.Is(err, sql.ErrNoRows) {
+		return errors.New("no master key check value: this is no complete store, run `attest-server init` on a new directory")
+	}
+	if err != nil {
+		return err
+	}
+	return f.adopt(check)
+}
+
+// follow notices, at the start of each transaction, that another process has
+// changed the MasterKey. Without that, this one would seal a secret under the
+// old key, and nobody could ever open it.
+func (f *masterKeyFollower) follow(tx *sql.Tx) error {
+	if f.sealer == nil {
+		return nil
+	}
+	check, err := readCheck(tx.QueryRow(selectCheck, checkName))
+	if errors.Is(err, sql.ErrNoRows) || err == nil && f.follows(check) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.adopt(check)
+}
+
+const selectCheck = "SELECT value FROM meta WHERE name = ?"
+
+func readCheck(r row) (check []byte, err error) { return check, r.Scan(&check) }
+
+// follows says whether the MasterKey in use is still the store's.
+func (f *masterKeyFollower) follows(check []byte) bool {
+	known := f.check.Load()
+	return f.sealer == nil || known != nil && bytes.Equal(check, *known)
+}
+
+// adopt seals with the MasterKey that check is under from now on:
+// ErrWrongMasterKey if it is not to be had.
+func (f *masterKeyFollower) adopt(check []byte) error {
+	if holdsCheck(f.sealer, check) {
+		f.check.Store(&check)
+		return nil
+	}
+	if f.reload == nil {
+		return ErrWrongMasterKey
+	}
+	keys, err := f.reload()
+	defer func() {
+		for _, k := range keys {
+			k.Wipe()
+		}
+	}()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrWrongMasterKey, err)
+	}
+	for _, k := range keys {
+		other, err := masterkey.NewSealer(k, f.rand)
+		if err != nil {
+			return err
+		}
+		if holdsCheck(other, check) {
+			f.sealer.Follow(other)
+			f.check.Store(&check)
+			return nil
+		}
+	}
+	return ErrWrongMasterKey
+}

@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// The values in table meta, by name.
+const (
+	checkName         = "master key check"
+	auditKeyName      = "audit signing key"  // Ed25519 seed
+	signingKeyName    = "result signing key" // PKCS #8
+	sessionSecretName = "session secret"
+	auditHeadName     = "audit head" // JSON of kbs.AuditHead
+)
+
+// sealedMeta are the values that are sealed. plainMeta are not. A name in
+// neither list stops a change of MasterKey: what it does not know to seal anew
+// would be lost.
+var (
+	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
+	plainMeta  = []string{auditHeadName}
+)
+
+// sealedValues are the secrets in table meta.
+type sealedValues struct {
+	db     *database.DB
+	writer *database.Writer
+	sealer *masterkey.Sealer // nil without the MasterKey
+}
+
+// readOrMake is the value under name, which is made if there is none. Of
+// several who make it at once all get the same.
+func (v sealedValues) readOrMake(ctx context.Context, name string, fresh func() (secret.Bytes, error)) (secret.Bytes, error) {
+	if v.sealer == nil {
+		return secret.Bytes{}, fmt.Errorf("reading %s: %w", name, ErrLocked)
+	}
+	b, err := v.read(ctx, name)
+	if !errors.Is(err, ErrNotFound) {
+		return b, err
+	}
+	made, err := fresh()
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("making %s: %w", name, err)
+	}
+	defer made.Wipe()
+	err = v.writer.Write(ctx, func(tx *sql.Tx) error {
+		sealed, err := v.sealer.Seal(made, valueLocation(name))
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO NOTHING", name, sealed)
+		return err
+	})
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("making %s: %w", name, err)
+	}
+	return v.read(ctx, name)
+}
+
+func (v sealedValues) read(ctx context.Context, name string) (secret.Bytes, error) {
+	var sealed []byte
+	err := v.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", name).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return secret.Bytes{}, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("reading %s: %w", name, err)
+	}
+	b, err := v.sealer.Open(sealed, valueLocation(name))
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("opening %s: %w", name, ErrTampered)
+	}
+	return b, nil
+}

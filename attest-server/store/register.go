@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Register stores a registration with its DiskKey. created is false if
+// exactly that was there already. Otherwise a taken id is a *ConflictError
+// and a taken launch digest a *DuplicateDigestError; nothing is overwritten.
+func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
+	canonical, err := kbs.Canonical(reg)
+	if err != nil {
+		return false, fmt.Errorf("encoding registration: %w", err)
+	}
+	if s.sealer == nil {
+		return false, fmt.Errorf("sealing disk key: %w", ErrLocked)
+	}
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		created = false
+		same, err := s.registered(tx, reg.WorkloadID, canonical, diskKey)
+		if err != nil || same {
+			return err
+		}
+		sealed, err := s.sealer.Seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
+		if err != nil {
+			return fmt.Errorf("sealing disk key: %w", err)
+		}
+		created = true
+		return s.insertWorkload(tx, reg, canonical, sealed, actor)
+	})
+	if err != nil {
+		return false, err
+	}
+	return created, nil
+}
+
+// registered says whether exactly this is registered; something else under
+// the same id is an error.
+func (s workloads) registered(tx *sql.Tx, id string, canonical []byte, diskKey secret.Bytes) (bool, error) {
+	var have, sealed []byte
+	var revoked *int64
+	err := tx.QueryRow("SELECT registration, disk_key, revoked_at FROM workloads WHERE id = ?", id).Scan(&have, &sealed, &revoked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if revoked != nil || string(have) != string(canonical) {
+		return false, &ConflictError{WorkloadID: id, Revoked: revoked != nil}
+	}
+	old, err := s.sealer.Open(sealed, diskKeyLocation(id, have))
+	if err != nil {
+		return false, fmt.Errorf("opening disk key of workload %s: %w", id, ErrTampered)
+	}
+	defer old.Wipe()
+	if !old.Equal(diskKey) {
+		return false, &ConflictError{WorkloadID: id}
+	}
+	return true, nil
+}
+
+func (s workloads) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+	if err := checkQuota(tx, reg.WorkloadID, "workloads"); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`INSERT INTO workloads(id, tee, image, registration, disk_key, registered_at, registered_by)
+		VALUES(?,?,?,?,?,?,?)`, reg.WorkloadID, string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.clock()), actor)
+	if err != nil {
+		return fmt.Errorf("storing registration: %w", err)
+	}
+	for _, m := range reg.ReferenceValues.Measurements {
+		if err := claimDigest(tx, m.LaunchDigest, reg.WorkloadID); err != nil {
+			return err
+		}
+	}
+	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String())
+}
+
+// claimDigest makes d the workload's own. The same digest twice within one
+// workload (two profiles that measure alike) is no conflict.
+func claimDigest(tx *sql.Tx, d kbs.LaunchDigest, id string) error {
+	var owner string
+	err := tx.QueryRow("SELECT workload FROM measurements WHERE launch_digest = ?", d[:]).Scan(&owner)
+	switch {
+	case err == nil && owner == id:
+		return nil
+	case err == nil:
+		return &DuplicateDigestError{LaunchDigest: d, WorkloadID: owner}
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	_, err = tx.Exec("INSERT INTO measurements(launch_digest, workload) VALUES(?, ?)", d[:], id)
+	return err
+}

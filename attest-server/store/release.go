@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// releases hand out DiskKeys.
+type releases struct{ *core }
+
+// Release counts a release in the session, audits it, and only then returns
+// the DiskKey. The workload must still be as it was appraised: neither
+// revoked nor, under the same id, another one. A registration that allows no
+// more releases is ErrLimit, which is audited too.
+func (s releases) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.release(ctx, id, appraised, session, false)
+}
+
+// ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none
+// is.
+func (s releases) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.release(ctx, id, appraised, session, true)
+}
+
+func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
+	var r releasable
+	var refused error
+	err := s.write(ctx, func(tx *sql.Tx) (err error) {
+		if r, err = s.readReleasable(tx, id, appraised, staged); err != nil {
+			return err
+		}
+		if limits := r.reg.Release; limits != nil {
+			refused = approved(tx, limits.Approvals, kbs.ReleaseName(id), id, appraised)
+		}
+		if refused == nil {
+			refused = countRelease(tx, id, session, r.reg.Release, s.clock().UTC())
+		}
+		switch {
+		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved):
+			return s.log.append(tx, "session/"+session, "key.refuse", id, refused.Error())
+		case refused != nil:
+			return refused
+		}
+		return s.log.append(tx, "session/"+session, "key.release", id, r.detail())
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("releasing disk key: %w", err)
+	}
+	k, err := s.sealer.Open(r.sealed, r.location)
+	if errors.Is(err, masterkey.ErrSealed) {
+		err = fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("opening disk key of workload %s: %w", id, err)
+	}
+	return k, nil
+}
+
+// releasable is a DiskKey that may be released as far as its registration is
+// concerned.
+type releasable struct {
+	reg              kbs.Registration
+	sealed, location []byte
+	rotation         string // empty: the key in use
+}
+
+func (r *releasable) detail() string {
+	if r.rotation != "" {
+		return "rotation " + r.rotation
+	}
+	return ""
+}
+
+// readReleasable refuses what is not as it was appraised.
+func (c *core) readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
+	var canonical, next []byte
+	var revoked *int64
+	var rotation *string
+	err = tx.QueryRow("SELECT registration, disk_key, staged_key, staged_rotation, revoked_at FROM workloads WHERE id = ?", id).
+		Scan(&canonical, &r.sealed, &next, &rotation, &revoked)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return r, fmt.Errorf("workload %s: %w", id, ErrNotFound)
+	case err != nil:
+		return r, err
+	case revoked != nil:
+		return r, fmt.Errorf("workload %s: %w", id, ErrRevoked)
+	case kbs.Sum384(canonical) != appraised:
+		return r, fmt.Errorf("workload %s: %w", id, ErrChanged)
+	case staged && rotation == nil:
+		return r, fmt.Errorf("staged disk key of workload %s: %w", id, ErrNotFound)
+	}
+	if r.reg, _, err = c.registrations.read(canonical); err != nil {
+		return r, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
+	}
+	r.location = diskKeyLocation(id, canonical)
+	if staged {
+		r.sealed, r.location, r.rotation = next, stagedLocation(id, *rotation, canonical), *rotation
+	}
+	return r, nil
+}

@@ -1,0 +1,168 @@
+package store
+
+import "github.com/ccrun/ccrun/attest-server/store/database"
+
+const appendOnly = `
+	CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+	CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;`
+
+const appendOnlyPostgres = `
+	CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION ''audit is append-only''; END';
+	CREATE TRIGGER audit_update BEFORE UPDATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+	CREATE TRIGGER audit_delete BEFORE DELETE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();`
+
+// schema is every table of the store, as it came to be.
+var schema = database.Schema{
+	Postgres: []string{appendOnly, appendOnlyPostgres},
+	Steps:    migrations,
+}
+
+// migrations are the schema's steps. Released ones are never edited, only
+// followed.
+var migrations = []string{
+	`CREATE TABLE meta(
+		name TEXT PRIMARY KEY,
+		value BLOB NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE workloads(
+		id TEXT PRIMARY KEY,
+		tee TEXT NOT NULL,
+		image TEXT NOT NULL,
+		registration BLOB NOT NULL,     -- RFC 8785
+		disk_key BLOB NOT NULL,         -- sealed
+		registered_at INTEGER NOT NULL, -- all times: Unix milliseconds
+		registered_by TEXT NOT NULL,
+		revoked_at INTEGER,
+		releases INTEGER NOT NULL DEFAULT 0,
+		denials INTEGER NOT NULL DEFAULT 0,
+		last_release INTEGER
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE measurements(
+		launch_digest BLOB PRIMARY KEY,
+		workload TEXT NOT NULL REFERENCES workloads(id) ON DELETE CASCADE
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX measurements_workload ON measurements(workload);
+
+	CREATE TABLE tokens(
+		id TEXT PRIMARY KEY,
+		hash BLOB NOT NULL,
+		role TEXT NOT NULL,
+		name TEXT NOT NULL,
+		created_at INTEGER NOT NULL,
+		expires_at INTEGER,
+		revoked_at INTEGER
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE sessions(
+		authentic INTEGER NOT NULL,     -- was its Evidence?
+		seq INTEGER NOT NULL,           -- counts within authentic
+		number TEXT NOT NULL UNIQUE,
+		workload TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		record BLOB NOT NULL,
+		PRIMARY KEY(authentic, seq)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE audit(
+		seq INTEGER PRIMARY KEY,
+		at INTEGER NOT NULL,
+		actor TEXT NOT NULL,
+		action TEXT NOT NULL,
+		object TEXT NOT NULL,
+		detail TEXT NOT NULL,
+		prev BLOB NOT NULL,
+		hash BLOB NOT NULL
+	) STRICT;` + appendOnly,
+
+	`CREATE TABLE denials(
+		hour INTEGER NOT NULL,          -- Unix time / 3600
+		rule TEXT NOT NULL,
+		count INTEGER NOT NULL,
+		PRIMARY KEY(hour, rule)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX sessions_at ON sessions(at, number);`,
+
+	// A workload has at most one staged DiskKey. rotation is the one committed
+	// last, so that a commit whose answer was lost can be repeated.
+	`ALTER TABLE workloads ADD COLUMN staged_key BLOB;      -- sealed
+	ALTER TABLE workloads ADD COLUMN staged_rotation TEXT;
+	ALTER TABLE workloads ADD COLUMN staged_at INTEGER;
+	ALTER TABLE workloads ADD COLUMN rotation TEXT;
+	ALTER TABLE workloads ADD COLUMN rotated_at INTEGER;
+	ALTER TABLE workloads ADD COLUMN released INTEGER NOT NULL DEFAULT 0;     -- sessions, not fetches
+	ALTER TABLE workloads ADD COLUMN day INTEGER NOT NULL DEFAULT 0;          -- Unix time / 86400
+	ALTER TABLE workloads ADD COLUMN released_on_day INTEGER NOT NULL DEFAULT 0;
+	UPDATE workloads SET released = releases;`,
+
+	`CREATE TABLE tenants(
+		name TEXT PRIMARY KEY,
+		max_workloads INTEGER NOT NULL,
+		max_resources INTEGER NOT NULL,
+		created_at INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	ALTER TABLE tokens ADD COLUMN tenant TEXT NOT NULL DEFAULT '';`,
+
+	`CREATE TABLE resources(
+		repo TEXT NOT NULL,
+		type TEXT NOT NULL,
+		tag TEXT NOT NULL,
+		version INTEGER NOT NULL,
+		value BLOB NOT NULL,            -- sealed
+		size INTEGER NOT NULL,
+		policy BLOB NOT NULL,           -- RFC 8785
+		created_at INTEGER NOT NULL,
+		created_by TEXT NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		last_release INTEGER,
+		PRIMARY KEY(repo, type, tag, version)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE approvals(
+		tenant TEXT NOT NULL,
+		name TEXT NOT NULL,
+		workload TEXT NOT NULL,
+		registration BLOB NOT NULL,
+		at INTEGER NOT NULL,
+		by TEXT NOT NULL,
+		PRIMARY KEY(tenant, name, workload, registration)
+	) STRICT, WITHOUT ROWID;`,
+
+	`CREATE TABLE session_marks(
+		id TEXT PRIMARY KEY,
+		expires INTEGER NOT NULL,
+		granted BLOB,                   -- sealed; NULL: denied, or not yet judged
+		releases INTEGER NOT NULL DEFAULT 0,
+		resources INTEGER NOT NULL DEFAULT 0
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX session_marks_expires ON session_marks(expires);
+
+	CREATE TABLE session_purge(
+		one INTEGER PRIMARY KEY CHECK (one = 1),
+		until INTEGER NOT NULL          -- marks that expired up to then may be gone
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO session_purge(one, until) VALUES(1, 0);`,
+
+	`ALTER TABLE tenants ADD COLUMN policy BLOB; -- RFC 8785; NULL: none`,
+
+	// Session records get row numbers. Without, SQLite reads whole records, of
+	// several KiB each, wherever it compares the primary keys of two.
+	`CREATE TABLE session_rows(
+		authentic INTEGER NOT NULL,     -- was its Evidence?
+		seq INTEGER NOT NULL,           -- counts within authentic
+		number TEXT NOT NULL UNIQUE,
+		workload TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		record BLOB NOT NULL,
+		PRIMARY KEY(authentic, seq)
+	) STRICT;
+	INSERT INTO session_rows(authentic, seq, number, workload, at, releases, record)
+		SELECT authentic, seq, number, workload, at, releases, record FROM sessions;
+	DROP TABLE sessions;
+	ALTER TABLE session_rows RENAME TO sessions;
+	CREATE INDEX sessions_at ON sessions(at, number);`,
+}

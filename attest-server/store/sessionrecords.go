@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// sessionRecords are the outcomes of attestations, for `ccrun explain`.
+type sessionRecords struct {
+	*core
+	kept int // of authentic Evidence, and again of the rest
+}
+
+// RecordSession keeps an attestation's outcome for `ccrun explain` and forgets
+// the oldest over the limit, which is one for authentic Evidence and one for
+// the rest: forgeries cost their sender nothing and must push out only one
+// another. For the same reason they are not audited; a grant is, and so is
+// the denial of authentic Evidence.
+func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("recording session: %w", err)
+	}
+	class := 0
+	if authentic {
+		class = 1
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		var seq int
+		err := tx.QueryRow(`INSERT INTO sessions(authentic, seq, number, workload, at, record)
+			VALUES(?1, (SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?1), ?2, ?3, ?4, ?5) RETURNING seq`,
+			class, r.Session, r.WorkloadID, unixMilli(r.At), b).Scan(&seq)
+		if err != nil {
+			return fmt.Errorf("recording session: %w", err)
+		}
+		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", class, seq-s.kept); err != nil {
+			return err
+		}
+		if r.Granted {
+			return s.log.append(tx, "session/"+r.Session, "attest.grant", r.WorkloadID, "")
+		}
+		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE id = ?", r.WorkloadID); err != nil {
+			return err
+		}
+		if err := countDenial(tx, r); err != nil {
+			return err
+		}
+		if !authentic {
+			return nil
+		}
+		return s.log.append(tx, "session/"+r.Session, "attest.deny", r.WorkloadID, firstFailure(r.Result))
+	})
+}
+
+func firstFailure(r kbs.AttestationResult) string {
+	for _, rule := range r.Rules {
+		if !rule.Pass {
+			return "rule " + rule.Rule
+		}
+	}
+	return ""
+}
+
+// Session is the record with that public number, or ErrNotFound.
+func (s sessionRecords) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
+	var r kbs.SessionRecord
+	var b []byte
+	var releases int64
+	err := s.db.QueryRowContext(ctx, "SELECT record, releases FROM sessions WHERE number = ?", number).Scan(&b, &releases)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, fmt.Errorf("session %s: %w", number, ErrNotFound)
+	}
+	if err != nil {
+		return r, fmt.Errorf("reading session %s: %w", number, err)
+	}
+	if err := kbs.UnmarshalStrict(b, &r); err != nil {
+		return r, fmt.Errorf("reading session %s: %w", number, err)
+	}
+	r.Releases = releases
+	return r, nil
+}
+
+// SessionQuery selects session records. The zero value of a member selects
+// all.
+type SessionQuery struct {
+	Tenant     string // as kbs.Owns has it
+	WorkloadID string
+	// Before and BeforeNumber are time and number of the last record of the
+	// page before.
+	Before       time.Time
+	BeforeNumber string
+}
+
+// Sessions is at most limit session records, latest first.
+func (s sessionRecords) Sessions(ctx context.Context, q SessionQuery, limit int) ([]kbs.SessionRecord, error) {
+	before := int64(1<<63 - 1)
+	if !q.Before.IsZero() {
+		before = unixMilli(q.Before)
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT record, releases FROM sessions
+		WHERE (at, number) < (?1, ?2) AND (?3 = '' OR workload = ?3)
+		AND (?4 = '' OR `+owned("workload", "?4")+`)
+		ORDER BY at DESC, number DESC LIMIT ?5`,
+		before, q.BeforeNumber, q.WorkloadID, q.Tenant, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing sessions: %w", err)
+	}
+	defer rows.Close()
+	var all []kbs.SessionRecord
+	for rows.Next() {
+		var r kbs.SessionRecord
+		var b []byte
+		var releases int64
+		if err := rows.Scan(&b, &releases); err != nil {
+			return nil, fmt.Errorf("listing sessions: %w", err)
+		}
+		if err := kbs.UnmarshalStrict(b, &r); err != nil {
+			return nil, fmt.Errorf("reading a session record: %w: %w", ErrTampered, err)
+		}
+		r.Releases = releases
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}

@@ -58,8 +58,8 @@ func run(initrd string, out io.Writer) (err error) {
 	return err
 }
 
-// unpack extracts each gzip member, a cpio archive of its own, as the kernel
-// does, up to the zeros at the end.
+// unpack extracts each gzip member, a cpio archive of its own, and skips the
+// zeros between them, as the kernel does.
 func unpack(initrd, root string) error {
 	b, err := os.ReadFile(initrd)
 	if err != nil {
@@ -67,8 +67,13 @@ func unpack(initrd, root string) error {
 	}
 	r := bufio.NewReader(bytes.NewReader(b))
 	for {
-		if head, err := r.Peek(2); err != nil || head[0] == 0 {
+		head, err := r.Peek(1)
+		if err != nil {
 			return nil
+		}
+		if head[0] == 0 {
+			_, _ = r.Discard(1)
+			continue
 		}
 		z, err := gzip.NewReader(r)
 		if err != nil {

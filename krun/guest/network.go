@@ -52,7 +52,8 @@ func (b *boot) setUpNetwork(ctx context.Context) error {
 
 func resolvConf(n *network) []byte { return []byte("nameserver " + n.dns.String() + "\n") }
 
-// ethernetDevice is the first interface of ARPHRD_ETHER in sysfs.
+// ethernetDevice is the first interface of ARPHRD_ETHER in sysfs that is a
+// device's: libkrunfw's kernels also have a dummy0 of that type.
 func ethernetDevice(class string) (string, error) {
 	entries, err := os.ReadDir(class) // sorted by name
 	if err != nil {
@@ -60,6 +61,9 @@ func ethernetDevice(class string) (string, error) {
 	}
 	for _, e := range entries {
 		kind, err := readBounded(filepath.Join(class, e.Name(), "type"), 16)
+		if _, missing := os.Stat(filepath.Join(class, e.Name(), "device")); missing != nil {
+			continue
+		}
 		if err == nil && strings.TrimSpace(string(kind)) == "1" {
 			return e.Name(), nil
 		}

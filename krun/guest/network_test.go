@@ -85,8 +85,16 @@ func TestEthernetDevice(t *testing.T) {
 	if got, err := ethernetDevice(class); err == nil {
 		t.Errorf("lo alone: %q", got)
 	}
-	add("eth1", "1\n")
-	add("eth0", "1\n")
+	add("dummy0", "1\n")
+	if got, err := ethernetDevice(class); err == nil {
+		t.Errorf("an interface without a device: %q", got)
+	}
+	for _, name := range []string{"eth1", "eth0"} {
+		add(name, "1\n")
+		if err := os.Mkdir(filepath.Join(class, name, "device"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	add("aaa", "bogus that is much longer than any type")
 	if got, err := ethernetDevice(class); err != nil || got != "eth0" {
 		t.Errorf("%q, %v", got, err)

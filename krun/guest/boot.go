@@ -20,10 +20,11 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// Exit statuses of a guest whose workload never ran, as podman-run(1) has
-// them: the agent's own failure, a command that cannot be executed, and one
-// that was not found.
+// Exit statuses of a guest whose workload never ran: a server refused the key,
+// and as podman-run(1) has them the agent's own failure, a command that cannot
+// be executed, and one that was not found.
 const (
+	statusDenied        = krun.StatusDenied
 	statusBootFailed    = 125
 	statusNotExecutable = 126
 	statusNotFound      = 127
@@ -43,6 +44,7 @@ type boot struct {
 	identityDigest kbs.Digest
 
 	control *control
+	signals chan unix.Signal // from the host, for the workload
 	network *network // nil when the kernel has TSI or no network
 
 	disk      *disk
@@ -91,7 +93,7 @@ func bootSteps() []step {
 // the VM off, so it never returns.
 func Main(find func(context.Context, kbs.TEE) (Attester, error)) {
 	unix.Umask(0o022)
-	b := &boot{console: newConsole(), find: find}
+	b := &boot{console: newConsole(), find: find, signals: make(chan unix.Signal, 16)}
 	status := b.live(bootSteps())
 	b.shutDown(status)
 	for { // the machine is going down

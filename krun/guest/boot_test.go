@@ -14,7 +14,8 @@ import (
 
 func testBoot() (*boot, *bytes.Buffer) {
 	var out bytes.Buffer
-	return &boot{console: &console{w: &out, clock: func() time.Duration { return 1500 * time.Millisecond }}}, &out
+	c := &console{w: &out, clock: func() time.Duration { return 1500 * time.Millisecond }}
+	return &boot{console: c, signals: make(chan unix.Signal, 2)}, &out
 }
 
 func TestBootStepsAreInOrder(t *testing.T) {
@@ -69,11 +70,11 @@ func TestFailedStepEndsTheBoot(t *testing.T) {
 			return fmt.Errorf("%v", b.mounts[3])
 		}, 125, "panic: runtime error: index out of range"},
 		{"stopped", func(b *boot, ctx context.Context) error {
-			b.stopEarly(unix.SIGUSR1) // no reason to stop
+			b.hostSignal(unix.SIGUSR1) // no reason to stop
 			if ctx.Err() != nil {
 				return errors.New("stopped by SIGUSR1")
 			}
-			b.stopEarly(unix.SIGTERM)
+			b.hostSignal(unix.SIGTERM)
 			return ctx.Err()
 		}, 143, "ccrun-init: breaking: stopped by the host's SIGTERM before the workload started\n"},
 	} {
@@ -93,7 +94,7 @@ func TestFailedStepEndsTheBoot(t *testing.T) {
 func TestStopBetweenSteps(t *testing.T) {
 	b, out := testBoot()
 	got := b.live([]step{
-		{"first", func(b *boot, _ context.Context) error { b.stopEarly(unix.SIGKILL); return nil }},
+		{"first", func(b *boot, _ context.Context) error { b.hostSignal(unix.SIGKILL); return nil }},
 		{"second", func(*boot, context.Context) error { t.Error("went on after SIGKILL"); return nil }},
 	})
 	if got != 137 || !strings.Contains(out.String(), "SIGKILL") {

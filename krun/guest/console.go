@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +82,26 @@ func (c *console) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
+// interrupt is what libkrun types on the console for a SIGINT, the only signal
+// that it takes.
+const interrupt = 0x03
+
+// listenConsole takes an interrupt from the host for the engine's "stop", and
+// nothing else. The host owns the console, so this never takes PID 1 down.
+func listenConsole(r io.Reader, signal func(unix.Signal)) {
+	defer func() { _ = recover() }()
+	var b [64]byte
+	for {
+		n, err := r.Read(b[:])
+		if bytes.IndexByte(b[:n], interrupt) >= 0 {
+			signal(unix.SIGTERM)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
 // oneLine makes text, parts of which the host or a server may have chosen,
 // fit for one line of a terminal.
 func oneLine(text string) string {
@@ -107,8 +128,10 @@ func (c *console) attach(path string) (*os.File, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		// IXON: or one byte of the host's stalls whoever writes.
+		t.Iflag &^= unix.IXON | unix.IXOFF | unix.ICRNL | unix.INLCR | unix.IGNCR | unix.ISTRIP
 		t.Oflag &^= unix.OPOST
-		t.Lflag &^= unix.ECHO | unix.ICANON | unix.ISIG
+		t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 		if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
 			_ = unix.Close(fd)
 			return nil, fmt.Errorf("setting %s raw: %w", path, err)

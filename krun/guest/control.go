@@ -29,9 +29,8 @@ const (
 // "signal N". Guest to host: "ready" when the workload runs, and "exit N" as
 // the guest's last word. The nil control, of a VMM without the port, is mute.
 type control struct {
-	mu      sync.Mutex
-	port    io.Writer
-	signals chan unix.Signal
+	mu   sync.Mutex
+	port io.Writer
 }
 
 // openControl finds the port. The simulated TEE's machine always has it; on
@@ -48,22 +47,27 @@ func (b *boot) openControl(ctx context.Context) error {
 	case err != nil:
 		return hint(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
 	}
-	b.control = &control{port: f, signals: make(chan unix.Signal, 16)}
-	go b.control.listen(f, b.stopEarly)
+	b.control = &control{port: f}
+	go listenControl(f, b.hostSignal)
 	return nil
 }
 
-// stopEarly ends a boot before there is a workload to signal.
-func (b *boot) stopEarly(sig unix.Signal) {
+// hostSignal takes a signal from the host: for the workload, or to end a boot
+// that has not come to one yet. A flood only fills the buffer.
+func (b *boot) hostSignal(sig unix.Signal) {
+	select {
+	case b.signals <- sig:
+	default:
+	}
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGKILL:
 		b.stop(&statusError{128 + int(sig), fmt.Errorf("stopped by the host's %s before the workload started", unix.SignalName(sig))})
 	}
 }
 
-// listen forwards signals for good. The host owns the port, so what is not
-// understood is skipped, and a flood only fills the buffer.
-func (c *control) listen(port io.Reader, early func(unix.Signal)) {
+// listenControl hands on signals for good. The host owns the port, so what is
+// not understood is skipped.
+func listenControl(port io.Reader, signal func(unix.Signal)) {
 	defer func() { _ = recover() }() // never take PID 1 down for a signal
 	r := bufio.NewReaderSize(port, maxControlLine)
 	for {
@@ -75,11 +79,7 @@ func (c *control) listen(port io.Reader, early func(unix.Signal)) {
 		if err != nil {
 			return
 		}
-		early(sig)
-		select {
-		case c.signals <- sig:
-		default:
-		}
+		signal(sig)
 	}
 }
 
@@ -120,13 +120,6 @@ func parseControl(line string) (unix.Signal, error) {
 		return sig, nil
 	}
 	return 0, fmt.Errorf("signal %d from the host is not allowed", n)
-}
-
-func (c *control) incoming() <-chan unix.Signal {
-	if c == nil {
-		return nil
-	}
-	return c.signals
 }
 
 func (c *control) sayReady() error { return c.say("ready\n") }

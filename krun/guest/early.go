@@ -62,7 +62,10 @@ func (b *boot) mountKernel(context.Context) error {
 	// Ctrl-Alt-Del becomes a signal to PID 1, which ignores it, and not a
 	// restart behind the open disk's back.
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
-	_, err := b.console.attach("/dev/console")
+	console, err := b.console.attach("/dev/console")
+	if err == nil {
+		go listenConsole(console, b.hostSignal)
+	}
 	return err
 }
 

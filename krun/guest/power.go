@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // shutDown closes the disk, reports the exit status and ends the VM. Restart,
@@ -21,10 +23,8 @@ func (b *boot) shutDown(status int) {
 	b.diskKey.Wipe()
 	b.closeDisk()
 	b.console.timing("disk closed")
-	if b.control == nil {
-		if b.workloadRan {
-			b.console.print("ccrun: ", fmt.Sprintf("workload exited with status %d", status))
-		}
+	if b.control == nil { // libkrun ends with status 0 whatever happened in the VM
+		b.console.print("", krun.StatusLine(status))
 		return
 	}
 	if err := b.control.sayExit(status); err != nil {

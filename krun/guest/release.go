@@ -40,6 +40,9 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		Opens:        b.opens,
 		OnServerTime: b.setClock,
 	})
+	if denied(err) {
+		return &statusError{statusDenied, err}
+	}
 	if err != nil {
 		return withReleaseHint(err, b.network)
 	}
@@ -47,6 +50,13 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		return errors.New("the server released an empty disk key")
 	}
 	return nil
+}
+
+// denied says whether a server looked at this guest and refused it, which
+// asking again does not change, as it does for a server in trouble.
+func denied(err error) bool {
+	var p *kbs.ProblemError
+	return errors.As(err, &p) && (p.Code == kbs.CodeAttestationDenied || p.Code == kbs.CodeForbidden)
 }
 
 // opens says whether a DiskKey is this disk's, and keeps the volume key. While

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"syscall"
 
@@ -58,7 +57,7 @@ func (b *boot) supervise(pid int, stopSignal unix.Signal, exited <-chan int) int
 		select {
 		case status := <-exited:
 			return status
-		case sig := <-b.control.incoming():
+		case sig := <-b.signals:
 			if sig == unix.SIGTERM {
 				sig = stopSignal
 			}
@@ -172,54 +171,6 @@ func awaitExec(ctx context.Context, result *os.File) error {
 		return fmt.Errorf("reading the workload stage's answer: %w", err)
 	}
 	return &statusError{e.Status, hint(errors.New(e.Text), e.Hint)}
-}
-
-// output carries the workload's stdout and stderr to the console. Pipes, not
-// the console itself: what the host types must not become the workload's
-// input, and no program should take the host for a terminal.
-type output struct {
-	stdout, stderr *os.File
-	done           chan struct{}
-	copies         int
-}
-
-func (b *boot) openOutput() (*output, error) {
-	o := &output{done: make(chan struct{}, 2)}
-	if b.identity.Policy.Logs == "none" {
-		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		o.stdout, o.stderr = null, null
-		return o, err
-	}
-	var err error
-	if o.stdout, err = o.pipeTo(b.console); err != nil {
-		return nil, err
-	}
-	o.stderr, err = o.pipeTo(b.console)
-	return o, err
-}
-
-// pipeTo copies until every holder of the writing end is gone, which the end
-// of the workload's PID namespace guarantees.
-func (o *output) pipeTo(c *console) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	o.copies++
-	go func() {
-		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
-		_ = r.Close()
-		o.done <- struct{}{}
-	}()
-	return w, nil
-}
-
-func (o *output) closeWriters() { _ = errors.Join(o.stdout.Close(), o.stderr.Close()) }
-
-func (o *output) wait() {
-	for range o.copies {
-		<-o.done
-	}
 }
 
 // stageSpec is all the stage needs to know.

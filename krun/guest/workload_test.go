@@ -125,9 +125,8 @@ func TestReapAndSupervise(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, _ := testBoot()
-		b.control = &control{signals: make(chan unix.Signal, 1)}
 		if n, _ := out.Read(make([]byte, 4)); n > 0 {
-			b.control.signals <- unix.SIGTERM // means the image's stop signal
+			b.signals <- unix.SIGTERM // means the image's stop signal
 		}
 		if got := b.supervise(cmd.Process.Pid, unix.SIGINT, reap(cmd.Process.Pid)); got != want {
 			t.Errorf("%q: status %d, expected %d", script, got, want)

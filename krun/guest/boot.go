@@ -45,7 +45,7 @@ type boot struct {
 
 	control *control
 	signals chan unix.Signal // from the host, for the workload
-	network *network // nil when the kernel has TSI or no network
+	network *network         // nil when the kernel has TSI or no network
 
 	disk      *disk
 	diskKey   secret.Bytes

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"bytes"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
@@ -165,7 +166,10 @@ func TestAppraiseTDXMutations(t *testing.T) {
 	if c, ref, want := strictTDX(); !Appraise(c, ref, want).OK() {
 		t.Fatalf("unchanged: failed rules %q", failed(Appraise(c, ref, want)))
 	}
-	stock := kbs.LaunchDigest(unhex(t, stockQbootMRTD))
+	var stock kbs.LaunchDigest
+	if _, err := hex.Decode(stock[:], []byte(stockQbootMRTD)); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, rule string
 		edit       func(c *Claims, d *TDXClaims, r *kbs.TDXRules, ref *kbs.ReferenceValues)
@@ -226,5 +230,15 @@ func TestAppraiseTDXMutations(t *testing.T) {
 		if r := Appraise(c, ref, want); r.OK() || failed(r) != tt.rule {
 			t.Errorf("%s: failed rules %q, expected %q", tt.name, failed(r), tt.rule)
 		}
+	}
+}
+
+// TestAppraiseVTPMMissing: a registration for a guest with a vTPM is not met
+// by one without.
+func TestAppraiseVTPMMissing(t *testing.T) {
+	c, ref, want := strictSNP()
+	ref.VTPM = &kbs.VTPMRules{PCRs: map[string]string{"4": strings.Repeat("1", 64)}}
+	if r := Appraise(c, ref, want); failed(r) != "vtpm" {
+		t.Errorf("failed rules %q", failed(r))
 	}
 }

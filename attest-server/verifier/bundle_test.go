@@ -3,7 +3,6 @@ package verifier
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/pem"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 func pemOf(kind string, der []byte) []byte {
@@ -22,9 +22,9 @@ func pemOf(kind string, der []byte) []byte {
 
 // TestBundleContents: Endorsements in whatever form files bring them.
 func TestBundleContents(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
-	vcek, ask, ark := v.vek(t, c, vekOptions{}), v.line.ASK.Raw, v.line.ARK.Raw
-	crl := v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0)).Raw
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	vcek, ask, ark := v.VEK(t, c, verifiertest.VEKOptions{}), v.line.ASK.Raw, v.line.ARK.Raw
+	crl := v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw
 	vcekPEM, chainPEM := pemOf("CERTIFICATE", vcek), slices.Concat(pemOf("CERTIFICATE", ask), pemOf("CERTIFICATE", ark))
 	for _, tt := range []struct {
 		name    string
@@ -43,8 +43,8 @@ func TestBundleContents(t *testing.T) {
 		{"PEM cut short behind a good one", append(bytes.Clone(vcekPEM), chainPEM[:100]...), 1, 0, true},
 		{"CRL in PEM", pemOf("X509 CRL", crl), 1, 1, false},
 		{"a key in PEM", pemOf("PRIVATE KEY", []byte("secret")), 0, 0, false},
-		{"certificate table", certTable(abi.VcekGUID, vcek), 1, 0, true},
-		{"certificate table of a page", append(certTable(abi.VcekGUID, vcek), make([]byte, 4096)...), 1, 0, true},
+		{"certificate table", verifiertest.CertTable(abi.VcekGUID, vcek), 1, 0, true},
+		{"certificate table of a page", append(verifiertest.CertTable(abi.VcekGUID, vcek), make([]byte, 4096)...), 1, 0, true},
 		{"DER cut short", vcek[:len(vcek)-1], 0, 0, false},
 		{"zeros", make([]byte, 100), 0, 0, false},
 		{"empty", nil, 0, 0, false},
@@ -56,7 +56,7 @@ func TestBundleContents(t *testing.T) {
 			t.Errorf("%s: %d endorsements, %d CRLs, %d VCEKs; expected %d, %d and %v", tt.name, n, len(b.CRLs()), len(b.veks), tt.n, tt.crls, tt.vcek)
 		}
 		s := v.verifier(t, SNPOptions{Endorsements: b})
-		_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}, testTime)
+		_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}, verifiertest.Time)
 		if (err == nil) != tt.vcek {
 			t.Errorf("%s: %v", tt.name, err)
 		}
@@ -67,18 +67,18 @@ func TestBundleContents(t *testing.T) {
 // say of themselves what the right one says. They neither pass nor stand in
 // its way, whatever their order.
 func TestBundleImpostors(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
 	other, fake := newVendor(t, false, 3, 3, 3), newVendor(t, false, 3, 1, 2)
-	good := v.vek(t, c, vekOptions{})
-	impostors := [][]byte{other.vek(t, c, vekOptions{}), other.vek(t, rekeyed(t, c), vekOptions{}), v.vek(t, rekeyed(t, c), vekOptions{})}
-	ev := kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}
+	good := v.VEK(t, c, verifiertest.VEKOptions{})
+	impostors := [][]byte{other.VEK(t, c, verifiertest.VEKOptions{}), other.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{}), v.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{})}
+	ev := kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}
 	verifyWith := func(files ...[]byte) string {
 		b := &Bundle{}
 		for _, f := range files {
 			b.Add(f)
 		}
-		_, err := v.verifier(t, SNPOptions{Endorsements: wrapped{b}}).Verify(context.Background(), ev, testTime)
-		return ruleOf(err)
+		_, err := v.verifier(t, SNPOptions{Endorsements: wrapped{b}}).Verify(context.Background(), ev, verifiertest.Time)
+		return RuleOf(err)
 	}
 	for i := range len(impostors) + 1 {
 		if rule := verifyWith(slices.Insert(slices.Clone(impostors), i, good)...); rule != "" {
@@ -99,7 +99,7 @@ func TestBundleImpostors(t *testing.T) {
 		t.Errorf("behind 3000 impostors: refused by %s", rule)
 	}
 	crls := &Bundle{}
-	crls.Add(fake.crl(t, fake.line.ARK, fake.ark, testTime.AddDate(0, 1, 0)).Raw)
+	crls.Add(fake.CRL(t, fake.line.ARK, fake.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw)
 	if _, err := NewSNP(SNPOptions{Roots: []ProductLine{v.line}, CRLs: crls.CRLs()}); err == nil {
 		t.Error("a CRL with the ARK's name and another's signature is let pass")
 	}
@@ -107,12 +107,12 @@ func TestBundleImpostors(t *testing.T) {
 
 // TestLoadBundleHostile: a directory of any content is read within bounds.
 func TestLoadBundleHostile(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for _, err := range []error{
 		os.Mkdir(at("sub"), 0o700),
-		os.WriteFile(at("sub/vcek.crt"), v.vek(t, c, vekOptions{}), 0o600),
+		os.WriteFile(at("sub/vcek.crt"), v.VEK(t, c, verifiertest.VEKOptions{}), 0o600),
 		os.WriteFile(at("README"), []byte("0. unrelated"), 0o600),
 		os.WriteFile(at("empty"), nil, 0o600),
 		os.WriteFile(at("huge.pem"), nil, 0o600),
@@ -138,7 +138,7 @@ func TestLoadBundleHostile(t *testing.T) {
 		}
 	}
 	s := v.verifier(t, SNPOptions{Endorsements: b, CRLs: b.CRLs()})
-	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}, testTime); err != nil {
+	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}, verifiertest.Time); err != nil {
 		t.Error(err)
 	}
 	full := t.TempDir()
@@ -149,38 +149,5 @@ func TestLoadBundleHostile(t *testing.T) {
 	}
 	if _, err := LoadBundle(os.DirFS(full)); err == nil {
 		t.Error("a directory with too many files is read")
-	}
-}
-
-// TestExtendedReport: a report with the host's certificate table behind it.
-func TestExtendedReport(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
-	raw, table := v.report(t, c, nil), certTable(abi.VcekGUID, v.vek(t, c, vekOptions{}))
-	x, err := x509.ParseCertificate(v.vek(t, c, vekOptions{}))
-	if err != nil || x.Subject.CommonName != "SEV-VCEK" {
-		t.Fatal(err)
-	}
-	s := v.verifier(t, SNPOptions{})
-	for _, tt := range []struct {
-		name, rule string
-		content    []byte
-	}{
-		{"with a table", "", slices.Concat(raw, table)},
-		{"with a table of pages", "", slices.Concat(raw, table, make([]byte, 3*4096-len(table)))},
-		{"with an empty table", "endorsement", slices.Concat(raw, make([]byte, 4096))},
-		{"with a table cut short", "certificate_table", slices.Concat(raw, table[:len(table)-1])},
-		{"with half an entry", "certificate_table", slices.Concat(raw, table[:20])},
-		{"with one byte more", "certificate_table", slices.Concat(raw, []byte{0})},
-		{"with 65 KiB behind it", "evidence_format", slices.Concat(raw, make([]byte, maxCertTableSize+1))},
-		{"changed", "signature", slices.Concat(raw[:0x90], []byte{raw[0x90] ^ 1}, raw[0x91:], table)},
-		{"twice", "certificate_table", slices.Concat(raw, raw)},
-	} {
-		p, err := ParseEvidence(tt.content)
-		if err == nil {
-			_, err = p.Verify(context.Background(), s, testTime)
-		}
-		if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
-			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,19 +13,20 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // TestSNPChain: one thing wrong with the chain, the certificate or the host's
 // table at a time; each is refused, and by the rule that says why.
 func TestSNPChain(t *testing.T) {
 	v, other := newVendor(t, false), newVendor(t, false, 3, 1, 2)
-	c, c2 := newChip(t, false), newChip(t, false)
-	c2.id[0]++
+	c, c2 := verifiertest.NewChip(t, false), verifiertest.NewChip(t, false)
+	c2.ID[0]++
 	old := *c
-	old.tcb.Microcode--
-	good := v.vek(t, c, vekOptions{})
-	next := testTime.AddDate(0, 1, 0)
-	table := func(der []byte) []byte { return certTable(abi.VcekGUID, der) }
+	old.TCB.Microcode--
+	good := v.VEK(t, c, verifiertest.VEKOptions{})
+	next := verifiertest.Time.AddDate(0, 1, 0)
+	table := func(der []byte) []byte { return verifiertest.CertTable(abi.VcekGUID, der) }
 	lookalike := newVendor(t, false, 3, 3, 3)
 	for _, tt := range []struct {
 		name, rule string // no rule: accepted
@@ -34,28 +36,28 @@ func TestSNPChain(t *testing.T) {
 		at         time.Time
 	}{
 		{name: "good", table: table(good)},
-		{name: "good with CRL", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next)}, RequireCRL: true}},
-		{name: "look-alike root", rule: "certificate_chain", table: table(lookalike.vek(t, c, vekOptions{}))},
-		{name: "signed by the ASVK", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{signer: v.line.ASVK, signerKey: v.asvk}))},
-		{name: "signed by the ARK", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{signer: v.line.ARK, signerKey: v.ark}))},
+		{name: "good with CRL", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next)}, RequireCRL: true}},
+		{name: "look-alike root", rule: "certificate_chain", table: table(lookalike.VEK(t, c, verifiertest.VEKOptions{}))},
+		{name: "signed by the ASVK", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Signer: v.line.ASVK, SignerKey: v.ASVKKey}))},
+		{name: "signed by the ARK", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Signer: v.line.ARK, SignerKey: v.ARKKey}))},
 		{name: "certificate of the ASK itself", rule: "certificate_chain", table: table(v.line.ASK.Raw)},
 		{name: "garbage for a certificate", rule: "certificate_chain", table: table([]byte("not DER"))},
-		{name: "another name", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{edit: func(x *x509.Certificate) { x.Subject.CommonName = "VCEK" }}))},
-		{name: "unknown security version", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{edit: addExtension(3, 10)}))},
-		{name: "no microcode version", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{edit: setExtension([]int{3, 8}, []int{7})}))},
-		{name: "no hardware id", rule: "certificate_chain", table: table(v.vek(t, c, vekOptions{edit: setExtension([]int{4}, []int{7})}))},
-		{name: "expired", rule: "certificate_validity", table: table(good), at: testTime.AddDate(7, 0, 0)},
-		{name: "not yet valid by an hour", rule: "certificate_validity", table: table(good), at: testTime.AddDate(-1, 0, 0).Add(-time.Hour)},
-		{name: "valid for the last hour", table: table(good), at: testTime.AddDate(6, 0, 0).Add(-time.Hour)},
-		{name: "expired by an hour", rule: "certificate_validity", table: table(good), at: testTime.AddDate(6, 0, 0).Add(time.Hour)},
-		{name: "another chip", rule: "certificate_chip_id", table: table(v.vek(t, c2, vekOptions{}))},
-		{name: "another TCB", rule: "certificate_tcb", table: table(v.vek(t, &old, vekOptions{}))},
-		{name: "another key of the chip", rule: "signature", table: table(v.vek(t, rekeyed(t, c), vekOptions{}))},
-		{name: "VLEK in the VCEK's place", rule: "signer", table: table(v.vek(t, c, vekOptions{vlek: true}))},
-		{name: "ASK revoked", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 2)}}},
-		{name: "VCEK revoked by the ASK", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ASK, v.ask, next, 9)}}},
-		{name: "other serial revoked", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 3)}}},
-		{name: "CRL expired", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, testTime.Add(-time.Hour))}}},
+		{name: "another name", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Edit: func(x *x509.Certificate) { x.Subject.CommonName = "VCEK" }}))},
+		{name: "unknown security version", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Edit: addExtension(3, 10)}))},
+		{name: "no microcode version", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Edit: setExtension([]int{3, 8}, []int{7})}))},
+		{name: "no hardware id", rule: "certificate_chain", table: table(v.VEK(t, c, verifiertest.VEKOptions{Edit: setExtension([]int{4}, []int{7})}))},
+		{name: "expired", rule: "certificate_validity", table: table(good), at: verifiertest.Time.AddDate(7, 0, 0)},
+		{name: "not yet valid by an hour", rule: "certificate_validity", table: table(good), at: verifiertest.Time.AddDate(-1, 0, 0).Add(-time.Hour)},
+		{name: "valid for the last hour", table: table(good), at: verifiertest.Time.AddDate(6, 0, 0).Add(-time.Hour)},
+		{name: "expired by an hour", rule: "certificate_validity", table: table(good), at: verifiertest.Time.AddDate(6, 0, 0).Add(time.Hour)},
+		{name: "another chip", rule: "certificate_chip_id", table: table(v.VEK(t, c2, verifiertest.VEKOptions{}))},
+		{name: "another TCB", rule: "certificate_tcb", table: table(v.VEK(t, &old, verifiertest.VEKOptions{}))},
+		{name: "another key of the chip", rule: "signature", table: table(v.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{}))},
+		{name: "VLEK in the VCEK's place", rule: "signer", table: table(v.VEK(t, c, verifiertest.VEKOptions{VLEK: true}))},
+		{name: "ASK revoked", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 2)}}},
+		{name: "VCEK revoked by the ASK", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ASK, v.ASKKey, next, 9)}}},
+		{name: "other serial revoked", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 3)}}},
+		{name: "CRL expired", rule: "revocation", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.Add(-time.Hour))}}},
 		{name: "no CRL where required", rule: "revocation", table: table(good), opts: SNPOptions{RequireCRL: true}},
 		{name: "CRL of a stranger", table: table(good), opts: SNPOptions{CRLs: []*x509.RevocationList{stranger(t)}}},
 		{name: "no certificate", rule: "endorsement"},
@@ -63,27 +65,27 @@ func TestSNPChain(t *testing.T) {
 		{name: "entry beyond the table", rule: "certificate_table", table: table(good)[:100]},
 		{name: "entry that wraps at 32 bits", rule: "certificate_table", table: wrapping(good)},
 		{name: "64 MiB table", rule: "certificate_table", table: make([]byte, 64<<20)},
-		{name: "only a VLEK in the table", rule: "endorsement", table: certTable(abi.VlekGUID, good)},
-		{name: "from the store", opts: SNPOptions{Endorsements: store(good)}},
-		{name: "stale from the host, good in the store", table: table(v.vek(t, &old, vekOptions{})), opts: SNPOptions{Endorsements: store(good)}},
-		{name: "another TCB in the store", rule: "certificate_tcb", opts: SNPOptions{Endorsements: store(v.vek(t, &old, vekOptions{}))}},
-		{name: "another chip in the store", rule: "certificate_chip_id", opts: SNPOptions{Endorsements: store(v.vek(t, c2, vekOptions{}))}},
-		{name: "a VLEK's report", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true}))},
-		{name: "a VLEK's report with CRL", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true})),
-			opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 2)}, RequireCRL: true}},
-		{name: "ASVK revoked", rule: "revocation", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true})),
-			opts: SNPOptions{CRLs: []*x509.RevocationList{v.crl(t, v.line.ARK, v.ark, next, 3)}}},
-		{name: "a VLEK from the store", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2; clear(r[0x1a0:0x1e0]) }), opts: SNPOptions{Endorsements: store(v.vek(t, c, vekOptions{vlek: true}))}},
-		{name: "a VLEK signed by the ASK", rule: "certificate_chain", report: v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 }),
-			table: certTable(abi.VlekGUID, v.vek(t, c, vekOptions{vlek: true, signer: v.line.ASK, signerKey: v.ask}))},
+		{name: "only a VLEK in the table", rule: "endorsement", table: verifiertest.CertTable(abi.VlekGUID, good)},
+		{name: "from the store", opts: SNPOptions{Endorsements: only(good)}},
+		{name: "stale from the host, good in the store", table: table(v.VEK(t, &old, verifiertest.VEKOptions{})), opts: SNPOptions{Endorsements: only(good)}},
+		{name: "another TCB in the store", rule: "certificate_tcb", opts: SNPOptions{Endorsements: only(v.VEK(t, &old, verifiertest.VEKOptions{}))}},
+		{name: "another chip in the store", rule: "certificate_chip_id", opts: SNPOptions{Endorsements: only(v.VEK(t, c2, verifiertest.VEKOptions{}))}},
+		{name: "a VLEK's report", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true}))},
+		{name: "a VLEK's report with CRL", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true})),
+			opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 2)}, RequireCRL: true}},
+		{name: "ASVK revoked", rule: "revocation", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true})),
+			opts: SNPOptions{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 3)}}},
+		{name: "a VLEK from the store", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2; clear(r[0x1a0:0x1e0]) }), opts: SNPOptions{Endorsements: only(v.VEK(t, c, verifiertest.VEKOptions{VLEK: true}))}},
+		{name: "a VLEK signed by the ASK", rule: "certificate_chain", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }),
+			table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true, Signer: v.line.ASK, SignerKey: v.ASKKey}))},
 		{name: "no time", rule: "clock", table: table(good), at: time.Time{}.Add(1)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.report == nil {
-				tt.report = v.report(t, c, nil)
+				tt.report = v.Report(t, c, nil)
 			}
 			if tt.at.IsZero() {
-				tt.at = testTime
+				tt.at = verifiertest.Time
 			}
 			if tt.rule == "clock" {
 				tt.at = time.Time{}
@@ -92,13 +94,13 @@ func TestSNPChain(t *testing.T) {
 			ev := kbs.Evidence{TEE: kbs.SNP, Report: tt.report, Certificates: tt.table}
 			for _, pass := range []string{"cold", "cached"} {
 				claims, err := s.Verify(context.Background(), ev, tt.at)
-				if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") || (claims == nil) != (err != nil) {
+				if RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") || (claims == nil) != (err != nil) {
 					t.Fatalf("%s: got %v, expected rule %q", pass, err, tt.rule)
 				}
 			}
 		})
 	}
-	if _, err := NewSNP(SNPOptions{Roots: []ProductLine{v.line}, CRLs: []*x509.RevocationList{other.crl(t, other.line.ARK, other.ark, next)}}); err == nil {
+	if _, err := NewSNP(SNPOptions{Roots: []ProductLine{v.line}, CRLs: []*x509.RevocationList{other.CRL(t, other.line.ARK, other.ARKKey, next)}}); err == nil {
 		t.Error("a CRL with the ARK's name and another signature was dropped in silence")
 	}
 	mixed := v.line
@@ -111,27 +113,15 @@ func TestSNPChain(t *testing.T) {
 	}
 }
 
-func store(der []byte) *Bundle {
-	b := &Bundle{}
-	b.Add(der)
-	return b
-}
-
-func rekeyed(t testing.TB, c *chip) *chip {
-	k := *c
-	k.key = newChip(t, false).key
-	return &k
-}
-
 func stranger(t testing.TB) *x509.RevocationList {
 	v := newVendor(t, true, 3, 1, 2)
-	return v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0), 2)
+	return v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0), 2)
 }
 
 // wrapping is a table whose entry's offset and length add up to little in 32
 // bits.
 func wrapping(der []byte) []byte {
-	b := certTable(abi.VcekGUID, der)
+	b := verifiertest.CertTable(abi.VcekGUID, der)
 	binary.LittleEndian.PutUint32(b[16:], 0xfffffff0)
 	binary.LittleEndian.PutUint32(b[20:], 0x20)
 	return b
@@ -159,9 +149,9 @@ func setExtension(from, to []int) func(*x509.Certificate) {
 // with the certificate, whatever a signed report says.
 func TestSNPReportIdentity(t *testing.T) {
 	for _, fmc := range []bool{false, true} {
-		v, c := newVendor(t, fmc), newChip(t, fmc)
+		v, c := newVendor(t, fmc), verifiertest.NewChip(t, fmc)
 		s := v.verifier(t, SNPOptions{})
-		table := certTable(abi.VcekGUID, v.vek(t, c, vekOptions{}))
+		table := verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))
 		for _, tt := range []struct {
 			name, rule string
 			edit       func(r []byte)
@@ -190,9 +180,9 @@ func TestSNPReportIdentity(t *testing.T) {
 			{"model", "product", func(r []byte) { r[0x189] = 0x80 }},
 			{"version 2 without CPUID", "", func(r []byte) { r[0] = 2; clear(r[0x188:0x18b]) }},
 		} {
-			raw := v.report(t, c, tt.edit)
-			_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: raw, Certificates: table}, testTime)
-			if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+			raw := v.Report(t, c, tt.edit)
+			_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: raw, Certificates: table}, verifiertest.Time)
+			if RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 				t.Errorf("fmc %t, %s: got %v, expected rule %q", fmc, tt.name, err, tt.rule)
 			}
 		}
@@ -238,4 +228,23 @@ func b2i(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// TestSNPTruncated: a report of any other size is refused before it is read.
+// TestEveryFieldSNP flips its bits.
+func TestSNPTruncated(t *testing.T) {
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	s := v.verifier(t, SNPOptions{})
+	raw := v.Report(t, c, nil)
+	for size := range raw {
+		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: raw[:size]}, verifiertest.Time); RuleOf(err) != "evidence_format" {
+			t.Errorf("the first %d bytes: %v", size, err)
+		}
+	}
+	for _, size := range []int{0, 1, 0x2a0, 1183, 1185, 64 << 20} {
+		m := append(bytes.Clone(raw), make([]byte, 64<<20)...)[:size]
+		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: m}, verifiertest.Time); RuleOf(err) != "evidence_format" {
+			t.Errorf("%d bytes: got %v, expected a refusal by evidence_format", size, err)
+		}
+	}
 }

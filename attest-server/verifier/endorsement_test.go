@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
@@ -54,9 +53,9 @@ func gzipOf(t *testing.T, b []byte) []byte {
 // TestCacheRefuses: nothing gets in that the pinned roots do not vouch for,
 // however it is wrapped, and each refusal has its reason.
 func TestCacheRefuses(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
 	lookalike := newVendor(t, false, 3, 3, 3)
-	good := v.vek(t, c, vekOptions{})
+	good := v.VEK(t, c, verifiertest.VEKOptions{})
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
 	n := newIntel(t)
@@ -70,7 +69,7 @@ func TestCacheRefuses(t *testing.T) {
 		}
 		return b
 	}
-	next := testTime.AddDate(0, 1, 0)
+	next := verifiertest.Time.AddDate(0, 1, 0)
 	asPEM := func(kind string, der ...[]byte) (b []byte) {
 		for _, d := range der {
 			b = append(b, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: d})...)
@@ -83,18 +82,18 @@ func TestCacheRefuses(t *testing.T) {
 	}{
 		{"VCEK", "", good},
 		{"VCEK in PEM", "", asPEM("CERTIFICATE", good)},
-		{"VLEK", "", v.vek(t, c, vekOptions{vlek: true})},
+		{"VLEK", "", v.VEK(t, c, verifiertest.VEKOptions{VLEK: true})},
 		{"ASK", "", v.line.ASK.Raw},
-		{"CRL", "", v.crl(t, v.line.ARK, v.ark, next).Raw},
+		{"CRL", "", v.CRL(t, v.line.ARK, v.ARKKey, next).Raw},
 		{"collateral", "", asJSON(collateral)},
 		{"tar", "", tarOf(t, map[string][]byte{"a/b": good})},
 		{"tar.gz", "", gzipOf(t, tarOf(t, map[string][]byte{"a": asPEM("CERTIFICATE", good)}))},
-		{"look-alike VCEK", "certificate_chain", lookalike.vek(t, c, vekOptions{})},
+		{"look-alike VCEK", "certificate_chain", lookalike.VEK(t, c, verifiertest.VEKOptions{})},
 		{"look-alike ARK", "neither an AMD key pinned here", lookalike.line.ARK.Raw},
-		{"look-alike CRL", "CRL: ", lookalike.crl(t, lookalike.line.ARK, lookalike.ark, next).Raw},
+		{"look-alike CRL", "CRL: ", lookalike.CRL(t, lookalike.line.ARK, lookalike.ARKKey, next).Raw},
 		{"flipped bit", "certificate_chain", flipped},
 		{"forged collateral", "TCB info", asJSON(forged)},
-		{"Intel's CRL alone", "as part of", unhex(t, collateral.RootCACRL)},
+		{"Intel's CRL alone", "as part of", verifiertest.Unhex(t, collateral.RootCACRL)},
 		{"empty", "neither", []byte{}},
 		{"garbage", "neither", []byte("garbage")},
 		{"empty JSON", "no tcb_info", []byte("{}")},
@@ -129,12 +128,12 @@ func TestCacheRefuses(t *testing.T) {
 func TestCacheFreshest(t *testing.T) {
 	v := newVendor(t, false)
 	dir := t.TempDir()
-	old, fresh := v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0)), v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 2, 0), 2)
+	old, fresh := v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)), v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 2, 0), 2)
 	foreign := filepath.Join(dir, "mine.crl")
 	if err := os.WriteFile(foreign, old.Raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := v.cache(t, dir)
+	c := cacheOf(t, v, dir)
 	for i, want := range []struct {
 		crl   *x509.RevocationList
 		added bool
@@ -152,7 +151,7 @@ func TestCacheFreshest(t *testing.T) {
 	if err := os.Remove(foreign); err != nil {
 		t.Fatal(err)
 	}
-	again := v.cache(t, dir)
+	again := cacheOf(t, v, dir)
 	if l := again.List(); len(l) != 1 || l[0].Kind != KindCRL || !l[0].Expires.Equal(fresh.NextUpdate) {
 		t.Errorf("after reopening: %+v", l)
 	}
@@ -162,10 +161,10 @@ func TestCacheFreshest(t *testing.T) {
 // LoadBundle, and by a cache filled from its export, which is the same bytes
 // each time; leftovers of a crash hurt nobody.
 func TestCacheServes(t *testing.T) {
-	v, c := newVendor(t, true), newChip(t, true)
+	v, c := newVendor(t, true), verifiertest.NewChip(t, true)
 	dir := t.TempDir()
-	cache := v.cache(t, dir)
-	for _, b := range [][]byte{v.vek(t, c, vekOptions{}), v.line.ASK.Raw, v.line.ARK.Raw, v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0)).Raw} {
+	cache := cacheOf(t, v, dir)
+	for _, b := range [][]byte{v.VEK(t, c, verifiertest.VEKOptions{}), v.line.ASK.Raw, v.line.ARK.Raw, v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw} {
 		if _, added, err := cache.Add(b); err != nil || !added {
 			t.Fatal(added, err)
 		}
@@ -181,20 +180,20 @@ func TestCacheServes(t *testing.T) {
 	if err := cache.Export(&first); err != nil {
 		t.Fatal(err)
 	}
-	other := v.cache(t, "")
+	other := cacheOf(t, v, "")
 	if o, err := other.ImportBytes("x.tar", first.Bytes()); err != nil || len(o) != 4 {
 		t.Fatal(o, err)
 	}
 	if err := other.Export(&second); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Errorf("the export of an import differs: %v", err)
 	}
-	report := v.report(t, c, nil)
+	report := v.Report(t, c, nil)
 	for name, src := range map[string]interface {
 		Endorsements
 		CRLs() []*x509.RevocationList
-	}{"cache": v.cache(t, dir), "bundle": bundle, "imported": other} {
+	}{"cache": cacheOf(t, v, dir), "bundle": bundle, "imported": other} {
 		s := v.verifier(t, SNPOptions{Endorsements: src, CRLs: src.CRLs(), RequireCRL: true})
-		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report}, testTime); err != nil {
+		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report}, verifiertest.Time); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -204,12 +203,12 @@ func TestCacheServes(t *testing.T) {
 func TestCacheConcurrent(t *testing.T) {
 	v := newVendor(t, false)
 	dir := t.TempDir()
-	a, b := v.cache(t, dir), v.cache(t, dir)
+	a, b := cacheOf(t, v, dir), cacheOf(t, v, dir)
 	var veks [][]byte
 	for i := range 8 {
-		c := newChip(t, false)
-		c.id[0] = byte(i)
-		veks = append(veks, v.vek(t, c, vekOptions{}), v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 0, i)).Raw)
+		c := verifiertest.NewChip(t, false)
+		c.ID[0] = byte(i)
+		veks = append(veks, v.VEK(t, c, verifiertest.VEKOptions{}), v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 0, i)).Raw)
 	}
 	var wg sync.WaitGroup
 	for _, c := range []*Cache{a, b} {
@@ -230,72 +229,29 @@ func TestCacheConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if l := v.cache(t, dir).List(); len(l) < 9 {
+	if l := cacheOf(t, v, dir).List(); len(l) < 9 {
 		t.Errorf("%d kept, expected 8 VCEKs and a CRL", len(l))
 	}
 }
 
 // TestCacheFull: the bound holds, and a KDS goes on without keeping more.
 func TestCacheFull(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
-	cache := v.cache(t, "")
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	cache := cacheOf(t, v, "")
 	for i := range maxCacheItems {
 		cache.items[string(rune(i))] = &cached{Endorsement: &Endorsement{}}
 	}
-	if _, added, err := cache.Add(v.vek(t, c, vekOptions{})); !errors.Is(err, ErrCacheFull) || added {
+	if _, added, err := cache.Add(v.VEK(t, c, verifiertest.VEKOptions{})); !errors.Is(err, ErrCacheFull) || added {
 		t.Errorf("added %t, %v", added, err)
 	}
 }
 
-// TestCollateralSpliced: fresh TCB info beside an old CRL does not make a
-// revocation forgotten, neither in a cache, whatever the order, nor between
-// two sources.
-func TestCollateralSpliced(t *testing.T) {
-	n := newIntel(t)
-	revoking := *n
-	revoking.RevokedPCK, revoking.CRLAt = []int64{pckSerial}, testTime.Add(-time.Hour)
-	spliced := *n
-	spliced.TCB = n.TCBInfo()
-	spliced.TCB["issueDate"], spliced.TCB["nextUpdate"] = testTime.Add(-time.Minute).Format(time.RFC3339), testTime.AddDate(0, 2, 0).Format(time.RFC3339)
-	spliced.TCB["tcbEvaluationDataNumber"] = 19
-	a, b := revoking.collateral(t), spliced.collateral(t)
-	quote := n.Quote(t, verifiertest.Body([]byte{1}))
-	verify := func(src CollateralSource) string {
-		v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: src})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, testTime)
-		return ruleOf(err)
+// cacheOf is a Cache under the vendor's roots.
+func cacheOf(t testing.TB, v *vendor, dir string) *Cache {
+	t.Helper()
+	c, err := OpenCache(CacheOptions{Dir: dir, Lines: []ProductLine{v.line}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := verify(oneCollateral{b}); got != "" {
-		t.Fatalf("the spliced one alone: refused by %s, so this shows nothing", got)
-	}
-	if got := verify(twoCollaterals{a, b}); got != "revocation" {
-		t.Errorf("both at hand: %q", got)
-	}
-	for name, order := range map[string][]*Collateral{"revoking first": {a, b}, "spliced first": {b, a}} {
-		c, err := OpenCache(CacheOptions{Dir: t.TempDir(), IntelRoot: n.Root})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, x := range order {
-			j, err := json.Marshal(x)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, added, err := c.Add(j); err != nil || !added {
-				t.Errorf("%s: %t, %v", name, added, err)
-			}
-			if _, added, err := c.Add(j); err != nil || added {
-				t.Errorf("%s, again: %t, %v", name, added, err)
-			}
-		}
-		if l := c.List(); len(l) != 1 || !strings.Contains(l[0].Subject, "evaluation 19") || verify(c) != "revocation" {
-			t.Errorf("%s: %d kept, %q", name, len(l), verify(c))
-		}
-		if err := c.Reload(); err != nil || len(c.List()) != 1 || verify(c) != "revocation" {
-			t.Errorf("%s, read again: %d kept, %v", name, len(c.List()), err)
-		}
-	}
+	return c
 }

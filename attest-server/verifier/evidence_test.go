@@ -3,46 +3,31 @@ package verifier
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
-// TestSNPTruncated: a report of any other size is refused before it is read.
-// TestEveryFieldSNP flips its bits.
-func TestSNPTruncated(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
-	s := v.verifier(t, SNPOptions{})
-	raw := v.report(t, c, nil)
-	for size := range raw {
-		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: raw[:size]}, testTime); ruleOf(err) != "evidence_format" {
-			t.Errorf("the first %d bytes: %v", size, err)
-		}
-	}
-	for _, size := range []int{0, 1, 0x2a0, 1183, 1185, 64 << 20} {
-		m := append(bytes.Clone(raw), make([]byte, 64<<20)...)[:size]
-		if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: m}, testTime); ruleOf(err) != "evidence_format" {
-			t.Errorf("%d bytes: got %v, expected a refusal by evidence_format", size, err)
-		}
-	}
-}
-
 // TestCoCoMutations: every field of the JSON shape reaches the bytes that the
 // signature covers.
 func TestCoCoMutations(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
-	s := v.verifier(t, SNPOptions{Endorsements: store(v.vek(t, c, vekOptions{}))})
-	base := cocoJSON(t, v.report(t, c, nil), nil)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	s := v.verifier(t, SNPOptions{Endorsements: only(v.VEK(t, c, verifiertest.VEKOptions{}))})
+	base := cocoJSON(t, v.Report(t, c, nil), nil)
 	check := func(b []byte) string {
 		p, err := ParseEvidence(b)
 		if err == nil {
-			_, err = p.Verify(context.Background(), s, testTime)
+			_, err = p.Verify(context.Background(), s, verifiertest.Time)
 		}
-		return ruleOf(err)
+		return RuleOf(err)
 	}
 	if rule := check(base); rule != "" {
 		t.Fatalf("unchanged: refused by %s", rule)
@@ -142,7 +127,7 @@ func TestEvidenceShapes(t *testing.T) {
 		{"azsnp-milan-v3-a.original-evidence.json", "az-snp-vtpm", "6368616c6c656e6765"},
 		{"azsnp-genoa-v3.original-evidence.json", "az-snp-vtpm", "0218488bae25d2509232bf676f1a66a30d7372add909109b36016ef136f2938ca05475f8b46094de6b64270ea35d950f"},
 	} {
-		p, err := ParseEvidence(readFile(t, dir, tt.file))
+		p, err := ParseEvidence(verifiertest.ReadFile(t, dir, tt.file))
 		if err != nil || p.Shape != tt.shape {
 			t.Errorf("%s: got %+v, %v, expected %s", tt.file, p, err, tt.shape)
 			continue
@@ -150,7 +135,7 @@ func TestEvidenceShapes(t *testing.T) {
 		if tt.extra == "" {
 			continue
 		}
-		c, err := p.Verify(context.Background(), v, testTime)
+		c, err := p.Verify(context.Background(), v, verifiertest.Time)
 		if err != nil || c.VTPM.ExtraData.String() != tt.extra || len(c.VTPM.PCRs) != 24 {
 			t.Errorf("%s: got %v, expected extra data %s", tt.file, err, tt.extra)
 			continue
@@ -158,19 +143,19 @@ func TestEvidenceShapes(t *testing.T) {
 		var data kbs.ReportData
 		copy(data[:], c.VTPM.ExtraData)
 		ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: c.LaunchDigest}}}
-		if r := Appraise(c, ref, Expectation{ReportData: data, At: testTime}); !r.OK() {
-			t.Errorf("%s: failed rules %q", tt.file, failed(r))
+		if r := Appraise(c, ref, Expectation{ReportData: data, At: verifiertest.Time}); !r.OK() {
+			t.Errorf("%s: failed rules %q", tt.file, Failed(r))
 		}
 		data[0]++
-		if r := Appraise(c, ref, Expectation{ReportData: data, At: testTime}); failed(r) != "report_data" {
-			t.Errorf("%s with other data: failed rules %q", tt.file, failed(r))
+		if r := Appraise(c, ref, Expectation{ReportData: data, At: verifiertest.Time}); Failed(r) != "report_data" {
+			t.Errorf("%s with other data: failed rules %q", tt.file, Failed(r))
 		}
 	}
 }
 
 // TestAzureMutations: one change to the vTPM's half at a time.
 func TestAzureMutations(t *testing.T) {
-	b := readFile(t, verifiertest.Vectors(t), "evidence", "azsnp-milan-v3-a.original-evidence.json")
+	b := verifiertest.ReadFile(t, verifiertest.Vectors(t), "evidence", "azsnp-milan-v3-a.original-evidence.json")
 	v, err := NewSNP(SNPOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +179,7 @@ func TestAzureMutations(t *testing.T) {
 			t.Fatal(err)
 		}
 		tt.edit(p)
-		if _, err := p.Verify(context.Background(), v, testTime); ruleOf(err) != tt.rule {
+		if _, err := p.Verify(context.Background(), v, verifiertest.Time); RuleOf(err) != tt.rule {
 			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
 		}
 	}
@@ -210,8 +195,41 @@ func TestEvidenceRefused(t *testing.T) {
 		"empty report": []byte(`{"attestation_report":{},"cert_chain":null}`), "padding": []byte(`{"quote":"AB=="}`),
 		"short HCL report": []byte(`{"version":1,"hcl_report":"AAAA","tpm_quote":{},"vcek":""}`),
 	} {
-		if _, err := ParseEvidence(b); ruleOf(err) != "evidence_format" {
+		if _, err := ParseEvidence(b); RuleOf(err) != "evidence_format" {
 			t.Errorf("%s: got %v, expected a refusal by evidence_format", name, err)
+		}
+	}
+}
+
+// TestExtendedReport: a report with the host's certificate table behind it.
+func TestExtendedReport(t *testing.T) {
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	raw, table := v.Report(t, c, nil), verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))
+	x, err := x509.ParseCertificate(v.VEK(t, c, verifiertest.VEKOptions{}))
+	if err != nil || x.Subject.CommonName != "SEV-VCEK" {
+		t.Fatal(err)
+	}
+	s := v.verifier(t, SNPOptions{})
+	for _, tt := range []struct {
+		name, rule string
+		content    []byte
+	}{
+		{"with a table", "", slices.Concat(raw, table)},
+		{"with a table of pages", "", slices.Concat(raw, table, make([]byte, 3*4096-len(table)))},
+		{"with an empty table", "endorsement", slices.Concat(raw, make([]byte, 4096))},
+		{"with a table cut short", "certificate_table", slices.Concat(raw, table[:len(table)-1])},
+		{"with half an entry", "certificate_table", slices.Concat(raw, table[:20])},
+		{"with one byte more", "certificate_table", slices.Concat(raw, []byte{0})},
+		{"with 65 KiB behind it", "evidence_format", slices.Concat(raw, make([]byte, maxCertTableSize+1))},
+		{"changed", "signature", slices.Concat(raw[:0x90], []byte{raw[0x90] ^ 1}, raw[0x91:], table)},
+		{"twice", "certificate_table", slices.Concat(raw, raw)},
+	} {
+		p, err := ParseEvidence(tt.content)
+		if err == nil {
+			_, err = p.Verify(context.Background(), s, verifiertest.Time)
+		}
+		if RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
 		}
 	}
 }

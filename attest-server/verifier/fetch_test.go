@@ -21,8 +21,8 @@ import (
 // TestKDS: the right address is asked, once, and never again while cached, in
 // memory or on disk; errors and absences hold further requests back.
 func TestKDS(t *testing.T) {
-	v, c := newVendor(t, true), newChip(t, true)
-	der := v.vek(t, c, vekOptions{})
+	v, c := newVendor(t, true), verifiertest.NewChip(t, true)
+	der := v.VEK(t, c, verifiertest.VEKOptions{})
 	var asked atomic.Int32
 	status := http.StatusOK
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,10 +37,10 @@ func TestKDS(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	now := testTime
+	now := verifiertest.Time
 	dir := t.TempDir()
 	open := func() *KDS {
-		k, err := NewKDS(KDSOptions{BaseURL: srv.URL + "/", Cache: v.cache(t, dir), Fetcher: NewFetcher(FetchOptions{Now: func() time.Time { return now }})})
+		k, err := NewKDS(KDSOptions{BaseURL: srv.URL + "/", Cache: cacheOf(t, v, dir), Fetcher: NewFetcher(FetchOptions{Now: func() time.Time { return now }})})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,12 +48,12 @@ func TestKDS(t *testing.T) {
 	}
 	k := open()
 	verify := func(k *KDS) error {
-		_, err := v.verifier(t, SNPOptions{Endorsements: k}).Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}, testTime)
+		_, err := v.verifier(t, SNPOptions{Endorsements: k}).Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}, verifiertest.Time)
 		return err
 	}
 	status = http.StatusTooManyRequests
 	for range 3 {
-		if err := verify(k); !errors.Is(err, ErrBusy) || ruleOf(err) != "" {
+		if err := verify(k); !errors.Is(err, ErrBusy) || RuleOf(err) != "" {
 			t.Fatalf("while throttled: %v, expected ErrBusy and no verdict", err)
 		}
 	}
@@ -62,7 +62,7 @@ func TestKDS(t *testing.T) {
 	}
 	now, status = now.Add(firstPause), http.StatusNotFound
 	for range 3 {
-		if err := verify(k); ruleOf(err) != "endorsement" {
+		if err := verify(k); RuleOf(err) != "endorsement" {
 			t.Fatalf("unknown chip: %v, expected a refusal for want of an endorsement", err)
 		}
 	}
@@ -89,21 +89,21 @@ func TestKDS(t *testing.T) {
 
 // TestKDSLies: a certificate that was not asked for is neither used nor kept.
 func TestKDSLies(t *testing.T) {
-	v, c, other := newVendor(t, false), newChip(t, false), newChip(t, false)
-	other.id[0] ^= 1
+	v, c, other := newVendor(t, false), verifiertest.NewChip(t, false), verifiertest.NewChip(t, false)
+	other.ID[0] ^= 1
 	lookalike := newVendor(t, false, 3, 3, 3)
-	for name, answer := range map[string][]byte{"look-alike root": lookalike.vek(t, c, vekOptions{}), "another chip": v.vek(t, other, vekOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, maxCertificateSize+1)} {
+	for name, answer := range map[string][]byte{"look-alike root": lookalike.VEK(t, c, verifiertest.VEKOptions{}), "another chip": v.VEK(t, other, verifiertest.VEKOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, maxCertificateSize+1)} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if _, err := w.Write(answer); err != nil {
 				t.Error(err)
 			}
 		}))
-		cache := v.cache(t, t.TempDir())
+		cache := cacheOf(t, v, t.TempDir())
 		k, err := NewKDS(KDSOptions{BaseURL: srv.URL, Cache: cache})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all, err := k.Candidates(context.Background(), EndorsementKey{Product: "Milan", Signer: VCEK, ChipID: c.id[:], TCB: c.tcb}); err == nil || all != nil || len(cache.List()) != 0 {
+		if all, err := k.Candidates(context.Background(), EndorsementKey{Product: "Milan", Signer: VCEK, ChipID: c.ID[:], TCB: c.TCB}); err == nil || all != nil || len(cache.List()) != 0 {
 			t.Errorf("%s: got %d certificates, %v, %d cached", name, len(all), err, len(cache.List()))
 		}
 		srv.Close()
@@ -115,10 +115,10 @@ func TestKDSLies(t *testing.T) {
 func TestPCS(t *testing.T) {
 	t.Run("self-made", func(t *testing.T) {
 		n := newIntel(t)
-		testPCS(t, n.Root, n.Quote(t, verifiertest.Body([]byte{1})), *n.collateral(t), testTime)
+		testPCS(t, n.Root, n.Quote(t, verifiertest.Body([]byte{1})), *n.collateral(t), verifiertest.Time)
 	})
 	t.Run("real", func(t *testing.T) {
-		quote, c, at := tdxFixture(t)
+		quote, c, at := realTD(t)
 		testPCS(t, nil, quote, c, at)
 	})
 }
@@ -191,7 +191,7 @@ func testPCS(t *testing.T, root *x509.Certificate, quote []byte, c Collateral, a
 	if got := hexCRL([]byte(c.PCKCRL)); got != c.PCKCRL {
 		t.Error("a CRL in hex is not left alone")
 	}
-	if _, err := hex.DecodeString(hexCRL(unhex(t, c.PCKCRL))); err != nil {
+	if _, err := hex.DecodeString(hexCRL(verifiertest.Unhex(t, c.PCKCRL))); err != nil {
 		t.Error(err)
 	}
 }
@@ -210,7 +210,7 @@ func pccsOf(t *testing.T, c Collateral) http.HandlerFunc {
 			body = []byte(c.RootCACRL)
 		case "/sgx/certification/v4/pckcrl?encoding=der&ca=platform":
 			w.Header().Set("SGX-PCK-CRL-Issuer-Chain", chain(c.PCKCRLIssuerChain))
-			body = unhex(t, c.PCKCRL)
+			body = verifiertest.Unhex(t, c.PCKCRL)
 		case "/tdx/certification/v4/tcb?fmspc=" + fmspc:
 			w.Header().Set("TCB-Info-Issuer-Chain", chain(c.TCBInfoIssuerChain))
 			body = []byte(`{"tcbInfo":` + c.TCBInfo + `,"signature":"` + c.TCBInfoSignature + `"}`)

@@ -12,17 +12,18 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // TestEveryByteCertTable flips every byte of a host's certificate table. With
 // no other source of certificates all are refused.
 func TestEveryByteCertTable(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
 	s := v.verifier(t, SNPOptions{})
-	report, table := v.report(t, c, nil), certTable(abi.VcekGUID, v.vek(t, c, vekOptions{}))
+	report, table := v.Report(t, c, nil), verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))
 	judge := func(b []byte) string {
-		_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: b}, testTime)
-		return ruleOf(err)
+		_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: b}, verifiertest.Time)
+		return RuleOf(err)
 	}
 	if rule := judge(table); rule != "" {
 		t.Fatalf("unchanged: refused by %s", rule)
@@ -67,20 +68,20 @@ func TestEveryExtensionVEK(t *testing.T) {
 	total := 0
 	for _, fmc := range []bool{false, true} {
 		for _, vlek := range []bool{false, true} {
-			v, c := newVendor(t, fmc), newChip(t, fmc)
+			v, c := newVendor(t, fmc), verifiertest.NewChip(t, fmc)
 			s := v.verifier(t, SNPOptions{})
-			guid, report := abi.VcekGUID, v.report(t, c, nil)
+			guid, report := abi.VcekGUID, v.Report(t, c, nil)
 			if vlek {
-				guid, report = abi.VlekGUID, v.report(t, c, func(r []byte) { r[0x48] = 1 << 2 })
+				guid, report = abi.VlekGUID, v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 })
 			}
 			judge := func(e func(*x509.Certificate)) string {
 				total++
-				table := certTable(guid, v.vek(t, c, vekOptions{vlek: vlek, edit: e}))
-				_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: table}, testTime)
-				if err != nil && ruleOf(err) == "" {
+				table := verifiertest.CertTable(guid, v.VEK(t, c, verifiertest.VEKOptions{VLEK: vlek, Edit: e}))
+				_, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: table}, verifiertest.Time)
+				if err != nil && RuleOf(err) == "" {
 					return err.Error()
 				}
-				return ruleOf(err)
+				return RuleOf(err)
 			}
 			check := func(name, want string, e func(*x509.Certificate)) {
 				if got := judge(e); got != want {

@@ -20,11 +20,11 @@ import (
 // under whose roots it is authentic.
 func azureMachine(t *testing.T) (snp, tdx []byte, v ByTEE) {
 	t.Helper()
-	a := &verifiertest.VTPM{Key: rsaKeys()[0], UserData: bytes.Repeat([]byte{0xda}, 48)}
+	a := &verifiertest.VTPM{Key: verifiertest.RSAKeys()[0], UserData: bytes.Repeat([]byte{0xda}, 48)}
 	a.PCRs[4] = [32]byte{0x44}
 	digest := sha256.Sum256(a.VarData(t))
-	vendor, c := newVendor(t, false), newChip(t, false)
-	report := vendor.report(t, c, func(r []byte) {
+	vendor, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	report := vendor.Report(t, c, func(r []byte) {
 		clear(r[0x50:0x90])
 		copy(r[0x50:], digest[:])
 	})
@@ -33,25 +33,25 @@ func azureMachine(t *testing.T) (snp, tdx []byte, v ByTEE) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return a.EvidenceSNP(t, report, vendor.vek(t, c, vekOptions{})), a.EvidenceTDX(t, n.Quote(t, verifiertest.Body(digest[:]))),
+	return a.EvidenceSNP(t, report, vendor.VEK(t, c, verifiertest.VEKOptions{})), a.EvidenceTDX(t, n.Quote(t, verifiertest.Body(digest[:]))),
 		ByTEE{kbs.SNP: vendor.verifier(t, SNPOptions{}), kbs.TDX: td}
 }
 
 func judgeJSON(v Verifier, b []byte) string {
 	p, err := ParseEvidence(b)
 	if err == nil {
-		_, err = p.Verify(context.Background(), v, testTime)
+		_, err = p.Verify(context.Background(), v, verifiertest.Time)
 	}
-	if err != nil && ruleOf(err) == "" {
+	if err != nil && RuleOf(err) == "" {
 		return err.Error()
 	}
-	return ruleOf(err)
+	return RuleOf(err)
 }
 
 // asVersion is evidence of version 2 in the spelling of versions 1 and 0.
 func asVersion(t *testing.T, b []byte, version int) []byte {
 	t.Helper()
-	e := generic(t, json.RawMessage(b))
+	e := verifiertest.Generic(t, json.RawMessage(b))
 	if version > 0 {
 		e["version"] = version
 		return marshal(t, e)
@@ -59,9 +59,9 @@ func asVersion(t *testing.T, b []byte, version int) []byte {
 	q := e["tpm_quote"].(map[string]any)
 	var pcrs []any
 	for _, p := range q["pcrs"].([]any) {
-		pcrs = append(pcrs, numbers(unhex(t, p.(string))))
+		pcrs = append(pcrs, numbers(verifiertest.Unhex(t, p.(string))))
 	}
-	quote := map[string]any{"signature": numbers(unhex(t, q["signature"].(string))), "message": numbers(unhex(t, q["message"].(string))), "pcrs": pcrs}
+	quote := map[string]any{"signature": numbers(verifiertest.Unhex(t, q["signature"].(string))), "message": numbers(verifiertest.Unhex(t, q["message"].(string))), "pcrs": pcrs}
 	hcl := numbers(unbase64(t, e["hcl_report"].(string)))
 	if td, ok := e["td_quote"]; ok {
 		return marshal(t, map[string]any{"tpm_quote": quote, "hcl_report": hcl, "td_quote": numbers(unbase64(t, td.(string)))})
@@ -107,7 +107,7 @@ func TestEveryFieldAzure(t *testing.T) {
 				t.Errorf("%s version %d: refused by %s", name, version, rule)
 			}
 		}
-		e := generic(t, json.RawMessage(good))
+		e := verifiertest.Generic(t, json.RawMessage(good))
 		leaves("", e, func(path string, value any, set func(any)) {
 			defer set(value)
 			s, ok := value.(string)
@@ -153,7 +153,7 @@ func TestEveryFieldAzure(t *testing.T) {
 			}
 		})
 		for _, member := range []string{"version", "tpm_quote", "hcl_report", "vcek", "td_quote"} {
-			m := generic(t, json.RawMessage(good))
+			m := verifiertest.Generic(t, json.RawMessage(good))
 			if _, ok := m[member]; !ok {
 				continue
 			}
@@ -180,9 +180,9 @@ func unsignedHCL(b []byte, i int, tee string) bool {
 func TestEveryFieldCoCo(t *testing.T) {
 	total := 0
 	for _, fmc := range []bool{false, true} {
-		v, c := newVendor(t, fmc), newChip(t, fmc)
-		s := v.verifier(t, SNPOptions{Endorsements: store(v.vek(t, c, vekOptions{}))})
-		good := cocoJSON(t, v.report(t, c, nil), func(r map[string]any) {
+		v, c := newVendor(t, fmc), verifiertest.NewChip(t, fmc)
+		s := v.verifier(t, SNPOptions{Endorsements: only(v.VEK(t, c, verifiertest.VEKOptions{}))})
+		good := cocoJSON(t, v.Report(t, c, nil), func(r map[string]any) {
 			if fmc {
 				cocoTurin(r, c)
 			}
@@ -190,7 +190,7 @@ func TestEveryFieldCoCo(t *testing.T) {
 		if rule := judgeJSON(s, good); rule != "" {
 			t.Fatalf("fmc %t: unchanged: refused by %s", fmc, rule)
 		}
-		e := generic(t, json.RawMessage(good))
+		e := verifiertest.Generic(t, json.RawMessage(good))
 		report := e["attestation_report"].(map[string]any)
 		for name, value := range report {
 			others := []any{nil, "x", map[string]any{}, []any{}, -1, 1e30, []any{1}, true}
@@ -253,8 +253,8 @@ func TestEveryFieldCoCo(t *testing.T) {
 func isZeroJSON(v any) bool { return v == nil || v == 0. }
 
 // cocoTurin has the members of a TCB in their places on Turin.
-func cocoTurin(r map[string]any, c *chip) {
+func cocoTurin(r map[string]any, c *verifiertest.Chip) {
 	for _, name := range []string{"current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"} {
-		r[name] = map[string]any{"fmc": c.tcb.FMC, "bootloader": c.tcb.Bootloader, "tee": c.tcb.TEE, "snp": c.tcb.SNP, "microcode": c.tcb.Microcode}
+		r[name] = map[string]any{"fmc": c.TCB.FMC, "bootloader": c.TCB.Bootloader, "tee": c.TCB.TEE, "snp": c.TCB.SNP, "microcode": c.TCB.Microcode}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // shown is the expected rule of fields that are reported and have no rule: a
@@ -137,10 +138,10 @@ const snpSigned = 0x2a0
 
 // strictMachine is a report that uses every rule, its verifier and what it
 // must be appraised by.
-func strictMachine(t *testing.T, fmc bool) (*vendor, *chip, []byte, *SNPVerifier, kbs.ReferenceValues, Expectation) {
+func strictMachine(t *testing.T, fmc bool) (*vendor, *verifiertest.Chip, []byte, *SNPVerifier, kbs.ReferenceValues, Expectation) {
 	t.Helper()
-	v, c := newVendor(t, fmc), newChip(t, fmc)
-	raw := v.report(t, c, func(r []byte) {
+	v, c := newVendor(t, fmc), verifiertest.NewChip(t, fmc)
+	raw := v.Report(t, c, func(r []byte) {
 		le := binary.LittleEndian
 		le.PutUint32(r[0x04:], 3)
 		le.PutUint64(r[0x08:], 1<<17|1<<8|51)
@@ -151,11 +152,11 @@ func strictMachine(t *testing.T, fmc bool) (*vendor, *chip, []byte, *SNPVerifier
 	})
 	key := strings.Repeat("ab", 48)
 	ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest(raw[0x90:0xc0])}},
-		SNP: &kbs.SNPRules{ForbidSMT: true, VMPL: 1, HostData: strings.Repeat("cd", 32), MinimumABI: &kbs.SNPABI{Major: 1, Minor: 51}, MinimumTCB: &c.tcb, MinimumGuestSVN: 3,
-			ChipIDs: []string{Hex(c.id[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{VCEK},
+		SNP: &kbs.SNPRules{ForbidSMT: true, VMPL: 1, HostData: strings.Repeat("cd", 32), MinimumABI: &kbs.SNPABI{Major: 1, Minor: 51}, MinimumTCB: &c.TCB, MinimumGuestSVN: 3,
+			ChipIDs: []string{Hex(c.ID[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{VCEK},
 			RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true}}
 	s := v.verifier(t, SNPOptions{})
-	return v, c, raw, s, ref, Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: testTime}
+	return v, c, raw, s, ref, Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time}
 }
 
 // TestEveryFieldSNP changes every field of a report, each time as AMD's
@@ -165,13 +166,13 @@ func TestEveryFieldSNP(t *testing.T) {
 	total := 0
 	for _, fmc := range []bool{false, true} {
 		v, c, raw, s, ref, want := strictMachine(t, fmc)
-		table := certTable(abi.VcekGUID, v.vek(t, c, vekOptions{}))
+		table := verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))
 		judge := func(b []byte) string {
-			claims, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: b, Certificates: table}, testTime)
+			claims, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: b, Certificates: table}, verifiertest.Time)
 			if err != nil {
-				return ruleOf(err)
+				return RuleOf(err)
 			}
-			return dedupe(failed(Appraise(claims, ref, want)))
+			return dedupe(Failed(Appraise(claims, ref, want)))
 		}
 		if rule := judge(raw); rule != "" {
 			t.Fatalf("unchanged: refused by %s", rule)
@@ -188,7 +189,7 @@ func TestEveryFieldSNP(t *testing.T) {
 				if bytes.Equal(b, raw) {
 					t.Errorf("%s %s changes nothing", f.name, m.name)
 				}
-				signReport(t, c, b)
+				verifiertest.SignReport(t, c, b)
 				total++
 				if got := judge(b); got != m.rule {
 					t.Errorf("fmc %t, %s %s: refused by %q, expected %q", fmc, f.name, m.name, got, m.rule)

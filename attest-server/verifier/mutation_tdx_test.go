@@ -3,7 +3,6 @@ package verifier
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -29,7 +28,7 @@ func tdBody15() []byte {
 func strictTD() (kbs.ReferenceValues, Expectation) {
 	rules := &kbs.TDXRules{RTMRs: verifiertest.RTMRs(), XFAM: "00000000000000e7", MRSEAM: []string{strings.Repeat("5e", 48)}, RequireSEPTVEDisable: true}
 	return kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: rules},
-		Expectation{ReportData: kbs.ReportData{0xda}, At: testTime}
+		Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
 }
 
 // strictBody makes body what strictTD registers.
@@ -115,14 +114,14 @@ func tdJudge(t *testing.T, n *intel) func(quote []byte) string {
 	}
 	ref, want := strictTD()
 	return func(quote []byte) string {
-		c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, testTime)
+		c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time)
 		if err != nil {
-			if ruleOf(err) == "" {
+			if RuleOf(err) == "" {
 				return err.Error()
 			}
-			return ruleOf(err)
+			return RuleOf(err)
 		}
-		return failed(Appraise(c, ref, want))
+		return Failed(Appraise(c, ref, want))
 	}
 }
 
@@ -300,20 +299,6 @@ func leaves(path string, v any, f func(path string, v any, set func(any))) {
 	}
 }
 
-// generic is v as JSON decodes it.
-func generic(t *testing.T, v any) map[string]any {
-	t.Helper()
-	b, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m map[string]any
-	if err := json.Unmarshal(b, &m); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // TestEveryFieldCollateral changes every member of TCB info and QE identity,
 // signed anew, and every member of the collateral, not signed anew.
 func TestEveryFieldCollateral(t *testing.T) {
@@ -321,7 +306,7 @@ func TestEveryFieldCollateral(t *testing.T) {
 	quote := n.Quote(t, strictBody(verifiertest.Body([]byte{0xda})))
 	total, seen := 0, map[string]bool{}
 	for name, doc := range map[string]*map[string]any{"tcb": &n.TCB, "qe": &n.QE} {
-		*doc = generic(t, *doc)
+		*doc = verifiertest.Generic(t, *doc)
 		leaves(name, *doc, func(path string, v any, set func(any)) {
 			rule, known := collateralRules[path]
 			if !known {
@@ -353,7 +338,7 @@ func TestEveryFieldCollateral(t *testing.T) {
 				t.Fatal(err)
 			}
 			total++
-			if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, testTime); ruleOf(err) != "collateral" {
+			if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time); RuleOf(err) != "collateral" {
 				t.Errorf("%s changed: %v, expected a refusal by collateral", reflect.TypeFor[Collateral]().Field(i).Name, err)
 			}
 		}

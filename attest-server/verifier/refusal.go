@@ -31,8 +31,8 @@ func refuse(rule, expected, got, hint string, err error) error {
 	return &Error{Rule: Rule{Rule: rule, Expected: expected, Got: got, Hint: hint}, Err: err}
 }
 
-// ruleOf is the rule that err names, if any.
-func ruleOf(err error) string {
+// RuleOf is the rule that err names, if any.
+func RuleOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Rule.Rule

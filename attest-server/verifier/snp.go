@@ -298,7 +298,7 @@ func further(a, b error) error {
 
 func progress(err error) int {
 	return 1 + slices.Index([]string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb",
-		"certificate_validity", "revocation", "signature"}, ruleOf(err))
+		"certificate_validity", "revocation", "signature"}, RuleOf(err))
 }
 
 // ChainCache says how well the cache of checked chains works.

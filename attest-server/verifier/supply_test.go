@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // TestSupply: offline nothing is asked for; online a TD's collateral is
 // fetched when there is none at all, kept over a restart, and renewed in the
 // background where the operator's own is there.
 func TestSupply(t *testing.T) {
-	quote, c, at := tdxFixture(t)
+	quote, c, at := realTD(t)
 	b, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func TestSupply(t *testing.T) {
 		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at)
 		return err
 	}
-	if err := verify(open(SupplyOptions{})); ruleOf(err) != "collateral" || count() != 0 {
+	if err := verify(open(SupplyOptions{})); RuleOf(err) != "collateral" || count() != 0 {
 		t.Errorf("offline with nothing: %v", err)
 	}
 	if err := verify(open(SupplyOptions{CacheDir: cache})); err != nil || count() != 4 {
@@ -108,9 +109,9 @@ func TestSupply(t *testing.T) {
 // TestSupplyCRL: a CRL that the operator drops into the directory, or that is
 // fetched, counts from the next report on.
 func TestSupplyCRL(t *testing.T) {
-	v, c := newVendor(t, false), newChip(t, false)
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "vcek"), v.vek(t, c, vekOptions{}), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "vcek"), v.VEK(t, c, verifiertest.VEKOptions{}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := OpenSupply(SupplyOptions{Dir: dir})
@@ -122,13 +123,13 @@ func TestSupplyCRL(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func() string {
-		_, err := verifier.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.report(t, c, nil)}, testTime)
-		return ruleOf(err)
+		_, err := verifier.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}, verifiertest.Time)
+		return RuleOf(err)
 	}
 	if got := verify(); got != "" {
 		t.Errorf("before: %s", got)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "crl"), v.crl(t, v.line.ARK, v.ark, testTime.AddDate(0, 1, 0), 2).Raw, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "crl"), v.CRL(t, v.line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0), 2).Raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Reload(); err != nil {

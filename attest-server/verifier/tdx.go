@@ -162,7 +162,7 @@ func (v *TDXVerifier) collateralFor(ctx context.Context, pck *pckChain, at time.
 		if i == 0 {
 			best = err
 		}
-		if ruleOf(err) == "revocation" {
+		if RuleOf(err) == "revocation" {
 			return nil, err
 		}
 	}

@@ -21,7 +21,7 @@ type statusIntel struct {
 func (s statusIntel) collateral(t *testing.T, base *intel) *Collateral {
 	t.Helper()
 	n := *base
-	n.TCB, n.QE = generic(t, n.TCBInfo()), generic(t, n.QEIdentity())
+	n.TCB, n.QE = verifiertest.Generic(t, n.TCBInfo()), verifiertest.Generic(t, n.QEIdentity())
 	level := func(svn float64, status, advisory string) map[string]any {
 		l := map[string]any{"tcb": map[string]any{"isvsvn": svn}, "tcbDate": "2025-01-01T00:00:00Z", "tcbStatus": status}
 		if status != UpToDate {
@@ -107,9 +107,9 @@ func TestTDXStatuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: n.QuoteV5(t, body(tt.body))}, testTime)
+			c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: n.QuoteV5(t, body(tt.body))}, verifiertest.Time)
 			if err != nil {
-				if tt.rules == "" || ruleOf(err) != tt.rules {
+				if tt.rules == "" || RuleOf(err) != tt.rules {
 					t.Fatalf("%v, expected %q", err, tt.rules)
 				}
 				return
@@ -119,7 +119,7 @@ func TestTDXStatuses(t *testing.T) {
 			}
 			ref, want := strictTD()
 			ref.TDX.TCBStatus, ref.TDX.AllowAdvisories = slices.Clone(tt.allow), tt.advisories
-			if got := failed(Appraise(c, ref, want)); got != tt.rules {
+			if got := Failed(Appraise(c, ref, want)); got != tt.rules {
 				t.Errorf("failed rules %q, expected %q", got, tt.rules)
 			}
 		})
@@ -144,7 +144,7 @@ func TestTDXValidity(t *testing.T) {
 		t.Fatal(err)
 	}
 	quote := n.Quote(t, strictBody(verifiertest.Body([]byte{0xda})))
-	month := testTime.AddDate(0, 1, 0)
+	month := verifiertest.Time.AddDate(0, 1, 0)
 	for _, tt := range []struct {
 		name, rule string
 		minutes    int // from month
@@ -153,7 +153,7 @@ func TestTDXValidity(t *testing.T) {
 		{"six years later", "certificate_validity", 6 * 366 * 24 * 60}, {"two years before", "certificate_validity", -2 * 366 * 24 * 60},
 	} {
 		at := month.Add(time.Duration(tt.minutes) * time.Minute)
-		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 			t.Errorf("%s: %v, expected %q", tt.name, err, tt.rule)
 		}
 	}

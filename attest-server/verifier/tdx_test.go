@@ -3,8 +3,8 @@ package verifier
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,26 +16,9 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
-// tdxFixture is a real quote with its collateral, good at the returned time.
-func tdxFixture(t testing.TB) (quote []byte, collateral Collateral, at time.Time) {
-	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
-	c, err := ParseCollateral(readFile(t, dir, "tdx-v5-tdx15.collateral.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return readFile(t, dir, "tdx-v5-tdx15.quote.bin"), *c, time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
-}
-
-// oneCollateral is a CollateralSource.
-type oneCollateral struct{ c *Collateral }
-
-func (o oneCollateral) Collateral(context.Context, string, string) ([]*Collateral, error) {
-	return []*Collateral{o.c}, nil
-}
-
 // TestTDXEveryByte: whichever byte of a real quote is changed, it is refused.
 func TestTDXEveryByte(t *testing.T) {
-	quote, c, at := tdxFixture(t)
+	quote, c, at := realTD(t)
 	v, err := NewTDX(TDXOptions{Collateral: oneCollateral{&c}})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +26,7 @@ func TestTDXEveryByte(t *testing.T) {
 	rules := map[string]int{}
 	ev := func(b []byte) string {
 		_, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: b}, at)
-		return ruleOf(err)
+		return RuleOf(err)
 	}
 	if rule := ev(quote); rule != "" {
 		t.Fatalf("unchanged: refused by %s", rule)
@@ -78,8 +61,8 @@ func TestTDXEveryByte(t *testing.T) {
 // TestTDXCollateral: each member of the collateral changed, and the chain's
 // parts exchanged.
 func TestTDXCollateral(t *testing.T) {
-	quote, good, at := tdxFixture(t)
-	other, err := ParseCollateral(readFile(t, verifiertest.Vectors(t), "evidence", "tdx-v4.collateral.json"))
+	quote, good, at := realTD(t)
+	other, err := ParseCollateral(verifiertest.ReadFile(t, verifiertest.Vectors(t), "evidence", "tdx-v4.collateral.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +100,7 @@ func TestTDXCollateral(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, tt.at)
-		if ruleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+		if RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
 		}
 	}
@@ -126,7 +109,7 @@ func TestTDXCollateral(t *testing.T) {
 // TestTDXRevocation: a serial on either CRL is refused, and older collateral
 // that does not list it is no way out.
 func TestTDXRevocation(t *testing.T) {
-	quote, good, at := tdxFixture(t)
+	quote, good, at := realTD(t)
 	root, err := intelRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +134,7 @@ func TestTDXRevocation(t *testing.T) {
 	signer := *v
 	signer.rootCRL = withSerial(v.rootCRL, v.signers[0])
 	for name, c := range map[string]VerifiedCollateral{"PCK": leaf, "PCK CA": ca, "TCB signer": signer} {
-		if err := c.checkAt(at, pck, root); ruleOf(err) != "revocation" {
+		if err := c.checkAt(at, pck, root); RuleOf(err) != "revocation" {
 			t.Errorf("%s revoked: got %v", name, err)
 		}
 	}
@@ -159,7 +142,7 @@ func TestTDXRevocation(t *testing.T) {
 	newer.tcb.NextUpdate = newer.tcb.NextUpdate.Add(time.Hour)
 	a, b := &Collateral{}, &Collateral{}
 	s := &TDXVerifier{root: root, source: twoCollaterals{a, b}, verified: map[*Collateral]judgement{a: {c: v}, b: {c: &newer}}}
-	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); ruleOf(err) != "revocation" {
+	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); RuleOf(err) != "revocation" {
 		t.Errorf("revoked in the fresher of two: got %v", err)
 	}
 }
@@ -173,7 +156,7 @@ func (o twoCollaterals) Collateral(context.Context, string, string) ([]*Collater
 // TestTDXTCB: the platform's status is never hidden by the module's or the
 // quoting enclave's.
 func TestTDXTCB(t *testing.T) {
-	quote, good, _ := tdxFixture(t)
+	quote, good, _ := realTD(t)
 	q, err := parseTDQuote(quote)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +235,7 @@ func TestTDXRelaunch(t *testing.T) {
 			t.Errorf("launched %s, now %s: %s, expected %s", tt.launch, tt.current, got, tt.want)
 		}
 	}
-	quote, good, _ := tdxFixture(t)
+	quote, good, _ := realTD(t)
 	q, err := parseTDQuote(quote)
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +270,15 @@ func TestTDXRelaunch(t *testing.T) {
 	}
 	c.TEETCBSVN2 = bytes.Clone(c.TEETCBSVN)
 	c.TEETCBSVN2[1] = 0x77
-	if _, err = evaluateTCB(v, c, pck.ext, q.qe()); ruleOf(err) != "tdx_module" {
+	if _, err = evaluateTCB(v, c, pck.ext, q.qe()); RuleOf(err) != "tdx_module" {
 		t.Errorf("a module of now that Intel does not list: %v", err)
 	}
+}
+
+// withSerial is crl with one more entry. Its signature is not looked at again.
+func withSerial(crl *x509.RevocationList, c *x509.Certificate) *x509.RevocationList {
+	l := *crl
+	l.RevokedCertificateEntries = append(l.RevokedCertificateEntries[:len(l.RevokedCertificateEntries):len(l.RevokedCertificateEntries)],
+		x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: verifiertest.Time})
+	return &l
 }

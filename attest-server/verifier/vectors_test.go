@@ -3,35 +3,17 @@ package verifier
 import (
 	"context"
 	"crypto/x509"
-	"encoding/hex"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
-	"github.com/google/uuid"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
-
-func readFile(t testing.TB, path ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(path...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// certTable is a GHCB certificate table with one VCEK or VLEK.
-func certTable(guid string, der []byte) []byte {
-	t := abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(guid), RawCert: der}}}
-	return t.Marshal()
-}
 
 // vector is one entry of INDEX.md.
 type vector struct {
@@ -46,7 +28,7 @@ var (
 
 // vectorNamed reads one entry of INDEX.md.
 func vectorNamed(t testing.TB, name string) vector {
-	index := string(readFile(t, verifiertest.Vectors(t), "INDEX.md"))
+	index := string(verifiertest.ReadFile(t, verifiertest.Vectors(t), "INDEX.md"))
 	heads := indexHead.FindAllStringSubmatchIndex(index, -1)
 	for i, h := range heads {
 		end := len(index)
@@ -65,27 +47,10 @@ func vectorNamed(t testing.TB, name string) vector {
 	return vector{}
 }
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 func (v vector) reference(t testing.TB, tee kbs.TEE, digest string) (kbs.ReferenceValues, kbs.ReportData) {
-	d := kbs.LaunchDigest(unhex(t, v.fields[digest]))
+	d := kbs.LaunchDigest(verifiertest.Unhex(t, v.fields[digest]))
 	return kbs.ReferenceValues{TEE: tee, Measurements: []kbs.Measurement{{LaunchDigest: d}}},
-		kbs.ReportData(unhex(t, v.fields["report_data"]))
-}
-
-func failed(r AttestationResult) string {
-	var names []string
-	for _, f := range r.Failed() {
-		names = append(names, f.Rule)
-	}
-	return strings.Join(names, " ")
+		kbs.ReportData(verifiertest.Unhex(t, v.fields["report_data"]))
 }
 
 // TestSNPVectors: each real report comes out as INDEX.md says.
@@ -112,13 +77,13 @@ func TestSNPVectors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			vec := vectorNamed(t, tt.name)
 			ref, data := vec.reference(t, kbs.SNP, "measurement")
-			der := readFile(t, dir, tt.name+".vcek.der")
+			der := verifiertest.ReadFile(t, dir, tt.name+".vcek.der")
 			vcek, err := x509.ParseCertificate(der)
 			if err != nil {
 				t.Fatal(err)
 			}
 			at := vcek.NotBefore.Add(24 * time.Hour)
-			ev := kbs.Evidence{TEE: kbs.SNP, Report: readFile(t, dir, tt.name+".report.bin"), Certificates: certTable(abi.VcekGUID, der)}
+			ev := kbs.Evidence{TEE: kbs.SNP, Report: verifiertest.ReadFile(t, dir, tt.name+".report.bin"), Certificates: verifiertest.CertTable(abi.VcekGUID, der)}
 			c, err := v.Verify(context.Background(), ev, at)
 			if err != nil {
 				t.Fatal(err)
@@ -127,12 +92,12 @@ func TestSNPVectors(t *testing.T) {
 				t.Errorf("product %q, expected %q", c.SNP.Product, tt.product)
 			}
 			want := Expectation{ReportData: data, At: at}
-			if got := failed(Appraise(c, ref, want)); got != tt.failed {
+			if got := Failed(Appraise(c, ref, want)); got != tt.failed {
 				t.Errorf("by default, failed rules %q, expected %q", got, tt.failed)
 			}
 			ref.SNP = &tt.rules
 			if r := Appraise(c, ref, want); !r.OK() {
-				t.Errorf("with %+v, failed rules %q", tt.rules, failed(r))
+				t.Errorf("with %+v, failed rules %q", tt.rules, Failed(r))
 			}
 		})
 	}
@@ -164,9 +129,9 @@ func TestTDXVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ev := kbs.Evidence{TEE: kbs.TDX, Report: readFile(t, dir, tt.name+".quote.bin")}
+			ev := kbs.Evidence{TEE: kbs.TDX, Report: verifiertest.ReadFile(t, dir, tt.name+".quote.bin")}
 			c, err := v.Verify(context.Background(), ev, at)
-			if ruleOf(err) != tt.verify {
+			if RuleOf(err) != tt.verify {
 				t.Fatalf("got %v, expected rule %q", err, tt.verify)
 			}
 			if err != nil {
@@ -177,7 +142,7 @@ func TestTDXVectors(t *testing.T) {
 			}
 			ref, data := vec.reference(t, kbs.TDX, "MRTD")
 			ref.TDX = &kbs.TDXRules{RTMRs: vec.rtmrs()}
-			if got := failed(Appraise(c, ref, Expectation{ReportData: data, At: at})); got != tt.failed {
+			if got := Failed(Appraise(c, ref, Expectation{ReportData: data, At: at})); got != tt.failed {
 				t.Errorf("failed rules %q, expected %q", got, tt.failed)
 			}
 		})

@@ -69,8 +69,8 @@ func (a *VTPM) EvidenceSNP(t testing.TB, report, vcek []byte) []byte {
 	return a.evidence(t, report, map[string]any{"vcek": base64.URLEncoding.EncodeToString(vcek)})
 }
 
-// reportBytes is the room for the TEE's report in the paravisor's blob, after
-// a header of 32 bytes and before one of 20.
+// reportBytes is the size of an SNP report, and the room for the TEE's report
+// in the paravisor's blob, after a header of 32 bytes and before one of 20.
 const reportBytes = 1184
 
 func (a *VTPM) evidence(t testing.TB, report []byte, more map[string]any) []byte {

@@ -1,0 +1,36 @@
+package verifier
+
+import (
+	"context"
+	"crypto/elliptic"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+)
+
+// BenchmarkTDXCached is verification and appraisal, chain and collateral known.
+func BenchmarkTDXCached(b *testing.B) { benchTDX(b, false) }
+
+// BenchmarkTDXCold checks PCK chain and collateral each time.
+func BenchmarkTDXCold(b *testing.B) { benchTDX(b, true) }
+
+func benchTDX(b *testing.B, cold bool) {
+	n := newIntel(b)
+	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(b)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ev := kbs.Evidence{TEE: kbs.TDX, Report: n.Quote(b, strictBody(verifiertest.Body([]byte{0xda})))}
+	ref, want := strictTD()
+	verifiertest.Against(b, verifiertest.Floor(b, elliptic.P256(), 2), func() {
+		if cold {
+			v.chains.m = nil
+			clear(v.verified)
+		}
+		claims, err := v.Verify(context.Background(), ev, verifiertest.Time)
+		if err != nil || !Appraise(claims, ref, want).OK() {
+			b.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,76 @@
+package verifiertest
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/google/go-sev-guest/abi"
+)
+
+// ReadFile is the file at path.
+func ReadFile(t testing.TB, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Unhex decodes s.
+func Unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// CertTable is a GHCB certificate table with one VCEK or VLEK.
+func CertTable(guid string, der []byte) []byte {
+	t := abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(guid), RawCert: der}}}
+	return t.Marshal()
+}
+
+// Generic is v as JSON decodes it.
+func Generic(t testing.TB, v any) map[string]any {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// RealTD is a real quote and its collateral, good at the returned time.
+func RealTD(t testing.TB) (quote, collateral []byte, at time.Time) {
+	t.Helper()
+	dir := filepath.Join(Vectors(t), "evidence")
+	return ReadFile(t, dir, "tdx-v5-tdx15.quote.bin"), ReadFile(t, dir, "tdx-v5-tdx15.collateral.json"), time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
+}
+
+// Seed adds the real evidence whose names match, where it is at hand.
+func Seed(f *testing.F, pattern string) {
+	dir := os.Getenv("CCRUN_SHARED")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared")
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "vectors", "evidence", pattern))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range names {
+		f.Add(ReadFile(f, n))
+	}
+}

@@ -242,3 +242,24 @@ func TestAppraiseVTPMMissing(t *testing.T) {
 		t.Errorf("failed rules %q", failed(r))
 	}
 }
+
+// TestEventLogFailsClosed: claims of a log that say nothing, or too little.
+func TestEventLogFailsClosed(t *testing.T) {
+	for name, edit := range map[string]func(d *TDXClaims){
+		"zero value":      func(d *TDXClaims) { d.EventLog = &EventLogClaims{} },
+		"no RTMRs at all": func(d *TDXClaims) { d.RTMRs[0], d.EventLog.RTMRs[0] = nil, nil },
+		"RTMR3 left out":  func(d *TDXClaims) { d.EventLog.RTMRs[3] = nil },
+		"RTMR3 cut":       func(d *TDXClaims) { d.EventLog.RTMRs[3] = d.EventLog.RTMRs[3][:47] },
+		"with a problem":  func(d *TDXClaims) { d.EventLog.Problem = "unreadable" },
+	} {
+		c, ref, want := strictTDX()
+		c.TDX.EventLog = &EventLogClaims{RTMRs: c.TDX.RTMRs}
+		if r := Appraise(c, ref, want); !r.OK() {
+			t.Fatalf("unchanged: %q", failed(r))
+		}
+		edit(c.TDX)
+		if r := Appraise(c, ref, want); r.OK() || !strings.HasSuffix(failed(r), "event_log") {
+			t.Errorf("%s: failed rules %q", name, failed(r))
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"fmt"
+
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 )
 
@@ -11,7 +13,7 @@ const maxEventClaims = 256
 // replay puts the event log into the claims.
 func replay(log []byte, c *Claims) error {
 	if c.TDX == nil {
-		return refuse("event_log", "the claims of a TD to hold the event log against", quote(c.TEE), "only a TD has RTMRs", nil)
+		return refuse("event_log", "the claims of a TD to hold the event log against", fmt.Sprintf("%q", string(c.TEE)), "only a TD has RTMRs", nil)
 	}
 	c.TDX.EventLog = newEventLogClaims(log)
 	return nil

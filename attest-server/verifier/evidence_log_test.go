@@ -2,8 +2,10 @@ package verifier
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
 )
@@ -25,7 +27,7 @@ func TestEventLogClaimsBounded(t *testing.T) {
 // FuzzEventLogClaims: a log of any bytes becomes claims that are bounded, go
 // through JSON, and pass only with the registers they replay to.
 func FuzzEventLogClaims(f *testing.F) {
-	f.Add(eventlogtest.Build(realEvents(f)))
+	f.Add(eventlogtest.Build(eventlogtest.Real(f)))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l := newEventLogClaims(b)
@@ -33,10 +35,29 @@ func FuzzEventLogClaims(f *testing.F) {
 		if err != nil || len(text) > 64<<10 || len(l.Events) > min(l.Count, maxEventClaims) {
 			t.Fatalf("%d events of %d, %d bytes, %v", len(l.Events), l.Count, len(text), err)
 		}
-		var r rules
-		r.eventLog(&TDXClaims{RTMRs: l.RTMRs, EventLog: l})
-		if len(r) != 1 || r[0].Pass != (l.Problem == "") {
+		r := Appraise(&Claims{TEE: kbs.TDX, TDX: &TDXClaims{RTMRs: l.RTMRs, EventLog: l}}, kbs.ReferenceValues{TEE: kbs.TDX}, Expectation{})
+		i := slices.IndexFunc(r.Rules, func(x Rule) bool { return x.Rule == "event_log" })
+		if i < 0 || r.Rules[i].Pass != (l.Problem == "") {
 			t.Fatalf("%+v", r)
 		}
 	})
+}
+
+// TestAddEventLog: one log, to a TD's evidence alone, and an empty one counts.
+func TestAddEventLog(t *testing.T) {
+	raw := &Parsed{Evidence: kbs.Evidence{TEE: kbs.TDX}}
+	if err := raw.AddEventLog(nil); err != nil || raw.eventLog == nil {
+		t.Errorf("an empty log counts as none: %v", err)
+	}
+	if raw.AddEventLog([]byte{1}) == nil || len(raw.eventLog) != 0 {
+		t.Error("a second log takes the place of the first")
+	}
+	for _, tee := range []kbs.TEE{kbs.SNP, kbs.Sample, ""} {
+		if p := (&Parsed{Evidence: kbs.Evidence{TEE: tee}}); p.AddEventLog([]byte{1}) == nil {
+			t.Errorf("an event log for %q", tee)
+		}
+	}
+	if err := replay(nil, &Claims{TEE: kbs.Sample, SNP: &SNPClaims{}}); RuleOf(err) != "event_log" {
+		t.Errorf("a log without a TD's claims: %v", err)
+	}
 }

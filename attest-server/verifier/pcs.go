@@ -104,6 +104,9 @@ func (p *PCS) renewLater(ctx context.Context, fmspc, ca string) {
 // renewBefore is how long before their end Endorsements are fetched anew.
 const renewBefore = time.Hour
 
+// maxRenewing bounds the platforms remembered.
+const maxRenewing = 256
+
 // mayRenew lets one caller a minute through.
 func (p *PCS) mayRenew(id string, now time.Time) bool {
 	p.mu.Lock()
@@ -111,7 +114,7 @@ func (p *PCS) mayRenew(id string, now time.Time) bool {
 	if now.Before(p.renewing[id]) {
 		return false
 	}
-	if len(p.renewing) >= maxVerifiedCollateral {
+	if len(p.renewing) >= maxRenewing {
 		clear(p.renewing)
 	}
 	p.renewing[id] = now.Add(time.Minute)

@@ -31,7 +31,7 @@ func benchSNP(b *testing.B, cold bool) {
 	want := Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
 	verifiertest.Against(b, verifiertest.Floor(b, elliptic.P384(), 1), func() {
 		if cold {
-			s.cache.m = nil
+			s.cache = chainCache[vek]{}
 		}
 		claims, err := s.Verify(context.Background(), ev, verifiertest.Time)
 		if err != nil || !Appraise(claims, ref, want).OK() {

@@ -21,7 +21,7 @@ func FuzzTDXQuote(f *testing.F) {
 		claims, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: b}, verifiertest.Time)
 		RefusedOnly(t, claims, err)
 		if q, err := parseTDQuote(b); err == nil {
-			if !bytes.HasPrefix(b, q.signed) || len(q.body) != len(q.signed)-48-6*b2i(q.version == 5) {
+			if !bytes.HasPrefix(b, q.signed) || len(q.body) != len(q.signed)-48-6*int(q.version-4) {
 				t.Fatal("signed part is not the head of the quote")
 			}
 			q.claims()

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -24,30 +22,9 @@ func digest(t *testing.T, text string) (d kbs.Digest) {
 	return d
 }
 
-// realEvents are registers, types and digests of the log of a TD on Google's
-// cloud (google/go-eventlog v0.0.2, testdata/eventlogs/ccel/cos-113-intel-tdx.bin).
-func realEvents(t *testing.T) []eventlog.Event {
-	t.Helper()
-	b, err := os.ReadFile("testdata/cos-113-intel-tdx.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []eventlog.Event
-	for line := range strings.Lines(string(b)) {
-		var e eventlog.Event
-		var d string
-		if _, err := fmt.Sscanf(line, "%d %v %s", &e.Register, (*uint32)(&e.Type), &d); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		e.Digest = digest(t, d)
-		list = append(list, e)
-	}
-	return list
-}
-
 // TestReplayReal: the registers that the TD's quote had.
 func TestReplayReal(t *testing.T) {
-	l, err := eventlog.Parse(eventlogtest.Build(realEvents(t)))
+	l, err := eventlog.Parse(eventlogtest.Build(eventlogtest.Real(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +47,7 @@ func TestReplayReal(t *testing.T) {
 
 // TestReplayEveryDigestCounts: no event can be changed, dropped or moved.
 func TestReplayEveryDigestCounts(t *testing.T) {
-	events := realEvents(t)
+	events := eventlogtest.Real(t)
 	want := replay(t, events)
 	for i := range events {
 		if !events[i].Extends() {

@@ -2,7 +2,12 @@
 package eventlogtest
 
 import (
+	_ "embed"
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 )
@@ -22,4 +27,26 @@ func Build(events []eventlog.Event) []byte {
 		b = append(le.AppendUint32(b, uint32(len(e.Data))), e.Data...)
 	}
 	return b
+}
+
+//go:embed real.txt
+var real string
+
+// Real is registers, types and digests of the log of a TD on Google's cloud
+// (google/go-eventlog v0.0.2, testdata/eventlogs/ccel/cos-113-intel-tdx.bin).
+func Real(t testing.TB) []eventlog.Event {
+	t.Helper()
+	var all []eventlog.Event
+	for line := range strings.Lines(real) {
+		var e eventlog.Event
+		var d string
+		if _, err := fmt.Sscanf(line, "%d %v %s", &e.Register, (*uint32)(&e.Type), &d); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if n, err := hex.Decode(e.Digest[:], []byte(d)); err != nil || n != len(e.Digest) {
+			t.Fatalf("%q: %v", line, err)
+		}
+		all = append(all, e)
+	}
+	return all
 }

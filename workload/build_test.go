@@ -103,13 +103,13 @@ func checkFiles(t *testing.T, out *output, reg kbs.RegisterRequest) {
 		t.Error("footer digest is not the registered one")
 	}
 	id, digest := identityOf(t, out)
-	if digest != reg.Registration.IdentityDigest || out.labels[LabelIdentityDigest] != digest.String() {
+	if digest != reg.Registration.IdentityDigest || out.labels[krun.LabelIdentityDigest] != digest.String() {
 		t.Error("identity digest is not the registered or labelled one")
 	}
 	if id.WorkloadID != reg.Registration.WorkloadID || !strings.HasPrefix(id.WorkloadID, "out-") {
 		t.Errorf("workload id %q", id.WorkloadID)
 	}
-	if got := out.labels[LabelPorts]; got != "53/udp,8080/tcp" {
+	if got := out.labels[krun.LabelPorts]; got != "53/udp,8080/tcp" {
 		t.Errorf("ports label %q", got)
 	}
 	if len(reg.DiskKey) != 64 || len(reg.Registration.ReferenceValues.Measurements) != 1 {

@@ -29,10 +29,6 @@ import (
 	"github.com/ccrun/ccrun/workload/source"
 )
 
-// LabelLayout marks a classic image; it has no LabelVersion, because nothing
-// that handles ours can handle it.
-const LabelLayout = "io.ccrun.layout"
-
 const (
 	classicLayout = "classic"
 	// maxClassicURL is what the old init's buffer holds (kbs_curl.c: 100 bytes
@@ -297,7 +293,7 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*Clas
 	if err != nil {
 		return nil, err
 	}
-	l := map[string]string{LabelLayout: classicLayout, LabelWorkloadID: c.WorkloadID, LabelTEE: string(c.TEE), LabelSource: b.src.Digest.String()}
+	l := map[string]string{krun.LabelLayout: classicLayout, krun.LabelWorkloadID: c.WorkloadID, krun.LabelTEE: string(c.TEE), krun.LabelSource: b.src.Digest.String()}
 	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.Config.Config.ExposedPorts)
 	if err != nil {
 		return nil, err

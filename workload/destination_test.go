@@ -14,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/localstore"
 	"github.com/ccrun/ccrun/workload/registry"
@@ -89,7 +90,7 @@ func TestStorageToStorage(t *testing.T) {
 	}
 	two := readOutput(t, o.System, o.Destination)
 	for _, r := range server.reqs {
-		if r.Registration.WorkloadID == two.labels[LabelWorkloadID] {
+		if r.Registration.WorkloadID == two.labels[krun.LabelWorkloadID] {
 			plain := two.decrypt(t, r.DiskKey)
 			imagetest.Tool(t, "e2fsck", "-fn", plain)
 			if got := imagetest.Tool(t, "debugfs", "-R", "stat /disk.img", plain); !strings.Contains(got, "Size:") {
@@ -189,7 +190,7 @@ func TestNameMoves(t *testing.T) {
 		}
 		last = res.Registration.WorkloadID
 	}
-	if out := readOutput(t, o.System, o.Destination); out.labels[LabelWorkloadID] != last {
+	if out := readOutput(t, o.System, o.Destination); out.labels[krun.LabelWorkloadID] != last {
 		t.Error("name still leads to the old image")
 	}
 }

@@ -16,22 +16,9 @@ import (
 	"github.com/ccrun/ccrun/workload/blob"
 )
 
-// FormatVersion is the value of LabelVersion: of the layout of a workload
+// FormatVersion is the value of krun.LabelVersion: of the layout of a workload
 // image.
 const FormatVersion = "1"
-
-// Labels of a workload image, repeated as annotations of an OCI manifest.
-// They are for people and tools; nothing trusts them.
-const (
-	LabelVersion        = "io.ccrun.version"
-	LabelTEE            = "io.ccrun.tee"
-	LabelWorkloadID     = "io.ccrun.workload-id"
-	LabelIdentityDigest = "io.ccrun.identity-digest"
-	LabelLaunchDigests  = "io.ccrun.launch-digest" // PROFILE=HEX, comma separated
-	LabelFirmware       = "io.ccrun.firmware"      // SHA-256 of the firmware inputs
-	LabelPorts          = "io.ccrun.ports"
-	LabelSource         = "io.ccrun.source" // manifest digest of the source image
-)
 
 // labels describes the registered workload r.
 func labels(r *kbs.Registration, source digest.Digest, ports string) map[string]string {
@@ -42,16 +29,16 @@ func labels(r *kbs.Registration, source digest.Digest, ports string) map[string]
 		firmware = m.Firmware
 	}
 	l := map[string]string{
-		LabelVersion:        FormatVersion,
-		LabelTEE:            string(r.ReferenceValues.TEE),
-		LabelWorkloadID:     r.WorkloadID,
-		LabelIdentityDigest: r.IdentityDigest.String(),
-		LabelLaunchDigests:  strings.Join(launch, ","),
-		LabelFirmware:       firmware,
-		LabelSource:         source.String(),
+		krun.LabelVersion:        FormatVersion,
+		krun.LabelTEE:            string(r.ReferenceValues.TEE),
+		krun.LabelWorkloadID:     r.WorkloadID,
+		krun.LabelIdentityDigest: r.IdentityDigest.String(),
+		krun.LabelLaunchDigests:  strings.Join(launch, ","),
+		krun.LabelFirmware:       firmware,
+		krun.LabelSource:         source.String(),
 	}
 	if ports != "" {
-		l[LabelPorts] = ports
+		l[krun.LabelPorts] = ports
 	}
 	return l
 }

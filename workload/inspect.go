@@ -209,8 +209,8 @@ func (in *Inspection) compare() {
 	if g := in.Disk.Geometry; g != nil && !sameGeometry(*g, id.Disk.Geometry) {
 		in.problem("LUKS2 header and measured identity describe different disks")
 	}
-	if in.Image != nil && in.Image.Labels[LabelIdentityDigest] != in.Initrd.IdentityDigest.String() {
-		in.problem("label %s does not name the identity in %s", LabelIdentityDigest, krun.InitrdFile)
+	if in.Image != nil && in.Image.Labels[krun.LabelIdentityDigest] != in.Initrd.IdentityDigest.String() {
+		in.problem("label %s does not name the identity in %s", krun.LabelIdentityDigest, krun.InitrdFile)
 	}
 }
 

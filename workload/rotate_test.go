@@ -115,7 +115,7 @@ func TestRotate(t *testing.T) {
 					t.Errorf("%s changed", f)
 				}
 			}
-			if after.labels[LabelIdentityDigest] != before.labels[LabelIdentityDigest] {
+			if after.labels[krun.LabelIdentityDigest] != before.labels[krun.LabelIdentityDigest] {
 				t.Error("labels changed")
 			}
 			a, b := before.files[krun.DiskFile], after.files[krun.DiskFile]

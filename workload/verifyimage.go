@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -270,7 +271,7 @@ func (v *verification) sameMeasurements(got func(func(string) bool)) error {
 // labelled are the measurements in the image's label, by profile.
 func (v *verification) labelled() map[string]string {
 	m := map[string]string{}
-	for _, l := range strings.Split(v.in.Image.Labels[LabelLaunchDigests], ",") {
+	for _, l := range strings.Split(v.in.Image.Labels[krun.LabelLaunchDigests], ",") {
 		profile, hex, _ := strings.Cut(l, "=")
 		m[profile] = hex
 	}
@@ -293,7 +294,7 @@ func (v *verification) provenance(b []byte) (string, error) {
 			v.out.Source = "sha256:" + d.Digest["sha256"]
 		}
 	}
-	if want := v.in.Image.Labels[LabelSource]; v.out.Source != want {
+	if want := v.in.Image.Labels[krun.LabelSource]; v.out.Source != want {
 		return "", fmt.Errorf("provenance of source %s, the image's label has %s", v.out.Source, want)
 	}
 	if v.key != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -97,7 +98,7 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	if in.Image == nil {
 		return
 	}
-	for _, m := range strings.Split(in.Image.Labels[workload.LabelLaunchDigests], ",") {
+	for _, m := range strings.Split(in.Image.Labels[krun.LabelLaunchDigests], ",") {
 		line("measurement", "%s", m)
 	}
 }

@@ -14,10 +14,9 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings/containers"
 	"github.com/containers/podman/v5/pkg/bindings/images"
 	"github.com/containers/podman/v5/pkg/specgen"
-)
 
-// LabelVersion marks a workload image made by ccrun.
-const LabelVersion = "io.ccrun.version"
+	"github.com/ccrun/ccrun/krun"
+)
 
 // Container is what `ccrun run` asks Podman for.
 type Container struct {
@@ -52,8 +51,8 @@ func (s *Service) Create(ctx context.Context, c Container) (id string, err error
 	if err != nil {
 		return "", fmt.Errorf("inspecting image %s: %w", c.Image, err)
 	}
-	if img.Labels[LabelVersion] == "" {
-		return "", &Error{fmt.Errorf("image %s: %w (no label %s)", c.Image, ErrNotWorkload, LabelVersion),
+	if img.Labels[krun.LabelVersion] == "" {
+		return "", &Error{fmt.Errorf("image %s: %w (no label %s)", c.Image, ErrNotWorkload, krun.LabelVersion),
 			"build one with `ccrun build " + c.Image + " DEST`"}
 	}
 	resp, err := containers.CreateWithSpec(conn, c.spec(s.RuntimeName), nil)

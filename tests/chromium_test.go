@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,11 +28,46 @@ type chromium struct {
 	// failed requests. requests are the addresses it asked.
 	complaints, requests []string
 	loaded               int // pages
+	end                  func()
 }
 
-// newChromium starts Chromium, which trusts servers with one of the keys
-// (base64 of the SHA-256 of the SPKI) and no others.
-func newChromium(t testing.TB, keys ...string) *chromium {
+// stuck is what a browser panics with that does not answer. Chromium does so
+// once in a while, also on an idle machine, and whatever it is asked.
+type stuck struct{ error }
+
+// withChromium browses with a Chromium that trusts servers with one of the
+// keys (base64 of the SHA-256 of the SPKI) and no others. If the browser is
+// stuck, it browses again from the start, with another.
+func withChromium(t testing.TB, browse func(*chromium), keys ...string) {
+	t.Helper()
+	for range 3 {
+		err := tryChromium(t, browse, keys)
+		if err == nil {
+			return
+		}
+		t.Logf("chromium is stuck: %v", err)
+	}
+	t.Fatal("three browsers were stuck")
+}
+
+func tryChromium(t testing.TB, browse func(*chromium), keys []string) (err error) {
+	t.Helper()
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case stuck:
+			err = r.error
+		default:
+			panic(r)
+		}
+	}()
+	c := newChromium(t, keys)
+	defer c.end()
+	browse(c)
+	return nil
+}
+
+func newChromium(t testing.TB, keys []string) *chromium {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	need(t, err)
@@ -45,14 +82,15 @@ func newChromium(t testing.TB, keys ...string) *chromium {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Logf("chromium: %s", log.String())
 		}
 	})
-	c := &chromium{t: t}
+	t.Cleanup(end)
+	c := &chromium{t: t, end: end}
 	c.connect(filepath.Join(profile, "DevToolsActivePort"))
 	for _, domain := range []string{"Page", "Network", "Log", "Runtime"} {
 		c.call(domain+".enable", nil)
@@ -63,33 +101,41 @@ func newChromium(t testing.TB, keys ...string) *chromium {
 // connect opens a page; the browser writes its port to a file.
 func (c *chromium) connect(portFile string) {
 	c.t.Helper()
-	var port string
-	for range 300 {
-		if b, err := os.ReadFile(portFile); err == nil && bytes.Contains(b, []byte("\n")) {
-			port, _, _ = strings.Cut(string(b), "\n")
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPut, "http://127.0.0.1:"+port+"/json/new?about:blank", nil)
+	var port []byte
+	eventually(func() bool {
+		b, _ := os.ReadFile(portFile)
+		var whole bool
+		port, _, whole = bytes.Cut(b, []byte("\n"))
+		return whole
+	})
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1:"+string(port)+"/json/new?about:blank", nil)
 	if err != nil {
-		c.t.Fatalf("chromium did not start: %v", err)
+		c.t.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		c.t.Fatalf("chromium did not start: %v", err)
+		panic(stuck{fmt.Errorf("starting: %w", err)})
 	}
 	defer resp.Body.Close()
 	var page struct{ WebSocketDebuggerURL string }
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
+		panic(stuck{fmt.Errorf("opening a page: %w", err)})
+	}
+	socket, err := websocket.NewConfig(page.WebSocketDebuggerURL, "http://127.0.0.1")
+	if err != nil {
 		c.t.Fatal(err)
 	}
-	if c.conn, err = websocket.Dial(page.WebSocketDebuggerURL, "", "http://127.0.0.1"); err != nil {
-		c.t.Fatal(err)
+	if c.conn, err = socket.DialContext(ctx); err != nil {
+		panic(stuck{fmt.Errorf("connecting: %w", err)})
 	}
 	c.conn.MaxPayloadBytes = 64 << 20
 	c.t.Cleanup(func() { c.conn.Close() })
 }
+
+// patience is how long a browser may be silent.
+const patience = 30 * time.Second
 
 type devToolsMessage struct {
 	ID     int
@@ -102,10 +148,10 @@ type devToolsMessage struct {
 // receive takes one message and notes what it tells.
 func (c *chromium) receive() devToolsMessage {
 	c.t.Helper()
-	_ = c.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
 	var m devToolsMessage
 	if err := websocket.JSON.Receive(c.conn, &m); err != nil {
-		c.t.Fatalf("chromium: %v", err)
+		panic(stuck{err})
 	}
 	var p struct {
 		Entry   struct{ Level, Source, Text, URL string }

@@ -88,13 +88,9 @@ func (c *cluster) start(settings ...string) {
 	if err := c.process.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	for range 200 {
-		if c.command("pg_isready", "-h", c.dir).Run() == nil {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !eventually(func() bool { return c.command("pg_isready", "-h", c.dir).Run() == nil }) {
+		c.t.Fatalf("PostgreSQL did not start:\n%s", c.log.String())
 	}
-	c.t.Fatalf("PostgreSQL did not start:\n%s", c.log.String())
 }
 
 func (c *cluster) stop() { c.end(syscall.SIGQUIT) } // at once, without a checkpoint
@@ -137,14 +133,10 @@ type member struct {
 func (m *member) start() {
 	m.t.Helper()
 	m.launch()
-	for range 200 {
-		if status, _ := get(m.url + "/readyz"); status == http.StatusOK {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !eventually(func() bool { status, _ := get(m.url + "/readyz"); return status == http.StatusOK }) {
+		m.kill()
+		m.t.Fatalf("server did not start:\n%s", m.log.String())
 	}
-	m.kill()
-	m.t.Fatalf("server did not start:\n%s", m.log.String())
 }
 
 func (m *member) launch() {

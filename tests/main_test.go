@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // need ends a test whose outside tool is missing: a skip on a developer's
@@ -25,6 +26,17 @@ func endToEnd(t testing.TB) {
 	if os.Getenv("CCRUN_E2E") != "1" {
 		t.Skipf("%s runs under `make test`", t.Name())
 	}
+}
+
+// eventually asks until it is so. It gives up only when even a slow machine
+// with much else to do would have got there.
+func eventually(is func() bool) bool {
+	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 // binDir is where make put the binaries under test.

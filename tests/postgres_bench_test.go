@@ -62,12 +62,7 @@ func slow(b *testing.B, m *member) bool {
 	}
 	b.Cleanup(func() {
 		m.kill()
-		for range 50 {
-			if os.Remove(dir) == nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		eventually(func() bool { return os.Remove(dir) == nil })
 	})
 	for name, value := range settings {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644); err != nil {

@@ -114,13 +114,9 @@ func (p *pair) join(m *member) {
 func (p *pair) await(m *member, status int) {
 	p.Helper()
 	got := 0
-	for range 300 {
-		if got, _ = get(m.url + "/readyz"); got == status {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !eventually(func() bool { got, _ = get(m.url + "/readyz"); return got == status }) {
+		p.Fatalf("/readyz of %s answers %d, expected %d", m.url, got, status)
 	}
-	p.Fatalf("/readyz of %s answers %d, expected %d", m.url, got, status)
 }
 
 func (p *pair) admin(url string) *kbs.AdminClient {
@@ -453,6 +449,11 @@ func stoppedDatabase(t *testing.T, p *pair) {
 func killedDatabase(t *testing.T, p *pair) {
 	var mu sync.Mutex
 	acknowledged := map[string]kbs.Digest{}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acknowledged)
+	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for i, m := range []*member{p.a, p.b, p.a, p.b} {
@@ -475,7 +476,10 @@ func killedDatabase(t *testing.T, p *pair) {
 		})
 	}
 	for range 3 {
-		time.Sleep(300 * time.Millisecond)
+		before := count()
+		if !eventually(func() bool { return count() >= before+10 }) {
+			t.Error("registrations are not acknowledged")
+		}
 		p.c.end(syscall.SIGQUIT) // no shutdown, no checkpoint: what was not flushed is gone
 		p.c.start()
 		p.await(p.a, http.StatusOK)
@@ -483,9 +487,6 @@ func killedDatabase(t *testing.T, p *pair) {
 	}
 	close(stop)
 	wg.Wait()
-	if len(acknowledged) < 10 {
-		t.Fatalf("%d registrations acknowledged: the test shows nothing", len(acknowledged))
-	}
 	for id, digest := range acknowledged {
 		w, err := p.admin(p.front.url()).Get(t.Context(), id)
 		if err != nil || w.Registration.IdentityDigest != digest {

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestREADME types the commands of the README's "Use it", in order, into a
@@ -149,15 +148,17 @@ func (w *world) startREADMEServer(t *testing.T, steps []step, port string) *exec
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 200 {
-		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+	listens := func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
 			c.Close()
-			return cmd
 		}
-		time.Sleep(50 * time.Millisecond)
+		return err == nil
 	}
-	t.Fatalf("%s: does not listen", serve)
-	return nil
+	if !eventually(listens) {
+		t.Fatalf("%s: does not listen", serve)
+	}
+	return cmd
 }
 
 // stockLibrary stands in for an installed libkrunfw-sev: a library of the same

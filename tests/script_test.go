@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -77,11 +76,10 @@ func startScriptServer(ts *testscript.TestScript, _ bool, _ []string) {
 	cmd.Env = append(os.Environ(), "CCRUN_SIM_ROOT="+ts.Getenv("CCRUN_SIM_ROOT"))
 	ts.Check(cmd.Start())
 	ts.Defer(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for range 100 {
-		if exec.Command("curl", "-sfo", "/dev/null", "--cacert", ts.MkAbs("srv/ca.pem"), "https://127.0.0.1:"+port+"/readyz").Run() == nil {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	ready := func() bool {
+		return exec.Command("curl", "-sfo", "/dev/null", "--cacert", ts.MkAbs("srv/ca.pem"), "https://127.0.0.1:"+port+"/readyz").Run() == nil
 	}
-	ts.Fatalf("server did not start")
+	if !eventually(ready) {
+		ts.Fatalf("server did not start")
+	}
 }

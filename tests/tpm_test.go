@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // sealedServer is an attest-server whose master key only a TPM, which swtpm
@@ -36,14 +35,10 @@ func startTPM(t *testing.T) (socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for range 100 {
-		if _, err := os.Stat(socket); err == nil {
-			return socket
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !eventually(func() bool { _, err := os.Stat(socket); return err == nil }) {
+		t.Fatal("swtpm does not listen")
 	}
-	t.Fatal("swtpm does not listen")
-	return ""
+	return socket
 }
 
 // restartTPM switches the TPM off in order, and on: systemd-creds 252 leaves

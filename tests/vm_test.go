@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestWorkload runs the main job in a real guest kernel and looks at the
@@ -135,14 +134,9 @@ func (w *world) stopSignal(t *testing.T) {
 
 func (w *world) awaitLog(t *testing.T, name, want string) {
 	t.Helper()
-	for range 300 {
-		r := w.run("podman", "logs", name)
-		if strings.Contains(r.stdout, want) {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
+	if !eventually(func() bool { return strings.Contains(w.run("podman", "logs", name).stdout, want) }) {
+		t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
 	}
-	t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
 }
 
 func (w *world) ccrunRun(t *testing.T) {
@@ -170,12 +164,7 @@ func (w *world) ccrunSignal(t *testing.T, runtime string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
-		if strings.Contains(out.String(), "ready") {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	eventually(func() bool { return strings.Contains(out.String(), "ready") })
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 9 || !strings.Contains(out.String(), "bye") {

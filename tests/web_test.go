@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
@@ -29,7 +28,13 @@ func TestWebPage(t *testing.T) {
 	endToEnd(t)
 	dir := t.TempDir()
 	base, auditor := webServer(t, dir)
-	c := newChromium(t, keyOfCertificate(t, filepath.Join(dir, "server/server.pem")))
+	withChromium(t, func(c *chromium) { c.tour(base, auditor) }, keyOfCertificate(t, filepath.Join(dir, "server/server.pem")))
+}
+
+// tour looks at each page, from logging in to logging out.
+func (c *chromium) tour(base, auditor string) {
+	t := c.t
+	t.Helper()
 	c.view(1280, "light")
 	c.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": true}) // nothing here needs JavaScript
 
@@ -210,13 +215,11 @@ func webServer(t *testing.T, dir string) (base, auditor string) {
 		Version: 1, WorkloadID: "w1", IdentityDigest: kbs.Sum384([]byte("identity")), FooterDigest: kbs.Sum384([]byte("footer")),
 		ReferenceValues: kbs.ReferenceValues{TEE: kbs.Sample, Measurements: []kbs.Measurement{{LaunchDigest: digest, Profile: "test", CPUs: 1, MemoryMiB: 512}}},
 	}
-	for range 200 {
-		if _, err = owner.Register(t.Context(), kbs.RegisterRequest{Registration: reg, DiskKey: []byte(strings.Repeat("k", 64))}); err == nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
+	registers := func() bool {
+		_, err = owner.Register(t.Context(), kbs.RegisterRequest{Registration: reg, DiskKey: []byte(strings.Repeat("k", 64))})
+		return err == nil
 	}
-	if err != nil {
+	if !eventually(registers) {
 		t.Fatalf("registering: %v\n%s", err, log.String())
 	}
 	attester, err := sample.OpenAttester(root)

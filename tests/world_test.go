@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"crypto/tls"
 )
@@ -92,15 +91,17 @@ func (w *world) startServer() {
 		w.t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	for range 200 {
-		if resp, err := client.Get("https://127.0.0.1:" + w.port + "/readyz"); err == nil {
+	answers := func() bool {
+		resp, err := client.Get("https://127.0.0.1:" + w.port + "/readyz")
+		if err == nil {
 			resp.Body.Close()
-			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		return err == nil
 	}
-	w.stopServer()
-	w.t.Fatalf("server did not start:\n%s", w.serverLog.String())
+	if !eventually(answers) {
+		w.stopServer()
+		w.t.Fatalf("server did not start:\n%s", w.serverLog.String())
+	}
 }
 
 func (w *world) stopServer() {
@@ -124,7 +125,7 @@ func (w *world) close() {
 // processesNaming lists processes with dir in their command line. conmon and
 // QEMU get a moment to end.
 func processesNaming(dir string) (left []string) {
-	for range 20 {
+	eventually(func() bool {
 		left = nil
 		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, f := range files {
@@ -132,11 +133,8 @@ func processesNaming(dir string) (left []string) {
 				left = append(left, strings.ReplaceAll(string(b), "\x00", " "))
 			}
 		}
-		if len(left) == 0 {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return len(left) == 0
+	})
 	return left
 }
 

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -23,6 +23,9 @@ const ConfigPath = "/etc/ccrun/krun.json"
 type Config struct {
 	Crun    string `json:"crun,omitempty"`    // absolute path; default: SystemCrunDirs, then PATH
 	Library string `json:"library,omitempty"` // libkrunfw-sev.so.5; default: the usual directories
+	// StateDir is for the composed libraries: absolute, on a file system that
+	// executes; default: the first such of /run/ccrun and /var/lib/ccrun/run.
+	StateDir string `json:"state_dir,omitempty"`
 }
 
 // Host returns the runtime of this host, configured by the file at configPath
@@ -32,12 +35,14 @@ func Host(configPath string) (*Wrapper, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := stateDir(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR"), "/proc/self/uid_map")
+	state, noState := c.stateDir() // only a create needs it
+	boot, err := bounded.File("/proc/sys/kernel/random/boot_id", maxBootID)
 	if err != nil {
 		return nil, err
 	}
 	return &Wrapper{
-		Crun: c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state,
+		BootID: string(boot),
+		Crun:   c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state, noState: noState,
 		KVM: "/dev/kvm", SEV: "/dev/sev",
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
 	}, nil
@@ -63,28 +68,12 @@ func readConfig(path string) (Config, error) {
 	if err := kbs.DecodeStrict(f, maxConfigBytes, &c); err != nil {
 		return c, fmt.Errorf("decoding %s: %w", path, err)
 	}
-	for _, p := range []string{c.Crun, c.Library} {
+	for _, p := range []string{c.Crun, c.Library, c.StateDir} {
 		if p != "" && !filepath.IsAbs(p) {
 			return c, fmt.Errorf("%s: %q is not an absolute path", path, p)
 		}
 	}
 	return c, nil
-}
-
-// stateDir is /run/ccrun for root of the host, and under XDG_RUNTIME_DIR for
-// a rootless Podman, whose runtime is root of a user namespace only.
-func stateDir(euid int, runtimeDir, uidMap string) (string, error) {
-	m, err := os.ReadFile(uidMap)
-	if err != nil {
-		return "", fmt.Errorf("reading user namespace: %w", err)
-	}
-	if f := strings.Fields(string(m)); euid == 0 && len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295" {
-		return "/run/ccrun", nil
-	}
-	if !filepath.IsAbs(runtimeDir) {
-		return "", errors.New("XDG_RUNTIME_DIR is not set, which a rootless runtime needs")
-	}
-	return filepath.Join(runtimeDir, "ccrun"), nil
 }
 
 // ReportError writes err as Run does, for errors before there is a Wrapper.

@@ -2,6 +2,7 @@ package wrapper
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func fakeCrun() int {
 func testRuntime() int {
 	dir := os.Getenv("CCRUN_TEST_RUNTIME")
 	w := &Wrapper{
-		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"),
+		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"), BootID: cmp.Or(os.Getenv("TEST_BOOT"), "boot"),
 		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), Exec: syscall.Exec, Version: RunVersion,
 		Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
 	}

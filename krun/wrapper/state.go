@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -21,8 +22,10 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}$`)
 
 const (
 	bundleLink = "bundle" // in a container's directory: its bundle
+	bootFile   = "boot"   // in a container's directory: the host's boot that made it
 	newPrefix  = ".new-"
 	staleAfter = time.Hour // for a directory that was never finished
+	maxBootID  = 64
 )
 
 // install puts the library into a directory of its own, whole or not at all,
@@ -50,6 +53,9 @@ func (w *Wrapper) install(id, bundleDir string, lib []byte) (dir string, err err
 	if err := os.Symlink(bundleDir, filepath.Join(tmp, bundleLink)); err != nil {
 		return "", err
 	}
+	if err := os.WriteFile(filepath.Join(tmp, bootFile), []byte(w.BootID), 0o600); err != nil {
+		return "", err
+	}
 	dir = filepath.Join(w.StateDir, id)
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
@@ -60,8 +66,14 @@ func (w *Wrapper) install(id, bundleDir string, lib []byte) (dir string, err err
 // openStateDir makes StateDir, or checks that nobody else made it: a library
 // in another user's directory would be that user's code in the runtime.
 func (w *Wrapper) openStateDir() error {
+	if w.noState != nil {
+		return w.noState
+	}
 	if !filepath.IsAbs(w.StateDir) {
 		return fmt.Errorf("state directory %q is not an absolute path", w.StateDir)
+	}
+	if err := os.MkdirAll(filepath.Dir(w.StateDir), 0o755); err != nil {
+		return err
 	}
 	if err := os.Mkdir(w.StateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -76,9 +88,9 @@ func (w *Wrapper) openStateDir() error {
 	return nil
 }
 
-// sweep removes what containers left that were never deleted, such as one
-// whose creation failed: their bundle is gone. The library is some 30 MiB of
-// tmpfs. Errors leave it for the next time.
+// sweep removes what containers left that were never deleted, some 30 MiB
+// each: one whose creation failed, so that its bundle is gone, and those that
+// ran when the host lost power. Errors leave it for the next time.
 func (w *Wrapper) sweep() {
 	entries, err := os.ReadDir(w.StateDir)
 	if err != nil {
@@ -96,7 +108,8 @@ func (w *Wrapper) sweep() {
 		if err != nil || !e.IsDir() {
 			continue // not ours
 		}
-		if _, err := os.Lstat(target); errors.Is(err, fs.ErrNotExist) {
+		boot, err := bounded.File(filepath.Join(path, bootFile), maxBootID)
+		if _, gone := os.Lstat(target); errors.Is(gone, fs.ErrNotExist) || err == nil && string(boot) != w.BootID {
 			_ = os.RemoveAll(path)
 		}
 	}
@@ -104,6 +117,9 @@ func (w *Wrapper) sweep() {
 
 // cleanUp removes the directories of the containers that c deletes.
 func (w *Wrapper) cleanUp(c crun.Command) error {
+	if w.StateDir == "" {
+		return nil
+	}
 	ids := []string{c.ID}
 	if c.Regex {
 		pattern, err := regexp.CompilePOSIX(c.ID)

@@ -25,6 +25,9 @@ type Wrapper struct {
 	Search   firmware.Search
 	// StateDir holds one directory per container, mode 0700.
 	StateDir string
+	noState  error // why there is no StateDir
+	// BootID tells this boot of the host from others (proc(5), random/boot_id).
+	BootID string
 	// KVM and SEV are the device nodes a confidential machine needs.
 	KVM, SEV string
 	Exec     func(path string, argv, env []string) error // returns only on failure

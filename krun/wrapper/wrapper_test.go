@@ -252,6 +252,28 @@ func TestStaleLibrariesAreSwept(t *testing.T) {
 	}
 }
 
+// TestPowerLoss: what ran when the host lost power is removed at the next
+// start of anything, where its directory outlives the power.
+func TestPowerLoss(t *testing.T) {
+	h := newHost(t).workload()
+	args := h.create()
+	for _, id := range []string{"first", "second"} {
+		args[len(args)-1] = id
+		if r, stderr, _ := h.run(args...); r == nil {
+			t.Fatal(stderr)
+		}
+	}
+	h.env["TEST_BOOT"] = "the next boot"
+	args[len(args)-1] = "second"
+	if r, stderr, _ := h.run(args...); r == nil {
+		t.Fatal(stderr)
+	}
+	entries, err := os.ReadDir(filepath.Join(h.dir, "state"))
+	if err != nil || len(entries) != 1 || entries[0].Name() != "second" {
+		t.Errorf("state holds %v (%v), expected second alone", entries, err)
+	}
+}
+
 // TestDeleteWithoutPATH: Podman deletes with next to no environment.
 func TestDeleteWithoutPATH(t *testing.T) {
 	h := newHost(t)

@@ -2,14 +2,19 @@
 // 9), ndb (SUSE) or Berkeley DB (RHEL 8 and before). It reads, from an
 // io.ReaderAt, and never writes.
 //
-// github.com/knqyf263/go-rpmdb does the same, but from a path, so that an
-// image's database would have to lie on a disk in the clear; it reads in
-// goroutines of its own, where nobody can recover from a panic, slices by
-// offsets it has not checked and follows page chains that may be rings; and
-// it wants SQLite, 8 MiB of it, for a table that is read from start to end.
-// Here the file is what somebody put into an image: every offset is checked,
-// no page is followed twice and nothing is allocated that the file could not
-// hold.
+// The file is what somebody put into an image, so every offset is checked, no
+// page is followed twice and nothing is allocated that the file could not hold.
+// Two libraries that read the same do not hold that:
+//
+//   - github.com/knqyf263/go-rpmdb opens a path, for which an image's database
+//     would have to lie on a disk in the clear. It reads in goroutines of its
+//     own, where nobody can recover from a panic, slices by offsets it has not
+//     checked and follows page chains that may be rings.
+//   - modernc.org/sqlite (v1.60) reads the schema before any query. Of a schema
+//     whose pages share one child each, as in TestDamaged, it reads the same row
+//     500^17 times, and the end of the context does not stop it: a file of 90 kB
+//     keeps a build for ever. Tables of many columns make it take six times the
+//     file's size in memory. It would also add 3.7 MB to ccrun.
 package rpmdb
 
 import (

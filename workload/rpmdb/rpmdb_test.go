@@ -163,7 +163,7 @@ func TestDamaged(t *testing.T) {
 		binary.BigEndian.PutUint32(tree[off+8:], 2)
 	}
 	for name, b := range map[string][]byte{
-		"bdb ring": ring, "sqlite ring": tree, "sqlite cut": sq[:page+100],
+		"sqlite schema of shared pages": sharedSchema(sq, page), "bdb ring": ring, "sqlite ring": tree, "sqlite cut": sq[:page+100],
 		"ndb beyond the end": at32(ndbSample(), 32+ndbSlot+8, 1<<30), "ndb pages": at32(ndbSample(), 12, 1<<31),
 		"bdb page size": at32(bdbSample(binary.LittleEndian), 20, 3), "bdb length": at32(bdbSample(binary.LittleEndian), 20, 65536),
 	} {
@@ -179,6 +179,34 @@ func TestDamaged(t *testing.T) {
 	if _, err := read(shared); !errors.Is(err, errDamaged) {
 		t.Errorf("shared blob: %v", err)
 	}
+}
+
+// sharedSchema puts levels of pages above the schema's first one, each of which
+// points 500 times to the next: 500^17 rows in 90 kB, which SQLite itself reads.
+func sharedSchema(db []byte, size int) []byte {
+	const levels, children = 17, 500
+	db = bytes.Clone(db)
+	inner := func(page []byte, child int) {
+		clear(page)
+		page[0] = 5
+		binary.BigEndian.PutUint16(page[3:], children)
+		binary.BigEndian.PutUint32(page[8:], uint32(child))
+		for i := range children {
+			at := size - 5*(i+1)
+			binary.BigEndian.PutUint32(page[at:], uint32(child))
+			binary.BigEndian.PutUint16(page[12+2*i:], uint16(at))
+		}
+	}
+	for range levels {
+		db = append(db, make([]byte, size)...)
+		inner(db[len(db)-size:], len(db)/size+1)
+	}
+	leaf := append(make([]byte, 0, size), db[100:108]...) // page 1 after the file's header
+	db = append(append(db, leaf...), db[108:100+size]...)
+	root := make([]byte, size)
+	inner(root, len(db)/size-levels)
+	copy(db[100:], root[:size-100])
+	return db
 }
 
 func FuzzRead(f *testing.F) {

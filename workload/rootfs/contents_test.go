@@ -88,14 +88,14 @@ func (errReader) Read([]byte) (int, error) { return 0, errDigest }
 
 func TestLayerIsReadToTheEnd(t *testing.T) {
 	l := &lateErr{*layer(t, f("a", "1"))}
-	if _, err := Merge(context.Background(), []Layer{l}, Limits{}); !errors.Is(err, errDigest) {
+	if _, err := scanAndMerge(context.Background(), Limits{}, l); !errors.Is(err, errDigest) {
 		t.Errorf("first pass: got %v", err)
 	}
 	idx, err := Scan(context.Background(), bytes.NewReader(l.data), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := MergeScanned([]Layer{l}, []*Index{idx}, Limits{})
+	tree, err := Merge([]Layer{l}, []*Index{idx}, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	tree := mustMerge(t, layer(t, f("a", "1"), f("b", "2")))
 	cancel()
-	if _, err := Merge(ctx, []Layer{layer(t, f("a", "1"))}, Limits{}); !errors.Is(err, context.Canceled) {
+	if _, err := scanAndMerge(ctx, Limits{}, layer(t, f("a", "1"))); !errors.Is(err, context.Canceled) {
 		t.Errorf("Merge: got %v", err)
 	}
 	if err := tree.Contents(ctx, func(*Node, io.Reader) error { return nil }); !errors.Is(err, context.Canceled) {
@@ -164,15 +164,29 @@ func TestLimits(t *testing.T) {
 		"xattr":        {layer(t, f("a", "").xattr("user.x", "12345")), Limits{XattrBytes: 10}, "extended attributes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Merge(context.Background(), []Layer{tc.layer}, tc.limits)
+			_, err := scanAndMerge(context.Background(), tc.limits, tc.layer)
 			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want ErrLimit with %q", err, tc.want)
 			}
 		})
 	}
 	// All layers together count.
-	_, err := Merge(context.Background(), []Layer{three, three}, Limits{Entries: 5})
-	if !errors.Is(err, ErrLimit) {
-		t.Errorf("two layers: got %v", err)
+	for name, limits := range map[string]Limits{"entries": {Entries: 5}, "bytes": {TotalBytes: 29}, "names": {MetaBytes: 70}} {
+		if _, err := scanAndMerge(context.Background(), limits, three); err != nil {
+			t.Errorf("%s: one layer: %v", name, err)
+		}
+		if _, err := scanAndMerge(context.Background(), limits, three, three); !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: two layers: %v", name, err)
+		}
+	}
+	// What was not read to its end does not.
+	shared := Limits{Entries: 5}.Shared()
+	for range 3 {
+		if _, err := Scan(context.Background(), bytes.NewReader(three.data[:1300]), shared); err == nil || errors.Is(err, ErrLimit) {
+			t.Errorf("half a layer: %v", err)
+		}
+	}
+	if _, err := Scan(context.Background(), bytes.NewReader(three.data), shared); err != nil {
+		t.Error(err)
 	}
 }

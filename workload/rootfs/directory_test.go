@@ -95,7 +95,7 @@ func TestMetaLimit(t *testing.T) {
 			limit = 1 << 20
 		}
 		for _, meta := range []int64{limit, 0} {
-			_, err := Merge(t.Context(), []Layer{l}, Limits{MetaBytes: meta})
+			_, err := scanAndMerge(t.Context(), Limits{MetaBytes: meta}, l)
 			if errors.Is(err, ErrLimit) != (meta != 0) {
 				t.Errorf("%s with a limit of %d bytes: %v", name, meta, err)
 			}

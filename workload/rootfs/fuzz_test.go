@@ -15,7 +15,7 @@ func FuzzMerge(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		limits := Limits{Entries: 1000, TotalBytes: 1 << 20, LayerBytes: 1 << 22}
 		layers := []Layer{&memLayer{data: a}, &memLayer{data: b}}
-		tree, err := Merge(context.Background(), layers, limits)
+		tree, err := scanAndMerge(context.Background(), limits, layers...)
 		if err != nil {
 			return
 		}
@@ -45,7 +45,7 @@ func FuzzMerge(f *testing.F) {
 		if err != nil || i != len(files) {
 			t.Errorf("second pass over the same bytes: %d of %d files, %v", i, len(files), err)
 		}
-		again, err := Merge(context.Background(), layers, limits)
+		again, err := scanAndMerge(context.Background(), limits, layers...)
 		if err != nil || list(t, again) != list(t, tree) {
 			t.Errorf("merging twice gives two trees (%v)", err)
 		}

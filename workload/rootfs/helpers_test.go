@@ -86,7 +86,25 @@ func merge(t testing.TB, layers ...*memLayer) (*Tree, error) {
 	for i, l := range layers {
 		ls[i] = l
 	}
-	return Merge(context.Background(), ls, Limits{})
+	return scanAndMerge(context.Background(), Limits{}, ls...)
+}
+
+// scanAndMerge is what a build does with layers.
+func scanAndMerge(ctx context.Context, limits Limits, layers ...Layer) (*Tree, error) {
+	limits = limits.Shared()
+	var indexes []*Index
+	for i, l := range layers {
+		r, err := l.Open(ctx)
+		if err != nil {
+			return nil, atLayer(i, err)
+		}
+		idx, err := Scan(ctx, r, limits)
+		if err != nil {
+			return nil, atLayer(i, err)
+		}
+		indexes = append(indexes, idx)
+	}
+	return Merge(layers, indexes, limits)
 }
 
 func mustMerge(t testing.TB, layers ...*memLayer) *Tree {

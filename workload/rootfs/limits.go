@@ -3,13 +3,15 @@ package rootfs
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // ErrLimit is wrapped by every refusal that a Limits field caused.
 var ErrLimit = errors.New("limit exceeded")
 
-// Limits bound what a set of layers may cost. They hold for all layers
-// together. A zero field means its default: there is no "unlimited".
+// Limits bound what a set of layers may cost. They hold for one layer alone;
+// once Shared, for all layers together. A zero field means its default: there
+// is no "unlimited".
 type Limits struct {
 	Entries    int   // headers read and directories implied; default 1 Mi (1048576)
 	PathBytes  int   // length of a cleaned path, and of a link target; default 4095 (Linux PATH_MAX)
@@ -18,6 +20,50 @@ type Limits struct {
 	TotalBytes int64 // sum of the files' logical sizes, replaced files included; default 256 GiB
 	MetaBytes  int64 // memory for names, link targets, attributes and holes; default 160 MiB
 	LayerBytes int64 // one layer's uncompressed tar stream; default TotalBytes + 4 GiB
+
+	spent *account // nil: every Scan has its own
+}
+
+// Shared is l with one account, to which every Scan adds that is given it.
+func (l Limits) Shared() Limits {
+	l.spent = &account{}
+	return l
+}
+
+// account is how much layers have taken so far.
+type account [3]atomic.Int64
+
+const (
+	ofEntries = iota
+	ofBytes
+	ofMeta
+)
+
+// budget is what one layer may take, and what it has taken.
+type budget struct {
+	limits Limits // with defaults and an account
+	own    [len(account{})]int64
+}
+
+func newBudget(l Limits) *budget {
+	if l.spent == nil {
+		l = l.Shared()
+	}
+	return &budget{limits: l.withDefaults()}
+}
+
+// take adds n and returns the sum of all layers.
+func (b *budget) take(what int, n int64) int64 {
+	b.own[what] += n
+	return b.limits.spent[what].Add(n)
+}
+
+// giveBack is for a layer that was not read to its end: it may be read again,
+// from elsewhere.
+func (b *budget) giveBack() {
+	for what, n := range b.own {
+		b.limits.spent[what].Add(-n)
+	}
 }
 
 const (

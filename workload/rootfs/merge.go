@@ -8,17 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"runtime"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Layer is one layer of an image. Open returns its uncompressed tar from the
-// start. It is called once to merge and once for each Tree.Contents, also for
-// several layers at a time, and must give the same bytes each time. Readers are
-// read to io.EOF, so one that verifies a digest may report a mismatch there.
+// start. It is called once for each Tree.Contents, and must give the bytes that
+// Scan saw. Readers are read to io.EOF, so one that verifies a digest may report
+// a mismatch there.
 type Layer interface {
 	Open(ctx context.Context) (io.ReadCloser, error)
 }
@@ -28,34 +25,6 @@ const (
 	whiteoutMeta   = "/.wh..wh."
 	whiteoutOpaque = ".wh..wh..opq"
 )
-
-// Merge reads all layers, lowest first, and returns the tree they make. Errors
-// are *EntryError where they concern a layer; see Limits for refusals.
-func Merge(ctx context.Context, layers []Layer, limits Limits) (*Tree, error) {
-	b := &budget{limits: limits.withDefaults()}
-	indexes := make([]*Index, len(layers))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
-	for i, layer := range layers {
-		g.Go(func() (err error) {
-			indexes[i], err = scanLayer(ctx, layer, b)
-			return atLayer(i, err)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return MergeScanned(layers, indexes, limits)
-}
-
-func scanLayer(ctx context.Context, layer Layer, b *budget) (*Index, error) {
-	r, err := layer.Open(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("opening: %w", err)
-	}
-	defer r.Close()
-	return scan(ctx, r, b)
-}
 
 // atLayer adds the layer's number to an error.
 func atLayer(i int, err error) error {
@@ -69,10 +38,10 @@ func atLayer(i int, err error) error {
 	return &EntryError{Layer: i + 1, Err: err}
 }
 
-// MergeScanned is Merge for layers that Scan has already read: indexes[i]
-// belongs to layers[i]. It takes the indexes apart as it goes; they cannot be
-// used again.
-func MergeScanned(layers []Layer, indexes []*Index, limits Limits) (*Tree, error) {
+// Merge returns the tree that the layers make, lowest first. indexes[i] is what
+// Scan said of layers[i]. It takes the indexes apart as it goes; they cannot be
+// used again. Errors are *EntryError; see Limits for refusals.
+func Merge(layers []Layer, indexes []*Index, limits Limits) (*Tree, error) {
 	if len(layers) != len(indexes) {
 		return nil, fmt.Errorf("merging: %d layers but %d indexes", len(layers), len(indexes))
 	}

@@ -15,7 +15,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
 // entry is one tar header. Its position in the index is its ordinal.
@@ -46,20 +45,17 @@ func (e *entry) more() rare {
 	return *e.rare
 }
 
-// budget is what all layers together may still use.
-type budget struct {
-	limits  Limits
-	entries atomic.Int64
-	bytes   atomic.Int64
-	meta    atomic.Int64
-}
-
 // Scan reads one uncompressed layer to its end (also past the end-of-archive
 // marker, so that a verifying reader gets to see all of it) and returns its
-// index. The limits hold for this layer alone. In an io.ReadSeeker it skips
-// contents, which then nobody has verified.
+// index. In an io.ReadSeeker it skips contents, which then nobody has verified.
 func Scan(ctx context.Context, r io.Reader, limits Limits) (*Index, error) {
-	return scan(ctx, r, &budget{limits: limits.withDefaults()})
+	b := newBudget(limits)
+	idx, err := scan(ctx, r, b)
+	if err != nil {
+		b.giveBack()
+		return nil, err
+	}
+	return idx, nil
 }
 
 func scan(ctx context.Context, r io.Reader, b *budget) (*Index, error) {
@@ -77,7 +73,7 @@ func scan(ctx context.Context, r io.Reader, b *budget) (*Index, error) {
 		if err != nil {
 			return nil, &EntryError{Path: hdr.Name, Err: err}
 		}
-		if n := b.meta.Add(idx.add(&e)); n > b.limits.MetaBytes {
+		if n := b.take(ofMeta, idx.add(&e)); n > b.limits.MetaBytes {
 			return nil, &EntryError{Path: hdr.Name, Err: exceeded("bytes of names and attributes", b.limits.MetaBytes, n)}
 		}
 	}
@@ -90,7 +86,7 @@ func scan(ctx context.Context, r io.Reader, b *budget) (*Index, error) {
 }
 
 func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error) {
-	if n := b.entries.Add(1); n > int64(b.limits.Entries) {
+	if n := b.take(ofEntries, 1); n > int64(b.limits.Entries) {
 		return entry{}, exceeded("entries", b.limits.Entries, n)
 	}
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
@@ -110,7 +106,7 @@ func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error)
 	if e.typeflag != tar.TypeReg {
 		return e, nil
 	}
-	if n := b.bytes.Add(e.size); e.size > maxSizeBytes || n > b.limits.TotalBytes || n < 0 {
+	if n := b.take(ofBytes, e.size); e.size > maxSizeBytes || n > b.limits.TotalBytes || n < 0 {
 		return entry{}, exceeded("bytes of file content", b.limits.TotalBytes, n)
 	}
 	if isSparse(hdr) {

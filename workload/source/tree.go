@@ -17,10 +17,11 @@ func (s *Image) Tree(ctx context.Context, progress func(int64)) (*rootfs.Tree, e
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
+	limits := s.options.Limits.Shared()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
 	for _, l := range s.Layers {
-		g.Go(func() error { return l.prepare(gctx, s.options.TempDir, s.options.Limits, progress) })
+		g.Go(func() error { return l.prepare(gctx, s.options.TempDir, limits, progress) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -30,7 +31,7 @@ func (s *Image) Tree(ctx context.Context, progress func(int64)) (*rootfs.Tree, e
 	for i, l := range s.Layers {
 		layers[i], indexes[i] = l, l.index
 	}
-	return rootfs.MergeScanned(layers, indexes, s.options.Limits)
+	return rootfs.Merge(layers, indexes, limits)
 }
 
 // ready refuses layers that no key was given for, before the first is fetched,

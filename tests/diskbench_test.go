@@ -3,12 +3,10 @@ package tests
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,15 +16,8 @@ import (
 	"github.com/ccrun/ccrun/tests/diskcase"
 	"github.com/ccrun/ccrun/workload/erofs"
 	"github.com/ccrun/ccrun/workload/ext4"
-	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
-
-// tarLayer is a layer in memory.
-type tarLayer []byte
-
-func (l tarLayer) Open(context.Context) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(l)), nil
-}
 
 // fileSystems are 8 MiB of files of 4 KiB to 1 MiB, as both kinds.
 func fileSystems(t *testing.T) map[string][]byte {
@@ -47,10 +38,7 @@ func fileSystems(t *testing.T) map[string][]byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := rootfs.Merge(t.Context(), []rootfs.Layer{tarLayer(layer.Bytes())}, rootfs.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tree := rootfstest.Tree(t, rootfstest.Layer(layer.Bytes()))
 	uuid := [16]byte{1}
 	e4, err := ext4.Plan(tree, ext4.Options{UUID: uuid, FreeBytes: 4096, Journal: true, Time: time.Unix(1, 0)})
 	if err != nil {

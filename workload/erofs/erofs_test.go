@@ -1,7 +1,6 @@
 package erofs
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -15,38 +14,33 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	goerofs "github.com/erofs/go-erofs"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
-var shapes = map[string][]file{
+var shapes = map[string][]rootfstest.File{
 	"empty": nil,
-	"small": {dir("etc"), reg("etc/hostname", []byte("box\n")), symlink("bin", "usr/bin"), reg("!before-dots", nil), reg("-", []byte("x"))},
-	"kinds": {
-		{hdr: tar.Header{Name: "null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}},
-		{hdr: tar.Header{Name: "big", Typeflag: tar.TypeBlock, Devmajor: 259, Devminor: 1048575, Mode: 0o660}},
-		{hdr: tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600}},
-		symlink("short", "a"), symlink("long", strings.Repeat("b", 1000)), symlink("longest", strings.Repeat("c", 4095)),
-		reg("suid", []byte("x")), {hdr: tar.Header{Name: "link", Typeflag: tar.TypeLink, Linkname: "suid", Mode: 0o4755}},
-	},
+	"small": {rootfstest.Dir("etc"), rootfstest.Regular("etc/hostname", []byte("box\n")), rootfstest.Symlink("bin", "usr/bin"), rootfstest.Regular("!before-dots", nil), rootfstest.Regular("-", []byte("x"))},
+	"kinds": append(rootfstest.Kinds(), rootfstest.Symlink("short", "a"), rootfstest.Symlink("long", strings.Repeat("b", 1000)),
+		rootfstest.Symlink("longest", strings.Repeat("c", 4095))),
 	"xattrs": {
-		withXattrs(reg("cap", []byte("x")), "security.capability", "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
-		withXattrs(reg("many", []byte("tail")), "user.a", strings.Repeat("v", 200), "user.b", "", "user.ccc", "x", "trusted.t", "yy", "user.z", strings.Repeat("w", 30000)),
-		withXattrs(dir("d"), "user.x", strings.Repeat("q", 4000)), reg("d/f", []byte("in d")),
-		withXattrs(symlink("sl", "x"), "trusted.x", strings.Repeat("q", 500)), reg("after", []byte("y")),
+		rootfstest.WithXattrs(rootfstest.Regular("cap", []byte("x")), "security.capability", "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+		rootfstest.WithXattrs(rootfstest.Regular("many", []byte("tail")), "user.a", strings.Repeat("v", 200), "user.b", "", "user.ccc", "x", "trusted.t", "yy", "user.z", strings.Repeat("w", 30000)),
+		rootfstest.WithXattrs(rootfstest.Dir("d"), "user.x", strings.Repeat("q", 4000)), rootfstest.Regular("d/f", []byte("in d")),
+		rootfstest.WithXattrs(rootfstest.Symlink("sl", "x"), "trusted.x", strings.Repeat("q", 500)), rootfstest.Regular("after", []byte("y")),
 	},
 	"tails": tails(),
-	"big":   append(many("d", 5000, 20), append(many("e", 300, 255), reg("c", bytes.Repeat([]byte("zy"), 3<<20)), reg("end", []byte("e")))...),
+	"big":   append(rootfstest.Many("d", 5000, 20), append(rootfstest.Many("e", 300, 255), rootfstest.Regular("c", bytes.Repeat([]byte("zy"), 3<<20)), rootfstest.Regular("end", []byte("e")))...),
 }
 
 // tails are files of every size near a block's end.
-func tails() (out []file) {
+func tails() (out []rootfstest.File) {
 	for _, base := range []int{0, 4096, 8192} {
 		for _, n := range []int{0, 1, 31, 32, 33, 1000, 4000, 4031, 4032, 4033, 4095} {
-			out = append(out, reg(fmt.Sprint("f", base+n), bytes.Repeat([]byte{byte(n), 7}, base+n)[:base+n]))
+			out = append(out, rootfstest.Regular(fmt.Sprint("f", base+n), bytes.Repeat([]byte{byte(n), 7}, base+n)[:base+n]))
 		}
 	}
 	return out
@@ -55,7 +49,7 @@ func tails() (out []file) {
 func TestShapes(t *testing.T) {
 	for name, files := range shapes {
 		t.Run(name, func(t *testing.T) {
-			tree := treeOf(t, tarOf(t, files))
+			tree := rootfstest.Tree(t, rootfstest.Tar(t, files))
 			img := image(t, tree)
 			run(t, "fsck.erofs", save(t, img))
 			readBack(t, tree, img)
@@ -64,11 +58,12 @@ func TestShapes(t *testing.T) {
 }
 
 func TestRandomTrees(t *testing.T) {
+	variety := rootfstest.Variety{Latest: 1 << 31, SizeBits: 18, XattrBits: 13, Namespaces: []string{"trusted."}}
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 2))
-			tree := treeOf(t, tarOf(t, randomFiles(r)), tarOf(t, randomFiles(r)))
+			tree := rootfstest.Tree(t, rootfstest.Tar(t, variety.Random(r)), rootfstest.Tar(t, variety.Random(r)))
 			img := image(t, tree)
 			path := save(t, img)
 			run(t, "fsck.erofs", path)
@@ -76,44 +71,6 @@ func TestRandomTrees(t *testing.T) {
 			extract(t, tree, path)
 		})
 	}
-}
-
-func randomFiles(r *rand.Rand) (out []file) {
-	dirs, files := []string{""}, []string{}
-	for i := range 50 + r.IntN(400) {
-		name := dirs[r.IntN(len(dirs))] + fmt.Sprint(i)
-		if r.IntN(4) == 0 && len(name) < 2000 {
-			name += strings.Repeat("n", r.IntN(240))
-		}
-		f := file{hdr: tar.Header{Name: name, Mode: int64(r.IntN(0o10000)), Uid: r.IntN(1 << 20), Gid: r.IntN(1 << 20),
-			ModTime: time.Unix(r.Int64N(1<<31), r.Int64N(1e9))}}
-		switch k := r.IntN(20); {
-		case k < 4 && len(name) < 2000:
-			f.hdr.Typeflag = tar.TypeDir
-			dirs = append(dirs, name+"/")
-		case k < 7:
-			f.hdr.Typeflag, f.hdr.Linkname = tar.TypeSymlink, strings.Repeat("t", 1+r.IntN(1<<r.IntN(12)))
-		case k < 8:
-			f.hdr.Typeflag, f.hdr.Devmajor, f.hdr.Devminor = tar.TypeChar, r.Int64N(4096), r.Int64N(1<<r.IntN(21))
-		case k < 9:
-			f.hdr.Typeflag = tar.TypeFifo
-		case k < 11 && len(files) > 0:
-			f.hdr.Typeflag, f.hdr.Linkname = tar.TypeLink, files[r.IntN(len(files))]
-		default:
-			f.hdr.Typeflag = tar.TypeReg
-			f.body = make([]byte, r.IntN(1<<r.IntN(18)))
-			for i := range f.body {
-				f.body[i] = byte(i * len(name))
-			}
-			files = append(files, name)
-		}
-		var kv []string
-		for i := range r.IntN(4) {
-			kv = append(kv, fmt.Sprintf("trusted.%d%s", i, strings.Repeat("k", r.IntN(30))), strings.Repeat("v", r.IntN(1<<r.IntN(13))))
-		}
-		out = append(out, withXattrs(f, kv...))
-	}
-	return out
 }
 
 func contents(t testing.TB, tree *rootfs.Tree) map[*rootfs.Node][]byte {
@@ -240,15 +197,15 @@ func TestModes(t *testing.T) {
 }
 
 func TestSameInputSameBytes(t *testing.T) {
-	layer := tarOf(t, append(shapes["big"], shapes["xattrs"]...))
-	first, second := sha256.Sum256(image(t, treeOf(t, layer))), sha256.Sum256(image(t, treeOf(t, layer)))
+	layer := rootfstest.Tar(t, append(shapes["big"], shapes["xattrs"]...))
+	first, second := sha256.Sum256(image(t, rootfstest.Tree(t, layer))), sha256.Sum256(image(t, rootfstest.Tree(t, layer)))
 	if first != second {
 		t.Error("two builds differ")
 	}
 }
 
 func TestSuperblock(t *testing.T) {
-	out := run(t, "dump.erofs", "-s", save(t, image(t, treeOf(t, tarOf(t, shapes["small"])))))
+	out := run(t, "dump.erofs", "-s", save(t, image(t, rootfstest.Tree(t, rootfstest.Tar(t, shapes["small"])))))
 	for _, want := range []string{"0xE0F5E1E2", "sb_csum mtime", "cc010203-0405-0607-0809-0a0b0c0d0e0f", "Filesystem inode count:                       6"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("want %q in\n%s", want, out)
@@ -259,20 +216,20 @@ func TestSuperblock(t *testing.T) {
 // The content is nearly all there is; tails that do not fit together waste a
 // few hundred bytes a file.
 func TestSize(t *testing.T) {
-	var files []file
+	var files []rootfstest.File
 	var sum int
 	for i := range 2000 {
 		n := i * i % 50000
 		sum += n
-		files = append(files, reg(fmt.Sprint(i), make([]byte, n)))
+		files = append(files, rootfstest.Regular(fmt.Sprint(i), make([]byte, n)))
 	}
-	if got := len(image(t, treeOf(t, tarOf(t, files)))); got > sum+sum/25 {
+	if got := len(image(t, rootfstest.Tree(t, rootfstest.Tar(t, files)))); got > sum+sum/25 {
 		t.Errorf("%d bytes of content take %d", sum, got)
 	}
 }
 
 func TestPlanRefuses(t *testing.T) {
-	ok := treeOf(t, tarOf(t, shapes["small"]))
+	ok := rootfstest.Tree(t, rootfstest.Tar(t, shapes["small"]))
 	for want, o := range map[string]Options{"UUID": {}, "label": {UUID: testUUID, Label: strings.Repeat("l", 16)}} {
 		if _, err := Plan(ok, o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
@@ -281,8 +238,8 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestSourceChangedAndCancelled(t *testing.T) {
-	l := &flakyLayer{tarOf(t, []file{reg("a", []byte("12345"))}), tarOf(t, []file{reg("a", []byte("1234"))})}
-	layout, err := Plan(treeOf(t, l), Options{UUID: testUUID})
+	l := &rootfstest.Flaky{First: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("12345"))}), Later: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("1234"))})}
+	layout, err := Plan(rootfstest.Tree(t, l), Options{UUID: testUUID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,13 +251,4 @@ func TestSourceChangedAndCancelled(t *testing.T) {
 	if err := layout.WriteTo(ctx, io.Discard); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want Canceled", err)
 	}
-}
-
-// flakyLayer changes after the first Open.
-type flakyLayer struct{ first, later memLayer }
-
-func (f *flakyLayer) Open(ctx context.Context) (io.ReadCloser, error) {
-	r, err := f.first.Open(ctx)
-	f.first = f.later
-	return r, err
 }

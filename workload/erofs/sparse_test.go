@@ -7,52 +7,26 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	goerofs "github.com/erofs/go-erofs"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 // Sparse files keep their holes, with blocks of one chunk and of many.
 func TestSparseFiles(t *testing.T) {
 	t.Parallel()
-	gnu, err := exec.LookPath("tar")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("tar is missing")
-		}
-		t.Skip("tar is missing")
-	}
-	dir := t.TempDir()
 	times := int64(1) // half a gigabyte to read
 	if os.Getenv("CCRUN_LONG") != "" {
 		times = 4
 	}
-	for name, f := range map[string]struct{ size, step int64 }{
-		"pieces": {10<<20 + 5, 40000}, "hole": {times << 28, 1 << 40}, "chunks": {times*(150<<20) + 777, times * (25 << 20)}, "dense": {100000, 4000},
-	} {
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := file.Truncate(f.size); err != nil {
-			t.Skip(err)
-		}
-		for off := f.step / 2; off < f.size; off += f.step {
-			if _, err := file.WriteAt([]byte(name), off); err != nil {
-				t.Fatal(err)
-			}
-		}
-		file.Close()
-	}
-	out, err := exec.Command(gnu, "-C", dir, "--sparse", "--format=posix", "--owner=0", "--group=0", "-cf", "-", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	img := image(t, treeOf(t, memLayer(out)))
+	dir, layer := rootfstest.Sparse(t, map[string]rootfstest.Pieces{
+		"pieces": {Size: 10<<20 + 5, Step: 40000}, "hole": {Size: times << 28, Step: 1 << 40}, "chunks": {Size: times*(150<<20) + 777, Step: times * (25 << 20)}, "dense": {Size: 100000, Step: 4000},
+	})
+	img := image(t, rootfstest.Tree(t, layer))
 	if len(img) > 20<<20 {
 		t.Errorf("holes take space: %d bytes", len(img))
 	}
@@ -105,11 +79,11 @@ type discard struct{ n int64 }
 func (d *discard) Write(p []byte) (int, error) { d.n += int64(len(p)); return len(p), nil }
 
 func BenchmarkWrite(b *testing.B) {
-	var files []file
+	var files []rootfstest.File
 	for i := range 8000 {
-		files = append(files, reg("d/"+string(rune('a'+i%26))+string(bytes.Repeat([]byte{'x'}, 1+i/26%200))+string(rune('a'+i/5200)), make([]byte, i*i%70000)))
+		files = append(files, rootfstest.Regular("d/"+string(rune('a'+i%26))+string(bytes.Repeat([]byte{'x'}, 1+i/26%200))+string(rune('a'+i/5200)), make([]byte, i*i%70000)))
 	}
-	l, err := Plan(treeOf(b, tarOf(b, files)), Options{UUID: testUUID})
+	l, err := Plan(rootfstest.Tree(b, rootfstest.Tar(b, files)), Options{UUID: testUUID})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"runtime"
 	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 // generated is a layer made on the fly, so that nothing big is held or stored:
@@ -54,7 +56,7 @@ func BenchmarkWrite(b *testing.B) {
 			if err := g.write(&buf); err != nil {
 				b.Fatal(err)
 			}
-			l, err := Plan(treeOf(b, memLayer(buf.Bytes())), Options{UUID: testUUID, Journal: true})
+			l, err := Plan(rootfstest.Tree(b, rootfstest.Layer(buf.Bytes())), Options{UUID: testUUID, Journal: true})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -74,9 +76,9 @@ func BenchmarkPlan(b *testing.B) {
 	if err := (generated{100, 1000, 1}).write(&buf); err != nil {
 		b.Fatal(err)
 	}
-	layer := memLayer(buf.Bytes())
+	layer := rootfstest.Layer(buf.Bytes())
 	for b.Loop() {
-		if _, err := Plan(treeOf(b, layer), Options{UUID: testUUID, Journal: true}); err != nil {
+		if _, err := Plan(rootfstest.Tree(b, layer), Options{UUID: testUUID, Journal: true}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -105,7 +107,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	var before runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before) // the other tests' trees
-	l, err := Plan(treeOf(t, generated{1, 5, 1 << 30}), Options{UUID: testUUID, Journal: true})
+	l, err := Plan(rootfstest.Tree(t, generated{1, 5, 1 << 30}), Options{UUID: testUUID, Journal: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 // Two names of one hash that a block's end parts: the index must say that the
@@ -15,17 +17,17 @@ func TestHashAcrossLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	x, y, hash := collision(t, o.HashSeed)
-	files := []file{dir("d"), reg("d/"+x, nil), reg("d/"+y, nil)}
+	files := []rootfstest.File{rootfstest.Dir("d"), rootfstest.Regular("d/"+x, nil), rootfstest.Regular("d/"+y, nil)}
 	// Fifteen entries of 264 bytes and one of 104 leave 20: room for one more.
 	for i, n := 0, 0; n < 16; i++ {
 		name := fmt.Sprintf("%d-", i)
 		name += strings.Repeat("f", map[bool]int{true: 255, false: 96}[n < 15]-len(name))
 		if h, _ := hashName(o.HashSeed, name); h < hash {
-			files = append(files, reg("d/"+name, nil))
+			files = append(files, rootfstest.Regular("d/"+name, nil))
 			n++
 		}
 	}
-	img, l := writeImage(t, treeOf(t, tarOf(t, files)), Options{})
+	img, l := writeImage(t, rootfstest.Tree(t, rootfstest.Tar(t, files)), Options{})
 	fsck(t, img)
 	slot := l.slot(l.tree.Lookup("/d"))
 	root := l.dirBlocks(slot)[:blockSize]

@@ -1,63 +1,18 @@
 package ext4
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
 var testUUID = [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-
-type memLayer []byte
-
-func (m memLayer) Open(context.Context) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(m)), nil
-}
-
-// file is a tar entry for tests.
-type file struct {
-	hdr  tar.Header
-	body []byte
-}
-
-func tarOf(t testing.TB, files []file) memLayer {
-	t.Helper()
-	var buf bytes.Buffer
-	tw := tar.NewWriter(&buf)
-	for _, f := range files {
-		h := f.hdr
-		h.Size = int64(len(f.body))
-		h.Format = tar.FormatPAX
-		if err := tw.WriteHeader(&h); err != nil {
-			t.Fatalf("%s: %v", h.Name, err)
-		}
-		if _, err := tw.Write(f.body); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tw.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
-}
-
-func treeOf(t testing.TB, layers ...rootfs.Layer) *rootfs.Tree {
-	t.Helper()
-	tree, err := rootfs.Merge(context.Background(), layers, rootfs.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tree
-}
 
 // tool finds an e2fsprogs program, also where root's PATH is not set.
 func tool(t testing.TB, name string) string {
@@ -146,5 +101,3 @@ func debugfs(t testing.TB, img, cmd string) string {
 	}
 	return string(out)
 }
-
-func at(sec int64) time.Time { return time.Unix(sec, 123456789) }

@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 func TestSameInputSameBytes(t *testing.T) {
-	layer := tarOf(t, append(many("d", 3000, 20), shapes["xattrs"]...))
+	layer := rootfstest.Tar(t, append(rootfstest.Many("d", 3000, 20), shapes["xattrs"]...))
 	sum := func(o Options) [32]byte {
 		o.FreeBytes = 4096
-		l, err := Plan(treeOf(t, layer), o)
+		l, err := Plan(rootfstest.Tree(t, layer), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,14 +39,14 @@ func TestSameInputSameBytes(t *testing.T) {
 		}
 		return sums[0]
 	}
-	o := Options{UUID: testUUID, Journal: true, Time: at(5)}
+	o := Options{UUID: testUUID, Journal: true, Time: time.Unix(5, 0)}
 	first := sum(o)
 	if sum(o) != first {
 		t.Error("planning twice gives two images")
 	}
 	for name, change := range map[string]func(*Options){
 		"UUID": func(o *Options) { o.UUID[0]++ }, "seed": func(o *Options) { o.HashSeed[0]++ },
-		"label": func(o *Options) { o.Label = "x" }, "time": func(o *Options) { o.Time = at(6) },
+		"label": func(o *Options) { o.Label = "x" }, "time": func(o *Options) { o.Time = time.Unix(6, 0) },
 		"journal": func(o *Options) { o.Journal = false },
 	} {
 		other := o
@@ -59,7 +60,7 @@ func TestSameInputSameBytes(t *testing.T) {
 // Sizes around the places where groups, copies and the journal begin.
 func TestSizes(t *testing.T) {
 	const mib = 1 << 20
-	tree := treeOf(t, tarOf(t, shapes["small"]))
+	tree := rootfstest.Tree(t, rootfstest.Tar(t, shapes["small"]))
 	for _, size := range []int64{1 * mib, 4 * mib, 8 * mib, 64 * mib, 128*mib - 4096, 128 * mib, 128*mib + 4096, 128*mib + 51*4096,
 		128*mib + 52*4096, 129 * mib, 256*mib + 4096, 384 * mib, 384*mib + 60*4096, 1000 * mib, 1024 * mib, 2 << 30, 40 << 30, 300 << 30} {
 		t.Run(fmt.Sprint(size/4096), func(t *testing.T) {
@@ -73,7 +74,7 @@ func TestSizes(t *testing.T) {
 				}
 				return
 			}
-			img, l := writeImage(t, treeOf(t, tarOf(t, shapes["small"])), Options{SizeBytes: size, Journal: size >= 8*mib})
+			img, l := writeImage(t, rootfstest.Tree(t, rootfstest.Tar(t, shapes["small"])), Options{SizeBytes: size, Journal: size >= 8*mib})
 			if l.SizeBytes() != size {
 				t.Errorf("got %d bytes, want %d", l.SizeBytes(), size)
 			}
@@ -84,7 +85,7 @@ func TestSizes(t *testing.T) {
 
 func TestFreeSpace(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 4<<20)
-	tree := treeOf(t, tarOf(t, []file{reg("a", body)}))
+	tree := rootfstest.Tree(t, rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", body)}))
 	for _, tc := range []struct{ free, atLeast, atMost int64 }{{0, 4 << 20, 4<<20 + 128<<10}, {1, 4096, 128 << 10}, {10 << 20, 10 << 20, 10<<20 + 128<<10}} {
 		l, err := Plan(tree, Options{UUID: testUUID, FreeBytes: tc.free, Journal: true})
 		if err != nil {
@@ -104,7 +105,7 @@ func TestOverhead(t *testing.T) {
 		if mib > 1<<10 && os.Getenv("CCRUN_LONG") == "" {
 			continue
 		}
-		l, err := Plan(treeOf(t, hollowLayer(t, mib<<20)), Options{UUID: testUUID, Journal: true})
+		l, err := Plan(rootfstest.Tree(t, hollowLayer(t, mib<<20)), Options{UUID: testUUID, Journal: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +149,7 @@ func hollowLayer(t *testing.T, size int64) hollow {
 
 // The size that an ErrTooSmall names, or a little more for the inodes, does.
 func TestTooSmall(t *testing.T) {
-	tree := treeOf(t, tarOf(t, []file{reg("a", bytes.Repeat([]byte("x"), 20<<20))}))
+	tree := rootfstest.Tree(t, rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", bytes.Repeat([]byte("x"), 20<<20))}))
 	_, err := Plan(tree, Options{UUID: testUUID, SizeBytes: 16 << 20})
 	if !errors.Is(err, ErrTooSmall) {
 		t.Fatalf("got %v, want ErrTooSmall", err)
@@ -162,13 +163,13 @@ func TestTooSmall(t *testing.T) {
 }
 
 func TestPlanRefuses(t *testing.T) {
-	ok := tarOf(t, shapes["small"])
-	links := []file{reg("a", nil)}
+	ok := rootfstest.Tar(t, shapes["small"])
+	links := []rootfstest.File{rootfstest.Regular("a", nil)}
 	for i := range maxLinks {
-		links = append(links, file{hdr: tar.Header{Name: fmt.Sprint("l", i), Typeflag: tar.TypeLink, Linkname: "a"}})
+		links = append(links, rootfstest.File{Header: tar.Header{Name: fmt.Sprint("l", i), Typeflag: tar.TypeLink, Linkname: "a"}})
 	}
 	for name, tc := range map[string]struct {
-		layer memLayer
+		layer rootfstest.Layer
 		o     Options
 		want  string
 	}{
@@ -179,14 +180,14 @@ func TestPlanRefuses(t *testing.T) {
 		"negative free":   {ok, Options{UUID: testUUID, FreeBytes: -1}, "negative"},
 		"small journal":   {ok, Options{UUID: testUUID, SizeBytes: 8<<20 - 4096, Journal: true}, "8 MiB for a journal"},
 		"tiny":            {ok, Options{UUID: testUUID, SizeBytes: 4096}, "too small"},
-		"big attribute":   {tarOf(t, []file{dir("d"), withXattrs(reg("d/f", nil), "user.x", strings.Repeat("v", 5000))}), Options{UUID: testUUID}, `"/d/f": attribute "user.x"`},
-		"many attributes": {tarOf(t, []file{withXattrs(reg("f", nil), "user.x", strings.Repeat("v", 3000), "user.y", strings.Repeat("v", 3000))}), Options{UUID: testUUID}, `"/f": attribute "user.y"`},
-		"bad ACL":         {tarOf(t, []file{withXattrs(reg("f", nil), "system.posix_acl_access", "nonsense")}), Options{UUID: testUUID}, `"/f": attribute "system.posix_acl_access": not a POSIX ACL`},
-		"file lost+found": {tarOf(t, []file{reg("lost+found", nil)}), Options{UUID: testUUID}, "/lost+found is a regular file"},
-		"too many links":  {tarOf(t, links), Options{UUID: testUUID}, "65001 hard links"},
+		"big attribute":   {rootfstest.Tar(t, []rootfstest.File{rootfstest.Dir("d"), rootfstest.WithXattrs(rootfstest.Regular("d/f", nil), "user.x", strings.Repeat("v", 5000))}), Options{UUID: testUUID}, `"/d/f": attribute "user.x"`},
+		"many attributes": {rootfstest.Tar(t, []rootfstest.File{rootfstest.WithXattrs(rootfstest.Regular("f", nil), "user.x", strings.Repeat("v", 3000), "user.y", strings.Repeat("v", 3000))}), Options{UUID: testUUID}, `"/f": attribute "user.y"`},
+		"bad ACL":         {rootfstest.Tar(t, []rootfstest.File{rootfstest.WithXattrs(rootfstest.Regular("f", nil), "system.posix_acl_access", "nonsense")}), Options{UUID: testUUID}, `"/f": attribute "system.posix_acl_access": not a POSIX ACL`},
+		"file lost+found": {rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("lost+found", nil)}), Options{UUID: testUUID}, "/lost+found is a regular file"},
+		"too many links":  {rootfstest.Tar(t, links), Options{UUID: testUUID}, "65001 hard links"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Plan(treeOf(t, tc.layer), tc.o)
+			_, err := Plan(rootfstest.Tree(t, tc.layer), tc.o)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want an error with %q", err, tc.want)
 			}
@@ -194,17 +195,8 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-// flakyLayer changes after the first Open.
-type flakyLayer struct{ first, later memLayer }
-
-func (f *flakyLayer) Open(ctx context.Context) (io.ReadCloser, error) {
-	r, err := f.first.Open(ctx)
-	f.first = f.later
-	return r, err
-}
-
 func TestSourceChanged(t *testing.T) {
-	tree := treeOf(t, &flakyLayer{tarOf(t, []file{reg("a", []byte("12345"))}), tarOf(t, []file{reg("a", []byte("1234"))})})
+	tree := rootfstest.Tree(t, &rootfstest.Flaky{First: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("12345"))}), Later: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("1234"))})})
 	l, err := Plan(tree, Options{UUID: testUUID})
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +218,7 @@ func (f *fullDisk) Write(p []byte) (int, error) {
 }
 
 func TestWriteErrors(t *testing.T) {
-	l, err := Plan(treeOf(t, tarOf(t, shapes["content"])), Options{UUID: testUUID, Journal: true})
+	l, err := Plan(rootfstest.Tree(t, rootfstest.Tar(t, shapes["content"])), Options{UUID: testUUID, Journal: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +251,7 @@ func TestTimesOutOfRange(t *testing.T) {
 
 // Hashes as debugfs computes them, over lengths around its 32-byte rounds.
 func TestHashLikeDebugfs(t *testing.T) {
-	img, _ := writeImage(t, treeOf(t, tarOf(t, nil)), Options{})
+	img, _ := writeImage(t, rootfstest.Tree(t, rootfstest.Tar(t, nil)), Options{})
 	seed := [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	for _, s := range [][16]byte{{}, seed} {
 		for _, n := range []int{1, 3, 4, 31, 32, 33, 63, 64, 65, 255} {

@@ -2,47 +2,22 @@ package ext4
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 // A sparse file of many pieces needs an extent tree, one of 4 GiB needs 64-bit
 // sizes, and neither needs blocks for its holes.
 func TestSparseFiles(t *testing.T) {
 	t.Parallel()
-	gnu, err := exec.LookPath("tar")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("tar is missing")
-		}
-		t.Skip("tar is missing")
-	}
-	dir := t.TempDir()
-	for name, f := range map[string]struct{ size, step int64 }{
-		"pieces": {40 << 20, 8192}, "big": {4<<30 + 8192, 1 << 30}, "hole": {100<<20 + 1, 1 << 40}, "long": {300 << 20, 140 << 20},
-	} {
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := file.Truncate(f.size); err != nil {
-			t.Skip(err)
-		}
-		for off := f.step / 2; off < f.size; off += f.step {
-			if _, err := file.WriteAt([]byte(name), off); err != nil {
-				t.Fatal(err)
-			}
-		}
-		file.Close()
-	}
-	out, err := exec.Command(gnu, "-C", dir, "--sparse", "--format=posix", "-cf", "-", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, l := writeImage(t, treeOf(t, memLayer(out)), Options{Journal: true, FreeBytes: 1 << 20})
+	dir, layer := rootfstest.Sparse(t, map[string]rootfstest.Pieces{
+		"pieces": {Size: 40 << 20, Step: 8192}, "big": {Size: 4<<30 + 8192, Step: 1 << 30}, "hole": {Size: 100<<20 + 1, Step: 1 << 40}, "long": {Size: 300 << 20, Step: 140 << 20},
+	})
+	img, l := writeImage(t, rootfstest.Tree(t, layer), Options{Journal: true, FreeBytes: 1 << 20})
 	fsck(t, img)
 	if l.SizeBytes() > 64<<20 {
 		t.Errorf("holes take space: %d bytes", l.SizeBytes())

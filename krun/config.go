@@ -30,7 +30,7 @@ type TEEConfig struct {
 // (CONFIG_NR_CPUS of its kernel) and more than 128 MiB.
 func (c *TEEConfig) Validate() error {
 	switch {
-	case !ValidWorkloadID(c.WorkloadID):
+	case !kbs.ValidWorkloadID(c.WorkloadID):
 		return fmt.Errorf("workload id %q is not valid", c.WorkloadID)
 	case c.CPUs < 1 || c.CPUs > 8:
 		return fmt.Errorf("%d vCPUs, expected 1 to 8", c.CPUs)

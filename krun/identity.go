@@ -3,9 +3,9 @@
 package krun
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
@@ -47,11 +47,16 @@ type DiskIdentity struct {
 	Filesystem      string     `json:"filesystem"` // "ext4" or "erofs"
 }
 
-// LaunchPolicy is what the host may decide at launch. The zero value: nothing.
+// LaunchPolicy is what the owner lets the host have a say in. The zero value:
+// nothing.
+//
+// Waiting for the issue "A workload's life": EnvAllow and ArgsAllow are
+// measured, but no launcher passes environment or arguments to the guest, so
+// nothing honours them; and Logs has no "encrypted".
 type LaunchPolicy struct {
 	EnvAllow  []string `json:"env_allow,omitempty"` // NAME or NAME=REGEX
 	ArgsAllow bool     `json:"args_allow,omitempty"`
-	Logs      string   `json:"logs"` // "host", "encrypted" or "none"
+	Logs      string   `json:"logs"` // where the output goes: "host" or "none"
 }
 
 // ProcessPath is the OCI image configuration on the encrypted disk: Cmd,
@@ -69,11 +74,6 @@ type Process struct {
 	User       string   `json:"User"`
 	StopSignal string   `json:"StopSignal"`
 }
-
-var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-
-// ValidWorkloadID says whether id may name a workload.
-func ValidWorkloadID(id string) bool { return workloadID.MatchString(id) }
 
 // Encode checks id and returns its canonical form.
 func (id *Identity) Encode() ([]byte, error) {
@@ -107,7 +107,7 @@ func (id *Identity) Validate() error {
 	switch {
 	case id.Version != 1:
 		return fmt.Errorf("identity version %d, expected 1", id.Version)
-	case !ValidWorkloadID(id.WorkloadID):
+	case !kbs.ValidWorkloadID(id.WorkloadID):
 		return fmt.Errorf("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", id.WorkloadID)
 	case !id.TEE.Valid():
 		return fmt.Errorf("TEE %q, expected snp, tdx or sample", id.TEE)
@@ -117,11 +117,28 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without process digest")
 	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs":
 		return fmt.Errorf("file system %q, expected ext4 or erofs", id.Disk.Filesystem)
-	case id.Policy.Logs != "host" && id.Policy.Logs != "encrypted" && id.Policy.Logs != "none":
-		return fmt.Errorf("logs policy %q, expected host, encrypted or none", id.Policy.Logs)
+	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
+		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
 	}
 	if err := id.Disk.Geometry.Validate(); err != nil {
 		return fmt.Errorf("disk in identity: %w", err)
 	}
 	return id.Servers.validate()
+}
+
+func (s Servers) validate() error {
+	if len(s.URLs) == 0 || len(s.PinnedKeys) == 0 {
+		return errors.New("identity without server URL or pinned server key")
+	}
+	for _, raw := range s.URLs {
+		if err := kbs.CheckServerURL(raw); err != nil {
+			return err
+		}
+	}
+	for _, k := range s.PinnedKeys {
+		if b, err := hex.DecodeString(k); err != nil || len(b) != 32 {
+			return fmt.Errorf("pinned key %q: expected the SHA-256 of a public key, 64 hex digits", k)
+		}
+	}
+	return nil
 }

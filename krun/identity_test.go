@@ -67,6 +67,7 @@ func TestIdentityRefusesWhatIsOpen(t *testing.T) {
 		"no key digest":   func(i *Identity) { i.Disk.VolumeKeyDigest = kbs.Digest{} },
 		"file system":     func(i *Identity) { i.Disk.Filesystem = "vfat" },
 		"no process":      func(i *Identity) { i.ProcessDigest = kbs.Digest{} },
+		"encrypted logs":  func(i *Identity) { i.Policy.Logs = "encrypted" },
 		"no logs policy":  func(i *Identity) { i.Policy.Logs = "" },
 		"too much to say": func(i *Identity) { i.Policy.EnvAllow = []string{strings.Repeat("x", MaxIdentityBytes)} },
 	} {

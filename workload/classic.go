@@ -135,7 +135,7 @@ func (o *ClassicOptions) check() error {
 		return hint.With(hint.Usagef("a build that is not registered needs a record, or its passphrase is lost"), "add --record FILE")
 	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
 		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
-	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
+	case o.WorkloadID != "" && !kbs.ValidWorkloadID(o.WorkloadID):
 		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
 	case bytes.ContainsAny(o.Passphrase.Reveal(), "\x00\n"):
 		return hint.Usagef("passphrase with a line end or NUL: the old init hands it to cryptsetup as a line")

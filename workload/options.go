@@ -121,7 +121,7 @@ func (o *Options) check() error {
 		return hint.Usagef("source and destination are needed")
 	case !o.TEE.Valid():
 		return hint.Usagef("TEE %q, expected snp, tdx or sample", o.TEE)
-	case o.WorkloadID != "" && !krun.ValidWorkloadID(o.WorkloadID):
+	case o.WorkloadID != "" && !kbs.ValidWorkloadID(o.WorkloadID):
 		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
 	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
 		return hint.Usagef("file system %q, expected ext4 or erofs", o.Filesystem)
@@ -147,7 +147,7 @@ func (o *Options) check() error {
 		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
 	}
 	for _, u := range o.Servers.URLs {
-		if err := krun.ValidServerURL(u); err != nil {
+		if err := kbs.CheckServerURL(u); err != nil {
 			return hint.Usagef("%w", err)
 		}
 	}

@@ -111,7 +111,7 @@ func TestSlug(t *testing.T) {
 		"dir:/x/...":                                  "workload",
 		"oci:/x/" + strings.Repeat("a", 200) + ":tag": strings.Repeat("a", 64),
 	} {
-		if got := slug(in); got != want || !krun.ValidWorkloadID(got) {
+		if got := slug(in); got != want || !kbs.ValidWorkloadID(got) {
 			t.Errorf("%s: %q, expected %q", in, got, want)
 		}
 	}

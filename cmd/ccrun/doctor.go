@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"text/tabwriter"
 
-	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun/doctor"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/urfave/cli/v2"
@@ -27,7 +27,7 @@ func doctorCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			host := doctor.Local(firmware.FindInstalled)
 			if s := c.String("server"); s != "" {
-				if err := krun.ValidServerURL(s); err != nil {
+				if err := kbs.CheckServerURL(s); err != nil {
 					return fail(exitUsage, err, "")
 				}
 				host.Server = func(ctx context.Context) error { return dial(ctx, s) }

@@ -122,10 +122,6 @@ func (b *boot) readIdentity(context.Context) error {
 	if b.identity, err = krun.DecodeIdentity(raw); err != nil {
 		return err
 	}
-	if b.identity.Policy.Logs == "encrypted" {
-		return hint(errors.New("log policy is encrypted, expected host or none"),
-			"this agent cannot encrypt logs yet; build with --logs host or --logs none")
-	}
 	b.identityDigest = kbs.Sum384(raw)
 	return nil
 }

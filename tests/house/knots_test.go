@@ -28,7 +28,6 @@ var fileKnots = map[string]int{
 	"attest-server/web":               5,
 	"cmd/attest-server/command":       19,
 	"cmd/ccrun":                       10,
-	"krun":                            2,
 	"krun/firmware":                   5,
 	"krun/guest":                      18,
 	"krun/measure":                    11,

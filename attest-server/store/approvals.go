@@ -63,25 +63,23 @@ func approvalDetail(a kbs.Approval) string {
 
 // Approvals is what a tenant has approved.
 func (s approvals) Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error) {
-	list := kbs.ApprovalList{Approvals: []kbs.Approval{}}
-	rows, err := s.db.QueryContext(ctx, "SELECT name, workload, registration FROM approvals WHERE tenant = ? ORDER BY name, workload", tenant)
+	all, err := list(ctx, s.db, scanApproval, "SELECT name, workload, registration FROM approvals WHERE tenant = ? ORDER BY name, workload", tenant)
 	if err != nil {
-		return list, fmt.Errorf("listing approvals: %w", err)
+		return kbs.ApprovalList{}, fmt.Errorf("listing approvals: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var a kbs.Approval
-		var d []byte
-		if err := rows.Scan(&a.Name, &a.WorkloadID, &d); err != nil {
-			return list, fmt.Errorf("listing approvals: %w", err)
-		}
-		if len(d) != len(a.RegistrationDigest) {
-			return list, fmt.Errorf("listing approvals: %w", ErrTampered)
-		}
-		a.RegistrationDigest = kbs.Digest(d)
-		list.Approvals = append(list.Approvals, a)
+	return kbs.ApprovalList{Approvals: all}, nil
+}
+
+func scanApproval(r row) (a kbs.Approval, err error) {
+	var d []byte
+	if err := r.Scan(&a.Name, &a.WorkloadID, &d); err != nil {
+		return a, err
 	}
-	return list, rows.Err()
+	if len(d) != len(a.RegistrationDigest) {
+		return a, ErrTampered
+	}
+	a.RegistrationDigest = kbs.Digest(d)
+	return a, nil
 }
 
 // approved says whether every one of tenants has approved that name be

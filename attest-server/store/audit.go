@@ -54,7 +54,7 @@ func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) err
 // was ever signed: entries written without the MasterKey wait for the next
 // start with it.
 func (s audit) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
-	return readAuditHead(s.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", auditHeadName))
+	return readAuditHead(s.db.QueryRowContext(ctx, selectMeta, auditHeadName))
 }
 
 // AuditKey is the key that signs audit heads, as only the holder of the

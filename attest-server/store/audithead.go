@@ -29,11 +29,8 @@ type headSigner struct {
 	moved  bool               // the chain may have moved since
 }
 
-const selectHead = "SELECT value FROM meta WHERE name = ?"
-
 func readAuditHead(r row) (h kbs.AuditHead, err error) {
-	var b []byte
-	err = r.Scan(&b)
+	b, err := readMeta(r)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, fmt.Errorf("signed audit head: %w", ErrNotFound)
 	}
@@ -68,7 +65,7 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 		return err
 	}
 	return values.writer.Write(ctx, func(tx *sql.Tx) error {
-		h, err := readAuditHead(tx.QueryRow(selectHead, auditHeadName))
+		h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -115,7 +112,7 @@ func (s *headSigner) check(tx *sql.Tx) error {
 	if err := holdsHead(tx, s.last); err != nil || !s.shared {
 		return err
 	}
-	h, err := readAuditHead(tx.QueryRow(selectHead, auditHeadName))
+	h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))
 	switch {
 	case errors.Is(err, ErrNotFound) && s.last.Sequence == 0:
 		return nil

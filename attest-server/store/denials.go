@@ -22,9 +22,9 @@ type DenialCount struct {
 	Count int64
 }
 
-// countDenial adds a denial to its hour, under each rule that failed. The
-// rule "appraisal" only sums up others. Expressions
-// count as one: neither guests nor publishers can make the table grow.
+// countDenial adds a denial to its hour, under each rule that failed. The rule
+// "appraisal" only sums up others. Expressions count as one: neither guests nor
+// publishers can make the table grow.
 func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 	hour := r.At.Unix() / 3600
 	for _, rule := range r.Result.Rules {
@@ -44,20 +44,14 @@ func countDenial(tx *sql.Tx, r kbs.SessionRecord) error {
 // Denials is how often each rule failed, by the hour, since a time at most 90
 // days ago, oldest first.
 func (s denials) Denials(ctx context.Context, since time.Time) ([]DenialCount, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT hour, rule, count FROM denials WHERE hour >= ? ORDER BY hour, rule", since.Unix()/3600)
+	all, err := list(ctx, s.db, func(r row) (d DenialCount, err error) {
+		var hour int64
+		err = r.Scan(&hour, &d.Rule, &d.Count)
+		d.Hour = time.Unix(hour*3600, 0).UTC()
+		return d, err
+	}, "SELECT hour, rule, count FROM denials WHERE hour >= ? ORDER BY hour, rule", since.Unix()/3600)
 	if err != nil {
 		return nil, fmt.Errorf("reading denials: %w", err)
 	}
-	defer rows.Close()
-	var all []DenialCount
-	for rows.Next() {
-		var d DenialCount
-		var hour int64
-		if err := rows.Scan(&hour, &d.Rule, &d.Count); err != nil {
-			return nil, fmt.Errorf("reading denials: %w", err)
-		}
-		d.Hour = time.Unix(hour*3600, 0).UTC()
-		all = append(all, d)
-	}
-	return all, rows.Err()
+	return all, nil
 }

@@ -41,7 +41,7 @@ func (f *masterKeyFollower) start(ctx context.Context, db *database.DB) error {
 	if f.sealer == nil {
 		return nil
 	}
-	check, err := readCheck(db.QueryRowContext(ctx, selectCheck, checkName))
+	check, err := readMeta(db.QueryRowContext(ctx, selectMeta, checkName))
 	if errors.Is(err, sql.ErrNoRows) {
 		return errors.New("no master key check value: this is no complete store, run `attest-server init` on a new directory")
 	}
@@ -58,7 +58,7 @@ func (f *masterKeyFollower) follow(tx *sql.Tx) error {
 	if f.sealer == nil {
 		return nil
 	}
-	check, err := readCheck(tx.QueryRow(selectCheck, checkName))
+	check, err := readMeta(tx.QueryRow(selectMeta, checkName))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && f.follows(check) {
 		return nil
 	}
@@ -67,10 +67,6 @@ func (f *masterKeyFollower) follow(tx *sql.Tx) error {
 	}
 	return f.adopt(check)
 }
-
-const selectCheck = "SELECT value FROM meta WHERE name = ?"
-
-func readCheck(r row) (check []byte, err error) { return check, r.Scan(&check) }
 
 // follows says whether the MasterKey in use is still the store's.
 func (f *masterKeyFollower) follows(check []byte) bool {

@@ -53,8 +53,7 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to *masterkey.Sealer) error {
 		return err
 	}
 	for _, name := range sealedMeta {
-		var sealed []byte
-		err := tx.QueryRow("SELECT value FROM meta WHERE name = ?", name).Scan(&sealed)
+		sealed, err := readMeta(tx.QueryRow(selectMeta, name))
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}

@@ -28,6 +28,10 @@ var (
 	plainMeta  = []string{auditHeadName}
 )
 
+const selectMeta = "SELECT value FROM meta WHERE name = ?"
+
+func readMeta(r row) (value []byte, err error) { return value, r.Scan(&value) }
+
 // sealedValues are the secrets in table meta.
 type sealedValues struct {
 	db     *database.DB
@@ -65,8 +69,7 @@ func (v sealedValues) readOrMake(ctx context.Context, name string, fresh func() 
 }
 
 func (v sealedValues) read(ctx context.Context, name string) (secret.Bytes, error) {
-	var sealed []byte
-	err := v.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", name).Scan(&sealed)
+	sealed, err := readMeta(v.db.QueryRowContext(ctx, selectMeta, name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return secret.Bytes{}, fmt.Errorf("%s: %w", name, ErrNotFound)
 	}

@@ -169,59 +169,44 @@ func allowed(tx *sql.Tx, name string, policy []byte, workload string, registrati
 
 // Resource is what is known of a resource but its values, or ErrNotFound.
 func (s resources) Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error) {
-	m := kbs.ResourceMeta{Resource: id.String()}
-	rows, err := s.db.QueryContext(ctx, `SELECT version, size, policy, created_at, created_by, releases, last_release FROM resources
+	versions, err := list(ctx, s.db, scanVersion, `SELECT version, size, policy, created_at, created_by, releases, last_release FROM resources
 		WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC`, id.Repo, id.Type, id.Tag)
 	if err != nil {
-		return m, fmt.Errorf("reading resource %s: %w", id, err)
+		return kbs.ResourceMeta{}, fmt.Errorf("reading resource %s: %w", id, err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var v kbs.ResourceVersion
-		var policy []byte
-		var created int64
-		var last *int64
-		if err := rows.Scan(&v.Version, &v.SizeBytes, &policy, &created, &v.CreatedBy, &v.Releases, &last); err != nil {
-			return m, fmt.Errorf("reading resource %s: %w", id, err)
-		}
-		if err := kbs.UnmarshalCanonical(policy, &v.Policy); err != nil {
-			return m, fmt.Errorf("reading resource %s: %w: %w", id, ErrTampered, err)
-		}
-		v.CreatedAt, v.LastRelease = fromMilli(created), fromNullMilli(last)
-		m.Versions = append(m.Versions, v)
+	if len(versions) == 0 {
+		return kbs.ResourceMeta{}, fmt.Errorf("resource %s: %w", id, ErrNotFound)
 	}
-	if err := rows.Err(); err != nil {
-		return m, fmt.Errorf("reading resource %s: %w", id, err)
+	return kbs.ResourceMeta{Resource: id.String(), Versions: versions}, nil
+}
+
+func scanVersion(r row) (v kbs.ResourceVersion, err error) {
+	var policy []byte
+	var created int64
+	var last *int64
+	if err := r.Scan(&v.Version, &v.SizeBytes, &policy, &created, &v.CreatedBy, &v.Releases, &last); err != nil {
+		return v, err
 	}
-	if len(m.Versions) == 0 {
-		return m, fmt.Errorf("resource %s: %w", id, ErrNotFound)
+	if err := kbs.UnmarshalCanonical(policy, &v.Policy); err != nil {
+		return v, fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	return m, nil
+	v.CreatedAt, v.LastRelease = fromMilli(created), fromNullMilli(last)
+	return v, nil
 }
 
 // Resources is a page of at most limit names of the tenant's that follow
 // after.
 func (s resources) Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error) {
-	list := kbs.ResourceList{Resources: []string{}}
-	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT repo || '/' || type || '/' || tag AS name FROM resources
+	names, err := list(ctx, s.db, scanName, `SELECT DISTINCT repo || '/' || type || '/' || tag AS name FROM resources
 		WHERE repo || '/' || type || '/' || tag > ?1 AND (?2 = '' OR `+owned("repo", "?2")+`) ORDER BY name LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
-		return list, fmt.Errorf("listing resources: %w", err)
+		return kbs.ResourceList{}, fmt.Errorf("listing resources: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return list, fmt.Errorf("listing resources: %w", err)
-		}
-		list.Resources = append(list.Resources, name)
-	}
-	if len(list.Resources) > limit {
-		list.Resources = list.Resources[:limit]
-		list.Next = list.Resources[limit-1]
-	}
-	return list, rows.Err()
+	first, next := page(names, limit, func(name string) string { return name })
+	return kbs.ResourceList{Resources: first, Next: next}, nil
 }
+
+func scanName(r row) (name string, err error) { return name, r.Scan(&name) }
 
 // RemoveResource deletes every version.
 func (s resources) RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error {

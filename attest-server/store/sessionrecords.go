@@ -69,21 +69,27 @@ func firstFailure(r kbs.AttestationResult) string {
 
 // Session is the record with that public number, or ErrNotFound.
 func (s sessionRecords) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
-	var r kbs.SessionRecord
-	var b []byte
-	var releases int64
-	err := s.db.QueryRowContext(ctx, "SELECT record, releases FROM sessions WHERE number = ?", number).Scan(&b, &releases)
+	r, err := scanRecord(s.db.QueryRowContext(ctx, "SELECT record, releases FROM sessions WHERE number = ?", number))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("session %s: %w", number, ErrNotFound)
 	}
 	if err != nil {
 		return r, fmt.Errorf("reading session %s: %w", number, err)
 	}
-	if err := kbs.UnmarshalStrict(b, &r); err != nil {
-		return r, fmt.Errorf("reading session %s: %w", number, err)
-	}
-	r.Releases = releases
 	return r, nil
+}
+
+func scanRecord(r row) (record kbs.SessionRecord, err error) {
+	var b []byte
+	var releases int64
+	if err := r.Scan(&b, &releases); err != nil {
+		return record, err
+	}
+	if err := kbs.UnmarshalStrict(b, &record); err != nil {
+		return record, fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	record.Releases = releases
+	return record, nil
 }
 
 // SessionQuery selects session records. The zero value of a member selects
@@ -103,7 +109,7 @@ func (s sessionRecords) Sessions(ctx context.Context, q SessionQuery, limit int)
 	if !q.Before.IsZero() {
 		before = unixMilli(q.Before)
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT record, releases FROM sessions
+	all, err := list(ctx, s.db, scanRecord, `SELECT record, releases FROM sessions
 		WHERE (at, number) < (?1, ?2) AND (?3 = '' OR workload = ?3)
 		AND (?4 = '' OR `+owned("workload", "?4")+`)
 		ORDER BY at DESC, number DESC LIMIT ?5`,
@@ -111,20 +117,5 @@ func (s sessionRecords) Sessions(ctx context.Context, q SessionQuery, limit int)
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
 	}
-	defer rows.Close()
-	var all []kbs.SessionRecord
-	for rows.Next() {
-		var r kbs.SessionRecord
-		var b []byte
-		var releases int64
-		if err := rows.Scan(&b, &releases); err != nil {
-			return nil, fmt.Errorf("listing sessions: %w", err)
-		}
-		if err := kbs.UnmarshalStrict(b, &r); err != nil {
-			return nil, fmt.Errorf("reading a session record: %w: %w", ErrTampered, err)
-		}
-		r.Releases = releases
-		all = append(all, r)
-	}
-	return all, rows.Err()
+	return all, nil
 }

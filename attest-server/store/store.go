@@ -166,7 +166,7 @@ func (s *DB) Warnings(ctx context.Context) ([]string, error) { return s.db.Warni
 
 // Check says whether the store answers and is for this process to write.
 func (s *DB) Check(ctx context.Context) error {
-	check, err := readCheck(s.db.QueryRowContext(ctx, selectCheck, checkName))
+	check, err := readMeta(s.db.QueryRowContext(ctx, selectMeta, checkName))
 	if err != nil || s.master.follows(check) {
 		return err
 	}

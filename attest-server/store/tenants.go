@@ -82,30 +82,21 @@ func (s tenants) Tenants(ctx context.Context) ([]Tenant, error) {
 		return nil, fmt.Errorf("listing tenants: %w", err)
 	}
 	defer tx.Rollback()
-	rows, err := tx.QueryContext(ctx, "SELECT name, max_workloads, max_resources, created_at FROM tenants ORDER BY name")
+	all, err := list(ctx, tx, func(r row) (t Tenant, err error) {
+		var created int64
+		err = r.Scan(&t.Name, &t.MaxWorkloads, &t.MaxResources, &created)
+		t.CreatedAt = fromMilli(created)
+		return t, err
+	}, "SELECT name, max_workloads, max_resources, created_at FROM tenants ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("listing tenants: %w", err)
 	}
-	defer rows.Close()
-	list := []Tenant{}
-	for rows.Next() {
-		var t Tenant
-		var created int64
-		if err := rows.Scan(&t.Name, &t.MaxWorkloads, &t.MaxResources, &created); err != nil {
-			return nil, fmt.Errorf("listing tenants: %w", err)
-		}
-		t.CreatedAt = fromMilli(created)
-		list = append(list, t)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("listing tenants: %w", err)
-	}
-	for i := range list {
-		if list[i].Workloads, list[i].Resources, err = countOwned(tx, list[i].Name); err != nil {
+	for i, t := range all {
+		if all[i].Workloads, all[i].Resources, err = countOwned(tx, t.Name); err != nil {
 			return nil, err
 		}
 	}
-	return list, nil
+	return all, nil
 }
 
 // owned is the condition that column begins with a tenant's name, as kbs.Owns

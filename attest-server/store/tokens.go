@@ -145,20 +145,12 @@ func scanToken(r row) (t Token, hash []byte, err error) {
 
 // Tokens is every token, oldest first, expired and revoked ones included.
 func (s tokens) Tokens(ctx context.Context) ([]Token, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+tokenColumns+" FROM tokens ORDER BY created_at, id")
+	all, err := list(ctx, s.db, func(r row) (Token, error) { t, _, err := scanToken(r); return t, err },
+		"SELECT "+tokenColumns+" FROM tokens ORDER BY created_at, id")
 	if err != nil {
 		return nil, fmt.Errorf("listing tokens: %w", err)
 	}
-	defer rows.Close()
-	tokens := []Token{}
-	for rows.Next() {
-		t, _, err := scanToken(rows)
-		if err != nil {
-			return nil, err
-		}
-		tokens = append(tokens, t)
-	}
-	return tokens, rows.Err()
+	return all, nil
 }
 
 // RevokeToken ends a token at once. Revoking twice changes nothing.

@@ -85,34 +85,29 @@ func (s workloads) Workloads(ctx context.Context, after string, limit int) (kbs.
 
 // TenantWorkloads is Workloads of one tenant alone.
 func (s workloads) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id, tee, registration, image, registered_at, revoked_at, releases, denials, last_release
+	all, err := list(ctx, s.db, scanSummary, `SELECT id, tee, registration, image, registered_at, revoked_at, releases, denials, last_release
 		FROM workloads WHERE id > ?1 AND (?2 = '' OR `+owned("id", "?2")+`) ORDER BY id LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {
 		return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
 	}
-	defer rows.Close()
-	list := kbs.WorkloadList{Workloads: []kbs.WorkloadSummary{}}
-	for rows.Next() {
-		var w kbs.WorkloadSummary
-		var registered int64
-		var revoked, last *int64
-		var canonical []byte
-		if err := rows.Scan(&w.WorkloadID, &w.TEE, &canonical, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
-			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %w", err)
-		}
-		var reg struct{ Type kbs.RegistrationType }
-		if err := json.Unmarshal(canonical, &reg); err != nil {
-			return kbs.WorkloadList{}, fmt.Errorf("listing workloads: %s: %w: %w", w.WorkloadID, ErrTampered, err)
-		}
-		w.Type = reg.Type
-		w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
-		list.Workloads = append(list.Workloads, w)
+	first, next := page(all, limit, func(w kbs.WorkloadSummary) string { return w.WorkloadID })
+	return kbs.WorkloadList{Workloads: first, Next: next}, nil
+}
+
+func scanSummary(r row) (w kbs.WorkloadSummary, err error) {
+	var registered int64
+	var revoked, last *int64
+	var canonical []byte
+	if err := r.Scan(&w.WorkloadID, &w.TEE, &canonical, &w.Image, &registered, &revoked, &w.Releases, &w.Denials, &last); err != nil {
+		return w, err
 	}
-	if len(list.Workloads) > limit {
-		list.Workloads = list.Workloads[:limit]
-		list.Next = list.Workloads[limit-1].WorkloadID
+	var reg struct{ Type kbs.RegistrationType }
+	if err := json.Unmarshal(canonical, &reg); err != nil {
+		return w, fmt.Errorf("%s: %w: %w", w.WorkloadID, ErrTampered, err)
 	}
-	return list, rows.Err()
+	w.Type = reg.Type
+	w.RegisteredAt, w.RevokedAt, w.LastRelease = fromMilli(registered), fromNullMilli(revoked), fromNullMilli(last)
+	return w, nil
 }
 
 // Revoke ends releases for a workload. Revoking twice changes nothing.

@@ -85,9 +85,10 @@ func (e *Effective) Appraise(c *verifier.Claims, want verifier.Expectation) veri
 	return result
 }
 
-// whoAsked tries each level alone: who refuses is who asked. Of what the claims
-// identify the workload by, only the workload's own level asks anything, and
-// what even the most permissive level refuses nobody asked for: it always holds.
+// whoAsked tries each level alone: the levels that refuse are those that asked.
+// What identifies the workload is asked for by its own level only, so the others
+// are tried with the claims' own identity. What even the most permissive policy
+// refuses, nobody asked for: that rule always holds.
 func (e *Effective) whoAsked(c *verifier.Claims, want verifier.Expectation) map[string][]string {
 	always := failures(c, identifiedBy(c, mostPermissive(c)), want)
 	asked := map[string][]string{}

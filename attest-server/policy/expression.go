@@ -136,8 +136,8 @@ var (
 )
 
 // refuseConstant evaluates with every claim unknown. What then has a value is
-// no rule. What contradicts itself only by the logic of comparisons, as x > 3
-// && x < 2, is not found: it stays the unknown.
+// no rule. What is constant only by the logic of comparisons, as x > 3 && x < 2,
+// has no value then and is not found.
 func refuseConstant(p cel.Program) error {
 	unknown, err := cel.PartialVars(map[string]any{}, cel.AttributePattern("claims"), cel.AttributePattern("now"))
 	if err != nil {

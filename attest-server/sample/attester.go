@@ -10,10 +10,11 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/kds"
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // Attester plays the secure processor: it signs what it is told.
@@ -78,9 +79,6 @@ func newAttester(ark, ask, vcek *x509.Certificate, pkcs8 []byte) (*Attester, err
 	}).Marshal()
 	return a, nil
 }
-
-// ChipID is what Sign's reports carry in CHIP_ID.
-func (a *Attester) ChipID() ChipID { return a.id }
 
 // NewLaunch is a guest launched with the default policy and this digest.
 func NewLaunch(d kbs.LaunchDigest) (Launch, error) {

@@ -6,10 +6,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // write lays p out below dir. Keys are readable by their owner only.
@@ -68,23 +69,9 @@ func writePEM(path, kind string, der []byte, mode fs.FileMode) error {
 // maxPEM bounds what is read of a file of the platform.
 const maxPEM = 64 << 10
 
-// readSmall reads a file of at most maxPEM bytes.
-func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	if err == nil && len(b) > maxPEM {
-		err = fmt.Errorf("%s: at most %d bytes expected", path, maxPEM)
-	}
-	return b, err
-}
-
 // readPEM returns the DER of the one PEM block of a kind that path holds.
 func readPEM(path, kind string) ([]byte, error) {
-	b, err := readSmall(path)
+	b, err := bounded.File(path, maxPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // NewVerifier verifies Evidence of TEE sample that the platform in dir signed:
@@ -92,7 +93,7 @@ func readRoots(dir string) ([]*x509.Certificate, error) {
 		if ext := filepath.Ext(e.Name()); ext != ".pem" && ext != ".crt" {
 			continue
 		}
-		b, err := readSmall(filepath.Join(dir, e.Name()))
+		b, err := bounded.File(filepath.Join(dir, e.Name()), maxPEM)
 		if err != nil {
 			return nil, err
 		}

@@ -16,8 +16,8 @@
 //
 // 4096-byte blocks, 256-byte inodes, extents, 64bit, flex_bg, metadata_csum
 // (crc32c), dir_index (half-MD4, directories over one block), and a journal.
-// flex_bg lets all bitmaps and inode tables sit at the
-// front, so the disk is, in this order:
+// flex_bg lets all bitmaps and inode tables sit at the front, so the disk is, in
+// this order:
 //
 //	superblock, group descriptors
 //	block bitmaps, inode bitmaps, inode tables
@@ -35,7 +35,8 @@
 //
 // With Options.SizeBytes zero, the file system gets its content plus
 // Options.FreeBytes free space, by default 1 % of the content and at least
-// 4 MiB, rounded up to 64 KiB; inodes for 1 % more files than the tree has and one per 16 KiB of free space; and a journal of 1/256, at least
-// 4 MiB. With a size given, inodes and journal are mke2fs's: one per 16 KiB, and
-// 16 MiB from 128 MiB on, 32 from 1 GiB, 64 from 2 GiB.
+// 4 MiB, rounded up to 64 KiB; inodes for 1 % more files than the tree has, and
+// one per 16 KiB of free space; and a journal of 1/256 of it all, at least 4 MiB.
+// With a size given, inodes and journal are mke2fs's: one per 16 KiB, and 16 MiB
+// from 128 MiB on, 32 from 1 GiB, 64 from 2 GiB.
 package ext4

@@ -21,8 +21,8 @@
 //     keeps the children and replaces the metadata. The last of duplicates wins.
 //   - Whiteouts (".wh.NAME") and opaque markers (".wh..wh..opq") hide what lower
 //     layers brought, wherever in their own layer they stand, and never what
-//     their own layer brings. They make no parent directories. Other AUFS files at the root (".wh..wh.*") are
-//     skipped.
+//     their own layer brings. They make no parent directories. Other AUFS files
+//     at the root (".wh..wh.*") are skipped.
 //   - A hard link names an inode, of this layer or of a lower one; the inode
 //     lives as long as any name does. The link's header updates owner, mode, time
 //     and extended attributes, as UnpackLayer does.

@@ -15,7 +15,7 @@ import (
 type Index struct {
 	slabs       [][]byte // encoded entries; none goes over a slab's end
 	count       int32
-	last        string // the name before, whose start the next one shares
+	last        string // the previous name: of the next, only what differs is kept
 	buf         []byte
 	warnings    []string
 	fingerprint [32]byte

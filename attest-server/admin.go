@@ -98,7 +98,7 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request, t store.Tok
 	if err := s.checkRegistration(req.Registration, diskKey); err != nil {
 		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
-	if err := s.checkPolicies(r.Context(), req.Registration); err != nil {
+	if err := s.engine.Policies.CheckRegistration(r.Context(), req.Registration); err != nil {
 		return err
 	}
 	created, err := s.Store.Register(r.Context(), req.Registration, diskKey, actor(t))
@@ -191,7 +191,7 @@ func (s *Server) listWorkloads(w http.ResponseWriter, r *http.Request, t store.T
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.TenantWorkloads(r.Context(), t.Tenant, r.URL.Query().Get("after"), limit)
+	list, err := s.Store.Workloads(r.Context(), t.Tenant, r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return err
 	}

@@ -2,14 +2,11 @@ package attestserver
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
@@ -118,29 +115,4 @@ func isLegacyAttest(body []byte) bool {
 // field for the session.
 func foreignDenial(sess *session.Session) string {
 	return "attestation denied: ccrun explain " + sess.ID.String()
-}
-
-// addForeignKey takes the guest's key, nil with an error for one that is not
-// accepted.
-func (a *attestRequest) addForeignKey(public recipient.Recipient, err error, accepted, got string) {
-	if err != nil {
-		public, got = nil, err.Error()
-	}
-	a.recipient = public
-	a.checks.add("tee_key", public != nil, accepted, got, "the client is of a kind or configuration this server does not know")
-}
-
-// addForeignEvidence takes Evidence in one of the shapes that fit the
-// session's TEE.
-func (a *attestRequest) addForeignEvidence(sess *session.Session, p *verifier.Parsed, err error, shapes []string) {
-	var refused *verifier.Error
-	switch {
-	case errors.As(err, &refused):
-		a.checks.take(refused.Result(sess.TEE).Rules)
-	case err != nil || p == nil:
-		a.checks.add("evidence_format", false, strings.Join(shapes, " or "), "unreadable", "the client is not one this server knows")
-	default:
-		a.checks.add("session_tee", slices.Contains(shapes, p.Shape), strings.Join(shapes, " or "), p.Shape, "the guest announced another TEE than it has")
-		a.verify = p.Verify
-	}
 }

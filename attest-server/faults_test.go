@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,11 +147,14 @@ func TestClockJumps(t *testing.T) {
 // TestStoreGone: while the store has no answer, whoever asks is told to come
 // back, by status and code, and the server goes on.
 func TestStoreGone(t *testing.T) {
-	r := newRig(t)
+	var gone *goneStore
+	r := newRig(t, func(c *Config) {
+		gone = &goneStore{Store: c.Store}
+		c.Store = gone
+	})
 	r.register("w1", 1)
 	h := r.begin("w1", 1)
-	whole := r.server.Store
-	r.server.Store = goneStore{whole}
+	gone.now.Store(true)
 	if got := h.doAttest(); got != kbs.CodeUnavailable {
 		t.Errorf("attest: %q", got)
 	}
@@ -161,20 +165,24 @@ func TestStoreGone(t *testing.T) {
 	if s := r.log.String(); !strings.Contains(s, "free space") || strings.Contains(string(b), "free space") {
 		t.Errorf("the log must tell the operator what to do, the answer must not: %s", b)
 	}
-	r.server.Store = whole
+	gone.now.Store(false)
 	h = r.begin("w1", 1)
 	if got := h.doAttest() + h.doKey(); got != "" {
 		t.Errorf("with the store back: %q", got)
 	}
 }
 
-// goneStore is a store whose disk is full.
-type goneStore struct{ Store }
+// goneStore is a store whose disk is full while now is set.
+type goneStore struct {
+	Store
+	now atomic.Bool
+}
 
-var errGone = fmt.Errorf("%w: database or disk is full (13): free space on the store's file system", store.ErrUnavailable)
-
-func (goneStore) Workload(context.Context, string) (store.Workload, error) {
-	return store.Workload{}, errGone
+func (g *goneStore) Workload(ctx context.Context, id string) (store.Workload, error) {
+	if g.now.Load() {
+		return store.Workload{}, fmt.Errorf("%w: database or disk is full (13): free space on the store's file system", store.ErrUnavailable)
+	}
+	return g.Store.Workload(ctx, id)
 }
 
 // TestSlowClients: who connects and then says nothing, or little at a time, is

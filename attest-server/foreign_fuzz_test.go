@@ -33,13 +33,13 @@ func FuzzTrusteeAttestation(f *testing.F) {
 			return
 		}
 		a, err := trusteeRequest(sess, req)
-		if err != nil || a.recipient == nil {
+		if err != nil || a.Recipient == nil {
 			return
 		}
-		if sealed, err := a.recipient.Seal(rand.Reader, recipient.Item{Plain: []byte("secret")}); err != nil || bytes.Contains(sealed, []byte("secret")) {
+		if sealed, err := a.Recipient.Seal(rand.Reader, recipient.Item{Plain: []byte("secret")}); err != nil || bytes.Contains(sealed, []byte("secret")) {
 			t.Errorf("seal = %s, %v", sealed, err)
 		}
-		if a.reportData.IsZero() {
+		if a.ReportData.IsZero() {
 			t.Error("zero report data")
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -52,7 +53,7 @@ func (s *Server) nativeAttest(w http.ResponseWriter, r *http.Request) error {
 	if err := answer.ReadJSON(w, r, kbs.MaxAttestBody, &req); err != nil {
 		return err
 	}
-	if err := s.attest(r, sess, nativeRequest(sess, req)); err != nil {
+	if err := s.engine.Attest(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, nativeRequest(sess, req)); err != nil {
 		return err
 	}
 	return answer.WriteJSON(w, http.StatusOK, kbs.AttestAnswer{Result: kbs.Affirming})
@@ -60,41 +61,41 @@ func (s *Server) nativeAttest(w http.ResponseWriter, r *http.Request) error {
 
 // nativeRequest checks what the request claims against the session it came in,
 // and computes the report data that alone will be accepted.
-func nativeRequest(sess *session.Session, req kbs.AttestRequest) attestRequest {
+func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request {
 	key := req.RuntimeData.TEEKey
-	a := attestRequest{
-		recipient: recipient.ParseTEEKey(key), runtime: &req.RuntimeData, accepts: []kbs.RegistrationType{kbs.TypeNative},
-		verify: func(ctx context.Context, v verifier.Verifier, at time.Time) (*verifier.Claims, error) {
+	a := release.Request{
+		Recipient: recipient.ParseTEEKey(key), Runtime: &req.RuntimeData, Accepts: []kbs.RegistrationType{kbs.TypeNative},
+		Verify: func(ctx context.Context, v verifier.Verifier, at time.Time) (*verifier.Claims, error) {
 			return v.Verify(ctx, req.Evidence, at)
 		},
-		denial: "the evidence does not satisfy the workload's rules",
+		Denial: "the evidence does not satisfy the workload's rules",
 	}
-	a.checks.addNonce(sess.Nonce[:], req.RuntimeData.Nonce)
-	a.checks.add("session_tee", req.Evidence.TEE == sess.TEE, string(sess.TEE), strconv.QuoteToGraphic(string(req.Evidence.TEE)),
+	a.Checks.AddNonce(sess.Nonce[:], req.RuntimeData.Nonce)
+	a.Checks.Add("session_tee", req.Evidence.TEE == sess.TEE, string(sess.TEE), strconv.QuoteToGraphic(string(req.Evidence.TEE)),
 		"the guest announced another TEE than it has")
-	a.checks.add("tee_key", a.recipient != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", key.KEM, len(key.Public)),
+	a.Checks.Add("tee_key", a.Recipient != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", key.KEM, len(key.Public)),
 		"the guest agent is too old, too new, or not ours")
 	rd, err := kbs.Binding(sess.WorkloadID, req.RuntimeData)
 	if err != nil {
-		a.checks.add("runtime_data", false, "complete runtime data", err.Error(), "the guest agent is not ours")
+		a.Checks.Add("runtime_data", false, "complete runtime data", err.Error(), "the guest agent is not ours")
 	}
-	a.reportData = rd
+	a.ReportData = rd
 	return a
 }
 
 // key releases the session's DiskKey.
 func (s *Server) key(w http.ResponseWriter, r *http.Request) error {
-	return s.nativeDiskKey(w, r, s.diskKey)
+	return s.nativeDiskKey(w, r, s.engine.DiskKey)
 }
 
 // stagedKey releases the DiskKey of a rotation under way.
 func (s *Server) stagedKey(w http.ResponseWriter, r *http.Request) error {
-	return s.nativeDiskKey(w, r, s.stagedDiskKey)
+	return s.nativeDiskKey(w, r, s.engine.StagedDiskKey)
 }
 
-// nativeDiskKey answers with what release yields for the session's workload,
-// which the path must name.
-func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, release func(*http.Request, *session.Session, string) ([]byte, error)) error {
+// nativeDiskKey answers with what get yields for the session's workload, which
+// the path must name.
+func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, get func(context.Context, release.Guest, string) ([]byte, error)) error {
 	sess, err := s.session(r)
 	if err != nil {
 		return err
@@ -102,7 +103,7 @@ func (s *Server) nativeDiskKey(w http.ResponseWriter, r *http.Request, release f
 	if r.PathValue("id") != sess.WorkloadID {
 		return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.ID.String()}
 	}
-	b, err := release(r, sess, sess.WorkloadID)
+	b, err := get(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, sess.WorkloadID)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (s *Server) releaseResource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.resource(r, sess, id.String())
+	b, err := s.engine.Resource(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, id.String())
 	if err != nil {
 		return err
 	}

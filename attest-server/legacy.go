@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -97,21 +98,21 @@ func (s *Server) legacyAttest(_ http.ResponseWriter, r *http.Request, body []byt
 		return err
 	}
 	nonce := hex.EncodeToString(sess.Nonce[:])
-	a := attestRequest{
-		reportData: legacyReportData(nonce, req.Key.Modulus, req.Key.Exponent),
-		accepts:    []kbs.RegistrationType{kbs.TypeLegacy}, denial: foreignDenial(sess),
+	a := release.Request{
+		ReportData: legacyReportData(nonce, req.Key.Modulus, req.Key.Exponent),
+		Accepts:    []kbs.RegistrationType{kbs.TypeLegacy}, Denial: foreignDenial(sess),
 	}
 	// The client sends no nonce: only report_data shows which it had.
-	a.checks.addNonce([]byte(nonce), []byte(nonce))
+	a.Checks.AddNonce([]byte(nonce), []byte(nonce))
 	var public recipient.Recipient
 	sent, err := legacyKeyOf(req)
 	if err == nil {
 		public = recipient.Legacy{Public: sent}
 	}
-	a.addForeignKey(public, err, "RSA of 2048 to 4096 bits", "such a key")
+	a.SetKey(public, err, "RSA of 2048 to 4096 bits", "such a key")
 	parsed, err := parseLegacyEvidence(req.Evidence)
-	a.addForeignEvidence(sess, parsed, err, []string{"raw snp"})
-	return s.attest(r, sess, a)
+	a.SetEvidence(sess, parsed, err, []string{"raw snp"})
+	return s.engine.Attest(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, a)
 }
 
 // legacyReportData hashes the texts as they were sent. Their lengths are not
@@ -156,7 +157,7 @@ func (s *Server) legacyKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.diskKey(r, sess, r.PathValue("id"))
+	b, err := s.engine.DiskKey(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, r.PathValue("id"))
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (s *Server) legacyRegister(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkRegistration(reg, passphrase); err != nil {
 		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
-	if err := s.checkPolicies(r.Context(), reg); err != nil {
+	if err := s.engine.Policies.CheckRegistration(r.Context(), reg); err != nil {
 		return err
 	}
 	created, err := s.Store.Register(r.Context(), reg, passphrase, actor(t))

@@ -9,6 +9,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -40,7 +41,7 @@ func (s *Server) readings(r *metrics.Registry) {
 			set(float64(granted), "granted")
 			set(float64(marks-granted), "spent")
 		})
-	r.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(s.verifying))) })
+	r.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(s.engine.Slots))) })
 	r.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
 		func(set func(float64, ...string)) {
 			for tee, v := range s.Verifiers {
@@ -79,7 +80,7 @@ func (s *Server) expiries() []Expiry {
 
 // meteredStore counts outcomes and times writes.
 type meteredStore struct {
-	Store
+	release.Store
 	m *meters
 }
 
@@ -95,11 +96,11 @@ func (s meteredStore) ReleaseResource(ctx context.Context, r kbs.ResourceID, id 
 	return s.released("resource", func() (secret.Bytes, error) { return s.Store.ReleaseResource(ctx, r, id, appraised, session) })
 }
 
-func (s meteredStore) released(kind string, release func() (secret.Bytes, error)) (secret.Bytes, error) {
+func (s meteredStore) released(kind string, get func() (secret.Bytes, error)) (secret.Bytes, error) {
 	start := time.Now()
-	v, err := release()
+	v, err := get()
 	s.m.writes.Observe(time.Since(start), "release")
-	s.m.releases.Inc(kind, yesNo(err == nil, "released", "refused"))
+	s.m.releases.Inc(kind, outcome(err == nil, "released", "refused"))
 	return v, err
 }
 
@@ -107,7 +108,7 @@ func (s meteredStore) RecordSession(ctx context.Context, r kbs.SessionRecord, au
 	start := time.Now()
 	err := s.Store.RecordSession(ctx, r, authentic)
 	s.m.writes.Observe(time.Since(start), "record")
-	s.m.attestations.Inc(string(r.Result.TEE), yesNo(r.Granted, kbs.Affirming, kbs.Contraindicated))
+	s.m.attestations.Inc(string(r.Result.TEE), outcome(r.Granted, kbs.Affirming, kbs.Contraindicated))
 	for _, rule := range r.Result.Rules {
 		if !rule.Pass && rule.Rule != "appraisal" && !r.Granted {
 			s.m.denials.Inc(string(r.Result.TEE), rule.Kind())
@@ -125,7 +126,7 @@ type meteredVerifier struct {
 func (v meteredVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*verifier.Claims, error) {
 	start := time.Now()
 	c, err := v.Verifier.Verify(ctx, ev, at)
-	v.m.appraisals.Observe(time.Since(start), string(ev.TEE), yesNo(err == nil, "yes", "no"))
+	v.m.appraisals.Observe(time.Since(start), string(ev.TEE), outcome(err == nil, "yes", "no"))
 	return c, err
 }
 
@@ -143,6 +144,13 @@ func (s *Server) metered(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+func outcome(ok bool, good, bad string) string {
+	if ok {
+		return good
+	}
+	return bad
 }
 
 func statusClass(status int) string {

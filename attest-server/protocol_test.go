@@ -223,7 +223,7 @@ func (r *rig) checkExplained(body []byte, rule string) {
 		r.t.Fatal(err)
 	}
 	for _, x := range rec.Result.Rules {
-		if len(x.Got) > 2*maxGot {
+		if len(x.Got) > 2048 {
 			r.t.Errorf("rule %s keeps %d bytes of the guest's", x.Rule, len(x.Got))
 		}
 		if strings.Contains(x.Got, "\x1b") {
@@ -437,7 +437,9 @@ func TestRestartVoidsSessions(t *testing.T) {
 	if got := granted.doAttest(); got != "" {
 		t.Fatal(got)
 	}
-	again, err := New(r.server.Config)
+	c := r.server.Config
+	c.Metrics = nil // of one process
+	again, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,10 +58,11 @@ func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot,
 	if err := keyslot.Check(slot); err != nil {
 		return kbs.RotateAnswer{}, refusal.New(kbs.CodeBadRequest, "keyslot: %v", err)
 	}
-	if err := s.acquire(ctx); err != nil {
+	leave, err := s.engine.Slots.Enter(ctx)
+	if err != nil {
 		return kbs.RotateAnswer{}, err
 	}
-	defer s.release()
+	defer leave()
 	// The other dialects' guests know one DiskKey, so that between publishing
 	// and commit none of them could start; and their disks are not measured,
 	// so that nobody could say which image has which keyslot.

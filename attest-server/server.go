@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
@@ -35,9 +36,8 @@ type Store interface {
 	// WorkloadByDigest is the workload that has the launch digest among its
 	// measurements: never more than one.
 	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
-	Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error)
-	// TenantWorkloads is Workloads of one tenant; all if it is empty.
-	TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
+	// Workloads is one page of a tenant's workloads; of all if it is empty.
+	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
 	Revoke(ctx context.Context, id, actor string) (store.Workload, error)
 	Remove(ctx context.Context, id, actor string) error
 	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
@@ -120,13 +120,12 @@ type Config struct {
 // Server answers guests and owners. It is safe for concurrent use.
 type Server struct {
 	Config
-	sessions  *session.Sessions
-	verifying chan struct{}
-	limits    *answer.Limiter
-	answers   answer.Responder
-	meters    *meters
-	policies  *policies
-	clients   atomic.Pointer[[]ClientCertificate] // Config's until SetClients
+	sessions *session.Sessions
+	engine   *release.Engine
+	limits   *answer.Limiter
+	answers  answer.Responder
+	meters   *meters
+	clients  atomic.Pointer[[]ClientCertificate] // Config's until SetClients
 }
 
 // New checks c and makes a Server.
@@ -167,20 +166,24 @@ func New(c Config) (*Server, error) {
 		c.Metrics = metrics.New()
 	}
 	m := newMeters(c.Metrics)
-	c.Store = meteredStore{c.Store, m}
 	metered := map[kbs.TEE]verifier.Verifier{}
 	for tee, v := range c.Verifiers {
 		metered[tee] = meteredVerifier{v, m}
 	}
 	c.Verifiers = metered
-	server := &Server{Config: c, sessions: sessions, verifying: make(chan struct{}, c.MaxVerifying), meters: m}
+	server := &Server{Config: c, sessions: sessions, meters: m}
 	server.answers = answer.Responder{Log: c.Log}
 	server.limits = answer.NewLimiter(c.Limits, c.Clock, server.answers, func(by string) { m.limited.Inc(by) })
-	if server.policies, err = newPolicies(); err != nil {
+	policies, err := release.NewPolicies(c.Store, c.Clock)
+	if err != nil {
 		return nil, err
 	}
-	if err := server.SetPolicy(c.Policy); err != nil {
+	if err := policies.Set(c.Policy); err != nil {
 		return nil, err
+	}
+	server.engine = &release.Engine{
+		Store: meteredStore{c.Store, m}, Verifiers: metered, Clock: c.Clock, Rand: c.Rand, Log: c.Log,
+		Sessions: sessions, Policies: policies, Slots: release.NewSlots(c.MaxVerifying), ReleasesPerSession: c.ReleasesPerSession,
 	}
 	server.clients.Store(&c.Clients)
 	server.readings(c.Metrics)
@@ -272,4 +275,18 @@ func (s *Server) HTTPServer() *http.Server {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
+}
+
+// SetPolicy puts p in place of Config.Policy. What attests from now on must
+// satisfy it. A policy that is refused changes nothing.
+func (s *Server) SetPolicy(p *kbs.Policy) error { return s.engine.Policies.Set(p) }
+
+// CheckTenantPolicy refuses what SetPolicy would, and what contradicts the
+// server's policy.
+func (s *Server) CheckTenantPolicy(p kbs.Policy) error { return s.engine.Policies.CheckTenant(p) }
+
+// Unsatisfiable calls each with every workload that policies, as they are now,
+// leave nothing to match.
+func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, err error)) error {
+	return s.engine.Policies.Unsatisfiable(ctx, each)
 }

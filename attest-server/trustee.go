@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
@@ -120,7 +121,7 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	if err != nil {
 		return err
 	}
-	if err := s.attest(r, sess, f); err != nil {
+	if err := s.engine.Attest(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, f); err != nil {
 		return err
 	}
 	token, err := s.sessions.IssueToken(sess.ID, s.Clock(), s.SessionLife)
@@ -131,20 +132,20 @@ func (s *Server) trusteeAttest(w http.ResponseWriter, r *http.Request, body []by
 	return answer.WriteJSON(w, http.StatusOK, map[string]string{"token": token})
 }
 
-func trusteeRequest(sess *session.Session, req trusteeAttestation) (attestRequest, error) {
+func trusteeRequest(sess *session.Session, req trusteeAttestation) (release.Request, error) {
 	t := trusteeTEEs[string(sess.TEE)]
-	a := attestRequest{accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee}, denial: foreignDenial(sess)}
-	a.checks.addNonce([]byte(base64.StdEncoding.EncodeToString(sess.Nonce[:])), []byte(req.Runtime.Nonce))
+	a := release.Request{Accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee}, Denial: foreignDenial(sess)}
+	a.Checks.AddNonce([]byte(base64.StdEncoding.EncodeToString(sess.Nonce[:])), []byte(req.Runtime.Nonce))
 	jwk, public, err := recipient.ParseJWK(req.Runtime.Key)
-	a.addForeignKey(public, err, recipient.JWKsAccepted, "one of them")
-	if a.reportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
+	a.SetKey(public, err, recipient.JWKsAccepted, "one of them")
+	if a.ReportData, err = trusteeReportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
 		return a, err
 	}
 	parsed, err := verifier.ParseEvidence(req.Evidence.Primary)
 	if err == nil && slices.Contains(t.shapes, parsed.Shape) {
 		parsed.Evidence.TEE = t.tee // "sample" comes in the shape of snp
 	}
-	a.addForeignEvidence(sess, parsed, err, t.shapes)
+	a.SetEvidence(sess, parsed, err, t.shapes)
 	return a, nil
 }
 
@@ -166,11 +167,11 @@ func (s *Server) trusteeResource(w http.ResponseWriter, r *http.Request) error {
 	var b []byte
 	switch {
 	case parts[0] == diskKeyRepo && parts[1] == diskKeyType:
-		b, err = s.diskKey(r, sess, parts[2])
+		b, err = s.engine.DiskKey(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, parts[2])
 	case parts[0] == diskKeyRepo && parts[1] == stagedKeyType:
-		b, err = s.stagedDiskKey(r, sess, parts[2])
+		b, err = s.engine.StagedDiskKey(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, parts[2])
 	default:
-		b, err = s.resource(r, sess, strings.Join(parts, "/"))
+		b, err = s.engine.Resource(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, strings.Join(parts, "/"))
 	}
 	if err != nil {
 		return err

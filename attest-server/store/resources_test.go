@@ -200,11 +200,11 @@ func TestTenants(t *testing.T) {
 	if created, err := s.Register(t.Context(), registration("acme.b", 21), diskKey("k"), "x"); err != nil || created {
 		t.Errorf("the same again at the quota: %v, %v", created, err)
 	}
-	list, err := s.TenantWorkloads(t.Context(), "acme", "", 10)
+	list, err := s.Workloads(t.Context(), "acme", "", 10)
 	if err != nil || len(list.Workloads) != 2 || list.Workloads[0].WorkloadID != "acme.a" {
-		t.Errorf("TenantWorkloads = %+v, %v", list, err)
+		t.Errorf("Workloads = %+v, %v", list, err)
 	}
-	if page, err := s.TenantWorkloads(t.Context(), "acme", "", 1); err != nil || page.Next != "acme.a" {
+	if page, err := s.Workloads(t.Context(), "acme", "", 1); err != nil || page.Next != "acme.a" {
 		t.Errorf("page = %+v, %v", page, err)
 	}
 	p := kbs.ResourcePolicy{Tenants: []string{"acme"}}
@@ -271,7 +271,7 @@ func TestQuotaUnderRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if l, err := s.TenantWorkloads(t.Context(), "acme", "", 100); err != nil || len(l.Workloads) != 3 {
+	if l, err := s.Workloads(t.Context(), "acme", "", 100); err != nil || len(l.Workloads) != 3 {
 		t.Errorf("%d workloads of 3, %v", len(l.Workloads), err)
 	}
 }

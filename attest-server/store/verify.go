@@ -13,7 +13,7 @@ func (s *DB) Verify(ctx context.Context) error {
 		return fmt.Errorf("checking store: %w", err)
 	}
 	for after := ""; ; {
-		page, err := s.Workloads(ctx, after, 100)
+		page, err := s.Workloads(ctx, "", after, 100)
 		if err != nil {
 			return err
 		}

@@ -78,13 +78,9 @@ func (s workloads) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Wo
 	return w, nil
 }
 
-// Workloads is a page of at most limit workloads whose ids follow after.
-func (s workloads) Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error) {
-	return s.TenantWorkloads(ctx, "", after, limit)
-}
-
-// TenantWorkloads is Workloads of one tenant alone.
-func (s workloads) TenantWorkloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
+// Workloads is a page of at most limit workloads whose ids follow after: one
+// tenant's, or everybody's if it is empty.
+func (s workloads) Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {
 	all, err := list(ctx, s.db, scanSummary, `SELECT id, tee, registration, image, registered_at, revoked_at, releases, denials, last_release
 		FROM workloads WHERE id > ?1 AND (?2 = '' OR `+owned("id", "?2")+`) ORDER BY id LIMIT ?3`, after, tenant, limit+1)
 	if err != nil {

@@ -56,7 +56,7 @@ func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
 	if v.Tenant != "" {
 		after = max(after, v.Tenant+".")
 	}
-	list, err := p.Store.Workloads(r.Context(), after, pageSize)
+	list, err := p.Store.Workloads(r.Context(), "", after, pageSize)
 	if err != nil {
 		return err
 	}

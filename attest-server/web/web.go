@@ -25,7 +25,7 @@ import (
 type Store interface {
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
-	Workloads(ctx context.Context, after string, limit int) (kbs.WorkloadList, error)
+	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	Sessions(ctx context.Context, q store.SessionQuery, limit int) ([]kbs.SessionRecord, error)
 	Denials(ctx context.Context, since time.Time) ([]store.DenialCount, error)

@@ -1,0 +1,178 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
+	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/session"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// appraisal collects every rule that was applied to one attestation. It
+// affirms only if the Evidence was authentic, was appraised against a
+// registration, and no rule failed.
+type appraisal struct {
+	Checks
+	at           time.Time
+	claims       *verifier.Claims
+	appraised    bool
+	registration kbs.Digest
+	reportData   kbs.ReportData
+	recipient    recipient.Recipient
+}
+
+func (a *appraisal) granted() bool {
+	return a.appraised && a.claims != nil && a.recipient != nil && !a.registration.IsZero() && a.passed()
+}
+
+func (a *appraisal) result(tee kbs.TEE) kbs.AttestationResult {
+	r := kbs.AttestationResult{TEE: tee, Result: kbs.Contraindicated, Rules: a.Checks}
+	if a.granted() {
+		r.Result = kbs.Affirming
+	}
+	if a.claims != nil {
+		if b, err := json.Marshal(a.claims); err == nil {
+			r.Claims = b
+		}
+	}
+	return r
+}
+
+// appraise runs every rule. An error means that no answer could be had; a
+// failed rule is no error. The order keeps secrets and time: what concerns
+// the session alone comes first and can end it cheaply; after that Evidence
+// is always verified, so that the time taken does not tell strangers whether
+// a workload is registered.
+func (e *Engine) appraise(ctx context.Context, sess *session.Session, req Request) (*appraisal, error) {
+	a := &appraisal{Checks: req.Checks, at: e.Clock().UTC(), reportData: req.ReportData, recipient: req.Recipient}
+	if !a.passed() || req.Recipient == nil || req.Verify == nil {
+		return a, nil
+	}
+	var w *store.Workload
+	var err error
+	if req.Runtime != nil {
+		if w, err = e.workloadByID(ctx, a, sess, req); err != nil {
+			return nil, err
+		}
+	}
+	if ok, err := a.verify(ctx, verifier.ByTEE(e.Verifiers), sess.TEE, req); !ok {
+		return a, err
+	}
+	if req.Runtime == nil {
+		w, err = e.workloadByDigest(ctx, a, sess, req)
+	}
+	if err != nil || w == nil {
+		return a, err
+	}
+	return a, e.compare(a, *w)
+}
+
+// workloadByID checks the request against the registration of the session's
+// workload. nil: there is none.
+func (e *Engine) workloadByID(ctx context.Context, a *appraisal, sess *session.Session, req Request) (*store.Workload, error) {
+	w, err := e.Store.Workload(ctx, sess.WorkloadID)
+	if errors.Is(err, store.ErrNotFound) {
+		a.Add("registered", false, "a registration for workload "+sess.WorkloadID, "none",
+			"register the workload with `ccrun register RECORD`, or it was removed")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	reg := w.Registration
+	a.registration = w.Digest
+	a.addType(reg.Type, req.Accepts)
+	a.Add("registered", reg.WorkloadID == sess.WorkloadID, sess.WorkloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
+	a.addLimits(w)
+	a.Add("registered_tee", reg.ReferenceValues.TEE == sess.TEE, string(reg.ReferenceValues.TEE), string(sess.TEE),
+		"the workload was built for another TEE: build it with --tee "+string(sess.TEE))
+	a.addDigest("identity_digest", reg.IdentityDigest, req.Runtime.IdentityDigest,
+		"the guest booted with another identity segment than was registered")
+	a.addDigest("footer_digest", reg.FooterDigest, req.Runtime.FooterDigest,
+		"the footer of the guest's disk is not the one registered: the image was altered, or is another build")
+	return &w, nil
+}
+
+// workloadByDigest finds out which workload the verified guest is.
+func (e *Engine) workloadByDigest(ctx context.Context, a *appraisal, sess *session.Session, req Request) (*store.Workload, error) {
+	w, err := e.Store.WorkloadByDigest(ctx, a.claims.LaunchDigest)
+	if errors.Is(err, store.ErrNotFound) {
+		a.Add("registered", false, "a workload with this launch digest", a.claims.LaunchDigest.String(),
+			"register the guest's measurement, or it is not the guest you think")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	sess.WorkloadID = w.Registration.WorkloadID
+	a.registration = w.Digest
+	a.Add("registered", true, "a workload with this launch digest", sess.WorkloadID, "")
+	a.addType(w.Registration.Type, req.Accepts)
+	if sess.Dialect == session.Legacy { // whose guest said which one it is
+		same := sess.Named(sess.WorkloadID)
+		a.Add("workload_id", same, sess.WorkloadID, yesNo(same, "the same", "another"), "the guest's disk names another workload than the one with its measurement")
+	}
+	a.addLimits(w)
+	return &w, nil
+}
+
+// verify has Evidence verified. A refusal is no error but a failed rule.
+func (a *appraisal) verify(ctx context.Context, v verifier.Verifier, tee kbs.TEE, req Request) (bool, error) {
+	claims, err := req.Verify(ctx, v, a.at)
+	var refused *verifier.Error
+	switch {
+	case errors.As(err, &refused):
+		a.take(refused.Result(tee).Rules)
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("verifying evidence: %w", err)
+	case claims == nil:
+		return false, errors.New("verifying evidence: neither claims nor an error")
+	}
+	a.claims = claims
+	return true, nil
+}
+
+// compare appraises the verified claims, under the policies at every level.
+func (e *Engine) compare(a *appraisal, w store.Workload) error {
+	effective, err := e.Policies.Effective(w)
+	var conflict *policy.LevelError
+	switch {
+	case errors.As(err, &conflict):
+		a.addConflict(conflict)
+		return nil
+	case err != nil:
+		return err
+	}
+	result := effective.Appraise(a.claims, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true})
+	a.take(result.Rules)
+	a.appraised = result.OK()
+	a.Add("appraisal", a.appraised, kbs.Affirming, result.Result, "")
+	return nil
+}
+
+// addLimits adds what the owner can end a registration by.
+func (a *appraisal) addLimits(w store.Workload) {
+	state := "not revoked"
+	if w.RevokedAt != nil {
+		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
+	}
+	a.Add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+	if w.Registration.Release == nil {
+		return
+	}
+	// What decides is the store, in the transaction that releases.
+	got := "not reached"
+	err := w.CheckLimits(a.at)
+	if err != nil {
+		got = err.Error()
+	}
+	a.Add("release_limit", err == nil, "not reached", got, "the registration allows no more releases: register a new build, or remove and register this one again")
+}

@@ -1,0 +1,51 @@
+// Package release is the Relying Party: it appraises the Evidence of guests of
+// every dialect, and releases to those it affirms what is their workload's. Of
+// HTTP it knows nothing.
+package release
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/session"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/secret"
+)
+
+// Store is what releasing needs of a store. Errors are those of package store:
+// ErrNotFound, ErrRevoked, ErrChanged, ErrLimit, ErrNotApproved.
+type Store interface {
+	Workload(ctx context.Context, id string) (store.Workload, error)
+	// WorkloadByDigest is the workload that has the launch digest among its
+	// measurements: never more than one.
+	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
+	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	// ReleaseStaged is Release for the DiskKey of a rotation under way.
+	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
+}
+
+// Engine decides what is released, and to whom. All fields are needed.
+type Engine struct {
+	Store     Store
+	Verifiers map[kbs.TEE]verifier.Verifier
+	Clock     func() time.Time
+	Rand      io.Reader
+	Log       *slog.Logger
+	Sessions  session.Table
+	Policies  *Policies
+	Slots     Slots
+	// ReleasesPerSession is how often one session may fetch its DiskKey.
+	ReleasesPerSession int
+}
+
+// Guest is who asks.
+type Guest struct {
+	Session *session.Session
+	Peer    string // its address, for the records
+}

@@ -165,13 +165,13 @@ func derive(k kbs.KeyslotKDF, diskKey secret.Bytes) ([]byte, error) {
 
 // merge is the anti-forensic splitter's inverse.
 func merge(area []byte, n int) []byte {
-	key := make([]byte, n)
+	volumeKey := make([]byte, n)
 	for i := range stripes - 1 {
-		subtle.XORBytes(key, key, area[i*n:(i+1)*n])
-		diffuse(key)
+		subtle.XORBytes(volumeKey, volumeKey, area[i*n:(i+1)*n])
+		diffuse(volumeKey)
 	}
-	subtle.XORBytes(key, key, area[n*(stripes-1):n*stripes])
-	return key
+	subtle.XORBytes(volumeKey, volumeKey, area[n*(stripes-1):n*stripes])
+	return volumeKey
 }
 
 func diffuse(b []byte) {

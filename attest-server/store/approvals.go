@@ -15,12 +15,12 @@ var ErrNotApproved = errors.New("a tenant's approval is missing")
 // maxApprovals is how many approvals a tenant may have.
 const maxApprovals = 10000
 
-// approvals are what tenants allow to be released of one another's.
+// approvals are tenants' consents, without which some releases are refused.
 type approvals struct{ *core }
 
-// Approve keeps a tenant's approval. Whether there is anything of that name is
-// not asked: the tenant could find out what others have. Approving twice
-// changes nothing.
+// Approve keeps a tenant's approval. It does not check that anything has that
+// name: the tenant could find out so what others have. Approving twice changes
+// nothing.
 func (s approvals) Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		if err := needTenant(tx, tenant); err != nil {
@@ -82,8 +82,8 @@ func scanApproval(r row) (a kbs.Approval, err error) {
 	return a, nil
 }
 
-// approved says whether every one of tenants has approved that name be
-// released to exactly this registration.
+// approved is nil if every one of tenants has approved the release of name to
+// exactly this registration, else ErrNotApproved.
 func approved(tx *sql.Tx, tenants []string, name, workload string, registration kbs.Digest) error {
 	for _, t := range tenants {
 		var yes bool

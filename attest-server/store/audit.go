@@ -16,8 +16,8 @@ import (
 type audit struct{ *core }
 
 // Audit calls each with every entry after the given sequence number, oldest
-// first, having checked its link in the chain. A broken one is ErrTampered.
-// What it cannot see is a tail cut off: compare with AuditHead.
+// first. It checks that each links to the one before it; a broken link is
+// ErrTampered. That the end was cut off it cannot see: compare with AuditHead.
 func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor, action, object, detail, prev, hash
 		FROM audit WHERE seq >= ? ORDER BY seq`, after)
@@ -57,8 +57,8 @@ func (s audit) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
 	return readAuditHead(s.db.QueryRowContext(ctx, selectMeta, auditHeadName))
 }
 
-// AuditKey is the key that signs audit heads, as only the holder of the
-// MasterKey can tell it: the public key in a head says itself who it is.
+// AuditKey is the public key that signs audit heads, read with the MasterKey.
+// The one in a head proves nothing by itself: a forger puts in his own.
 func (s audit) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.PublicKey, error) {
 	sealer, err := masterkey.NewSealer(master, s.rand)
 	if err != nil {

@@ -15,10 +15,11 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// The audit chain shows an edited or removed entry by itself, a tail cut off
-// it does not. So every transaction that appends signs the new end, with a key
-// that lies sealed in the store: who can write the database but has no
-// MasterKey can neither sign another end nor go back to one not kept.
+// The chain itself shows that an entry was edited or removed, but not that its
+// end was cut off. So each transaction that appends signs the new end, with a
+// key that lies sealed in the store. Who can write the database but has no
+// MasterKey cannot sign another end, and can go back only to one that he has
+// kept a copy of.
 
 // headSigner signs the end of the chain. Only the Writer's goroutine uses it.
 type headSigner struct {
@@ -126,8 +127,8 @@ func (s *headSigner) check(tx *sql.Tx) error {
 	return holdsHead(tx, h)
 }
 
-// sign signs the end of the chain within the transaction that moved it, and is
-// called back when that is committed.
+// sign signs the end of the chain within the transaction that moved it, and
+// remembers it once that is committed.
 func (s *headSigner) sign(tx *sql.Tx) (committed func(), err error) {
 	h := s.last
 	if s.moved && s.key != nil {

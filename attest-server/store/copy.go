@@ -10,8 +10,8 @@ import (
 )
 
 // tables are what a copy holds, in an order that foreign keys allow. Sessions
-// under way are not in it, nor the secret of their bearers: a nonce used after
-// the copy was made must not be good again on it.
+// under way are left out, and so is the secret that makes their bearers: on the
+// copy, a nonce used after it was made would be good again.
 var tables = []string{"meta", "tenants", "workloads", "measurements", "tokens", "sessions", "audit", "denials", "resources", "approvals"}
 
 // Snapshot writes a consistent copy of the store to path, which must not

@@ -14,10 +14,10 @@ var ErrLimit = errors.New("release limit reached")
 
 const day = 24 * time.Hour
 
-// countRelease checks the limits of a registration and counts this release,
-// in one transaction with it: of two guests that come at once for the last
-// one allowed, one gets it. A session is counted when it first gets the key;
-// an answer lost on the way costs nothing. A refusal is ErrLimit.
+// countRelease checks a registration's limits and counts this release, in the
+// release's own transaction: of two guests that ask at once for the last one
+// allowed, one gets it. A session counts when it first gets the DiskKey, so
+// that an answer lost on the way costs nothing. A refusal is ErrLimit.
 func countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits, now time.Time) error {
 	var again bool
 	var c counters

@@ -8,7 +8,8 @@ import (
 )
 
 // Where sealed values belong. Each is tied to all that decides to whom it is
-// released: who edits that in the database makes the value unusable, not his.
+// released: whoever edits that in the database makes the value useless, and
+// does not get it.
 
 func valueLocation(name string) []byte { return masterkey.Location("meta", name) }
 

@@ -16,9 +16,9 @@ import (
 
 const checkPlain = "ccrun store v1"
 
-// masterKeyFollower sees to it that everything is sealed under the MasterKey that
-// the store is under now, which another process may change. The check value in
-// the store, which is sealed like all else, shows under which that is.
+// masterKeyFollower sees to it that everything is sealed under the MasterKey of
+// the store, which another process may change. Which one that is shows the
+// check value, which is sealed like all else.
 type masterKeyFollower struct {
 	sealer *masterkey.Sealer // nil without the MasterKey
 	reload func() ([]secret.Bytes, error)

@@ -73,17 +73,17 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to *masterkey.Sealer) error {
 func (s *DB) rewrapWorkloads(tx *sql.Tx, to *masterkey.Sealer) error {
 	for after := ""; ; {
 		var id string
-		var canonical, key, staged []byte
+		var canonical, diskKey, staged []byte
 		var rotation *string
 		err := tx.QueryRow("SELECT id, registration, disk_key, staged_key, staged_rotation FROM workloads WHERE id > ? ORDER BY id LIMIT 1", after).
-			Scan(&id, &canonical, &key, &staged, &rotation)
+			Scan(&id, &canonical, &diskKey, &staged, &rotation)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if key, err = s.sealer.Rewrap(key, diskKeyLocation(id, canonical), to); err != nil {
+		if diskKey, err = s.sealer.Rewrap(diskKey, diskKeyLocation(id, canonical), to); err != nil {
 			return fmt.Errorf("disk key of workload %s: %w", id, err)
 		}
 		if rotation != nil {
@@ -91,7 +91,7 @@ func (s *DB) rewrapWorkloads(tx *sql.Tx, to *masterkey.Sealer) error {
 				return fmt.Errorf("staged disk key of workload %s: %w", id, err)
 			}
 		}
-		if _, err := tx.Exec("UPDATE workloads SET disk_key = ?, staged_key = ? WHERE id = ?", key, staged, id); err != nil {
+		if _, err := tx.Exec("UPDATE workloads SET disk_key = ?, staged_key = ? WHERE id = ?", diskKey, staged, id); err != nil {
 			return err
 		}
 		after = id

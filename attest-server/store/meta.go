@@ -20,9 +20,9 @@ const (
 	auditHeadName     = "audit head" // JSON of kbs.AuditHead
 )
 
-// sealedMeta are the values that are sealed. plainMeta are not. A name in
-// neither list stops a change of MasterKey: what it does not know to seal anew
-// would be lost.
+// sealedMeta are the values that are sealed, plainMeta those that are not. A
+// name in neither list stops a change of MasterKey: a value that is not sealed
+// anew would be lost.
 var (
 	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
 	plainMeta  = []string{auditHeadName}
@@ -39,8 +39,8 @@ type sealedValues struct {
 	sealer *masterkey.Sealer // nil without the MasterKey
 }
 
-// readOrMake is the value under name, which is made if there is none. Of
-// several who make it at once all get the same.
+// readOrMake is the value under name, which is made if there is none. Several
+// callers who make it at once all get the same.
 func (v sealedValues) readOrMake(ctx context.Context, name string, fresh func() (secret.Bytes, error)) (secret.Bytes, error) {
 	if v.sealer == nil {
 		return secret.Bytes{}, fmt.Errorf("reading %s: %w", name, ErrLocked)

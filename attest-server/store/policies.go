@@ -20,8 +20,8 @@ func (s tenants) TenantPolicy(ctx context.Context, tenant string) ([]byte, error
 	return p, nil
 }
 
-// SetTenantPolicy gives a tenant a policy, nil for none. The caller has
-// checked it. A tenant that there is not is ErrNotFound.
+// SetTenantPolicy gives a tenant a policy, which the caller has checked; nil
+// takes it away. ErrNotFound: there is no such tenant.
 func (s tenants) SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error {
 	var canonical []byte
 	action, detail := "tenant.policy.remove", ""

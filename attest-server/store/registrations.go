@@ -6,7 +6,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// What is kept decoded: so many registrations, of up to so many bytes.
+// How many registrations are kept decoded, and up to what size.
 const (
 	maxRegistrations     = 1024
 	maxRegistrationBytes = 16 << 10

@@ -80,7 +80,7 @@ func (r *releasable) detail() string {
 	return ""
 }
 
-// readReleasable refuses what is not as it was appraised.
+// readReleasable refuses a workload that is not as it was appraised.
 func (c *core) readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
 	var canonical, next []byte
 	var revoked *int64

@@ -28,8 +28,8 @@ func (s resources) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.Res
 	return s.putResource(ctx, id, value, actor, func([]byte) ([]byte, error) { return policy, nil })
 }
 
-// PutResourceValue is PutResource for who names no policy: it stays what it is.
-// A resource that is new gets first, or is ErrNotFound if first is nobody's.
+// PutResourceValue is PutResource that leaves the policy as it is. A new
+// resource gets the policy first, or is ErrNotFound if first names nobody.
 func (s resources) PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error) {
 	return s.putResource(ctx, id, value, actor, func(have []byte) ([]byte, error) {
 		if have == nil && len(first.Workloads)+len(first.Tenants) > 0 {
@@ -42,7 +42,8 @@ func (s resources) PutResourceValue(ctx context.Context, id kbs.ResourceID, firs
 	})
 }
 
-// putResource asks choose for the policy, given that in force or nil.
+// putResource stores value under the policy that choose returns. choose is
+// given the policy in force, or nil.
 func (s resources) putResource(ctx context.Context, id kbs.ResourceID, value secret.Bytes, actor string, choose func([]byte) ([]byte, error)) (a kbs.ResourceAnswer, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		have, err := s.newest(tx, id)

@@ -17,11 +17,10 @@ type sessionRecords struct {
 	kept int // of authentic Evidence, and again of the rest
 }
 
-// RecordSession keeps an attestation's outcome for `ccrun explain` and forgets
-// the oldest over the limit, which is one for authentic Evidence and one for
-// the rest: forgeries cost their sender nothing and must push out only one
-// another. For the same reason they are not audited; a grant is, and so is
-// the denial of authentic Evidence.
+// RecordSession keeps an attestation's outcome and forgets the oldest beyond
+// the limit. Authentic Evidence and the rest have a limit each: forgeries cost
+// their sender nothing, and must push out nothing but forgeries. For the same
+// reason they are not audited; grants are, and denials of authentic Evidence.
 func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error {
 	b, err := json.Marshal(r)
 	if err != nil {

@@ -19,8 +19,8 @@ type sharedSessions struct{ *core }
 
 const sessionSecretSize = 32
 
-// ErrUsed says that a session's nonce was used before, or is so old that
-// nobody can tell, or that all its releases are.
+// ErrUsed says that a session's nonce was used before, or is so old that it may
+// have been, or that all its releases are used.
 var ErrUsed = errors.New("used already")
 
 // SessionSecret is what all servers on this store derive the keys of sessions
@@ -33,10 +33,10 @@ func (s sharedSessions) SessionSecret(ctx context.Context) (secret.Bytes, error)
 	})
 }
 
-// UseSession marks a session's nonce as used until a time after which nobody
+// UseSession marks a session's nonce as used, until a time after which nobody
 // will accept it. Of any number of callers, on any servers, one succeeds; the
-// others get ErrUsed. So do all whose mark may have been forgotten, whatever
-// their clock says.
+// others get ErrUsed. So does a caller whose nonce is so old that its mark may
+// have been forgotten, whatever his clock says.
 func (s sharedSessions) UseSession(ctx context.Context, id string, until time.Time) error {
 	err := changed(s.db.ExecContext(ctx, `WITH purge AS (SELECT until FROM session_purge WHERE one = 1`+s.db.ShareRows()+`)
 		INSERT INTO session_marks(id, expires) SELECT CAST(?1 AS TEXT), CAST(?2 AS BIGINT) FROM purge WHERE purge.until < CAST(?2 AS BIGINT)
@@ -73,8 +73,7 @@ func (s sharedSessions) SessionGrant(ctx context.Context, id string) (sealed []b
 }
 
 // SpendSession takes one of a granted session's releases, or of its resources,
-// of which it may have so many in all, and returns how many are left. ErrUsed:
-// none were.
+// and returns how many are left of so many in all. ErrUsed: none was left.
 func (s sharedSessions) SpendSession(ctx context.Context, id string, resource bool, of int) (left int, err error) {
 	query := "UPDATE session_marks SET releases = releases + 1 WHERE id = ? AND granted IS NOT NULL AND releases < ? RETURNING releases"
 	if resource {
@@ -92,8 +91,8 @@ func (s sharedSessions) SpendSession(ctx context.Context, id string, resource bo
 }
 
 // PurgeSessions forgets marks that expired before a time, or before the
-// database's own if that is earlier: one server whose clock is ahead must not
-// end everybody's sessions. It counts the rest, up to a limit.
+// database's own time if that is earlier: one server whose clock is ahead must
+// not end everybody's sessions. It counts the rest, up to a limit.
 func (s sharedSessions) PurgeSessions(ctx context.Context, expired time.Time, limit int) (granted, marks int, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {

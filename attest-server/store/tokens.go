@@ -61,8 +61,8 @@ func (s tokens) CreateToken(ctx context.Context, role Role, name string, expires
 	return s.CreateTenantToken(ctx, "", role, name, expires, actor)
 }
 
-// CreateTenantToken is CreateToken for a tenant: its role ends where what is
-// the tenant's ends.
+// CreateTenantToken is CreateToken for a tenant: the token reaches only what
+// the tenant owns.
 func (s tokens) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)

@@ -26,7 +26,8 @@ type Workload struct {
 const statusColumns = `registration, registered_at, registered_by, revoked_at, releases, denials, last_release,
 	image, released, day, released_on_day, staged_rotation, staged_at, rotated_at`
 
-// selectWorkload is followed by what yields the id. ?2 is the tenant's name.
+// selectWorkload lacks, at its end, an expression for the id. ?2 is the
+// tenant's name.
 const selectWorkload = "SELECT " + statusColumns + ", (SELECT policy FROM tenants WHERE name = ?2) FROM workloads WHERE id = "
 
 func (s workloads) scanWorkload(r row, id string) (Workload, error) {
@@ -59,8 +60,8 @@ func (s workloads) Workload(ctx context.Context, id string) (Workload, error) {
 	return s.scanWorkload(s.db.QueryRowContext(ctx, selectWorkload+"?1", id, kbs.TenantOf(id)), id)
 }
 
-// WorkloadByDigest is the one workload that has d among its measurements,
-// whether its time has come or not, or ErrNotFound.
+// WorkloadByDigest is the one workload that has d among its measurements, even
+// if it is revoked, or ErrNotFound.
 func (s workloads) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload, error) {
 	if d.IsZero() {
 		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
@@ -70,7 +71,7 @@ func (s workloads) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Wo
 	if err != nil {
 		return Workload{}, err
 	}
-	// Whose it is, and so which policy, the id says, which the query had not.
+	// The query did not know the id, which says whose policy applies.
 	w.TenantPolicy, err = tenants{s.core}.TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
 	if err != nil {
 		return Workload{}, err

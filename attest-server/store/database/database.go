@@ -1,6 +1,6 @@
 // Package database is the two databases that a store can be in, SQLite and
-// PostgreSQL, behind one set of queries, and the one writer of each. What is
-// kept in them it does not know.
+// PostgreSQL, behind one set of queries, and the one writer of each. It does
+// not know what is kept in them.
 package database
 
 import (

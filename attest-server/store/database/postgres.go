@@ -32,7 +32,8 @@ func openPostgres(ctx context.Context, p Postgres, e postgresEngine, s Schema) (
 	return open(ctx, db, e, s)
 }
 
-// HoldsOne says what it means that a row of a new store is there already.
+// HoldsOne says of a refused insert into a new store that the database holds a
+// store already. Other errors it returns as they are.
 func HoldsOne(err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == "23505" {
@@ -41,9 +42,9 @@ func HoldsOne(err error) error {
 	return err
 }
 
-// prepareSession sees that a commit is on disk when it is answered, whatever
-// the role's default, and that a server that died without a word does not keep
-// the others from writing.
+// prepareSession has PostgreSQL answer a commit only when it is on disk,
+// whatever the role's default, and end the transaction of a server that died,
+// which would keep the others from writing.
 func prepareSession(ctx context.Context, c *pgx.Conn) error {
 	_, err := c.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', false),
 		set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')

@@ -55,8 +55,8 @@ func (c pgConn) QueryContext(ctx context.Context, query string, args []driver.Na
 	return &pgRows{Rows: rows, timedContext: t, caller: ctx}, nil
 }
 
-// BeginTx begins a transaction that reads what others committed before each
-// statement, or for reading alone, one that sees a single moment.
+// BeginTx begins a transaction. Each of its statements sees what was committed
+// before it; in one that only reads, all see the same moment.
 func (c pgConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	mode := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 	if o.ReadOnly {
@@ -136,8 +136,8 @@ func (t *timedContext) end() {
 	t.cancel()
 }
 
-// unavailable marks errors that are the database's and will pass. What the
-// caller ended himself is not.
+// unavailable marks errors that are the database's and will pass. If the
+// caller's context has ended, that was the reason, not the database.
 func unavailable(caller context.Context, err error) error {
 	if err == nil || caller.Err() != nil {
 		return err

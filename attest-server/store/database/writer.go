@@ -50,8 +50,9 @@ func (w *Writer) Close() {
 	<-w.done
 }
 
-// Write runs do in a transaction and returns when it is on disk. Once queued it
-// is waited for, whatever ctx says: do uses its caller's variables.
+// Write runs do in a transaction and returns when it is on disk. Once it is
+// queued, Write waits whatever ctx says, because do uses its caller's
+// variables.
 func (w *Writer) Write(ctx context.Context, do func(*sql.Tx) error) error {
 	one := write{do: do, result: make(chan error, 1)}
 	w.mu.RLock()
@@ -73,8 +74,8 @@ func (w *Writer) loop() {
 	defer close(w.done)
 	for one := range w.writes {
 		batch := w.gather(append(make([]write, 0, maxBatch), one))
-		// Whoever is about to write gets on board: on a busy server that
-		// divides the number of flushes, on an idle one nobody else is ready.
+		// Let those join who are about to write: a busy server flushes less
+		// often then, and on an idle one nobody is.
 		for had := 0; had < len(batch); {
 			had = len(batch)
 			runtime.Gosched()

@@ -156,17 +156,3 @@ func (b *boot) failed(err error) int {
 	}
 	return statusBootFailed
 }
-
-// hintError is an error that knows the next step.
-type hintError struct {
-	err  error
-	hint string
-}
-
-func (e *hintError) Error() string { return e.err.Error() }
-func (e *hintError) Unwrap() error { return e.err }
-
-// Hint is what the owner or host can do about it.
-func (e *hintError) Hint() string { return e.hint }
-
-func hint(err error, next string) error { return &hintError{err, next} }

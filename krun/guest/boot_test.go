@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 func testBoot() (*boot, *bytes.Buffer) {
@@ -60,7 +62,7 @@ func TestFailedStepEndsTheBoot(t *testing.T) {
 		line   string
 	}{
 		{"error", func(*boot, context.Context) error {
-			return hint(errors.New("got 1, expected 2\nline two"), "do this")
+			return hint.With(errors.New("got 1, expected 2\nline two"), "do this")
 		}, 125, "ccrun-init: breaking: got 1, expected 2 line two; next: do this\n"},
 		{"status", func(*boot, context.Context) error {
 			return &statusError{127, errors.New("no file")}

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // maxCommandLine is COMMAND_LINE_SIZE on x86, twice.
@@ -92,7 +93,7 @@ func parseOptionalAddr(s string) (netip.Addr, error) {
 }
 
 func (b *boot) readCommandLine(context.Context) error {
-	line, err := readBounded("/proc/cmdline", maxCommandLine)
+	line, err := bounded.File("/proc/cmdline", maxCommandLine)
 	if err != nil {
 		return err
 	}
@@ -101,14 +102,4 @@ func (b *boot) readCommandLine(context.Context) error {
 	}
 	b.network, b.console.debug = b.options.network, b.options.debug
 	return nil
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	return readAllBounded(f, path, limit)
 }

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 const (
@@ -44,9 +45,8 @@ func sinceKernel() time.Duration {
 // fail prints err and its hint as one line.
 func (c *console) fail(err error) {
 	text := err.Error()
-	var h interface{ Hint() string }
-	if errors.As(err, &h) && h.Hint() != "" {
-		text += "; next: " + h.Hint()
+	if next := hint.Of(err); next != "" {
+		text += "; next: " + next
 	}
 	c.line(text)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 const (
@@ -45,7 +46,7 @@ func (b *boot) openControl(ctx context.Context) error {
 	case errors.Is(err, errNoPort) && limit == 0:
 		return nil
 	case err != nil:
-		return hint(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
+		return hint.With(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
 	}
 	b.control = &control{port: f}
 	go listenControl(f, b.hostSignal)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 )
@@ -55,7 +56,7 @@ func (b *boot) findDisk(ctx context.Context) error {
 		}
 		all = append(all, fmt.Errorf("%s: %w", path, err))
 	}
-	return hint(errors.Join(append(all, err)...), "check that the VM got the image's disk.img, unchanged")
+	return hint.With(errors.Join(append(all, err)...), "check that the VM got the image's disk.img, unchanged")
 }
 
 // virtioDisks lists the virtio block devices, in order of their names.
@@ -112,7 +113,7 @@ func (b *boot) unlockDisk(context.Context) error {
 	}
 	b.diskKey.Wipe()
 	if errors.Is(err, luks.ErrWrongPassphrase) {
-		err = hint(err, "the released disk key is not this disk's; register the image that is being run")
+		err = hint.With(err, "the released disk key is not this disk's; register the image that is being run")
 	}
 	if err != nil {
 		return err
@@ -121,7 +122,7 @@ func (b *boot) unlockDisk(context.Context) error {
 	b.console.timing("opened keyslot")
 	got, want := vk.Digest(), b.identity.Disk.VolumeKeyDigest
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return hint(fmt.Errorf("volume key has digest %x, expected %s", got, want),
+		return hint.With(fmt.Errorf("volume key has digest %x, expected %s", got, want),
 			"the disk is not the one the image was built with; pull the image again")
 	}
 	b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, b.disk.path, mappedName, false)
@@ -167,7 +168,7 @@ func freeReserved(sysfs string) error {
 
 func (b *boot) mountRoot(m mount) error {
 	if err := m.do(); err != nil {
-		return hint(err, "the disk's content does not verify or is damaged; pull the image again")
+		return hint.With(err, "the disk's content does not verify or is damaged; pull the image again")
 	}
 	b.mounts = append(b.mounts, m.target)
 	return nil

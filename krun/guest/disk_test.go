@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
@@ -135,12 +135,11 @@ func TestUnknownFilesystem(t *testing.T) {
 }
 
 func TestReleaseHints(t *testing.T) {
-	var h *hintError
-	if err := withReleaseHint(kbs.ErrUnpinned, nil); !errors.As(err, &h) || !strings.Contains(h.hint, "--attest-ca") {
+	if err := withReleaseHint(kbs.ErrUnpinned, nil); !strings.Contains(hint.Of(err), "--attest-ca") {
 		t.Errorf("unpinned: %v", err)
 	}
 	refused := &kbs.ProblemError{Problem: kbs.Problem{Code: kbs.CodeAttestationDenied, Session: "7"}}
-	if err := withReleaseHint(refused, nil); errors.As(err, &h) && h.hint != "" && err != error(refused) {
+	if err := withReleaseHint(refused, nil); err != error(refused) || hint.Of(err) != refused.Hint() {
 		t.Errorf("the server's own hint is hidden: %v", err)
 	}
 }

@@ -5,14 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -70,7 +70,7 @@ func (b *boot) mountKernel(context.Context) error {
 }
 
 func (b *boot) loadModules(context.Context) error {
-	list, err := readBounded(modulesPath, maxModulesList)
+	list, err := bounded.File(modulesPath, maxModulesList)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return b.mountConfigfs()
@@ -83,7 +83,7 @@ func (b *boot) loadModules(context.Context) error {
 			continue
 		}
 		if err := loadModule(name); err != nil {
-			return hint(fmt.Errorf("loading %s: %w", name, err), "rebuild the firmware's module segment for this kernel")
+			return hint.With(fmt.Errorf("loading %s: %w", name, err), "rebuild the firmware's module segment for this kernel")
 		}
 	}
 	return b.mountConfigfs()
@@ -115,9 +115,9 @@ func (b *boot) mountConfigfs() error {
 // readIdentity reads the measured identity. Its digest is of the bytes as
 // they are, which DecodeIdentity has shown to be canonical.
 func (b *boot) readIdentity(context.Context) error {
-	raw, err := readBounded(krun.IdentityPath, krun.MaxIdentityBytes)
+	raw, err := bounded.File(krun.IdentityPath, krun.MaxIdentityBytes)
 	if err != nil {
-		return hint(err, "the initrd has no identity segment; build the image with `ccrun build`")
+		return hint.With(err, "the initrd has no identity segment; build the image with `ccrun build`")
 	}
 	if b.identity, err = krun.DecodeIdentity(raw); err != nil {
 		return err
@@ -128,7 +128,7 @@ func (b *boot) readIdentity(context.Context) error {
 
 // hasFilesystem says whether the running kernel can mount fstype.
 func hasFilesystem(fstype string) bool {
-	list, err := readBounded("/proc/filesystems", 64<<10)
+	list, err := bounded.File("/proc/filesystems", 64<<10)
 	if err != nil {
 		return false
 	}
@@ -138,16 +138,4 @@ func hasFilesystem(fstype string) bool {
 		}
 	}
 	return false
-}
-
-// readAllBounded reads r to its end, refusing more than limit bytes.
-func readAllBounded(r io.Reader, name string, limit int64) ([]byte, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path.Clean(name), err)
-	}
-	if int64(len(raw)) > limit {
-		return nil, fmt.Errorf("%s has more than the allowed %d bytes", path.Clean(name), limit)
-	}
-	return raw, nil
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 const configfsPath = "/sys/kernel/config"
@@ -39,7 +40,7 @@ func FindAttester(ctx context.Context, tee kbs.TEE) (Attester, error) {
 	case kbs.TDX:
 		tsm, err := openTSM(kbs.TDX)
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, hint(errors.New("no configfs-tsm"), "the image is for TDX; the guest kernel must run in a TD and have TSM_REPORTS and TDX_GUEST_DRIVER")
+			return nil, hint.With(errors.New("no configfs-tsm"), "the image is for TDX; the guest kernel must run in a TD and have TSM_REPORTS and TDX_GUEST_DRIVER")
 		}
 		return tsm, err
 	case kbs.Sample:
@@ -87,7 +88,7 @@ func (t tsm) Attest(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) 
 		return kbs.Evidence{}, fmt.Errorf("asking configfs-tsm for a report: %w", err)
 	}
 	if got := strings.TrimSpace(answer.Provider); got != provider {
-		return kbs.Evidence{}, hint(fmt.Errorf("configfs-tsm provider %q, expected %q", oneLine(got), provider),
+		return kbs.Evidence{}, hint.With(fmt.Errorf("configfs-tsm provider %q, expected %q", oneLine(got), provider),
 			"the VM runs in another TEE than the image was built for")
 	}
 	return boundEvidence(t.tee, answer.OutBlob, answer.AuxBlob)

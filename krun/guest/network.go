@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // deviceTimeout is how long the agent waits for a device that the host must
@@ -39,7 +42,7 @@ func (b *boot) setUpNetwork(ctx context.Context) error {
 		name, err = ethernetDevice("/sys/class/net")
 		return err
 	}); err != nil {
-		return hint(err, "ccrun.net is set, so the VM needs a network device; check the runtime's network option")
+		return hint.With(err, "ccrun.net is set, so the VM needs a network device; check the runtime's network option")
 	}
 	if err := nl.configure(name, b.network); err != nil {
 		return fmt.Errorf("configuring %s: %w", name, err)
@@ -60,7 +63,7 @@ func ethernetDevice(class string) (string, error) {
 		return "", err
 	}
 	for _, e := range entries {
-		kind, err := readBounded(filepath.Join(class, e.Name(), "type"), 16)
+		kind, err := bounded.File(filepath.Join(class, e.Name(), "type"), 16)
 		if _, missing := os.Stat(filepath.Join(class, e.Name(), "device")); missing != nil {
 			continue
 		}

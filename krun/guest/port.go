@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Names of the virtio-serial ports of the simulated TEE's machine.
@@ -33,7 +35,7 @@ func findPort(class, name string) (string, error) {
 		return "", err
 	}
 	for _, e := range entries {
-		got, err := readBounded(filepath.Join(class, e.Name(), "name"), 256)
+		got, err := bounded.File(filepath.Join(class, e.Name(), "name"), 256)
 		if err == nil && strings.TrimSpace(string(got)) == name {
 			return filepath.Join("/dev", e.Name()), nil
 		}
@@ -66,7 +68,7 @@ type reportDevice struct {
 func OpenReportPort(ctx context.Context, tee kbs.TEE) (Attester, error) {
 	f, err := openPort(ctx, reportPort, deviceTimeout)
 	if err != nil {
-		return nil, hint(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
+		return nil, hint.With(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
 	}
 	return reportDevice{f, tee}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -22,13 +24,13 @@ const maxProcessBytes = 1 << 20
 func (b *boot) readProcess(context.Context) error {
 	fd, err := unix.Open(filepath.Join(newRoot, krun.ProcessPath), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return hint(fmt.Errorf("opening %s on the disk: %w", krun.ProcessPath, err), "build the image with `ccrun build`")
+		return hint.With(fmt.Errorf("opening %s on the disk: %w", krun.ProcessPath, err), "build the image with `ccrun build`")
 	}
 	f := os.NewFile(uintptr(fd), krun.ProcessPath)
 	defer func() { _ = f.Close() }()
-	raw, err := readAllBounded(f, krun.ProcessPath, maxProcessBytes)
+	raw, err := bounded.Read(f, krun.ProcessPath, maxProcessBytes)
 	if errors.Is(err, unix.EIO) {
-		return hint(err, "the disk's content does not verify; pull the image again")
+		return hint.With(err, "the disk's content does not verify; pull the image again")
 	}
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func (b *boot) readProcess(context.Context) error {
 // decodeProcess decodes raw if its digest is want.
 func decodeProcess(raw []byte, want kbs.Digest) (*krun.Process, error) {
 	if got := kbs.Sum384(raw); want.IsZero() || got != want {
-		return nil, hint(fmt.Errorf("process configuration has digest %s, expected %s", got, want),
+		return nil, hint.With(fmt.Errorf("process configuration has digest %s, expected %s", got, want),
 			"the disk was changed after the build; build again, or restore the disk")
 	}
 	var p krun.Process
@@ -51,7 +53,7 @@ func decodeProcess(raw []byte, want kbs.Digest) (*krun.Process, error) {
 		return nil, err
 	}
 	if len(p.Entrypoint)+len(p.Cmd) == 0 {
-		return nil, &statusError{statusNotFound, hint(errors.New("image has neither Entrypoint nor Cmd"), "set one when building the image")}
+		return nil, &statusError{statusNotFound, hint.With(errors.New("image has neither Entrypoint nor Cmd"), "set one when building the image")}
 	}
 	return &p, nil
 }
@@ -132,7 +134,7 @@ func lookUp(name, path, dir string) (string, error) {
 	if denied != nil {
 		return "", denied
 	}
-	return "", &statusError{statusNotFound, hint(fmt.Errorf("executable %q not found in PATH %q", name, path), "correct Entrypoint, Cmd or PATH of the image")}
+	return "", &statusError{statusNotFound, hint.With(fmt.Errorf("executable %q not found in PATH %q", name, path), "correct Entrypoint, Cmd or PATH of the image")}
 }
 
 func executable(path string) error {
@@ -140,14 +142,14 @@ func executable(path string) error {
 	err := unix.Stat(path, &st)
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-		return &statusError{statusNotFound, hint(fmt.Errorf("executable %s not found", path), "correct Entrypoint or Cmd of the image")}
+		return &statusError{statusNotFound, hint.With(fmt.Errorf("executable %s not found", path), "correct Entrypoint or Cmd of the image")}
 	case err != nil:
 		return &statusError{statusNotExecutable, fmt.Errorf("executable %s: %w", path, err)}
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return &statusError{statusNotExecutable, fmt.Errorf("%s is not a regular file", path)}
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return &statusError{statusNotExecutable, hint(fmt.Errorf("executing %s: %w", path, err), "make it executable for the image's user")}
+		return &statusError{statusNotExecutable, hint.With(fmt.Errorf("executing %s: %w", path, err), "make it executable for the image's user")}
 	}
 	return nil
 }

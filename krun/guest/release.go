@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -80,11 +81,11 @@ func withReleaseHint(err error, n *network) error {
 	case errors.As(err, &refused):
 		return err
 	case errors.Is(err, kbs.ErrUnpinned):
-		return hint(err, "another server answers, or its key was replaced; build the image with --attest-ca of the server that holds the key")
+		return hint.With(err, "another server answers, or its key was replaced; build the image with --attest-ca of the server that holds the key")
 	case errors.As(err, &dns) && (n == nil || !n.dns.IsValid()):
-		return hint(err, "the VM has no DNS; build the image with an IP address in --attest-url")
+		return hint.With(err, "the VM has no DNS; build the image with an IP address in --attest-url")
 	case errors.As(err, &dns) || errors.As(err, &op):
-		return hint(err, "check that the container's network reaches the server")
+		return hint.With(err, "check that the container's network reaches the server")
 	}
 	return err
 }

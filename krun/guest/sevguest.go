@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 const sevGuestPath = "/dev/sev-guest"
@@ -33,7 +34,7 @@ type sevGuest struct{ path string }
 func (s sevGuest) Attest(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if err != nil {
-		return kbs.Evidence{}, hint(err, "the image is for SEV-SNP; the VM must run as an SNP guest (host: `ccrun doctor`)")
+		return kbs.Evidence{}, hint.With(err, "the image is for SEV-SNP; the VM must run as an SNP guest (host: `ccrun doctor`)")
 	}
 	defer func() { _ = f.Close() }()
 	rep, certs, err := snpExtendedReport(ctx, f, rd)

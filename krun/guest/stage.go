@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // StageName is argv[0] of this program as the stage between agent and
@@ -34,12 +35,9 @@ func RunStage() {
 	unix.CloseOnExec(specFD)
 	unix.CloseOnExec(resultFD)
 	err := becomeWorkload()
-	answer := stageError{Status: statusBootFailed, Text: err.Error()}
+	answer := stageError{Status: statusBootFailed, Text: err.Error(), Hint: hint.Of(err)}
 	if s := (*statusError)(nil); errors.As(err, &s) {
 		answer.Status = s.status
-	}
-	if h := (*hintError)(nil); errors.As(err, &h) {
-		answer.Hint = h.hint
 	}
 	_ = json.NewEncoder(os.NewFile(resultFD, "result")).Encode(answer)
 }
@@ -78,7 +76,7 @@ func becomeWorkload() (err error) {
 		return err
 	}
 	err = syscall.Exec(path, argv, env)
-	return &statusError{execStatus(err), hint(fmt.Errorf("executing %s: %w", path, err),
+	return &statusError{execStatus(err), hint.With(fmt.Errorf("executing %s: %w", path, err),
 		"the image must be for this machine's architecture and have the program's interpreter")}
 }
 
@@ -107,7 +105,7 @@ func workingDirectory(dir string, who credentials) (string, error) {
 		dir = "/"
 	}
 	if dir[0] != '/' {
-		return "", hint(fmt.Errorf("working directory %q, expected an absolute path", dir), "correct the image's WorkingDir")
+		return "", hint.With(fmt.Errorf("working directory %q, expected an absolute path", dir), "correct the image's WorkingDir")
 	}
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil

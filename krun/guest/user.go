@@ -8,6 +8,8 @@ import (
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // maxUserDatabase bounds /etc/passwd and /etc/group of the image.
@@ -64,7 +66,7 @@ func closeDatabase(r io.Reader) {
 func parseUser(spec string, passwd, group io.Reader) (credentials, error) {
 	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, passwd, group)
 	if err != nil {
-		return credentials{}, hint(fmt.Errorf("looking up user %q in the image: %w", spec, err), "correct the image's User")
+		return credentials{}, hint.With(fmt.Errorf("looking up user %q in the image: %w", spec, err), "correct the image's User")
 	}
 	home := u.Home
 	if home == "" {

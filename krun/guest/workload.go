@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -159,7 +161,7 @@ func awaitExec(ctx context.Context, result *os.File) error {
 			_ = result.Close()
 		}
 	}()
-	raw, err := readAllBounded(result, "the workload stage's answer", 64<<10)
+	raw, err := bounded.Read(result, "the workload stage's answer", 64<<10)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -170,7 +172,7 @@ func awaitExec(ctx context.Context, result *os.File) error {
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return fmt.Errorf("reading the workload stage's answer: %w", err)
 	}
-	return &statusError{e.Status, hint(errors.New(e.Text), e.Hint)}
+	return &statusError{e.Status, hint.With(errors.New(e.Text), "%s", e.Hint)}
 }
 
 // stageSpec is all the stage needs to know.

@@ -3,6 +3,7 @@
 package bounded
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,15 +17,21 @@ var ErrTooLarge = errors.New("too large")
 // Read reads r to its end. More than limit bytes are an ErrTooLarge that names
 // name; what was read by then is overwritten, as it may be secret.
 func Read(r io.Reader, name string, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(b)) > limit {
+	return read(r, name, limit, 0)
+}
+
+// read makes room for size bytes at once, which are no more than limit.
+func read(r io.Reader, name string, limit, size int64) ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err := b.ReadFrom(io.LimitReader(r, limit+1))
+	if err == nil && int64(b.Len()) > limit {
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 	}
 	if err != nil {
-		clear(b)
+		clear(b.Bytes())
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // File reads the file path, of any kind, of at most limit bytes.
@@ -47,7 +54,12 @@ func Regular(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return File(path, limit)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return read(f, path, limit, info.Size())
 }
 
 // RegularFS is Regular for a file of fsys.
@@ -64,7 +76,7 @@ func RegularFS(fsys fs.FS, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return Read(f, name, limit)
+	return read(f, name, limit, info.Size())
 }
 
 func regular(info fs.FileInfo, name string, limit int64) error {

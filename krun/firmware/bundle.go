@@ -10,8 +10,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Kinds of firmware.
@@ -77,7 +78,7 @@ func Load(path string) (*Bundle, error) {
 		b, err = loadDir(path)
 	} else {
 		var file []byte
-		if file, err = readBounded(path, MaxLibraryBytes); err == nil {
+		if file, err = bounded.Regular(path, MaxLibraryBytes); err == nil {
 			b, err = ParseLibrary(file)
 		}
 	}
@@ -187,31 +188,4 @@ func padTo(b []byte, align int) []byte {
 	out := make([]byte, len(b)+align-rest)
 	copy(out, b)
 	return out
-}
-
-// readBounded reads a regular file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readFile(f, limit)
-}
-
-func readFile(f *os.File, limit int64) ([]byte, error) {
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", f.Name())
-	case info.Size() > limit:
-		return nil, fmt.Errorf("%s has %d bytes, at most %d allowed", f.Name(), info.Size(), limit)
-	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", f.Name(), err)
-	}
-	return b, nil
 }

@@ -112,7 +112,7 @@ func (m *machine) step(inst x86asm.Inst, next uint64) (done bool, err error) {
 	return false, errNotUnderstood
 }
 
-// lookup reads a register as 64 bits; the 32-bit names are widened.
+// set writes a register; by its 32-bit name it clears the upper half.
 func (m *machine) set(r x86asm.Reg, v value) error {
 	switch {
 	case r >= x86asm.RAX && r <= x86asm.R15:

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // ConfigFile is what makes a directory a firmware directory.
@@ -77,12 +79,7 @@ func loadDir(dir string) (*Bundle, error) {
 }
 
 func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readFile(f, limit)
+	return bounded.RegularFS(root.FS(), path.Clean(name), limit)
 }
 
 func readOptional(root *os.Root, name string, limit int64) ([]byte, error) {
@@ -156,7 +153,7 @@ type Sample struct {
 // WriteDir creates a qemu-direct firmware directory and returns what Load
 // reads from it.
 func WriteDir(dir string, s Sample) (*Bundle, error) {
-	kernel, err := readBounded(s.Kernel, MaxKernelBytes)
+	kernel, err := bounded.Regular(s.Kernel, MaxKernelBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading kernel: %w", err)
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // ModulesFile lists the modules to load, one path a line, in order.
@@ -71,7 +73,7 @@ func (l *moduleLoader) index(dir string) error {
 	if len(l.files) == 0 {
 		return fmt.Errorf("no kernel modules under %s", dir)
 	}
-	raw, err := readBounded(filepath.Join(dir, "modules.builtin"), 4<<20)
+	raw, err := bounded.Regular(filepath.Join(dir, "modules.builtin"), 4<<20)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -117,7 +119,7 @@ func (l *moduleLoader) load(name string) error {
 
 // readModule reads a module, unpacked by what its name ends in.
 func readModule(path string) ([]byte, error) {
-	raw, err := readBounded(path, maxModuleBytes)
+	raw, err := bounded.Regular(path, maxModuleBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +143,7 @@ func readModule(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpacking %s: %w", path, err)
 	}
-	out, err := io.ReadAll(io.LimitReader(r, maxModuleBytes+1))
-	if err == nil && len(out) > maxModuleBytes {
-		err = fmt.Errorf("more than %d bytes", maxModuleBytes)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("unpacking %s: %w", path, err)
-	}
-	return out, nil
+	return bounded.Read(r, "unpacked "+path, maxModuleBytes)
 }
 
 // moduleDepends reads depends= of .modinfo: names separated by commas.

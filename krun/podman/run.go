@@ -15,6 +15,7 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings/images"
 	"github.com/containers/podman/v5/pkg/specgen"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -52,8 +53,8 @@ func (s *Service) Create(ctx context.Context, c Container) (id string, err error
 		return "", fmt.Errorf("inspecting image %s: %w", c.Image, err)
 	}
 	if img.Labels[krun.LabelVersion] == "" {
-		return "", &Error{fmt.Errorf("image %s: %w (no label %s)", c.Image, ErrNotWorkload, krun.LabelVersion),
-			"build one with `ccrun build " + c.Image + " DEST`"}
+		return "", hint.With(fmt.Errorf("image %s: %w (no label %s)", c.Image, ErrNotWorkload, krun.LabelVersion),
+			"build one with `ccrun build %s DEST`", c.Image)
 	}
 	resp, err := containers.CreateWithSpec(conn, c.spec(s.RuntimeName), nil)
 	if err != nil {
@@ -116,14 +117,14 @@ func pull(conn context.Context, image, policy string) error {
 		return fmt.Errorf("looking for image %s: %w", image, err)
 	}
 	if policy == "never" && !exists {
-		return &Error{fmt.Errorf("image %s is not in local storage and --pull is never", image), "pull it with `podman pull " + image + "`"}
+		return hint.With(fmt.Errorf("image %s is not in local storage and --pull is never", image), "pull it with `podman pull %s`", image)
 	}
 	if policy == "never" || (exists && policy == "missing") {
 		return nil
 	}
 	quiet := true
 	if _, err := images.Pull(conn, image, &images.PullOptions{Policy: &policy, Quiet: &quiet}); err != nil {
-		return &Error{fmt.Errorf("pulling %s: %w", image, err), "check the name and `podman login`"}
+		return hint.With(fmt.Errorf("pulling %s: %w", image, err), "check the name and `podman login`")
 	}
 	return nil
 }
@@ -134,7 +135,7 @@ func pull(conn context.Context, image, policy string) error {
 func checkRuntime(ctx context.Context, name, path string) error {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return &Error{fmt.Errorf("asking runtime %s (%s) for its version: %w", name, path, err), runtimeHint(name)}
+		return hint.With(fmt.Errorf("asking runtime %s (%s) for its version: %w", name, path, err), "%s", runtimeHint(name))
 	}
 	v := string(out)
 	if filepath.Base(path) == "krun-sim" && strings.HasPrefix(v, "krun-sim: ") {
@@ -143,8 +144,8 @@ func checkRuntime(ctx context.Context, name, path string) error {
 	if strings.Contains(v, "+LIBKRUN") {
 		return nil
 	}
-	return &Error{fmt.Errorf("runtime %s (%s) has no libkrun: it would run the image as a plain container, unprotected", name, path),
-		"install a crun built with --with-libkrun; `ccrun doctor` tells more"}
+	return hint.With(fmt.Errorf("runtime %s (%s) has no libkrun: it would run the image as a plain container, unprotected", name, path),
+		"install a crun built with --with-libkrun; `ccrun doctor` tells more")
 }
 
 // Streams is where a foreground workload's output goes.

@@ -18,24 +18,14 @@ import (
 	"github.com/containers/common/pkg/config"
 	"github.com/containers/podman/v5/pkg/bindings"
 	"github.com/containers/podman/v5/pkg/bindings/system"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 const (
 	serviceStart = 20 * time.Second
 	serviceStop  = 10 * time.Second
 )
-
-// Error is a failure of Podman or its configuration, with the next step.
-type Error struct {
-	Err  error
-	Next string
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint is the next step.
-func (e *Error) Hint() string { return e.Next }
 
 // Service is a Podman API service whose containers get the wanted runtime.
 type Service struct {
@@ -71,12 +61,12 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if url, from := explicitURL(o.URL); url != "" {
 		s, err := connect(ctx, url)
 		if err != nil {
-			return nil, &Error{fmt.Errorf("connecting to Podman's API at %s (%s): %w", url, from, err),
-				"start it with `systemctl start podman.socket`, or unset " + from + " to let ccrun start a private one"}
+			return nil, hint.With(fmt.Errorf("connecting to Podman's API at %s (%s): %w", url, from, err),
+				"start it with `systemctl start podman.socket`, or unset %s to let ccrun start a private one", from)
 		}
 		if !s.uses(o.Runtime) {
-			return nil, &Error{fmt.Errorf("the Podman service at %s (%s) runs containers with %q, not %q", url, from, s.RuntimeName, o.Runtime),
-				fmt.Sprintf("Podman's API ignores a runtime named by the client: unset %s, or set `[engine] runtime = %q` in the service's containers.conf", from, o.Runtime)}
+			return nil, hint.With(fmt.Errorf("the Podman service at %s (%s) runs containers with %q, not %q", url, from, s.RuntimeName, o.Runtime),
+				"Podman's API ignores a runtime named by the client: unset %s, or set `[engine] runtime = %q` in the service's containers.conf", from, o.Runtime)
 		}
 		return s, nil
 	}
@@ -153,8 +143,8 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	}
 	bin, err := exec.LookPath(podman)
 	if err != nil {
-		return nil, &Error{fmt.Errorf("no Podman API socket answers and there is no %s to start one: %w", podman, err),
-			"install Podman (`apt-get install podman`), or name a service with --url or CONTAINER_HOST"}
+		return nil, hint.With(fmt.Errorf("no Podman API socket answers and there is no %s to start one: %w", podman, err),
+			"install Podman (`apt-get install podman`), or name a service with --url or CONTAINER_HOST")
 	}
 	dir, err := os.MkdirTemp("", "ccrun-podman-")
 	if err != nil {
@@ -178,7 +168,7 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	}
 	if err != nil {
 		_ = stop()
-		return nil, &Error{fmt.Errorf("starting a private Podman service with runtime %s: %w", o.Runtime, err), runtimeHint(o.Runtime)}
+		return nil, hint.With(fmt.Errorf("starting a private Podman service with runtime %s: %w", o.Runtime, err), "%s", runtimeHint(o.Runtime))
 	}
 	s.close = stop
 	return s, nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/hint"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -37,7 +38,8 @@ func (r *Runtime) makeRoot(dir, config, qemu string) ([]specs.Mount, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(fw, "firmware.json")); err != nil {
-		return nil, &noFirmwareError{dir: fw, err: err}
+		return nil, hint.With(fmt.Errorf("finding the simulated machine's firmware: %s has no usable firmware.json", fw),
+			"make it with `ccrun-sim firmware --kernel VMLINUZ --modules DIR --output %s`", fw)
 	}
 	return append(mounts,
 		specs.Mount{Destination: insideTemp, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=0700"}},
@@ -68,20 +70,6 @@ func (r *Runtime) hostMounts(dir string) ([]specs.Mount, error) {
 		}
 	}
 	return mounts, nil
-}
-
-// noFirmwareError reports that there is nothing to boot.
-type noFirmwareError struct {
-	dir string
-	err error
-}
-
-func (e *noFirmwareError) Error() string {
-	return fmt.Sprintf("finding the simulated machine's firmware: %s has no usable firmware.json", e.dir)
-}
-func (e *noFirmwareError) Unwrap() error { return e.err }
-func (e *noFirmwareError) Hint() string {
-	return "make it with `ccrun-sim firmware --kernel VMLINUZ --modules DIR --output " + e.dir + "`"
 }
 
 func copyLink(from, to string) error {

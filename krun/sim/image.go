@@ -3,11 +3,11 @@ package sim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -85,14 +85,9 @@ func readRegular(root *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	case len(b) == 0:
-		return nil, fmt.Errorf("reading %s: file is empty", name)
-	case int64(len(b)) > limit:
-		return nil, fmt.Errorf("reading %s: %w: at most %d bytes", name, kbs.ErrTooLarge, limit)
+	b, err := bounded.Read(f, name, limit)
+	if err == nil && len(b) == 0 {
+		err = fmt.Errorf("reading %s: file is empty", name)
 	}
-	return b, nil
+	return b, err
 }

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // qemuBinary and the Debian package that has it.
@@ -14,15 +16,6 @@ const (
 	qemuPackage = "qemu-system-x86"
 )
 
-// errNoQEMU reports a host without QEMU.
-type errNoQEMU struct{ err error }
-
-func (e *errNoQEMU) Error() string {
-	return fmt.Sprintf("finding QEMU: %s is not installed on this host", qemuBinary)
-}
-func (e *errNoQEMU) Unwrap() error { return e.err }
-func (e *errNoQEMU) Hint() string  { return "apt-get install " + qemuPackage }
-
 // findQEMU looks QEMU up and returns where it really is.
 func findQEMU() (string, error) {
 	path, err := exec.LookPath(qemuBinary)
@@ -30,7 +23,7 @@ func findQEMU() (string, error) {
 		path, err = filepath.EvalSymlinks(path)
 	}
 	if err != nil {
-		return "", &errNoQEMU{err}
+		return "", hint.With(fmt.Errorf("finding QEMU: %s is not installed on this host", qemuBinary), "apt-get install %s", qemuPackage)
 	}
 	return path, nil
 }

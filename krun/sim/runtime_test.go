@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
@@ -261,8 +262,7 @@ func TestRuntimeRefusals(t *testing.T) {
 func TestErrorsNameTheNextStep(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
 	_, err := findQEMU()
-	var h interface{ Hint() string }
-	if !errors.As(err, &h) || !strings.Contains(h.Hint(), "apt-get install "+qemuPackage) {
+	if !strings.Contains(hint.Of(err), "apt-get install "+qemuPackage) {
 		t.Errorf("%v", err)
 	}
 }

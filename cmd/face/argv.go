@@ -1,4 +1,3 @@
-// Package face is what all our programs show of themselves on a command line.
 package face
 
 import (

@@ -1,27 +1,15 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
-	"syscall"
 
-	"github.com/containers/image/v5/types"
-	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/hint"
-	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
-	"github.com/ccrun/ccrun/workload/localstore"
-	"github.com/ccrun/ccrun/workload/registry"
 )
 
 func buildCommand() *cli.Command {
@@ -76,59 +64,12 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "record", Usage: "write the registration to `FILE`; with --no-register it holds the disk key"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
-		formatFlag(),
+		face.FormatFlag(),
 	}, slices.Concat(releaseFlags(), serverFlags(), supplyFlags())...)
 }
 
-// imageFlags are those of every command that reads or writes images.
-func imageFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "registry credentials `FILE`, as containers-auth.json(5)"},
-		&cli.StringFlag{Name: "cert-dir", Usage: "`DIR` with certificates for registries"},
-		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require HTTPS and verified certificates of registries"},
-		&cli.StringFlag{Name: "signature-policy", Usage: "`FILE` instead of policy.json, as containers-policy.json(5)"},
-		&cli.StringFlag{Name: "registries-conf", EnvVars: []string{"CONTAINERS_REGISTRIES_CONF"}, Usage: "`FILE` instead of registries.conf"},
-		&cli.UintFlag{Name: "retry", Value: 3, Usage: "`NUMBER` of times to try again when a registry is overloaded, breaks off or does not answer"},
-		&cli.DurationFlag{Name: "retry-delay", Usage: "`TIME` between these (default: 1s, doubled each time; what the registry asks for with 429)"},
-	}
-}
-
-// imageContext is for what reads or writes images.
-func imageContext(c *cli.Context) context.Context {
-	p := registry.Patience{Retries: int(min(c.Uint("retry"), 1000)), Delay: c.Duration("retry-delay")}
-	if p.Retries == 0 {
-		p.Retries = -1
-	}
-	return registry.WithPatience(c.Context, p)
-}
-
-// systemContext also makes the containers libraries log as we do.
-func systemContext(c *cli.Context) *types.SystemContext {
-	logrus.SetLevel(logrus.WarnLevel)
-	switch log := slog.Default(); {
-	case log.Enabled(c.Context, slog.LevelDebug):
-		logrus.SetLevel(logrus.DebugLevel)
-	case log.Enabled(c.Context, slog.LevelInfo):
-		logrus.SetLevel(logrus.InfoLevel)
-	case !log.Enabled(c.Context, slog.LevelWarn):
-		logrus.SetLevel(logrus.ErrorLevel)
-	}
-	sys := &types.SystemContext{
-		AuthFilePath:             c.String("authfile"),
-		DockerCertPath:           c.String("cert-dir"),
-		SignaturePolicyPath:      c.String("signature-policy"),
-		SystemRegistriesConfPath: c.String("registries-conf"),
-		DockerRegistryUserAgent:  "ccrun/" + version(),
-	}
-	if c.IsSet("tls-verify") {
-		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!c.Bool("tls-verify"))
-		sys.OCIInsecureSkipTLSVerify = !c.Bool("tls-verify")
-	}
-	return sys
-}
-
 func runBuild(c *cli.Context) error {
-	if err := args(c, 2, 2, "SOURCE DEST"); err != nil {
+	if err := face.Args(c, 2, 2, "SOURCE DEST"); err != nil {
 		return err
 	}
 	if c.Bool("classic") {
@@ -145,27 +86,15 @@ func runBuild(c *cli.Context) error {
 	res, err := workload.Build(imageContext(c), *o)
 	bar.clear()
 	if err != nil {
-		return buildError(c, err)
+		return buildError(err)
 	}
 	if err := writeIDs(c, res.ImageID, res.Digest); err != nil {
 		return err
 	}
-	return printFormatted(c, res, printBuild)
+	return face.Print(c, res, printBuild)
 }
 
-func writeIDs(c *cli.Context, imageID, digest string) error {
-	for flag, text := range map[string]string{"iidfile": imageID, "digestfile": digest} {
-		if path := c.String(flag); path != "" {
-			if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
-				return fmt.Errorf("image is built; writing --%s: %w", flag, err)
-			}
-		}
-	}
-	return nil
-}
-
-func printBuild(w io.Writer, v any) error {
-	r := v.(*workload.Result)
+func printBuild(w io.Writer, r *workload.Result) error {
 	fmt.Fprintf(w, "image:       %s\ndigest:      %s\nworkload:    %s\n", r.Image, r.Digest, r.Registration.WorkloadID)
 	for _, m := range r.Registration.ReferenceValues.Measurements {
 		fmt.Fprintf(w, "measurement: %s (%s, %d vCPU, %d MiB)\n", m.LaunchDigest, m.Profile, m.CPUs, m.MemoryMiB)
@@ -180,63 +109,3 @@ func printBuild(w io.Writer, v any) error {
 	}
 	return nil
 }
-
-// buildError gives workload's errors their exit codes, and starts over inside
-// the user namespace when local storage needs it.
-func buildError(c *cli.Context, err error) error {
-	switch {
-	case errors.Is(err, localstore.ErrNeedUserNamespace):
-		return reexecUnshared(err)
-	case errors.Is(err, hint.ErrUsage):
-		return fail(exitUsage, err, hintOr(err, "see `ccrun "+c.Command.Name+" --help`"))
-	case errors.Is(err, workload.ErrNotCapable):
-		return fail(exitNotCapable, err, hintOr(err, ""))
-	case errors.Is(err, context.Canceled):
-		return fail(exitFailure, errors.New("interrupted: nothing was kept"), "")
-	}
-	return err
-}
-
-func hintOr(err error, fallback string) string {
-	if h := hintOf(err); h != "" {
-		return h
-	}
-	return fallback
-}
-
-// reexecUnshared runs this very command under `podman unshare`, which maps
-// the user's subordinate ids: an unprivileged user's images belong to those.
-func reexecUnshared(cause error) error {
-	podman, err := exec.LookPath("podman")
-	if err != nil {
-		return fail(exitNotCapable, fmt.Errorf("%w, and podman is not installed", cause), "install podman, or use oci:DIR or docker:// instead of local storage")
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	argv := append([]string{"podman", "unshare", self}, os.Args[1:]...)
-	return fmt.Errorf("running podman unshare: %w", syscall.Exec(podman, argv, os.Environ()))
-}
-
-// readSecretFile reads a token or passphrase.
-func readSecretFile(path string) (secret.Bytes, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	defer f.Close()
-	return readSecret(f)
-}
-
-// stringList is a repeated flag whose values may hold commas.
-type stringList []string
-
-// Set implements flag.Value.
-func (l *stringList) Set(s string) error {
-	*l = append(*l, s)
-	return nil
-}
-
-// String implements flag.Value.
-func (l *stringList) String() string { return strings.Join(*l, " ") }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -16,32 +14,12 @@ func TestParseMemoryMiB(t *testing.T) {
 		"": 0, "x": 0, "-1": 0, "100k": 0, "1b": 0, "99999999999": 0,
 	} {
 		got, err := parseMemoryMiB(in)
-		var e *exitError
-		if want == 0 && (!errors.As(err, &e) || e.code != exitUsage) {
+		if want == 0 && face.Status(err) != face.Misused {
 			t.Errorf("%q: %d, %v, expected a usage error", in, got, err)
 		}
 		if want != 0 && (err != nil || got != want) {
 			t.Errorf("%q: %d, %v, expected %d", in, got, err, want)
 		}
-	}
-}
-
-func TestReadSecretFile(t *testing.T) {
-	for content, want := range map[string]string{"pass\n": "pass", "pass": "pass", "two\nlines\n": "two\nlines", " x ": " x ", "": ""} {
-		path := filepath.Join(t.TempDir(), "secret")
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if s, err := readSecretFile(path); err != nil || string(s.Reveal()) != want {
-			t.Errorf("%q: %q, %v", content, s.Reveal(), err)
-		}
-	}
-	path := filepath.Join(t.TempDir(), "big")
-	if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readSecretFile(path); err == nil {
-		t.Error("took a secret of 5000 bytes")
 	}
 }
 

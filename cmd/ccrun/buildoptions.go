@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,15 +12,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
 func buildOptions(c *cli.Context) (*workload.Options, error) {
+	log := program.Log(c)
 	if c.IsSet("env-allow") || c.IsSet("args-allow") {
-		slog.Warn("--env-allow and --args-allow are measured into the launch policy, but no launcher can pass environment or arguments to the guest yet")
+		log.Warn("--env-allow and --args-allow are measured into the launch policy, but no launcher can pass environment or arguments to the guest yet")
 	}
 	o := &workload.Options{
 		Source: c.Args().Get(0), Destination: c.Args().Get(1),
@@ -36,13 +38,13 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		RecordPath:   c.String("record"),
 		System:       systemContext(c),
 		Reproducible: c.Bool("reproducible"),
-		Warn:         func(s string) { slog.Warn(s) },
+		Warn:         func(s string) { log.Warn(s) },
 	}
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}
 	if c.Uint("cpus") > 255 {
-		return nil, usage("--cpus %d: expected 1 to 8", c.Uint("cpus"))
+		return nil, face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}
 	o.CPUs = uint8(c.Uint("cpus"))
 	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease, setRules, setSupply, setRegistrar} {
@@ -61,7 +63,7 @@ func setTime(_ *cli.Context, o *workload.Options) error {
 	}
 	n, err := strconv.ParseUint(v, 10, 33)
 	if err != nil {
-		return usage("SOURCE_DATE_EPOCH %q: expected seconds since 1970", v)
+		return face.Usagef("SOURCE_DATE_EPOCH %q: expected seconds since 1970", v)
 	}
 	o.Now = func() time.Time { return time.Unix(int64(n), 0) }
 	return nil
@@ -92,7 +94,7 @@ func diskSize(o *workload.Options, s string) error {
 	room, more := strings.CutPrefix(s, "+")
 	size, err := units.RAMInBytes(room)
 	if err != nil || size <= 0 || strings.HasPrefix(room, "+") {
-		return usage("--size %q: expected a number with a unit, as in 2g or 2GiB, or the room to write, as in +64m", s)
+		return face.Usagef("--size %q: expected a number with a unit, as in 2g or 2GiB, or the room to write, as in +64m", s)
 	}
 	if size = (size + 4095) / 4096 * 4096; more {
 		o.FreeBytes = size
@@ -109,7 +111,7 @@ func parseMemoryMiB(s string) (uint, error) {
 	}
 	n, err := units.RAMInBytes(s)
 	if err != nil || n <= 0 || n%(1<<20) != 0 {
-		return 0, usage("--memory %q: expected whole MiB, as in 512, 2g or 2GiB", s)
+		return 0, face.Usagef("--memory %q: expected whole MiB, as in 512, 2g or 2GiB", s)
 	}
 	return uint(n >> 20), nil
 }
@@ -134,16 +136,16 @@ func setServers(c *cli.Context, o *workload.Options) error {
 // setMachine finds firmware and guest agent.
 func setMachine(c *cli.Context, o *workload.Options) error {
 	if !o.TEE.Valid() {
-		return usage("--tee %q: expected snp, tdx or sample", o.TEE)
+		return face.Usagef("--tee %q: expected snp, tdx or sample", o.TEE)
 	}
 	o.Firmware = c.String("firmware")
 	if o.Firmware == "" {
 		if o.TEE == kbs.Sample {
-			return fail(exitUsage, errors.New("--tee sample needs --firmware DIR"), "`ccrun-sim firmware` makes one")
+			return hint.With(face.Usagef("--tee sample needs --firmware DIR"), "`ccrun-sim firmware` makes one")
 		}
 		path, err := firmware.FindInstalled()
 		if err != nil {
-			return fail(exitNotCapable, err, "install libkrunfw built with SEV=1, or name it with --firmware")
+			return hint.With(face.WithStatus(face.NotCapable, err), "install libkrunfw built with SEV=1, or name it with --firmware")
 		}
 		o.Firmware = path
 	}
@@ -173,24 +175,34 @@ func findAgent(path string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fail(exitFailure, fmt.Errorf("no guest agent ccrun-init in %s or %s", dir, filepath.Join(dir, "../libexec/ccrun")),
+	return "", hint.With(fmt.Errorf("no guest agent ccrun-init in %s or %s", dir, filepath.Join(dir, "../libexec/ccrun")),
 		"`make build` makes it; name it with --agent")
 }
 
-func setPassphrase(c *cli.Context, o *workload.Options) error {
-	path := c.String("passphrase-file")
+func setPassphrase(c *cli.Context, o *workload.Options) (err error) {
+	o.Passphrase, err = passphrase(c, "passphrase-file")
+	return err
+}
+
+func setSourcePassphrase(c *cli.Context, o *workload.Options) (err error) {
+	o.SourcePassphrase, err = passphrase(c, "source-passphrase-file")
+	return err
+}
+
+// passphrase is what the file of flag holds; empty without the flag.
+func passphrase(c *cli.Context, flag string) (secret.Bytes, error) {
+	path := c.String(flag)
 	if path == "" {
-		return nil
+		return secret.Bytes{}, nil
 	}
-	b, err := readSecretFile(path)
+	p, err := face.ReadSecretFile(path)
 	if err != nil {
-		return fmt.Errorf("reading --passphrase-file: %w", err)
+		return p, fmt.Errorf("reading --%s: %w", flag, err)
 	}
-	if b.Len() == 0 {
-		return usage("--passphrase-file %s is empty", path)
+	if p.Len() == 0 {
+		return p, face.Usagef("--%s %s is empty", flag, path)
 	}
-	o.Passphrase = b
-	return nil
+	return p, nil
 }
 
 func setRegistrar(c *cli.Context, o *workload.Options) error {
@@ -211,4 +223,8 @@ func setRegistrar(c *cli.Context, o *workload.Options) error {
 	}
 	o.Registrar = client
 	return nil
+}
+
+func sourcePassphraseFlag() cli.Flag {
+	return &cli.StringFlag{Name: "source-passphrase-file", Usage: "SOURCE is a workload image, of buildah mkcw for example: `FILE` has its disk's passphrase, build what is on that disk"}
 }

@@ -5,12 +5,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func certsCommand() *cli.Command {
@@ -35,9 +36,9 @@ func certsList() *cli.Command {
 		Name:        "ls",
 		Usage:       "list what the cache holds and when it expires",
 		Description: "Example:\n   ccrun certs ls --format '{{range .}}{{.Expires}} {{.Product}}{{\"\\n\"}}{{end}}'",
-		Flags:       []cli.Flag{certsDirFlag(), formatFlag()},
+		Flags:       []cli.Flag{certsDirFlag(), face.FormatFlag()},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0, "none"); err != nil {
+			if err := face.NoArgs(c); err != nil {
 				return err
 			}
 			cache, err := openCerts(c)
@@ -45,7 +46,7 @@ func certsList() *cli.Command {
 				return err
 			}
 			for _, r := range cache.Refused() {
-				fmt.Fprintf(c.App.ErrWriter, "ccrun: not used: %s: %s\n", printable(r.Name), printable(r.Reason))
+				fmt.Fprintf(c.App.ErrWriter, "ccrun: not used: %s: %s\n", face.Printable(r.Name), face.Printable(r.Reason))
 			}
 			return printCerts(c, cache.List(), time.Now())
 		},
@@ -60,7 +61,7 @@ func certsExport() *cli.Command {
 		Description: "Example:\n   ccrun certs export endorsements.tar",
 		Flags:       []cli.Flag{certsDirFlag()},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 1, "FILE, or - for stdout"); err != nil {
+			if err := face.Args(c, 1, 1, "FILE, or - for stdout"); err != nil {
 				return err
 			}
 			cache, err := openCerts(c)
@@ -68,7 +69,7 @@ func certsExport() *cli.Command {
 				return err
 			}
 			if len(cache.List()) == 0 {
-				return fail(exitFailure, fmt.Errorf("nothing to export in %s", certsDir(c)), "fill the cache with `ccrun certs fetch` or `import`")
+				return hint.With(fmt.Errorf("nothing to export in %s", certsDir(c)), "fill the cache with `ccrun certs fetch` or `import`")
 			}
 			if c.Args().First() == "-" {
 				return cache.Export(c.App.Writer)
@@ -110,14 +111,14 @@ func certsImport() *cli.Command {
 		Description: "Told apart by content: DER, PEM, *.collateral.json, tar, tar.gz. What the vendors' roots do not\n" +
 			"vouch for is refused with the reason, and the exit status is 1, but the rest is taken in.\n" +
 			"Of CRLs and collateral only the freshest is kept.\n\nExample:\n   ccrun certs import endorsements.tar vcek.der",
-		Flags: []cli.Flag{certsDirFlag(), formatFlag(),
+		Flags: []cli.Flag{certsDirFlag(), face.FormatFlag(),
 			&cli.BoolFlag{Name: "ignore-refused", Usage: "exit 0 although something was refused"}},
 		Action: importCerts,
 	}
 }
 
 func importCerts(c *cli.Context) error {
-	if err := args(c, 1, -1, "FILE or DIR"); err != nil {
+	if err := face.Args(c, 1, -1, "FILE or DIR"); err != nil {
 		return err
 	}
 	cache, err := openCerts(c)
@@ -130,7 +131,7 @@ func importCerts(c *cli.Context) error {
 		o, err := cache.Import(name)
 		all = append(all, o...)
 		if err != nil {
-			return fail(exitFailure, fmt.Errorf("importing %s: %w", name, err), "")
+			return fmt.Errorf("importing %s: %w", name, err)
 		}
 	}
 	for _, o := range all {
@@ -138,13 +139,13 @@ func importCerts(c *cli.Context) error {
 			refused++
 		}
 	}
-	err = printFormatted(c, all, func(w io.Writer, _ any) error {
+	err = face.Print(c, all, func(w io.Writer, _ []verifier.Outcome) error {
 		for _, o := range all {
 			what := o.Reason
 			if o.Endorsement != nil {
 				what = o.Endorsement.Kind + " " + o.Endorsement.Product + ", expires: " + expiry(o.Endorsement.Expires, time.Now())
 			}
-			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", printable(o.Name), o.Result, printable(what)); err != nil {
+			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", face.Printable(o.Name), o.Result, face.Printable(what)); err != nil {
 				return err
 			}
 		}
@@ -154,9 +155,9 @@ func importCerts(c *cli.Context) error {
 	case err != nil:
 		return err
 	case len(all) == 0:
-		return fail(exitFailure, fmt.Errorf("nothing to import"), "")
+		return fmt.Errorf("nothing to import")
 	case refused > 0 && !c.Bool("ignore-refused"):
-		return fail(exitFailure, fmt.Errorf("%d of %d refused", refused, len(all)), "")
+		return fmt.Errorf("%d of %d refused", refused, len(all))
 	}
 	return nil
 }
@@ -179,7 +180,7 @@ func certsDir(c *cli.Context) string {
 func openCerts(c *cli.Context) (*verifier.Cache, error) {
 	dir := certsDir(c)
 	if dir == "" {
-		return nil, fail(exitFailure, fmt.Errorf("no cache directory: neither $XDG_CACHE_HOME nor $HOME is set"), "name one with --dir")
+		return nil, hint.With(fmt.Errorf("no cache directory: neither $XDG_CACHE_HOME nor $HOME is set"), "name one with --dir")
 	}
 	return verifier.OpenCache(verifier.CacheOptions{Dir: dir})
 }
@@ -195,11 +196,11 @@ func printCerts(c *cli.Context, list []*verifier.Endorsement, now time.Time) err
 	for _, e := range list {
 		rows = append(rows, certRow{e, expiry(e.Expires, now)})
 	}
-	return printFormatted(c, rows, func(w io.Writer, _ any) error {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	return face.Print(c, rows, func(w io.Writer, _ []certRow) error {
+		t := face.Table(w)
 		fmt.Fprintln(t, "KIND\tPRODUCT\tEXPIRES\tSUBJECT\tSHA256")
 		for _, r := range rows {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\n", r.Kind, r.Product, r.State, printable(shortHex(r.Subject)), r.SHA256)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\n", r.Kind, r.Product, r.State, face.Printable(shortHex(r.Subject)), r.SHA256)
 		}
 		return t.Flush()
 	})

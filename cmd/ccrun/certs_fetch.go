@@ -16,6 +16,8 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func certsFetch() *cli.Command {
@@ -29,7 +31,7 @@ func certsFetch() *cli.Command {
 			"   ccrun certs fetch --product Milan --chip-id $HEX --tcb bootloader=4,tee=0,snp=24,microcode=219\n" +
 			"   ccrun certs fetch --fmspc 90c06f000000 --pcs-url https://pccs.example.com:8081 --ca pccs.pem",
 		Flags: []cli.Flag{
-			certsDirFlag(), formatFlag(),
+			certsDirFlag(), face.FormatFlag(),
 			&cli.StringSliceFlag{Name: "evidence", Usage: "`FILE`: SNP report, TD quote or CoCo evidence JSON (repeatable)"},
 			&cli.StringFlag{Name: "product", Usage: "AMD product `LINE`: Milan, Genoa or Turin"},
 			&cli.StringFlag{Name: "chip-id", Usage: "`HEX`, 64 bytes, on Turin 8"},
@@ -46,7 +48,7 @@ func certsFetch() *cli.Command {
 }
 
 func fetchCerts(c *cli.Context) error {
-	if err := args(c, 0, 0, "none"); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	wanted, err := fetchSubjects(c)
@@ -62,14 +64,14 @@ func fetchCerts(c *cli.Context) error {
 		before[e.SHA256] = true
 	}
 	if len(wanted) == 0 && !c.IsSet("evidence") && len(online.Cache.Known()) == 0 {
-		return usage("the cache is empty: say what to fetch, with --evidence, --product or --fmspc")
+		return face.Usagef("the cache is empty: say what to fetch, with --evidence, --product or --fmspc")
 	}
 	if err := fetchAll(c, online, wanted); err != nil {
-		hint := ""
+		err = fmt.Errorf("fetching endorsements: %w", err)
 		if errors.Is(err, verifier.ErrBusy) {
-			hint = "the service is unreachable or asks for a pause: try again later, or name a mirror with --kds-url or --pcs-url"
+			err = hint.With(err, "the service is unreachable or asks for a pause: try again later, or name a mirror with --kds-url or --pcs-url")
 		}
-		return fail(exitFailure, fmt.Errorf("fetching endorsements: %w", err), hint)
+		return err
 	}
 	fresh := []*verifier.Endorsement{}
 	for _, e := range online.Cache.List() {
@@ -105,7 +107,7 @@ func fetchAll(c *cli.Context, online *verifier.Online, wanted []verifier.Subject
 // fetchForEvidence keeps the certificates that came along, and fetches the
 // rest. A report of version 2 may be of several product lines: one will do.
 func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) error {
-	b, err := readUpTo(name, verifier.MaxEvidenceSize)
+	b, err := face.Read(c, name, verifier.MaxEvidenceSize)
 	if err != nil {
 		return err
 	}
@@ -129,7 +131,7 @@ func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) erro
 	err = verifier.ErrNoEndorsement
 	for _, s := range subjects {
 		if s.Signer == verifier.VCEK && len(s.ChipID) == 0 {
-			return fail(exitFailure, errors.New("the report's chip id is masked"), "have the host unmask chip ids, or send its VCEK along")
+			return hint.With(errors.New("the report's chip id is masked"), "have the host unmask chip ids, or send its VCEK along")
 		}
 		if err = online.Fetch(c.Context, s); !errors.Is(err, verifier.ErrNoEndorsement) {
 			break
@@ -146,23 +148,23 @@ func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
 	if f := c.String("fmspc"); f != "" {
 		ca := c.String("pck-ca")
 		if b, err := hex.DecodeString(f); err != nil || len(b) != 6 {
-			return nil, usage("--fmspc %q: expected 12 hex digits", f)
+			return nil, face.Usagef("--fmspc %q: expected 12 hex digits", f)
 		}
 		if ca != "platform" && ca != "processor" {
-			return nil, usage("--pck-ca %q: expected platform or processor", ca)
+			return nil, face.Usagef("--pck-ca %q: expected platform or processor", ca)
 		}
 		all = append(all, verifier.Subject{FMSPC: f, CA: ca})
 	}
 	product := c.String("product")
 	if (c.IsSet("chip-id") || c.IsSet("tcb")) && product == "" || c.IsSet("chip-id") != c.IsSet("tcb") {
-		return nil, usage("--chip-id and --tcb go together, and with --product")
+		return nil, face.Usagef("--chip-id and --tcb go together, and with --product")
 	}
 	switch product {
 	case "":
 		return all, nil
 	case "Milan", "Genoa", "Turin":
 	default:
-		return nil, usage("--product %q: expected Milan, Genoa or Turin", product)
+		return nil, face.Usagef("--product %q: expected Milan, Genoa or Turin", product)
 	}
 	s := verifier.Subject{EndorsementKey: verifier.EndorsementKey{Product: product}}
 	if c.IsSet("chip-id") {
@@ -172,7 +174,7 @@ func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
 		}
 		id, err := hex.DecodeString(c.String("chip-id"))
 		if err != nil || len(id) != want {
-			return nil, usage("--chip-id: expected %d hex digits for %s", 2*want, product)
+			return nil, face.Usagef("--chip-id: expected %d hex digits for %s", 2*want, product)
 		}
 		if s.TCB, err = parseTCB(c.String("tcb"), product == "Turin"); err != nil {
 			return nil, err
@@ -194,13 +196,13 @@ func parseTCB(s string, fmc bool) (kbs.SNPTCB, error) {
 		name, value, _ := strings.Cut(pair, "=")
 		n, err := strconv.ParseUint(value, 10, 8)
 		if fields[name] == nil || err != nil {
-			return t, usage("--tcb: %q, expected NAME=N with N up to 255, each of bootloader, tee, snp, microcode (on Turin fmc) once", pair)
+			return t, face.Usagef("--tcb: %q, expected NAME=N with N up to 255, each of bootloader, tee, snp, microcode (on Turin fmc) once", pair)
 		}
 		*fields[name] = uint8(n)
 		delete(fields, name)
 	}
 	for name := range fields {
-		return t, usage("--tcb: %s is missing", name)
+		return t, face.Usagef("--tcb: %s is missing", name)
 	}
 	return t, nil
 }
@@ -218,18 +220,18 @@ func openOnline(c *cli.Context) (*verifier.Online, error) {
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, usage("--ca %s: no certificate in PEM", name)
+			return nil, face.Usagef("--ca %s: no certificate in PEM", name)
 		}
 		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	}
 	fetcher := func() *verifier.Fetcher { return verifier.NewFetcher(verifier.FetchOptions{Client: client}) }
 	kds, err := verifier.NewKDS(verifier.KDSOptions{BaseURL: c.String("kds-url"), Cache: cache, Fetcher: fetcher()})
 	if err != nil {
-		return nil, fail(exitUsage, err, "")
+		return nil, face.WithStatus(face.Misused, err)
 	}
 	pcs, err := verifier.NewPCS(verifier.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Cache: cache, Fetcher: fetcher()})
 	if err != nil {
-		return nil, fail(exitUsage, err, "")
+		return nil, face.WithStatus(face.Misused, err)
 	}
 	return &verifier.Online{Cache: cache, KDS: kds, PCS: pcs}, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // runCerts runs the program in this process.
@@ -27,7 +28,7 @@ func runCerts(t *testing.T, a ...string) (code int, stdout, stderr string) {
 	app := newApp()
 	var out, errs bytes.Buffer
 	app.Writer, app.ErrWriter = &out, &errs
-	code = report(app.Run(intersperse(app, append([]string{"ccrun"}, a...))))
+	code = program.Run(t.Context(), app, append([]string{"ccrun"}, a...))
 	return code, out.String(), errs.String()
 }
 
@@ -103,7 +104,7 @@ func TestCertsFetch(t *testing.T) {
 		t.Errorf("TDX: %s", out)
 	}
 	code, _, errs := runCerts(t, append(common, "--evidence", filepath.Join(dir, "snp-turin-v5.report.bin"))...)
-	if code != exitFailure {
+	if code != face.Failed {
 		t.Errorf("throttled: exit %d, %s", code, errs)
 	}
 	out = mustCerts(t, "certs", "ls", "--dir", cache)
@@ -119,7 +120,7 @@ func TestCertsFetch(t *testing.T) {
 	if n := asked.Swap(0); n != 2 {
 		t.Errorf("asked %d times with the VCEK cached, expected chain and CRL", n)
 	}
-	if code, _, _ = runCerts(t, append(common, "--product", "Turin", "--chip-id", "0000000000000001", "--tcb", "fmc=0,bootloader=1,tee=0,snp=2,microcode=71")...); code != exitFailure {
+	if code, _, _ = runCerts(t, append(common, "--product", "Turin", "--chip-id", "0000000000000001", "--tcb", "fmc=0,bootloader=1,tee=0,snp=2,microcode=71")...); code != face.Failed {
 		t.Errorf("unknown chip: exit %d", code)
 	}
 	for _, bad := range [][]string{
@@ -127,11 +128,11 @@ func TestCertsFetch(t *testing.T) {
 		{"--product", "Turin", "--chip-id", "0000000000000001", "--tcb", "bootloader=1,tee=0,snp=2,microcode=71"},
 		{"--product", "Milan", "--chip-id", strings.Repeat("01", 64), "--tcb", "bootloader=1,bootloader=1,tee=0,snp=2,microcode=71"},
 	} {
-		if code, _, errs := runCerts(t, append(common, bad...)...); code != exitUsage {
+		if code, _, errs := runCerts(t, append(common, bad...)...); code != face.Misused {
 			t.Errorf("%v: exit %d, %s", bad, code, errs)
 		}
 	}
-	if code, _, _ = runCerts(t, "certs", "fetch", "--dir", t.TempDir(), "--kds-url", at); code != exitUsage {
+	if code, _, _ = runCerts(t, "certs", "fetch", "--dir", t.TempDir(), "--kds-url", at); code != face.Misused {
 		t.Errorf("fetch of nothing into an empty cache: exit %d", code)
 	}
 	if n := asked.Load(); n != 1 {
@@ -145,7 +146,7 @@ func TestCertsImport(t *testing.T) {
 	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
 	cache, other, archive := t.TempDir(), filepath.Join(t.TempDir(), "new"), filepath.Join(t.TempDir(), "e.tar")
 	code, out, _ := runCerts(t, "certs", "import", "--dir", cache, dir)
-	if code != exitFailure || !strings.Contains(out, "snp-turin-v5.report.bin: refused: neither") || !strings.Contains(out, "snp-turin-v5.vcek.der: added") {
+	if code != face.Failed || !strings.Contains(out, "snp-turin-v5.report.bin: refused: neither") || !strings.Contains(out, "snp-turin-v5.vcek.der: added") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	mustCerts(t, "certs", "import", "--dir", cache, "--ignore-refused", dir)
@@ -180,10 +181,10 @@ func TestCertsImport(t *testing.T) {
 			t.Errorf("%s: from the vectors\n%s\nfrom the cache\n%s", name, results[0], results[1])
 		}
 	}
-	if code, _, _ := runCerts(t, "certs", "export", "--dir", t.TempDir(), archive); code != exitFailure {
+	if code, _, _ := runCerts(t, "certs", "export", "--dir", t.TempDir(), archive); code != face.Failed {
 		t.Errorf("export of nothing: exit %d", code)
 	}
-	if code, _, _ := runCerts(t, "certs", "import", "--dir", cache, filepath.Join(dir, "none")); code != exitFailure {
+	if code, _, _ := runCerts(t, "certs", "import", "--dir", cache, filepath.Join(dir, "none")); code != face.Failed {
 		t.Errorf("import of a missing file: exit %d", code)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // The scripts ask ccrun itself what may follow, so they never go stale.
@@ -40,12 +42,12 @@ func completionCommand() *cli.Command {
 		ArgsUsage:   "bash|zsh|fish",
 		Description: "Example:\n   ccrun completion bash >/etc/bash_completion.d/ccrun",
 		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 1, "bash, zsh or fish"); err != nil {
+			if err := face.Args(c, 1, 1, "bash, zsh or fish"); err != nil {
 				return err
 			}
 			s, ok := scripts[c.Args().First()]
 			if !ok {
-				return usage("unknown shell %q: expected bash, zsh or fish", c.Args().First())
+				return face.Usagef("unknown shell %q: expected bash, zsh or fish", c.Args().First())
 			}
 			_, err := fmt.Fprint(c.App.Writer, s)
 			return err

@@ -2,13 +2,13 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
 	"github.com/ccrun/ccrun/workload/source"
@@ -56,11 +56,11 @@ func parseDecryptionKey(spec string) (k source.DecryptionKey, err error) {
 	}
 	switch how, where, _ := strings.Cut(pass, "="); how {
 	case "file":
-		k.Passphrase, err = readSecretFile(where)
+		k.Passphrase, err = face.ReadSecretFile(where)
 	case "fd":
 		k.Passphrase, err = readSecretFD(where)
 	default:
-		return k, usage("--decryption-key %s: expected file=PASSPHRASE_FILE or fd=NUMBER after the colon: a passphrase in an argument can be read by others", path)
+		return k, face.Usagef("--decryption-key %s: expected file=PASSPHRASE_FILE or fd=NUMBER after the colon: a passphrase in an argument can be read by others", path)
 	}
 	if err != nil {
 		err = fmt.Errorf("reading the passphrase of --decryption-key %s: %w", path, err)
@@ -71,29 +71,24 @@ func parseDecryptionKey(spec string) (k source.DecryptionKey, err error) {
 func readSecretFD(number string) (secret.Bytes, error) {
 	n, err := strconv.ParseUint(number, 10, 31)
 	if err != nil {
-		return secret.Bytes{}, usage("file descriptor %q: expected a number", number)
+		return secret.Bytes{}, face.Usagef("file descriptor %q: expected a number", number)
 	}
 	f := os.NewFile(uintptr(n), "passphrase")
 	if f == nil {
-		return secret.Bytes{}, usage("file descriptor %d is not open", n)
+		return secret.Bytes{}, face.Usagef("file descriptor %d is not open", n)
 	}
 	defer f.Close()
-	return readSecret(f)
+	return face.ReadSecret(f, f.Name())
 }
 
-// readSecret reads a token or passphrase, without the line end that editors
-// leave.
-func readSecret(f *os.File) (secret.Bytes, error) {
-	const limit = 4096
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if len(b) > limit {
-		return secret.Bytes{}, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
-	}
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		b = b[:n-1]
-	}
-	return secret.New(b), nil
+// stringList is a repeated flag whose values may hold commas.
+type stringList []string
+
+// Set implements flag.Value.
+func (l *stringList) Set(s string) error {
+	*l = append(*l, s)
+	return nil
 }
+
+// String implements flag.Value.
+func (l *stringList) String() string { return strings.Join(*l, " ") }

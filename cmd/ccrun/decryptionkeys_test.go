@@ -1,12 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func TestParseDecryptionKey(t *testing.T) {
@@ -37,8 +38,7 @@ func TestParseDecryptionKey(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error %v", spec, err)
 		}
-		var e *exitError
-		if strings.HasSuffix(spec, "hunter2") && (!errors.As(err, &e) || e.code != exitUsage) {
+		if strings.HasSuffix(spec, "hunter2") && face.Status(err) != face.Misused {
 			t.Errorf("%s: %v is not an error of usage", spec, err)
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/doctor"
 	"github.com/ccrun/ccrun/krun/firmware"
-	"github.com/urfave/cli/v2"
 )
 
 func doctorCommand() *cli.Command {
@@ -21,14 +24,14 @@ func doctorCommand() *cli.Command {
 		Usage:       "check whether this host can run confidential workloads, and how to repair it",
 		Description: "Exits 4 when the host is not capable.\n\nExample:\n   ccrun doctor --server https://attest.example:8443",
 		Flags: []cli.Flag{
-			formatFlag(),
+			face.FormatFlag(),
 			&cli.StringFlag{Name: "server", Usage: "also check that the attestation server at `URL` can be reached", EnvVars: []string{"CCRUN_SERVER"}},
 		},
 		Action: func(c *cli.Context) error {
 			host := doctor.Local(firmware.FindInstalled)
 			if s := c.String("server"); s != "" {
 				if err := kbs.CheckServerURL(s); err != nil {
-					return fail(exitUsage, err, "")
+					return face.WithStatus(face.Misused, err)
 				}
 				host.Server = func(ctx context.Context) error { return dial(ctx, s) }
 			}
@@ -37,7 +40,7 @@ func doctorCommand() *cli.Command {
 				return err
 			}
 			if !fit {
-				return fail(exitNotCapable, errors.New("this host cannot run confidential workloads"), "each failed check above names its repair")
+				return hint.With(face.WithStatus(face.NotCapable, errors.New("this host cannot run confidential workloads")), "each failed check above names its repair")
 			}
 			return nil
 		},
@@ -63,8 +66,8 @@ func dial(ctx context.Context, server string) error {
 }
 
 func printFindings(c *cli.Context, findings []doctor.Finding) error {
-	return printFormatted(c, findings, func(out io.Writer, _ any) error {
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	return face.Print(c, findings, func(out io.Writer, _ []doctor.Finding) error {
+		w := face.Table(out)
 		for _, f := range findings {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.Check, f.Got)
 			if f.Fix != "" {

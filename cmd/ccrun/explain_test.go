@@ -18,6 +18,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	attestcommand "github.com/ccrun/ccrun/cmd/attest-server/command"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -85,7 +86,7 @@ func ccrun(args ...string) (string, error) {
 	app := newApp()
 	var out bytes.Buffer
 	app.Writer = &out
-	err := app.Run(intersperse(app, append([]string{"ccrun"}, args...)))
+	err := app.Run(face.Intersperse(app, append([]string{"ccrun"}, args...), program.Raw...))
 	return out.String(), err
 }
 
@@ -142,8 +143,7 @@ func TestWorkloadAndExplain(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"workload", "show"}, {"workload", "bogus"}, {"explain"}, {"workload", "ls", "x"}} {
-		var e *exitError
-		if _, err := ccrun(args...); !errors.As(err, &e) || e.code != exitUsage {
+		if _, err := ccrun(args...); face.Status(err) != face.Misused {
 			t.Errorf("%v: %v, expected a usage error", args, err)
 		}
 	}
@@ -172,15 +172,4 @@ func denied(t *testing.T, admin *kbs.AdminClient) string {
 		t.Fatalf("Release = %v", err)
 	}
 	return p.Session
-}
-
-func TestShortAndPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "", "abc": "abc", "\x1b[2Jx": "?[2Jx", "a\nb": "a?b",
-		strings.Repeat("ä", 40): strings.Repeat("ä", shortLength-1) + "…",
-	} {
-		if got := short(in); got != want {
-			t.Errorf("short(%q) = %q", in, got)
-		}
-	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -20,7 +22,6 @@ func firmwareCommand() *cli.Command {
 		Name:        "firmware",
 		Usage:       "build and inspect the libkrunfw library with a workload's initrd",
 		Description: "Example:\n   ccrun firmware build --initrd initrd.img --output libkrunfw-sev.so.5",
-		Action:      noCommand,
 		Subcommands: []*cli.Command{firmwareBuildCommand(), firmwareInspectCommand()},
 	}
 }
@@ -38,7 +39,7 @@ func firmwareBuildCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write", Required: true, TakesFile: true},
 		},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0, "none"); err != nil {
+			if err := face.NoArgs(c); err != nil {
 				return err
 			}
 			return buildFirmware(c.String("from"), c.String("initrd"), c.String("agent"), c.String("output"))
@@ -48,7 +49,7 @@ func firmwareBuildCommand() *cli.Command {
 
 func buildFirmware(from, initrdFile, agentFile, output string) error {
 	if (initrdFile == "") == (agentFile == "") {
-		return usage("expected either --initrd or --agent")
+		return face.Usagef("expected either --initrd or --agent")
 	}
 	b, err := loadFirmware(from, kbs.SNP)
 	if err != nil {
@@ -67,9 +68,9 @@ func buildFirmware(from, initrdFile, agentFile, output string) error {
 
 func initrdFrom(initrdFile, agentFile string) ([]byte, error) {
 	if initrdFile != "" {
-		return readBounded(initrdFile, firmware.MaxInitrdBytes)
+		return bounded.File(initrdFile, firmware.MaxInitrdBytes)
 	}
-	agent, err := readBounded(agentFile, 64<<20)
+	agent, err := bounded.File(agentFile, 64<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -86,16 +87,16 @@ func firmwareInspectCommand() *cli.Command {
 		Usage:       "show what a library, a firmware directory or an initrd holds",
 		ArgsUsage:   "[FILE|DIR]",
 		Description: "Nothing in it is executed. Without an argument, the installed library.\n\nExample:\n   ccrun firmware inspect --format json /usr/local/lib64/libkrunfw-sev.so.5",
-		Flags:       []cli.Flag{formatFlag()},
+		Flags:       []cli.Flag{face.FormatFlag()},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 1, "[FILE|DIR]"); err != nil {
+			if err := face.Args(c, 0, 1, "[FILE|DIR]"); err != nil {
 				return err
 			}
 			v, err := inspectFirmware(c.Args().First())
 			if err != nil {
 				return err
 			}
-			return printFormatted(c, v, printFirmware)
+			return face.Print(c, v, printFirmware)
 		},
 	}
 }
@@ -155,7 +156,7 @@ func isLibraryOrDir(path string) bool {
 }
 
 func inspectInitrdFile(path string) (*firmwareParts, error) {
-	b, err := readBounded(path, firmware.MaxInitrdBytes)
+	b, err := bounded.File(path, firmware.MaxInitrdBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +188,7 @@ func (v *firmwareParts) add(name string, b []byte) {
 	}
 }
 
-func printFirmware(w io.Writer, value any) error {
-	v := value.(*firmwareParts)
+func printFirmware(w io.Writer, v *firmwareParts) error {
 	fmt.Fprintf(w, "%s\nkind    %s\n", v.Path, v.Kind)
 	if v.SHA256 != "" {
 		fmt.Fprintf(w, "sha256  %s\n", v.SHA256)

@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
-	"text/template"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload"
 )
@@ -26,13 +25,13 @@ needed and none is shown. With --server the registration is shown too.
 Examples:
    ccrun inspect oci:app-cw
    ccrun inspect --format '{{.Initrd.Identity.WorkloadID}}' localhost/app-cw`,
-		Flags:  append(append(serverFlags(), imageFlags()...), formatFlag()),
+		Flags:  append(append(serverFlags(), imageFlags()...), face.FormatFlag()),
 		Action: runInspect,
 	}
 }
 
 func runInspect(c *cli.Context) error {
-	if err := args(c, 1, 1, "IMAGE|DISK"); err != nil {
+	if err := face.Args(c, 1, 1, "IMAGE|DISK"); err != nil {
 		return err
 	}
 	var status func(context.Context, string) (*kbs.WorkloadStatus, error)
@@ -45,14 +44,13 @@ func runInspect(c *cli.Context) error {
 	}
 	in, err := workload.Inspect(imageContext(c), systemContext(c), c.Args().First(), status)
 	if err != nil {
-		return buildError(c, err)
+		return buildError(err)
 	}
-	return printFormatted(c, in, printInspection)
+	return face.Print(c, in, printInspection)
 }
 
-func printInspection(w io.Writer, v any) error {
-	in := v.(*workload.Inspection)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func printInspection(w io.Writer, in *workload.Inspection) error {
+	t := face.Table(w)
 	line := func(name, format string, a ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	if in.Image != nil {
 		line("digest", "%s", in.Image.Digest)
@@ -113,25 +111,5 @@ func printRegistered(line func(name, format string, a ...any), s *kbs.WorkloadSt
 	}
 	for _, m := range s.Registration.ReferenceValues.Measurements {
 		line("accepts", "%s=%s", m.Profile, m.LaunchDigest)
-	}
-}
-
-// printFormatted prints v as --format says, or by plain without one.
-func printFormatted(c *cli.Context, v any, plain func(io.Writer, any) error) error {
-	switch f := c.String("format"); f {
-	case "":
-		return plain(c.App.Writer, v)
-	case "json":
-		return printJSON(c.App.Writer, v)
-	default:
-		t, err := template.New("format").Parse(f)
-		if err != nil {
-			return usage("--format: %v", err)
-		}
-		if err := t.Execute(c.App.Writer, v); err != nil {
-			return usage("--format: %v", err)
-		}
-		_, err = fmt.Fprintln(c.App.Writer)
-		return err
 	}
 }

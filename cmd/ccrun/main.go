@@ -3,16 +3,12 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/containers/storage/pkg/reexec"
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -26,26 +22,13 @@ func main() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(workload.MemoryTargetBytes)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	app := newApp()
-	code := report(app.RunContext(ctx, intersperse(app, os.Args)))
-	stop()
-	os.Exit(code)
+	os.Exit(program.Main(newApp(), os.Args))
 }
 
 func newApp() *cli.App {
 	app := &cli.App{
-		Name:                 "ccrun",
-		Usage:                "build, register and run confidential workloads with Podman and krun",
-		Version:              version(),
-		EnableBashCompletion: true,
-		HideVersion:          true,
-		Suggest:              true,
-		OnUsageError:         usageError,
-		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
-		Flags:                globalFlags(),
-		Before:               setUpLogging,
-		Action:               noCommand,
+		Usage:   "build, register and run confidential workloads with Podman and krun",
+		Version: version(),
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), runCommand(), verifyCommand(), explainCommand(),
@@ -53,27 +36,6 @@ func newApp() *cli.App {
 			completionCommand(), versionCommand(),
 		},
 	}
-	inherit(app.Commands)
+	program.Prepare(app)
 	return app
 }
-
-// inherit gives every command what the app has and cli does not pass on: the
-// global flags in either place, and usage errors in our form.
-func inherit(commands []*cli.Command) {
-	for _, c := range commands {
-		if c.OnUsageError == nil {
-			c.OnUsageError = usageError
-		}
-		c.Flags = append(c.Flags, globalFlags()...)
-		if c.Before == nil {
-			c.Before = setUpLogging
-		}
-		if len(c.Subcommands) > 0 && c.Action == nil {
-			c.Action = noCommand
-		}
-		inherit(c.Subcommands)
-	}
-}
-
-// intersperse lets flags follow arguments, but not those after run's IMAGE.
-func intersperse(app *cli.App, args []string) []string { return face.Intersperse(app, args, "run") }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -58,10 +58,10 @@ func measureCommand() *cli.Command {
 			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE` (krun only)"},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
 			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`: say which input would explain its measurement", TakesFile: true},
-			formatFlag(),
+			face.FormatFlag(),
 		),
 		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0, "none"); err != nil {
+			if err := face.NoArgs(c); err != nil {
 				return err
 			}
 			return runMeasure(c)
@@ -81,10 +81,10 @@ func shapeFlags() []cli.Flag {
 func shapeFrom(c *cli.Context) (kbs.TEE, measure.Shape, error) {
 	tee := kbs.TEE(c.String("tee"))
 	if !tee.Valid() {
-		return "", measure.Shape{}, usage("--tee %q: expected snp, tdx or sample", c.String("tee"))
+		return "", measure.Shape{}, face.Usagef("--tee %q: expected snp, tdx or sample", c.String("tee"))
 	}
 	if c.Uint("cpus") == 0 {
-		return "", measure.Shape{}, usage("--cpus 0: expected 1 or more")
+		return "", measure.Shape{}, face.Usagef("--cpus 0: expected 1 or more")
 	}
 	mib, err := parseMemoryMiB(c.String("memory"))
 	return tee, measure.Shape{CPUs: c.Uint("cpus"), MemoryMiB: mib}, err
@@ -121,11 +121,11 @@ func runMeasure(c *cli.Context) error {
 			return err
 		}
 	}
-	if err := printFormatted(c, out, printMeasurements); err != nil {
+	if err := face.Print(c, out, printMeasurements); err != nil {
 		return err
 	}
 	if out.Against != nil && !out.Against.Same {
-		return silentExit(exitDenied)
+		return face.Silent(face.Denied)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 	case "qemu":
 		m.machine, err = newOVMFMachine(c, m.tee)
 	default:
-		err = usage("--vmm %q: expected krun or qemu", vmm)
+		err = face.Usagef("--vmm %q: expected krun or qemu", vmm)
 	}
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (m *measuring) chooseProfiles(name string, structured bool) error {
 	kind := m.about().Kind
 	m.profiles = measure.Profiles(m.tee, kind)
 	if len(m.profiles) == 0 {
-		return usage("TEE %s does not go with firmware of kind %s", m.tee, kind)
+		return face.Usagef("TEE %s does not go with firmware of kind %s", m.tee, kind)
 	}
 	if name == "all" || name == "" && structured {
 		return nil
@@ -168,11 +168,11 @@ func (m *measuring) chooseProfiles(name string, structured bool) error {
 	}
 	p, err := measure.ParseProfile(name)
 	if err != nil {
-		return fail(exitUsage, err, "")
+		return face.WithStatus(face.Misused, err)
 	}
 	legacy := p == measure.LegacySEV || p == measure.LegacySEVES
 	if !legacy && !slices.Contains(m.profiles, p) || legacy && (m.tee != kbs.SNP || kind != firmware.KindLibkrun) {
-		return usage("profile %s does not go with TEE %s on firmware of kind %s, expected one of %v", p, m.tee, kind, m.profiles)
+		return face.Usagef("profile %s does not go with TEE %s on firmware of kind %s, expected one of %v", p, m.tee, kind, m.profiles)
 	}
 	m.profiles = []measure.Profile{p}
 	return nil
@@ -212,8 +212,7 @@ func (m *measuring) results() (*measurements, error) {
 	return out, nil
 }
 
-func printMeasurements(w io.Writer, v any) error {
-	o := v.(*measurements)
+func printMeasurements(w io.Writer, o *measurements) error {
 	if o.Against != nil {
 		_, err := fmt.Fprintln(w, o.Against.text())
 		return err
@@ -229,18 +228,4 @@ func printMeasurements(w io.Writer, v any) error {
 		fmt.Fprintln(w, r.Digest) // of TDX, the MRTD: RTMRs are in the JSON
 	}
 	return nil
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return b, err
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -21,7 +23,7 @@ type comparison struct {
 }
 
 func (m *measuring) compare(file string) (*comparison, error) {
-	b, err := readBounded(file, 1<<20)
+	b, err := bounded.File(file, 1<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +32,7 @@ func (m *measuring) compare(file string) (*comparison, error) {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
 	if tee != m.tee && m.tee != kbs.Sample || want.IsZero() {
-		return nil, fail(exitDenied, fmt.Errorf("%s is Evidence of %s with measurement %v, expected %s", file, tee, want, m.tee), "")
+		return nil, face.WithStatus(face.Denied, fmt.Errorf("%s is Evidence of %s with measurement %v, expected %s", file, tee, want, m.tee))
 	}
 	variants, err := m.variants()
 	if err != nil {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
@@ -25,7 +27,7 @@ type krunMachine struct {
 func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, error) {
 	for _, name := range []string{"kernel", "append", "vcpu-type", "guest-features", "event-log"} {
 		if c.IsSet(name) {
-			return nil, usage("--%s: only with --vmm qemu", name)
+			return nil, face.Usagef("--%s: only with --vmm qemu", name)
 		}
 	}
 	m := &krunMachine{tee: tee, initrd: initrd}
@@ -34,11 +36,11 @@ func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, e
 		return nil, err
 	}
 	if file := c.String("initrd"); file != "" {
-		if m.initrd, err = readBounded(file, firmware.MaxInitrdBytes); err != nil {
+		if m.initrd, err = bounded.File(file, firmware.MaxInitrdBytes); err != nil {
 			return nil, err
 		}
 		if len(m.initrd) == 0 {
-			return nil, usage("--initrd %s: the file is empty", file)
+			return nil, face.Usagef("--initrd %s: the file is empty", file)
 		}
 	}
 	return m, nil
@@ -53,11 +55,11 @@ func (m *measuring) fromImage(c *cli.Context) ([]byte, error) {
 		return nil, nil
 	}
 	if c.IsSet("initrd") {
-		return nil, usage("--image and --initrd: one of them")
+		return nil, face.Usagef("--image and --initrd: one of them")
 	}
 	in, err := workload.Inspect(imageContext(c), systemContext(c), name, nil)
 	if err != nil {
-		return nil, buildError(c, err)
+		return nil, buildError(err)
 	}
 	if in.Initrd == nil || len(in.Initrd.Content) == 0 || in.TEEConfig == nil {
 		return nil, fmt.Errorf("%s is no workload image: it has no initrd or no %s", name, krun.TEEConfigFile)
@@ -105,7 +107,7 @@ func (m *krunMachine) variants() ([]measure.Variant, error) {
 		if in, err := measure.FromBundle(other, m.initrd); err == nil {
 			list = append(list, measure.Variant{Name: "firmware (" + other.Path + ")", Inputs: in})
 		}
-	case err != nil && !errors.As(err, new(hinter)):
+	case err != nil && hint.Of(err) == "":
 		return nil, err
 	}
 	return list, nil

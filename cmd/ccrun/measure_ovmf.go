@@ -9,6 +9,8 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -22,21 +24,21 @@ type ovmfMachine struct {
 
 func newOVMFMachine(c *cli.Context, tee kbs.TEE) (*ovmfMachine, error) {
 	if tee == kbs.Sample {
-		return nil, usage("--tee sample: QEMU's machines with OVMF are of TEE snp or tdx; the simulator is a --vmm krun")
+		return nil, face.Usagef("--tee sample: QEMU's machines with OVMF are of TEE snp or tdx; the simulator is a --vmm krun")
 	}
 	for name, only := range map[string]kbs.TEE{"vcpu-type": kbs.SNP, "guest-features": kbs.SNP, "event-log": kbs.TDX} {
 		if c.IsSet(name) && tee != only {
-			return nil, usage("--%s: only with --tee %s", name, only)
+			return nil, face.Usagef("--%s: only with --tee %s", name, only)
 		}
 	}
 	if c.IsSet("image") {
-		return nil, usage("--image: only with --vmm krun, which is what workload images are for")
+		return nil, face.Usagef("--image: only with --vmm krun, which is what workload images are for")
 	}
 	path := c.String("firmware")
 	if path == "" {
-		return nil, usage("--vmm qemu needs --firmware, an OVMF.fd file")
+		return nil, face.Usagef("--vmm qemu needs --firmware, an OVMF.fd file")
 	}
-	image, err := readBounded(path, firmware.MaxOVMFBytes)
+	image, err := bounded.File(path, firmware.MaxOVMFBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -59,22 +61,22 @@ func (m *ovmfMachine) readParts(c *cli.Context) error {
 		if file == "" {
 			continue
 		}
-		if *part.to, err = readBounded(file, part.limit); err != nil {
+		if *part.to, err = bounded.File(file, part.limit); err != nil {
 			return err
 		}
 		if len(*part.to) == 0 {
-			return usage("--%s %s: the file is empty", part.flag, file)
+			return face.Usagef("--%s %s: the file is empty", part.flag, file)
 		}
 	}
 	m.in.Cmdline = c.String("append")
 	if m.tee == kbs.SNP {
 		m.in.GuestFeatures = c.Uint64("guest-features")
 		if m.in.CPUSignature, err = measure.ParseCPU(c.String("vcpu-type")); err != nil {
-			return fail(exitUsage, fmt.Errorf("--vcpu-type: %w", err), "")
+			return face.WithStatus(face.Misused, fmt.Errorf("--vcpu-type: %w", err))
 		}
 	}
 	if file := c.String("event-log"); file != "" {
-		b, err := readBounded(file, eventlog.MaxLogBytes)
+		b, err := bounded.File(file, eventlog.MaxLogBytes)
 		if err != nil {
 			return err
 		}

@@ -17,8 +17,8 @@ func command(t *testing.T, argv ...string) (int, string) {
 	t.Helper()
 	var out bytes.Buffer
 	app := newApp()
-	app.Writer = &out
-	code := report(app.Run(intersperse(app, append([]string{"ccrun"}, argv...))))
+	app.Writer, app.ErrWriter = &out, os.Stderr
+	code := program.Run(t.Context(), app, append([]string{"ccrun"}, argv...))
 	return code, out.String()
 }
 

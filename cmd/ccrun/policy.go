@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -10,22 +9,23 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
 // readPolicy reads a policy file and refuses one that nothing could match, or
 // that says nothing.
-func readPolicy(name string) (kbs.Policy, error) {
+func readPolicy(c *cli.Context, name string) (kbs.Policy, error) {
 	var p kbs.Policy
-	if err := readStrict(name, &p); err != nil {
+	if err := readStrict(c, name, &p); err != nil {
 		return p, err
 	}
-	c, err := policy.NewCompiler()
+	compiler, err := policy.NewCompiler()
 	if err != nil {
 		return p, err
 	}
-	if err := c.Check(p, time.Time{}); err != nil { // its not_after is a rule
-		return p, fail(exitUsage, fmt.Errorf("%s: %w", name, err), "")
+	if err := compiler.Check(p, time.Time{}); err != nil { // its not_after is a rule
+		return p, face.WithStatus(face.Misused, fmt.Errorf("%s: %w", name, err))
 	}
 	return p, nil
 }
@@ -38,7 +38,7 @@ func appraiseUnder(ref kbs.ReferenceValues, p kbs.Policy, claims *verifier.Claim
 	}
 	e, err := c.Effective(ref)
 	if err != nil {
-		return verifier.AttestationResult{}, fail(exitUsage, err, "")
+		return verifier.AttestationResult{}, face.WithStatus(face.Misused, err)
 	}
 	if p.NotAfter != nil {
 		e = e.Until(*p.NotAfter)
@@ -56,15 +56,15 @@ func withPolicy(c *cli.Context, ref kbs.ReferenceValues) (kbs.ReferenceValues, e
 	if name == "" {
 		return ref, nil
 	}
-	p, err := readPolicy(name)
+	p, err := readPolicy(c, name)
 	if err != nil {
 		return ref, err
 	}
 	if p.NotAfter != nil {
-		return ref, usage("--policy %s: not_after is for a server's or a tenant's policy: use --release-until", name)
+		return ref, face.Usagef("--policy %s: not_after is for a server's or a tenant's policy: use --release-until", name)
 	}
 	if ref.TEE == kbs.TDX && p.SNP != nil || ref.TEE != kbs.TDX && p.TDX != nil {
-		slog.Warn("the policy has rules for another TEE than the workload's: they are left out", "tee", ref.TEE)
+		program.Log(c).Warn("the policy has rules for another TEE than the workload's: they are left out", "tee", ref.TEE)
 		if ref.TEE == kbs.TDX {
 			p.SNP = nil
 		} else {

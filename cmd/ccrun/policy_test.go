@@ -4,10 +4,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
-	"github.com/urfave/cli/v2"
 )
 
 // TestVerifyExpressions: the same policy file as the server's, over real
@@ -23,11 +25,11 @@ func TestVerifyExpressions(t *testing.T) {
 		code          int
 	}{
 		{cel("claims.snp.product == 'Genoa'"), "", 0},
-		{cel("claims.snp.product == 'Milan'"), "cel:x", exitDenied},
-		{cel("claims.tdx.pce_svn == 13"), "cel:x", exitDenied},
-		{`{"not_after":"2025-11-12T12:00:00Z"}`, "policy_not_after", exitDenied},
+		{cel("claims.snp.product == 'Milan'"), "cel:x", face.Denied},
+		{cel("claims.tdx.pce_svn == 13"), "cel:x", face.Denied},
+		{`{"not_after":"2025-11-12T12:00:00Z"}`, "policy_not_after", face.Denied},
 		{`{"not_after":"2025-11-12T12:00:01Z"}`, "", 0},
-		{cel("true"), "", exitUsage}, {cel("claims.snp.vmpl < 0 && 2 < 1"), "", exitUsage}, {cel("claims.nothing"), "", exitUsage}, {`{}`, "", exitUsage},
+		{cel("true"), "", face.Misused}, {cel("claims.snp.vmpl < 0 && 2 < 1"), "", face.Misused}, {cel("claims.nothing"), "", face.Misused}, {`{}`, "", face.Misused},
 	} {
 		code, r, out := runVerify(t, append(snp[:len(snp):len(snp)], "--policy", write(t, x.policy))...)
 		if code != x.code || failedRules(r) != x.rules {
@@ -35,7 +37,7 @@ func TestVerifyExpressions(t *testing.T) {
 		}
 	}
 	reference := write(t, `{"tee":"snp","measurements":[],"cel":[{"name":"mine","expression":"claims.snp.product == 'Turin'"}]}`)
-	if code, r, _ := runVerify(t, append(snp[:len(snp):len(snp)], "--reference", reference)...); code != exitDenied || failedRules(r) != "cel:mine" {
+	if code, r, _ := runVerify(t, append(snp[:len(snp):len(snp)], "--reference", reference)...); code != face.Denied || failedRules(r) != "cel:mine" {
 		t.Errorf("reference with an expression: exit %d, failed %q", code, failedRules(r))
 	}
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // progress is one line on a terminal, for work that takes over a second.
@@ -27,7 +29,7 @@ const (
 
 func newProgress(c *cli.Context) *progress {
 	p := &progress{start: time.Now()}
-	if !c.Bool("quiet") && term.IsTerminal(int(os.Stderr.Fd())) {
+	if face.LogLevel(c) != "error" && term.IsTerminal(int(os.Stderr.Fd())) {
 		p.w = os.Stderr
 	}
 	return p

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 
-	"github.com/ccrun/ccrun/krun/podman"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun/podman"
 )
 
 func quadletCommand() *cli.Command {
@@ -24,7 +26,7 @@ func quadletCommand() *cli.Command {
 			&cli.StringFlag{Name: "restart", Usage: "systemd's Restart= (default: on-failure)"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 1, "IMAGE"); err != nil {
+			if err := face.Args(c, 1, 1, "IMAGE"); err != nil {
 				return err
 			}
 			text, err := podman.Unit{
@@ -33,7 +35,7 @@ func quadletCommand() *cli.Command {
 				Pull: c.String("pull"), Restart: c.String("restart"),
 			}.Render()
 			if err != nil {
-				return fail(exitUsage, err, "")
+				return face.WithStatus(face.Misused, err)
 			}
 			_, err = fmt.Fprint(c.App.Writer, text)
 			return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -24,7 +25,7 @@ key: delete it once the server has it, or keep it as you keep keys.
 
 Example:
    ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
-		Flags:  append(append(serverFlags(), releaseFlags()...), policyFlag(), formatFlag()),
+		Flags:  append(append(serverFlags(), releaseFlags()...), policyFlag(), face.FormatFlag()),
 		Action: runRegister,
 	}
 }
@@ -42,18 +43,18 @@ func serverFlags() []cli.Flag {
 // or by the system's CAs if ca is empty.
 func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	if server == "" {
-		return nil, fail(exitUsage, errors.New("no attestation server"), "give --server URL or set CCRUN_SERVER")
+		return nil, hint.With(face.Usagef("no attestation server"), "give --server URL or set CCRUN_SERVER")
 	}
 	if tokenFile == "" {
-		return nil, fail(exitUsage, errors.New("no token for "+server),
+		return nil, hint.With(face.Usagef("no token for %s", server),
 			"give --token-file FILE or set CCRUN_TOKEN_FILE; `attest-server token create --role publisher` makes a token")
 	}
-	token, err := readSecretFile(tokenFile)
+	token, err := face.ReadSecretFile(tokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading --token-file: %w", err)
 	}
 	if token.Len() == 0 {
-		return nil, fail(exitUsage, fmt.Errorf("--token-file %s is empty", tokenFile), "put the token that `attest-server init` or `token create` printed into it")
+		return nil, hint.With(face.Usagef("--token-file %s is empty", tokenFile), "put the token that `attest-server init` or `token create` printed into it")
 	}
 	c := &kbs.AdminClient{URL: server, Token: token}
 	if ca == "" {
@@ -65,13 +66,25 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	}
 	c.RootCAs = x509.NewCertPool()
 	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, usage("--ca %s: no PEM certificate in it", ca)
+		return nil, face.Usagef("--ca %s: no PEM certificate in it", ca)
 	}
 	return c, nil
 }
 
+// registered is the JSON of `ccrun register`.
+type registered struct {
+	WorkloadID string `json:"workload_id"`
+	Created    bool   `json:"created"`
+}
+
+// registeredClassic is it for a classic image, whose protocol does not tell
+// whether the workload was there before.
+type registeredClassic struct {
+	WorkloadID string `json:"workload_id"`
+}
+
 func runRegister(c *cli.Context) error {
-	if err := args(c, 1, 1, "RECORD"); err != nil {
+	if err := face.Args(c, 1, 1, "RECORD"); err != nil {
 		return err
 	}
 	if legacy, err := workload.ReadLegacyRecord(c.Args().First()); err == nil {
@@ -100,11 +113,8 @@ func runRegister(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	out := struct {
-		WorkloadID string `json:"workload_id"`
-		Created    bool   `json:"created"`
-	}{r.Registration.WorkloadID, created}
-	return printFormatted(c, out, func(w io.Writer, _ any) error {
+	out := registered{r.Registration.WorkloadID, created}
+	return face.Print(c, out, func(w io.Writer, _ registered) error {
 		state := "registered"
 		if !created {
 			state = "was registered already, unchanged"
@@ -112,4 +122,30 @@ func runRegister(c *cli.Context) error {
 		_, err := fmt.Fprintf(w, "workload %s %s\n", out.WorkloadID, state)
 		return err
 	})
+}
+
+func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
+	if c.IsSet("policy") {
+		return face.Usagef("--policy: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
+	}
+	client, err := legacyClient(c, c.String("server"))
+	if err != nil {
+		return err
+	}
+	if err := client.RegisterLegacy(c.Context, *r); err != nil {
+		return fmt.Errorf("registering workload %s: %w", r.WorkloadID, err)
+	}
+	out := registeredClassic{r.WorkloadID}
+	return face.Print(c, out, func(w io.Writer, _ registeredClassic) error {
+		_, err := fmt.Fprintf(w, "workload %s registered\n", out.WorkloadID)
+		return err
+	})
+}
+
+func legacyClient(c *cli.Context, server string) (*workload.LegacyClient, error) {
+	a, err := adminClient(server, c.String("ca"), c.String("token-file"))
+	if err != nil {
+		return nil, err
+	}
+	return &workload.LegacyClient{URL: a.URL, Token: a.Token, RootCAs: a.RootCAs}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -34,7 +35,7 @@ func releaseLimits(c *cli.Context, now time.Time) (*kbs.ReleaseLimits, error) {
 			to = &l.PerDay
 		}
 		if err != nil || n < 1 || *to != 0 {
-			return nil, usage("--release-limit %q: expected once, N or N/day, each at most once", s)
+			return nil, face.Usagef("--release-limit %q: expected once, N or N/day, each at most once", s)
 		}
 		*to = n
 	}
@@ -44,7 +45,7 @@ func releaseLimits(c *cli.Context, now time.Time) (*kbs.ReleaseLimits, error) {
 			until, err = now.Add(d), nil
 		}
 		if err != nil {
-			return nil, usage("--release-until %q: expected a time as in 2027-01-31T00:00:00Z, or 720h", s)
+			return nil, face.Usagef("--release-until %q: expected a time as in 2027-01-31T00:00:00Z, or 720h", s)
 		}
 		until = until.UTC().Truncate(time.Second)
 		l.NotAfter = &until

@@ -3,12 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -17,7 +16,7 @@ func resourceCommand() *cli.Command {
 		Name: "set", Usage: "give a resource a new value and policy", ArgsUsage: "REPO/TYPE/TAG",
 		Description: "The value is read from a file, never from the command line. Setting the same again changes nothing.\n\n" +
 			"Example:\n   ccrun resource set bank/key/db --from-file db.key --workload bank.fraud --approval insurer",
-		Flags: append(serverFlags(), formatFlag(),
+		Flags: append(serverFlags(), face.FormatFlag(),
 			&cli.StringFlag{Name: "from-file", Required: true, Usage: "`FILE` with the value, up to 32 KiB, byte for byte; - for standard input"},
 			&cli.StringSliceFlag{Name: "workload", Usage: "`ID` of a workload that may have it; may be repeated"},
 			&cli.StringSliceFlag{Name: "tenant", Usage: "`TENANT` all of whose workloads may have it; may be repeated"},
@@ -27,11 +26,11 @@ func resourceCommand() *cli.Command {
 	meta := &cli.Command{
 		Name: "get-meta", Usage: "show a resource's versions and policies, never its value", ArgsUsage: "REPO/TYPE/TAG",
 		Description: "Example:\n   ccrun resource get-meta bank/key/db --format json",
-		Flags:       append(serverFlags(), formatFlag()), Action: showResource,
+		Flags:       append(serverFlags(), face.FormatFlag()), Action: showResource,
 	}
 	list := &cli.Command{
 		Name: "ls", Usage: "list resources", Description: "Example:\n   ccrun resource ls",
-		Flags: append(serverFlags(), formatFlag()), Action: listResources,
+		Flags: append(serverFlags(), face.FormatFlag()), Action: listResources,
 	}
 	remove := &cli.Command{
 		Name: "rm", Usage: "delete resources, every version", ArgsUsage: "REPO/TYPE/TAG...",
@@ -57,20 +56,20 @@ func resourceCommand() *cli.Command {
 func resourceArg(s string) (kbs.ResourceID, error) {
 	id, err := kbs.ParseResourceID(s)
 	if err != nil {
-		return id, usage("%w", err)
+		return id, face.Usagef("%w", err)
 	}
 	return id, nil
 }
 
 func setResource(c *cli.Context) error {
-	if err := args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
+	if err := face.Args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
 		return err
 	}
 	id, err := resourceArg(c.Args().First())
 	if err != nil {
 		return err
 	}
-	value, err := readValue(c.String("from-file"), c.App.Reader)
+	value, err := readValue(c, c.String("from-file"))
 	if err != nil {
 		return err
 	}
@@ -85,7 +84,7 @@ func setResource(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("setting resource %s: %w", id, err)
 	}
-	return printFormatted(c, a, func(w io.Writer, _ any) error {
+	return face.Print(c, a, func(w io.Writer, _ *kbs.ResourceAnswer) error {
 		state := "set"
 		if !a.Created {
 			state = "was this already"
@@ -96,7 +95,7 @@ func setResource(c *cli.Context) error {
 }
 
 func showResource(c *cli.Context) error {
-	if err := args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
+	if err := face.Args(c, 1, 1, "REPO/TYPE/TAG"); err != nil {
 		return err
 	}
 	id, err := resourceArg(c.Args().First())
@@ -111,19 +110,19 @@ func showResource(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading resource %s: %w", id, err)
 	}
-	return printFormatted(c, m, func(w io.Writer, _ any) error {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	return face.Print(c, m, func(w io.Writer, _ *kbs.ResourceMeta) error {
+		t := face.Table(w)
 		fmt.Fprintln(t, "VERSION\tBYTES\tSET\tBY\tRELEASES\tLAST RELEASE\tWORKLOADS\tTENANTS\tAPPROVALS")
 		for _, v := range m.Versions {
-			fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%d\t%s\t%v\t%v\t%v\n", v.Version, v.SizeBytes, timeOr(&v.CreatedAt, ""), printable(v.CreatedBy),
-				v.Releases, timeOr(v.LastRelease, "never"), v.Policy.Workloads, v.Policy.Tenants, v.Policy.Approvals)
+			fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%d\t%s\t%v\t%v\t%v\n", v.Version, v.SizeBytes, face.Time(&v.CreatedAt, ""), face.Printable(v.CreatedBy),
+				v.Releases, face.Time(v.LastRelease, "never"), v.Policy.Workloads, v.Policy.Tenants, v.Policy.Approvals)
 		}
 		return t.Flush()
 	})
 }
 
 func listResources(c *cli.Context) error {
-	if err := args(c, 0, 0, "none"); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -134,9 +133,9 @@ func listResources(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing resources: %w", err)
 	}
-	return printFormatted(c, list, func(w io.Writer, _ any) error {
+	return face.Print(c, list, func(w io.Writer, _ []string) error {
 		for _, name := range list {
-			if _, err := fmt.Fprintln(w, printable(name)); err != nil {
+			if _, err := fmt.Fprintln(w, face.Printable(name)); err != nil {
 				return err
 			}
 		}
@@ -145,7 +144,7 @@ func listResources(c *cli.Context) error {
 }
 
 func removeResources(c *cli.Context) error {
-	if err := args(c, 1, -1, "REPO/TYPE/TAG..."); err != nil {
+	if err := face.Args(c, 1, -1, "REPO/TYPE/TAG..."); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -170,7 +169,7 @@ func removeResources(c *cli.Context) error {
 // approveResource takes the registration from its record, so that an owner
 // approves what he has seen and not what the server shows him.
 func approveResource(c *cli.Context) error {
-	if err := args(c, 2, 2, "REPO/TYPE/TAG|key RECORD"); err != nil {
+	if err := face.Args(c, 2, 2, "REPO/TYPE/TAG|key RECORD"); err != nil {
 		return err
 	}
 	r, err := workload.ReadRecord(c.Args().Get(1))
@@ -205,23 +204,13 @@ func approveResource(c *cli.Context) error {
 	return err
 }
 
-func readValue(path string, stdin io.Reader) ([]byte, error) {
-	from := stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("reading --from-file: %w", err)
-		}
-		defer f.Close()
-		from = f
-	}
-	b, err := io.ReadAll(io.LimitReader(from, kbs.MaxResourceBytes+1))
-	if err == nil && (len(b) == 0 || len(b) > kbs.MaxResourceBytes) {
-		err = fmt.Errorf("%s has %d bytes or more, expected 1 to %d", path, len(b), kbs.MaxResourceBytes)
-	}
+func readValue(c *cli.Context, path string) ([]byte, error) {
+	b, err := face.Read(c, path, kbs.MaxResourceBytes)
 	if err != nil {
-		clear(b)
 		return nil, fmt.Errorf("reading --from-file: %w", err)
+	}
+	if len(b) == 0 {
+		return nil, fmt.Errorf("reading --from-file: %s is empty, expected 1 to %d bytes", path, kbs.MaxResourceBytes)
 	}
 	return b, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -24,7 +25,7 @@ to ` + "`ccrun workload rotate --commit ROTATION ID`" + `, when the new image is
 
 Example:
    ccrun workload rotate shop registry.example/shop:1 docker://registry.example/shop:1`,
-		Flags: append(append(serverFlags(), imageFlags()...), formatFlag(),
+		Flags: append(append(serverFlags(), imageFlags()...), face.FormatFlag(),
 			&cli.BoolFlag{Name: "keep-old", Usage: "leave the old key valid"},
 			&cli.StringFlag{Name: "commit", Usage: "forget the old key: end `ROTATION`"},
 			&cli.StringFlag{Name: "abort", Usage: "forget the new key: call `ROTATION` off"}),
@@ -35,12 +36,12 @@ Example:
 func rotateWorkload(c *cli.Context) error {
 	commit, abort := c.String("commit"), c.String("abort")
 	if commit != "" && abort != "" || (commit != "" || abort != "") && c.Bool("keep-old") {
-		return usage("workload rotate: only one of --keep-old, --commit and --abort")
+		return face.Usagef("workload rotate: only one of --keep-old, --commit and --abort")
 	}
 	if commit != "" || abort != "" {
 		return endRotation(c, commit, abort)
 	}
-	if err := args(c, 2, 3, "ID IMAGE [DEST]"); err != nil {
+	if err := face.Args(c, 2, 3, "ID IMAGE [DEST]"); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -61,7 +62,7 @@ func rotateWorkload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return printFormatted(c, res, func(w io.Writer, _ any) error {
+	return face.Print(c, res, func(w io.Writer, _ *workload.RotateResult) error {
 		state := "the old disk key is gone"
 		if !res.Committed {
 			state = "the old disk key is valid until `ccrun workload rotate --commit " + res.Rotation + " " + res.WorkloadID + "`"
@@ -72,7 +73,7 @@ func rotateWorkload(c *cli.Context) error {
 }
 
 func endRotation(c *cli.Context, commit, abort string) error {
-	if err := args(c, 1, 1, "ID"); err != nil {
+	if err := face.Args(c, 1, 1, "ID"); err != nil {
 		return err
 	}
 	client, err := admin(c)

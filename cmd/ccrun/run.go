@@ -9,15 +9,16 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/ccrun/ccrun/krun/podman"
 	"github.com/containers/podman/v5/pkg/specgenutil"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun/podman"
 )
 
 // exitPodman is podman-run(1)'s status for a failure of Podman or ccrun itself.
-const (
-	exitPodman = 125
-)
+const exitPodman = 125
 
 func runCommand() *cli.Command {
 	return &cli.Command{
@@ -45,30 +46,31 @@ Example:
 			&cli.StringSliceFlag{Name: "env-file", Usage: "refused: the environment is measured"},
 			&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "refused: the host must not lend files to the workload"},
 		},
-		Action: func(c *cli.Context) error { return podmanStatus(runWorkload(c)) },
+		Action: func(c *cli.Context) error {
+			status, err := runWorkload(c)
+			switch {
+			case err != nil:
+				return face.WithStatus(exitPodman, err)
+			case status != 0:
+				return face.Silent(status)
+			}
+			return nil
+		},
 		OnUsageError: func(c *cli.Context, err error, sub bool) error {
-			return podmanStatus(usageError(c, err, sub))
+			return face.WithStatus(exitPodman, face.UsageError(c, err, sub))
 		},
 	}
 }
 
-// podmanStatus turns failures of ccrun run into podman-run(1)'s 125.
-func podmanStatus(err error) error {
-	var silent silentExit
-	if err == nil || errors.As(err, &silent) {
-		return err
-	}
-	return fail(exitPodman, err, hintOf(err))
-}
-
-func runWorkload(c *cli.Context) error {
+// runWorkload returns the workload's exit status.
+func runWorkload(c *cli.Context) (int, error) {
 	spec, err := containerFromFlags(c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	cid, err := openCIDFile(c.String("cidfile"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// Signals belong to the workload from here on: a context that SIGTERM
 	// cancels would tear the connection down instead of passing it on.
@@ -77,35 +79,28 @@ func runWorkload(c *cli.Context) error {
 	ctx := context.WithoutCancel(c.Context)
 	service, err := podman.Open(ctx, podman.Options{URL: c.String("url"), Runtime: c.String("runtime")})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer service.Close()
 	id, err := service.Create(ctx, *spec)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := cid.write(id); err != nil {
-		return err
+		return 0, err
 	}
 	if c.Bool("detach") {
 		if err := service.Start(ctx, id); err != nil {
-			return fmt.Errorf("starting the container: %w", err)
+			return 0, fmt.Errorf("starting the container: %w", err)
 		}
 		_, err := fmt.Fprintln(c.App.Writer, id)
-		return err
+		return 0, err
 	}
-	code, err := service.RunAttached(ctx, id, podman.Streams{Out: os.Stdout, Err: os.Stderr}, asSyscall(signals))
-	if err != nil {
-		return err
-	}
-	if code != 0 {
-		return silentExit(code)
-	}
-	return nil
+	return service.RunAttached(ctx, id, podman.Streams{Out: os.Stdout, Err: os.Stderr}, asSyscall(signals))
 }
 
 func containerFromFlags(c *cli.Context) (*podman.Container, error) {
-	if err := args(c, 1, -1, "IMAGE"); err != nil {
+	if err := face.Args(c, 1, -1, "IMAGE"); err != nil {
 		return nil, err
 	}
 	if err := refuseUnmeasured(c); err != nil {
@@ -113,10 +108,10 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	}
 	ports, err := specgenutil.CreatePortBindings(c.StringSlice("publish"))
 	if err != nil {
-		return nil, usage("--publish: %v", err)
+		return nil, face.Usagef("--publish: %v", err)
 	}
 	if err := podman.CheckNetwork(c.String("network")); err != nil {
-		return nil, usage("--network: %v", err)
+		return nil, face.Usagef("--network: %v", err)
 	}
 	annotations, err := pairs("annotation", c.StringSlice("annotation"))
 	if err != nil {
@@ -129,7 +124,7 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	switch p := c.String("pull"); p {
 	case "missing", "always", "never", "newer":
 	default:
-		return nil, usage("--pull %q: expected missing, always, never or newer", p)
+		return nil, face.Usagef("--pull %q: expected missing, always, never or newer", p)
 	}
 	return &podman.Container{
 		Image: c.Args().First(), Name: c.String("name"), Pull: c.String("pull"),
@@ -151,7 +146,7 @@ func refuseUnmeasured(c *cli.Context) error {
 	default:
 		return nil
 	}
-	return fail(exitUsage, fmt.Errorf("%s cannot be given at launch: the host is not trusted, and process, environment and disk of this image are measured", what),
+	return hint.With(face.Usagef("%s cannot be given at launch: the host is not trusted, and process, environment and disk of this image are measured", what),
 		"put it into the image and run `ccrun build` again")
 }
 
@@ -160,7 +155,7 @@ func pairs(flag string, list []string) (map[string]string, error) {
 	for _, s := range list {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok || name == "" {
-			return nil, usage("--%s %q: expected NAME=VALUE", flag, s)
+			return nil, face.Usagef("--%s %q: expected NAME=VALUE", flag, s)
 		}
 		m[name] = value
 	}
@@ -177,7 +172,7 @@ func openCIDFile(path string) (*cidFile, error) {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, os.ErrExist) {
-		return nil, fail(exitPodman, fmt.Errorf("--cidfile %s exists", path), "remove it when its container is gone")
+		return nil, hint.With(face.WithStatus(exitPodman, fmt.Errorf("--cidfile %s exists", path)), "remove it when its container is gone")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("creating cidfile: %w", err)

@@ -6,6 +6,7 @@ import (
 	"github.com/containers/image/v5/pkg/cli/sigstore/params"
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
 )
@@ -40,14 +41,14 @@ func setSupply(c *cli.Context, o *workload.Options) error {
 	keyFile, passFile := c.String("sign-by-sigstore-private-key"), c.String("sign-passphrase-file")
 	if path := c.String("sign-by-sigstore"); path != "" {
 		if keyFile != "" {
-			return usage("--sign-by-sigstore and --sign-by-sigstore-private-key: one of them")
+			return face.Usagef("--sign-by-sigstore and --sign-by-sigstore-private-key: one of them")
 		}
 		p, err := params.ParseFile(path)
 		if err != nil {
 			return fmt.Errorf("reading --sign-by-sigstore: %w", err)
 		}
 		if p.Fulcio != nil || p.RekorURL != "" || p.PrivateKeyFile == "" {
-			return usage("--sign-by-sigstore %s: expected privateKeyFile, and neither fulcio nor rekorURL", path)
+			return face.Usagef("--sign-by-sigstore %s: expected privateKeyFile, and neither fulcio nor rekorURL", path)
 		}
 		keyFile = p.PrivateKeyFile
 		if passFile == "" {
@@ -60,7 +61,7 @@ func setSupply(c *cli.Context, o *workload.Options) error {
 	var pass secret.Bytes
 	if passFile != "" {
 		var err error
-		if pass, err = readSecretFile(passFile); err != nil {
+		if pass, err = face.ReadSecretFile(passFile); err != nil {
 			return fmt.Errorf("reading --sign-passphrase-file: %w", err)
 		}
 	}

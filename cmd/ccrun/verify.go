@@ -4,8 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -17,6 +15,10 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/cmd/trial"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func verifyCommand() *cli.Command {
@@ -34,68 +36,56 @@ func verifyCommand() *cli.Command {
 }
 
 func verifyFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "tee", Usage: "refuse evidence of any other `TEE`: snp or tdx"},
 		&cli.StringFlag{Name: "evidence", Required: true, Usage: "`FILE`: SNP report, TD quote or CoCo evidence JSON; - for stdin"},
 		&cli.StringFlag{Name: "event-log", Usage: "`FILE` with a raw TD quote's event log (the data of ACPI table CCEL), which must replay to its RTMRs"},
 		&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of certificates, CRLs (DER or PEM) and *.collateral.json, told apart by content"},
-		&cli.StringFlag{Name: "at", Usage: "verify as of `TIME` (RFC 3339) instead of now"},
 		&cli.StringFlag{Name: "reference", Usage: "`FILE` with reference values in JSON, as in a registration"},
 		&cli.StringFlag{Name: "policy", Usage: "`FILE` with rules in JSON: {\"snp\":{...},\"tdx\":{...},\"cel\":[...]} as in reference values"},
 		&cli.StringSliceFlag{Name: "measurement", Usage: "expected SNP launch measurement, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "mrtd", Usage: "expected MRTD of a TD, `HEX`; may be repeated"},
 		&cli.StringSliceFlag{Name: "rtmr", Usage: "expected RTMR of a TD, `N=HEX`; 0 to 2 are needed"},
 		&cli.StringSliceFlag{Name: "pcr", Usage: "expected PCR of an Azure guest's vTPM, `N=HEX`; 4 must be among them"},
-		&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes, zeros follow"},
 		&cli.StringFlag{Name: "host-data", Usage: "expected HOST_DATA, `HEX` (default: zero)"},
 		&cli.UintFlag{Name: "vmpl", Usage: "expected VMPL, `N`"},
 		&cli.BoolFlag{Name: "allow-provisional", Usage: "accept firmware that the host can still roll back"},
 		&cli.BoolFlag{Name: "allow-debug", Usage: "accept guests that the host can read: for tests alone"},
 		&cli.StringFlag{Name: "format", Usage: "`FORMAT`: json (the default), or ear for EAR claims, unsigned"},
-	}
+	}, trial.Flags("zeros follow")...)
 }
 
 func verifyAction(c *cli.Context) error {
-	if err := args(c, 0, 0, "none"); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	if f := c.String("format"); f != "" && f != "json" && f != "ear" {
-		return usage("--format %q: expected json or ear", f)
+		return face.Usagef("--format %q: expected json or ear", f)
 	}
-	want, err := verifyExpectation(c)
+	want, err := trial.ExpectationOf(c)
 	if err != nil {
 		return err
 	}
-	evidence, err := readUpTo(c.String("evidence"), verifier.MaxEvidenceSize)
-	if err != nil {
-		return fail(exitFailure, fmt.Errorf("reading evidence: %w", err), "")
+	switch t := c.String("tee"); t {
+	case "", string(kbs.SNP), string(kbs.TDX):
+	default:
+		return face.Usagef("--tee %q: expected snp or tdx", t)
 	}
-	result, err := verifyEvidence(c, evidence, want)
+	result, err := verifyTrial(c, want).Judge(c, c.String("evidence"))
 	if err != nil {
 		return err
 	}
 	if err := printResult(c, result, want.At); err != nil {
 		return err
 	}
-	if result.OK() {
-		return nil
-	}
-	var rules []string
-	hint := ""
-	for _, r := range result.Failed() {
-		rules = append(rules, r.Rule)
-		if hint == "" {
-			hint = r.Hint
-		}
-	}
-	return fail(exitDenied, fmt.Errorf("evidence refused by rule %s", strings.Join(rules, ", ")), hint)
+	return trial.Verdict(result)
 }
 
 // printResult prints the result, or its EAR claims: unsigned, since whoever
 // runs this has no reason to be believed by others. The server signs.
 func printResult(c *cli.Context, result verifier.AttestationResult, at time.Time) error {
 	if c.String("format") != "ear" {
-		return printJSON(c.App.Writer, result)
+		return face.JSON(c.App.Writer, result)
 	}
 	wire, err := result.Wire()
 	if err != nil {
@@ -106,39 +96,31 @@ func printResult(c *cli.Context, result verifier.AttestationResult, at time.Time
 	if err != nil {
 		return err
 	}
-	return printJSON(c.App.Writer, ear)
+	return face.JSON(c.App.Writer, ear)
 }
 
-// verifyEvidence turns a refusal by the verifier into a result like any other.
-func verifyEvidence(c *cli.Context, evidence []byte, want verifier.Expectation) (verifier.AttestationResult, error) {
-	refused := func(tee kbs.TEE, err error) (verifier.AttestationResult, error) {
-		var e *verifier.Error
-		if errors.As(err, &e) {
-			return e.Result(tee), nil
-		}
-		return verifier.AttestationResult{}, err
+// verifyTrial appraises by what the flags say. They are all read before
+// anything is verified, so that a mistake in them is told whatever the
+// Evidence is.
+func verifyTrial(c *cli.Context, want verifier.Expectation) trial.Trial {
+	var ref kbs.ReferenceValues
+	var p kbs.Policy
+	return trial.Trial{
+		TEE: kbs.TEE(c.String("tee")), At: want.At,
+		Prepare: func(parsed *verifier.Parsed) (verifier.Verifier, error) {
+			err := addEventLog(c, parsed)
+			if err == nil {
+				ref, p, err = verifyReference(c, parsed.Evidence.TEE)
+			}
+			if err != nil {
+				return nil, err
+			}
+			return offlineVerifier(c)
+		},
+		Appraise: func(claims *verifier.Claims) (verifier.AttestationResult, error) {
+			return appraiseUnder(ref, p, claims, want)
+		},
 	}
-	parsed, err := verifier.ParseEvidence(evidence)
-	if err != nil {
-		return refused(kbs.TEE(c.String("tee")), err)
-	}
-	tee := parsed.Evidence.TEE
-	if err := addEventLog(c, parsed); err != nil {
-		return verifier.AttestationResult{}, err
-	}
-	ref, p, err := verifyReference(c, tee)
-	if err != nil {
-		return verifier.AttestationResult{}, err
-	}
-	v, err := offlineVerifier(c.String("endorsements"))
-	if err != nil {
-		return verifier.AttestationResult{}, err
-	}
-	claims, err := parsed.Verify(c.Context, v, want.At)
-	if err != nil {
-		return refused(tee, err)
-	}
-	return appraiseUnder(ref, p, claims, want)
 }
 
 // addEventLog reads the log that a raw quote comes without.
@@ -146,19 +128,20 @@ func addEventLog(c *cli.Context, p *verifier.Parsed) error {
 	if !c.IsSet("event-log") {
 		return nil
 	}
-	b, err := readUpTo(c.String("event-log"), eventlog.MaxLogBytes)
+	b, err := trial.Read(c, "the event log", "event_log", c.String("event-log"), eventlog.MaxLogBytes)
 	if err != nil {
-		return fail(exitFailure, fmt.Errorf("reading the event log: %w", err), "")
+		return err
 	}
 	if err := p.AddEventLog(b); err != nil {
-		return usage("--event-log: %w", err)
+		return face.Usagef("--event-log: %w", err)
 	}
 	return nil
 }
 
 // offlineVerifier trusts the vendors' built-in roots and looks for everything
-// else in dir, if given.
-func offlineVerifier(dir string) (verifier.Verifier, error) {
+// else in --endorsements, if given.
+func offlineVerifier(c *cli.Context) (verifier.Verifier, error) {
+	dir := c.String("endorsements")
 	bundle := &verifier.Bundle{}
 	if dir != "" {
 		info, err := os.Stat(dir)
@@ -166,12 +149,12 @@ func offlineVerifier(dir string) (verifier.Verifier, error) {
 			err = fmt.Errorf("%s is not a directory", dir)
 		}
 		if err != nil {
-			return nil, fail(exitFailure, fmt.Errorf("reading endorsements: %w", err), "--endorsements takes a directory")
+			return nil, hint.With(fmt.Errorf("reading endorsements: %w", err), "--endorsements takes a directory")
 		}
 		if bundle, err = verifier.LoadBundle(os.DirFS(dir)); err != nil {
 			return nil, err
 		}
-		slog.Debug("files without endorsements", "names", bundle.Skipped())
+		program.Log(c).Debug("files without endorsements", "names", bundle.Skipped())
 	}
 	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: bundle, CRLs: bundle.CRLs()})
 	if err != nil {
@@ -184,36 +167,10 @@ func offlineVerifier(dir string) (verifier.Verifier, error) {
 	return verifier.ByTEE{kbs.SNP: snp, kbs.TDX: tdx}, nil
 }
 
-// verifyExpectation reads what this one attestation must be bound to. No
-// --report-data is not an error of usage: its rule fails, with a reason.
-func verifyExpectation(c *cli.Context) (verifier.Expectation, error) {
-	want := verifier.Expectation{At: time.Now()}
-	if s := c.String("at"); c.IsSet("at") {
-		at, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			return want, usage("--at %q: expected a time such as 2026-01-31T12:00:00Z", s)
-		}
-		want.At = at
-	}
-	data, err := hexFlag("report-data", c.String("report-data"))
-	if err != nil {
-		return want, err
-	}
-	if len(data) > len(want.ReportData) {
-		return want, usage("--report-data: %d bytes, expected at most %d", len(data), len(want.ReportData))
-	}
-	copy(want.ReportData[:], data)
-	switch c.String("tee") {
-	case "", string(kbs.SNP), string(kbs.TDX):
-		return want, nil
-	}
-	return want, usage("--tee %q: expected snp or tdx", c.String("tee"))
-}
-
 // verifyReference gathers the reference values for evidence of tee. Flags come
 // on top of the file.
 func verifyReference(c *cli.Context, tee kbs.TEE) (ref kbs.ReferenceValues, p kbs.Policy, err error) {
-	if err := readStrict(c.String("reference"), &ref); err != nil {
+	if err := readStrict(c, c.String("reference"), &ref); err != nil {
 		return ref, p, err
 	}
 	if c.IsSet("tee") {
@@ -223,7 +180,7 @@ func verifyReference(c *cli.Context, tee kbs.TEE) (ref kbs.ReferenceValues, p kb
 		ref.TEE = tee
 	}
 	if name := c.String("policy"); name != "" {
-		if p, err = readPolicy(name); err != nil {
+		if p, err = readPolicy(c, name); err != nil {
 			return ref, p, err
 		}
 		ref = policy.Apply(ref, p)
@@ -248,7 +205,7 @@ func addDigests(c *cli.Context, tee kbs.TEE, ref *kbs.ReferenceValues) error {
 				return err
 			}
 			if len(b) != 0 && len(b) != 48 {
-				return usage("--%s: %d bytes, expected 48", flag, len(b))
+				return face.Usagef("--%s: %d bytes, expected 48", flag, len(b))
 			}
 			if flag != name {
 				continue
@@ -281,7 +238,7 @@ func addRules(c *cli.Context, ref *kbs.ReferenceValues) error {
 	}
 	if c.IsSet("vmpl") {
 		if c.Uint("vmpl") > 3 {
-			return usage("--vmpl %d: expected 0 to 3", c.Uint("vmpl"))
+			return face.Usagef("--vmpl %d: expected 0 to 3", c.Uint("vmpl"))
 		}
 		ref.SNP.VMPL = uint32(c.Uint("vmpl"))
 	}
@@ -291,7 +248,7 @@ func addRules(c *cli.Context, ref *kbs.ReferenceValues) error {
 	for _, s := range c.StringSlice("rtmr") {
 		n, value, ok := strings.Cut(s, "=")
 		if !ok || len(n) != 1 || n < "0" || n > "3" {
-			return usage("--rtmr %q: expected N=HEX with N from 0 to 3", s)
+			return face.Usagef("--rtmr %q: expected N=HEX with N from 0 to 3", s)
 		}
 		if _, err := hexFlag("rtmr", value); err != nil {
 			return err
@@ -308,7 +265,7 @@ func addPCRs(c *cli.Context, ref *kbs.ReferenceValues) error {
 	for _, s := range c.StringSlice("pcr") {
 		n, value, ok := strings.Cut(s, "=")
 		if i, err := strconv.Atoi(n); !ok || err != nil || i < 0 || i > 23 {
-			return usage("--pcr %q: expected N=HEX with N from 0 to 23", s)
+			return face.Usagef("--pcr %q: expected N=HEX with N from 0 to 23", s)
 		}
 		if _, err := hexFlag("pcr", value); err != nil {
 			return err
@@ -327,7 +284,7 @@ func addPCRs(c *cli.Context, ref *kbs.ReferenceValues) error {
 func hexFlag(name, s string) ([]byte, error) {
 	b, err := hex.DecodeString(s)
 	if err != nil {
-		return nil, usage("--%s: %w, expected hex digits", name, err)
+		return nil, face.Usagef("--%s: %w, expected hex digits", name, err)
 	}
 	return b, nil
 }
@@ -336,30 +293,19 @@ func hexFlag(name, s string) ([]byte, error) {
 const maxReferenceSize = 1 << 20
 
 // readStrict decodes the JSON file name, if one is named, into v.
-func readStrict(name string, v any) error {
+func readStrict(c *cli.Context, name string, v any) error {
 	if name == "" {
 		return nil
 	}
-	b, err := readUpTo(name, maxReferenceSize)
+	b, err := face.Read(c, name, maxReferenceSize)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return face.WithStatus(face.Misused, err)
+	}
 	if err != nil {
-		return fail(exitFailure, err, "")
+		return err
 	}
 	if err := kbs.DecodeStrict(strings.NewReader(string(b)), maxReferenceSize, v); err != nil {
-		return fail(exitUsage, fmt.Errorf("reading %s: %w", name, err), "see the field names in a record's reference_values")
+		return hint.With(face.Usagef("reading %s: %w", name, err), "see the field names in a record's reference_values")
 	}
 	return nil
-}
-
-// readUpTo reads at most limit bytes and one more, by which the reader of the
-// content sees that it is too large.
-func readUpTo(name string, limit int64) ([]byte, error) {
-	f := os.Stdin
-	if name != "-" {
-		var err error
-		if f, err = os.Open(name); err != nil {
-			return nil, err
-		}
-		defer f.Close()
-	}
-	return io.ReadAll(io.LimitReader(f, limit+1))
 }

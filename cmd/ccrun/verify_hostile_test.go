@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // blankReport is in the form of an SNP report and authentic by nobody's word.
@@ -40,15 +42,15 @@ func TestVerifyHostileFiles(t *testing.T) {
 		"measurement of half": `{"measurements":[{"launch_digest":"ab"}]}`,
 	} {
 		for _, flag := range []string{"--policy", "--reference"} {
-			if code, _, out := runVerify(t, "--evidence", report, flag, write(t, content)); code != exitUsage {
-				t.Errorf("%s as %s: exit %d, expected %d\n%.300s", name, flag, code, exitUsage, out)
+			if code, _, out := runVerify(t, "--evidence", report, flag, write(t, content)); code != face.Misused {
+				t.Errorf("%s as %s: exit %d, expected %d\n%.300s", name, flag, code, face.Misused, out)
 			}
 		}
 	}
 	for _, flag := range []string{"--policy", "--reference"} {
 		for _, file := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none")} {
-			if code, _, _ := runVerify(t, "--evidence", report, flag, file); code != exitFailure {
-				t.Errorf("%s %s: exit %d, expected %d", flag, file, code, exitFailure)
+			if code, _, _ := runVerify(t, "--evidence", report, flag, file); code != face.Failed {
+				t.Errorf("%s %s: exit %d, expected %d", flag, file, code, face.Failed)
 			}
 		}
 	}
@@ -77,10 +79,10 @@ func TestVerifyHostileDirectory(t *testing.T) {
 		}
 	}
 	code, r, out := runVerify(t, "--evidence", report, "--endorsements", dir)
-	if code != exitDenied || len(r.Failed()) == 0 {
+	if code != face.Denied || len(r.Failed()) == 0 {
 		t.Errorf("exit %d, %.500s", code, out)
 	}
-	if code, _, _ := runVerify(t, "--evidence", report, "--endorsements", report); code != exitFailure {
+	if code, _, _ := runVerify(t, "--evidence", report, "--endorsements", report); code != face.Failed {
 		t.Errorf("a file for a directory: exit %d", code)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // runVerify runs `ccrun verify` and returns exit code, result and stdout.
@@ -18,10 +19,10 @@ func runVerify(t *testing.T, a ...string) (int, verifier.AttestationResult, stri
 	t.Helper()
 	app := newApp()
 	var out bytes.Buffer
-	app.Writer, app.ErrWriter = &out, &out
-	code := report(app.Run(append([]string{"ccrun", "verify"}, a...)))
+	app.Writer, app.ErrWriter = &out, t.Output()
+	code := program.Run(t.Context(), app, append([]string{"ccrun", "verify"}, a...))
 	var r verifier.AttestationResult
-	if code == 0 || code == exitDenied {
+	if code == 0 || code == face.Denied {
 		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 			t.Fatalf("exit %d with output that is no result: %v\n%s", code, err, out.String())
 		}
@@ -76,13 +77,13 @@ func TestVerifyCommand(t *testing.T) {
 		{"other TEE", "tee", 3, append(snp, "--measurement", digest, "--report-data", data, "--tee", "tdx")},
 		{"no certificate", "endorsement", 3, append(snp[:2:2], "--measurement", digest, "--report-data", data)},
 		{"clock before the certificate", "certificate_validity", 3, append(snp, "--at", "2025-11-10T12:00:00Z", "--measurement", digest, "--report-data", data)},
-		{"not hex", "", exitUsage, append(snp, "--measurement", "xyz", "--report-data", data)},
-		{"half a measurement", "", exitUsage, append(snp, "--measurement", digest[:48], "--report-data", data)},
-		{"unknown TEE", "", exitUsage, append(snp, "--tee", "sgx")},
-		{"not a time", "", exitUsage, append(snp, "--at", "yesterday")},
-		{"unknown member", "", exitUsage, append(snp, "--policy", write(t, `{"snp":{"allow_everything":true}}`))},
-		{"no such file", "", exitFailure, []string{"--evidence", filepath.Join(dir, "none")}},
-		{"no such directory", "", exitFailure, append(snp, "--endorsements", filepath.Join(dir, "none"))},
+		{"not hex", "", face.Misused, append(snp, "--measurement", "xyz", "--report-data", data)},
+		{"half a measurement", "", face.Misused, append(snp, "--measurement", digest[:48], "--report-data", data)},
+		{"unknown TEE", "", face.Misused, append(snp, "--tee", "sgx")},
+		{"not a time", "", face.Misused, append(snp, "--at", "yesterday")},
+		{"unknown member", "", face.Misused, append(snp, "--policy", write(t, `{"snp":{"allow_everything":true}}`))},
+		{"no such file", "", face.Failed, []string{"--evidence", filepath.Join(dir, "none")}},
+		{"no such directory", "", face.Failed, append(snp, "--endorsements", filepath.Join(dir, "none"))},
 		{"garbage", "evidence_format", 3, []string{"--evidence", write(t, "garbage")}},
 		{"64 MiB", "evidence_format", 3, []string{"--evidence", write(t, strings.Repeat("x", 64<<20))}},
 		{"TDX whole", "", 0, append(tdx, "--rtmr", rtmr2)},
@@ -90,11 +91,11 @@ func TestVerifyCommand(t *testing.T) {
 		{"TDX with an empty event log", "event_log", 3, append(tdx, "--rtmr", rtmr2, "--event-log", write(t, ""))},
 		{"TDX with an event log beside JSON", "event_log", 3, append(append([]string{"--evidence", filepath.Join(dir, "tdx-v4.coco-evidence.json")}, tdx[2:]...),
 			"--rtmr", rtmr2, "--event-log", write(t, "text"))},
-		{"TDX without its event log file", "", exitFailure, append(tdx, "--rtmr", rtmr2, "--event-log", "")},
-		{"SNP with an event log", "", exitUsage, append(snp, "--event-log", reference)},
+		{"TDX without its event log file", "", face.Failed, append(tdx, "--rtmr", rtmr2, "--event-log", "")},
+		{"SNP with an event log", "", face.Misused, append(snp, "--event-log", reference)},
 		{"TDX without RTMR 2", "rtmr2", 3, tdx},
 		{"TDX with empty RTMR 3", "rtmr3", 3, append(tdx, "--rtmr", rtmr2, "--rtmr", "3=")},
-		{"TDX with RTMR 4", "", exitUsage, append(tdx, "--rtmr", "4=00")},
+		{"TDX with RTMR 4", "", face.Misused, append(tdx, "--rtmr", "4=00")},
 		{"TDX with an SNP measurement", "mrtd", 3, append(append([]string{}, tdx[:8]...), "--measurement", mrtd, "--rtmr", rtmr2)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -119,10 +120,10 @@ func TestVerifyEAR(t *testing.T) {
 	for data, want := range map[string]string{"bb851e203747c3685d79a29910e76c53957896dbf6e68835b64ea2c2b2be7db6": "affirming", "00": "contraindicated"} {
 		var out bytes.Buffer
 		app := newApp()
-		app.Writer = &out
-		code := report(app.Run([]string{"ccrun", "verify", "--format", "ear", "--evidence", filepath.Join(dir, "snp-genoa-v5.report.bin"), "--endorsements", dir,
+		app.Writer, app.ErrWriter = &out, t.Output()
+		code := program.Run(t.Context(), app, []string{"ccrun", "verify", "--format", "ear", "--evidence", filepath.Join(dir, "snp-genoa-v5.report.bin"), "--endorsements", dir,
 			"--at", "2025-11-12T12:00:00Z", "--report-data", data,
-			"--measurement", "bece7399a4da054a63a2e3fa1a47ff98c88e391d4379126fc4e75c677f25b6cd6bfd8ef609a8638049633ac7e00e4ac1"}))
+			"--measurement", "bece7399a4da054a63a2e3fa1a47ff98c88e391d4379126fc4e75c677f25b6cd6bfd8ef609a8638049633ac7e00e4ac1"})
 		var ear verifier.EAR
 		if err := json.Unmarshal(out.Bytes(), &ear); err != nil {
 			t.Fatal(err)

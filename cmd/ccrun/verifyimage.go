@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -29,33 +30,32 @@ Examples:
 			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` with the public key that must have signed"},
 			&cli.StringFlag{Name: "firmware", Usage: "compute the launch measurements anew with this libkrunfw `FILE`, or directory"},
 			&cli.StringSliceFlag{Name: "require", Usage: "`LIST` of documents that must be attached: record, provenance, sbom"},
-			formatFlag()),
+			face.FormatFlag()),
 		Action: runVerifyImage,
 	}
 }
 
 func runVerifyImage(c *cli.Context) error {
-	if err := args(c, 1, 1, "IMAGE"); err != nil {
+	if err := face.Args(c, 1, 1, "IMAGE"); err != nil {
 		return err
 	}
 	v, err := workload.VerifyImage(imageContext(c), workload.VerifyOptions{
 		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: c.String("firmware"), Require: c.StringSlice("require"), System: systemContext(c),
 	})
 	if err != nil {
-		return buildError(c, err)
+		return buildError(err)
 	}
-	if err := printFormatted(c, v, printVerification); err != nil {
+	if err := face.Print(c, v, printVerification); err != nil {
 		return err
 	}
 	if !v.Pass {
-		return fail(exitFailure, errors.New("image "+v.Image+" is not what it should be"), "do not run it; see the failed checks")
+		return hint.With(errors.New("image "+v.Image+" is not what it should be"), "do not run it; see the failed checks")
 	}
 	return nil
 }
 
-func printVerification(w io.Writer, a any) error {
-	v := a.(*workload.ImageVerification)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func printVerification(w io.Writer, v *workload.ImageVerification) error {
+	t := face.Table(w)
 	fmt.Fprintf(t, "image\t%s\ndigest\t%s\n", v.Image, v.Digest)
 	for _, c := range v.Checks {
 		state := "ok"

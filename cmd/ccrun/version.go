@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // version is the module's version, or the commit it was built from.
@@ -26,19 +28,22 @@ func version() string {
 	return "devel"
 }
 
+// versions is the JSON of `ccrun version`.
+type versions struct {
+	Version   string `json:"version"`
+	GoVersion string `json:"go_version"`
+	Platform  string `json:"platform"`
+}
+
 func versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "version",
 		Usage:       "print the version of ccrun and of what it was built with",
 		Description: "Example:\n   ccrun version --format json",
-		Flags:       []cli.Flag{formatFlag()},
+		Flags:       []cli.Flag{face.FormatFlag()},
 		Action: func(c *cli.Context) error {
-			v := struct {
-				Version   string `json:"version"`
-				GoVersion string `json:"go_version"`
-				Platform  string `json:"platform"`
-			}{version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			return printFormatted(c, v, func(w io.Writer, _ any) error {
+			v := versions{version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return face.Print(c, v, func(w io.Writer, _ versions) error {
 				_, err := fmt.Fprintf(w, "ccrun %s (%s, %s)\n", v.Version, v.GoVersion, v.Platform)
 				return err
 			})

@@ -1,28 +1,28 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func workloadCommand() *cli.Command {
 	list := &cli.Command{
 		Name: "ls", Usage: "list registered workloads",
 		Description: "Example:\n   ccrun workload ls --format '{{range .}}{{.WorkloadID}}{{\"\\n\"}}{{end}}'",
-		Flags:       append(serverFlags(), formatFlag()), Action: listWorkloads,
+		Flags:       append(serverFlags(), face.FormatFlag()), Action: listWorkloads,
 	}
 	show := &cli.Command{
 		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",
 		Description: "Example:\n   ccrun workload show shop --format json",
-		Flags:       append(serverFlags(), formatFlag()), Action: showWorkload,
+		Flags:       append(serverFlags(), face.FormatFlag()), Action: showWorkload,
 	}
 	revoke := &cli.Command{
 		Name: "revoke", Usage: "refuse the workload's key from now on; the registration stays for the record", ArgsUsage: "ID...",
@@ -34,17 +34,12 @@ func workloadCommand() *cli.Command {
 		Description: "Without another copy of the disk key, the workload's disk can never be opened again.\n\nExample:\n   ccrun workload rm shop",
 		Flags:       serverFlags(), Action: removeWorkloads,
 	}
-	c := &cli.Command{
+	return &cli.Command{
 		Name:        "workload",
 		Usage:       "list, show, rotate, revoke and remove what is registered with the server",
 		Description: "Example:\n   ccrun workload ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
 		Subcommands: []*cli.Command{list, show, rotateCommand(), revoke, remove},
-		Action:      noCommand,
 	}
-	for _, sub := range c.Subcommands {
-		sub.OnUsageError = usageError
-	}
-	return c
 }
 
 func admin(c *cli.Context) (*kbs.AdminClient, error) {
@@ -52,7 +47,7 @@ func admin(c *cli.Context) (*kbs.AdminClient, error) {
 }
 
 func listWorkloads(c *cli.Context) error {
-	if err := args(c, 0, 0, "none"); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -66,19 +61,19 @@ func listWorkloads(c *cli.Context) error {
 	if list == nil {
 		list = []kbs.WorkloadSummary{} // [] in JSON, not null
 	}
-	return printFormatted(c, list, func(w io.Writer, _ any) error {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	return face.Print(c, list, func(w io.Writer, _ []kbs.WorkloadSummary) error {
+		t := face.Table(w)
 		fmt.Fprintln(t, "WORKLOAD\tTEE\tTYPE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
 		for _, x := range list {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, typeOf(x.Type), stateOf(x.RevokedAt), x.Releases, x.Denials,
-				timeOr(x.LastRelease, "never"), timeOr(&x.RegisteredAt, ""), printable(orDash(x.Image)))
+				face.Time(x.LastRelease, "never"), face.Time(&x.RegisteredAt, ""), face.Printable(cmp.Or(x.Image, "-")))
 		}
 		return t.Flush()
 	})
 }
 
 func showWorkload(c *cli.Context) error {
-	if err := args(c, 1, 1, "ID"); err != nil {
+	if err := face.Args(c, 1, 1, "ID"); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -89,22 +84,22 @@ func showWorkload(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading workload %s: %w", c.Args().First(), err)
 	}
-	return printFormatted(c, s, func(w io.Writer, _ any) error {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	return face.Print(c, s, func(w io.Writer, _ *kbs.WorkloadStatus) error {
+		t := face.Table(w)
 		r := s.Registration
 		fmt.Fprintf(t, "workload\t%s\n", r.WorkloadID)
 		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt))
 		fmt.Fprintf(t, "tee\t%s\n", r.ReferenceValues.TEE)
-		fmt.Fprintf(t, "image\t%s\n", printable(orDash(s.Image)))
-		fmt.Fprintf(t, "registered\t%s by %s\n", timeOr(&s.RegisteredAt, ""), s.RegisteredBy)
-		fmt.Fprintf(t, "releases\t%d, last %s\n", s.Releases, timeOr(s.LastRelease, "never"))
+		fmt.Fprintf(t, "image\t%s\n", face.Printable(cmp.Or(s.Image, "-")))
+		fmt.Fprintf(t, "registered\t%s by %s\n", face.Time(&s.RegisteredAt, ""), s.RegisteredBy)
+		fmt.Fprintf(t, "releases\t%d, last %s\n", s.Releases, face.Time(s.LastRelease, "never"))
 		fmt.Fprintf(t, "limits\t%s\n", limitsOf(s))
 		fmt.Fprintf(t, "denials\t%d\n", s.Denials)
 		if s.RotatedAt != nil {
-			fmt.Fprintf(t, "disk key\trotated %s\n", timeOr(s.RotatedAt, ""))
+			fmt.Fprintf(t, "disk key\trotated %s\n", face.Time(s.RotatedAt, ""))
 		}
 		if s.Rotation != "" {
-			fmt.Fprintf(t, "rotation\t%s under way since %s: two disk keys are valid\n", printable(s.Rotation), timeOr(s.StagedAt, ""))
+			fmt.Fprintf(t, "rotation\t%s under way since %s: two disk keys are valid\n", face.Printable(s.Rotation), face.Time(s.StagedAt, ""))
 		}
 		fmt.Fprintf(t, "type\t%s\n", identityOf(r.Type))
 		if r.Type == kbs.TypeNative {
@@ -112,7 +107,7 @@ func showWorkload(c *cli.Context) error {
 			fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
 		}
 		for _, m := range r.ReferenceValues.Measurements {
-			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB\n", m.LaunchDigest, printable(m.Profile), m.CPUs, m.MemoryMiB)
+			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB\n", m.LaunchDigest, face.Printable(m.Profile), m.CPUs, m.MemoryMiB)
 		}
 		return t.Flush()
 	})
@@ -122,7 +117,7 @@ func typeOf(t kbs.RegistrationType) string {
 	if t == kbs.TypeNative {
 		return "native"
 	}
-	return printable(string(t))
+	return face.Printable(string(t))
 }
 
 // identityOf says what tells the workload's guests from others.
@@ -151,7 +146,7 @@ func removeWorkloads(c *cli.Context) error {
 
 // eachWorkload does act to every ID given and prints it when done.
 func eachWorkload(c *cli.Context, doing string, act func(*kbs.AdminClient, string) error) error {
-	if err := args(c, 1, -1, "ID..."); err != nil {
+	if err := face.Args(c, 1, -1, "ID..."); err != nil {
 		return err
 	}
 	client, err := admin(c)
@@ -183,7 +178,7 @@ func limitsOf(s *kbs.WorkloadStatus) string {
 		parts = append(parts, fmt.Sprintf("%d a day", l.PerDay))
 	}
 	if l.NotAfter != nil {
-		parts = append(parts, "until "+timeOr(l.NotAfter, ""))
+		parts = append(parts, "until "+face.Time(l.NotAfter, ""))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -193,29 +188,4 @@ func stateOf(revoked *time.Time) string {
 		return "revoked"
 	}
 	return "active"
-}
-
-func timeOr(t *time.Time, none string) string {
-	if t == nil {
-		return none
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-// printable is s without what a terminal could take for a command: parts of
-// what the server remembers were sent by hostile guests.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }

@@ -12,16 +12,11 @@ import (
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
 )
 
-func main() { os.Exit(run(os.Args)) }
-
-// run is main with an exit status, for the scripts that test it.
-func run(args []string) int { return command.Run(newApp(), args) }
-
-func newApp() *cli.App {
-	return command.Program{
+func main() {
+	os.Exit(command.Program{
 		Name: "attest-server",
 		Verifiers: func(_ *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 			return command.Production(e)
 		},
-	}.App()
+	}.Main(os.Args))
 }

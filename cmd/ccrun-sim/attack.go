@@ -13,15 +13,12 @@ import (
 	"os"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
-	"github.com/ccrun/ccrun/secret"
-	"github.com/urfave/cli/v2"
+	"github.com/ccrun/ccrun/cmd/face"
 )
-
-// exitDenied is the status of an attack that was refused, as of every denied
-// attestation.
-const exitDenied = 3
 
 // attackCommand plays attackers against a server of one's own, for demo and
 // tests. The simulated TEE signs whatever they ask, as a root workload in a
@@ -72,7 +69,7 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading CA: %w", err)
 	}
-	token, err := os.ReadFile(c.String("token-file"))
+	token, err := face.ReadSecretFile(c.String("token-file"))
 	if err != nil {
 		return nil, fmt.Errorf("reading token: %w", err)
 	}
@@ -82,7 +79,7 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	admin := kbs.AdminClient{URL: c.String("server"), Token: secret.New([]byte(strings.TrimSpace(string(token)))), RootCAs: roots}
+	admin := kbs.AdminClient{URL: c.String("server"), Token: token, RootCAs: roots}
 	status, err := admin.Get(c.Context, c.String("workload"))
 	if err != nil {
 		return nil, err
@@ -140,8 +137,7 @@ func (a *attacker) replay(ctx context.Context) error {
 // and ask an honestly attested session for the victim's key.
 func (a *attacker) otherKey(ctx context.Context) error {
 	err := a.mustRefuse("attesting as "+a.victim+" from a guest of "+a.workload.WorkloadID, a.release(ctx, a.victim, a.evidence))
-	var denied *refusal
-	if !errors.As(err, &denied) {
+	if face.Status(err) != face.Denied {
 		return err
 	}
 	session, err := a.attest(ctx)
@@ -213,12 +209,6 @@ func (a *attacker) say(format string, v ...any) {
 	fmt.Fprintf(a.out, "attack: "+format+"\n", v...)
 }
 
-// refusal is the outcome an attack hopes not to see.
-type refusal struct{ err error }
-
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
-
 // mustRefuse reports success only for a refusal by the server: an attack that
 // failed for want of a network proves nothing.
 func (a *attacker) mustRefuse(what string, err error) error {
@@ -229,7 +219,7 @@ func (a *attacker) mustRefuse(what string, err error) error {
 		return nil
 	case errors.As(err, &p):
 		a.say("%s: refused (%s)", what, p.Code)
-		return &refusal{err}
+		return face.WithStatus(face.Denied, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

@@ -8,8 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/ccrun/ccrun/examples"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/examples"
 )
 
 // demoCommand runs examples/demo.sh, which it carries with it.

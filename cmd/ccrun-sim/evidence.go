@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
-	"github.com/urfave/cli/v2"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func evidenceCommand() *cli.Command {
@@ -33,7 +35,7 @@ func evidenceCommand() *cli.Command {
 }
 
 func makeEvidence(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	launch, data, err := launchOf(c)
@@ -64,7 +66,7 @@ func launchOf(c *cli.Context) (sample.Launch, kbs.ReportData, error) {
 	var data kbs.ReportData
 	var digest kbs.LaunchDigest
 	if err := digest.UnmarshalText([]byte(c.String("measurement"))); err != nil {
-		return sample.Launch{}, data, usage("--measurement: %w", err)
+		return sample.Launch{}, data, face.Usagef("--measurement: %w", err)
 	}
 	launch, err := sample.NewLaunch(digest)
 	if err != nil {
@@ -88,7 +90,7 @@ func hexFlag(c *cli.Context, name string, out []byte) error {
 	}
 	b, err := hex.DecodeString(c.String(name))
 	if err != nil || len(b) != len(out) {
-		return usage("--%s: expected %d hex digits", name, 2*len(out))
+		return face.Usagef("--%s: expected %d hex digits", name, 2*len(out))
 	}
 	copy(out, b)
 	return nil

@@ -5,17 +5,12 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 
-	"github.com/ccrun/ccrun/cmd/attest-server/command"
-	"github.com/ccrun/ccrun/cmd/face"
-	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/krun/sim"
 )
 
 func main() { os.Exit(run(os.Args)) }
@@ -25,47 +20,18 @@ func run(args []string) int {
 	if len(args) > 0 && filepath.Base(args[0]) == sim.RuntimeName {
 		return runtimeMain(args)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	app := newApp()
-	return report(app.RunContext(ctx, face.Intersperse(app, args)))
+	return program.Main(newApp(), args)
 }
 
 func newApp() *cli.App {
 	app := &cli.App{
-		Name:  "ccrun-sim",
 		Usage: notice,
 		Description: "Runs ccrun's whole path on a machine without a TEE. The host can read and change\n" +
 			"everything that runs in it: use it to learn and to test, never to protect anything.\n" +
 			"Installed under the name " + sim.RuntimeName + " it is an OCI runtime:\n\n" +
 			"   podman run --runtime /usr/local/bin/" + sim.RuntimeName + " IMAGE",
-		EnableBashCompletion: true,
-		HideVersion:          true,
-		OnUsageError:         usageError,
-		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
-		Flags:                command.LogFlags(),
-		Before:               command.CheckLogFlags,
-		Action:               noCommand,
-		Commands:             []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
+		Commands: []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
 	}
-	prepare(app.Commands)
-	command.Inherit(app.Commands)
+	program.Prepare(app)
 	return app
-}
-
-// prepare puts the notice into every command's help, and usage errors into
-// our form.
-func prepare(commands []*cli.Command) {
-	for _, c := range commands {
-		if !strings.Contains(c.Usage, notice) {
-			c.Usage += " (" + notice + ")"
-		}
-		if c.OnUsageError == nil {
-			c.OnUsageError = usageError
-		}
-		if len(c.Subcommands) > 0 && c.Action == nil {
-			c.Action = noCommand
-		}
-		prepare(c.Subcommands)
-	}
 }

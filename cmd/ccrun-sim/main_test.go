@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/sim"
 )
 
@@ -85,7 +86,7 @@ func TestUsageErrors(t *testing.T) {
 		{"evidence", "--measurement", strings.Repeat("0", 96), "--output", "/nonexistent"},
 	} {
 		got := execute(t, nil, "ccrun-sim", args...)
-		if got.code != exitUsage && got.code != exitFailure {
+		if got.code != face.Misused && got.code != face.Failed {
 			t.Errorf("%q: status %d", args, got.code)
 		}
 		for line := range strings.Lines(got.stderr) {
@@ -103,7 +104,7 @@ func TestInitAndEvidence(t *testing.T) {
 	measurement, data, host := strings.Repeat("ab", 48), strings.Repeat("cd", 64), strings.Repeat("ef", 32)
 	args := []string{"evidence", "--measurement", measurement, "--report-data", data, "--host-data", host, "--vmpl", "1",
 		"--policy", "0xb0000", "--output", out}
-	if got := execute(t, env, "ccrun-sim", args...); got.code != exitFailure || !strings.Contains(got.stderr, "ccrun-sim init") {
+	if got := execute(t, env, "ccrun-sim", args...); got.code != face.Failed || !strings.Contains(got.stderr, "ccrun-sim init") {
 		t.Errorf("without a platform: %+v", got)
 	}
 	for range 2 { // the second time it is there already
@@ -139,7 +140,7 @@ func TestServerRefusesWithoutPlatform(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	got := execute(t, env, "ccrun-sim", "attest-server", "serve", "--data", data, "--listen", "127.0.0.1:0")
-	if got.code != exitFailure || !strings.Contains(got.stderr, "ccrun-sim init") {
+	if got.code != face.Failed || !strings.Contains(got.stderr, "ccrun-sim init") {
 		t.Errorf("%+v", got)
 	}
 }

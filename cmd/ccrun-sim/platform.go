@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ccrun/ccrun/attest-server/sample"
-	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun/firmware"
 )
 
 func initCommand() *cli.Command {
@@ -20,7 +22,7 @@ func initCommand() *cli.Command {
 			"Whoever can read DIR can forge any evidence: " + notice + ".\n\nExample:\n   ccrun-sim init --sample-root /var/lib/ccrun-sim",
 		Flags: []cli.Flag{rootFlag()},
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
+			if err := face.NoArgs(c); err != nil {
 				return err
 			}
 			dir := c.String("sample-root")
@@ -90,7 +92,7 @@ func firmwareCommand() *cli.Command {
 }
 
 func makeFirmware(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	out := c.String("output")

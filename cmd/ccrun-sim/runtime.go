@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/sim"
 )
@@ -33,7 +35,7 @@ func runtimeMain(args []string) int {
 		err = syscall.Exec(argv[0], argv, os.Environ())
 	}
 	err = podmanError{err}
-	printError(os.Stderr, sim.RuntimeName, err)
+	face.Program{Name: sim.RuntimeName, Notice: notice}.Report(os.Stderr, err)
 	logForPodman(c, err)
 	return 1
 }
@@ -69,8 +71,8 @@ func runtimeCommand(c crun.Command) ([]string, error) {
 // logForPodman writes err where Podman looks for the reason of a failure.
 func logForPodman(c crun.Command, err error) {
 	msg := sim.RuntimeName + " (" + notice + "): " + err.Error()
-	if hint := hintOf(err); hint != "" {
-		msg += "; " + hint
+	if next := hint.Of(err); next != "" {
+		msg += "; " + next
 	}
 	_ = c.WriteLog(now(), msg) // stderr has it too
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"github.com/urfave/cli/v2"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
-	"github.com/urfave/cli/v2"
 )
 
 // serverCommand is attest-server's own command line with trust in the
@@ -27,7 +28,6 @@ func serverCommand() *cli.Command {
 			"read the sample root can forge: " + notice + ".\n\nExample:\n" +
 			"   ccrun-sim attest-server init --data DIR --name 127.0.0.1\n   ccrun-sim attest-server serve --data DIR --listen 127.0.0.1:8443",
 		Subcommands: p.Commands(),
-		Action:      noCommand,
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/ccrun/ccrun/krun/sim"
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun/sim"
 )
 
 func vmmCommand() *cli.Command {
@@ -18,15 +20,15 @@ func vmmCommand() *cli.Command {
 			&cli.DurationFlag{Name: "stop-timeout", Value: 10 * time.Second, Usage: "kill the VM this long after the first SIGTERM"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
+			if err := face.NoArgs(c); err != nil {
 				return err
 			}
 			signals := sim.CatchSignals()
 			code, err := runVMM(c, signals)
 			if err != nil {
-				printError(os.Stderr, "ccrun-sim", err)
+				program.Report(os.Stderr, err)
 			}
-			return silentExit(code)
+			return face.Silent(code)
 		},
 	}
 }
@@ -36,6 +38,6 @@ func runVMM(c *cli.Context, signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return sim.ExitFailure, err
 	}
-	v := sim.VMM{Config: config, Log: newLogger(os.Stderr, "ccrun-sim"), StopTimeout: c.Duration("stop-timeout")}
+	v := sim.VMM{Config: config, Log: program.Log(c).With("program", program.Name), StopTimeout: c.Duration("stop-timeout")}
 	return v.Run(signals)
 }

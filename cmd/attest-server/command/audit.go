@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func (p Program) auditCommand() *cli.Command {
@@ -35,7 +36,7 @@ func (p Program) auditCommand() *cli.Command {
 				Flags: []cli.Flag{
 					configFlag(), dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
 					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
-					formatFlag(),
+					face.FormatFlag(),
 				},
 				Action: p.verifyAudit,
 			},
@@ -50,16 +51,13 @@ func (p Program) auditCommand() *cli.Command {
 }
 
 func (p Program) verifyAudit(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	if err := checkFormat(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	expect := c.String("expect")
 	sequence, _, ok := strings.Cut(expect, ":")
 	if n, err := strconv.ParseInt(sequence, 10, 64); expect != "" && (!ok || err != nil || n < 0) {
-		return usage("--expect %q: expected SEQUENCE:HASH", expect)
+		return face.Usagef("--expect %q: expected SEQUENCE:HASH", expect)
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		signed, err := s.AuditHead(ctx)
@@ -83,7 +81,7 @@ func (p Program) verifyAudit(c *cli.Context) error {
 			return err
 		}
 		sequence, hash, _ := strings.Cut(head, ":")
-		return show(c, auditEnd{json.Number(sequence), hash}, func(w io.Writer) error {
+		return face.Print(c, auditEnd{json.Number(sequence), hash}, func(w io.Writer, _ auditEnd) error {
 			_, err := fmt.Fprintln(w, head)
 			return err
 		})
@@ -113,13 +111,13 @@ func (p Program) checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, 
 	}
 	key := hex.EncodeToString(signed.PublicKey)
 	if by == "" {
-		p.note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, key)
+		p.face().Note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, key)
 		return nil
 	}
 	if !strings.EqualFold(by, key) {
 		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", key, by, store.ErrTampered)
 	}
-	p.note(c, "signed up to entry %d by key %s", signed.Sequence, key)
+	p.face().Note(c, "signed up to entry %d by key %s", signed.Sequence, key)
 	return nil
 }
 
@@ -149,11 +147,11 @@ func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 }
 
 func exportAudit(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	if c.Int64("after") < 0 {
-		return usage("--after %d: expected a sequence number", c.Int64("after"))
+		return face.Usagef("--after %d: expected a sequence number", c.Int64("after"))
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		w := bufio.NewWriter(c.App.Writer)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // backupNames are the files of a backup, in order. optionalNames may lack: the
@@ -48,12 +49,12 @@ func (p Program) backupCommand() *cli.Command {
 }
 
 func (p Program) backup(c *cli.Context) (err error) {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	recipients, err := age.ParseRecipients(strings.NewReader(strings.Join(c.StringSlice("recipient"), "\n")))
 	if err != nil {
-		return usage("--recipient: %w", err)
+		return face.Usagef("--recipient: %w", err)
 	}
 	out := c.App.Writer
 	if path := c.String("output"); path != "" {
@@ -180,8 +181,8 @@ func (p Program) restoreCommand() *cli.Command {
 }
 
 func (p Program) restore(c *cli.Context) error {
-	if c.NArg() > 1 {
-		return usage("restore: expected one FILE, or standard input")
+	if err := face.Args(c, 0, 1, "one FILE, or standard input"); err != nil {
+		return err
 	}
 	identities, err := readIdentities(c.String("identity"))
 	if err != nil {
@@ -212,7 +213,7 @@ func (p Program) restore(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("restoring: %w", err), undo(dir, made, files))
 	}
-	p.note(c, "restored %s; start it with `%s serve --data %s`", dir, p.Name, dir)
+	p.face().Note(c, "restored %s; start it with `%s serve --data %s`", dir, p.Name, dir)
 	return nil
 }
 

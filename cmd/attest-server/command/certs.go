@@ -15,12 +15,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func (p Program) certsCommand() *cli.Command {
@@ -32,7 +33,7 @@ func (p Program) certsCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list the chain: subject, names, end, and the pin that guests may hold",
 				Description: "Example:\n   " + p.Name + " certs ls",
-				Flags:       []cli.Flag{dataFlag(), certFlag("list"), formatFlag()},
+				Flags:       []cli.Flag{dataFlag(), certFlag("list"), face.FormatFlag()},
 				Action:      listCertificates,
 			},
 			{
@@ -61,19 +62,8 @@ func certFile(c *cli.Context) string {
 	return cmp.Or(c.String("cert"), inDir(c.String("data"), serverName))
 }
 
-// offlineError says that the CA's key is not at hand.
-type offlineError struct{ err error }
-
-func (e *offlineError) Error() string { return "reading CA: " + e.err.Error() }
-func (e *offlineError) Unwrap() error { return e.err }
-
-// Hint is the next step.
-func (e *offlineError) Hint() string {
-	return "take " + serverName + " to where " + caKeyName + " is kept, run `certs renew --ca-dir DIR --cert " + serverName + "` there, and bring it back"
-}
-
 func renewCertificate(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	ca, caKey, err := loadCA(cmp.Or(c.String("ca-dir"), c.String("data")))
@@ -107,7 +97,8 @@ func renewCertificate(c *cli.Context) error {
 func loadCA(dir string) (*x509.Certificate, crypto.Signer, error) {
 	pair, err := tls.LoadX509KeyPair(inDir(dir, caName), inDir(dir, caKeyName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &offlineError{err}
+		return nil, nil, hint.With(fmt.Errorf("reading CA: %w", err),
+			"take %s to where %s is kept, run `certs renew --ca-dir DIR --cert %[1]s` there, and bring it back", serverName, caKeyName)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading CA: %w", err)
@@ -152,7 +143,7 @@ func namesOf(c *x509.Certificate) []string {
 }
 
 func listCertificates(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	chain, err := readChain(certFile(c))
@@ -163,14 +154,16 @@ func listCertificates(c *cli.Context) error {
 	for _, x := range chain {
 		list = append(list, listedCertificate{x.Subject.String(), x.NotAfter.UTC(), fmt.Sprint(kbs.PinOf(x)), namesOf(x)})
 	}
-	return show(c, list, func(out io.Writer) error {
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "SUBJECT\tEXPIRES\tPIN\tNAMES")
-		for _, x := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.Subject, x.Expires.Format(time.RFC3339), x.Pin, strings.Join(x.Names, " "))
-		}
-		return w.Flush()
-	})
+	return face.Print(c, list, printCertificates)
+}
+
+func printCertificates(out io.Writer, list []listedCertificate) error {
+	w := face.Table(out)
+	fmt.Fprintln(w, "SUBJECT\tEXPIRES\tPIN\tNAMES")
+	for _, x := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", x.Subject, x.Expires.Format(time.RFC3339), x.Pin, strings.Join(x.Names, " "))
+	}
+	return w.Flush()
 }
 
 // listedCertificate is a line of `certs ls`.

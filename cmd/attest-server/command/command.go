@@ -3,15 +3,8 @@
 package command
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -54,101 +47,24 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 
 // Commands is init, serve, token, audit, certs and the rest.
 func (p Program) Commands() []*cli.Command {
-	commands := []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.policyCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.certsCommand()}
-	for _, c := range commands {
-		c.OnUsageError = usageError
-		if p.Notice != "" {
-			c.Usage += " (" + p.Notice + ")"
-		}
-		if len(c.Subcommands) > 0 && c.Action == nil {
-			c.Action = unknownSubcommand
-		}
-		for _, sub := range c.Subcommands {
-			sub.OnUsageError = usageError
-		}
-	}
-	Inherit(commands)
-	return commands
+	return []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.policyCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.certsCommand()}
 }
+
+func (p Program) face() face.Program { return face.Program{Name: p.Name, Notice: p.Notice} }
 
 // App is Commands as a program of its own.
 func (p Program) App() *cli.App {
-	return &cli.App{
-		Name:                 p.Name,
-		Usage:                "release disk keys to attested workloads, and to nobody else",
-		Description:          "Example:\n   " + p.Name + " init --data /var/lib/attest-server --name keys.example.com\n   " + p.Name + " serve --data /var/lib/attest-server --listen :8443",
-		EnableBashCompletion: true,
-		HideVersion:          true,
-		Suggest:              true,
-		OnUsageError:         usageError,
-		ExitErrHandler:       func(*cli.Context, error) {}, // main alone exits
-		Flags:                LogFlags(),
-		Before:               CheckLogFlags,
-		Action:               unknownCommand,
-		Commands:             p.Commands(),
+	app := &cli.App{
+		Usage:       "release disk keys to attested workloads, and to nobody else",
+		Description: "Example:\n   " + p.Name + " init --data /var/lib/attest-server --name keys.example.com\n   " + p.Name + " serve --data /var/lib/attest-server --listen :8443",
+		Commands:    p.Commands(),
 	}
+	p.face().Prepare(app)
+	return app
 }
 
-// Run is the main function of an App: it returns the exit status.
-func Run(app *cli.App, args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return Report(os.Stderr, app.Name, app.RunContext(ctx, face.Intersperse(app, args)))
-}
-
-// usageMistake is an error of the command line: exit status 2.
-type usageMistake struct{ err error }
-
-func (e *usageMistake) Error() string { return e.err.Error() }
-func (e *usageMistake) Unwrap() error { return e.err }
-func (e *usageMistake) Hint() string  { return "see --help" }
-
-// ExitCode is 2, for callers that report errors themselves.
-func (e *usageMistake) ExitCode() int { return 2 }
-
-func usage(format string, a ...any) error { return &usageMistake{fmt.Errorf(format, a...)} }
-
-func usageError(_ *cli.Context, err error, _ bool) error { return &usageMistake{err} }
-
-func unknownCommand(c *cli.Context) error {
-	if c.NArg() == 0 {
-		return cli.ShowAppHelp(c)
-	}
-	return usage("unknown command %q", c.Args().First())
-}
-
-func unknownSubcommand(c *cli.Context) error {
-	if c.NArg() == 0 {
-		return cli.ShowSubcommandHelp(c)
-	}
-	return usage("%s: unknown command %q", c.Command.Name, c.Args().First())
-}
-
-func noArguments(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usage("%s: unexpected argument %q", c.Command.Name, c.Args().First())
-	}
-	return nil
-}
-
-// Report prints err as "NAME: what failed" and "NAME: hint: next step", and
-// returns the exit status: 0, 1 for a failure, 2 for a usage error, 3 for
-// Evidence that a policy refuses.
-func Report(w io.Writer, name string, err error) int {
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(w, "%s: %v\n", name, err)
-	var h interface{ Hint() string }
-	if errors.As(err, &h) && h.Hint() != "" {
-		fmt.Fprintf(w, "%s: hint: %s\n", name, h.Hint())
-	}
-	var e interface{ ExitCode() int }
-	if errors.As(err, &e) {
-		return e.ExitCode()
-	}
-	return 1
-}
+// Main is the main function of App: it returns the exit status.
+func (p Program) Main(args []string) int { return p.face().Main(p.App(), args) }
 
 // The data directory's files.
 const (
@@ -161,37 +77,6 @@ const (
 
 func dataFlag() cli.Flag {
 	return &cli.StringFlag{Name: "data", Value: "/var/lib/attest-server", Usage: "`DIR` with store, master key and TLS identity"}
-}
-
-// newLog logs to w. Under journald, which stamps lines itself, without time.
-func newLog(w io.Writer, level, format, notice string) (*slog.Logger, error) {
-	l, err := parseLevel(level)
-	if err != nil {
-		return nil, err
-	}
-	o := &slog.HandlerOptions{Level: l}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	var h slog.Handler
-	switch format {
-	case "text":
-		h = slog.NewTextHandler(w, o)
-	case "json":
-		h = slog.NewJSONHandler(w, o)
-	default:
-		return nil, usage("--log-format %q: expected text or json", format)
-	}
-	log := slog.New(h)
-	if notice != "" {
-		log = log.With("notice", notice)
-	}
-	return log, nil
 }
 
 func inDir(dir, name string) string { return filepath.Join(dir, name) }

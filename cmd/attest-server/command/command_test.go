@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(floorMain(os.Args[1:]))
 	case os.Getenv(asMain) != "":
 		profile(os.Getenv("BENCH_PROFILE"))
-		os.Exit(Run(program().App(), os.Args))
+		os.Exit(program().Main(os.Args))
 	}
 	os.Exit(m.Run())
 }

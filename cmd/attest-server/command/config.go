@@ -16,6 +16,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // Config is serve's configuration file, TOML. Unknown fields are refused.
@@ -135,7 +136,7 @@ func loadConfig(c *cli.Context) (Config, error) {
 			*field = c.String(flag)
 		}
 	}
-	cfg.LogLevel = cmp.Or(LogLevel(c), cfg.LogLevel, "info")
+	cfg.LogLevel = cmp.Or(face.LogLevel(c), cfg.LogLevel, "info")
 	if c.IsSet("endorsements-online") {
 		cfg.EndorsementsOnline = c.Bool("endorsements-online")
 	}
@@ -171,25 +172,25 @@ func (cfg *Config) read(path string) error {
 func (cfg *Config) check() error {
 	switch {
 	case (cfg.TLSCert == "") != (cfg.TLSKey == ""):
-		return usage("tls_cert without tls_key, or the other way round: both or neither")
+		return face.Usagef("tls_cert without tls_key, or the other way round: both or neither")
 	case !cfg.EndorsementsOnline && (cfg.KDSURL != "" || cfg.PCSURL != "" || cfg.MirrorCA != ""):
-		return usage("kds_url, pcs_url and mirror_ca are for endorsements_online = true alone")
+		return face.Usagef("kds_url, pcs_url and mirror_ca are for endorsements_online = true alone")
 	case cfg.SessionLife != 0 && (cfg.SessionLife < time.Second || cfg.SessionLife > time.Hour):
-		return usage("session_life %s, expected 1s to 1h", cfg.SessionLife)
+		return face.Usagef("session_life %s, expected 1s to 1h", cfg.SessionLife)
 	case cfg.ReleasesPerSession < 0 || cfg.ReleasesPerSession > 100:
-		return usage("releases_per_session %d, expected 1 to 100", cfg.ReleasesPerSession)
+		return face.Usagef("releases_per_session %d, expected 1 to 100", cfg.ReleasesPerSession)
 	case cfg.MaxSessions < 0 || cfg.MaxSessions > 1<<24:
-		return usage("max_sessions %d, expected 1 to %d", cfg.MaxSessions, 1<<24)
+		return face.Usagef("max_sessions %d, expected 1 to %d", cfg.MaxSessions, 1<<24)
 	case cfg.AddressBurst < 0 || cfg.TokenBurst < 0:
-		return usage("address_burst %d, token_burst %d, expected at least 1", cfg.AddressBurst, cfg.TokenBurst)
+		return face.Usagef("address_burst %d, token_burst %d, expected at least 1", cfg.AddressBurst, cfg.TokenBurst)
 	case (cfg.ClientCA == "") != (len(cfg.Clients) == 0):
-		return usage("client_ca without clients, or the other way round: both or neither")
+		return face.Usagef("client_ca without clients, or the other way round: both or neither")
 	case cfg.SessionRecords < 0:
-		return usage("session_records %d, expected at least 1", cfg.SessionRecords)
+		return face.Usagef("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
 	for _, d := range cfg.Dialects {
 		if !slices.Contains(session.Dialects(), session.Dialect(d)) {
-			return usage("dialect %q, expected native, trustee or legacy", d)
+			return face.Usagef("dialect %q, expected native, trustee or legacy", d)
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/store/database"
-	"github.com/ccrun/ccrun/bounded"
-	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // databasePasswordName is the systemd credential with the database's password.
@@ -79,14 +77,14 @@ func (cfg Config) postgres() (database.Postgres, error) {
 	if dir == "" {
 		return p, nil
 	}
-	b, err := bounded.File(inDir(dir, databasePasswordName), 4096)
+	password, err := face.ReadSecretFile(inDir(dir, databasePasswordName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
 	if err != nil {
 		return p, fmt.Errorf("reading the database's password: %w", err)
 	}
-	p.Password = secret.New(bytes.TrimSuffix(b, []byte("\n")))
+	p.Password = password
 	return p, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // fetchedName is the directory in Data of what was fetched.
@@ -43,7 +44,7 @@ func vendorClient(ca string) (*http.Client, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, usage("mirror_ca %s: no certificate in PEM", ca)
+		return nil, face.Usagef("mirror_ca %s: no certificate in PEM", ca)
 	}
 	client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	return client, nil

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // Every command takes --log-level and -q, and its help has an example.
@@ -65,7 +67,7 @@ func TestQuiet(t *testing.T) {
 		}
 	}
 	app := Program{Name: "p"}.App()
-	if err := app.Run([]string{"p", "--log-level", "loud", "init"}); Report(&bytes.Buffer{}, "p", err) != 2 {
+	if err := app.Run([]string{"p", "--log-level", "loud", "init"}); face.Status(err) != face.Misused {
 		t.Errorf("--log-level loud: %v", err)
 	}
 }
@@ -96,7 +98,7 @@ func TestFormats(t *testing.T) {
 		if got, err := run(append(args, "json")...); err != nil || !strings.ContainsAny(got[:1], "[{n") {
 			t.Errorf("%q json: %q, %v", args, got, err)
 		}
-		if _, err := run(append(args, "{{")...); Report(&bytes.Buffer{}, "p", err) != 2 {
+		if _, err := run(append(args, "{{")...); face.Status(err) != face.Misused {
 			t.Errorf("%q {{: %v, expected a usage error", args, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -37,7 +38,7 @@ func (p Program) initCommand() *cli.Command {
 }
 
 func (p Program) initialize(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	cfg, err := storeConfig(c)
@@ -49,7 +50,7 @@ func (p Program) initialize(c *cli.Context) error {
 		return err
 	}
 	if place.out == "-" && c.String("token-out") == "" {
-		return usage("--master-key-out - needs --token-out: standard output holds one of the two")
+		return face.Usagef("--master-key-out - needs --token-out: standard output holds one of the two")
 	}
 	dir := cfg.Data
 	made, err := makeDir(dir)
@@ -67,7 +68,7 @@ func (p Program) initialize(c *cli.Context) error {
 	if cfg.Database != "" {
 		start = "--config " + c.String("config")
 	}
-	p.note(c, "created %s; start it with `%s serve %s`", dir, p.Name, start)
+	p.face().Note(c, "created %s; start it with `%s serve %s`", dir, p.Name, start)
 	return nil
 }
 

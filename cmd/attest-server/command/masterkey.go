@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -47,7 +48,7 @@ func (p Program) masterKeyCommand() *cli.Command {
 }
 
 func (p Program) rotateMasterKey(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	cfg, err := storeConfig(c)
@@ -68,7 +69,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	}
 	prepare := c.Bool("prepare")
 	if outside && !prepare && place.inDir() && place.transit == nil {
-		return usage("the key in use comes from outside %s: say with --master-key-out where the new one goes", cfg.Data)
+		return face.Usagef("the key in use comes from outside %s: say with --master-key-out where the new one goes", cfg.Data)
 	}
 	old, err := from.Load(c.Context)
 	if err != nil {
@@ -81,7 +82,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	}
 	defer next.Wipe()
 	if prepare {
-		p.note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
+		p.face().Note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
 			inDir(cfg.Data, masterkey.NextName))
 		return nil
 	}
@@ -94,7 +95,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place masterKeyPlac
 		if err := place.hand(k); err != nil {
 			return err
 		}
-		p.note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
+		p.face().Note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
 			inDir(dir, masterkey.NextName))
 		return nil
 	}
@@ -112,7 +113,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place masterKeyPlac
 	}
 	if place.transit != nil {
 		// A server that was started before [transit] was configured needs it.
-		p.note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
+		p.face().Note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
 			inDir(dir, masterkey.Name))
 		return nil
 	}
@@ -175,7 +176,7 @@ func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
 }
 
 func (p Program) rewrapMasterKey(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	cfg, err := storeConfig(c)
@@ -187,7 +188,7 @@ func (p Program) rewrapMasterKey(c *cli.Context) error {
 		return err
 	}
 	if t == nil {
-		return usage("master-key rewrap: the configuration has no [transit]: name it with --config")
+		return face.Usagef("master-key rewrap: the configuration has no [transit]: name it with --config")
 	}
 	path := inDir(cfg.Data, masterkey.Name)
 	ciphertext, err := masterkey.TransitCiphertext(path)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/masterkey/transit"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -30,12 +31,12 @@ func newMasterKeyPlace(c *cli.Context, cfg Config) (masterKeyPlace, error) {
 	p := masterKeyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
 	if p.out == "-" {
 		if f, ok := p.stdout.(*os.File); ok && isTerminal(f) {
-			return p, usage("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", masterkey.Name)
+			return p, face.Usagef("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", masterkey.Name)
 		}
 	}
 	t, err := cfg.Transit.open()
 	if t != nil && p.out != "" {
-		return p, usage("--master-key-out with [transit]: the key is either handed out or wrapped")
+		return p, face.Usagef("--master-key-out with [transit]: the key is either handed out or wrapped")
 	}
 	p.transit = t
 	return p, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // serveMetrics starts a listener of its own for Prometheus, if one is wanted.
@@ -20,7 +21,7 @@ func (d *server) serveMetrics() error {
 	}
 	host, port, err := net.SplitHostPort(d.cfg.MetricsListen)
 	if err != nil {
-		return usage("metrics_listen %q, expected HOST:PORT: %v", d.cfg.MetricsListen, err)
+		return face.Usagef("metrics_listen %q, expected HOST:PORT: %v", d.cfg.MetricsListen, err)
 	}
 	if host == "" {
 		host = "localhost"

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // TestDrain: a request that SIGTERM meets halfway is answered, and kept; new
@@ -167,7 +168,7 @@ func TestLogUnderJournald(t *testing.T) {
 	for stream, want := range map[string]bool{"": true, "8:1234": false} {
 		t.Setenv("JOURNAL_STREAM", stream)
 		var b buffer
-		log, err := newLog(&b, "info", "text", "simulation")
+		log, err := face.Program{Notice: "simulation"}.NewLog(&b, "info", "text")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +196,7 @@ func TestWatchdogStarves(t *testing.T) {
 	defer pc.Close()
 	t.Setenv("NOTIFY_SOCKET", sock)
 	t.Setenv("WATCHDOG_USEC", "40000")
-	log, err := newLog(io.Discard, "info", "text", "")
+	log, err := face.Program{}.NewLog(io.Discard, "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}

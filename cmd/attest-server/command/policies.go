@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -15,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // policy is the section of that name; nil if there is none. It is yet to be
@@ -60,8 +58,8 @@ func (d *server) warnOfWorkloads(ctx context.Context) error {
 }
 
 // readPolicy reads the file path; - is standard input.
-func readPolicy(path string) (kbs.Policy, error) {
-	b, err := readBounded(path, kbs.MaxPolicyBody)
+func readPolicy(c *cli.Context, path string) (kbs.Policy, error) {
+	b, err := face.Read(c, path, kbs.MaxPolicyBody)
 	if err != nil {
 		return kbs.Policy{}, fmt.Errorf("reading policy: %w", err)
 	}
@@ -72,29 +70,15 @@ func readPolicy(path string) (kbs.Policy, error) {
 	return p, nil
 }
 
-// readBounded reads at most limit bytes and one more, by which a decoder sees
-// that it is too much.
-func readBounded(path string, limit int64) ([]byte, error) {
-	var r io.Reader = os.Stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
-	}
-	return io.ReadAll(io.LimitReader(r, limit+1))
-}
-
 func tenantPolicy(c *cli.Context) error {
 	name, remove := c.Args().First(), c.Bool("remove")
-	switch n := c.NArg(); {
-	case n == 0 || n > 2:
-		return usage("tenant policy: expected NAME, or NAME and FILE")
-	case n == 2 && remove:
-		return usage("tenant policy: --remove takes no FILE")
-	case n == 2:
+	if err := face.Args(c, 1, 2, "NAME [FILE]"); err != nil {
+		return err
+	}
+	if c.NArg() == 2 {
+		if remove {
+			return face.Usagef("tenant policy: --remove takes no FILE")
+		}
 		return setTenantPolicy(c, name, c.Args().Get(1))
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
@@ -120,7 +104,7 @@ func tenantPolicy(c *cli.Context) error {
 // setTenantPolicy refuses what the server's route would, as far as --config
 // tells of the server's own policy.
 func setTenantPolicy(c *cli.Context, name, path string) error {
-	p, err := readPolicy(path)
+	p, err := readPolicy(c, path)
 	if err != nil {
 		return err
 	}
@@ -155,10 +139,10 @@ func serverPart(c *cli.Context) ([]policy.Part, error) {
 }
 
 func checkPolicy(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usage("policy check: expected one FILE")
+	if err := face.Args(c, 1, 1, "FILE"); err != nil {
+		return err
 	}
-	p, err := readPolicy(c.Args().First())
+	p, err := readPolicy(c, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -176,13 +160,3 @@ func checkPolicy(c *cli.Context) error {
 	_, err = fmt.Fprintln(c.App.Writer, "policy is right")
 	return err
 }
-
-// deniedError is a policy's refusal of Evidence: exit status 3.
-type deniedError struct{ rules string }
-
-func (e *deniedError) Error() string { return "evidence refused by rule " + e.rules }
-
-// ExitCode is that of attestation denied.
-func (e *deniedError) ExitCode() int { return 3 }
-
-var errOneOf = errors.New("expected --policy FILE or --workload ID, and not both")

@@ -2,12 +2,10 @@ package command
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,6 +14,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/cmd/trial"
 )
 
 func (p Program) policyCommand() *cli.Command {
@@ -45,10 +45,8 @@ func (p Program) policyCommand() *cli.Command {
 					&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral (default: the configuration's)"},
 					&cli.StringFlag{Name: "certificates", Usage: "`FILE` with the certificate table of a raw SNP report"},
 					&cli.StringFlag{Name: "tee", Usage: "`TEE`: sample, for a simulated report"},
-					&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes (default: any but zero)"},
-					&cli.StringFlag{Name: "at", Usage: "appraise as of `TIME` (RFC 3339) instead of now"},
-					formatFlag(),
-				}, p.ServeFlags...),
+					face.FormatFlag(),
+				}, slices.Concat(trial.Flags("or any but zero"), p.ServeFlags)...),
 				Action: p.testPolicy,
 			},
 		},
@@ -56,70 +54,62 @@ func (p Program) policyCommand() *cli.Command {
 }
 
 func (p Program) testPolicy(c *cli.Context) error {
-	switch {
-	case c.NArg() != 1:
-		return usage("policy test: expected one EVIDENCE")
-	case c.IsSet("policy") == c.IsSet("workload"):
-		return usage("policy test: %w", errOneOf)
-	}
-	if err := checkFormat(c); err != nil {
+	if err := face.Args(c, 1, 1, "EVIDENCE"); err != nil {
 		return err
 	}
-	result, err := p.dryRun(c)
+	if c.IsSet("policy") == c.IsSet("workload") {
+		return face.Usagef("policy test: expected --policy FILE or --workload ID, and not both")
+	}
+	want, err := trial.ExpectationOf(c)
 	if err != nil {
 		return err
 	}
-	err = show(c, result, func(w io.Writer) error { return printResult(w, result) })
-	if err != nil || result.OK() {
+	want.RequirePCRs = c.IsSet("workload")
+	t := trial.Trial{
+		At: want.At,
+		Prepare: func(parsed *verifier.Parsed) (verifier.Verifier, error) {
+			if err := addCertificates(c, parsed); err != nil {
+				return nil, err
+			}
+			return p.dryVerifier(c)
+		},
+		Appraise: func(claims *verifier.Claims) (verifier.AttestationResult, error) {
+			if !c.IsSet("report-data") {
+				want.ReportData = claims.ReportData
+			}
+			return dryAppraise(c, claims, want)
+		},
+	}
+	result, err := t.Judge(c, c.Args().First())
+	if err != nil {
 		return err
 	}
-	var names []string
-	for _, r := range result.Failed() {
-		names = append(names, r.Rule)
+	if err := face.Print(c, result, printResult); err != nil {
+		return err
 	}
-	return &deniedError{strings.Join(names, ", ")}
+	return trial.Verdict(result)
 }
 
-// dryRun turns a refusal by the verifier into a result like any other.
-func (p Program) dryRun(c *cli.Context) (verifier.AttestationResult, error) {
-	refused := func(tee kbs.TEE, err error) (verifier.AttestationResult, error) {
-		var e *verifier.Error
-		if errors.As(err, &e) {
-			return e.Result(tee), nil
-		}
-		return verifier.AttestationResult{}, err
-	}
-	want, err := dryExpectation(c)
-	if err != nil {
-		return verifier.AttestationResult{}, err
-	}
-	b, err := readBounded(c.Args().First(), verifier.MaxEvidenceSize)
-	if err != nil {
-		return verifier.AttestationResult{}, fmt.Errorf("reading evidence: %w", err)
-	}
-	parsed, err := verifier.ParseEvidence(b)
-	if err != nil {
-		return refused("", err)
-	}
+// maxCertificates is more than a GHCB certificate table ever holds, in bytes.
+const maxCertificates = 256 << 10
+
+// addCertificates adds what a raw report comes without: the certificates, and
+// that it is a simulated one.
+func addCertificates(c *cli.Context, p *verifier.Parsed) (err error) {
 	if name := c.String("certificates"); name != "" {
-		if parsed.Evidence.Certificates, err = readBounded(name, maxCertificates); err != nil {
-			return verifier.AttestationResult{}, fmt.Errorf("reading certificates: %w", err)
+		if p.Evidence.Certificates, err = trial.Read(c, "certificates", "certificate_table", name, maxCertificates); err != nil {
+			return err
 		}
 	}
-	if c.String("tee") == string(kbs.Sample) && parsed.Evidence.TEE == kbs.SNP {
-		parsed.Evidence.TEE = kbs.Sample // whose reports look like SNP's
+	if c.String("tee") == string(kbs.Sample) && p.Evidence.TEE == kbs.SNP {
+		p.Evidence.TEE = kbs.Sample // whose reports look like SNP's
 	}
-	v, err := p.dryVerifier(c)
-	if err != nil {
-		return verifier.AttestationResult{}, err
-	}
-	claims, err := parsed.Verify(c.Context, v, want.At)
-	if err != nil {
-		return refused(parsed.Evidence.TEE, err)
-	}
-	if !c.IsSet("report-data") {
-		want.ReportData = claims.ReportData
-	}
+	return nil
+}
+
+// dryAppraise turns policies that contradict each other into a result like any
+// other.
+func dryAppraise(c *cli.Context, claims *verifier.Claims, want verifier.Expectation) (verifier.AttestationResult, error) {
 	e, err := dryRules(c, claims)
 	var conflict *policy.LevelError
 	if errors.As(err, &conflict) {
@@ -131,26 +121,6 @@ func (p Program) dryRun(c *cli.Context) (verifier.AttestationResult, error) {
 		return verifier.AttestationResult{}, err
 	}
 	return e.Appraise(claims, want), nil
-}
-
-// maxCertificates is more than a GHCB certificate table ever holds, in bytes.
-const maxCertificates = 256 << 10
-
-func dryExpectation(c *cli.Context) (verifier.Expectation, error) {
-	want := verifier.Expectation{At: time.Now(), RequirePCRs: c.IsSet("workload")}
-	if s := c.String("at"); s != "" {
-		at, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			return want, usage("--at %q: expected a time such as 2026-01-31T12:00:00Z", s)
-		}
-		want.At = at
-	}
-	data, err := hex.DecodeString(c.String("report-data"))
-	if err != nil || len(data) > len(want.ReportData) {
-		return want, usage("--report-data: expected up to %d hex digits", 2*len(want.ReportData))
-	}
-	copy(want.ReportData[:], data)
-	return want, nil
 }
 
 func (p Program) dryVerifier(c *cli.Context) (verifier.Verifier, error) {
@@ -179,7 +149,7 @@ func dryRules(c *cli.Context, claims *verifier.Claims) (*policy.Effective, error
 	if c.IsSet("workload") {
 		return workloadRules(c, compiler)
 	}
-	p, err := readPolicy(c.String("policy"))
+	p, err := readPolicy(c, c.String("policy"))
 	if err != nil {
 		return nil, err
 	}
@@ -216,47 +186,9 @@ func workloadRules(c *cli.Context, compiler *policy.Compiler) (e *policy.Effecti
 
 // printResult is for people.
 func printResult(w io.Writer, r verifier.AttestationResult) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PASS\tRULE\tEXPECTED\tGOT")
-	for _, x := range r.Rules {
-		pass := "yes"
-		if !x.Pass {
-			pass = "NO"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", pass, printable(x.Rule), short(x.Expected), short(x.Got))
-	}
-	if err := t.Flush(); err != nil {
+	if err := face.Rules(w, r.Rules); err != nil {
 		return err
-	}
-	for _, x := range r.Failed() {
-		fmt.Fprintf(w, "\n%s failed\n  expected  %s\n  got       %s\n", printable(x.Rule), printable(x.Expected), printable(x.Got))
-		if x.Level != "" {
-			fmt.Fprintf(w, "  asked by  the policy of the %s\n", printable(x.Level))
-		}
-		if x.Hint != "" {
-			fmt.Fprintf(w, "  hint      %s\n", printable(x.Hint))
-		}
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", r.Result)
 	return err
-}
-
-// printable leaves nothing that could move a terminal's cursor.
-func printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
-			return '?'
-		}
-		return c
-	}, s)
-}
-
-// short cuts what would tear the table; failed rules are repeated in full.
-func short(s string) string {
-	const most = 40
-	r := []rune(printable(s))
-	if len(r) <= most {
-		return string(r)
-	}
-	return string(r[:most-1]) + "…"
 }

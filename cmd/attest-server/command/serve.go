@@ -23,6 +23,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -56,14 +57,14 @@ func (p Program) serveCommand() *cli.Command {
 }
 
 func (p Program) serve(c *cli.Context) (err error) {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	cfg, err := loadConfig(c)
 	if err != nil {
 		return err
 	}
-	log, err := newLog(c.App.ErrWriter, cfg.LogLevel, cfg.LogFormat, p.Notice)
+	log, err := p.face().NewLog(c.App.ErrWriter, cfg.LogLevel, cfg.LogFormat)
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func (p Program) tenantCommand() *cli.Command {
@@ -41,7 +41,7 @@ func (p Program) tenantCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), formatFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
 				Action:      listTenants,
 			},
 			{
@@ -55,8 +55,8 @@ func (p Program) tenantCommand() *cli.Command {
 }
 
 func setTenant(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usage("tenant set: expected one NAME")
+	if err := face.Args(c, 1, 1, "NAME"); err != nil {
+		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		return s.SetTenant(ctx, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
@@ -64,8 +64,8 @@ func setTenant(c *cli.Context) error {
 }
 
 func removeTenant(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usage("tenant rm: expected one NAME")
+	if err := face.Args(c, 1, 1, "NAME"); err != nil {
+		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		return s.RemoveTenant(ctx, c.Args().First(), "local")
@@ -73,10 +73,7 @@ func removeTenant(c *cli.Context) error {
 }
 
 func listTenants(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	if err := checkFormat(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
@@ -84,12 +81,12 @@ func listTenants(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return show(c, list, func(out io.Writer) error { return printTenants(out, list) })
+		return face.Print(c, list, printTenants)
 	})
 }
 
 func printTenants(out io.Writer, list []store.Tenant) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := face.Table(out)
 	fmt.Fprintln(w, "TENANT\tWORKLOADS\tRESOURCES\tCREATED")
 	for _, t := range list {
 		fmt.Fprintf(w, "%s\t%d of %d\t%d of %d\t%s\n", t.Name, t.Workloads, t.MaxWorkloads, t.Resources, t.MaxResources, t.CreatedAt.Format(time.RFC3339))

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func (p Program) tokenCommand() *cli.Command {
@@ -37,7 +37,7 @@ func (p Program) tokenCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tokens, never their secret part",
 				Description: "Example:\n   " + p.Name + " token ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), formatFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
 				Action:      listTokens,
 			},
 			{
@@ -68,16 +68,16 @@ func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store
 }
 
 func (p Program) createToken(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	role := store.Role(c.String("role"))
 	if !role.Valid() {
-		return usage("--role %q: expected admin, publisher or auditor", role)
+		return face.Usagef("--role %q: expected admin, publisher or auditor", role)
 	}
 	var expires time.Time
 	if d := c.Duration("expires"); d < 0 {
-		return usage("--expires %s: expected a time to come", d)
+		return face.Usagef("--expires %s: expected a time to come", d)
 	} else if d > 0 {
 		expires = time.Now().Add(d)
 	}
@@ -89,16 +89,13 @@ func (p Program) createToken(c *cli.Context) error {
 		if err := handOut(c, text); err != nil {
 			return errors.Join(err, s.RevokeToken(ctx, t.ID, "local"))
 		}
-		p.note(c, "made token %s of role %s", t.ID, t.Role)
+		p.face().Note(c, "made token %s of role %s", t.ID, t.Role)
 		return nil
 	})
 }
 
 func listTokens(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	if err := checkFormat(c); err != nil {
+	if err := face.NoArgs(c); err != nil {
 		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
@@ -106,29 +103,22 @@ func listTokens(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return show(c, tokens, func(out io.Writer) error { return printTokens(out, tokens) })
+		return face.Print(c, tokens, printTokens)
 	})
 }
 
 func printTokens(out io.Writer, tokens []store.Token) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := face.Table(out)
 	fmt.Fprintln(w, "ID\tROLE\tTENANT\tCREATED\tEXPIRES\tREVOKED\tNAME")
 	for _, t := range tokens {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), showTime(t.ExpiresAt, "never"), showTime(t.RevokedAt, "-"), t.Name)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), face.Time(t.ExpiresAt, "never"), face.Time(t.RevokedAt, "-"), t.Name)
 	}
 	return w.Flush()
 }
 
-func showTime(t *time.Time, none string) string {
-	if t == nil {
-		return none
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
 func revokeTokens(c *cli.Context) error {
-	if c.NArg() == 0 {
-		return usage("token revoke: no token id given")
+	if err := face.Args(c, 1, -1, "ID..."); err != nil {
+		return err
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
 		for _, id := range c.Args().Slice() {

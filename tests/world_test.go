@@ -25,6 +25,7 @@ type world struct {
 	server             *exec.Cmd
 	serverLog          bytes.Buffer
 	port               string
+	serve              []string // more flags of the server
 }
 
 // result is what a command did.
@@ -37,14 +38,17 @@ func (r result) String() string {
 	return fmt.Sprintf("status %d\nstdout: %s\nstderr: %s", r.code, r.stdout, r.stderr)
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldWith(t) }
+
+// newWorldWith is newWorld with more flags for the server.
+func newWorldWith(t testing.TB, serve ...string) *world {
 	t.Helper()
 	endToEnd(t)
 	for _, tool := range []string{"podman", "qemu-system-x86_64", "crun"} {
 		_, err := exec.LookPath(tool)
 		need(t, err)
 	}
-	w := &world{t: t, dir: t.TempDir(), bin: binDir(t), firmware: os.Getenv("CCRUN_SIM_FIRMWARE")}
+	w := &world{t: t, dir: t.TempDir(), bin: binDir(t), firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), serve: serve}
 	write(t, filepath.Join(w.dir, "storage.conf"), fmt.Appendf(nil, "[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
 		filepath.Join(w.dir, "storage"), filepath.Join(w.dir, "run")))
 	w.port = freePort(t)
@@ -84,8 +88,8 @@ func freePort(t testing.TB) string {
 
 func (w *world) startServer() {
 	w.t.Helper()
-	w.server = exec.Command(filepath.Join(w.bin, "ccrun-sim"), "attest-server", "serve",
-		"--data", filepath.Join(w.dir, "server"), "--listen", "127.0.0.1:"+w.port)
+	w.server = exec.Command(filepath.Join(w.bin, "ccrun-sim"), append([]string{"attest-server", "serve",
+		"--data", filepath.Join(w.dir, "server"), "--listen", "127.0.0.1:" + w.port}, w.serve...)...)
 	w.server.Env, w.server.Stdout, w.server.Stderr = w.env, &w.serverLog, &w.serverLog
 	if err := w.server.Start(); err != nil {
 		w.t.Fatal(err)

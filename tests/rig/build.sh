@@ -23,8 +23,8 @@ mkdir -p "$rig/log"
 ln -sfn "$("$here/root.sh" "$cache" trixie)" "$rig/root"
 ln -sfn "$("$here/crun.sh" "$cache")" "$rig/crun"
 gcc -shared -fPIC -O1 -Wall -o "$rig/libkrun-sev.so.1" "$here/libkrun.c" -ldl
-for program in vmm shim initrd2disk; do
-	(cd "$here" && go build -o "$rig/$program" "./$program")
+for program in vmm shim initrd2disk init; do
+	(cd "$here" && go build -ldflags "-s -w" -o "$rig/$program" "./$program")
 done
 if [[ ! -e $rig/libkrunfw-sev.so.5 ]]; then
 	work=$(mktemp -d)

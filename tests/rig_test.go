@@ -1,0 +1,199 @@
+package tests
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rigWorld is a world in which `podman run --runtime krun` is the real thing
+// up to crun: our wrapper, crun with its krun handler, the stand-in for libkrun
+// and libkrunfw's own kernel (tests/rig). Images are for TEE snp; the simulated
+// chip signs SNP reports over the very bytes that libkrun was handed, and the
+// server trusts its root.
+type rigWorld struct {
+	*world
+	rig string
+}
+
+// inRig runs the test again where the runtime finds the rig, and reports what
+// it did there. It returns nil outside.
+func inRig(t *testing.T, env ...string) *rigWorld {
+	t.Helper()
+	endToEnd(t)
+	rig := os.Getenv("CCRUN_RIG")
+	if rig == "" {
+		t.Fatal("CCRUN_RIG names no rig; `make rig` builds one")
+	}
+	if os.Getenv("CCRUN_RIG_ENTERED") == "1" {
+		w := &rigWorld{newWorldWith(t, "--test-root", filepath.Join(os.Getenv("CCRUN_SIM_ROOT"), "roots")), rig}
+		w.settings(map[string]any{})
+		return w
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("rig/enter.sh", rig, t.TempDir(), self, "-test.v", "-test.run", "^"+regexp.QuoteMeta(t.Name())+"$")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	t.Logf("in the rig:\n%s", out)
+	if err != nil {
+		t.Errorf("in the rig: %v", err)
+	}
+	return nil
+}
+
+// settings are tests/rig/vmm's, over those that every test needs.
+func (w *rigWorld) settings(more map[string]any) {
+	w.t.Helper()
+	all := map[string]any{"Append": "ccrun.net=10.0.2.15/24,10.0.2.2,", "Chip": "/.rig/chip"}
+	for k, v := range more {
+		all[k] = v
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	write(w.t, filepath.Join(w.rig, "settings.json"), b)
+	link := filepath.Join(w.rig, "chip")
+	_ = os.Remove(link)
+	if err := os.Symlink(filepath.Join(os.Getenv("CCRUN_SIM_ROOT"), "chip"), link); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// build makes a workload image for TEE snp of busybox and config.
+func (w *rigWorld) build(name string, config map[string]any, extra ...string) string {
+	w.t.Helper()
+	src := filepath.Join(w.dir, "src", name)
+	writeOCI(w.t, src, config, busyboxLayer(w.t))
+	return w.buildFrom(name, "oci:"+src, extra...)
+}
+
+func (w *rigWorld) buildFrom(name, source string, extra ...string) string {
+	w.t.Helper()
+	image := "localhost/" + name
+	args := []string{"build", "-q", "--agent", filepath.Join(w.rig, "init"), "--firmware", filepath.Join(w.rig, "libkrunfw-sev.so.5"), "--memory", "512",
+		"--attest-url", w.url, "--attest-ca", filepath.Join(w.dir, "server/ca.pem"), "--workload-id", name}
+	w.must("ccrun", append(append(args, extra...), source, "containers-storage:"+image)...)
+	return image
+}
+
+func (w *rigWorld) podman(image string, flags ...string) result {
+	w.t.Helper()
+	args := append([]string{"run", "--rm", "--runtime", "krun", "--network", "host"}, flags...)
+	return w.run("podman", append(args, image)...)
+}
+
+// TestKrun is the real path's first half hour: what a workload says arrives
+// where it belongs, with its status, and it stops when it is told to.
+func TestKrun(t *testing.T) {
+	w := inRig(t)
+	if w == nil {
+		return
+	}
+	t.Run("output and status", w.outputAndStatus)
+	t.Run("denied", w.denied)
+	t.Run("logs none", w.logsNone)
+	t.Run("stop", w.stops)
+}
+
+func (w *rigWorld) outputAndStatus(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	image := w.build("speaks", shell("echo out; echo err >&2; echo "+long+"; printf 'no end'; exit 7"))
+	r := w.podman(image)
+	if want := "out\n" + long + "\nno end"; r.stdout != want {
+		t.Errorf("stdout is %q, expected %q", r.stdout, want)
+	}
+	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+	if lines[0] != "err" || !strings.HasSuffix(lines[len(lines)-1], "ccrun: exit status 7") || len(lines) != 2 {
+		t.Errorf("stderr is %q, expected the workload's line and the agent's last", lines)
+	}
+}
+
+func (w *rigWorld) denied(t *testing.T) {
+	image := w.build("denied", shell("echo must not run"))
+	w.must("ccrun", "workload", "revoke", "denied")
+	r := w.podman(image)
+	if r.stdout != "" || !strings.Contains(r.stderr, "attestation_denied") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 77") {
+		t.Errorf("a revoked workload: %s", r)
+	}
+}
+
+func (w *rigWorld) logsNone(t *testing.T) {
+	image := w.build("mute", shell("echo out; echo err >&2; exit 9"), "--logs", "none")
+	r := w.podman(image)
+	if r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
+		t.Errorf("a workload without logs: %s", r)
+	}
+}
+
+// stops: libkrun takes SIGINT alone, which the image therefore names as its
+// StopSignal; the workload gets its own.
+func (w *rigWorld) stops(t *testing.T) {
+	config := shell("trap 'echo got QUIT; exit 3' QUIT; echo up; while :; do sleep 0.1; done")
+	config["StopSignal"] = "SIGQUIT"
+	image := w.build("stops", config)
+	w.must("podman", "run", "-d", "--name", "stops", "--runtime", "krun", "--network", "host", image)
+	w.awaitLog(t, "stops", "up")
+	start := time.Now()
+	w.must("podman", "stop", "-t", "60", "stops")
+	logs := w.run("podman", "logs", "stops")
+	if !strings.Contains(logs.stdout, "got QUIT") || !strings.Contains(logs.stderr, "ccrun: exit status 3") {
+		t.Errorf("after stop: %s", logs)
+	}
+	if took := time.Since(start); took > 55*time.Second {
+		t.Errorf("stop took %s: the workload was killed, not asked", took)
+	}
+	if left, _ := filepath.Glob("/run/ccrun/*"); len(left) != 0 {
+		w.must("podman", "rm", "stops")
+	}
+}
+
+// TestKrunNoExecRun: Debian and Ubuntu mount /run noexec.
+func TestKrunNoExecRun(t *testing.T) {
+	w := inRig(t, "CCRUN_RIG_NOEXEC_RUN=1")
+	if w == nil {
+		return
+	}
+	image := w.build("noexec", shell("echo it runs"))
+	if r := w.podman(image); r.stdout != "it runs\n" {
+		t.Errorf("with /run noexec: %s", r)
+	}
+	if left, _ := filepath.Glob("/var/lib/ccrun/run/*"); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+// TestRoom: the room that the documentation promises can be written, whatever
+// the size of the image: the kernel holds back up to 16 MiB of an ext4 file
+// system, all of it for images of some 200 MiB and more.
+func TestRoom(t *testing.T) {
+	w := inRig(t)
+	if w == nil {
+		return
+	}
+	for _, mib := range []int{20, 150, 250, 1000, 1700} {
+		name := "room" + strconv.Itoa(mib)
+		src := filepath.Join(w.dir, "src", name)
+		layer := append(busyboxLayer(t), file("filler", 0o644, make([]byte, mib<<20)))
+		writeOCI(t, src, shell("dd if=/dev/zero of=/written bs=64k 2>/dev/null; stat -c %s /written"), layer)
+		image := w.buildFrom(name, "oci:"+src)
+		promised := max(mib<<20/100, 4<<20)
+		written, err := strconv.Atoi(strings.TrimSpace(w.podman(image).stdout))
+		if err != nil || written < promised {
+			t.Errorf("%d MiB: %d bytes could be written (%v), expected %d or more", mib, written, err, promised)
+		}
+		w.must("podman", "rmi", "-f", image)
+		if err := os.RemoveAll(src); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

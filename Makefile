@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
 export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
-.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps test-deps firmware clean FORCE
+.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps test-deps firmware rig clean FORCE
 
 build: $(addprefix bin/,$(BINS))
 
@@ -56,8 +56,13 @@ test-unit:
 test-race:
 	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/...  ./krun/guest ./krun/measure
 
-test-e2e: build firmware
-	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) tests/podman-env.sh \
+# The rig: crun with its krun handler, a stand-in for libkrun, libkrunfw's own
+# kernel, Podman and QEMU of Debian's next suite.
+rig: test-deps
+	tests/rig/build.sh $(CACHE) >/dev/null
+
+test-e2e: build firmware rig
+	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun tests/podman-env.sh \
 		$(GO) test -count=1 -timeout 35m -v ./tests
 
 bench: build

@@ -19,6 +19,8 @@ packages=(
 	postgresql                           # the store of several servers
 	chromium fonts-dejavu-core           # the auditors' page
 	ovmf                                 # firmware with a known measurement
+	debootstrap make pkg-config gperf    # tests/rig: a root of another suite, crun
+	libyajl-dev libcap-dev libseccomp-dev libsystemd-dev
 )
 
 command -v go >/dev/null || {

@@ -54,10 +54,21 @@ func imageConfig(created time.Time, diffID digest.Digest, labels map[string]stri
 			WorkingDir:   "/",
 			Labels:       labels,
 			ExposedPorts: exposed,
+			StopSignal:   stopSignal(kbs.TEE(labels[krun.LabelTEE])),
 		},
 		RootFS:  imgspec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 		History: []imgspec.History{{Created: &created, CreatedBy: "ccrun build"}},
 	})
+}
+
+// stopSignal is what Podman sends the VMM. libkrun takes SIGINT alone, as an
+// interrupt on the guest's console, which the agent passes on as the signal
+// that the source image asks for. Elsewhere the default does.
+func stopSignal(tee kbs.TEE) string {
+	if tee == kbs.SNP {
+		return "SIGINT"
+	}
+	return ""
 }
 
 // imageManifest is an OCI manifest where the destination takes one, else a

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -25,16 +24,10 @@ func page(t *testing.T, r *Registry) string {
 	return rec.Body.String()
 }
 
-// scrape reads the page as Prometheus does.
-func scrape(t *testing.T, r *Registry) map[string]*dto.MetricFamily {
-	t.Helper()
-	text := page(t, r)
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if err != nil {
-		t.Fatalf("%v:\n%s", err, text)
-	}
-	return families
+// parser reads a page as Prometheus does.
+func parser() *expfmt.TextParser {
+	p := expfmt.NewTextParser(model.LegacyValidation)
+	return &p
 }
 
 func TestText(t *testing.T) {
@@ -81,7 +74,11 @@ g{k="w"} +Inf
 			t.Errorf("lacks %s:\n%s", lines, got)
 		}
 	}
-	if v := scrape(t, r)["a_total"].GetMetric()[2].GetLabel()[0].GetValue(); v != `x"\`+"\n" {
+	families, err := parser().TextToMetricFamilies(strings.NewReader(got))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := families["a_total"].GetMetric()[2].GetLabel()[0].GetValue(); v != `x"\`+"\n" {
 		t.Errorf("read back as %q", v)
 	}
 }
@@ -95,7 +92,10 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 	c.Inc("too", "many")
 	c.Inc()
-	families := scrape(t, r)
+	families, err := parser().TextToMetricFamilies(strings.NewReader(page(t, r)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]float64{"a_total": 2*maxSeries + 2, "a_seconds": 2 * maxSeries} {
 		series := families[name].GetMetric()
 		if len(series) != maxSeries+1 {
@@ -125,10 +125,16 @@ func TestConcurrentScrape(t *testing.T) {
 		})
 	}
 	for range 20 {
-		scrape(t, r)
+		if _, err := parser().TextToMetricFamilies(strings.NewReader(page(t, r))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	all.Wait()
-	families, counted, observed := scrape(t, r), 0., uint64(0)
+	families, err := parser().TextToMetricFamilies(strings.NewReader(page(t, r)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted, observed := 0., uint64(0)
 	for _, m := range families["a_total"].GetMetric() {
 		counted += m.GetCounter().GetValue()
 	}

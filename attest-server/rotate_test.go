@@ -1,7 +1,6 @@
 package attestserver
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"net/http"
@@ -13,36 +12,15 @@ import (
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/luks/lukstest"
 	"github.com/ccrun/ccrun/secret"
 )
 
 // keyslotFor is the keyslot of a new disk under diskKey, and its header.
 func keyslotFor(t *testing.T, diskKey string) (kbs.Keyslot, *luks.Header, []byte) {
 	t.Helper()
-	g, err := luks.DefaultGeometry("11111111-2222-4333-8444-555555555555", 64<<10, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vk, err := luks.NewVolumeKey(rand.Reader, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte(diskKey)), luks.WriterOptions{KDF: luks.FastKDF(), Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	h, err := luks.ReadHeader(bytes.NewReader(b.Bytes()), int64(b.Len()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slotIn(t, h), h, b.Bytes()
+	d := lukstest.New(t, diskKey, luks.FastKDF(), true)
+	return slotIn(t, d.Header), d.Header, d.Bytes
 }
 
 func slotIn(t *testing.T, h *luks.Header) kbs.Keyslot {
@@ -69,10 +47,7 @@ func TestRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	copy(disk, front)
-	rotated, err := luks.ReadHeader(bytes.NewReader(disk), int64(len(disk)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	rotated := lukstest.Header(t, disk)
 	boots := func(h *luks.Header) bool {
 		t.Helper()
 		c, req := r.guest("w1", 1)

@@ -8,13 +8,14 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/luks/lukstest"
 	"github.com/ccrun/ccrun/secret"
 )
 
 // FuzzReseal: whatever a keyslot claims, it is refused or holds the volume key
 // under the new DiskKey, and costs no more than Check allows.
 func FuzzReseal(f *testing.F) {
-	h, _, _ := disk(f, "old", luks.FastKDF())
+	h := lukstest.New(f, "old", luks.FastKDF(), true).Header
 	good := slotOf(f, h)
 	area := good.Area
 	good.Area = nil

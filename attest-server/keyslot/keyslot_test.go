@@ -1,49 +1,17 @@
 package keyslot
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/luks/lukstest"
 	"github.com/ccrun/ccrun/secret"
 )
 
 // disk is a small disk made by the package that guests open disks with.
-func disk(t testing.TB, diskKey string, kdf luks.KDF) (header *luks.Header, vk *luks.VolumeKey, all []byte) {
-	t.Helper()
-	g, err := luks.DefaultGeometry("11111111-2222-4333-8444-555555555555", 64<<10, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if vk, err = luks.NewVolumeKey(rand.Reader, g); err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte(diskKey)), luks.WriterOptions{KDF: kdf, Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return read(t, b.Bytes()), vk, b.Bytes()
-}
-
-func read(t testing.TB, b []byte) *luks.Header {
-	t.Helper()
-	h, err := luks.ReadHeader(bytes.NewReader(b), int64(len(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
 func slotOf(t testing.TB, h *luks.Header) kbs.Keyslot {
 	t.Helper()
 	s, err := h.SealedSlot()
@@ -64,7 +32,8 @@ func TestResealOpensInLUKS(t *testing.T) {
 		"passphrase": {Type: "argon2id", Iterations: 1, MemoryKiB: 64, Threads: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, vk, all := disk(t, "old", kdf)
+			d := lukstest.New(t, "old", kdf, true)
+			h := d.Header
 			old, fresh := secret.New([]byte("old")), secret.New([]byte("new"))
 			k, area, err := Reseal(slotOf(t, h), old, fresh, rand.Reader)
 			if err != nil {
@@ -74,10 +43,10 @@ func TestResealOpensInLUKS(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			copy(all, front)
-			h = read(t, all)
+			copy(d.Bytes, front)
+			h = lukstest.Header(t, d.Bytes)
 			got, err := h.Unlock(fresh)
-			if err != nil || got.Digest() != vk.Digest() {
+			if err != nil || got.Digest() != d.VolumeKey.Digest() {
 				t.Fatalf("new disk key: %v", err)
 			}
 			if _, err := h.Unlock(old); !errors.Is(err, luks.ErrWrongPassphrase) {
@@ -91,7 +60,7 @@ func TestResealOpensInLUKS(t *testing.T) {
 }
 
 func TestResealRefuses(t *testing.T) {
-	h, _, _ := disk(t, "old", luks.FastKDF())
+	h := lukstest.New(t, "old", luks.FastKDF(), true).Header
 	for name, change := range map[string]func(*kbs.Keyslot){
 		"area's first byte":       func(s *kbs.Keyslot) { s.Area[0] ^= 1 },
 		"area's last stripe":      func(s *kbs.Keyslot) { s.Area[s.KeyBytes*stripes-1] ^= 1 },

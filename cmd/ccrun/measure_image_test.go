@@ -3,7 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/luks"
-	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/luks/lukstest"
 )
 
 // ociImage writes an image with one layer of these files as an OCI layout.
@@ -60,31 +59,6 @@ func ociImage(t *testing.T, files map[string][]byte) string {
 	return "oci:" + dir
 }
 
-// testDisk is an encrypted disk of 64 KiB.
-func testDisk(t *testing.T) []byte {
-	t.Helper()
-	g, err := luks.DefaultGeometry("00000000-0000-4000-8000-000000000001", 64<<10, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vk, err := luks.NewVolumeKey(rand.Reader, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var disk bytes.Buffer
-	w, err := luks.NewWriter(&disk, g, vk, secret.New([]byte("passphrase")), luks.WriterOptions{KDF: luks.FastKDF(), Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return disk.Bytes()
-}
-
 func TestMeasureImage(t *testing.T) {
 	lib, initrd := testFirmware(t)
 	content, err := os.ReadFile(initrd)
@@ -96,7 +70,7 @@ func TestMeasureImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	const config = `{"workload_id":"w","cpus":3,"ram_mib":1000,"tee":"snp","tee_data":"{}","attestation_url":"https://a.example"}`
-	image := ociImage(t, map[string][]byte{"initrd.img": content, "krun-sev.json": []byte(config), "disk.img": testDisk(t)})
+	image := ociImage(t, map[string][]byte{"initrd.img": content, "krun-sev.json": []byte(config), "disk.img": lukstest.New(t, "passphrase", luks.FastKDF(), false).Bytes})
 	for _, c := range []struct{ extra, same []string }{
 		{nil, []string{"--cpus", "3", "--memory", "1000"}},
 		{[]string{"--cpus", "2"}, []string{"--cpus", "2", "--memory", "1000"}},
@@ -114,7 +88,7 @@ func TestMeasureImage(t *testing.T) {
 		t.Errorf("status %d, %v, %s", code, err, out)
 	}
 	empty := ociImage(t, map[string][]byte{"etc/passwd": []byte("x")})
-	bare := ociImage(t, map[string][]byte{"disk.img": testDisk(t)})
+	bare := ociImage(t, map[string][]byte{"disk.img": lukstest.New(t, "passphrase", luks.FastKDF(), false).Bytes})
 	for _, args := range [][]string{{"--image", empty}, {"--image", bare}, {"--image", image, "--initrd", initrd}, {"--image", "oci:/nonexistent"}, {"--image", image, "--vmm", "qemu"}} {
 		if code, out := command(t, append([]string{"measure", "--signature-policy", policy, "--firmware", lib}, args...)...); code == 0 || out != "" {
 			t.Errorf("%v: status %d, %q", args, code, out)

@@ -3,7 +3,6 @@ package guest
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/luks/lukstest"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -23,26 +23,8 @@ const footerJSON = `{"workload_id":"w"}`
 // testDisk is a small workload disk that opens with "disk key".
 func testDisk(t *testing.T) ([]byte, luks.Geometry, *luks.VolumeKey) {
 	t.Helper()
-	g, err := luks.DefaultGeometry("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 64<<10, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vk, err := luks.NewVolumeKey(rand.Reader, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte("disk key")), luks.WriterOptions{KDF: luks.FastKDF(), Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, g.PlainBytes)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return append(b.Bytes(), krun.AppendFooter(int64(b.Len()), []byte(footerJSON))...), g, vk
+	d := lukstest.New(t, "disk key", luks.FastKDF(), false)
+	return append(d.Bytes, krun.AppendFooter(int64(len(d.Bytes)), []byte(footerJSON))...), d.Geometry, d.VolumeKey
 }
 
 func TestReadDisk(t *testing.T) {

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"crypto/hpke"
 	"crypto/rand"
@@ -25,35 +24,13 @@ import (
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/luks/lukstest"
 	"github.com/ccrun/ccrun/secret"
 )
 
 func firstKeyslot(t *testing.T, diskKey string) kbs.Keyslot {
 	t.Helper()
-	g, err := luks.DefaultGeometry("11111111-2222-4333-8444-555555555555", 64<<10, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vk, err := luks.NewVolumeKey(rand.Reader, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w, err := luks.NewWriter(&b, g, vk, secret.New([]byte(diskKey)), luks.WriterOptions{KDF: luks.FastKDF(), Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	h, err := luks.ReadHeader(bytes.NewReader(b.Bytes()), int64(b.Len()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := h.SealedSlot()
+	s, err := lukstest.New(t, diskKey, luks.FastKDF(), true).Header.SealedSlot()
 	if err != nil {
 		t.Fatal(err)
 	}

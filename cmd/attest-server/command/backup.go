@@ -5,7 +5,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -325,41 +324,6 @@ func (cfg Config) moveIntoDatabase(ctx context.Context, file Config) error {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the database holds the store now, but its copy could not be removed: %w", err)
 		}
-	}
-	return nil
-}
-
-// withOpenStore opens the store with the master key in its directory.
-func (cfg Config) withOpenStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
-	keys, err := masterKeySource(cfg, "")
-	if err != nil {
-		return err
-	}
-	keys.Credentials = ""
-	k, err := keys.Load(ctx)
-	if err != nil {
-		return err
-	}
-	defer k.Wipe()
-	s, err := cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(ctx, s), s.Close())
-}
-
-// writeStream is writeNew for content of any length.
-func writeStream(path string, from io.Reader, mode os.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(path))
 	}
 	return nil
 }

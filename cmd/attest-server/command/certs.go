@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -172,29 +171,4 @@ type listedCertificate struct {
 	Expires time.Time `json:"expires"`
 	Pin     string    `json:"pin"`
 	Names   []string  `json:"names"`
-}
-
-// replace swaps a file's content in one step that survives a power cut. The
-// new file belongs to whom the old one belonged, which may be the service.
-func replace(path string, b []byte) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	return put(path, b, info, info.Mode().Perm())
-}
-
-// put is replace where there may be no file yet: it gets like's owner.
-func put(path string, b []byte, like os.FileInfo, mode os.FileMode) error {
-	temp := path + ".tmp"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := writeNew(temp, b, mode); err != nil {
-		return err
-	}
-	if err := errors.Join(sameOwner(temp, like), os.Rename(temp, path)); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return syncDir(filepath.Dir(path))
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/answer"
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
@@ -238,4 +241,21 @@ func storeConfig(c *cli.Context) (Config, error) {
 		cfg.Data = c.String("data")
 	}
 	return cfg, nil
+}
+
+// policy is the section of that name; nil if there is none. It is yet to be
+// checked.
+func (cfg *Config) policy() (*kbs.Policy, error) {
+	if cfg.Policy == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(cfg.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("[policy]: %w", err)
+	}
+	p, err := policy.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("[policy]: %w", err)
+	}
+	return &p, nil
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	attestserver "github.com/ccrun/ccrun/attest-server"
-	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/cmd/face"
@@ -31,26 +30,6 @@ func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, er
 	}
 	defer p.Password.Wipe()
 	return store.OpenPostgres(ctx, p, o)
-}
-
-// databaseWait is how long serve waits for its database: after a power cut
-// both machines start at once. A file is there or not: no wait makes it usable.
-const databaseWait = time.Minute
-
-// awaitStore is openStore for a server that starts.
-func (d *server) awaitStore(c *cli.Context, o store.Options) (*store.DB, error) {
-	for end := time.Now().Add(databaseWait); ; {
-		s, err := d.cfg.openStore(c.Context, o)
-		if d.cfg.Database == "" || !errors.Is(err, store.ErrUnavailable) || c.Bool("check-config") || time.Now().After(end) {
-			return s, err
-		}
-		d.log.Warn("waiting for the database", "error", err)
-		select {
-		case <-c.Context.Done():
-			return nil, err
-		case <-time.After(2 * time.Second):
-		}
-	}
 }
 
 // createStore makes it. files are what it may leave in the data directory.
@@ -88,29 +67,38 @@ func (cfg Config) postgres() (database.Postgres, error) {
 	return p, nil
 }
 
-// owner is whose the files in the data directory are: the store's, or if that
-// is in a database, the directory's.
-func owner(dir string) (fs.FileInfo, error) {
-	info, err := os.Stat(inDir(dir, storeName))
-	if errors.Is(err, fs.ErrNotExist) {
-		info, err = os.Stat(dir)
-	}
-	return info, err
-}
-
-// share has sessions shared among the servers on one database.
-func (d *server) share(ctx context.Context, sc *attestserver.Config) error {
-	if !d.store.Shared() {
-		return nil
-	}
-	s, err := d.store.SessionSecret(ctx)
+// withStore opens the store without its master key, which this needs not.
+func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
+	cfg, err := storeConfig(c)
 	if err != nil {
 		return err
 	}
-	sc.Shared = &session.Shared{Secret: s, Store: d.store}
-	warnings, err := d.store.Warnings(ctx)
-	for _, w := range warnings {
-		d.log.Warn("database: " + w)
+	return cfg.withStore(c.Context, do)
+}
+
+func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
+	s, err := cfg.openStore(ctx, store.Options{Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		return err
 	}
-	return err
+	return errors.Join(do(ctx, s), s.Close())
+}
+
+// withOpenStore opens the store with the master key in its directory.
+func (cfg Config) withOpenStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
+	keys, err := masterKeySource(cfg, "")
+	if err != nil {
+		return err
+	}
+	keys.Credentials = ""
+	k, err := keys.Load(ctx)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	s, err := cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, s), s.Close())
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -72,25 +71,6 @@ func (p Program) initialize(c *cli.Context) error {
 	return nil
 }
 
-// makeDir makes dir, or takes it if it is empty.
-func makeDir(dir string) (made bool, err error) {
-	err = os.Mkdir(dir, 0o700)
-	if err == nil {
-		return true, nil
-	}
-	if !errors.Is(err, fs.ErrExist) {
-		return false, fmt.Errorf("creating data directory: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false, fmt.Errorf("creating data directory: %w", err)
-	}
-	if len(entries) > 0 {
-		return false, fmt.Errorf("data directory %s is not empty: nothing is overwritten, choose a new one or remove it", dir)
-	}
-	return false, os.Chmod(dir, 0o700)
-}
-
 // create fills dir and makes the first token. files are what it made, also on
 // error.
 func create(ctx context.Context, cfg Config, place masterKeyPlace, names []string) (token secret.Bytes, files []string, err error) {
@@ -154,45 +134,4 @@ func handOut(c *cli.Context, token secret.Bytes) error {
 		return fmt.Errorf("printing the token: %w", err)
 	}
 	return nil
-}
-
-// undo removes what a failed init left, and nothing else.
-func undo(dir string, made bool, files []string) error {
-	var errs []error
-	for _, f := range files {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	if made {
-		errs = append(errs, os.Remove(dir))
-	}
-	return errors.Join(errs...)
-}
-
-// writeNew writes a file that must not exist, durably.
-func writeNew(path string, b []byte, mode fs.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(path)
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

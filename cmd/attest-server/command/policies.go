@@ -15,48 +15,6 @@ import (
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
-// policy is the section of that name; nil if there is none. It is yet to be
-// checked.
-func (cfg *Config) policy() (*kbs.Policy, error) {
-	if cfg.Policy == nil {
-		return nil, nil
-	}
-	b, err := json.Marshal(cfg.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("[policy]: %w", err)
-	}
-	p, err := policy.Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("[policy]: %w", err)
-	}
-	return &p, nil
-}
-
-// reloadPolicy reads the configuration's [policy] again. One that is refused
-// leaves the one in force.
-func (d *server) reloadPolicy() {
-	cfg, err := d.reread()
-	var p *kbs.Policy
-	if err == nil {
-		p, err = cfg.policy()
-	}
-	if err == nil {
-		err = d.api.SetPolicy(p)
-	}
-	if err != nil {
-		d.log.Error("keeping the policy in use", "error", err)
-		return
-	}
-	d.log.Info("policy read again", "set", p != nil)
-}
-
-// warnOfWorkloads names those that policies leave nothing to match.
-func (d *server) warnOfWorkloads(ctx context.Context) error {
-	return d.api.Unsatisfiable(ctx, func(workload string, err error) {
-		d.log.Warn("a workload can never attest", "workload", workload, "error", err)
-	})
-}
-
 // readPolicy reads the file path; - is standard input.
 func readPolicy(c *cli.Context, path string) (kbs.Policy, error) {
 	b, err := face.Read(c, path, kbs.MaxPolicyBody)

@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -48,23 +47,6 @@ func (p Program) tokenCommand() *cli.Command {
 			},
 		},
 	}
-}
-
-// withStore opens the store without its master key, which this needs not.
-func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
-	cfg, err := storeConfig(c)
-	if err != nil {
-		return err
-	}
-	return cfg.withStore(c.Context, do)
-}
-
-func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
-	s, err := cfg.openStore(ctx, store.Options{Rand: rand.Reader, Clock: time.Now})
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(ctx, s), s.Close())
 }
 
 func (p Program) createToken(c *cli.Context) error {

@@ -35,13 +35,15 @@ type LayerCache struct {
 	MaxBytes int64  // above, what was not used for longest is removed; 0: 20 GiB
 }
 
+// CacheKeyFile is the file in LayerCache.KeyDir with the key.
+const CacheKeyFile = "ccrun-layer-cache.key"
+
 const (
 	cacheMagic     = "ccrun layer cache v1\n"
 	cacheHeadBytes = 4096 // then the layer, AES-256-CTR
 	cacheSaltBytes = 32
 	cacheSuffix    = ".layer"
-	CacheKeyFile   = "ccrun-layer-cache.key"
-	defaultCache   = 20 << 30
+	defaultBytes   = 20 << 30
 )
 
 // openCache is an opened LayerCache.
@@ -54,7 +56,7 @@ type openCache struct {
 func (o *LayerCache) open() (*openCache, error) {
 	c := &openCache{dir: o.Dir, maxBytes: o.MaxBytes}
 	if c.maxBytes <= 0 {
-		c.maxBytes = defaultCache
+		c.maxBytes = defaultBytes
 	}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making layer cache: %w", err)

@@ -10,23 +10,23 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// cacheable says whether keeping the layer saves anything: one that is read in
-// place is as good as kept. One that its owner encrypted is not kept under
-// another key than theirs.
+// cacheable says whether the layer may be kept, and that would save anything: one
+// that can be read in place is as good as kept. A layer that its owner encrypted
+// is not kept, since that would be under another key than theirs.
 func (l *Layer) cacheable() bool {
 	return l.cache != nil && !l.encrypted() && (!l.local || l.info.Digest != l.diffID)
 }
 
 // recall takes the layer from the cache, if it is there. Only headers are read
-// now. As with a blob that is read in place, Open's reader finds out whether
-// it is the right layer: by its digest, and the same headers must come again.
+// now. As with a blob that is read in place, Open's reader finds out whether it
+// is the right layer: by its digest, and by meeting the same headers again.
 func (l *Layer) recall(ctx context.Context, limits rootfs.Limits) bool {
 	s := l.cache.find(l.diffID)
 	if s == nil {
 		return false
 	}
 	index, err := rootfs.Scan(ctx, s.Reader(), limits)
-	if err != nil { // whatever it is, the source itself will show it
+	if err != nil { // if the layer itself is wrong, reading the source will show it
 		_ = s.Close()
 		if ctx.Err() == nil {
 			l.cache.remove(l.diffID)

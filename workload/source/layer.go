@@ -21,7 +21,7 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// Layer is one layer of a source. Before its first Open it is prepared: an
+// Layer is one layer of an Image. Before its first Open it is prepared: an
 // uncompressed local blob stays where it is, everything else goes, verified
 // and decompressed, into an encrypted spool.
 type Layer struct {
@@ -91,7 +91,10 @@ func (l *Layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	}
 	defer rc.Close()
 	if file, ok := rc.(io.ReadSeeker); ok && l.local && l.info.Digest == l.diffID {
-		return l.wrapped(l.scanInPlace(ctx, file, limits, progress))
+		if err := l.scanInPlace(ctx, file, limits, progress); err != nil {
+			return l.Wrap(err)
+		}
+		return nil
 	}
 	content, err := l.decrypt(blob.NewReader(ctx, &blob.Counter{R: rc, Count: progress}, l.info.Digest, l.info.Size))
 	if err != nil {
@@ -119,8 +122,8 @@ func (l *Layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 }
 
 // scanInPlace reads the headers of an uncompressed local blob and skips the
-// rest. Whether that was the right blob, Open's reader finds out: it sees every
-// byte, and the same headers must come again.
+// rest. Open's reader finds out whether that was the right blob: it sees every
+// byte, and must meet the same headers again.
 func (l *Layer) scanInPlace(ctx context.Context, file io.ReadSeeker, limits rootfs.Limits, progress func(int64)) error {
 	size, err := file.Seek(0, io.SeekEnd)
 	if err == nil {
@@ -187,13 +190,7 @@ func (l *Layer) fill(ctx context.Context, dir string, stream io.Reader, decompre
 // Digest is what the manifest calls the layer.
 func (l *Layer) Digest() digest.Digest { return l.info.Digest }
 
-func (l *Layer) wrapped(err error) error {
-	if err == nil {
-		return nil
-	}
-	return l.Wrap(err)
-}
-
+// Wrap says of an error which layer it is about.
 func (l *Layer) Wrap(err error) error {
 	damaged := l.found != nil && errors.Is(err, blob.ErrDigest)
 	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
@@ -204,7 +201,7 @@ func (l *Layer) Wrap(err error) error {
 }
 
 // Open returns the uncompressed tar stream. Every byte that is not from the
-// spool is verified on its way; verified tells whether that came out well.
+// spool is verified on its way; verified tells whether all of it was right.
 func (l *Layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.spool != nil {
 		if l.keep || l.entry != nil {

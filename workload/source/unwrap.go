@@ -120,8 +120,9 @@ func (l *Layer) spoolFile(ctx context.Context, dir, name string) (found *scratch
 }
 
 // openForeign opens a disk with a passphrase: LUKS1 as buildah writes it, or
-// LUKS2. Nothing about the disk was measured: its header is believed because
-// the image's digest was verified, and its content is as trustworthy as that.
+// LUKS2. Nothing about the disk was measured. Its header is believed because the
+// image's digest was verified, and its content deserves as much trust as that
+// digest.
 func openForeign(disk *scratch.Spool, passphrase secret.Bytes) (*ext4read.FS, error) {
 	end := disk.SizeBytes()
 	footer, err := krun.ReadFooter(disk, disk.SizeBytes())

@@ -15,11 +15,11 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/manifest"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/layout"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -133,16 +133,17 @@ func (ociArchive) accepts() []string { return []string{imgspec.MediaTypeImageMan
 func (ociArchive) layerName(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
 func (a ociArchive) rest(image string, config, mf []byte, _ digest.Digest) ([]archiveEntry, error) {
-	empty := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
-	index, err := json.Marshal(withImage(empty, image, mf))
+	index := layout.NewIndex()
+	addImage(index, image, mf)
+	b, err := json.Marshal(index)
 	if err != nil {
 		return nil, err
 	}
 	return []archiveEntry{
 		{a.layerName(digest.FromBytes(config)), config},
 		{a.layerName(digest.FromBytes(mf)), mf},
-		{imgspec.ImageIndexFile, index},
-		{imgspec.ImageLayoutFile, layoutFile()},
+		{imgspec.ImageIndexFile, b},
+		{imgspec.ImageLayoutFile, layout.Version()},
 	}, nil
 }
 

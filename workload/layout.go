@@ -2,29 +2,20 @@ package workload
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
-	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/layout"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// maxIndexBytes bounds index.json of a layout that is added to.
-const maxIndexBytes = 4 << 20
-
-// layoutDestination writes an image layout directory itself: the library's
-// writer leaves a named partial blob when killed, and loses an image when two
-// builds add to one layout at once.
+// layoutDestination is an image layout directory.
 type layoutDestination struct {
 	dir, name string
 	layer     *scratch.OutFile
@@ -48,57 +39,30 @@ func (d *layoutDestination) putLayer(ctx context.Context, size int64, write blob
 }
 
 func (d *layoutDestination) publish(_ context.Context, config, mf []byte) error {
-	blobs := filepath.Join(d.dir, imgspec.ImageBlobsDir, "sha256")
-	if err := os.MkdirAll(blobs, 0o755); err != nil {
-		return err
-	}
-	lock, err := os.Open(d.dir)
+	l, err := layout.Lock(d.dir)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("locking %s: %w", d.dir, err)
-	}
-	if err := scratch.IgnoreExist(d.layer.Publish(filepath.Join(blobs, d.info.Digest.Encoded()), 0o644)); err != nil {
+	defer l.Close()
+	if err := l.PutFile(d.layer, d.info.Digest); err != nil {
 		return err
 	}
-	for _, b := range [][]byte{config, mf} {
-		if err := scratch.IgnoreExist(scratch.WriteFile(filepath.Join(blobs, digest.FromBytes(b).Encoded()), b, 0o644)); err != nil {
-			return err
-		}
-	}
-	return d.addToIndex(mf)
-}
-
-func (d *layoutDestination) addToIndex(mf []byte) error {
-	path := filepath.Join(d.dir, imgspec.ImageIndexFile)
-	index := imgspec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageIndex}
-	old, err := bounded.File(path, maxIndexBytes)
-	if err == nil {
-		if err := json.Unmarshal(old, &index); err != nil {
-			return fmt.Errorf("reading %s: %w", path, err)
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
+	if err := l.Put(config, mf); err != nil {
 		return err
 	}
-	b, err := json.Marshal(withImage(index, d.name, mf))
+	index, err := layout.ReadIndex(d.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		index, err = layout.NewIndex(), nil
+	}
 	if err != nil {
 		return err
 	}
-	layout := filepath.Join(d.dir, imgspec.ImageLayoutFile)
-	if err := scratch.IgnoreExist(scratch.WriteFile(layout, layoutFile(), 0o644)); err != nil {
-		return err
-	}
-	return scratch.ReplaceFile(path, b, 0o644)
+	addImage(index, d.name, mf)
+	return l.WriteIndex(index)
 }
 
-func layoutFile() []byte {
-	return []byte(`{"imageLayoutVersion":"` + imgspec.ImageLayoutVersion + `"}`)
-}
-
-// withImage gives name, if any, to the image with manifest mf alone.
-func withImage(index imgspec.Index, name string, mf []byte) imgspec.Index {
+// addImage gives name, if any, to the image with manifest mf and no other.
+func addImage(index *imgspec.Index, name string, mf []byte) {
 	desc := imgspec.Descriptor{
 		MediaType: imgspec.MediaTypeImageManifest, Digest: digest.FromBytes(mf), Size: int64(len(mf)),
 		Platform: &imgspec.Platform{Architecture: "amd64", OS: "linux"},
@@ -114,7 +78,6 @@ func withImage(index imgspec.Index, name string, mf []byte) imgspec.Index {
 		list = append(list, m)
 	}
 	index.Manifests = append(list, desc)
-	return index
 }
 
 func (d *layoutDestination) Close() error { return d.layer.Close() }

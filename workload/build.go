@@ -158,8 +158,7 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // turned out not to be what the manifest says. After it comes what leaves a
 // trace: it is the last to see that ctx has ended.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
-	_, again := b.dst.(*registryDestination)
-	b.src.Keep(again)
+	b.src.Keep(repeats(b.dst))
 	random, err := b.keyslotRandom()
 	if err != nil {
 		return blob.Info{}, err

@@ -34,6 +34,12 @@ type destination interface {
 	Close() error
 }
 
+// repeats says whether putLayer may call its function more than once.
+func repeats(d destination) bool {
+	_, ok := d.(*registryDestination)
+	return ok
+}
+
 // openDestination checks name and prepares to write there.
 func openDestination(ctx context.Context, sys *types.SystemContext, name string) (destination, string, error) {
 	ref, err := parseDestination(name)

@@ -110,16 +110,16 @@ func TestParseDestination(t *testing.T) {
 	imagetest.WriteFile(t, os.Getenv("CONTAINERS_STORAGE_CONF"),
 		fmt.Appendf(nil, "[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", t.TempDir(), t.TempDir()))
 	for name, want := range map[string]string{
-		"app":                      "containers-storage:localhost/app:latest",
-		"app:2":                    "containers-storage:localhost/app:2",
-		"team/app":                 "containers-storage:localhost/team/app:latest",
-		"registry.example/app:1":   "containers-storage:registry.example/app:1",
-		"localhost/app":            "containers-storage:localhost/app:latest",
-		"oci:/tmp/y:z":             "oci:/tmp/y:z",
-		"oci:/no/such/dir/y:z":     "",
-		"App":                      "",
-		"docker://UPPER/x":         "",
-		"app@sha256:" + zeroes(64): "",
+		"app":                                   "containers-storage:localhost/app:latest",
+		"app:2":                                 "containers-storage:localhost/app:2",
+		"team/app":                              "containers-storage:localhost/team/app:latest",
+		"registry.example/app:1":                "containers-storage:registry.example/app:1",
+		"localhost/app":                         "containers-storage:localhost/app:latest",
+		"oci:/tmp/y:z":                          "oci:/tmp/y:z",
+		"oci:/no/such/dir/y:z":                  "",
+		"App":                                   "",
+		"docker://UPPER/x":                      "",
+		"app@sha256:" + strings.Repeat("0", 64): "",
 	} {
 		ref, err := parseDestination(name)
 		switch {
@@ -130,8 +130,6 @@ func TestParseDestination(t *testing.T) {
 		}
 	}
 }
-
-func zeroes(n int) string { return strings.Repeat("0", n) }
 
 // TestExistingDestination: an archive that is there is neither overwritten
 // nor added to.

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -47,9 +48,6 @@ func overlayStore(t *testing.T) (prefix string, store storage.Store) {
 		t.Skipf("no overlay on this file system: %v", err)
 	}
 	store = ref.Transport().(istorage.StoreTransport).GetStoreIfSet()
-	if !adopts(store) {
-		t.Fatal("an overlay store is not written into directly")
-	}
 	t.Cleanup(func() { _, _ = store.Shutdown(true) })
 	return prefix, store
 }
@@ -57,10 +55,28 @@ func overlayStore(t *testing.T) (prefix string, store storage.Store) {
 // layerTar is a small layer of a workload image with a disk of any bytes.
 func layerTar(t *testing.T, disk []byte) []byte {
 	t.Helper()
-	p := &payload{teeConfig: []byte("{}"), initrd: bytes.Repeat([]byte("i"), 4096), diskBytes: int64(len(disk)), created: time.Unix(1_600_000_000, 0),
-		writeDisk: func(_ context.Context, w io.Writer) error { _, err := w.Write(disk); return err }}
 	var b bytes.Buffer
-	if err := p.write(t.Context(), &b); err != nil {
+	w := tar.NewWriter(&b)
+	for _, e := range []struct {
+		name    string
+		mode    int64
+		content []byte
+	}{
+		{"tmp/", 0o1777, nil}, {"entrypoint", 0o555, []byte("elf")}, {"krun-sev.json", 0o444, []byte("{}")},
+		{"initrd.img", 0o444, bytes.Repeat([]byte("i"), 4096)}, {"disk.img", 0o600, disk},
+	} {
+		h := &tar.Header{Name: e.name, Mode: e.mode, Size: int64(len(e.content)), ModTime: time.Unix(1_600_000_000, 0), Typeflag: tar.TypeReg}
+		if e.content == nil && e.name == "tmp/" {
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(e.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -340,7 +356,35 @@ func killStore(t *testing.T, prefix string, store storage.Store) {
 		t.Error(err)
 	}
 	time.Sleep(scratch.Grace)
-	sweepStore(store)
+	next, _, err := openDestination(t.Context(), imagetest.System(t), prefix+"localhost/next:1")
+	if err == nil {
+		err = next.Close()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOverlayIsAdopted: into overlay's layers are written directly, into those
+// of other drivers by the library.
+func TestOverlayIsAdopted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("containers/storage needs root or a user namespace")
+	}
+	for driver, want := range map[string]bool{"overlay": true, "vfs": false} {
+		ref, err := alltransports.ParseImageName(fmt.Sprintf("containers-storage:[%s@%s+%s]localhost/x:1", driver, t.TempDir(), t.TempDir()))
+		if err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skipf("no %s on this file system: %v", driver, err)
+		}
+		store := ref.Transport().(istorage.StoreTransport).GetStoreIfSet()
+		if got := adopts(store); got != want {
+			t.Errorf("%s: written into directly: %t", driver, got)
+		}
+		_, _ = store.Shutdown(true)
+	}
 }
 
 // TestStoreFull: a build that runs out of space says so, and takes back what

@@ -27,6 +27,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/scratch"
 	"github.com/ccrun/ccrun/workload/source"
@@ -49,7 +50,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer tmp.Close()
-	dst, name, err := openDestination(ctx, o.System, o.Destination)
+	dst, name, err := destination.Open(ctx, o.System, o.Destination)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ type build struct {
 	fw    *firmware.Bundle
 	agent func() ([]byte, error) // its initrd segment, made meanwhile
 	src   *source.Image
-	dst   destination
+	dst   destination.Image
 	image string
 	sbom  []byte // with AttachSBOM
 }
@@ -158,7 +159,7 @@ func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
 // turned out not to be what the manifest says. After it comes what leaves a
 // trace: it is the last to see that ctx has ended.
 func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
-	b.src.Keep(repeats(b.dst))
+	b.src.Keep(destination.Repeats(b.dst))
 	random, err := b.keyslotRandom()
 	if err != nil {
 		return blob.Info{}, err
@@ -177,7 +178,7 @@ func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.
 	if err != nil {
 		return blob.Info{}, err
 	}
-	info, err := b.dst.putLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
+	info, err := b.dst.PutLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
 		b.src.Rewind()
 		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/scratch"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -92,7 +93,7 @@ func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error)
 		return nil, err
 	}
 	defer tmp.Close()
-	dst, name, err := openDestination(ctx, o.System, o.Destination)
+	dst, name, err := destination.Open(ctx, o.System, o.Destination)
 	if err != nil {
 		return nil, err
 	}
@@ -298,14 +299,14 @@ func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*Clas
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.Accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.keep(ctx, s, all[string(c.Profile)]); err != nil {
 		return nil, err
 	}
-	if err := b.dst.publish(ctx, config, manifest); err != nil {
+	if err := b.dst.Publish(ctx, config, manifest); err != nil {
 		return nil, fmt.Errorf("writing %s: %w", b.image, err)
 	}
 	return &ClassicResult{

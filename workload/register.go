@@ -71,7 +71,7 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports st
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := imageManifest(b.dst.accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
+	manifest, err := imageManifest(b.dst.Accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports st
 			return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
 		}
 	}
-	if err := b.dst.publish(ctx, config, manifest); err != nil {
+	if err := b.dst.Publish(ctx, config, manifest); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
 	}
 	if inLayout {

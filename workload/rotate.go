@@ -21,6 +21,7 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -244,12 +245,12 @@ func (r *rotation) stage(ctx context.Context) (*kbs.RotateAnswer, error) {
 
 // publish writes the image with the new header.
 func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
-	dst, name, err := openDestination(ctx, r.System, r.Destination)
+	dst, name, err := destination.Open(ctx, r.System, r.Destination)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	layer, err := dst.putLayer(ctx, r.layerBytes, r.write)
+	layer, err := dst.PutLayer(ctx, r.layerBytes, r.write)
 	if err != nil {
 		return err
 	}
@@ -259,7 +260,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 	if err != nil {
 		return err
 	}
-	mf, err := imageManifest(dst.accepts(), blob.Info{Digest: digest.FromBytes(cb), Size: int64(len(cb))}, layer, config.Config.Labels)
+	mf, err := imageManifest(dst.Accepts(), blob.Info{Digest: digest.FromBytes(cb), Size: int64(len(cb))}, layer, config.Config.Labels)
 	if err != nil {
 		return err
 	}
@@ -267,7 +268,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 		return err
 	}
 	res.Image, res.Digest = name, digest.FromBytes(mf).String()
-	return dst.publish(ctx, cb, mf)
+	return dst.Publish(ctx, cb, mf)
 }
 
 // write is the layer with the disk's front replaced. The source is closed, and

@@ -1,4 +1,4 @@
-package workload
+package destination
 
 import (
 	"archive/tar"

@@ -1,4 +1,4 @@
-package workload
+package destination
 
 import (
 	"context"
@@ -10,18 +10,18 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// registryDestination pushes to a registry, again if need be: the layer with
+// registryImage pushes to a registry, again if need be: the layer with
 // an upload, which can go on where it broke off, the rest by containers/image.
 // The layer is encrypted anew for each attempt, from scratch space; a second
 // copy of it is never kept.
-type registryDestination struct {
-	libraryDestination
+type registryImage struct {
+	libraryImage
 	open   func(context.Context) (types.ImageDestination, error)
 	client *registry.Client
 }
 
-func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (destination, error) {
-	d := &registryDestination{open: func(ctx context.Context) (types.ImageDestination, error) {
+func newRegistryImage(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (Image, error) {
+	d := &registryImage{open: func(ctx context.Context) (types.ImageDestination, error) {
 		return ref.NewImageDestination(ctx, sys)
 	}}
 	var err error
@@ -35,7 +35,7 @@ func newRegistryDestination(ctx context.Context, sys *types.SystemContext, ref t
 
 // attempt repeats op, with a new client each time: an old one remembers that
 // it could not reach the registry.
-func (d *registryDestination) attempt(ctx context.Context, op func(context.Context) error) error {
+func (d *registryImage) attempt(ctx context.Context, op func(context.Context) error) error {
 	first := true
 	return registry.PatienceOf(ctx).Push(ctx, func(ctx context.Context) error {
 		if !first {
@@ -51,12 +51,12 @@ func (d *registryDestination) attempt(ctx context.Context, op func(context.Conte
 	})
 }
 
-func (d *registryDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
+func (d *registryImage) PutLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	return d.client.Upload(ctx, size, write)
 }
 
-func (d *registryDestination) publish(ctx context.Context, config, manifest []byte) error {
+func (d *registryImage) Publish(ctx context.Context, config, manifest []byte) error {
 	return d.attempt(ctx, func(ctx context.Context) error {
-		return d.libraryDestination.publish(ctx, config, manifest)
+		return d.libraryImage.Publish(ctx, config, manifest)
 	})
 }

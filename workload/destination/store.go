@@ -1,4 +1,4 @@
-package workload
+package destination
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// storeDestination imports into local storage without the library's detour,
+// storeImage imports into local storage without the library's detour,
 // which writes the layer into a file, reads that again, and holds the store's
 // lock while it unpacks. The layer's files are written where they will stay
 // but for a rename, with no lock held; the store then adopts them under the
@@ -31,8 +31,8 @@ import (
 // Until then they are in the directory of a layer of our own, which no image
 // uses. So the store knows it, and neither collects it as garbage nor trips
 // over it; what a killed build left is removed by the next.
-type storeDestination struct {
-	*libraryDestination
+type storeImage struct {
+	*libraryImage
 	store  storage.Store
 	own    string   // id of our layer
 	dir    string   // its files
@@ -40,9 +40,9 @@ type storeDestination struct {
 	staged *stagedLayer
 }
 
-// newStoreDestination returns nil where layers cannot be adopted: other
+// newStoreImage returns nil where layers cannot be adopted: other
 // drivers than overlay, and options that change how files are stored.
-func newStoreDestination(ref types.ImageReference, lib *libraryDestination) *storeDestination {
+func newStoreImage(ref types.ImageReference, lib *libraryImage) *storeImage {
 	t, ok := ref.Transport().(istorage.StoreTransport)
 	if !ok {
 		return nil
@@ -52,7 +52,7 @@ func newStoreDestination(ref types.ImageReference, lib *libraryDestination) *sto
 		return nil
 	}
 	sweepStore(store)
-	return &storeDestination{libraryDestination: lib, store: store}
+	return &storeImage{libraryImage: lib, store: store}
 }
 
 // adopts says whether files written by us are what the store would write.
@@ -114,8 +114,8 @@ func filesOf(store storage.Store, id string) (string, error) {
 	return dir, nil
 }
 
-// putLayer writes the layer's files beside the store's own.
-func (d *storeDestination) putLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
+// PutLayer writes the layer's files beside the store's own.
+func (d *storeImage) PutLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error) {
 	if err := d.begin(); err != nil {
 		return blob.Info{}, fmt.Errorf("making a layer in local storage: %w", scratch.SpaceError(d.store.GraphRoot(), err))
 	}
@@ -133,7 +133,7 @@ func (d *storeDestination) putLayer(ctx context.Context, size int64, write blob.
 }
 
 // begin makes our layer and locks it.
-func (d *storeDestination) begin() error {
+func (d *storeImage) begin() error {
 	name := scratch.Pattern + rand.Text()
 	layer, err := d.store.CreateLayer("", "", []string{name}, "", false, nil)
 	if err != nil {
@@ -147,12 +147,12 @@ func (d *storeDestination) begin() error {
 	return err
 }
 
-func (d *storeDestination) publish(ctx context.Context, config, manifest []byte) error {
+func (d *storeImage) Publish(ctx context.Context, config, manifest []byte) error {
 	adopted, err := d.adopt()
 	if err != nil {
 		return fmt.Errorf("adding layer to local storage: %w", scratch.SpaceError(d.store.GraphRoot(), err))
 	}
-	if err := d.libraryDestination.publish(ctx, config, manifest); err != nil {
+	if err := d.libraryImage.Publish(ctx, config, manifest); err != nil {
 		if adopted { // refused if an image uses it meanwhile
 			_ = d.store.DeleteLayer(d.staged.info.Digest.Encoded())
 		}
@@ -164,7 +164,7 @@ func (d *storeDestination) publish(ctx context.Context, config, manifest []byte)
 // adopt makes the store take the files over, unless it has that layer: a
 // reproducible build may have been done before. Of two that end at the same
 // time the second waits here and sees the first's.
-func (d *storeDestination) adopt() (bool, error) {
+func (d *storeImage) adopt() (bool, error) {
 	root := d.store.GraphRoot()
 	lock, err := os.Open(root)
 	if err != nil {
@@ -187,7 +187,7 @@ func (d *storeDestination) adopt() (bool, error) {
 }
 
 // Close removes what the store did not take.
-func (d *storeDestination) Close() error {
+func (d *storeImage) Close() error {
 	var errs []error
 	if d.staged != nil {
 		errs = append(errs, d.staged.Close())
@@ -198,5 +198,5 @@ func (d *storeDestination) Close() error {
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
 	}
-	return errors.Join(append(errs, d.libraryDestination.Close())...)
+	return errors.Join(append(errs, d.libraryImage.Close())...)
 }

@@ -74,6 +74,18 @@ func openReferrers(sys *types.SystemContext, name string) (referrerStore, error)
 	return nil, nil
 }
 
+// attachTo keeps a document about the image subject.
+func attachTo(ctx context.Context, store referrerStore, subject imgspec.Descriptor, created time.Time, a artifact) error {
+	m, err := a.manifest(subject, created)
+	if err == nil {
+		err = store.put(ctx, m, &a)
+	}
+	if err != nil {
+		return fmt.Errorf("attaching %s: %w", a.kind, err)
+	}
+	return nil
+}
+
 // referrers reads every document of a known type about the image.
 func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([]artifact, error) {
 	list, err := store.list(ctx, image)

@@ -65,12 +65,8 @@ func (b *build) attach(ctx context.Context, s *sealed, mf []byte) error {
 	}
 	subject := imgspec.Descriptor{MediaType: manifest.GuessMIMEType(mf), Digest: digest.FromBytes(mf), Size: int64(len(mf))}
 	for _, a := range docs {
-		m, err := a.manifest(subject, b.Now())
-		if err == nil {
-			err = store.put(ctx, m, &a)
-		}
-		if err != nil {
-			return fmt.Errorf("attaching %s: %w", a.kind, err)
+		if err := attachTo(ctx, store, subject, b.Now(), a); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -120,9 +116,10 @@ func (b *build) signImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keyFile, passphrase := b.Sign.sigstore()
 	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
-			SignBySigstorePrivateKeyFile: b.Sign.path, SignSigstorePrivateKeyPassphrase: b.Sign.passphrase.Reveal(),
+			SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase,
 			SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,
 		})
 		return err

@@ -76,6 +76,11 @@ func LoadSigningKey(path string, passphrase secret.Bytes) (*SigningKey, error) {
 	return &SigningKey{path, passphrase, signer}, nil
 }
 
+// sigstore is the key in the form that containers/image signs with.
+func (k *SigningKey) sigstore() (path string, passphrase []byte) {
+	return k.path, k.passphrase.Reveal()
+}
+
 // sign wraps payload in an envelope.
 func (k *SigningKey) sign(payloadType string, payload []byte) ([]byte, error) {
 	message := dsseMessage(payloadType, payload)
@@ -123,6 +128,13 @@ func openEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, e
 		}
 	}
 	return nil, errors.New("not signed by the key given")
+}
+
+// envelopePayload is what an envelope holds, whoever has signed it.
+func envelopePayload(b []byte) ([]byte, error) {
+	var e envelope
+	err := json.Unmarshal(b, &e)
+	return e.Payload, err
 }
 
 func signedBy(key crypto.PublicKey, message, sig []byte) bool {

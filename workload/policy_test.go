@@ -68,8 +68,9 @@ func signSource(t testing.TB, sys *types.SystemContext, name string, key *Signin
 		t.Fatal(err)
 	}
 	defer func() { _ = pc.Destroy() }()
+	keyFile, passphrase := key.sigstore()
 	if _, err := copy.Image(t.Context(), pc, ref, ref, &copy.Options{SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true,
-		SignBySigstorePrivateKeyFile: key.path, SignSigstorePrivateKeyPassphrase: key.passphrase.Reveal()}); err != nil {
+		SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -60,6 +60,18 @@ type spdxRelation struct {
 	To   string `json:"relatedSpdxElement"`
 }
 
+// countPackages reads a document as spdx writes it.
+func countPackages(b []byte) (int, error) {
+	var s spdxDocument
+	if err := json.Unmarshal(b, &s); err != nil {
+		return 0, err
+	}
+	if s.SPDXVersion != spdxVersion {
+		return 0, fmt.Errorf("SBOM of version %.20q, expected %s", s.SPDXVersion, spdxVersion)
+	}
+	return max(0, len(s.Packages)-1), nil
+}
+
 // spdx writes the document. The order is that of the package URLs, whatever
 // the order in which they were found.
 func spdx(list []softwarePackage, distro string, source digest.Digest, now time.Time) ([]byte, error) {

@@ -3,6 +3,7 @@ package workload
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io"
 	"log"
@@ -14,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containers/image/v5/signature/sigstore"
 	"github.com/containers/image/v5/types"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
@@ -23,34 +23,32 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-// signingKey makes a key pair as `skopeo generate-sigstore-key` does.
+// signingKey makes a key pair and returns it, and the file of its public half.
 func signingKey(t testing.TB) (*SigningKey, string) {
 	t.Helper()
-	pair, err := sigstore.GenerateKeyPair([]byte("pass"))
+	private, public := imagetest.SigstoreKey(t, "pass")
+	k, err := LoadSigningKey(private, secret.New([]byte("pass")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	imagetest.WriteFile(t, filepath.Join(dir, "key"), pair.PrivateKey)
-	imagetest.WriteFile(t, filepath.Join(dir, "pub"), pair.PublicKey)
-	k, err := LoadSigningKey(filepath.Join(dir, "key"), secret.New([]byte("pass")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k, filepath.Join(dir, "pub")
+	return k, public
 }
 
 func TestLoadSigningKey(t *testing.T) {
-	k, pub := signingKey(t)
-	if _, err := LoadSigningKey(k.path, secret.New([]byte("wrong"))); err == nil {
+	private, public := imagetest.SigstoreKey(t, "pass")
+	if _, err := LoadSigningKey(private, secret.New([]byte("pass"))); err != nil {
+		t.Error(err)
+	}
+	if _, err := LoadSigningKey(private, secret.New([]byte("wrong"))); err == nil {
 		t.Error("key opens with a wrong passphrase")
 	}
-	if _, err := LoadSigningKey(pub, secret.New([]byte("pass"))); err == nil {
+	if _, err := LoadSigningKey(public, secret.New([]byte("pass"))); err == nil {
 		t.Error("public key taken for a private one")
 	}
-	if _, err := readPublicKey(k.path); err == nil {
+	if _, err := readPublicKey(private); err == nil {
 		t.Error("private key taken for a public one")
 	}
 }
@@ -267,7 +265,7 @@ func TestVerifyDocuments(t *testing.T) {
 		"provenance of other measurement": {TypeProvenance, "", resign(edit(statement, launch, zeros))},
 		"provenance of other source":      {TypeProvenance, "", resign(edit(statement, digest.Digest(res.SourceDigest).Encoded(), zeros[:64]))},
 		"provenance of other type":        {TypeProvenance, "", resign(edit(statement, provenanceType, "https://slsa.dev/provenance/v0.2"))},
-		"SBOM of other version":           {TypeSBOM, "", edit(good[TypeSBOM].content, spdxVersion, "SPDX-9")},
+		"SBOM of other version":           {TypeSBOM, "", edit(good[TypeSBOM].content, "SPDX-2.3", "SPDX-9")},
 	} {
 		v := &verification{VerifyOptions: verifyOptions(o, pub), out: &ImageVerification{Digest: res.Digest}, key: key, in: in}
 		judges := map[string]func([]byte) (string, error){TypeRecord: v.record, TypeProvenance: v.provenance, TypeSBOM: v.sbom}
@@ -285,28 +283,38 @@ func TestVerifyDocuments(t *testing.T) {
 
 // TestReferrersOfOthers: a list that names somebody else's documents.
 func TestReferrersOfOthers(t *testing.T) {
-	o, res, _ := signedBuild(t, supplyDestinations(t)["layout"])
-	store := &layoutReferrers{strings.TrimSuffix(strings.TrimPrefix(o.Destination, "oci:"), ":app")}
-	subject := imgspec.Descriptor{MediaType: imgspec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
+	dir := t.TempDir()
+	m := imagetest.App(t)
+	image := m.WriteLayout(t, dir)
+	store := &layoutReferrers{dir}
+	about := func(d digest.Digest) imgspec.Descriptor {
+		return imgspec.Descriptor{MediaType: imgspec.MediaTypeImageManifest, Digest: d, Size: 5}
+	}
+	now := time.Unix(1_700_000_000, 0)
+	for _, kind := range []string{TypeRecord, TypeProvenance, TypeSBOM} {
+		if err := attachTo(t.Context(), store, about(image), now, artifact{kind, kind, []byte(`"` + kind + `"`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	a := artifact{TypeRecord, TypeRecord, []byte("{}")}
-	m, err := a.manifest(subject, testTime())
+	other, err := a.manifest(about(digest.FromString("other")), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.put(t.Context(), m, &a); err != nil {
+	if err := store.put(t.Context(), other, &a); err != nil {
 		t.Fatal(err)
 	}
-	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	docs, err := referrers(t.Context(), store, image)
 	if err != nil || len(docs) != 3 {
 		t.Errorf("%d documents, %v", len(docs), err)
 	}
-	for name, b := range map[string][]byte{"manifest": m, "configuration": []byte("{}")} {
-		path := filepath.Join(store.dir, "blobs/sha256", digest.FromBytes(b).Encoded())
+	for name, b := range map[string][]byte{"manifest": other, "configuration": []byte("{}"), "document": []byte(`"` + TypeSBOM + `"`)} {
+		path := imagetest.BlobPath(dir, digest.FromBytes(b))
 		if err := os.Chmod(path, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		imagetest.WriteFile(t, path, append(slices.Clone(b), ' '))
-		if _, err := referrers(t.Context(), store, digest.Digest(res.Digest)); err == nil {
+		if _, err := referrers(t.Context(), store, image); err == nil {
 			t.Errorf("altered %s of a referrer read", name)
 		}
 		imagetest.WriteFile(t, path, b)
@@ -344,14 +352,24 @@ func attachedSBOM(t *testing.T, m *imagetest.Image, server *fakeServer) (o Optio
 	if err != nil || len(docs) != 1 {
 		t.Fatalf("%d documents, %v", len(docs), err)
 	}
-	var s spdxDocument
-	if err := json.Unmarshal(docs[0].content, &s); err != nil {
+	return o, purlsOf(t, docs[0].content), warned
+}
+
+// purlsOf are the package URLs in an SBOM.
+func purlsOf(t *testing.T, b []byte) (purls []string) {
+	t.Helper()
+	var s struct {
+		Packages []struct {
+			ExternalRefs []struct{ ReferenceLocator string }
+		}
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range s.Packages[1:] {
-		purls = append(purls, p.ExternalRefs[0].Locator)
+		purls = append(purls, p.ExternalRefs[0].ReferenceLocator)
 	}
-	return o, purls, warned
+	return purls
 }
 
 func packageImage(t testing.TB, files ...imagetest.File) *imagetest.Image {
@@ -373,7 +391,7 @@ func TestSBOM(t *testing.T) {
 	if db, err = io.ReadAll(z); err != nil {
 		t.Fatal(err)
 	}
-	_, got, warned := attachedSBOM(t, packageImage(t,
+	b, warnings, err := listFiles(t,
 		imagetest.File{Name: "etc/os-release", Content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
 		imagetest.File{Name: "var/lib/dpkg/status", Content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
 			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
@@ -388,7 +406,11 @@ func TestSBOM(t *testing.T) {
 		imagetest.File{Name: "app/node_modules/broken/package.json", Content: `{"name":`},
 		imagetest.File{Name: "bin/script", Content: strings.Repeat("# no program\n", 10_000), Mode: 0o755},
 		imagetest.File{Name: "bin/elf", Content: "\x7fELF\x02\x01\x01" + strings.Repeat("\xff", 100_000), Mode: 0o755},
-	), &fakeServer{})
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, warned := purlsOf(t, b), strings.Join(warnings, "\n")
 	want := []string{"pkg:apk/debian/musl@1.2.5-r0?arch=x86_64", "pkg:apk/debian/zlib@1.3", "pkg:deb/debian/bash@5.2-1?arch=amd64",
 		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025", "pkg:npm/%40babel/core@7.0.0", "pkg:npm/left-pad@1.3.0",
 		"pkg:pypi/foo-bar@1.0", "pkg:pypi/old@2",
@@ -432,17 +454,34 @@ func TestBrokenPackageLists(t *testing.T) {
 	for name, f := range map[string]imagetest.File{
 		"rpm": {Name: "var/lib/rpm/Packages", Content: strings.Repeat("x", 100)},
 	} {
-		m := packageImage(t, f)
-		server := &fakeServer{}
-		o := testOptions(t, server)
-		dir := t.TempDir()
-		m.WriteLayout(t, dir)
-		o.Source, o.Attach = "oci:"+dir, []string{AttachSBOM}
-		if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "database") {
+		if _, _, err := listFiles(t, f); err == nil || !strings.Contains(err.Error(), "database") {
 			t.Errorf("%s: %v", name, err)
 		}
-		nothingLeft(t, o, server)
 	}
+}
+
+// tarLayer is a layer in memory.
+type tarLayer []byte
+
+func (l tarLayer) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l)), nil
+}
+
+// listFiles lists the packages of an image of one layer.
+func listFiles(t *testing.T, files ...imagetest.File) ([]byte, []string, error) {
+	t.Helper()
+	layer := tarLayer(imagetest.Tar(t, files...))
+	index, err := rootfs.Scan(t.Context(), bytes.NewReader(layer), rootfs.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := rootfs.MergeScanned([]rootfs.Layer{layer}, []*rootfs.Index{index}, rootfs.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	defer imagetest.Empty(t, dir)
+	return listPackages(t.Context(), tree, dir, digest.FromString("source"), testTime())
 }
 
 func testTime() time.Time { return time.Unix(1_700_000_000, 0) }

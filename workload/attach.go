@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/referrers"
 	"github.com/ccrun/ccrun/workload/registry"
 )
 
@@ -37,7 +38,7 @@ func (o *Options) checkAttach() error {
 	}
 	registry := strings.HasPrefix(o.Destination, "docker://")
 	if o.Sign != nil && !registry {
-		if store, err := openReferrers(o.System, o.Destination); err != nil || store == nil || !slices.Contains(o.Attach, AttachProvenance) {
+		if store, err := referrers.Open(o.System, o.Destination); err != nil || store == nil || !slices.Contains(o.Attach, AttachProvenance) {
 			return hint.With(hint.Usagef("signing %s: it has no place for a signature", o.Destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
 		}
 	}
@@ -49,7 +50,7 @@ func (b *build) attach(ctx context.Context, s *sealed, mf []byte) error {
 	if len(b.Attach) == 0 {
 		return nil
 	}
-	store, err := openReferrers(b.System, b.Destination)
+	store, err := referrers.Open(b.System, b.Destination)
 	if err != nil {
 		return err
 	}
@@ -65,38 +66,38 @@ func (b *build) attach(ctx context.Context, s *sealed, mf []byte) error {
 	}
 	subject := imgspec.Descriptor{MediaType: manifest.GuessMIMEType(mf), Digest: digest.FromBytes(mf), Size: int64(len(mf))}
 	for _, a := range docs {
-		if err := attachTo(ctx, store, subject, b.Now(), a); err != nil {
+		if err := referrers.Attach(ctx, store, subject, b.Now(), a); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *build) documents(s *sealed, mf []byte) ([]artifact, error) {
-	var docs []artifact
+func (b *build) documents(s *sealed, mf []byte) ([]referrers.Document, error) {
+	var docs []referrers.Document
 	if slices.Contains(b.Attach, AttachRecord) {
 		j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}) // no DiskKey
 		if err != nil {
 			return nil, err
 		}
-		docs = append(docs, artifact{TypeRecord, TypeRecord, j})
+		docs = append(docs, referrers.Document{Type: referrers.TypeRecord, MediaType: referrers.TypeRecord, Content: j})
 	}
 	if slices.Contains(b.Attach, AttachProvenance) {
 		j, err := b.provenance(s, digest.FromBytes(mf), b.fw, b.Now())
 		if err != nil {
 			return nil, err
 		}
-		a := artifact{TypeProvenance, TypeProvenance, j}
+		a := referrers.Document{Type: referrers.TypeProvenance, MediaType: referrers.TypeProvenance, Content: j}
 		if b.Sign != nil {
-			a.mediaType = typeDSSE
-			if a.content, err = b.Sign.sign(TypeProvenance, j); err != nil {
+			a.MediaType = referrers.TypeDSSE
+			if a.Content, err = b.Sign.Sign(referrers.TypeProvenance, j); err != nil {
 				return nil, err
 			}
 		}
 		docs = append(docs, a)
 	}
 	if slices.Contains(b.Attach, AttachSBOM) {
-		docs = append(docs, artifact{TypeSBOM, TypeSBOM, b.sbom})
+		docs = append(docs, referrers.Document{Type: referrers.TypeSBOM, MediaType: referrers.TypeSBOM, Content: b.sbom})
 	}
 	return docs, nil
 }
@@ -116,7 +117,7 @@ func (b *build) signImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keyFile, passphrase := b.Sign.sigstore()
+	keyFile, passphrase := b.Sign.Sigstore()
 	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
 			SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/sbom"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -53,7 +54,7 @@ func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
 	var warnings []string
 	var err error
 	b.src.Keep(true)
-	b.sbom, warnings, err = listPackages(ctx, tree, b.TempDir, b.src.Digest, b.Now())
+	b.sbom, warnings, err = sbom.List(ctx, tree, b.TempDir, b.src.Digest, b.Now())
 	b.src.Keep(false)
 	for _, w := range warnings {
 		b.Warn(w)

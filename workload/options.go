@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/referrers"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -68,7 +69,7 @@ type Options struct {
 	// image, where the destination can hold them. Sign, if not nil, signs the
 	// image and its provenance.
 	Attach  []string
-	Sign    *SigningKey
+	Sign    *referrers.SigningKey
 	Version string // of ccrun, for the provenance
 
 	// Lint reviews the source: LintOff, LintWarn or LintError. AllowedBases,

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/openpgp"
 
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/referrers"
 )
 
 // gpgKey is a key and the file of its public half.
@@ -57,7 +58,7 @@ func simpleSign(t testing.TB, e *openpgp.Entity, name string, manifest digest.Di
 }
 
 // signSource signs an image in a registry the sigstore way.
-func signSource(t testing.TB, sys *types.SystemContext, name string, key *SigningKey) {
+func signSource(t testing.TB, sys *types.SystemContext, name string, key *referrers.SigningKey) {
 	t.Helper()
 	ref, err := alltransports.ParseImageName(name)
 	if err != nil {
@@ -68,7 +69,7 @@ func signSource(t testing.TB, sys *types.SystemContext, name string, key *Signin
 		t.Fatal(err)
 	}
 	defer func() { _ = pc.Destroy() }()
-	keyFile, passphrase := key.sigstore()
+	keyFile, passphrase := key.Sigstore()
 	if _, err := copy.Image(t.Context(), pc, ref, ref, &copy.Options{SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true,
 		SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase}); err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func TestSourcePolicy(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		kind, pub string
-		sigstore  *SigningKey
+		sigstore  *referrers.SigningKey
 		gpg       *openpgp.Entity
 		signedAs  string // for simple signing, instead of the image's name
 		other     bool   // signature of another manifest

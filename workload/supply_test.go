@@ -2,8 +2,6 @@ package workload
 
 import (
 	"bytes"
-	"compress/gzip"
-	"context"
 	"encoding/json"
 	"io"
 	"log"
@@ -13,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containers/image/v5/types"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -23,34 +20,18 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
-	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/referrers"
 )
 
 // signingKey makes a key pair and returns it, and the file of its public half.
-func signingKey(t testing.TB) (*SigningKey, string) {
+func signingKey(t testing.TB) (*referrers.SigningKey, string) {
 	t.Helper()
 	private, public := imagetest.SigstoreKey(t, "pass")
-	k, err := LoadSigningKey(private, secret.New([]byte("pass")))
+	k, err := referrers.LoadSigningKey(private, secret.New([]byte("pass")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k, public
-}
-
-func TestLoadSigningKey(t *testing.T) {
-	private, public := imagetest.SigstoreKey(t, "pass")
-	if _, err := LoadSigningKey(private, secret.New([]byte("pass"))); err != nil {
-		t.Error(err)
-	}
-	if _, err := LoadSigningKey(private, secret.New([]byte("wrong"))); err == nil {
-		t.Error("key opens with a wrong passphrase")
-	}
-	if _, err := LoadSigningKey(public, secret.New([]byte("pass"))); err == nil {
-		t.Error("public key taken for a private one")
-	}
-	if _, err := readPublicKey(private); err == nil {
-		t.Error("private key taken for a public one")
-	}
 }
 
 // referrerRegistry is one with or without the referrers API, and a policy to
@@ -127,18 +108,18 @@ func TestSupplyChain(t *testing.T) {
 			} else {
 				imagetest.Tool(t, "skopeo", "inspect", "--no-tags", o.Destination)
 			}
-			store, err := openReferrers(o.System, o.Destination)
+			store, err := referrers.Open(o.System, o.Destination)
 			if err != nil {
 				t.Fatal(err)
 			}
-			docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+			docs, err := referrers.Read(t.Context(), store, digest.Digest(res.Digest))
 			if err != nil || len(docs) != 3 {
 				t.Fatalf("%d documents, %v", len(docs), err)
 			}
 			key := o.Registrar.(*fakeServer).the(t).DiskKey
 			for _, d := range docs {
-				if bytes.Contains(d.content, key) || bytes.Contains(d.content, []byte(imagetest.Canary)) {
-					t.Errorf("%s holds a secret", d.kind)
+				if bytes.Contains(d.Content, key) || bytes.Contains(d.Content, []byte(imagetest.Canary)) {
+					t.Errorf("%s holds a secret", d.Type)
 				}
 			}
 		})
@@ -206,7 +187,7 @@ func rebuild(t *testing.T, o *Options) {
 // TestVerifyDocuments alters what is attached to an image in a layout.
 func TestVerifyDocuments(t *testing.T) {
 	o, res, pub := signedBuild(t, supplyDestinations(t)["layout"])
-	key, err := readPublicKey(pub)
+	key, err := referrers.ReadPublicKey(pub)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,23 +195,23 @@ func TestVerifyDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := openReferrers(o.System, o.Destination)
+	store, err := referrers.Open(o.System, o.Destination)
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	docs, err := referrers.Read(t.Context(), store, digest.Digest(res.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := map[string]artifact{}
+	good := map[string]referrers.Document{}
 	for _, d := range docs {
-		good[d.kind] = d
+		good[d.Type] = d
 	}
-	statement, err := openEnvelope(good[TypeProvenance].content, TypeProvenance, key)
+	statement, err := referrers.OpenEnvelope(good[referrers.TypeProvenance].Content, referrers.TypeProvenance, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := good[TypeRecord].content
+	record := good[referrers.TypeRecord].Content
 	edit := func(b []byte, from, to string) []byte {
 		if !bytes.Contains(b, []byte(from)) {
 			t.Fatalf("no %q in %s", from, b)
@@ -238,7 +219,7 @@ func TestVerifyDocuments(t *testing.T) {
 		return bytes.ReplaceAll(b, []byte(from), []byte(to))
 	}
 	resign := func(b []byte) []byte {
-		e, err := o.Sign.sign(TypeProvenance, b)
+		e, err := o.Sign.Sign(referrers.TypeProvenance, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,73 +232,33 @@ func TestVerifyDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaky.DiskKey = []byte("key")
-	for name, d := range map[string]artifact{
-		"record of other image":           {TypeRecord, "", edit(record, res.Digest, "sha256:"+zeros[:64])},
-		"record of other identity":        {TypeRecord, "", edit(record, res.Registration.IdentityDigest.String(), zeros)},
-		"record of other measurement":     {TypeRecord, "", edit(record, launch, zeros)},
-		"record with unknown member":      {TypeRecord, "", edit(record, `{"identity"`, `{"x":1,"identity"`)},
-		"record with key":                 {TypeRecord, "", imagetest.JSON(t, leaky)},
-		"record not JSON":                 {TypeRecord, "", []byte("{")},
-		"provenance bare":                 {TypeProvenance, "", statement},
-		"provenance altered":              {TypeProvenance, "", edit(good[TypeProvenance].content, `"sig":"M`, `"sig":"N`)},
-		"provenance of other image":       {TypeProvenance, "", resign(edit(statement, digest.Digest(res.Digest).Encoded(), zeros[:64]))},
-		"provenance of other identity":    {TypeProvenance, "", resign(edit(statement, res.Registration.IdentityDigest.String(), zeros))},
-		"provenance of other measurement": {TypeProvenance, "", resign(edit(statement, launch, zeros))},
-		"provenance of other source":      {TypeProvenance, "", resign(edit(statement, digest.Digest(res.SourceDigest).Encoded(), zeros[:64]))},
-		"provenance of other type":        {TypeProvenance, "", resign(edit(statement, provenanceType, "https://slsa.dev/provenance/v0.2"))},
-		"SBOM of other version":           {TypeSBOM, "", edit(good[TypeSBOM].content, "SPDX-2.3", "SPDX-9")},
+	for name, d := range map[string]referrers.Document{
+		"record of other image":           {Type: referrers.TypeRecord, MediaType: "", Content: edit(record, res.Digest, "sha256:"+zeros[:64])},
+		"record of other identity":        {Type: referrers.TypeRecord, MediaType: "", Content: edit(record, res.Registration.IdentityDigest.String(), zeros)},
+		"record of other measurement":     {Type: referrers.TypeRecord, MediaType: "", Content: edit(record, launch, zeros)},
+		"record with unknown member":      {Type: referrers.TypeRecord, MediaType: "", Content: edit(record, `{"identity"`, `{"x":1,"identity"`)},
+		"record with key":                 {Type: referrers.TypeRecord, MediaType: "", Content: imagetest.JSON(t, leaky)},
+		"record not JSON":                 {Type: referrers.TypeRecord, MediaType: "", Content: []byte("{")},
+		"provenance bare":                 {Type: referrers.TypeProvenance, MediaType: "", Content: statement},
+		"provenance altered":              {Type: referrers.TypeProvenance, MediaType: "", Content: edit(good[referrers.TypeProvenance].Content, `"sig":"M`, `"sig":"N`)},
+		"provenance of other image":       {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, digest.Digest(res.Digest).Encoded(), zeros[:64]))},
+		"provenance of other identity":    {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, res.Registration.IdentityDigest.String(), zeros))},
+		"provenance of other measurement": {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, launch, zeros))},
+		"provenance of other source":      {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, digest.Digest(res.SourceDigest).Encoded(), zeros[:64]))},
+		"provenance of other type":        {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, provenanceType, "https://slsa.dev/provenance/v0.2"))},
+		"SBOM of other version":           {Type: referrers.TypeSBOM, MediaType: "", Content: edit(good[referrers.TypeSBOM].Content, "SPDX-2.3", "SPDX-9")},
 	} {
 		v := &verification{VerifyOptions: verifyOptions(o, pub), out: &ImageVerification{Digest: res.Digest}, key: key, in: in}
-		judges := map[string]func([]byte) (string, error){TypeRecord: v.record, TypeProvenance: v.provenance, TypeSBOM: v.sbom}
-		v.judge("doc", d.kind, []artifact{d}, judges[d.kind])
+		judges := map[string]func([]byte) (string, error){referrers.TypeRecord: v.record, referrers.TypeProvenance: v.provenance, referrers.TypeSBOM: v.sbom}
+		v.judge("doc", d.Type, []referrers.Document{d}, judges[d.Type])
 		if pass, _ := rules(v.out); len(pass) > 0 {
 			t.Errorf("%s: accepted: %+v", name, v.out.Checks)
 		}
 		v.out.Checks = nil
-		v.judge("doc", d.kind, []artifact{d, good[d.kind]}, judges[d.kind])
+		v.judge("doc", d.Type, []referrers.Document{d, good[d.Type]}, judges[d.Type])
 		if _, failed := rules(v.out); len(failed) > 0 {
 			t.Errorf("%s: hides the good one: %+v", name, v.out.Checks)
 		}
-	}
-}
-
-// TestReferrersOfOthers: a list that names somebody else's documents.
-func TestReferrersOfOthers(t *testing.T) {
-	dir := t.TempDir()
-	m := imagetest.App(t)
-	image := m.WriteLayout(t, dir)
-	store := &layoutReferrers{dir}
-	about := func(d digest.Digest) imgspec.Descriptor {
-		return imgspec.Descriptor{MediaType: imgspec.MediaTypeImageManifest, Digest: d, Size: 5}
-	}
-	now := time.Unix(1_700_000_000, 0)
-	for _, kind := range []string{TypeRecord, TypeProvenance, TypeSBOM} {
-		if err := attachTo(t.Context(), store, about(image), now, artifact{kind, kind, []byte(`"` + kind + `"`)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	a := artifact{TypeRecord, TypeRecord, []byte("{}")}
-	other, err := a.manifest(about(digest.FromString("other")), now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.put(t.Context(), other, &a); err != nil {
-		t.Fatal(err)
-	}
-	docs, err := referrers(t.Context(), store, image)
-	if err != nil || len(docs) != 3 {
-		t.Errorf("%d documents, %v", len(docs), err)
-	}
-	for name, b := range map[string][]byte{"manifest": other, "configuration": []byte("{}"), "document": []byte(`"` + TypeSBOM + `"`)} {
-		path := imagetest.BlobPath(dir, digest.FromBytes(b))
-		if err := os.Chmod(path, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		imagetest.WriteFile(t, path, append(slices.Clone(b), ' '))
-		if _, err := referrers(t.Context(), store, image); err == nil {
-			t.Errorf("altered %s of a referrer read", name)
-		}
-		imagetest.WriteFile(t, path, b)
 	}
 }
 
@@ -347,29 +288,12 @@ func attachedSBOM(t *testing.T, m *imagetest.Image, server *fakeServer) (o Optio
 		t.Fatal(err)
 	}
 	imagetest.Empty(t, o.TempDir)
-	store, _ := openReferrers(o.System, o.Destination)
-	docs, err := referrers(t.Context(), store, digest.Digest(res.Digest))
+	store, _ := referrers.Open(o.System, o.Destination)
+	docs, err := referrers.Read(t.Context(), store, digest.Digest(res.Digest))
 	if err != nil || len(docs) != 1 {
 		t.Fatalf("%d documents, %v", len(docs), err)
 	}
-	return o, purlsOf(t, docs[0].content), warned
-}
-
-// purlsOf are the package URLs in an SBOM.
-func purlsOf(t *testing.T, b []byte) (purls []string) {
-	t.Helper()
-	var s struct {
-		Packages []struct {
-			ExternalRefs []struct{ ReferenceLocator string }
-		}
-	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range s.Packages[1:] {
-		purls = append(purls, p.ExternalRefs[0].ReferenceLocator)
-	}
-	return purls
+	return o, imagetest.PURLs(t, docs[0].Content), warned
 }
 
 func packageImage(t testing.TB, files ...imagetest.File) *imagetest.Image {
@@ -377,50 +301,6 @@ func packageImage(t testing.TB, files ...imagetest.File) *imagetest.Image {
 	m := &imagetest.Image{Config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}}, RootFS: imgspec.RootFS{Type: "layers"}}}
 	m.Add(imgspec.MediaTypeImageLayerGzip, layer, imagetest.Gzip(t, layer))
 	return m
-}
-
-func TestSBOM(t *testing.T) {
-	db, err := os.ReadFile("rpmdb/testdata/rpmdb.sqlite.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := gzip.NewReader(bytes.NewReader(db))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if db, err = io.ReadAll(z); err != nil {
-		t.Fatal(err)
-	}
-	b, warnings, err := listFiles(t,
-		imagetest.File{Name: "etc/os-release", Content: "NAME=\"Debian GNU/Linux\"\nID=debian\n"},
-		imagetest.File{Name: "var/lib/dpkg/status", Content: "Package: bash\nStatus: install ok installed\nVersion: 5.2-1\nArchitecture: amd64\nDescription: long\n more: of it\n\n" +
-			"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2:2.36+x\nArchitecture: amd64"},
-		imagetest.File{Name: "var/lib/dpkg/status.d/tz", Content: "Package: tzdata\nVersion: 2025\n"},
-		imagetest.File{Name: "lib/apk/db/installed", Content: "C:Q1x\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nP:zlib\nV:1.3\n"},
-		imagetest.File{Name: "usr/lib/sysimage/rpm/rpmdb.sqlite", Content: string(db)},
-		imagetest.File{Name: "usr/lib/python3/dist-packages/Foo_Bar-1.0.dist-info/METADATA", Content: "Metadata-Version: 2.1\nName: Foo_Bar\nVersion: 1.0\n\nName: not this\nMetadata-Version: 1\n"},
-		imagetest.File{Name: "opt/x.egg-info/PKG-INFO", Content: "Metadata-Version: 1.1\nName: old\nVersion: 2\n"},
-		imagetest.File{Name: "app/node_modules/left-pad/package.json", Content: `{"name":"left-pad","version":"1.3.0","dependencies":{}}`},
-		imagetest.File{Name: "app/node_modules/@babel/core/package.json", Content: `{"name":"@babel/core","version":"7.0.0"}`},
-		imagetest.File{Name: "app/node_modules/left-pad/test/package.json", Content: `{"name":"a-test-fixture","version":"1"}`},
-		imagetest.File{Name: "app/node_modules/broken/package.json", Content: `{"name":`},
-		imagetest.File{Name: "bin/script", Content: strings.Repeat("# no program\n", 10_000), Mode: 0o755},
-		imagetest.File{Name: "bin/elf", Content: "\x7fELF\x02\x01\x01" + strings.Repeat("\xff", 100_000), Mode: 0o755},
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, warned := purlsOf(t, b), strings.Join(warnings, "\n")
-	want := []string{"pkg:apk/debian/musl@1.2.5-r0?arch=x86_64", "pkg:apk/debian/zlib@1.3", "pkg:deb/debian/bash@5.2-1?arch=amd64",
-		"pkg:deb/debian/libc6@2:2.36+x?arch=amd64", "pkg:deb/debian/tzdata@2025", "pkg:npm/%40babel/core@7.0.0", "pkg:npm/left-pad@1.3.0",
-		"pkg:pypi/foo-bar@1.0", "pkg:pypi/old@2",
-		"pkg:rpm/debian/large@5-6~rc1?arch=x86_64", "pkg:rpm/debian/tiny@1.2-3?arch=noarch&epoch=4"}
-	if !slices.Equal(got, want) {
-		t.Errorf("packages %v, expected %v", got, want)
-	}
-	if !strings.Contains(warned, "lacks what 1 unreadable") {
-		t.Errorf("warned %q", warned)
-	}
 }
 
 // TestSBOMOfProgram lists this test's modules, from a layer large enough that
@@ -448,57 +328,6 @@ func TestSBOMOfProgram(t *testing.T) {
 	if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, program) {
 		t.Errorf("the program on the disk is another one (%v)", err)
 	}
-}
-
-func TestBrokenPackageLists(t *testing.T) {
-	for name, f := range map[string]imagetest.File{
-		"rpm": {Name: "var/lib/rpm/Packages", Content: strings.Repeat("x", 100)},
-	} {
-		if _, _, err := listFiles(t, f); err == nil || !strings.Contains(err.Error(), "database") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// tarLayer is a layer in memory.
-type tarLayer []byte
-
-func (l tarLayer) Open(context.Context) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(l)), nil
-}
-
-// listFiles lists the packages of an image of one layer.
-func listFiles(t *testing.T, files ...imagetest.File) ([]byte, []string, error) {
-	t.Helper()
-	layer := tarLayer(imagetest.Tar(t, files...))
-	index, err := rootfs.Scan(t.Context(), bytes.NewReader(layer), rootfs.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := rootfs.MergeScanned([]rootfs.Layer{layer}, []*rootfs.Index{index}, rootfs.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	defer imagetest.Empty(t, dir)
-	return listPackages(t.Context(), tree, dir, digest.FromString("source"), testTime())
-}
-
-func testTime() time.Time { return time.Unix(1_700_000_000, 0) }
-
-func FuzzParagraphs(f *testing.F) {
-	f.Add([]byte("Package: a\nVersion: 1\n\nP:b\nV:2"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, parse := range []func(io.Reader) ([]softwarePackage, error){parseDpkg, parseAPK, parsePython, parseNPM} {
-			list, err := parse(bytes.NewReader(b))
-			if err != nil {
-				continue
-			}
-			if out, err := spdx(list, "d", digest.FromString("x"), testTime()); err != nil || !json.Valid(out) {
-				t.Fatalf("%v from %q", err, b)
-			}
-		}
-	})
 }
 
 func TestLint(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/referrers"
+	"github.com/ccrun/ccrun/workload/sbom"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -103,7 +105,7 @@ func (v *verification) check(rule string, pass bool, format string, a ...any) {
 func (v *verification) basis() error {
 	if v.KeyPath != "" {
 		var err error
-		v.key, err = readPublicKey(v.KeyPath)
+		v.key, err = referrers.ReadPublicKey(v.KeyPath)
 		return err
 	}
 	policy, err := signature.DefaultPolicy(v.System)
@@ -173,13 +175,13 @@ func (v *verification) identity() string {
 }
 
 func (v *verification) attachments(ctx context.Context) error {
-	store, err := openReferrers(v.System, v.Image)
+	store, err := referrers.Open(v.System, v.Image)
 	if err != nil {
 		return err
 	}
-	var docs []artifact
+	var docs []referrers.Document
 	if store != nil {
-		if docs, err = referrers(ctx, store, digest.Digest(v.out.Digest)); err != nil {
+		if docs, err = referrers.Read(ctx, store, digest.Digest(v.out.Digest)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +189,7 @@ func (v *verification) attachments(ctx context.Context) error {
 		name, kind string
 		judge      func([]byte) (string, error)
 	}{
-		{AttachRecord, TypeRecord, v.record}, {AttachProvenance, TypeProvenance, v.provenance}, {AttachSBOM, TypeSBOM, v.sbom},
+		{AttachRecord, referrers.TypeRecord, v.record}, {AttachProvenance, referrers.TypeProvenance, v.provenance}, {AttachSBOM, referrers.TypeSBOM, v.sbom},
 	} {
 		v.judge(k.name, k.kind, docs, k.judge)
 	}
@@ -196,11 +198,11 @@ func (v *verification) attachments(ctx context.Context) error {
 
 // judge passes if one document of the kind is good: others may have put bad
 // ones beside it. With a key only signed provenance counts.
-func (v *verification) judge(name, kind string, docs []artifact, judge func([]byte) (string, error)) {
+func (v *verification) judge(name, kind string, docs []referrers.Document, judge func([]byte) (string, error)) {
 	required := slices.Contains(v.Require, name) || name == AttachProvenance && v.key != nil && !strings.HasPrefix(v.Image, "docker://")
 	var errs []error
 	for _, d := range docs {
-		if d.kind != kind {
+		if d.Type != kind {
 			continue
 		}
 		content, err := v.opened(d)
@@ -223,16 +225,16 @@ func (v *verification) judge(name, kind string, docs []artifact, judge func([]by
 }
 
 // opened takes provenance out of its envelope.
-func (v *verification) opened(d artifact) ([]byte, error) {
+func (v *verification) opened(d referrers.Document) ([]byte, error) {
 	switch {
-	case d.kind != TypeProvenance:
-		return d.content, nil
+	case d.Type != referrers.TypeProvenance:
+		return d.Content, nil
 	case v.key != nil:
-		return openEnvelope(d.content, TypeProvenance, v.key)
-	case d.mediaType == typeDSSE: // signed by somebody whose key was not given
-		return envelopePayload(d.content)
+		return referrers.OpenEnvelope(d.Content, referrers.TypeProvenance, v.key)
+	case d.MediaType == referrers.TypeDSSE: // signed by somebody whose key was not given
+		return referrers.EnvelopePayload(d.Content)
 	}
-	return d.content, nil
+	return d.Content, nil
 }
 
 func (v *verification) record(b []byte) (string, error) {
@@ -302,7 +304,7 @@ func (v *verification) provenance(b []byte) (string, error) {
 }
 
 func (v *verification) sbom(b []byte) (string, error) {
-	n, err := countPackages(b)
+	n, err := sbom.Count(b)
 	return fmt.Sprintf("%d packages", n), err
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload"
+	"github.com/ccrun/ccrun/workload/referrers"
 )
 
 // supplyFlags are about where an image comes from and how others can tell.
@@ -66,6 +67,6 @@ func setSupply(c *cli.Context, o *workload.Options) error {
 		}
 	}
 	var err error
-	o.Sign, err = workload.LoadSigningKey(keyFile, pass)
+	o.Sign, err = referrers.LoadSigningKey(keyFile, pass)
 	return err
 }

@@ -1,4 +1,4 @@
-package workload
+package referrers
 
 import (
 	"context"
@@ -22,40 +22,40 @@ const (
 	TypeRecord     = "application/vnd.ccrun.record.v1+json"
 	TypeProvenance = "application/vnd.in-toto+json"
 	TypeSBOM       = "application/spdx+json"
-	typeDSSE       = "application/vnd.dsse.envelope.v1+json"
+	TypeDSSE       = "application/vnd.dsse.envelope.v1+json"
 )
 
-// artifact is one document about an image.
-type artifact struct {
-	kind      string // artifactType
-	mediaType string // of content
-	content   []byte
+// Document is one document about an image.
+type Document struct {
+	Type      string // artifactType
+	MediaType string // of content
+	Content   []byte
 }
 
 // manifest is the artifact's own, which names the image it is about.
-func (a *artifact) manifest(subject imgspec.Descriptor, created time.Time) ([]byte, error) {
+func (a *Document) manifest(subject imgspec.Descriptor, created time.Time) ([]byte, error) {
 	return json.Marshal(imgspec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.Type,
 		Config:      imgspec.DescriptorEmptyJSON,
-		Layers:      []imgspec.Descriptor{{MediaType: a.mediaType, Digest: digest.FromBytes(a.content), Size: int64(len(a.content))}},
+		Layers:      []imgspec.Descriptor{{MediaType: a.MediaType, Digest: digest.FromBytes(a.Content), Size: int64(len(a.Content))}},
 		Subject:     &imgspec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 		Annotations: map[string]string{imgspec.AnnotationCreated: created.UTC().Format(time.RFC3339)},
 	})
 }
 
-// referrerStore is where an image's referrers are kept.
-type referrerStore interface {
-	put(ctx context.Context, manifest []byte, a *artifact) error
+// Store is where an image's referrers are kept.
+type Store interface {
+	put(ctx context.Context, manifest []byte, a *Document) error
 	// list returns the manifests that claim to be about the image.
 	list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error)
 	// blob returns at most limit bytes, checked against the digest.
 	blob(ctx context.Context, d imgspec.Descriptor, limit int64) ([]byte, error)
 }
 
-// openReferrers is nil for a transport that cannot hold referrers: archives,
+// Open is nil for a transport that cannot hold referrers: archives,
 // dir:, local storage, and layouts without names, where a second manifest
 // would keep readers from finding the image.
-func openReferrers(sys *types.SystemContext, name string) (referrerStore, error) {
+func Open(sys *types.SystemContext, name string) (Store, error) {
 	if alltransports.TransportFromImageName(name) == nil {
 		return nil, nil
 	}
@@ -65,29 +65,29 @@ func openReferrers(sys *types.SystemContext, name string) (referrerStore, error)
 	}
 	switch ref.Transport().Name() {
 	case "docker":
-		return newRegistryReferrers(sys, ref)
+		return newRegistryStore(sys, ref)
 	case "oci":
 		if dir, image, _ := strings.Cut(ref.StringWithinTransport(), ":"); image != "" {
-			return &layoutReferrers{dir}, nil
+			return &layoutStore{dir}, nil
 		}
 	}
 	return nil, nil
 }
 
-// attachTo keeps a document about the image subject.
-func attachTo(ctx context.Context, store referrerStore, subject imgspec.Descriptor, created time.Time, a artifact) error {
+// Attach keeps a document about the image subject.
+func Attach(ctx context.Context, store Store, subject imgspec.Descriptor, created time.Time, a Document) error {
 	m, err := a.manifest(subject, created)
 	if err == nil {
 		err = store.put(ctx, m, &a)
 	}
 	if err != nil {
-		return fmt.Errorf("attaching %s: %w", a.kind, err)
+		return fmt.Errorf("attaching %s: %w", a.Type, err)
 	}
 	return nil
 }
 
-// referrers reads every document of a known type about the image.
-func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([]artifact, error) {
+// Read reads every document of a known type about the image.
+func Read(ctx context.Context, store Store, image digest.Digest) ([]Document, error) {
 	list, err := store.list(ctx, image)
 	if err != nil {
 		return nil, fmt.Errorf("listing referrers: %w", err)
@@ -95,7 +95,7 @@ func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([
 	if len(list) > maxReferrers {
 		return nil, fmt.Errorf("%d referrers, at most %d allowed", len(list), maxReferrers)
 	}
-	var out []artifact
+	var out []Document
 	for _, d := range list {
 		b, err := store.blob(ctx, d, maxArtifactJSON)
 		if err != nil {
@@ -117,7 +117,7 @@ func referrers(ctx context.Context, store referrerStore, image digest.Digest) ([
 		if err != nil {
 			return nil, fmt.Errorf("reading referrer %s: %w", d.Digest, err)
 		}
-		out = append(out, artifact{m.ArtifactType, m.Layers[0].MediaType, content})
+		out = append(out, Document{m.ArtifactType, m.Layers[0].MediaType, content})
 	}
 	return out, nil
 }

@@ -1,4 +1,4 @@
-package workload
+package referrers
 
 import (
 	"crypto"
@@ -8,7 +8,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,26 +20,6 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
-
-const maxKeyFileBytes = 64 << 10
-
-// envelope is a DSSE envelope (version 1.0.2 of its specification).
-type envelope struct {
-	PayloadType string          `json:"payloadType"`
-	Payload     []byte          `json:"payload"`
-	Signatures  []dsseSignature `json:"signatures"`
-}
-
-type dsseSignature struct {
-	KeyID string `json:"keyid,omitempty"`
-	Sig   []byte `json:"sig"`
-}
-
-// dsseMessage is what is signed: the type as well as the payload, so that a
-// signature over one kind of document does not serve for another.
-func dsseMessage(payloadType string, payload []byte) []byte {
-	return append(fmt.Appendf(nil, "DSSEv1 %d %s %d ", len(payloadType), payloadType, len(payload)), payload...)
-}
 
 // SigningKey is a private key of cosign, skopeo or podman.
 type SigningKey struct {
@@ -76,13 +55,13 @@ func LoadSigningKey(path string, passphrase secret.Bytes) (*SigningKey, error) {
 	return &SigningKey{path, passphrase, signer}, nil
 }
 
-// sigstore is the key in the form that containers/image signs with.
-func (k *SigningKey) sigstore() (path string, passphrase []byte) {
+// Sigstore is the key in the form that containers/image signs with.
+func (k *SigningKey) Sigstore() (path string, passphrase []byte) {
 	return k.path, k.passphrase.Reveal()
 }
 
-// sign wraps payload in an envelope.
-func (k *SigningKey) sign(payloadType string, payload []byte) ([]byte, error) {
+// Sign wraps payload in an envelope.
+func (k *SigningKey) Sign(payloadType string, payload []byte) ([]byte, error) {
 	message := dsseMessage(payloadType, payload)
 	hash := crypto.Hash(0)
 	if _, ok := k.key.Public().(ed25519.PublicKey); !ok {
@@ -96,8 +75,8 @@ func (k *SigningKey) sign(payloadType string, payload []byte) ([]byte, error) {
 	return kbs.Canonical(envelope{payloadType, payload, []dsseSignature{{Sig: sig}}})
 }
 
-// readPublicKey reads a PEM file with one public key.
-func readPublicKey(path string) (crypto.PublicKey, error) {
+// ReadPublicKey reads a PEM file with one public key.
+func ReadPublicKey(path string) (crypto.PublicKey, error) {
 	b, err := bounded.File(path, maxKeyFileBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading public key: %w", err)
@@ -110,31 +89,6 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 		return nil, fmt.Errorf("public key %s: more than one in it", path)
 	}
 	return x509.ParsePKIXPublicKey(p.Bytes)
-}
-
-// openEnvelope returns the payload if the key has signed it as payloadType.
-func openEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, error) {
-	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil {
-		return nil, fmt.Errorf("reading DSSE envelope: %w", err)
-	}
-	if e.PayloadType != payloadType || len(e.Signatures) == 0 || len(e.Signatures) > 16 {
-		return nil, fmt.Errorf("DSSE envelope of %.60q with %d signatures", e.PayloadType, len(e.Signatures))
-	}
-	message := dsseMessage(e.PayloadType, e.Payload)
-	for _, s := range e.Signatures {
-		if signedBy(key, message, s.Sig) {
-			return e.Payload, nil
-		}
-	}
-	return nil, errors.New("not signed by the key given")
-}
-
-// envelopePayload is what an envelope holds, whoever has signed it.
-func envelopePayload(b []byte) ([]byte, error) {
-	var e envelope
-	err := json.Unmarshal(b, &e)
-	return e.Payload, err
 }
 
 func signedBy(key crypto.PublicKey, message, sig []byte) bool {

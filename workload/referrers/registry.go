@@ -1,4 +1,4 @@
-package workload
+package referrers
 
 import (
 	"context"
@@ -18,25 +18,25 @@ import (
 	"github.com/ccrun/ccrun/workload/registry"
 )
 
-// registryReferrers keeps referrers in a registry: by the referrers API, or
+// registryStore keeps referrers in a registry: by the referrers API, or
 // under the fallback tag where there is none. containers/image has no way to
 // do either.
-type registryReferrers struct {
+type registryStore struct {
 	repo    name.Repository
 	options []remote.Option
 }
 
-func newRegistryReferrers(sys *types.SystemContext, ref types.ImageReference) (*registryReferrers, error) {
+func newRegistryStore(sys *types.SystemContext, ref types.ImageReference) (*registryStore, error) {
 	c, err := registry.NewClient(sys, ref)
 	if err != nil {
 		return nil, err
 	}
-	return &registryReferrers{c.Repository, []remote.Option{
+	return &registryStore{c.Repository, []remote.Option{
 		remote.WithTransport(c.Transport), remote.WithAuth(c.Auth), remote.WithUserAgent(sys.DockerRegistryUserAgent),
 	}}, nil
 }
 
-func (s *registryReferrers) with(ctx context.Context) []remote.Option {
+func (s *registryStore) with(ctx context.Context) []remote.Option {
 	return append([]remote.Option{remote.WithContext(ctx)}, s.options...)
 }
 
@@ -49,11 +49,11 @@ func (m rawManifest) RawManifest() ([]byte, error) { return m, nil }
 // MediaType makes remote.Put send the right one.
 func (m rawManifest) MediaType() (ggcr.MediaType, error) { return ggcr.OCIManifestSchema1, nil }
 
-func (s *registryReferrers) put(ctx context.Context, manifest []byte, a *artifact) error {
+func (s *registryStore) put(ctx context.Context, manifest []byte, a *Document) error {
 	for _, b := range []struct {
 		content   []byte
 		mediaType string
-	}{{imgspec.DescriptorEmptyJSON.Data, imgspec.MediaTypeEmptyJSON}, {a.content, a.mediaType}} {
+	}{{imgspec.DescriptorEmptyJSON.Data, imgspec.MediaTypeEmptyJSON}, {a.Content, a.MediaType}} {
 		if err := remote.WriteLayer(s.repo, static.NewLayer(b.content, ggcr.MediaType(b.mediaType)), s.with(ctx)...); err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func (s *registryReferrers) put(ctx context.Context, manifest []byte, a *artifac
 	return remote.Put(s.repo.Digest(digest.FromBytes(manifest).String()), rawManifest(manifest), s.with(ctx)...)
 }
 
-func (s *registryReferrers) list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error) {
+func (s *registryStore) list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error) {
 	index, err := remote.Referrers(s.repo.Digest(image.String()), s.with(ctx)...)
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (s *registryReferrers) list(ctx context.Context, image digest.Digest) ([]im
 	return list, nil
 }
 
-func (s *registryReferrers) blob(ctx context.Context, d imgspec.Descriptor, limit int64) ([]byte, error) {
+func (s *registryStore) blob(ctx context.Context, d imgspec.Descriptor, limit int64) ([]byte, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, err
 	}

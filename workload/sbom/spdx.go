@@ -1,4 +1,4 @@
-package workload
+package sbom
 
 import (
 	"encoding/json"
@@ -60,8 +60,8 @@ type spdxRelation struct {
 	To   string `json:"relatedSpdxElement"`
 }
 
-// countPackages reads a document as spdx writes it.
-func countPackages(b []byte) (int, error) {
+// Count reads a document as spdx writes it.
+func Count(b []byte) (int, error) {
 	var s spdxDocument
 	if err := json.Unmarshal(b, &s); err != nil {
 		return 0, err

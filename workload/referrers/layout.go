@@ -1,4 +1,4 @@
-package workload
+package referrers
 
 import (
 	"context"
@@ -10,17 +10,17 @@ import (
 	"github.com/ccrun/ccrun/workload/layout"
 )
 
-// layoutReferrers keeps referrers in an image layout: as manifests of its
+// layoutStore keeps referrers in an image layout: as manifests of its
 // index, without a name.
-type layoutReferrers struct{ dir string }
+type layoutStore struct{ dir string }
 
-func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) error {
+func (l *layoutStore) put(_ context.Context, manifest []byte, a *Document) error {
 	locked, err := layout.Lock(l.dir)
 	if err != nil {
 		return err
 	}
 	defer locked.Close()
-	if err := locked.Put(manifest, a.content, imgspec.DescriptorEmptyJSON.Data); err != nil {
+	if err := locked.Put(manifest, a.Content, imgspec.DescriptorEmptyJSON.Data); err != nil {
 		return err
 	}
 	index, err := layout.ReadIndex(l.dir)
@@ -33,12 +33,12 @@ func (l *layoutReferrers) put(_ context.Context, manifest []byte, a *artifact) e
 		}
 	}
 	index.Manifests = append(index.Manifests, imgspec.Descriptor{
-		MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.kind, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
+		MediaType: imgspec.MediaTypeImageManifest, ArtifactType: a.Type, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
 	})
 	return locked.WriteIndex(index)
 }
 
-func (l *layoutReferrers) list(context.Context, digest.Digest) ([]imgspec.Descriptor, error) {
+func (l *layoutStore) list(context.Context, digest.Digest) ([]imgspec.Descriptor, error) {
 	index, err := layout.ReadIndex(l.dir)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (l *layoutReferrers) list(context.Context, digest.Digest) ([]imgspec.Descri
 	return list, nil
 }
 
-func (l *layoutReferrers) blob(_ context.Context, d imgspec.Descriptor, limit int64) ([]byte, error) {
+func (l *layoutStore) blob(_ context.Context, d imgspec.Descriptor, limit int64) ([]byte, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, err
 	}

@@ -1,68 +1,17 @@
-package workload
+package sbom
 
 import (
-	"bytes"
 	"context"
-	"debug/buildinfo"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
-	"github.com/ccrun/ccrun/workload/rpmdb"
-	"github.com/ccrun/ccrun/workload/scratch"
 )
-
-// Bounds of what is read of a source to list its packages.
-const (
-	maxPackages     = 1 << 16
-	maxPackageDB    = 64 << 20
-	maxRPMDB        = 1 << 30 // with all its indexes' free space
-	maxManifest     = 1 << 20
-	maxPackageField = 1024
-)
-
-// softwarePackage is one installed package.
-type softwarePackage struct {
-	kind, namespace, name, version, arch, epoch string
-}
-
-// purl is its package URL (github.com/package-url/purl-spec). The packages of
-// a distribution have its name for a namespace.
-func (p softwarePackage) purl(distro string) string {
-	if p.kind == "deb" || p.kind == "apk" || p.kind == "rpm" {
-		p.namespace = distro
-	}
-	s := "pkg:" + p.kind + "/"
-	for _, part := range strings.Split(p.namespace, "/") {
-		if part != "" {
-			s += escapePURL(part) + "/"
-		}
-	}
-	if s += escapePURL(p.name); p.version != "" {
-		s += "@" + escapePURL(p.version)
-	}
-	query := url.Values{}
-	for k, v := range map[string]string{"arch": p.arch, "epoch": p.epoch} {
-		if v != "" {
-			query.Set(k, v)
-		}
-	}
-	if len(query) > 0 {
-		s += "?" + query.Encode()
-	}
-	return s
-}
-
-func escapePURL(s string) string { return strings.ReplaceAll(url.PathEscape(s), "@", "%40") }
 
 // inventory lists the packages of a tree.
 type inventory struct {
@@ -82,10 +31,10 @@ type finding struct {
 	manifest bool
 }
 
-// listPackages writes the SBOM of what is in the tree: by the databases of
+// List writes the SBOM of what is in the tree: by the databases of
 // dpkg, apk and rpm, by what pip and npm leave beside what they install, and
 // by the modules that Go programs name. Anything else it does not know.
-func listPackages(ctx context.Context, tree *rootfs.Tree, dir string, source digest.Digest, now time.Time) ([]byte, []string, error) {
+func List(ctx context.Context, tree *rootfs.Tree, dir string, source digest.Digest, now time.Time) ([]byte, []string, error) {
 	v := &inventory{dir: dir, found: map[*rootfs.Node]finding{}}
 	v.lists(tree)
 	tree.Walk(func(p string, n *rootfs.Node) bool {
@@ -201,80 +150,8 @@ func (k *keptError) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// scratch copies r to where it can be read in any order.
-func (v *inventory) scratch(r io.Reader, use func(io.ReaderAt, int64) error) error {
-	s, err := scratch.NewSpool(v.dir)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	w := s.Writer()
-	if _, err := io.Copy(w, r); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return use(s, s.SizeBytes())
-}
-
-func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {
-	err = v.scratch(r, func(at io.ReaderAt, size int64) error {
-		return rpmdb.Read(at, size, func(p rpmdb.Package) error {
-			s := softwarePackage{kind: "rpm", name: p.Name, version: p.Version + "-" + p.Release, arch: p.Arch}
-			if p.HasEpoch {
-				s.epoch = strconv.FormatUint(uint64(p.Epoch), 10)
-			}
-			if list = append(list, s); len(list) > maxPackages {
-				return fmt.Errorf("more than %d packages", maxPackages)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, hint.With(fmt.Errorf("reading rpm's database: %w", err), "mend the image, or build without `--attach sbom`")
-	}
-	return list, nil
-}
-
-// parseGo lists the modules in a Go program. Other files have none; an error
-// is about scratch space.
-func (v *inventory) parseGo(r io.Reader) (list []softwarePackage, err error) {
-	var magic [4]byte
-	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:]) != "\x7fELF" {
-		return nil, nil
-	}
-	var info *buildinfo.BuildInfo
-	err = v.scratch(io.MultiReader(bytes.NewReader(magic[:]), r), func(at io.ReaderAt, _ int64) (err error) {
-		defer func() { // debug/elf does not promise to bear files made to break it
-			if p := recover(); p != nil {
-				err = errors.New("malformed ELF file")
-			}
-		}()
-		if info, err = buildinfo.Read(at); err != nil {
-			info = nil
-		}
-		return nil
-	})
-	if err != nil || info == nil {
-		return nil, err
-	}
-	add := func(module, version string) {
-		if version == "(devel)" {
-			version = ""
-		}
-		dir, name := path.Split(module)
-		if name != "" && len(module) <= maxPackageField && len(version) <= maxPackageField {
-			list = append(list, softwarePackage{kind: "golang", namespace: dir, name: name, version: version})
-		}
-	}
-	add("stdlib", strings.TrimPrefix(info.GoVersion, "go"))
-	add(info.Main.Path, info.Main.Version)
-	for _, d := range info.Deps {
-		if d.Replace != nil {
-			d = d.Replace
-		}
-		add(d.Path, d.Version)
-	}
-	return list, nil
-}
+const (
+	maxPackageDB = 64 << 20
+	maxRPMDB     = 1 << 30 // with all its indexes' free space
+	maxManifest  = 1 << 20
+)

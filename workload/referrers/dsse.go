@@ -1,0 +1,53 @@
+package referrers
+
+import (
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+const maxKeyFileBytes = 64 << 10
+
+// envelope is a DSSE envelope (version 1.0.2 of its specification).
+type envelope struct {
+	PayloadType string          `json:"payloadType"`
+	Payload     []byte          `json:"payload"`
+	Signatures  []dsseSignature `json:"signatures"`
+}
+
+type dsseSignature struct {
+	KeyID string `json:"keyid,omitempty"`
+	Sig   []byte `json:"sig"`
+}
+
+// dsseMessage is what is signed: the type as well as the payload, so that a
+// signature over one kind of document does not serve for another.
+func dsseMessage(payloadType string, payload []byte) []byte {
+	return append(fmt.Appendf(nil, "DSSEv1 %d %s %d ", len(payloadType), payloadType, len(payload)), payload...)
+}
+
+// OpenEnvelope returns the payload if the key has signed it as payloadType.
+func OpenEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, error) {
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("reading DSSE envelope: %w", err)
+	}
+	if e.PayloadType != payloadType || len(e.Signatures) == 0 || len(e.Signatures) > 16 {
+		return nil, fmt.Errorf("DSSE envelope of %.60q with %d signatures", e.PayloadType, len(e.Signatures))
+	}
+	message := dsseMessage(e.PayloadType, e.Payload)
+	for _, s := range e.Signatures {
+		if signedBy(key, message, s.Sig) {
+			return e.Payload, nil
+		}
+	}
+	return nil, errors.New("not signed by the key given")
+}
+
+// EnvelopePayload is what an envelope holds, whoever has signed it.
+func EnvelopePayload(b []byte) ([]byte, error) {
+	var e envelope
+	err := json.Unmarshal(b, &e)
+	return e.Payload, err
+}

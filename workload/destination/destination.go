@@ -1,3 +1,6 @@
+// Package destination writes the workload image to wherever it goes: an image
+// layout, an archive, a directory, a registry or local storage. What a killed
+// build leaves there is ciphertext, and has no name.
 package destination
 
 import (
@@ -16,20 +19,21 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// Image takes one image in two steps, so that everything slow happens
-// before registration and the name appears after it.
+// Image takes one image in two steps, so that everything slow happens before
+// registration and the name appears after it.
 type Image interface {
-	// accepts lists manifest types, empty for any.
+	// Accepts lists manifest types, empty for any.
 	Accepts() []string
-	// putLayer stores what write writes: exactly size bytes.
+	// PutLayer stores what write writes: exactly size bytes.
 	PutLayer(ctx context.Context, size int64, write blob.WriteFunc) (blob.Info, error)
-	// publish makes the image visible under its name.
+	// Publish makes the image visible under its name.
 	Publish(ctx context.Context, config, manifest []byte) error
 	// Close drops what was not published.
 	Close() error
 }
 
-// Repeats says whether putLayer may call its function more than once.
+// Repeats says whether PutLayer may run write more than once, and needs the same
+// bytes each time.
 func Repeats(d Image) bool {
 	_, ok := d.(*registryImage)
 	return ok

@@ -1,3 +1,6 @@
+// Package referrers keeps documents about an image beside it, as OCI referrers:
+// in a registry, or in an image layout with names. Provenance is signed, in an
+// envelope.
 package referrers
 
 import (
@@ -28,7 +31,7 @@ const (
 // Document is one document about an image.
 type Document struct {
 	Type      string // artifactType
-	MediaType string // of content
+	MediaType string // of Content
 	Content   []byte
 }
 

@@ -1,3 +1,6 @@
+// Package sbom lists the packages in an image's file system: what the databases
+// of dpkg, apk and rpm say, what pip and npm leave beside what they install, and
+// the modules that Go programs name.
 package sbom
 
 import (

@@ -60,7 +60,7 @@ func (v *inventory) parseGo(r io.Reader) (list []softwarePackage, err error) {
 	}
 	var info *buildinfo.BuildInfo
 	err = v.scratch(io.MultiReader(bytes.NewReader(magic[:]), r), func(at io.ReaderAt, _ int64) (err error) {
-		defer func() { // debug/elf does not promise to bear files made to break it
+		defer func() { // debug/elf may panic on files made to break it
 			if p := recover(); p != nil {
 				err = errors.New("malformed ELF file")
 			}

@@ -20,7 +20,7 @@ type registryImage struct {
 	client *registry.Client
 }
 
-func newRegistryImage(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (Image, error) {
+func newRegistryImage(ctx context.Context, sys *types.SystemContext, ref types.ImageReference) (*registryImage, error) {
 	d := &registryImage{open: func(ctx context.Context) (types.ImageDestination, error) {
 		return ref.NewImageDestination(ctx, sys)
 	}}

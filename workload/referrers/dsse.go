@@ -2,12 +2,14 @@ package referrers
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 )
-
-const maxKeyFileBytes = 64 << 10
 
 // envelope is a DSSE envelope (version 1.0.2 of its specification).
 type envelope struct {
@@ -50,4 +52,17 @@ func EnvelopePayload(b []byte) ([]byte, error) {
 	var e envelope
 	err := json.Unmarshal(b, &e)
 	return e.Payload, err
+}
+
+func signedBy(key crypto.PublicKey, message, sig []byte) bool {
+	sum := sha256.Sum256(message)
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(k, sum[:], sig)
+	case ed25519.PublicKey:
+		return ed25519.Verify(k, message, sig)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], sig) == nil
+	}
+	return false
 }

@@ -2,10 +2,8 @@ package referrers
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -20,6 +18,8 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
+
+const maxKeyFileBytes = 64 << 10
 
 // SigningKey is a private key of cosign, skopeo or podman.
 type SigningKey struct {
@@ -89,17 +89,4 @@ func ReadPublicKey(path string) (crypto.PublicKey, error) {
 		return nil, fmt.Errorf("public key %s: more than one in it", path)
 	}
 	return x509.ParsePKIXPublicKey(p.Bytes)
-}
-
-func signedBy(key crypto.PublicKey, message, sig []byte) bool {
-	sum := sha256.Sum256(message)
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(k, sum[:], sig)
-	case ed25519.PublicKey:
-		return ed25519.Verify(k, message, sig)
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], sig) == nil
-	}
-	return false
 }

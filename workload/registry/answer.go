@@ -19,10 +19,13 @@ import (
 	"github.com/ccrun/ccrun/workload/blob"
 )
 
-// mayPass tells errors of the moment from lasting ones. It is narrower than
+// errStalled reports a registry that has stopped to send or to take bytes.
+var errStalled = errors.New("registry does not answer")
+
+// isTransient tells errors of the moment from lasting ones. It is narrower than
 // the library's retry.IsErrorRetryable, which also takes "no such blob" and
 // "invalid digest" for passing.
-func mayPass(err error) bool {
+func isTransient(err error) bool {
 	var codes errcode.Errors
 	var code errcode.ErrorCoder
 	var status docker.UnexpectedHTTPStatusError
@@ -35,24 +38,24 @@ func mayPass(err error) bool {
 	case errors.As(err, &anew) || errors.Is(err, errStalled) || isHangUp(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return true
 	case errors.As(err, &answer):
-		return passingStatus(answer.StatusCode)
+		return transientStatus(answer.StatusCode)
 	case errors.As(err, &codes):
 		for _, e := range codes {
-			if !mayPass(e) {
+			if !isTransient(e) {
 				return false
 			}
 		}
 		return len(codes) > 0
 	case errors.As(err, &code):
-		return passingStatus(code.ErrorCode().Descriptor().HTTPStatusCode)
+		return transientStatus(code.ErrorCode().Descriptor().HTTPStatusCode)
 	case errors.As(err, &status):
-		return passingStatus(status.StatusCode)
+		return transientStatus(status.StatusCode)
 	}
 	// This type the library keeps to itself: status 4xx without an error body.
 	return strings.Contains(err.Error(), "StatusCode: 429,") || retry.IsErrorRetryable(err)
 }
 
-func passingStatus(s int) bool {
+func transientStatus(s int) bool {
 	return s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500 && s != http.StatusNotImplemented
 }
 
@@ -103,7 +106,7 @@ type startAnewError struct{ error }
 func isRefusal(err error) bool {
 	var anew *startAnewError
 	var answer *transport.Error
-	return errors.As(err, &anew) || errors.As(err, &answer) && !passingStatus(answer.StatusCode) &&
+	return errors.As(err, &anew) || errors.As(err, &answer) && !transientStatus(answer.StatusCode) &&
 		answer.StatusCode != http.StatusUnauthorized && answer.StatusCode != http.StatusForbidden
 }
 
@@ -112,7 +115,7 @@ func isRefusal(err error) bool {
 func isBusy(err error) bool {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
-		return answer.StatusCode != http.StatusInternalServerError && passingStatus(answer.StatusCode)
+		return answer.StatusCode != http.StatusInternalServerError && transientStatus(answer.StatusCode)
 	}
 	return !isRefusal(err)
 }

@@ -27,8 +27,8 @@ type resumedBlob struct {
 	p    Patience
 
 	rc       io.ReadCloser
-	dog      *watchdog
-	bites    int   // of dog, that are counted in failures
+	watch    *watchdog
+	hangUps  int   // of watch, that are counted in failures
 	off      int64 // delivered
 	failures int   // since mark
 	mark     int64
@@ -46,36 +46,36 @@ func OpenBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo) (
 
 // open has a watchdog of its own, that lives as long as the connection.
 func (b *resumedBlob) open() error {
-	ctx, w := b.p.watch(b.ctx)
+	ctx, w := watch(b.ctx, b.p.Stall)
 	rc, size, err := b.src.GetBlob(ctx, b.info, none.NoCache)
-	w.rest()
+	w.stop()
 	if err != nil {
-		return w.explain(err)
+		return w.attribute(err)
 	}
 	if size >= 0 && b.info.Size >= 0 && size != b.info.Size {
 		return errors.Join(hint.With(fmt.Errorf("%w: the registry announces %d bytes, the manifest says %d", blob.ErrDigest, size, b.info.Size),
 			"the registry, or a proxy before it, is broken or alters content"), rc.Close())
 	}
-	b.rc, b.dog, b.bites = rc, w, 0
+	b.rc, b.watch, b.hangUps = rc, w, 0
 	return nil
 }
 
 func (b *resumedBlob) Read(p []byte) (int, error) {
 	for {
 		if b.cause != nil {
-			if err := b.again(b.cause); err != nil {
+			if err := b.refetch(b.cause); err != nil {
 				return 0, err
 			}
 			b.cause = nil
 		}
-		n, err := b.dog.read(b.rc, p)
+		n, err := b.watch.read(b.rc, p)
 		b.off += int64(n)
 		if b.off-b.mark >= progressBytes {
 			b.failures, b.mark = 0, b.off
 		}
-		if bites := b.dog.bites(); bites > b.bites { // and the library has resumed, or tried to
-			b.failures += bites - b.bites
-			b.bites = bites
+		if ended := b.watch.hangUps(); ended > b.hangUps { // and the library has resumed, or tried to
+			b.failures += ended - b.hangUps
+			b.hangUps = ended
 			if b.failures > b.p.Retries {
 				return n, b.p.stalled()
 			}
@@ -83,19 +83,19 @@ func (b *resumedBlob) Read(p []byte) (int, error) {
 		if err == nil || err == io.EOF {
 			return n, err
 		}
-		if b.cause = b.dog.explain(err); n > 0 {
+		if b.cause = b.watch.attribute(err); n > 0 {
 			return n, nil
 		}
 	}
 }
 
-// again fetches the blob anew because of cause, up to where it was.
-func (b *resumedBlob) again(cause error) error {
+// refetch fetches the blob anew because of cause, up to where it was.
+func (b *resumedBlob) refetch(cause error) error {
 	for {
 		if err := context.Cause(b.ctx); err != nil {
 			return err
 		}
-		if !mayPass(cause) {
+		if !isTransient(cause) {
 			return cause
 		}
 		if b.failures++; b.failures > b.p.Retries {
@@ -111,7 +111,7 @@ func (b *resumedBlob) again(cause error) error {
 			err = b.open()
 		}
 		if err == nil {
-			err = b.dog.explain(b.skip())
+			err = b.watch.attribute(b.skip())
 		}
 		if err == nil {
 			return nil
@@ -134,7 +134,7 @@ func (b *resumedBlob) wait() error {
 }
 
 func (b *resumedBlob) skip() error {
-	n, err := io.CopyN(io.Discard, readFunc(func(p []byte) (int, error) { return b.dog.read(b.rc, p) }), b.off)
+	n, err := io.CopyN(io.Discard, readFunc(func(p []byte) (int, error) { return b.watch.read(b.rc, p) }), b.off)
 	if err == io.EOF {
 		err = fmt.Errorf("%w: %d bytes this time, %d before", io.ErrUnexpectedEOF, n, b.off)
 	}
@@ -147,6 +147,6 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 // Close implements io.Closer.
 func (b *resumedBlob) Close() error {
-	b.dog.rest()
+	b.watch.stop()
 	return b.rc.Close()
 }

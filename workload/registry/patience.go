@@ -5,7 +5,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,9 +27,6 @@ type Patience struct {
 	// Delay passes between attempts. Zero: 1 s, doubled each time.
 	Delay time.Duration
 }
-
-// stallBytes have to arrive within Patience.Stall.
-const stallBytes = 64 << 10
 
 // progressBytes make an attempt count as one that got further.
 const progressBytes = 1 << 20
@@ -72,9 +68,6 @@ func PatienceFor(ctx context.Context, ref types.ImageReference) Patience {
 	return p
 }
 
-// errStalled reports a registry that has stopped to send or to take bytes.
-var errStalled = errors.New("registry does not answer")
-
 func (p Patience) stalled() error {
 	return hint.With(fmt.Errorf("%w: less than %d KiB in %v, %d times", errStalled, stallBytes>>10, p.Stall, p.Retries+1),
 		"try again later, raise --retry, or name another mirror in registries.conf")
@@ -87,9 +80,9 @@ func (p Patience) stalled() error {
 // says.
 func (p Patience) Do(ctx context.Context, op func(context.Context) error) error {
 	once := func() error {
-		watched, w := p.watch(ctx)
-		defer w.rest()
-		return w.explain(op(watched))
+		watched, w := watch(ctx, p.Stall)
+		defer w.stop()
+		return w.attribute(op(watched))
 	}
 	err := p.repeat(ctx, once)
 	if err != nil && ctx.Err() != nil {
@@ -101,11 +94,11 @@ func (p Patience) Do(ctx context.Context, op func(context.Context) error) error 
 // Push is do for what the registry has to take, and may take its time to keep.
 func (p Patience) Push(ctx context.Context, op func(context.Context) error) error {
 	err := p.repeat(ctx, func() error {
-		watched, w := p.watchPush(ctx)
-		defer w.rest()
-		return w.explain(op(watched))
+		watched, w := watchPush(ctx, p.Stall)
+		defer w.stop()
+		return w.attribute(op(watched))
 	})
-	if err != nil && ctx.Err() == nil && mayPass(err) {
+	if err != nil && ctx.Err() == nil && isTransient(err) {
 		return p.pushFailed(err)
 	}
 	return err
@@ -116,7 +109,7 @@ func (p Patience) pushFailed(err error) error {
 }
 
 func (p Patience) repeat(ctx context.Context, once func() error) error {
-	err := retry.IfNecessary(ctx, once, &retry.Options{MaxRetry: p.Retries, Delay: p.Delay, IsErrorRetryable: mayPass})
+	err := retry.IfNecessary(ctx, once, &retry.Options{MaxRetry: p.Retries, Delay: p.Delay, IsErrorRetryable: isTransient})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

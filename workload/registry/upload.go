@@ -64,7 +64,7 @@ func (u *upload) run(ctx context.Context) (blob.Info, error) {
 			return blob.Info{Digest: u.digest, Size: u.size}, nil
 		case ctx.Err() != nil:
 			return blob.Info{}, context.Cause(ctx)
-		case !mayPass(err):
+		case !isTransient(err):
 			return blob.Info{}, err
 		}
 		if u.failures++; u.failures > u.patience.Retries {
@@ -187,11 +187,11 @@ func (u *upload) status(ctx context.Context) error {
 
 // send makes the layer and sends what follows on offset.
 func (u *upload) send(ctx context.Context) error {
-	watched, dog := u.patience.watchPush(context.WithValue(ctx, unhurried{}, true))
-	defer dog.rest()
+	watched, guard := watchPush(context.WithValue(ctx, unhurried{}, true), u.patience.Stall)
+	defer guard.stop()
 	sum, skip := sha256.New(), u.offset
 	_, err := blob.Pipe(ctx, func(inner context.Context, w io.Writer) error {
-		out := &tailWriter{w: &watchedWriter{w: w, dog: dog}, sum: sum, skip: skip}
+		out := &tailWriter{w: &watchedWriter{w: w, guard: guard}, sum: sum, skip: skip}
 		switch err := u.write(inner, out); {
 		case err != nil && out.w.err == nil && inner.Err() == nil:
 			return &lastingError{err}
@@ -203,7 +203,7 @@ func (u *upload) send(ctx context.Context) error {
 		u.digest = digest.NewDigest(digest.SHA256, sum)
 		return nil
 	}, func(r io.Reader) (blob.Info, error) { return blob.Info{}, u.patch(watched, r) })
-	return dog.explain(err)
+	return guard.attribute(err)
 }
 
 // patch sends r, waiting for its first byte before it occupies a connection:
@@ -342,6 +342,6 @@ func (b *sentBody) Close() error {
 }
 
 func (w *watchedWriter) Write(p []byte) (n int, err error) {
-	n, w.err = w.dog.write(w.w, p)
+	n, w.err = w.guard.write(w.w, p)
 	return n, w.err
 }

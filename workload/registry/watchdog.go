@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// stallBytes have to arrive within Patience.Stall.
+const stallBytes = 64 << 10
+
 // watchdog ends connections on which nothing comes.
 //
 // It makes them look as if the registry had hung up, because that is what
@@ -24,14 +27,16 @@ type watchdog struct {
 	spent  time.Duration // waited for less than stallBytes
 	got    int64
 
-	mu   sync.Mutex
-	conn net.Conn
-	bit  int
+	mu     sync.Mutex
+	conn   net.Conn
+	hungUp int
 }
 
-func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
-	w := &watchdog{stall: p.Stall, answer: p.Stall}
-	w.timer = time.AfterFunc(p.Stall, w.bite)
+// watch makes what is asked for under the context returned subject to a
+// watchdog.
+func watch(ctx context.Context, stall time.Duration) (context.Context, *watchdog) {
+	w := &watchdog{stall: stall, answer: stall}
+	w.timer = time.AfterFunc(stall, w.hangUp)
 	w.timer.Stop() // connecting has a timeout of its own
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) {
@@ -48,21 +53,22 @@ func (p Patience) watch(ctx context.Context) (context.Context, *watchdog) {
 // may be hashing what it was sent, or moving it to where it keeps it.
 const pushAnswer = 5
 
-func (p Patience) watchPush(ctx context.Context) (context.Context, *watchdog) {
-	watched, w := p.watch(ctx)
-	w.push, w.answer = true, pushAnswer*p.Stall
+// watchPush is watch for what sends to a registry.
+func watchPush(ctx context.Context, stall time.Duration) (context.Context, *watchdog) {
+	watched, w := watch(ctx, stall)
+	w.push, w.answer = true, pushAnswer*stall
 	return watched, w
 }
 
 // read reads with the clock running. It does not run while nobody reads.
 func (w *watchdog) read(r io.Reader, p []byte) (int, error) {
-	start, before := time.Now(), w.bites()
+	start, before := time.Now(), w.hangUps()
 	w.timer.Reset(w.stall - w.spent)
 	n, err := r.Read(p)
 	w.timer.Stop()
 	w.spent += time.Since(start)
 	w.got += int64(n)
-	if w.got >= stallBytes || w.bites() > before {
+	if w.got >= stallBytes || w.hangUps() > before {
 		w.spent, w.got = 0, 0
 	}
 	return n, err
@@ -75,27 +81,29 @@ func (w *watchdog) write(to io.Writer, p []byte) (int, error) {
 	return to.Write(p)
 }
 
-// explain says of the end of a connection that it was the watchdog's doing.
-func (w *watchdog) explain(err error) error {
-	if err == nil || w.bites() == 0 || !isHangUp(err) {
+// attribute says of the end of a connection that it was the watchdog's doing.
+func (w *watchdog) attribute(err error) error {
+	if err == nil || w.hangUps() == 0 || !isHangUp(err) {
 		return err
 	}
 	return fmt.Errorf("%w within %v: %w", errStalled, w.stall, err)
 }
 
-func (w *watchdog) rest() { w.timer.Stop() }
+// stop lets the connection be, until it is read or written again.
+func (w *watchdog) stop() { w.timer.Stop() }
 
-// bites is how often it had to.
-func (w *watchdog) bites() int {
+// hangUps is how many connections it has ended.
+func (w *watchdog) hangUps() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.bit
+	return w.hungUp
 }
 
-func (w *watchdog) bite() {
+// hangUp ends the connection.
+func (w *watchdog) hangUp() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.bit++
+	w.hungUp++
 	c := w.conn
 	for {
 		inner, ok := c.(interface{ NetConn() net.Conn }) // TLS
@@ -116,7 +124,7 @@ func (w *watchdog) bite() {
 
 // watchedWriter writes what the registry has to take in time.
 type watchedWriter struct {
-	w   io.Writer
-	dog *watchdog
-	err error
+	w     io.Writer
+	guard *watchdog
+	err   error
 }

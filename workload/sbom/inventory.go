@@ -56,6 +56,11 @@ func List(ctx context.Context, tree *rootfs.Tree, dir string, source digest.Dige
 	return b, v.warnings, err
 }
 
+// random is a parser that reads in any order, from a scratch file.
+func (v *inventory) random(parse func(string, io.Reader) ([]softwarePackage, error)) func(io.Reader) ([]softwarePackage, error) {
+	return func(r io.Reader) ([]softwarePackage, error) { return parse(v.dir, r) }
+}
+
 // lists finds what has its fixed place.
 func (v *inventory) lists(tree *rootfs.Tree) {
 	add := func(p string, limit int64, parse func(io.Reader) ([]softwarePackage, error)) {
@@ -84,7 +89,7 @@ func (v *inventory) lists(tree *rootfs.Tree) {
 	}
 	for _, dir := range []string{"/var/lib/rpm", "/usr/lib/sysimage/rpm"} {
 		for _, name := range []string{"rpmdb.sqlite", "Packages.db", "Packages"} {
-			add(path.Join(dir, name), maxRPMDB, v.parseRPM)
+			add(path.Join(dir, name), maxRPMDB, v.random(parseRPM))
 		}
 		if wal := tree.Lookup(path.Join(dir, "rpmdb.sqlite-wal")); wal != nil && wal.Size > 0 {
 			v.warnings = append(v.warnings, "SBOM may lack packages: rpm's database has a write-ahead log, which is not read")
@@ -106,7 +111,7 @@ func (v *inventory) manifests(p string, n *rootfs.Node) {
 	case base == "package.json" && (parent == "node_modules" || strings.HasPrefix(parent, "@") && path.Base(path.Dir(path.Dir(dir))) == "node_modules"):
 		v.found[n] = finding{parseNPM, maxManifest, true}
 	case n.Perm&0o111 != 0 && n.Size > 64<<10 && n.Size <= maxRPMDB: // no Go program is smaller
-		v.found[n] = finding{v.parseGo, maxRPMDB, false}
+		v.found[n] = finding{v.random(parseGo), maxRPMDB, false}
 	}
 }
 

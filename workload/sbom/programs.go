@@ -15,9 +15,9 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// scratch copies r to where it can be read in any order.
-func (v *inventory) scratch(r io.Reader, use func(io.ReaderAt, int64) error) error {
-	s, err := scratch.NewSpool(v.dir)
+// spooled copies r to where it can be read in any order.
+func spooled(dir string, r io.Reader, use func(io.ReaderAt, int64) error) error {
+	s, err := scratch.NewSpool(dir)
 	if err != nil {
 		return err
 	}
@@ -32,8 +32,8 @@ func (v *inventory) scratch(r io.Reader, use func(io.ReaderAt, int64) error) err
 	return use(s, s.SizeBytes())
 }
 
-func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {
-	err = v.scratch(r, func(at io.ReaderAt, size int64) error {
+func parseRPM(dir string, r io.Reader) (list []softwarePackage, err error) {
+	err = spooled(dir, r, func(at io.ReaderAt, size int64) error {
 		return rpmdb.Read(at, size, func(p rpmdb.Package) error {
 			s := softwarePackage{kind: "rpm", name: p.Name, version: p.Version + "-" + p.Release, arch: p.Arch}
 			if p.HasEpoch {
@@ -53,13 +53,13 @@ func (v *inventory) parseRPM(r io.Reader) (list []softwarePackage, err error) {
 
 // parseGo lists the modules in a Go program. Other files have none; an error
 // is about scratch space.
-func (v *inventory) parseGo(r io.Reader) (list []softwarePackage, err error) {
+func parseGo(dir string, r io.Reader) (list []softwarePackage, err error) {
 	var magic [4]byte
 	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:]) != "\x7fELF" {
 		return nil, nil
 	}
 	var info *buildinfo.BuildInfo
-	err = v.scratch(io.MultiReader(bytes.NewReader(magic[:]), r), func(at io.ReaderAt, _ int64) (err error) {
+	err = spooled(dir, io.MultiReader(bytes.NewReader(magic[:]), r), func(at io.ReaderAt, _ int64) (err error) {
 		defer func() { // debug/elf may panic on files made to break it
 			if p := recover(); p != nil {
 				err = errors.New("malformed ELF file")

@@ -87,7 +87,7 @@ func listFiles(t *testing.T, files ...imagetest.File) ([]byte, []string, error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := rootfs.MergeScanned([]rootfs.Layer{layer}, []*rootfs.Index{index}, rootfs.Limits{})
+	tree, err := rootfs.Merge([]rootfs.Layer{layer}, []*rootfs.Index{index}, rootfs.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

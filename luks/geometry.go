@@ -1,7 +1,17 @@
 // Package luks writes and opens LUKS2 disks with authenticated encryption.
 // It knows nothing of TEEs or containers. The format is the LUKS2 On-Disk
-// Format Specification 1.1.x; disks it writes open with cryptsetup and the
-// other way round.
+// Format Specification 1.1.x; cryptsetup opens the disks it writes, and it
+// opens cryptsetup's.
+//
+// It is code of our own because what there is does not fit either side of a
+// launch. A build has no privileges and no second copy of the disk to spare:
+// it must encrypt a stream in order, dm-integrity's tags and journal included,
+// and cryptsetup makes those through the kernel, as root. The guest must not
+// follow a header that its host wrote: it uses the measured Geometry, takes
+// nothing but the keyslot from a copy in its own memory, and has no room for
+// libcryptsetup and what that links. Of the packages in Go, luksy writes no
+// integrity, anatol/luks.go takes cipher and sizes from the header, and
+// go-blockdevice runs cryptsetup.
 package luks
 
 import (

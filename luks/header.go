@@ -109,8 +109,8 @@ func (h *Header) Geometry() (Geometry, error) {
 }
 
 // Unlock tries the keyslots in order. It returns ErrWrongPassphrase if none
-// opens. That the key is the right one for the workload is for the caller to
-// check: VolumeKey.Digest against the measured one.
+// opens. Whether it is the workload's key the caller must check, by comparing
+// VolumeKey.Digest with the measured one.
 func (h *Header) Unlock(passphrase secret.Bytes) (*VolumeKey, error) {
 	if passphrase.Len() == 0 {
 		return nil, fmt.Errorf("empty passphrase: %w", ErrWrongPassphrase)
@@ -171,12 +171,12 @@ func cryptArea(b []byte, k keyslot, passphrase []byte, do func(*xts, []byte, uin
 	return nil
 }
 
-func (d *digest) matches(key []byte) (bool, error) {
+func (d *digest) matches(volumeKey []byte) (bool, error) {
 	h, err := hashByName(d.Hash)
 	if err != nil {
 		return false, err
 	}
-	sum, err := pbkdf2.Key(h, string(key), d.Salt, d.Iterations, len(d.Digest))
+	sum, err := pbkdf2.Key(h, string(volumeKey), d.Salt, d.Iterations, len(d.Digest))
 	if err != nil {
 		return false, fmt.Errorf("computing volume key digest: %w", err)
 	}

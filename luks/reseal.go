@@ -44,8 +44,8 @@ func (h *Header) SealedSlot() (*SealedSlot, error) {
 
 // ReplaceSlot returns new bytes for the disk's first DataOffsetBytes, with the
 // keyslot that somebody else sealed (area, under kdf and salt) in place of the
-// old one. Data, geometry and volume key stay. Whether the area holds the
-// volume key, only who has its passphrase can tell.
+// old one. Data, geometry and volume key stay. Only somebody with its passphrase
+// can tell whether the area holds the volume key.
 func (h *Header) ReplaceSlot(kdf KDF, salt, area []byte, rand io.Reader) ([]byte, error) {
 	g, err := h.Geometry()
 	if err != nil {

@@ -31,8 +31,8 @@ func decodeMetadata(areaBytes []byte) (*metadata, error) {
 }
 
 // checkNames refuses repeated names and names not in lower-case ASCII, and
-// anything after the first value. Tokens are somebody else's business, but
-// are walked like the rest: only their spelling is free.
+// anything after the first value. Tokens belong to other
+// programs, so the names in them are free; else they are walked like the rest.
 func checkNames(js []byte) error {
 	d := json.NewDecoder(bytes.NewReader(js))
 	d.UseNumber()

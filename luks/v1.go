@@ -171,8 +171,7 @@ func (h *V1Header) validateSlots(payload int64) error {
 }
 
 // Geometry is what the header claims. plainEnd is where the content ends in
-// the disk, a footer being no part of it; what is left over of the last 4096
-// bytes is not content.
+// the disk, before a footer; a rest of less than 4096 bytes is not content.
 func (h *V1Header) Geometry(plainEnd int64) (Geometry, error) {
 	offset := int64(h.raw.PayloadOffset) * dmSectorBytes
 	if plainEnd > h.diskBytes {

@@ -29,7 +29,7 @@ const (
 // ModulesSegment is an uncompressed archive with kernel modules and
 // ModulesFile. Dependencies come from each module's own .modinfo section and
 // are put in front of it. Names in wanted that the kernel has built in are
-// left out; names it has not at all are an error. It is not compressed because
+// left out; names that it does not know are an error. It is not compressed because
 // unpacking gzip under emulation costs more than copying.
 func ModulesSegment(moduleDir string, wanted []string) ([]byte, error) {
 	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}}

@@ -39,8 +39,8 @@ type disk struct {
 }
 
 // findDisk waits for a virtio disk that has a footer and a LUKS2 header. The
-// host may offer several and fill them as it likes: which one is right, the
-// volume key's digest shows.
+// host may offer several and fill them as it likes: the volume key's digest
+// shows which one is right.
 func (b *boot) findDisk(ctx context.Context) error {
 	var paths []string
 	err := waitFor(ctx, deviceTimeout, func() (err error) {

@@ -23,9 +23,9 @@ func earlySysctls() []sysctl {
 	}
 }
 
-// sysctls take from the workload, and from whoever breaks into it, what would
-// reach past it into the kernel that holds the disk's key. Those that cannot
-// be undone until the next boot come last.
+// sysctls close the ways from the workload, or from whoever breaks into it,
+// into the kernel, which holds the disk's key. Those that only a boot can undo
+// come last.
 func sysctls() []sysctl {
 	return []sysctl{
 		{"/proc/sys/kernel/dmesg_restrict", "1"},

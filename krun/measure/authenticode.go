@@ -27,7 +27,7 @@ const (
 )
 
 // kernelDigest is the Authenticode SHA-384 of the kernel as OVMF is given it.
-// Of the shape, it depends on low memory at most, and many shapes have one.
+// Of the shape it depends on low memory at most, so that many shapes share it.
 func (l *Prepared) kernelDigest(stack tdxStack, s Shape) (kbs.Digest, error) {
 	low := uint64(0) // the file as it is
 	if stack.patched {
@@ -54,7 +54,7 @@ func (l *Prepared) kernelDigest(stack tdxStack, s Shape) (kbs.Digest, error) {
 
 // authenticode hashes an EFI application as edk2 measures it (OvmfPkg/Tcg/
 // TdTcg2Dxe/MeasureBootPeCoff.c): all but checksum, certificate directory and
-// certificates. Other than signing tools it pads nothing.
+// certificates. Unlike signing tools it pads nothing.
 func authenticode(h hash.Hash, b []byte) error {
 	le := binary.LittleEndian
 	if len(b) < dosNewHeader+4 || string(b[:2]) != "MZ" {

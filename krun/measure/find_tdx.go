@@ -15,7 +15,7 @@ type TDXRegisters struct {
 // FindTDX looks for the machine whose MRTD and computable RTMRs are those of a
 // quote, as Find does for SNP, and returns the one that leaves the fewest
 // registers unexplained, and among these the one that differs least. Nil means
-// that not even one register of any is the quote's.
+// that no machine has even one of the quote's registers.
 func FindTDX(want TDXRegisters, profiles []Profile, asked Shape, variants []Variant) *Match {
 	var best *Match
 	for _, v := range variants {
@@ -39,8 +39,8 @@ func FindTDX(want TDXRegisters, profiles []Profile, asked Shape, variants []Vari
 	return best
 }
 
-// tdxShapes lists the shapes that change a register: memory does with an event
-// log, and with a QEMU that writes the initrd's address into the kernel.
+// tdxShapes lists the shapes that change a register: memory does where there is an
+// event log, and with a QEMU that writes the initrd's address into the kernel.
 func tdxShapes(p Profile, asked Shape, log bool) []Shape {
 	list := []Shape{asked}
 	if stack, _ := stackOf(p); !log && !stack.patched {

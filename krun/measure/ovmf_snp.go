@@ -180,7 +180,7 @@ func putGUID(to []byte, text string) {
 }
 
 // ovmfVMSA is the save area under QEMU on a mainline host kernel (6.11 and
-// later): QEMU's reset state, in which, other than under libkrun, segments are
+// later): QEMU's reset state, in which, unlike under libkrun, segments are
 // marked accessed, the task register is busy, and RDX has the CPU's signature.
 func (in *Inputs) ovmfVMSA(bootCPU bool) [pageBytes]byte {
 	v := vmsaES(false)

@@ -114,7 +114,7 @@ type Prepared struct {
 	initrdFile        func() kbs.Digest
 }
 
-// Prepare checks nothing yet: what a profile needs, it asks for in Launch.
+// Prepare checks nothing: Launch refuses to go without what a profile needs.
 func Prepare(in Inputs) (*Prepared, error) {
 	if len(in.Kernel) == 0 && in.OVMF == nil {
 		return nil, fmt.Errorf("measuring: no kernel")

@@ -12,7 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// hostDirs is what of the host QEMU needs besides its own binary: libraries,
+// hostDirs are what QEMU needs of the host besides its own binary: libraries,
 // its modules, boot ROMs. No other program is there, so that `podman exec`,
 // which would run beside the VM and not in it, finds none to run.
 var hostDirs = []string{

@@ -2,8 +2,8 @@
 // It is an OCI runtime that puts a QEMU machine, instead of libkrun's, into
 // the container that Podman asks for, and the simulated secure processor of
 // package sample beside it. What is measured is honest: the launch digest is
-// computed over exactly the bytes in memory that QEMU then boots. Not measured
-// is what a simulation has instead of hardware: QEMU and its boot ROMs.
+// computed over exactly the bytes in memory that QEMU then boots. What stands for
+// the hardware, QEMU and its boot ROMs, is not measured.
 //
 // The parts, in the order in which they act:
 //

@@ -96,7 +96,7 @@ func loadModules() error {
 		}
 		err = unix.FinitModule(int(f.Fd()), "", 0)
 		_ = f.Close()
-		// ENODEV: the processor has not what the module drives, e.g. AES.
+		// ENODEV: the processor lacks what the module drives, such as AES.
 		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("loading %s: %w", path, err)
 		}

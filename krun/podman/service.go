@@ -20,6 +20,7 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings/system"
 
 	"github.com/ccrun/ccrun/hint"
+	_ "github.com/ccrun/ccrun/hint/set_GOFLAGS_as_in_AGENTS.md"
 )
 
 const (

@@ -17,6 +17,9 @@ var (
 // grounds may be imported by all, and import nothing of ours.
 var grounds = []string{"secret", "hint", "bounded"}
 
+// askForTags is empty; who needs build tags imports it.
+const askForTags = "hint/set_GOFLAGS_as_in_AGENTS.md"
+
 // climbs are arrows that no row of arrows.txt may allow. A name stands for
 // what lies below it, too.
 var climbs = []struct {
@@ -70,7 +73,7 @@ func surplus(t *testing.T, file, what string) {
 func TestArrows(t *testing.T) {
 	rows := table(t, arrowsText)
 	for _, l := range list(t) {
-		if !ours(l.ImportPath) || len(l.GoFiles) == 0 {
+		if !ours(l.ImportPath) || len(l.GoFiles) == 0 || forTests(l.path()) || l.path() == askForTags {
 			continue
 		}
 		may, known := rows[l.path()]
@@ -78,13 +81,7 @@ func TestArrows(t *testing.T) {
 			t.Errorf("package %s is not in tests/house/arrows.txt", l.path())
 		}
 		delete(rows, l.path())
-		var does []string
-		for _, i := range l.Imports {
-			if ours(i) {
-				does = append(does, within(i))
-			}
-		}
-		judgeArrows(t, l.path(), does, may)
+		judgeArrows(t, l.path(), l.oursImported(), may)
 	}
 	for path := range rows {
 		surplus(t, "arrows.txt", path+", which does not exist")
@@ -94,6 +91,9 @@ func TestArrows(t *testing.T) {
 func judgeArrows(t *testing.T, from string, does, may []string) {
 	t.Helper()
 	for _, to := range does {
+		if forTests(to) {
+			t.Errorf("%s imports %s, which is for tests only", from, to)
+		}
 		ground := slices.Contains(grounds, to) && !slices.Contains(grounds, from)
 		if !ground && !slices.Contains(may, to) {
 			t.Errorf("%s imports %s, which tests/house/arrows.txt does not allow", from, to)
@@ -106,8 +106,16 @@ func judgeArrows(t *testing.T, from string, does, may []string) {
 	}
 }
 
-// TestNoArrowClimbs holds arrows.txt itself to the order of the layers.
+// TestNoArrowClimbs holds arrows.txt itself, and the packages that hold tests'
+// fixtures, to the order of the layers.
 func TestNoArrowClimbs(t *testing.T) {
+	for _, l := range list(t) {
+		if ours(l.ImportPath) && forTests(l.path()) && !under(l.path(), "tests") {
+			for _, to := range l.oursImported() {
+				judgeClimb(t, l.path(), to)
+			}
+		}
+	}
 	for from, tos := range table(t, arrowsText) {
 		for _, to := range tos {
 			judgeClimb(t, from, to)
@@ -137,7 +145,7 @@ func TestOutside(t *testing.T) {
 	used := map[[2]string]bool{}
 	for _, l := range all {
 		for _, i := range l.Imports {
-			if !ours(l.ImportPath) || row[i] == "" {
+			if !ours(l.ImportPath) || forTests(l.path()) || row[i] == "" {
 				continue
 			}
 			used[[2]string{row[i], l.path()}] = true
@@ -169,6 +177,19 @@ func rowsOf(all []listed, rows map[string][]string) map[string]string {
 		}
 	}
 	return row
+}
+
+// forTests says of a package that no program imports it: then only the order
+// of the layers binds it.
+func forTests(path string) bool { return under(path, "tests") || strings.HasSuffix(path, "test") }
+
+func (l listed) oursImported() (paths []string) {
+	for _, i := range l.Imports {
+		if ours(i) && within(i) != askForTags {
+			paths = append(paths, within(i))
+		}
+	}
+	return paths
 }
 
 // under says whether a path is name or lies below it.

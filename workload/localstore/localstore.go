@@ -12,6 +12,7 @@ import (
 	"github.com/containers/storage"
 
 	"github.com/ccrun/ccrun/hint"
+	_ "github.com/ccrun/ccrun/hint/set_GOFLAGS_as_in_AGENTS.md"
 )
 
 // ErrNeedUserNamespace reports that the containers-storage of an unprivileged

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/ccrun/ccrun/hint"
+	_ "github.com/ccrun/ccrun/hint/set_GOFLAGS_as_in_AGENTS.md"
 	"github.com/ccrun/ccrun/workload/blob"
 )
 

@@ -1,3 +1,5 @@
+//go:build ignore
+
 // usage: kernel LIBRARY OUT    writes the flat kernel of a libkrunfw to OUT and
 // prints its load address.
 #include <dlfcn.h>

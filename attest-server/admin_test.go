@@ -16,11 +16,11 @@ import (
 func TestRoles(t *testing.T) {
 	r := newRig(t)
 	r.register("w1", 1)
-	expiring, _, err := r.store.CreateToken(t.Context(), store.Admin, "", r.clock.Now().Add(time.Minute), "local")
+	expiring, _, err := r.store.CreateToken(t.Context(), "", store.Admin, "", r.clock.Now().Add(time.Minute), "local")
 	if err != nil {
 		t.Fatal(err)
 	}
-	revoked, tok, err := r.store.CreateToken(t.Context(), store.Admin, "", time.Time{}, "local")
+	revoked, tok, err := r.store.CreateToken(t.Context(), "", store.Admin, "", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
 	}

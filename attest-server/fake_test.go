@@ -121,7 +121,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 
 func (r *rig) token(role store.Role) secret.Bytes {
 	r.t.Helper()
-	tok, _, err := r.store.CreateToken(r.t.Context(), role, "", time.Time{}, "local")
+	tok, _, err := r.store.CreateToken(r.t.Context(), "", role, "", time.Time{}, "local")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -85,7 +85,7 @@ func (r *rig) cookie(name, auth string) string {
 func TestClockJumps(t *testing.T) {
 	r := newRig(t)
 	r.register("w1", 1)
-	soon, _, err := r.store.CreateToken(t.Context(), store.Auditor, "", r.clock.Now().Add(30*time.Minute), "local")
+	soon, _, err := r.store.CreateToken(t.Context(), "", store.Auditor, "", r.clock.Now().Add(30*time.Minute), "local")
 	if err != nil {
 		t.Fatal(err)
 	}

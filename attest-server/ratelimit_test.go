@@ -166,7 +166,7 @@ func TestTenantRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		text, _, err := r.store.CreateTenantToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
+		text, _, err := r.store.CreateToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestMetricsNeedLogin(t *testing.T) {
 	r := newRig(t)
 	r.register("secret-name", 1)
 	r.tenant("acme", store.Auditor)
-	tenants, _, err := r.store.CreateTenantToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
+	tenants, _, err := r.store.CreateToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
 	}

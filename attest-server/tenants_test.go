@@ -30,7 +30,7 @@ func (r *rig) tenant(name string, role store.Role) kbs.AdminClient {
 	if err := r.store.SetTenant(r.t.Context(), name, 3, 3, "local"); err != nil {
 		r.t.Fatal(err)
 	}
-	tok, _, err := r.store.CreateTenantToken(r.t.Context(), name, role, "", time.Time{}, "local")
+	tok, _, err := r.store.CreateToken(r.t.Context(), name, role, "", time.Time{}, "local")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func TestAuditHeadIsSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := k.CreateToken(t.Context(), Auditor, "", time.Time{}, "local"); err != nil {
+	if _, _, err := k.CreateToken(t.Context(), "", Auditor, "", time.Time{}, "local"); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := k.AuditHead(t.Context()); err != nil || h.Sequence != 2 {

@@ -178,14 +178,14 @@ func TestTenants(t *testing.T) {
 	if err := s.SetTenant(t.Context(), "acme", 2, 1, "local"); err != nil {
 		t.Fatal(err)
 	}
-	text, _, err := s.CreateTenantToken(t.Context(), "acme", Publisher, "", time.Time{}, "local")
+	text, _, err := s.CreateToken(t.Context(), "acme", Publisher, "", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if tok, err := s.Authenticate(t.Context(), text); err != nil || tok.Tenant != "acme" {
 		t.Fatalf("%+v, %v", tok, err)
 	}
-	if _, _, err := s.CreateTenantToken(t.Context(), "nobody", Publisher, "", time.Time{}, "local"); !errors.Is(err, ErrNotFound) {
+	if _, _, err := s.CreateToken(t.Context(), "nobody", Publisher, "", time.Time{}, "local"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("token of no tenant: %v", err)
 	}
 	for i, id := range []string{"acme-x", "acmee.w", "acm.w", "zeta"} { // not acme's

@@ -224,7 +224,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestNoSecretInFile(t *testing.T) {
 	s, path, _ := newStore(t)
 	mustRegister(t, s, registration("a", 1), "very-secret-disk-key")
-	tok, _, err := s.CreateToken(t.Context(), Admin, "n", time.Time{}, "local")
+	tok, _, err := s.CreateToken(t.Context(), "", Admin, "n", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestTokens(t *testing.T) {
 	c := &clock{start}
 	s.clock = c.Now
 	_ = o
-	text, tok, err := s.CreateToken(t.Context(), Publisher, "ci", start.Add(time.Hour), "local")
+	text, tok, err := s.CreateToken(t.Context(), "", Publisher, "ci", start.Add(time.Hour), "local")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestTokens(t *testing.T) {
 	if err := s.RevokeToken(t.Context(), "nope", "local"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown id: %v", err)
 	}
-	if _, _, err := s.CreateToken(t.Context(), "root", "", time.Time{}, "local"); err == nil {
+	if _, _, err := s.CreateToken(t.Context(), "", "root", "", time.Time{}, "local"); err == nil {
 		t.Error("unknown role")
 	}
 }

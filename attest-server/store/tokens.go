@@ -54,16 +54,11 @@ const (
 // tokens are what owners log in with.
 type tokens struct{ *core }
 
-// CreateToken makes a token. Its text, ccrun_ID_SECRET, is returned this once;
-// the store keeps a SHA-256 of it, which 256 random bits need no salt for.
-// A zero expiry means never.
-func (s tokens) CreateToken(ctx context.Context, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
-	return s.CreateTenantToken(ctx, "", role, name, expires, actor)
-}
-
-// CreateTenantToken is CreateToken for a tenant: the token reaches only what
-// the tenant owns.
-func (s tokens) CreateTenantToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+// CreateToken makes a token, of a tenant's or, if that is empty, the
+// operator's: a tenant's reaches only what the tenant owns. Its text,
+// ccrun_ID_SECRET, is returned this once; the store keeps a SHA-256 of it,
+// which 256 random bits need no salt for. A zero expiry means never.
+func (s tokens) CreateToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)
 	}
@@ -75,35 +70,38 @@ func (s tokens) CreateTenantToken(ctx context.Context, tenant string, role Role,
 		return secret.Bytes{}, Token{}, fmt.Errorf("making token: %w", err)
 	}
 	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Name: name, CreatedAt: s.clock().UTC()}
-	var until *int64
 	if !expires.IsZero() {
-		ms := unixMilli(expires)
-		until, t.ExpiresAt = &ms, fromNullMilli(&ms)
+		until := fromMilli(unixMilli(expires))
+		t.ExpiresAt = &until
 	}
 	text := []byte(tokenPrefix + "_" + t.ID + "_" + base64.RawURLEncoding.EncodeToString(random[tokenIDSize:]))
 	clear(random)
-	hash := sha256.Sum256(text)
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		if tenant != "" {
-			if err := needTenant(tx, tenant); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec("INSERT INTO tokens(id, hash, role, tenant, name, created_at, expires_at) VALUES(?,?,?,?,?,?,?)",
-			t.ID, hash[:], string(role), tenant, name, unixMilli(t.CreatedAt), until)
-		if err != nil {
-			return fmt.Errorf("storing token: %w", err)
-		}
-		detail := "role " + string(role)
-		if tenant != "" {
-			detail += ", tenant " + tenant
-		}
-		return s.log.append(tx, actor, "token.create", t.ID, detail)
-	})
+	err := s.write(ctx, func(tx *sql.Tx) error { return s.insertToken(tx, t, sha256.Sum256(text), actor) })
 	if err != nil {
 		return secret.Bytes{}, Token{}, err
 	}
 	return secret.New(text), t, nil
+}
+
+func (s tokens) insertToken(tx *sql.Tx, t Token, hash [sha256.Size]byte, actor string) error {
+	detail := "role " + string(t.Role)
+	if t.Tenant != "" {
+		if err := needTenant(tx, t.Tenant); err != nil {
+			return err
+		}
+		detail += ", tenant " + t.Tenant
+	}
+	var until *int64
+	if t.ExpiresAt != nil {
+		ms := unixMilli(*t.ExpiresAt)
+		until = &ms
+	}
+	_, err := tx.Exec("INSERT INTO tokens(id, hash, role, tenant, name, created_at, expires_at) VALUES(?,?,?,?,?,?,?)",
+		t.ID, hash[:], string(t.Role), t.Tenant, t.Name, unixMilli(t.CreatedAt), until)
+	if err != nil {
+		return fmt.Errorf("storing token: %w", err)
+	}
+	return s.log.append(tx, actor, "token.create", t.ID, detail)
 }
 
 // Authenticate is the token whose text is given, or ErrBadToken.

@@ -36,7 +36,7 @@ func TestTenantsSeeTheirOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, _, err := s.store.CreateTenantToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
+	text, _, err := s.store.CreateToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
 	}

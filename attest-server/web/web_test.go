@@ -66,7 +66,7 @@ func (s *site) token(role store.Role, life time.Duration) (string, store.Token) 
 	if life > 0 {
 		until = s.now.Add(life)
 	}
-	text, t, err := s.store.CreateToken(s.t.Context(), role, "", until, "local")
+	text, t, err := s.store.CreateToken(s.t.Context(), "", role, "", until, "local")
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func create(ctx context.Context, cfg Config, place masterKeyPlace, names []strin
 	if _, err := s.SigningKey(ctx); err != nil {
 		return secret.Bytes{}, files, errors.Join(err, s.Close())
 	}
-	token, _, err = s.CreateToken(ctx, store.Admin, "first admin", time.Time{}, "local")
+	token, _, err = s.CreateToken(ctx, "", store.Admin, "first admin", time.Time{}, "local")
 	err = errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 	if err == nil {
 		err = place.hand(master)

@@ -51,7 +51,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	}
 	d.store, err = d.awaitStore(c, store.Options{
 		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
-			return keys.Reload(context.Background(), master)
+			return keys.Reload(c.Context, master)
 		},
 		Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
 	})

@@ -64,7 +64,7 @@ func (p Program) createToken(c *cli.Context) error {
 		expires = time.Now().Add(d)
 	}
 	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		text, t, err := s.CreateTenantToken(ctx, c.String("tenant"), role, c.String("name"), expires, "local")
+		text, t, err := s.CreateToken(ctx, c.String("tenant"), role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
 		}

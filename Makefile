@@ -66,11 +66,11 @@ test-e2e: build firmware rig
 		$(GO) test -count=1 -timeout 35m -v ./tests
 
 bench: build
-	packaging/bench.sh
-	packaging/bench-server.sh
+	tests/bench.sh
+	tests/bench-server.sh
 
 fuzz:
-	packaging/fuzz.sh $(FUZZTIME)
+	tests/fuzz.sh $(FUZZTIME)
 
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above" >&2; exit 1; }

@@ -43,7 +43,6 @@ var fileKnots = map[string]int{
 	"workload/ext4":                   7,
 	"workload/imagetest":              3,
 	"workload/rootfs":                 3,
-	"workload/rpmdb":                  4,
 	"workload/source":                 5,
 }
 

@@ -71,6 +71,50 @@ func Ensure(dir string, now time.Time) error {
 	return err
 }
 
+// write lays p out below dir. Keys are readable by their owner only.
+func (p *platform) write(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		name string
+		mode fs.FileMode
+	}{{RootsDir, 0o755}, {ChipDir, 0o700}, {PrivateDir, 0o700}} {
+		if err := os.Mkdir(filepath.Join(dir, d.name), d.mode); err != nil {
+			return err
+		}
+	}
+	for _, c := range []struct {
+		name string
+		cert *x509.Certificate
+	}{
+		{filepath.Join(RootsDir, arkFile), p.ark}, {filepath.Join(RootsDir, askFile), p.ask},
+		{filepath.Join(ChipDir, arkFile), p.ark}, {filepath.Join(ChipDir, askFile), p.ask},
+		{filepath.Join(ChipDir, vcekFile), p.vcek},
+	} {
+		if err := writePEM(filepath.Join(dir, c.name), "CERTIFICATE", c.cert.Raw, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, k := range []struct {
+		name string
+		key  crypto.Signer
+	}{
+		{filepath.Join(PrivateDir, "ark-key.pem"), p.arkKey},
+		{filepath.Join(PrivateDir, "ask-key.pem"), p.askKey},
+		{filepath.Join(ChipDir, keyFile), p.vcekKey},
+	} {
+		der, err := x509.MarshalPKCS8PrivateKey(k.key)
+		if err != nil {
+			return err
+		}
+		if err := writePEM(filepath.Join(dir, k.name), "PRIVATE KEY", der, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func newPlatform(now time.Time) (*platform, error) {
 	p := new(platform)
 	var err error

@@ -26,6 +26,7 @@ var fileKnots = map[string]int{
 	"attest-server/recipient":         4,
 	"attest-server/sample":            3,
 	"attest-server/session":           5,
+	"attest-server/verifier":          29,
 	"attest-server/verifier/eventlog": 2,
 	"attest-server/web":               5,
 	"cmd/attest-server/command":       5,

@@ -17,34 +17,6 @@ import (
 	"strings"
 )
 
-// entry is one tar header. Its position in the index is its ordinal.
-type entry struct {
-	name      string // cleaned and absolute
-	rare      *rare  // nil if all of it is zero
-	sec, size int64
-	uid, gid  uint32
-	nsec      uint32
-	perm      uint16
-	typeflag  byte
-}
-
-// rare is what few headers have.
-type rare struct {
-	link         string // as it stands for symlinks, cleaned and absolute for hard links
-	major, minor uint32
-	xattrs       []Xattr
-	data         []Range
-	sparse       bool
-}
-
-// more returns the rare fields for reading.
-func (e *entry) more() rare {
-	if e.rare == nil {
-		return rare{}
-	}
-	return *e.rare
-}
-
 // Scan reads one uncompressed layer to its end (also past the end-of-archive
 // marker, so that a verifying reader gets to see all of it) and returns its
 // index. In an io.ReadSeeker it skips contents, which then nobody has verified.
@@ -114,13 +86,6 @@ func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error)
 		e.rare.data, err = dataRanges(s.tr, e.size)
 	}
 	return e, err
-}
-
-func (e *entry) rareFields() *rare {
-	if e.rare == nil {
-		e.rare = &rare{}
-	}
-	return e.rare
 }
 
 // isSparse tells whether the archive stored the file with holes.

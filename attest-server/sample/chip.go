@@ -9,6 +9,9 @@ import (
 	"github.com/google/go-sev-guest/kds"
 )
 
+// ChipID is CHIP_ID: it names one processor.
+type ChipID [64]byte
+
 // chip describes the processor that is simulated: a third generation EPYC
 // (Milan) with firmware as found on real machines, so that a verifier with a
 // floor for the TCB has something realistic to compare.

@@ -13,9 +13,6 @@ const ReportSize = 1184
 // signedSize is what of it the VCEK signs: everything before the signature.
 const signedSize = 0x2a0
 
-// ChipID is CHIP_ID: it names one processor.
-type ChipID [64]byte
-
 // Launch is what the simulated chip remembers of a launched guest. Take it
 // from NewLaunch; the zero value is refused.
 type Launch struct {

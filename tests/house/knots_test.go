@@ -43,7 +43,6 @@ var fileKnots = map[string]int{
 	"workload/erofs":                  2,
 	"workload/ext4":                   7,
 	"workload/imagetest":              3,
-	"workload/rootfs":                 3,
 	"workload/source":                 5,
 }
 

@@ -2,23 +2,13 @@ package rootfs
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"strings"
 	"syscall"
 )
-
-// Layer is one layer of an image. Open returns its uncompressed tar from the
-// start. It is called once for each Tree.Contents, and must give the bytes that
-// Scan saw. Readers are read to io.EOF, so one that verifies a digest may report
-// a mismatch there.
-type Layer interface {
-	Open(ctx context.Context) (io.ReadCloser, error)
-}
 
 const (
 	whiteoutPrefix = ".wh."
@@ -63,16 +53,6 @@ func Merge(layers []Layer, indexes []*Index, limits Limits) (*Tree, error) {
 	}
 	m.tree.root.seal()
 	return m.tree, nil
-}
-
-type merger struct {
-	tree    *Tree
-	limits  Limits
-	arena   arena
-	layer   int32
-	entries int   // headers, and directories implied so far
-	implied int64 // bytes of their names
-	steps   int64
 }
 
 func (m *merger) apply(idx *Index) error {

@@ -1,17 +1,24 @@
 package rootfs
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
 	"syscall"
 )
 
-const (
-	impliedPerm   = 0o755
-	stepsPerEntry = 100 // on average
-)
+const stepsPerEntry = 100 // on average
+
+// merger merges layers into a tree, one after the other.
+type merger struct {
+	tree    *Tree
+	limits  Limits
+	arena   arena
+	layer   int32
+	entries int   // headers, and directories implied so far
+	implied int64 // bytes of their names
+	steps   int64
+}
 
 // parent resolves a directory path for writing into it: links are followed
 // inside the tree, what is missing is made.
@@ -82,5 +89,3 @@ func (m *merger) step(dir *Node, comp string, mk bool) (*Node, error) {
 	dir.set(m.arena.name(comp), n, m.layer)
 	return n, nil
 }
-
-var errNotPlain = errors.New("parent is missing or not a plain directory (links are not followed here)")

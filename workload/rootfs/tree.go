@@ -1,12 +1,26 @@
 package rootfs
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
 	"time"
 )
+
+// Layer is one layer of an image. Open returns its uncompressed tar from the
+// start. It is called once for each Tree.Contents, and must give the bytes that
+// Scan saw. Readers are read to io.EOF, so one that verifies a digest may report
+// a mismatch there.
+type Layer interface {
+	Open(ctx context.Context) (io.ReadCloser, error)
+}
+
+// impliedPerm is what a directory gets that no layer describes.
+const impliedPerm = 0o755
 
 // Tree is a merged root file system. It is not safe for concurrent changes.
 type Tree struct {
@@ -142,6 +156,8 @@ func (t *Tree) EnsureDir(p string, mode uint32) error {
 	dir.set(base, &Node{Kind: Directory, Perm: uint16(mode), layer: generatedLayer, ordinal: noLayer}, generatedLayer)
 	return nil
 }
+
+var errNotPlain = errors.New("parent is missing or not a plain directory (links are not followed here)")
 
 // plainParent finds the directory that holds p, following no link.
 func (t *Tree) plainParent(p string) (*Node, string, error) {

@@ -24,9 +24,7 @@ var fileKnots = map[string]int{
 	"attest-server/answer":            2,
 	"attest-server/kbs":               7,
 	"attest-server/recipient":         4,
-	"attest-server/sample":            3,
 	"attest-server/session":           5,
-	"attest-server/verifier":          29,
 	"attest-server/verifier/eventlog": 2,
 	"attest-server/web":               5,
 	"cmd/attest-server/command":       5,
@@ -43,6 +41,7 @@ var fileKnots = map[string]int{
 	"workload/erofs":                  2,
 	"workload/ext4":                   7,
 	"workload/imagetest":              3,
+	"workload/rootfs":                 2,
 	"workload/source":                 5,
 }
 

@@ -20,16 +20,6 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// Exit statuses of a guest whose workload never ran: a server refused the key,
-// and as podman-run(1) has them the agent's own failure, a command that cannot
-// be executed, and one that was not found.
-const (
-	statusDenied        = krun.StatusDenied
-	statusBootFailed    = 125
-	statusNotExecutable = 126
-	statusNotFound      = 127
-)
-
 // bootTimeout bounds everything up to the start of the workload. A host that
 // stalls a port or the network gets a dead guest, not a waiting one.
 const bootTimeout = 5 * time.Minute
@@ -138,15 +128,6 @@ func (b *boot) runSteps(ctx context.Context, steps []step) error {
 	}
 	return nil
 }
-
-// statusError is an error that decides the exit status.
-type statusError struct {
-	status int
-	err    error
-}
-
-func (e *statusError) Error() string { return e.err.Error() }
-func (e *statusError) Unwrap() error { return e.err }
 
 func (b *boot) failed(err error) int {
 	b.console.fail(err)

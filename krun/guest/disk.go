@@ -21,8 +21,6 @@ import (
 )
 
 const (
-	// newRoot is where the disk's file system is mounted.
-	newRoot = "/newroot"
 	// mappedName is the device-mapper name of the opened disk.
 	mappedName = "ccrun"
 	// scratch holds an erofs image's lower and upper layers.

@@ -8,17 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 )
-
-// deviceTimeout is how long the agent waits for a device that the host must
-// provide: disk, network interface, port.
-const deviceTimeout = 10 * time.Second
 
 // setUpNetwork brings lo up and, where the measured command line says so, the
 // first ethernet device. Under libkrun's TSI there is nothing more to do.
@@ -72,26 +67,6 @@ func ethernetDevice(class string) (string, error) {
 		}
 	}
 	return "", errors.New("no ethernet device")
-}
-
-// waitFor calls try until it succeeds, ctx ends or limit has passed; then the
-// last error is returned.
-func waitFor(ctx context.Context, limit time.Duration, try func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("waited %s: %w", limit, err)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }
 
 func (n *netlink) configure(name string, c *network) error {

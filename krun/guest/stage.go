@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 )
 
 // StageName is argv[0] of this program as the stage between agent and
@@ -117,4 +118,20 @@ func workingDirectory(dir string, who credentials) (string, error) {
 		return "", fmt.Errorf("making the working directory: %w", err)
 	}
 	return dir, nil
+}
+
+// stageSpec is all the stage needs to know.
+type stageSpec struct {
+	Hostname   string
+	ReadOnly   bool
+	Hosts      string
+	ResolvConf string // empty: keep the image's
+	Process    krun.Process
+}
+
+// stageError is why the stage could not become the workload.
+type stageError struct {
+	Status int
+	Text   string
+	Hint   string
 }

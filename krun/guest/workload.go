@@ -12,7 +12,6 @@ import (
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
-	"github.com/ccrun/ccrun/krun"
 )
 
 // maxHostname is HOST_NAME_MAX less one, what RFC 1123 allows for a label.
@@ -173,20 +172,4 @@ func awaitExec(ctx context.Context, result *os.File) error {
 		return fmt.Errorf("reading the workload stage's answer: %w", err)
 	}
 	return &statusError{e.Status, hint.With(errors.New(e.Text), "%s", e.Hint)}
-}
-
-// stageSpec is all the stage needs to know.
-type stageSpec struct {
-	Hostname   string
-	ReadOnly   bool
-	Hosts      string
-	ResolvConf string // empty: keep the image's
-	Process    krun.Process
-}
-
-// stageError is why the stage could not become the workload.
-type stageError struct {
-	Status int
-	Text   string
-	Hint   string
 }

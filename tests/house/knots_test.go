@@ -30,7 +30,7 @@ var fileKnots = map[string]int{
 	"cmd/attest-server/command":       5,
 	"cmd/ccrun":                       4,
 	"krun/firmware":                   4,
-	"krun/guest":                      17,
+	"krun/guest":                      12,
 	"krun/measure":                    11,
 	"krun/sim":                        2,
 	"krun/wrapper":                    4,

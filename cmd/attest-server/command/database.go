@@ -21,6 +21,7 @@ const databasePasswordName = "database-password"
 
 // openStore opens the store that cfg names.
 func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, error) {
+	o.Rand, o.Clock = rand.Reader, time.Now
 	if cfg.Database == "" {
 		return store.Open(ctx, inDir(cfg.Data, storeName), o)
 	}

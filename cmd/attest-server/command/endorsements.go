@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"time"
@@ -55,38 +56,38 @@ func vendorClient(ca string) (*http.Client, error) {
 const soonExpired = 7 * 24 * time.Hour
 
 // renewed is called after each round of renewal in the background.
-func (d *server) renewed(err error) {
+func renewed(log *slog.Logger, s *verifier.Supply, err error) {
 	if err != nil {
-		d.log.Warn("renewing endorsements: what is there is used to its end", "error", err)
+		log.Warn("renewing endorsements: what is there is used to its end", "error", err)
 	}
-	d.warnOfEndorsements()
+	warnOfEndorsements(log, s)
 }
 
-func (d *server) warnOfEndorsements() {
+func warnOfEndorsements(log *slog.Logger, s *verifier.Supply) {
 	now := time.Now()
-	for _, e := range d.supply.Expiring(now, soonExpired) {
+	for _, e := range s.Expiring(now, soonExpired) {
 		text := "endorsement expires soon: renew it with `ccrun certs fetch`, or see why endorsements_online does not"
 		if e.Expires.Before(now) {
 			text = "endorsement has expired: evidence that needs it is refused"
 		}
-		d.log.Warn(text, "kind", e.Kind, "product", e.Product, "subject", e.Subject, "expires", e.Expires)
+		log.Warn(text, "kind", e.Kind, "product", e.Product, "subject", e.Subject, "expires", e.Expires)
 	}
 }
 
-func (d *server) reloadEndorsements() {
-	if err := d.supply.Reload(); err != nil {
-		d.log.Error("keeping the endorsements in use", "error", err)
+func reloadEndorsements(log *slog.Logger, s *verifier.Supply) {
+	if err := s.Reload(); err != nil {
+		log.Error("keeping the endorsements in use", "error", err)
 		return
 	}
-	d.log.Info("endorsements read again", "count", len(d.supply.List()))
-	d.warnOfEndorsements()
+	log.Info("endorsements read again", "count", len(s.List()))
+	warnOfEndorsements(log, s)
 }
 
 // endorsementExpiries is those that are renewed: CRLs and collateral. VCEKs
 // live for years and are one per machine.
-func (d *server) endorsementExpiries() []attestserver.Expiry {
+func endorsementExpiries(s *verifier.Supply) []attestserver.Expiry {
 	latest := map[[2]string]time.Time{}
-	for _, e := range d.supply.List() {
+	for _, e := range s.List() {
 		id := [2]string{e.Kind, e.Name()}
 		if (e.Kind == verifier.KindCRL || e.Kind == verifier.KindCollateral) && e.Expires.After(latest[id]) {
 			latest[id] = e.Expires

@@ -78,15 +78,14 @@ func TestEndorsementsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := &server{}
-	var err error
-	if d.supply, err = openSupply(Config{Endorsements: e, Data: dir}); err != nil {
+	s, err := openSupply(Config{Endorsements: e, Data: dir})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(d.supply.List()); n != 2 {
+	if n := len(s.List()); n != 2 {
 		t.Errorf("%d listed, expected ASK and ARK", n)
 	}
-	if l := d.endorsementExpiries(); len(l) != 0 {
+	if l := endorsementExpiries(s); len(l) != 0 {
 		t.Errorf("%v in metrics, expected CRLs and collateral alone", l)
 	}
 }

@@ -1,55 +1,35 @@
 package command
 
 import (
-	"crypto/x509"
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
-	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
-// serveMetrics starts a listener of its own for Prometheus, if one is wanted.
-// It speaks plain HTTP and asks nobody who he is: hence loopback, unless the
-// operator names another address.
-func (d *server) serveMetrics() error {
-	if d.cfg.MetricsListen == "" {
-		return nil
-	}
-	host, port, err := net.SplitHostPort(d.cfg.MetricsListen)
+// serveMetrics starts a listener of its own for Prometheus, until the server
+// that it returns is closed. It speaks plain HTTP and asks nobody who he is:
+// hence loopback, unless the operator names another address.
+func serveMetrics(address string, h http.Handler, log *slog.Logger) (*http.Server, error) {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return face.Usagef("metrics_listen %q, expected HOST:PORT: %v", d.cfg.MetricsListen, err)
+		return nil, face.Usagef("metrics_listen %q, expected HOST:PORT: %v", address, err)
 	}
-	if host == "" {
-		host = "localhost"
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	l, err := net.Listen("tcp", net.JoinHostPort(cmp.Or(host, "localhost"), port))
 	if err != nil {
-		return fmt.Errorf("listening for metrics: %w", err)
+		return nil, fmt.Errorf("listening for metrics: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", d.metrics.Handler())
-	d.scraping = &http.Server{
+	mux.Handle("GET /metrics", h)
+	s := &http.Server{
 		Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	d.log.Info("serving metrics", "address", l.Addr().String())
-	go func() { _ = d.scraping.Serve(l) }() // ends with close
-	return nil
-}
-
-// expiries is the certificates in use.
-func (d *server) expiries() []attestserver.Expiry {
-	var all []attestserver.Expiry
-	for _, der := range d.cert.current.Load().Certificate {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			continue // not the leaf, which was parsed when it was loaded
-		}
-		all = append(all, attestserver.Expiry{Kind: "tls", Name: c.Subject.CommonName, Expires: c.NotAfter})
-	}
-	return append(all, d.endorsementExpiries()...)
+	log.Info("serving metrics", "address", l.Addr().String())
+	go func() { _ = s.Serve(l) }() // ends with Close
+	return s, nil
 }

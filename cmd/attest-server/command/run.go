@@ -47,7 +47,7 @@ func listen(address string) ([]net.Listener, error) {
 
 // heapFloor is memory that is reserved and never touched: it costs none, but
 // the collector, which starts when the heap has doubled, counts it. Without it
-// a server of 5 MiB would collect after every dozen of handshakes.
+// a server of 5 MiB would collect after every dozen handshakes.
 const heapFloor = 32 << 20
 
 // run serves until ctx ends, then drains.
@@ -61,7 +61,7 @@ func (d *server) run(ctx context.Context, listeners []net.Listener) error {
 		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), d.cert.config())) }()
 	}
 	go d.watch(ctx)
-	go d.supply.Run(ctx, d.renewed)
+	go d.supply.Run(ctx, func(err error) { renewed(d.log, d.supply, err) })
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
@@ -73,7 +73,7 @@ func (d *server) run(ctx context.Context, listeners []net.Listener) error {
 		case err := <-failed:
 			return errors.Join(fmt.Errorf("serving: %w", err), d.http.Close())
 		case <-ctx.Done():
-			return d.drain()
+			return d.drain(ctx)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (d *server) reload() {
 		d.log.Info("TLS identity read again", "expires", d.cert.current.Load().Leaf.NotAfter)
 		d.warnOfExpiry()
 	}
-	d.reloadEndorsements()
+	reloadEndorsements(d.log, d.supply)
 	if err := d.reloadClients(); err != nil {
 		d.log.Error("keeping the client certificates accepted so far", "error", err)
 	}
@@ -95,8 +95,8 @@ func (d *server) reload() {
 }
 
 // reloadClients takes client_ca and clients as the configuration has them now.
-// Who is in the list no more is refused at once, also on connections that are
-// open.
+// Whoever is no longer in the list is refused at once, even on a connection
+// that is open already.
 func (d *server) reloadClients() error {
 	cfg, err := d.reread()
 	if err != nil {
@@ -108,16 +108,29 @@ func (d *server) reloadClients() error {
 	return d.cert.loadClients(cfg.ClientCA)
 }
 
-func (d *server) warnOfExpiry() {
-	if until, soon := d.cert.expiresSoon(time.Now()); soon {
-		d.log.Warn("the TLS certificate expires soon: run `certs renew` where ca.key is, then reload", "expires", until)
+// reloadPolicy reads the configuration's [policy] again. One that is refused
+// leaves the one in force.
+func (d *server) reloadPolicy() {
+	cfg, err := d.reread()
+	var p *kbs.Policy
+	if err == nil {
+		p, err = cfg.policy()
 	}
+	if err == nil {
+		err = d.api.SetPolicy(p)
+	}
+	if err != nil {
+		d.log.Error("keeping the policy in use", "error", err)
+		return
+	}
+	d.log.Info("policy read again", "set", p != nil)
 }
 
-func (d *server) drain() error {
+// drain finishes answers under way, though ctx has ended.
+func (d *server) drain(ctx context.Context) error {
 	d.notify(daemon.SdNotifyStopping)
 	d.log.Info("stopping")
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	if err := d.http.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("stopping: %w", err), d.http.Close())
@@ -153,29 +166,4 @@ func (d *server) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		d.log.Warn("telling systemd", "error", err)
 	}
-}
-
-// reloadPolicy reads the configuration's [policy] again. One that is refused
-// leaves the one in force.
-func (d *server) reloadPolicy() {
-	cfg, err := d.reread()
-	var p *kbs.Policy
-	if err == nil {
-		p, err = cfg.policy()
-	}
-	if err == nil {
-		err = d.api.SetPolicy(p)
-	}
-	if err != nil {
-		d.log.Error("keeping the policy in use", "error", err)
-		return
-	}
-	d.log.Info("policy read again", "set", p != nil)
-}
-
-// warnOfWorkloads names those that policies leave nothing to match.
-func (d *server) warnOfWorkloads(ctx context.Context) error {
-	return d.api.Unsatisfiable(ctx, func(workload string, err error) {
-		d.log.Warn("a workload can never attest", "workload", workload, "error", err)
-	})
 }

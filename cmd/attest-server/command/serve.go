@@ -54,10 +54,13 @@ func (p Program) serve(c *cli.Context) (err error) {
 		return err
 	}
 	if c.Bool("check-config") {
-		if err := d.warnOfWorkloads(c.Context); err != nil {
+		err := d.api.Unsatisfiable(c.Context, func(workload string, err error) {
+			log.Warn("a workload can never attest", "workload", workload, "error", err)
+		})
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(c.App.Writer, "configuration is right")
+		_, err = fmt.Fprintln(c.App.Writer, "configuration is right")
 		return err
 	}
 	listeners, err := listen(cfg.Listen)
@@ -68,8 +71,10 @@ func (p Program) serve(c *cli.Context) (err error) {
 		log.Info("listening", "address", l.Addr().String(), "data", cfg.Data)
 		fmt.Fprintf(c.App.Writer, "https://%s\n", l.Addr())
 	}
-	if err := d.serveMetrics(); err != nil {
-		return err
+	if cfg.MetricsListen != "" {
+		if d.scraping, err = serveMetrics(cfg.MetricsListen, d.metrics.Handler(), log); err != nil {
+			return err
+		}
 	}
 	return d.run(c.Context, listeners)
 }

@@ -12,10 +12,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -35,39 +37,78 @@ type server struct {
 	supply *verifier.Supply
 
 	metrics  *metrics.Registry
-	scraping *http.Server // nil: none
+	scraping *http.Server       // nil: none
+	end      context.CancelFunc // ends what goes on until close; nil before open
 }
 
+// open makes everything ready to serve.
 func (d *server) open(c *cli.Context, p Program) error {
+	master, err := d.openStore(c)
+	if err != nil {
+		return err
+	}
+	verifiers, err := d.openVerifiers(c, p)
+	if err != nil {
+		return err
+	}
+	if err := d.openIdentity(); err != nil {
+		return err
+	}
+	sc, err := d.parts(c.Context)
+	if err != nil {
+		return err
+	}
+	sc.Verifiers = verifiers
+	if d.cfg.WebPage == nil || *d.cfg.WebPage {
+		if sc.Pages, err = webPage(master, web.Options{Store: d.store, Log: d.log, Notice: p.Notice}, d.expiries); err != nil {
+			return err
+		}
+	}
+	if d.api, err = attestserver.New(sc); err != nil {
+		return err
+	}
+	d.http, d.limited = d.api.HTTPServer(), d.api.Listener
+	return nil
+}
+
+// openStore opens the store and returns its MasterKey, which stays in memory,
+// as what is derived from it does: a rotation's next key is sealed under it.
+func (d *server) openStore(c *cli.Context) (secret.Bytes, error) {
 	keys, err := masterKeySource(d.cfg, "")
 	if err != nil {
-		return err
+		return secret.Bytes{}, err
 	}
-	// The key stays in memory, as what is derived from it does: a rotation's
-	// next key is sealed under it.
 	master, err := keys.Load(c.Context)
 	if err != nil {
-		return err
+		return master, err
 	}
+	// A rotation may also end while the last answers are given.
+	life, end := context.WithCancel(context.WithoutCancel(c.Context))
+	d.end = end
 	d.store, err = d.awaitStore(c, store.Options{
-		MasterKey: master, ReloadMasterKeys: func() ([]secret.Bytes, error) {
-			return keys.Reload(c.Context, master)
-		},
-		Rand: rand.Reader, Clock: time.Now, SessionRecords: d.cfg.SessionRecords,
+		MasterKey:        master,
+		ReloadMasterKeys: func() ([]secret.Bytes, error) { return keys.Reload(life, master) },
+		SessionRecords:   d.cfg.SessionRecords,
 	})
 	if err != nil {
-		return err
+		return master, err
 	}
 	if err := keys.Settle(c.Context, master); err != nil {
 		d.log.Warn("a rotation of the master key has left its next key behind", "error", err)
 	}
+	return master, nil
+}
+
+func (d *server) openVerifiers(c *cli.Context, p Program) (_ map[kbs.TEE]verifier.Verifier, err error) {
 	if d.supply, err = openSupply(d.cfg); err != nil {
-		return err
+		return nil, err
 	}
-	verifiers, err := p.Verifiers(c, Endorsements{Supply: d.supply, RequireCRL: d.cfg.RequireCRL})
-	if err != nil {
-		return err
-	}
+	warnOfEndorsements(d.log, d.supply)
+	return p.Verifiers(c, Endorsements{Supply: d.supply, RequireCRL: d.cfg.RequireCRL})
+}
+
+// openIdentity reads the TLS identity, and whose client certificates count.
+func (d *server) openIdentity() error {
 	d.cert.certFile, d.cert.keyFile = d.cfg.TLSCert, d.cfg.TLSKey
 	if d.cert.certFile == "" {
 		d.cert.certFile, d.cert.keyFile = inDir(d.cfg.Data, serverName), inDir(d.cfg.Data, serverKeyName)
@@ -75,43 +116,48 @@ func (d *server) open(c *cli.Context, p Program) error {
 	if err := d.cert.load(time.Now()); err != nil {
 		return err
 	}
-	if err := d.cert.loadClients(d.cfg.ClientCA); err != nil {
-		return err
-	}
 	d.warnOfExpiry()
-	d.warnOfEndorsements()
-	sc := d.cfg.server()
-	if sc.Policy, err = d.cfg.policy(); err != nil {
-		return err
-	}
-	sc.Store, sc.Verifiers, sc.Clock, sc.Rand, sc.Log = d.store, verifiers, time.Now, rand.Reader, d.log
-	if sc.SigningKey, err = d.store.SigningKey(c.Context); err != nil {
-		return err
-	}
-	if err := d.share(c.Context, &sc); err != nil {
-		return err
-	}
-	sc.Metrics, sc.Expiries = d.metrics, d.expiries
-	if sc.Pages, err = d.page(master, p.Notice); err != nil {
-		return err
-	}
-	s, err := attestserver.New(sc)
-	if err != nil {
-		return err
-	}
-	d.api, d.http, d.limited = s, s.HTTPServer(), s.Listener
-	return nil
+	return d.cert.loadClients(d.cfg.ClientCA)
 }
 
+// parts is what the server is made of, but for verifiers and pages.
+func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) {
+	sc = d.cfg.server()
+	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
+	sc.Metrics, sc.Expiries = d.metrics, d.expiries
+	if sc.Policy, err = d.cfg.policy(); err != nil {
+		return sc, err
+	}
+	if sc.SigningKey, err = d.store.SigningKey(ctx); err != nil {
+		return sc, err
+	}
+	return sc, d.share(ctx, &sc)
+}
+
+// close ends what open began, however far that came.
 func (d *server) close() error {
-	var err error
+	var errs []error
 	if d.scraping != nil {
-		err = d.scraping.Close()
+		errs = append(errs, d.scraping.Close())
 	}
-	if d.store == nil {
-		return err
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
 	}
-	return errors.Join(err, d.store.Close())
+	if d.end != nil {
+		d.end()
+	}
+	return errors.Join(errs...)
+}
+
+// expiries is the certificates in use.
+func (d *server) expiries() []attestserver.Expiry {
+	return append(d.cert.expiries(), endorsementExpiries(d.supply)...)
+}
+
+func (d *server) warnOfExpiry() {
+	if until, soon := d.cert.expiresSoon(time.Now()); soon {
+		d.log.Warn("the TLS certificate expires soon: run `certs renew` where ca.key is, then reload", "expires", until)
+	}
 }
 
 // databaseWait is how long serve waits for its database: after a power cut

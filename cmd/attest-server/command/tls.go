@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	attestserver "github.com/ccrun/ccrun/attest-server"
 )
 
 // certificate is the server's TLS identity on disk, which SIGHUP reads again.
@@ -24,6 +26,19 @@ const renewBefore = 30 * 24 * time.Hour
 func (c *certificate) expiresSoon(now time.Time) (time.Time, bool) {
 	until := c.current.Load().Leaf.NotAfter
 	return until, until.Sub(now) < renewBefore
+}
+
+// expiries is when the chain's certificates end.
+func (c *certificate) expiries() []attestserver.Expiry {
+	var all []attestserver.Expiry
+	for _, der := range c.current.Load().Certificate {
+		x, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue // not the leaf, which was parsed when it was loaded
+		}
+		all = append(all, attestserver.Expiry{Kind: "tls", Name: x.Subject.CommonName, Expires: x.NotAfter})
+	}
+	return all
 }
 
 // load reads the files. On error the certificate in use stays.

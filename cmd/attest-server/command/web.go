@@ -17,31 +17,23 @@ import (
 // the MasterKey. Servers with one MasterKey take one another's logins.
 const cookieInfo = "ccrun web cookie v1"
 
-// page is the web page, or nil if it is switched off.
-func (d *server) page(master secret.Bytes, notice string) (http.Handler, error) {
-	if d.cfg.WebPage != nil && !*d.cfg.WebPage {
-		return nil, nil
-	}
+// webPage is the web page of o, with the certificates that expiries lists.
+func webPage(master secret.Bytes, o web.Options, expiries func() []attestserver.Expiry) (http.Handler, error) {
 	k, err := hkdf.Key(sha256.New, master.Reveal(), nil, cookieInfo, 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the cookie key: %w", err)
 	}
-	cookieKey := secret.New(k)
-	defer cookieKey.Wipe()
-	p, err := web.New(web.Options{
-		Store: d.store, CookieKey: cookieKey, Rand: rand.Reader, Clock: time.Now, Log: d.log, Notice: notice,
-		Expiries: func() []web.Expiry {
-			var all []web.Expiry
-			for _, e := range d.expiries() {
-				all = append(all, web.Expiry(e))
-			}
-			return all
-		},
-	})
-	if err != nil {
-		return nil, err
+	o.CookieKey = secret.New(k)
+	defer o.CookieKey.Wipe()
+	o.Rand, o.Clock = rand.Reader, time.Now
+	o.Expiries = func() []web.Expiry {
+		var all []web.Expiry
+		for _, e := range expiries() {
+			all = append(all, web.Expiry(e))
+		}
+		return all
 	}
-	return p, nil
+	return web.New(o)
 }
 
 var _ = attestserver.Expiry(web.Expiry{}) // the two are one type on two sides

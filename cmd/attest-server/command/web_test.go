@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -76,7 +77,7 @@ func TestWebPage(t *testing.T) {
 		t.Error(err)
 	}
 	var wiped secret.Bytes
-	if _, err := (&server{}).page(wiped, ""); err == nil {
+	if _, err := webPage(wiped, web.Options{}, nil); err == nil {
 		t.Error("a page without a store")
 	}
 }

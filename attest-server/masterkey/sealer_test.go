@@ -1,6 +1,8 @@
 package masterkey
 
 import (
+	"crypto/rand"
+	"errors"
 	"strings"
 	"testing"
 
@@ -28,4 +30,53 @@ func FuzzSealedValue(f *testing.F) {
 			t.Fatalf("open(%x, %q, %q) = %v", b, x, y, err)
 		}
 	})
+}
+
+// TestSealerFollows: after a change of MasterKey the new one seals, what was
+// sealed before still opens, and only the new one counts as in use.
+func TestSealerFollows(t *testing.T) {
+	sealer := func() *Sealer {
+		k, err := New(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewSealer(k, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, next, where, plain := sealer(), sealer(), Location("a"), secret.New([]byte("plain"))
+	before, err := s.Seal(plain, where)
+	if err != nil || !s.Holds(before, where, plain) || next.Holds(before, where, plain) {
+		t.Fatalf("sealed under another key, %v", err)
+	}
+	rewrapped, err := s.Rewrap(before, where, next)
+	if err != nil || s.Holds(rewrapped, where, plain) || !next.Holds(rewrapped, where, plain) {
+		t.Errorf("rewrapped under another key, %v", err)
+	}
+	if _, err := s.Rewrap(before, Location("b"), next); !errors.Is(err, ErrSealed) {
+		t.Errorf("rewrapped in another place: %v", err)
+	}
+	s.Follow(next)
+	if got, err := s.Open(before, where); err != nil || !got.Equal(plain) {
+		t.Errorf("sealed before: %v", err)
+	}
+	if s.Holds(before, where, plain) || !s.Holds(rewrapped, where, plain) {
+		t.Error("the key before counts as in use")
+	}
+	after, err := s.Seal(plain, where)
+	if err != nil || !next.Holds(after, where, plain) {
+		t.Errorf("sealed under the key before, %v", err)
+	}
+	if _, err := NewSealer(secret.New(make([]byte, Size-1)), rand.Reader); err == nil {
+		t.Error("a short MasterKey seals")
+	}
+	var none *Sealer
+	if _, err := none.Seal(plain, where); !errors.Is(err, ErrLocked) {
+		t.Errorf("sealed without a MasterKey: %v", err)
+	}
+	if _, err := none.Open(before, where); !errors.Is(err, ErrLocked) {
+		t.Errorf("opened without a MasterKey: %v", err)
+	}
 }

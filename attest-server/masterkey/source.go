@@ -14,8 +14,8 @@ import (
 )
 
 // Source is where the MasterKey is looked for: Stdin, File, or else the
-// credential master-key in Credentials, or else master-key in Dir. Those of
-// File and Dir may also be in the form that Wrapped returns.
+// credential master-key in Credentials, or else master-key in Dir. In
+// File and Dir it may also be as Wrapped has it.
 type Source struct {
 	Stdin       io.Reader // nil: not there; can be read once
 	File        string
@@ -43,6 +43,21 @@ func (s Source) Load(ctx context.Context) (secret.Bytes, error) {
 		}
 	}
 	return s.read(ctx, filepath.Join(s.Dir, Name), 0o077, secret.Bytes{})
+}
+
+// Outside says whether the MasterKey in use comes from elsewhere than Dir.
+func (s Source) Outside() (bool, error) {
+	if s.File != "" || s.Stdin != nil {
+		return true, nil
+	}
+	if s.Credentials == "" {
+		return false, nil
+	}
+	_, err := os.Stat(filepath.Join(s.Credentials, Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Next reads the MasterKey that a rotation under way, or killed halfway, leads

@@ -43,15 +43,21 @@ func TestMasterKeySource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapped, err := Wrapped("vault:v1:abc")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if bytes.Contains(under, next.Reveal()) {
 		t.Error("the next key is in clear")
 	}
 	clear := string(k.Reveal())
 	transit := unwrapper{"vault:v1:abc": clear, "vault:v1:short": "x"}
+	wrapped, err := Wrapped(t.Context(), transit, "vault:v1:abc", k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Wrapped(t.Context(), transit, "vault:v1:abc", next); err == nil {
+		t.Error("a ciphertext of another key is taken")
+	}
+	if _, err := Wrapped(t.Context(), unwrapper{}, "vault:v1:abc", k); err == nil {
+		t.Error("a ciphertext that does not unwrap is taken")
+	}
 	for name, x := range map[string]struct {
 		content string
 		mode    fs.FileMode

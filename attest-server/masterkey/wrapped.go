@@ -29,9 +29,19 @@ type wrappedKey struct {
 
 const nextKeyInfo = "ccrun next master key v1"
 
-// Wrapped is the content of a MasterKey's file whose key a transit engine has
-// wrapped. It is no secret.
-func Wrapped(ciphertext string) ([]byte, error) {
+// Wrapped is the content of a MasterKey's file that holds it as ciphertext,
+// which is no secret. It is k that a key service has wrapped, and is seen to
+// unwrap first: a token that may only encrypt would otherwise cost the store at
+// the next start.
+func Wrapped(ctx context.Context, by Unwrapper, ciphertext string, k secret.Bytes) ([]byte, error) {
+	back, err := by.Unwrap(ctx, ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	defer back.Wipe()
+	if !back.Equal(k) {
+		return nil, errors.New("transit unwraps the master key to something else")
+	}
 	return json.Marshal(wrappedKey{Version: 1, Transit: ciphertext})
 }
 

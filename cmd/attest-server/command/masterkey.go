@@ -63,7 +63,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	outside, err := fromOutside(from)
+	outside, err := from.Outside()
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (p Program) rewrapMasterKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := wrappedAndBack(c.Context, t, fresh, k)
+	b, err := masterkey.Wrapped(c.Context, t, fresh, k)
 	if err != nil {
 		return err
 	}

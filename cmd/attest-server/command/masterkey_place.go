@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -59,21 +58,7 @@ func (p masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	return wrappedAndBack(ctx, p.transit, ciphertext, k)
-}
-
-// wrappedAndBack is the file of a wrapped key that was seen to unwrap: a token
-// that may only encrypt would otherwise cost the store at the next start.
-func wrappedAndBack(ctx context.Context, t *transit.Client, ciphertext string, k secret.Bytes) ([]byte, error) {
-	back, err := t.Unwrap(ctx, ciphertext)
-	if err != nil {
-		return nil, err
-	}
-	defer back.Wipe()
-	if !back.Equal(k) {
-		return nil, errors.New("transit unwraps the master key to something else")
-	}
-	return masterkey.Wrapped(ciphertext)
+	return masterkey.Wrapped(ctx, p.transit, ciphertext, k)
 }
 
 // hand gives the key out, if its place is not DIR.

@@ -1,10 +1,7 @@
 package command
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 )
@@ -21,19 +18,4 @@ func masterKeySource(cfg Config, file string) (masterkey.Source, error) {
 		s.Transit = t
 	}
 	return s, err
-}
-
-// fromOutside says whether the MasterKey in use is not DIR's own.
-func fromOutside(s masterkey.Source) (bool, error) {
-	if s.File != "" || s.Stdin != nil {
-		return true, nil
-	}
-	if s.Credentials == "" {
-		return false, nil
-	}
-	_, err := os.Stat(filepath.Join(s.Credentials, masterkey.Name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }

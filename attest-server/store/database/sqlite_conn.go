@@ -9,11 +9,12 @@ import (
 	"strings"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
+// Connections to SQLite keep the statements that they have run, by their text.
 // Parsing a statement costs SQLite more than running one of ours does, and
-// database/sql keeps statements only for callers that pass them around. So
-// each connection keeps those it has run, by their text.
+// database/sql keeps statements only for callers that pass them around.
 
 // maxStatements bounds what one connection keeps: we have fewer.
 const maxStatements = 256
@@ -178,4 +179,29 @@ func (r *rows) Next(dest []driver.Value) error { return outage(r.Rows.Next(dest)
 func (r *rows) Close() error {
 	r.of.open = false
 	return r.Rows.Close()
+}
+
+// outage marks errors that are the fault of SQLite's file or disk as
+// ErrUnavailable, and adds what to do about them.
+func outage(err error) error {
+	var e *sqlite.Error
+	if err == nil || !errors.As(err, &e) {
+		return err
+	}
+	var next string
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		next = "free space on the store's file system; what was acknowledged is kept"
+	case sqlite3.SQLITE_READONLY:
+		next = "make the store's directory writable"
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+		next = "look for disk errors, space and permissions of the store's directory"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		next = "the store's file is damaged: stop the server, set the file aside and restore the last backup"
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		next = "another process holds the store's lock"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w: %w: %s", ErrUnavailable, err, next)
 }

@@ -48,8 +48,8 @@ func TestEveryByteOfABearer(t *testing.T) {
 		auth  string
 		parse func([]byte) (*session.Session, error)
 	}{
-		trusteeCookie: {`{"version":"0.4.0","tee":"sample","extra-params":{}}`, func(b []byte) (*session.Session, error) { return r.server.sessions.Parse(session.Trustee, b) }},
-		legacyCookie:  {`{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, r.server.sessions.ParseShort},
+		"kbs-session-id": {`{"version":"0.4.0","tee":"sample","extra-params":{}}`, func(b []byte) (*session.Session, error) { return r.server.sessions.Parse(session.Trustee, b) }},
+		"session_id":     {`{"version":"0.0.0","tee":"snp","extra-params":"{\"workload_id\":\"w1\"}"}`, r.server.sessions.ParseShort},
 	} {
 		value := r.cookie(cookie, x.auth)
 		if _, err := x.parse([]byte(value)); err != nil {

@@ -1,7 +1,6 @@
 package attestserver
 
 import (
-	"encoding/base64"
 	"net/http"
 	"strings"
 	"testing"
@@ -200,17 +199,4 @@ func (r *rig) cocoCookie() string {
 		r.t.Fatalf("cookies %v", resp.Cookies())
 	}
 	return resp.Cookies()[0].Value
-}
-
-// The answer is that of reference-kbs, run.
-func TestLegacyKnownAnswer(t *testing.T) {
-	n := make([]byte, 256)
-	for i := range n {
-		n[i] = byte(i)
-	}
-	n[0] = 0xc0
-	rd := legacyReportData("00112233445566778899aabbccddeeff", base64.StdEncoding.EncodeToString(n), "AQAB")
-	if rd.String() != "a6787518c6c632fed326bad7c9b3d46f64927dd631d23e24e16c2c4e8138a3ffa549c0fb4decfc5608dcfb8f17ac2399591500d41040af4bef2b893ab92cd957" {
-		t.Errorf("report data %s", rd)
-	}
 }

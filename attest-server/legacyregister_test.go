@@ -96,22 +96,6 @@ func TestLegacyRegisterRefuses(t *testing.T) {
 	}
 }
 
-// TestLegacyRules: what tee_config asks for is kept, what it allows is not.
-func TestLegacyRules(t *testing.T) {
-	for config, want := range map[string]string{
-		``: "null",
-		`{"flags":{"bits":15},"minfw":{"major":0,"minor":0}}`: "null",
-		`{"flags":{"bits":14},"minfw":{"major":0,"minor":0}}`: `{"forbid_smt":true}`,
-		`{"flags":{"bits":15},"minfw":{"major":1,"minor":5}}`: `{"minimum_abi":{"major":1,"minor":5}}`,
-	} {
-		rules, err := legacyRules(config)
-		b, _ := json.Marshal(rules)
-		if err != nil || string(b) != want {
-			t.Errorf("%s: %s, %v", config, b, err)
-		}
-	}
-}
-
 // TestTypesAreStrict registers over /v1 what the types forbid.
 func TestTypesAreStrict(t *testing.T) {
 	r := newRig(t, withSNP(t, session.Native, session.Legacy))

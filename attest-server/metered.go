@@ -3,13 +3,13 @@ package attestserver
 import (
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/release"
+	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -33,49 +33,34 @@ func newMeters(r *metrics.Registry) *meters {
 	}
 }
 
-// readings are metrics that are read off when they are shown.
-func (s *Server) readings(r *metrics.Registry) {
-	r.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
+// verifiers are all, each timed.
+func (m *meters) verifiers(all map[kbs.TEE]verifier.Verifier) map[kbs.TEE]verifier.Verifier {
+	timed := map[kbs.TEE]verifier.Verifier{}
+	for tee, v := range all {
+		timed[tee] = meteredVerifier{v, m}
+	}
+	return timed
+}
+
+// watch registers metrics that are read off when they are shown.
+func watch(c Config, sessions *session.Sessions, slots release.Slots) {
+	c.Metrics.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
 		func(set func(float64, ...string)) {
-			granted, marks := s.sessions.Size()
+			granted, marks := sessions.Size()
 			set(float64(granted), "granted")
 			set(float64(marks-granted), "spent")
 		})
-	r.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(s.engine.Slots))) })
-	r.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
+	c.Metrics.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(slots))) })
+	c.Metrics.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
 		func(set func(float64, ...string)) {
-			for tee, v := range s.Verifiers {
-				if m, ok := v.(meteredVerifier); ok {
-					if c, ok := m.Verifier.(interface{ ChainCache() verifier.CacheUse }); ok {
-						use := c.ChainCache()
-						set(float64(use.Hits), string(tee), "yes")
-						set(float64(use.Misses), string(tee), "no")
-					}
+			for tee, v := range c.Verifiers {
+				if cached, ok := v.(interface{ ChainCache() verifier.CacheUse }); ok {
+					use := cached.ChainCache()
+					set(float64(use.Hits), string(tee), "yes")
+					set(float64(use.Misses), string(tee), "no")
 				}
 			}
 		})
-	r.Gauge("attest_server_expiry_timestamp_seconds", "When a certificate or collateral expires, in Unix time.", []string{"kind", "name"},
-		func(set func(float64, ...string)) {
-			all := s.expiries()
-			slices.SortStableFunc(all, func(a, b Expiry) int { return a.Expires.Compare(b.Expires) })
-			for _, e := range all {
-				set(float64(e.Expires.Unix()), e.Kind, e.Name)
-			}
-		})
-}
-
-// Expiry is something that stops being valid.
-type Expiry struct {
-	Kind    string // e.g. tls, crl, collateral
-	Name    string // what it is, for people; unique within its kind
-	Expires time.Time
-}
-
-func (s *Server) expiries() []Expiry {
-	if s.Expiries == nil {
-		return nil
-	}
-	return s.Expiries()
 }
 
 // meteredStore counts outcomes and times writes.
@@ -130,8 +115,8 @@ func (v meteredVerifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Ti
 	return c, err
 }
 
-// metered times every request by its route.
-func (s *Server) metered(next http.Handler) http.Handler {
+// timed times every request by its route.
+func (m *meters) timed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		rec := &answer.StatusWriter{ResponseWriter: w, Status: http.StatusOK}
@@ -140,7 +125,7 @@ func (s *Server) metered(next http.Handler) http.Handler {
 			if route == "" {
 				route = "none"
 			}
-			s.meters.requests.Observe(time.Since(start), route, statusClass(rec.Status))
+			m.requests.Observe(time.Since(start), route, statusClass(rec.Status))
 		}()
 		next.ServeHTTP(rec, r)
 	})

@@ -11,7 +11,7 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+func getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/yaml")
 	_, err := w.Write(openAPI)
 	return err

@@ -4,6 +4,7 @@
 package attestserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -13,58 +14,26 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"sync/atomic"
+	"slices"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
-	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
-	"github.com/ccrun/ccrun/secret"
 )
 
-// Store is what the server needs of a store. Errors are those of package
-// store: ErrNotFound, ErrRevoked, ErrChanged, ErrBadToken, *ConflictError,
-// *DuplicateDigestError. A nil error means that the change is durable.
+// Store is what the server's rooms need of a store, each its few methods. A nil
+// error means that the change is durable.
 type Store interface {
-	Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error)
-	Workload(ctx context.Context, id string) (store.Workload, error)
-	// WorkloadByDigest is the workload that has the launch digest among its
-	// measurements: never more than one.
-	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
-	// Workloads is one page of a tenant's workloads; of all if it is empty.
-	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
-	Revoke(ctx context.Context, id, actor string) (store.Workload, error)
-	Remove(ctx context.Context, id, actor string) error
-	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
-	// ReleaseStaged is Release for the DiskKey of a rotation under way.
-	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
-	StageRotation(ctx context.Context, id, actor string) (store.Rotation, error)
-	CommitRotation(ctx context.Context, id, rotation, image, actor string) error
-	AbortRotation(ctx context.Context, id, rotation, actor string) error
-	PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
-	// PutResourceValue leaves a resource's policy as it is; a new one gets first.
-	PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
-	Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error)
-	Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error)
-	RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error
-	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
-	Approve(ctx context.Context, tenant string, a kbs.Approval, actor string) error
-	Withdraw(ctx context.Context, tenant string, a kbs.Approval, actor string) error
-	Approvals(ctx context.Context, tenant string) (kbs.ApprovalList, error)
-	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
-	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
-	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
-	// Audit calls each with the entries after a sequence number, oldest first.
-	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
-	AuditHead(ctx context.Context) (kbs.AuditHead, error)
-	// TenantPolicy is a tenant's policy in RFC 8785 form, nil if it has none.
-	TenantPolicy(ctx context.Context, tenant string) ([]byte, error)
-	SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error
+	release.Store
+	release.PolicyStore
+	admin.Store
+	// Check says whether the store answers.
 	Check(ctx context.Context) error
 }
 
@@ -84,7 +53,7 @@ type Config struct {
 	// this one is alone, and keeps sessions in its memory.
 	Shared *session.Shared
 	// Clients are the client certificates accepted in place of tokens.
-	Clients []ClientCertificate
+	Clients []admin.ClientCertificate
 	// Dialects are the protocols that guests may speak. None: native and
 	// trustee. What owners use is always there.
 	Dialects []session.Dialect
@@ -110,9 +79,6 @@ type Config struct {
 	// Metrics is where the server shows what it counts, besides at /metrics.
 	// nil: there alone.
 	Metrics *metrics.Registry
-	// Expiries is what will stop being valid, for metrics and page. nil:
-	// nothing.
-	Expiries func() []Expiry
 	// Pages is the web page, served at / and /ui/. nil: none.
 	Pages http.Handler
 }
@@ -120,77 +86,101 @@ type Config struct {
 // Server answers guests and owners. It is safe for concurrent use.
 type Server struct {
 	Config
+	answers  answer.Responder
+	limits   *answer.Limiter
+	meters   *meters
 	sessions *session.Sessions
 	engine   *release.Engine
-	limits   *answer.Limiter
-	answers  answer.Responder
-	meters   *meters
-	clients  atomic.Pointer[[]ClientCertificate] // Config's until SetClients
+	owners   *admin.API
+	native   *native
+	foreign  *foreign
 }
 
 // New checks c and makes a Server.
 func New(c Config) (*Server, error) {
-	switch {
-	case c.Store == nil:
-		return nil, errors.New("attest-server without a store")
-	case c.Clock == nil || c.Rand == nil || c.Log == nil:
-		return nil, errors.New("attest-server without clock, randomness or log")
-	case len(c.Verifiers) == 0:
-		return nil, errors.New("attest-server without a verifier could release nothing")
-	}
-	for tee, v := range c.Verifiers {
-		if !tee.Valid() || v == nil {
-			return nil, fmt.Errorf("attest-server with no verifier for TEE %q", tee)
-		}
-	}
-	if err := checkClients(c.Clients); err != nil {
+	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	if err := session.CheckDialects(c.Dialects); err != nil {
-		return nil, err
-	}
-	if len(c.Dialects) == 0 {
-		c.Dialects = []session.Dialect{session.Native, session.Trustee}
-	}
-	c.SessionLife = orDefault(c.SessionLife, time.Minute)
-	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
-	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
-	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
 	sessions, err := session.New(session.Options{
 		Clock: c.Clock, Rand: c.Rand, Log: c.Log, Life: c.SessionLife, Max: c.MaxSessions, Shared: c.Shared,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if c.Metrics == nil {
-		c.Metrics = metrics.New()
-	}
-	m := newMeters(c.Metrics)
-	metered := map[kbs.TEE]verifier.Verifier{}
-	for tee, v := range c.Verifiers {
-		metered[tee] = meteredVerifier{v, m}
-	}
-	c.Verifiers = metered
-	server := &Server{Config: c, sessions: sessions, meters: m}
-	server.answers = answer.Responder{Log: c.Log}
-	server.limits = answer.NewLimiter(c.Limits, c.Clock, server.answers, func(by string) { m.limited.Inc(by) })
 	policies, err := release.NewPolicies(c.Store, c.Clock)
+	if err == nil {
+		err = policies.Set(c.Policy)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := policies.Set(c.Policy); err != nil {
-		return nil, err
-	}
-	server.engine = &release.Engine{
-		Store: meteredStore{c.Store, m}, Verifiers: metered, Clock: c.Clock, Rand: c.Rand, Log: c.Log,
+	s := &Server{Config: c, sessions: sessions, meters: newMeters(c.Metrics), answers: answer.Responder{Log: c.Log}}
+	s.limits = answer.NewLimiter(c.Limits, c.Clock, s.answers, func(by string) { s.meters.limited.Inc(by) })
+	s.engine = &release.Engine{
+		Store: meteredStore{c.Store, s.meters}, Verifiers: s.meters.verifiers(c.Verifiers), Clock: c.Clock, Rand: c.Rand, Log: c.Log,
 		Sessions: sessions, Policies: policies, Slots: release.NewSlots(c.MaxVerifying), ReleasesPerSession: c.ReleasesPerSession,
 	}
-	server.clients.Store(&c.Clients)
-	server.readings(c.Metrics)
-	if server.speaks(session.Legacy) {
+	if s.owners, err = newOwners(c, s.engine, s.limits); err != nil {
+		return nil, err
+	}
+	s.native = &native{sessions: sessions, engine: s.engine, life: c.SessionLife, clock: c.Clock, log: c.Log}
+	s.foreign = newForeign(c, s.engine, sessions, s.owners, s.answers)
+	watch(c, sessions, s.engine.Slots)
+	if slices.Contains(c.Dialects, session.Legacy) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
 	}
-	return server, nil
+	return s, nil
+}
+
+// complete checks c and puts defaults in.
+func (c *Config) complete() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("attest-server without a store")
+	case c.Clock == nil || c.Rand == nil || c.Log == nil:
+		return errors.New("attest-server without clock, randomness or log")
+	case len(c.Verifiers) == 0:
+		return errors.New("attest-server without a verifier could release nothing")
+	}
+	for tee, v := range c.Verifiers {
+		if !tee.Valid() || v == nil {
+			return fmt.Errorf("attest-server with no verifier for TEE %q", tee)
+		}
+	}
+	if err := session.CheckDialects(c.Dialects); err != nil {
+		return err
+	}
+	if len(c.Dialects) == 0 {
+		c.Dialects = []session.Dialect{session.Native, session.Trustee}
+	}
+	if c.Metrics == nil {
+		c.Metrics = metrics.New()
+	}
+	c.SessionLife = orDefault(c.SessionLife, time.Minute)
+	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
+	c.MaxSessions = orDefault(c.MaxSessions, 1<<16)
+	c.MaxVerifying = orDefault(c.MaxVerifying, 4*runtime.GOMAXPROCS(0))
+	return nil
+}
+
+// verifies says whether Evidence of a TEE can be verified.
+func (c *Config) verifies(tee kbs.TEE) bool { return c.Verifiers[tee] != nil }
+
+// newOwners is what owners use.
+func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API, error) {
+	a := &admin.API{
+		Gate: &admin.Gate{Tokens: c.Store, Limiter: limits, Clock: c.Clock, Log: c.Log},
+		Workloads: &admin.Workloads{
+			Store: c.Store, Policies: e.Policies, Dialects: c.Dialects, Verifies: c.verifies, Clock: c.Clock, Log: c.Log,
+		},
+		Rotations: &admin.Rotations{Store: c.Store, Slots: e.Slots, Rand: c.Rand},
+		Resources: &admin.Resources{Store: c.Store, Log: c.Log},
+		Approvals: &admin.Approvals{Store: c.Store, Log: c.Log},
+		Policies:  &admin.TenantPolicies{Store: c.Store, Policies: e.Policies, Log: c.Log},
+		Records:   &admin.Records{Store: c.Store, SigningKey: c.SigningKey},
+		Metrics:   c.Metrics.Handler(),
+	}
+	return a, a.SetClients(c.Clients)
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -202,44 +192,18 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Handler is the dialects, what owners use, and the health checks.
 func (s *Server) Handler() http.Handler {
-	return s.metered(s.limits.Limit(answer.OneSlash(answer.NoRedirects(s.routes(), s.foreignErrors()))))
+	return s.meters.timed(s.limits.Limit(answer.OneSlash(answer.NoRedirects(s.routes(), s.foreign.errors()))))
 }
 
 func (s *Server) routes() *answer.Router {
 	mux := &answer.Router{ServeMux: http.NewServeMux()}
-	if s.speaks(session.Native) {
-		mux.HandleFunc("POST /v1/auth", s.answers.Handle(s.auth))
-		mux.HandleFunc("POST /v1/attest", s.answers.Handle(s.nativeAttest))
-		mux.HandleFunc("GET /v1/workloads/{id}/key", s.answers.Handle(s.key))
-		mux.HandleFunc("GET /v1/workloads/{id}/key/staged", s.answers.Handle(s.stagedKey))
+	if slices.Contains(s.Dialects, session.Native) {
+		s.native.routes(mux, s.answers)
 	}
-	if s.speaks(session.Trustee) || s.speaks(session.Legacy) {
-		s.foreignRoutes(mux)
-	}
-
-	mux.HandleFunc("GET /v1/workloads", s.admin(reading, s.listWorkloads))
-	mux.HandleFunc("GET /v1/workloads/{id}", s.admin(reading, ofWorkload(s.getWorkload)))
-	mux.HandleFunc("PUT /v1/workloads/{id}", s.admin(publishing, s.putWorkload))
-	mux.HandleFunc("DELETE /v1/workloads/{id}", s.admin(publishing, ofWorkload(s.deleteWorkload)))
-	mux.HandleFunc("POST /v1/workloads/{id}/revoke", s.admin(publishing, ofWorkload(s.revokeWorkload)))
-	mux.HandleFunc("POST /v1/workloads/{id}/rotate", s.admin(publishing, ofWorkload(s.rotateWorkload)))
-	mux.HandleFunc("GET /v1/sessions/{number}", s.admin(reading, s.getSession))
-	mux.HandleFunc("GET /v1/audit", s.admin(reading, s.getAudit))
-	mux.HandleFunc("GET /v1/resources", s.admin(reading, s.listResources))
-	mux.HandleFunc("PUT /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.putResource))
+	s.foreign.routes(mux)
+	s.owners.Routes(mux, s.answers)
 	mux.HandleFunc("GET /v1/resources/{repo}/{type}/{tag}", s.answers.Handle(s.getResource))
-	mux.HandleFunc("DELETE /v1/resources/{repo}/{type}/{tag}", s.admin(publishing, s.deleteResource))
-	mux.HandleFunc("GET /v1/approvals", s.admin(reading, s.listApprovals))
-	mux.HandleFunc("PUT /v1/approvals", s.admin(publishing, s.changeApproval))
-	mux.HandleFunc("DELETE /v1/approvals", s.admin(publishing, s.changeApproval))
-	mux.HandleFunc("GET /v1/tenants/{tenant}/policy", s.admin(reading, s.getTenantPolicy))
-	mux.HandleFunc("PUT /v1/tenants/{tenant}/policy", s.admin(governing, s.putTenantPolicy))
-	mux.HandleFunc("DELETE /v1/tenants/{tenant}/policy", s.admin(governing, s.deleteTenantPolicy))
-	mux.HandleFunc("GET /v1/audit/head", s.admin(reading, s.getAuditHead))
-
-	mux.HandleFunc("GET /metrics", s.admin(auditing, s.getMetrics))
-	mux.HandleFunc("GET /v1/jwks", s.answers.Handle(s.jwks))
-	mux.HandleFunc("GET /v1/openapi.yaml", s.answers.Handle(s.getOpenAPI))
+	mux.HandleFunc("GET /v1/openapi.yaml", s.answers.Handle(getOpenAPI))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.answers.Handle(s.ready))
 	if s.Pages != nil {
@@ -250,6 +214,19 @@ func (s *Server) routes() *answer.Router {
 		return refusal.New(kbs.CodeNotFound, "no such path or method")
 	}))
 	return mux
+}
+
+// tokenPrefix is how owners' tokens begin; a session's bearer begins with a
+// GCM nonce, whose first three bytes are zero.
+var tokenPrefix = []byte("ccrun_")
+
+// getResource answers a guest's session with the value, sealed to its TEEKey,
+// and an owner with everything else.
+func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
+	if b := answer.Bearer(r); b.Len() > 0 && !bytes.HasPrefix(b.Reveal(), tokenPrefix) {
+		return s.native.resource(w, r)
+	}
+	return s.owners.GetResource(w, r)
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
@@ -290,3 +267,7 @@ func (s *Server) CheckTenantPolicy(p kbs.Policy) error { return s.engine.Policie
 func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, err error)) error {
 	return s.engine.Policies.Unsatisfiable(ctx, each)
 }
+
+// SetClients puts list in the place of Config.Clients, from the next request
+// on.
+func (s *Server) SetClients(list []admin.ClientCertificate) error { return s.owners.SetClients(list) }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -277,7 +278,7 @@ func TestResourcesRefuse(t *testing.T) {
 // TestClientCertificates plays owners who hold a certificate and no token.
 func TestClientCertificates(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.Clients = []ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}}
+		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}}
 	})
 	r.tenant("acme", store.Auditor)
 	ca, caKey := clientCA(t)
@@ -331,8 +332,8 @@ func TestClientCertificates(t *testing.T) {
 			t.Errorf("%s: %d, expected %d", name, got, x.want)
 		}
 	}
-	for _, bad := range []ClientCertificate{{Role: store.Admin}, {Subject: "CN=x"}, {Subject: "CN=x", Role: "root"}, {Subject: "CN=x", Role: store.Admin, Tenant: "A"}} {
-		if checkClients([]ClientCertificate{bad}) == nil {
+	for _, bad := range []admin.ClientCertificate{{Role: store.Admin}, {Subject: "CN=x"}, {Subject: "CN=x", Role: "root"}, {Subject: "CN=x", Role: store.Admin, Tenant: "A"}} {
+		if r.server.SetClients([]admin.ClientCertificate{bad}) == nil {
 			t.Errorf("%+v accepted", bad)
 		}
 	}
@@ -341,7 +342,7 @@ func TestClientCertificates(t *testing.T) {
 // TestClientCertificateClockJump: on a connection that stays open a client
 // certificate counts as long as it is valid, whichever way the clock jumps.
 func TestClientCertificateClockJump(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Clients = []ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}} })
+	r := newRig(t, func(c *Config) { c.Clients = []admin.ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}} })
 	ca, caKey := clientCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)

@@ -120,8 +120,8 @@ func TestTrusteeAdminRefuses(t *testing.T) {
 			t.Errorf("%s: %d %s %q, expected %d %s %q", name, status, e.kind(), e.Detail, x.status, x.kind, x.detail)
 		}
 	}
-	r.server.Dialects = []session.Dialect{session.Native} // routes are made anew with each handler
-	for _, p := range r.server.routes().Patterns {
+	native := newRig(t, withSNP(t, session.Native))
+	for _, p := range native.server.routes().Patterns {
 		if strings.HasPrefix(p, "POST /kbs/v0/resource") {
 			t.Errorf("without the dialect there is %s", p)
 		}

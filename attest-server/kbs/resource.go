@@ -21,6 +21,15 @@ const (
 	MaxResourceBody = 128 << 10
 )
 
+// A workload's DiskKey is, where CoCo's clients ask, the resource
+// ccrun/disk-key/WORKLOAD_ID, that of a rotation under way
+// ccrun/disk-key.staged/WORKLOAD_ID. No other resource can have these names.
+const (
+	DiskKeyRepo       = "ccrun"
+	DiskKeyType       = "disk-key"
+	StagedDiskKeyType = "disk-key.staged"
+)
+
 var validResourcePart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // ResourceID names a secret for attested workloads: REPO/TYPE/TAG.

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -109,12 +110,8 @@ func (c *Checks) addType(got kbs.RegistrationType, accepted []kbs.RegistrationTy
 		"the guest speaks another dialect than its workload is registered for")
 }
 
-func typeName(t kbs.RegistrationType) string {
-	if t == kbs.TypeNative {
-		return "native"
-	}
-	return string(t)
-}
+// typeName is a type as people know it: the native one has no name.
+func typeName(t kbs.RegistrationType) string { return cmp.Or(string(t), "native") }
 
 func (c *Checks) addDigest(name string, want, got kbs.Digest, hint string) {
 	c.Add(name, !want.IsZero() && want == got, want.String(), got.String(), hint)
@@ -133,4 +130,10 @@ func (c *Checks) addConflict(err *policy.LevelError) {
 	c.Add("policy", false, "policies that can be satisfied together", err.Error(),
 		"have the policy changed, or register the workload with rules that fit it")
 	(*c)[len(*c)-1].Level = err.Level
+}
+
+// DenialNaming tells a guest's owner where to look, in dialects that have no
+// field for the session.
+func DenialNaming(sess *session.Session) string {
+	return "attestation denied: ccrun explain " + sess.ID.String()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	attestadmin "github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
@@ -215,10 +216,10 @@ func (cfg *Config) server() attestserver.Config {
 	}
 }
 
-func (cfg *Config) clients() []attestserver.ClientCertificate {
-	var clients []attestserver.ClientCertificate
+func (cfg *Config) clients() []attestadmin.ClientCertificate {
+	var clients []attestadmin.ClientCertificate
 	for _, x := range cfg.Clients {
-		clients = append(clients, attestserver.ClientCertificate{Subject: x.Subject, Role: store.Role(x.Role), Tenant: x.Tenant})
+		clients = append(clients, attestadmin.ClientCertificate{Subject: x.Subject, Role: store.Role(x.Role), Tenant: x.Tenant})
 	}
 	return clients
 }

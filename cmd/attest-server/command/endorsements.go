@@ -9,8 +9,8 @@ import (
 	"os"
 	"time"
 
-	attestserver "github.com/ccrun/ccrun/attest-server"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
@@ -85,7 +85,7 @@ func reloadEndorsements(log *slog.Logger, s *verifier.Supply) {
 
 // endorsementExpiries is those that are renewed: CRLs and collateral. VCEKs
 // live for years and are one per machine.
-func endorsementExpiries(s *verifier.Supply) []attestserver.Expiry {
+func endorsementExpiries(s *verifier.Supply) []web.Expiry {
 	latest := map[[2]string]time.Time{}
 	for _, e := range s.List() {
 		id := [2]string{e.Kind, e.Name()}
@@ -93,9 +93,9 @@ func endorsementExpiries(s *verifier.Supply) []attestserver.Expiry {
 			latest[id] = e.Expires
 		}
 	}
-	var all []attestserver.Expiry
+	var all []web.Expiry
 	for id, expires := range latest {
-		all = append(all, attestserver.Expiry{Kind: id[0], Name: id[1], Expires: expires})
+		all = append(all, web.Expiry{Kind: id[0], Name: id[1], Expires: expires})
 	}
 	return all
 }

@@ -6,8 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/metrics"
+	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
@@ -32,4 +35,16 @@ func serveMetrics(address string, h http.Handler, log *slog.Logger) (*http.Serve
 	log.Info("serving metrics", "address", l.Addr().String())
 	go func() { _ = s.Serve(l) }() // ends with Close
 	return s, nil
+}
+
+// showExpiries shows when all expire, the earliest first: of one name that
+// counts.
+func showExpiries(r *metrics.Registry, all func() []web.Expiry) {
+	r.Gauge("attest_server_expiry_timestamp_seconds", "When a certificate or collateral expires, in Unix time.", []string{"kind", "name"},
+		func(set func(float64, ...string)) {
+			sorted := slices.SortedStableFunc(slices.Values(all()), func(a, b web.Expiry) int { return a.Expires.Compare(b.Expires) })
+			for _, e := range sorted {
+				set(float64(e.Expires.Unix()), e.Kind, e.Name)
+			}
+		})
 }

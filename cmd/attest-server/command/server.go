@@ -60,7 +60,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	}
 	sc.Verifiers = verifiers
 	if d.cfg.WebPage == nil || *d.cfg.WebPage {
-		if sc.Pages, err = webPage(master, web.Options{Store: d.store, Log: d.log, Notice: p.Notice}, d.expiries); err != nil {
+		if sc.Pages, err = webPage(master, web.Options{Store: d.store, Log: d.log, Notice: p.Notice, Expiries: d.expiries}); err != nil {
 			return err
 		}
 	}
@@ -124,7 +124,8 @@ func (d *server) openIdentity() error {
 func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) {
 	sc = d.cfg.server()
 	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
-	sc.Metrics, sc.Expiries = d.metrics, d.expiries
+	sc.Metrics = d.metrics
+	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err
 	}
@@ -150,7 +151,7 @@ func (d *server) close() error {
 }
 
 // expiries is the certificates in use.
-func (d *server) expiries() []attestserver.Expiry {
+func (d *server) expiries() []web.Expiry {
 	return append(d.cert.expiries(), endorsementExpiries(d.supply)...)
 }
 

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/web"
 )
 
 // certificate is the server's TLS identity on disk, which SIGHUP reads again.
@@ -29,14 +29,14 @@ func (c *certificate) expiresSoon(now time.Time) (time.Time, bool) {
 }
 
 // expiries is when the chain's certificates end.
-func (c *certificate) expiries() []attestserver.Expiry {
-	var all []attestserver.Expiry
+func (c *certificate) expiries() []web.Expiry {
+	var all []web.Expiry
 	for _, der := range c.current.Load().Certificate {
 		x, err := x509.ParseCertificate(der)
 		if err != nil {
 			continue // not the leaf, which was parsed when it was loaded
 		}
-		all = append(all, attestserver.Expiry{Kind: "tls", Name: x.Subject.CommonName, Expires: x.NotAfter})
+		all = append(all, web.Expiry{Kind: "tls", Name: x.Subject.CommonName, Expires: x.NotAfter})
 	}
 	return all
 }

@@ -77,7 +77,7 @@ func TestWebPage(t *testing.T) {
 		t.Error(err)
 	}
 	var wiped secret.Bytes
-	if _, err := webPage(wiped, web.Options{}, nil); err == nil {
+	if _, err := webPage(wiped, web.Options{}); err == nil {
 		t.Error("a page without a store")
 	}
 }

@@ -1,15 +1,33 @@
-package attestserver
+package admin
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
+
+// TenantPolicyStore is what tenants' policies need of a store. The error for a
+// tenant that does not exist is store.ErrNotFound.
+type TenantPolicyStore interface {
+	// TenantPolicy is a tenant's policy in RFC 8785 form, nil if it has none.
+	TenantPolicy(ctx context.Context, tenant string) ([]byte, error)
+	SetTenantPolicy(ctx context.Context, tenant string, p *kbs.Policy, actor string) error
+}
+
+// TenantPolicies shows and sets what tenants ask of all their workloads.
+type TenantPolicies struct {
+	Store    TenantPolicyStore
+	Policies *release.Policies
+	Log      *slog.Logger
+}
 
 // ofTenant is the tenant of the path if it is the token's.
 func ofTenant(r *http.Request, t store.Token) (string, error) {
@@ -20,7 +38,7 @@ func ofTenant(r *http.Request, t store.Token) (string, error) {
 	return name, nil
 }
 
-func (s *Server) getTenantPolicy(w http.ResponseWriter, r *http.Request, t store.Token) error {
+func (s *TenantPolicies) get(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	name, err := ofTenant(r, t)
 	if err != nil {
 		return err
@@ -39,9 +57,9 @@ func (s *Server) getTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 	return answer.WriteJSON(w, http.StatusOK, p)
 }
 
-// putTenantPolicy takes what can be satisfied together with the server's
+// put takes what can be satisfied together with the server's
 // policy. It may say less than that, which then holds all the same.
-func (s *Server) putTenantPolicy(w http.ResponseWriter, r *http.Request, t store.Token) error {
+func (s *TenantPolicies) put(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	name, err := ofTenant(r, t)
 	if err != nil {
 		return err
@@ -50,21 +68,21 @@ func (s *Server) putTenantPolicy(w http.ResponseWriter, r *http.Request, t store
 	if err := answer.ReadJSON(w, r, kbs.MaxPolicyBody, &p); err != nil {
 		return err
 	}
-	if err := s.engine.Policies.CheckTenant(p); err != nil {
+	if err := s.Policies.CheckTenant(p); err != nil {
 		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
-	return s.setTenantPolicy(w, r, t, name, &p)
+	return s.set(w, r, t, name, &p)
 }
 
-func (s *Server) deleteTenantPolicy(w http.ResponseWriter, r *http.Request, t store.Token) error {
+func (s *TenantPolicies) remove(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	name, err := ofTenant(r, t)
 	if err != nil {
 		return err
 	}
-	return s.setTenantPolicy(w, r, t, name, nil)
+	return s.set(w, r, t, name, nil)
 }
 
-func (s *Server) setTenantPolicy(w http.ResponseWriter, r *http.Request, t store.Token, name string, p *kbs.Policy) error {
+func (s *TenantPolicies) set(w http.ResponseWriter, r *http.Request, t store.Token, name string, p *kbs.Policy) error {
 	err := s.Store.SetTenantPolicy(r.Context(), name, p, actor(t))
 	if errors.Is(err, store.ErrNotFound) {
 		return refusal.New(kbs.CodeNotFound, "%v", err)

@@ -1,8 +1,9 @@
-package attestserver
+package admin
 
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 
@@ -10,12 +11,29 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
-// rotateWorkload takes one step of a rotation. Neither DiskKey is in any
+// RotationStore is what rotations need of a store. Errors are those of package
+// store: ErrNotFound, ErrRevoked, ErrNoRotation.
+type RotationStore interface {
+	Workload(ctx context.Context, id string) (store.Workload, error)
+	StageRotation(ctx context.Context, id, actor string) (store.Rotation, error)
+	CommitRotation(ctx context.Context, id, rotation, image, actor string) error
+	AbortRotation(ctx context.Context, id, rotation, actor string) error
+}
+
+// Rotations gives workloads new DiskKeys. All fields are needed.
+type Rotations struct {
+	Store RotationStore
+	Slots release.Slots
+	Rand  io.Reader
+}
+
+// rotate takes one step of a rotation. Neither DiskKey is in any
 // answer: the keyslot is sealed anew here, from one DiskKey to the other.
-func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.Token) error {
+func (s *Rotations) rotate(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var req kbs.RotateRequest
 	if err := answer.ReadJSON(w, r, kbs.MaxRotateBody, &req); err != nil {
 		return err
@@ -23,14 +41,14 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 	id := r.PathValue("id")
 	// A commit destroys a key: with another publisher's token, whoever stole it
 	// could lock every image without publishing any.
-	if err := s.mayDestroy(r.Context(), t, id); err != nil {
+	if err := mayDestroy(r.Context(), s.Store, t, id); err != nil {
 		return err
 	}
 	var step kbs.RotateAnswer
 	var err error
 	switch {
 	case req.Stage != nil && req.Commit == nil && req.Abort == nil:
-		step, err = s.stageRotation(r.Context(), id, req.Stage.Keyslot, t)
+		step, err = s.stage(r.Context(), id, req.Stage.Keyslot, t)
 	case req.Commit != nil && req.Stage == nil && req.Abort == nil:
 		if strings.ContainsRune(req.Commit.Image, 0) {
 			return refusal.New(kbs.CodeBadRequest, "image with a NUL character")
@@ -52,13 +70,13 @@ func (s *Server) rotateWorkload(w http.ResponseWriter, r *http.Request, t store.
 	return answer.WriteJSON(w, http.StatusOK, step)
 }
 
-// stageRotation seals the keyslot under the staged DiskKey, or says that it
+// stage seals the keyslot under the staged DiskKey, or says that it
 // already is.
-func (s *Server) stageRotation(ctx context.Context, id string, slot kbs.Keyslot, t store.Token) (kbs.RotateAnswer, error) {
+func (s *Rotations) stage(ctx context.Context, id string, slot kbs.Keyslot, t store.Token) (kbs.RotateAnswer, error) {
 	if err := keyslot.Check(slot); err != nil {
 		return kbs.RotateAnswer{}, refusal.New(kbs.CodeBadRequest, "keyslot: %v", err)
 	}
-	leave, err := s.engine.Slots.Enter(ctx)
+	leave, err := s.Slots.Enter(ctx)
 	if err != nil {
 		return kbs.RotateAnswer{}, err
 	}

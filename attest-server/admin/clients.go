@@ -1,4 +1,4 @@
-package attestserver
+package admin
 
 import (
 	"errors"
@@ -39,27 +39,34 @@ func checkClients(list []ClientCertificate) error {
 
 const clientActor = "client/"
 
-// SetClients puts list in the place of Config.Clients, from the next request
-// on.
-func (s *Server) SetClients(list []ClientCertificate) error {
+// SetClients puts list in the place of the certificates accepted so far, from
+// the next request on.
+func (g *Gate) SetClients(list []ClientCertificate) error {
 	if err := checkClients(list); err != nil {
 		return err
 	}
-	s.clients.Store(&list)
+	g.clients.Store(&list)
+	return nil
+}
+
+func (g *Gate) accepted() []ClientCertificate {
+	if list := g.clients.Load(); list != nil {
+		return *list
+	}
 	return nil
 }
 
 // clientToken is what a verified client certificate stands for. A connection
 // may outlive its certificate, so the time is compared again.
-func (s *Server) clientToken(r *http.Request) (store.Token, bool) {
+func (g *Gate) clientToken(r *http.Request) (store.Token, bool) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
 		return store.Token{}, false
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
-	if now := s.Clock(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+	if now := g.Clock(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return store.Token{}, false
 	}
-	for _, c := range *s.clients.Load() {
+	for _, c := range g.accepted() {
 		if c.Subject == leaf.Subject.String() {
 			return store.Token{ID: clientActor + c.Subject, Role: c.Role, Tenant: c.Tenant}, true
 		}

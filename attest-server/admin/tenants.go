@@ -1,28 +1,14 @@
-package attestserver
+package admin
 
 import (
-	"fmt"
+	"context"
 	"net/http"
-	"slices"
+	"strconv"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
-
-const maxApprovers = 8
-
-func checkApprovers(tenants []string) error {
-	if len(tenants) > maxApprovers {
-		return fmt.Errorf("approvals of %d tenants, at most %d allowed", len(tenants), maxApprovers)
-	}
-	for i, t := range tenants {
-		if !kbs.ValidTenant(t) || slices.Contains(tenants[:i], t) {
-			return fmt.Errorf("approvals: %q is no tenant's name, or named twice", t)
-		}
-	}
-	return nil
-}
 
 // own answers a tenant that names something of another exactly as if there
 // were no such thing. It asks nobody, so that the time tells nothing either.
@@ -34,7 +20,7 @@ func own(t store.Token, kind, name string) error {
 }
 
 // ofWorkload lets h be called for the tenant's own workloads alone.
-func ofWorkload(h adminHandler) adminHandler {
+func ofWorkload(h Handler) Handler {
 	return func(w http.ResponseWriter, r *http.Request, t store.Token) error {
 		if err := own(t, "workload", r.PathValue("id")); err != nil {
 			return err
@@ -50,4 +36,38 @@ func mayRegister(t store.Token, id string) error {
 		return nil
 	}
 	return refusal.New(kbs.CodeForbidden, "workload ids of tenant %s begin with %q: build with --workload-id %s.NAME", t.Tenant, t.Tenant+".", t.Tenant)
+}
+
+const maxPage = 100
+
+// pageLimit is the request's limit parameter, at most maxPage.
+func pageLimit(r *http.Request) (int, error) {
+	q := r.URL.Query().Get("limit")
+	if q == "" {
+		return maxPage, nil
+	}
+	n, err := strconv.Atoi(q)
+	if err != nil || n < 1 {
+		return 0, refusal.New(kbs.CodeBadRequest, "limit %q, expected a number from 1", q)
+	}
+	return min(n, maxPage), nil
+}
+
+// mayDestroy lets a publisher end what he registered himself; an admin may end
+// anything. A stolen token of one publisher must not cost the others their
+// disks.
+func mayDestroy(ctx context.Context, s interface {
+	Workload(ctx context.Context, id string) (store.Workload, error)
+}, t store.Token, id string) error {
+	if t.Role == store.Admin {
+		return nil
+	}
+	have, err := s.Workload(ctx, id)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	if have.RegisteredBy != actor(t) {
+		return refusal.New(kbs.CodeForbidden, "workload %s was registered with another token: only that one or an admin may do this", id)
+	}
+	return nil
 }

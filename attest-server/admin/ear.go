@@ -1,4 +1,4 @@
-package attestserver
+package admin
 
 import (
 	"crypto/ecdsa"
@@ -16,14 +16,14 @@ import (
 // earDeveloper is who made the verifier, in EARs.
 const earDeveloper = "https://github.com/ccrun/ccrun"
 
-// jwks is the key that signs EARs. It is public, as is any that wants to check
-// one.
-func (s *Server) jwks(w http.ResponseWriter, _ *http.Request) error {
-	var keys []*ecdsa.PublicKey
+// JWKS answers with the public half of the key that signs EARs. Anybody may have
+// it: whoever checks an EAR needs it.
+func (s *Records) JWKS(w http.ResponseWriter, _ *http.Request) error {
+	var public []*ecdsa.PublicKey
 	if s.SigningKey != nil {
-		keys = append(keys, &s.SigningKey.PublicKey)
+		public = append(public, &s.SigningKey.PublicKey)
 	}
-	set, err := verifier.NewJWKSet(keys...)
+	set, err := verifier.NewJWKSet(public...)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func wantsEAR(r *http.Request) bool {
 
 // writeEAR answers with a session's result as a signed EAR. Its time is the
 // appraisal's, not that of the request: an old result stays old.
-func (s *Server) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {
+func (s *Records) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {
 	if s.SigningKey == nil {
 		return refusal.New(kbs.CodeNotFound, "this server has no key to sign results with")
 	}

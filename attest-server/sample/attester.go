@@ -19,10 +19,10 @@ import (
 
 // Attester plays the secure processor: it signs what it is told.
 type Attester struct {
-	chip  chip
-	id    ChipID
-	key   *ecdsa.PrivateKey
-	table []byte // GHCB certificate table
+	chip    chip
+	id      ChipID
+	vcekKey *ecdsa.PrivateKey
+	table   []byte // GHCB certificate table
 }
 
 // OpenAttester opens the chip of the platform in dir. ErrNoRoot if there is
@@ -45,7 +45,7 @@ func OpenChip(dir string) (*Attester, error) {
 		}
 		certs[i] = c
 	}
-	der, err := readPEM(filepath.Join(dir, keyFile), "PRIVATE KEY")
+	der, err := readPEM(filepath.Join(dir, vcekKeyFile), "PRIVATE KEY")
 	if err != nil {
 		return nil, fmt.Errorf("opening simulated chip: %w", err)
 	}
@@ -61,15 +61,15 @@ func newAttester(ark, ask, vcek *x509.Certificate, pkcs8 []byte) (*Attester, err
 	if err != nil {
 		return nil, errors.New("VCEK key is not PKCS #8") // never the parser's words about a key
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(vcek.PublicKey) {
+	vcekKey, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !vcekKey.PublicKey.Equal(vcek.PublicKey) {
 		return nil, errors.New("VCEK key does not belong to the VCEK certificate")
 	}
 	exts, err := kds.VcekCertificateExtensions(vcek)
 	if err != nil {
 		return nil, fmt.Errorf("reading VCEK extensions: %w", err)
 	}
-	a := &Attester{chip: milan(), key: key}
+	a := &Attester{chip: milan(), vcekKey: vcekKey}
 	if want := uint64(exts.TCBVersion); want != a.chip.tcb() {
 		return nil, fmt.Errorf("VCEK is for TCB %#x, this program simulates %#x: make a new platform", want, a.chip.tcb())
 	}
@@ -97,7 +97,7 @@ func (a *Attester) Sign(data kbs.ReportData, l Launch) (kbs.Evidence, error) {
 	}
 	report := a.chip.unsigned(a.id, data, l)
 	digest := sha512.Sum384(report[:signedSize])
-	r, s, err := ecdsa.Sign(rand.Reader, a.key, digest[:])
+	r, s, err := ecdsa.Sign(rand.Reader, a.vcekKey, digest[:])
 	if err != nil {
 		return kbs.Evidence{}, fmt.Errorf("signing report: %w", err)
 	}

@@ -102,7 +102,7 @@ func (p *platform) write(dir string) error {
 	}{
 		{filepath.Join(PrivateDir, "ark-key.pem"), p.arkKey},
 		{filepath.Join(PrivateDir, "ask-key.pem"), p.askKey},
-		{filepath.Join(ChipDir, keyFile), p.vcekKey},
+		{filepath.Join(ChipDir, vcekKeyFile), p.vcekKey},
 	} {
 		der, err := x509.MarshalPKCS8PrivateKey(k.key)
 		if err != nil {

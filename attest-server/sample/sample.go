@@ -27,8 +27,8 @@ const (
 )
 
 const (
-	arkFile  = "ark.pem"
-	askFile  = "ask.pem"
-	vcekFile = "vcek.pem"
-	keyFile  = "vcek-key.pem"
+	arkFile     = "ark.pem"
+	askFile     = "ask.pem"
+	vcekFile    = "vcek.pem"
+	vcekKeyFile = "vcek-key.pem"
 )

@@ -342,7 +342,7 @@ func TestOpenRefusals(t *testing.T) {
 		t.Errorf("empty directory: %v", err)
 	}
 	mixed := t.TempDir()
-	for file, from := range map[string]string{arkFile: "one", askFile: "one", vcekFile: "one", keyFile: "two"} {
+	for file, from := range map[string]string{arkFile: "one", askFile: "one", vcekFile: "one", vcekKeyFile: "two"} {
 		b, err := os.ReadFile(filepath.Join(platformDir(t, from), ChipDir, file))
 		if err != nil {
 			t.Fatal(err)
@@ -355,7 +355,7 @@ func TestOpenRefusals(t *testing.T) {
 		t.Error("another chip's key accepted")
 	}
 	for _, content := range []string{"", "no PEM", strings.Repeat("x", maxPEM+1)} {
-		if err := os.WriteFile(filepath.Join(mixed, keyFile), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(mixed, vcekKeyFile), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := OpenChip(mixed); err == nil {
@@ -382,7 +382,7 @@ func TestReportID(t *testing.T) {
 	if testLaunch(t).ReportID == l.ReportID {
 		t.Error("two guests have one report id")
 	}
-	var key ecdsa.PublicKey = a.key.PublicKey
+	var key ecdsa.PublicKey = a.vcekKey.PublicKey
 	if key.Curve.Params().BitSize != 384 {
 		t.Errorf("VCEK on a curve of %d bits", key.Curve.Params().BitSize)
 	}

@@ -8,7 +8,7 @@
 // The parts, in the order in which they act:
 //
 //	runtime.go   `krun-sim create`: look at the image, rewrite the spec, exec crun
-//	spec.go      the rewriting
+//	spec.go      the rewriting; package crun says what stays of Podman's options
 //	vmm.go       `ccrun-sim vmm`, the container's PID 1: boot, serve, exit
 //	boot.go      bytes read once, measured, sealed
 //	machine.go   QEMU's command line

@@ -1,7 +1,6 @@
 package wrapper
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/crun"
 )
@@ -73,18 +73,13 @@ func RunVersion(crun string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, crun, "--version")
-	var out limited
-	cmd.Stdout = &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
-// limited keeps the first 64 KiB written to it.
-type limited struct{ bytes.Buffer }
-
-func (l *limited) Write(b []byte) (int, error) {
-	if l.Len()+len(b) > 64<<10 {
-		return 0, errors.New("output of more than 64 KiB")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	return l.Buffer.Write(b)
+	if err != nil {
+		return "", err
+	}
+	b, err := bounded.Read(out, "its output", 64<<10)
+	return string(b), errors.Join(err, cmd.Wait())
 }

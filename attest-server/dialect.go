@@ -12,7 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/trustee"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 )
 
 const (
@@ -102,7 +102,7 @@ func (f *foreign) byBody(limit func(*http.Request) int64, isLegacy func([]byte) 
 // have that much read.
 func (f *foreign) maxAttest(r *http.Request) int64 {
 	if f.speaksTrustee && f.trustee.OfTD(r) {
-		return verifier.MaxEvidenceSize + maxForeignMore
+		return evidence.MaxBytes + maxForeignMore
 	}
 	return maxForeignBody
 }

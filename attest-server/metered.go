@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -54,7 +55,7 @@ func watch(c Config, sessions *session.Sessions, slots release.Slots) {
 	c.Metrics.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
 		func(set func(float64, ...string)) {
 			for tee, v := range c.Verifiers {
-				if cached, ok := v.(interface{ ChainCache() verifier.CacheUse }); ok {
+				if cached, ok := v.(interface{ ChainCache() chain.Use }); ok {
 					use := cached.ChainCache()
 					set(float64(use.Hits), string(tee), "yes")
 					set(float64(use.Misses), string(tee), "no")

@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/session"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 )
 
 var rigTime = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -66,11 +67,11 @@ func platform(t testing.TB) (*sample.Attester, []byte, string) {
 // --test-root does, and hold its VCEK, which legacy clients do not send.
 func withSNP(t testing.TB, dialects ...session.Dialect) func(*Config) {
 	_, vcek, roots := platform(t)
-	bundle := &verifier.Bundle{}
+	bundle := &endorsements.Bundle{}
 	if _, err := x509.ParseCertificate(vcek); err != nil || bundle.Add(vcek) != 1 {
 		t.Fatalf("bundling the VCEK: %v", err)
 	}
-	v, err := sample.NewSNPVerifier(roots, verifier.SNPOptions{Endorsements: bundle})
+	v, err := sample.NewSNPVerifier(roots, snp.Options{Endorsements: bundle})
 	if err != nil {
 		t.Fatal(err)
 	}

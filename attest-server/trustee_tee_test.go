@@ -18,32 +18,36 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // The trustee dialect end to end for each name of a TEE, under test roots.
 
 // oneCollateral is a CollateralSource.
-type oneCollateral struct{ c *verifier.Collateral }
+type oneCollateral struct{ c *tdx.Collateral }
 
-func (o oneCollateral) Collateral(context.Context, string, string) ([]*verifier.Collateral, error) {
-	return []*verifier.Collateral{o.c}, nil
+func (o oneCollateral) Collateral(context.Context, string, string) ([]*tdx.Collateral, error) {
+	return []*tdx.Collateral{o.c}, nil
 }
 
 // withTDX lets the server trust a self-made Intel.
 func withTDX(t testing.TB, n *verifiertest.Intel) func(*Config) {
 	t.Helper()
-	c, err := verifier.ParseCollateral(n.Collateral(t))
+	c, err := tdx.ParseCollateral(n.Collateral(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifier.NewTDX(verifier.TDXOptions{Root: n.Root, Collateral: oneCollateral{c}})
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: oneCollateral{c}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +300,7 @@ func TestTrusteeAttestBound(t *testing.T) {
 		{"", maxForeignBody, 401}, {"", maxForeignBody + 1, 413},
 		{"snp", maxForeignBody, 401}, {"snp", maxForeignBody + 1, 413},
 		{"tdx", maxForeignBody + 1, 401}, {"az-tdx-vtpm", maxForeignBody + 1, 401},
-		{"tdx", verifier.MaxEvidenceSize + maxForeignMore, 401}, {"tdx", verifier.MaxEvidenceSize + maxForeignMore + 1, 413},
+		{"tdx", evidence.MaxBytes + maxForeignMore, 401}, {"tdx", evidence.MaxBytes + maxForeignMore + 1, 413},
 	} {
 		c := newCocoClient(t, r.http.URL, r.http.Client(), "P-256")
 		if x.tee != "" {
@@ -316,7 +320,7 @@ func TestTrusteeAttestBound(t *testing.T) {
 // registered, but bound to another session, and for that alone refused.
 func TestTrusteeVectors(t *testing.T) {
 	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
-	bundle, err := verifier.LoadBundle(os.DirFS(dir))
+	bundle, err := endorsements.LoadBundle(os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,11 +348,11 @@ func TestTrusteeVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: bundle})
+			snp, err := snp.New(snp.Options{Endorsements: bundle})
 			if err != nil {
 				t.Fatal(err)
 			}
-			tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: bundle})
+			tdx, err := tdx.New(tdx.Options{Collateral: bundle})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -356,7 +360,7 @@ func TestTrusteeVectors(t *testing.T) {
 				c.Dialects = []session.Dialect{session.Trustee}
 				c.Verifiers[kbs.SNP], c.Verifiers[kbs.TDX] = snp, tdx
 			})
-			p, err := verifier.ParseEvidence(b)
+			p, err := evidence.Parse(b)
 			if err != nil {
 				t.Fatal(err)
 			}

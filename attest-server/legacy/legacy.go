@@ -22,7 +22,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 )
 
 const (
@@ -149,7 +149,7 @@ func publicKey(req attestation) (*rsa.PublicKey, error) {
 
 // parseEvidence reads the report alone: the generation is in its CPUID
 // fields, and the client's certificate chain is always empty.
-func parseEvidence(text string) (*verifier.Parsed, error) {
+func parseEvidence(text string) (*evidence.Parsed, error) {
 	var e struct {
 		Report string `json:"report"`
 	}
@@ -160,7 +160,7 @@ func parseEvidence(text string) (*verifier.Parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return verifier.ParseEvidence(report)
+	return evidence.Parse(report)
 }
 
 // Key releases the session's own workload's passphrase, and no other's:

@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 )
 
 // Checks are rules that were applied.
@@ -76,7 +77,7 @@ func (q *Request) SetKey(public recipient.Recipient, err error, accepted, got st
 
 // SetEvidence takes Evidence in one of the shapes that fit the
 // session's TEE.
-func (q *Request) SetEvidence(sess *session.Session, p *verifier.Parsed, err error, shapes []string) {
+func (q *Request) SetEvidence(sess *session.Session, p *evidence.Parsed, err error, shapes []string) {
 	var refused *verifier.Error
 	switch {
 	case errors.As(err, &refused):

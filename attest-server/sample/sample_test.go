@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-sev-guest/verify"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 )
 
 var testTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -197,7 +197,7 @@ func TestVerifierAcceptsItsOwnPlatformOnly(t *testing.T) {
 	if _, err := two.Verify(ctx, ev, testTime); err == nil {
 		t.Error("another platform's evidence accepted")
 	}
-	production, err := verifier.NewSNP(verifier.SNPOptions{})
+	production, err := snp.New(snp.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestVerifierAcceptsItsOwnPlatformOnly(t *testing.T) {
 }
 
 func TestSNPVerifierUnderTestRoot(t *testing.T) {
-	v, err := NewSNPVerifier(filepath.Join(platformDir(t, "one"), RootsDir), verifier.SNPOptions{})
+	v, err := NewSNPVerifier(filepath.Join(platformDir(t, "one"), RootsDir), snp.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestSNPVerifierUnderTestRoot(t *testing.T) {
 	if err != nil || c.TEE != kbs.SNP {
 		t.Errorf("%+v %v", c, err)
 	}
-	other, err := NewSNPVerifier(filepath.Join(platformDir(t, "two"), RootsDir), verifier.SNPOptions{})
+	other, err := NewSNPVerifier(filepath.Join(platformDir(t, "two"), RootsDir), snp.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestSNPVerifierUnderTestRoot(t *testing.T) {
 		t.Error("evidence under another test root accepted")
 	}
 	for _, dir := range []string{t.TempDir(), "/nonexistent", filepath.Join(platformDir(t, "one"), PrivateDir)} {
-		if _, err := NewSNPVerifier(dir, verifier.SNPOptions{}); err == nil {
+		if _, err := NewSNPVerifier(dir, snp.Options{}); err == nil {
 			t.Errorf("test root %s accepted", dir)
 		}
 	}

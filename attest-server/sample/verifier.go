@@ -11,13 +11,13 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/bounded"
 )
 
 // NewVerifier verifies Evidence of TEE sample that the platform in dir signed:
 // the very checks of SNP under other roots, so that the whole SNP path runs.
-func NewVerifier(dir string) (*verifier.SNPVerifier, error) {
+func NewVerifier(dir string) (*snp.Verifier, error) {
 	lines, err := testLines(filepath.Join(dir, RootsDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening simulated platform %s: %w; run `ccrun-sim init --sample-root %s`", dir, ErrNoRoot, dir)
@@ -25,15 +25,15 @@ func NewVerifier(dir string) (*verifier.SNPVerifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening simulated platform %s: %w", dir, err)
 	}
-	return verifier.NewSNP(verifier.SNPOptions{TEE: kbs.Sample, Roots: lines})
+	return snp.New(snp.Options{TEE: kbs.Sample, Roots: lines})
 }
 
-// NewSNPVerifier is verifier.NewSNP(o) with one more root, in dir, besides
+// NewSNPVerifier is snp.New(o) with one more root, in dir, besides
 // AMD's: PEM files (*.pem, *.crt) with one self-signed ARK and the ASK or ASVK
 // below it. Only a simulation may have that; it lets foreign clients be tested
 // without hardware.
-func NewSNPVerifier(dir string, o verifier.SNPOptions) (*verifier.SNPVerifier, error) {
-	lines, err := verifier.AMDRoots()
+func NewSNPVerifier(dir string, o snp.Options) (*snp.Verifier, error) {
+	lines, err := snp.Roots()
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +42,12 @@ func NewSNPVerifier(dir string, o verifier.SNPOptions) (*verifier.SNPVerifier, e
 		return nil, fmt.Errorf("reading test root %s: %w", dir, err)
 	}
 	o.TEE, o.Roots = kbs.SNP, append(lines, test...)
-	return verifier.NewSNP(o)
+	return snp.New(o)
 }
 
 // testLines is AMD's product lines with the certificates in dir for roots. All
 // lines have the same: a simulated chip may be of any.
-func testLines(dir string) ([]verifier.ProductLine, error) {
+func testLines(dir string) ([]snp.ProductLine, error) {
 	certs, err := readRoots(dir)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func testLines(dir string) ([]verifier.ProductLine, error) {
 		}
 		*slot = c
 	}
-	lines, err := verifier.AMDRoots()
+	lines, err := snp.Roots()
 	if err != nil {
 		return nil, err
 	}

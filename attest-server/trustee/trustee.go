@@ -20,7 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 )
 
 const (
@@ -160,7 +160,7 @@ func request(sess *session.Session, req attestation) (release.Request, error) {
 	if q.ReportData, err = reportData(jwk, req.Runtime.Nonce, req.Evidence.Additional); err != nil {
 		return q, err
 	}
-	parsed, err := verifier.ParseEvidence(req.Evidence.Primary)
+	parsed, err := evidence.Parse(req.Evidence.Primary)
 	if err == nil && slices.Contains(t.shapes, parsed.Shape) {
 		parsed.Evidence.TEE = t.tee // "sample" comes in the shape of snp
 	}

@@ -20,7 +20,7 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 	}
 	r.add("tee", ref.TEE.Valid() && c.TEE == ref.TEE, quote(ref.TEE), quote(c.TEE),
 		"the workload is registered for another kind of machine")
-	r.add("clock", !want.At.IsZero(), "the time of the appraisal", showTime(want.At), "the server gave no time")
+	r.add("clock", !want.At.IsZero(), "the time of the appraisal", ShowTime(want.At), "the server gave no time")
 	switch {
 	case c.SNP != nil && c.TDX == nil && c.TEE != kbs.TDX:
 		r.measurement("measurement", c.LaunchDigest, ref, want.At)

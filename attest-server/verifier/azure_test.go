@@ -1,4 +1,4 @@
-package verifier
+package verifier_test
 
 import (
 	"bytes"
@@ -8,57 +8,73 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestAzureTDX is az-tdx-vtpm end to end: PCK, quote, paravisor, vTPM, PCRs.
 // One link is broken at a time, and the rule for that link says so.
 func TestAzureTDX(t *testing.T) {
-	vendor := newIntel(t)
+	vendor := vendors.NewIntel(t)
 	for _, tt := range []struct {
 		name, rules string
-		edit        func(a *verifiertest.VTPM, n *intel, ref *kbs.ReferenceValues, want *Expectation)
+		edit        func(a *verifiertest.VTPM, n *vendors.Intel, ref *kbs.ReferenceValues, want *verifier.Expectation)
 	}{
 		{name: "as is"},
-		{name: "other report data", rules: "report_data", edit: func(_ *verifiertest.VTPM, _ *intel, _ *kbs.ReferenceValues, w *Expectation) { w.ReportData[0]++ }},
-		{name: "other kernel", rules: "pcr11", edit: func(a *verifiertest.VTPM, _ *intel, _ *kbs.ReferenceValues, _ *Expectation) { a.PCRs[11][0]++ }},
-		{name: "other boot loader", rules: "pcr4", edit: func(a *verifiertest.VTPM, _ *intel, _ *kbs.ReferenceValues, _ *Expectation) { a.PCRs[4][0]++ }},
-		{name: "other PCR, not registered", edit: func(a *verifiertest.VTPM, _ *intel, _ *kbs.ReferenceValues, _ *Expectation) { a.PCRs[7][0]++ }},
-		{name: "boot loader not registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, _ *Expectation) {
+		{name: "other report data", rules: "report_data", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
+			w.ReportData[0]++
+		}},
+		{name: "other kernel", rules: "pcr11", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+			a.PCRs[11][0]++
+		}},
+		{name: "other boot loader", rules: "pcr4", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+			a.PCRs[4][0]++
+		}},
+		{name: "other PCR, not registered", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+			a.PCRs[7][0]++
+		}},
+		{name: "boot loader not registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			delete(r.VTPM.PCRs, "4")
 		}},
-		{name: "no PCRs registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, _ *Expectation) { r.VTPM = nil }},
-		{name: "no PCRs registered, none required", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, w *Expectation) {
+		{name: "no PCRs registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+			r.VTPM = nil
+		}},
+		{name: "no PCRs registered, none required", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
 			r.VTPM, w.RequirePCRs = nil, false
 		}},
-		{name: "empty PCR rules", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, w *Expectation) {
+		{name: "empty PCR rules", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
 			r.VTPM, w.RequirePCRs = &kbs.VTPMRules{}, false
 		}},
-		{name: "PCRs of the firmware alone", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, _ *Expectation) {
+		{name: "PCRs of the firmware alone", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM.PCRs = map[string]string{"0": strings.Repeat("0", 64)}
 		}},
-		{name: "PCR 99", rules: "pcrs_registered pcr99", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, _ *Expectation) {
+		{name: "PCR 99", rules: "pcrs_registered pcr99", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM.PCRs["99"] = strings.Repeat("0", 64)
 		}},
-		{name: "empty PCR", rules: "pcrs_registered pcr11", edit: func(_ *verifiertest.VTPM, _ *intel, r *kbs.ReferenceValues, _ *Expectation) { r.VTPM.PCRs["11"] = "" }},
+		{name: "empty PCR", rules: "pcrs_registered pcr11", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+			r.VTPM.PCRs["11"] = ""
+		}},
 		{name: "no vTPM key in REPORT_DATA", rules: "vtpm_binding"},
-		{name: "PCK revoked", rules: "revocation", edit: func(_ *verifiertest.VTPM, n *intel, _ *kbs.ReferenceValues, _ *Expectation) {
+		{name: "PCK revoked", rules: "revocation", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.RevokedPCK = []int64{verifiertest.PCKSerial}
 		}},
-		{name: "TCB out of date", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *intel, _ *kbs.ReferenceValues, _ *Expectation) {
+		{name: "TCB out of date", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["tcbLevels"].([]map[string]any)[0]["tcbStatus"] = "OutOfDate"
 		}},
-		{name: "TCB of a revoked platform", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *intel, r *kbs.ReferenceValues, _ *Expectation) {
+		{name: "TCB of a revoked platform", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["tcbLevels"].([]map[string]any)[0]["tcbStatus"] = "Revoked"
 			r.TDX.TCBStatus = []string{"Revoked"}
 		}},
-		{name: "collateral of another platform", rules: "collateral", edit: func(_ *verifiertest.VTPM, n *intel, _ *kbs.ReferenceValues, _ *Expectation) {
+		{name: "collateral of another platform", rules: "collateral", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["fmspc"] = "00a06d000001"
 		}},
-		{name: "collateral expired", rules: "collateral_validity", edit: func(_ *verifiertest.VTPM, _ *intel, _ *kbs.ReferenceValues, w *Expectation) {
+		{name: "collateral expired", rules: "collateral_validity", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
 			w.At = verifiertest.Time.AddDate(0, 2, 0)
 		}},
 	} {
@@ -68,7 +84,7 @@ func TestAzureTDX(t *testing.T) {
 			a.PCRs[4], a.PCRs[11] = [32]byte{0x44}, [32]byte{0x11}
 			var data kbs.ReportData
 			copy(data[:], a.UserData)
-			want := Expectation{ReportData: data, At: verifiertest.Time, RequirePCRs: true}
+			want := verifier.Expectation{ReportData: data, At: verifiertest.Time, RequirePCRs: true}
 			ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: verifiertest.RTMRs()},
 				VTPM: &kbs.VTPMRules{PCRs: map[string]string{"4": "44" + strings.Repeat("0", 62), "11": "11" + strings.Repeat("0", 62)}}}
 			if tt.edit != nil {
@@ -78,20 +94,20 @@ func TestAzureTDX(t *testing.T) {
 			if tt.name == "no vTPM key in REPORT_DATA" {
 				digest[0]++
 			}
-			p, err := ParseEvidence(a.EvidenceTDX(t, n.Quote(t, verifiertest.Body(digest[:]))))
+			p, err := evidence.Parse(a.EvidenceTDX(t, n.Quote(t, verifiertest.Body(digest[:]))))
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(t)}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := ""
 			c, err := p.Verify(context.Background(), v, want.At)
 			if err != nil {
-				got = RuleOf(err)
+				got = verifier.RuleOf(err)
 			} else {
-				got = Failed(Appraise(c, ref, want))
+				got = verifiertest.Failed(verifier.Appraise(c, ref, want))
 			}
 			if got != tt.rules || err != nil && got == "" {
 				t.Errorf("failed rules %q, %v, expected %q", got, err, tt.rules)

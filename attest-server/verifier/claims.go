@@ -158,15 +158,15 @@ const (
 
 // Statuses that combine two findings.
 const (
-	outOfDate       = "OutOfDate"
-	outOfDateConfig = "OutOfDateConfigurationNeeded"
-	revokedStatus   = "Revoked"
+	OutOfDate       = "OutOfDate"
+	OutOfDateConfig = "OutOfDateConfigurationNeeded"
+	Revoked         = "Revoked"
 )
 
 // Statuses that only verifiers make.
 const (
-	tdRelaunchAdvised       = "TDRelaunchAdvised"
-	tdRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
+	TDRelaunchAdvised       = "TDRelaunchAdvised"
+	TDRelaunchAdvisedConfig = "TDRelaunchAdvisedConfigurationNeeded"
 )
 
 // UpToDate is the TCB status that needs no permission.
@@ -180,8 +180,8 @@ type VTPMClaims struct {
 
 // pcrCount and pcrSize are those of the bank that the attesters quote.
 const (
-	pcrCount = 24
-	pcrSize  = sha256.Size
+	PCRCount = 24
+	PCRBytes = sha256.Size
 )
 
 // EventLogClaims is an event log that came with a quote. Nothing signs it: the

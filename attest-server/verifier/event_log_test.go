@@ -1,4 +1,4 @@
-package verifier
+package verifier_test
 
 import (
 	"bytes"
@@ -11,9 +11,13 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // realEvents are those of a TD on Google's cloud, two that extend nothing, and
@@ -40,9 +44,9 @@ func cocoTDX(t testing.TB, quote []byte, log any) []byte {
 
 // logged is a quote of a TD that booted as the events say, its verifier, and
 // what to appraise it by.
-func logged(t testing.TB, events []eventlog.Event) ([]byte, Verifier, kbs.ReferenceValues, Expectation) {
+func logged(t testing.TB, events []eventlog.Event) ([]byte, verifier.Verifier, kbs.ReferenceValues, verifier.Expectation) {
 	t.Helper()
-	n := newIntel(t)
+	n := vendors.NewIntel(t)
 	log, err := eventlog.Parse(eventlogtest.Build(events))
 	if err != nil {
 		t.Fatal(err)
@@ -54,12 +58,12 @@ func logged(t testing.TB, events []eventlog.Event) ([]byte, Verifier, kbs.Refere
 		copy(body[328+48*i:], d[:])
 		rtmrs[fmt.Sprint(i)] = d.String()
 	}
-	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(t)}})
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: rtmrs}}
-	return n.Quote(t, body), v, ref, Expectation{ReportData: data, At: verifiertest.Time}
+	return n.Quote(t, body), v, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time}
 }
 
 // TestEventLog: a log that came along must replay to the quote's RTMRs; one
@@ -107,11 +111,11 @@ func TestEventLog(t *testing.T) {
 		{"more than 1 MiB", "event_log", "CCEL", append(bytes.Clone(good), make([]byte, eventlog.MaxLogBytes)...)},
 		{"no base64", "evidence_format", "", "!"},
 		{"a number", "evidence_format", "", 7},
-		{"more than evidence may have", "evidence_format", "", make([]byte, MaxEvidenceSize)},
+		{"more than evidence may have", "evidence_format", "", make([]byte, evidence.MaxBytes)},
 	} {
-		p, err := ParseEvidence(cocoTDX(t, quote, tt.log))
+		p, err := evidence.Parse(cocoTDX(t, quote, tt.log))
 		if err != nil {
-			if RuleOf(err) != tt.rule {
+			if verifier.RuleOf(err) != tt.rule {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			continue
@@ -120,11 +124,11 @@ func TestEventLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := Appraise(c, ref, want)
-		if Failed(r) != tt.rule || r.OK() != (tt.rule == "") {
-			t.Errorf("%s: failed rules %q, expected %q", tt.name, Failed(r), tt.rule)
+		r := verifier.Appraise(c, ref, want)
+		if verifiertest.Failed(r) != tt.rule || r.OK() != (tt.rule == "") {
+			t.Errorf("%s: failed rules %q, expected %q", tt.name, verifiertest.Failed(r), tt.rule)
 		}
-		i := slices.IndexFunc(r.Rules, func(x Rule) bool { return x.Rule == "event_log" })
+		i := slices.IndexFunc(r.Rules, func(x verifier.Rule) bool { return x.Rule == "event_log" })
 		if there := tt.log != nil && tt.log != ""; (i >= 0) != there || (c.TDX.EventLog != nil) != there {
 			t.Errorf("%s: rule %d, claims %+v", tt.name, i, c.TDX.EventLog)
 			continue
@@ -143,7 +147,7 @@ func TestEventLog(t *testing.T) {
 func TestEventLogClaims(t *testing.T) {
 	events := realEvents(t)
 	quote, v, ref, want := logged(t, events)
-	p, err := ParseEvidence(quote)
+	p, err := evidence.Parse(quote)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,14 +158,14 @@ func TestEventLogClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var expected []EventClaim
+	var expected []verifier.EventClaim
 	for _, e := range events {
 		if e.Extends() {
-			expected = append(expected, EventClaim{e.Register, e.Type.String(), e.Digest[:]})
+			expected = append(expected, verifier.EventClaim{e.Register, e.Type.String(), e.Digest[:]})
 		}
 	}
 	l := c.TDX.EventLog
-	if l.Count != len(expected) || len(expected) < 40 || !slices.EqualFunc(l.Events, expected, func(a, b EventClaim) bool {
+	if l.Count != len(expected) || len(expected) < 40 || !slices.EqualFunc(l.Events, expected, func(a, b verifier.EventClaim) bool {
 		return a.Register == b.Register && a.Type == b.Type && bytes.Equal(a.Digest, b.Digest)
 	}) {
 		t.Errorf("%d events: %+v", l.Count, l.Events)
@@ -173,12 +177,12 @@ func TestEventLogClaims(t *testing.T) {
 		if broken {
 			l.RTMRs[2][0]++
 		}
-		wire, err := Appraise(c, ref, want).Wire()
+		wire, err := verifier.Appraise(c, ref, want).Wire()
 		if err != nil {
 			t.Fatal(err)
 		}
-		ear, err := NewEAR(wire, VerifierID{"d", "b"}, "policy", verifiertest.Time)
-		if err != nil || (ear.Submods["cpu0"].Vector[Executables] == 96) != broken {
+		ear, err := verifier.NewEAR(wire, verifier.VerifierID{"d", "b"}, "policy", verifiertest.Time)
+		if err != nil || (ear.Submods["cpu0"].Vector[verifier.Executables] == 96) != broken {
 			t.Errorf("broken %v: %+v, %v", broken, ear.Submods["cpu0"].Vector, err)
 		}
 	}

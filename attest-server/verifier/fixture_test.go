@@ -1,40 +1,17 @@
 package verifier
 
 import (
-	"context"
-	"testing"
-
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"strings"
+	"time"
 )
 
-// vendor is a self-made AMD as a verifier is told of it.
-type vendor struct {
-	*verifiertest.AMD
-	line ProductLine
-}
+var testTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func newVendor(t testing.TB, fmc bool, keys ...int) *vendor {
-	t.Helper()
-	return vendorOf(verifiertest.NewAMD(t, fmc, keys...))
-}
-
-func vendorOf(a *verifiertest.AMD) *vendor {
-	return &vendor{a, ProductLine{Name: a.Line, FMC: a.FMC, CPUs: []CPURange{{Family: a.Family, LastModel: 0x11}}, ARK: a.ARK, ASK: a.ASK, ASVK: a.ASVK}}
-}
-
-func (v *vendor) verifier(t testing.TB, o SNPOptions) *SNPVerifier {
-	t.Helper()
-	o.Roots = []ProductLine{v.line}
-	s, err := NewSNP(o)
-	if err != nil {
-		t.Fatal(err)
+// failed is the names of the rules that failed.
+func failed(r AttestationResult) string {
+	var names []string
+	for _, f := range r.Failed() {
+		names = append(names, f.Rule)
 	}
-	return s
-}
-
-// only is Endorsements with one certificate, for whatever key.
-type only []byte
-
-func (o only) Candidates(context.Context, EndorsementKey) ([][]byte, error) {
-	return [][]byte{o}, nil
+	return strings.Join(names, " ")
 }

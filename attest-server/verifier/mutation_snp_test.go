@@ -1,4 +1,4 @@
-package verifier
+package verifier_test
 
 import (
 	"bytes"
@@ -12,7 +12,10 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // shown is the expected rule of fields that are reported and have no rule: a
@@ -138,25 +141,25 @@ const snpSigned = 0x2a0
 
 // strictMachine is a report that uses every rule, its verifier and what it
 // must be appraised by.
-func strictMachine(t *testing.T, fmc bool) (*vendor, *verifiertest.Chip, []byte, *SNPVerifier, kbs.ReferenceValues, Expectation) {
+func strictMachine(t *testing.T, fmc bool) (*vendors.Vendor, *verifiertest.Chip, []byte, *snp.Verifier, kbs.ReferenceValues, verifier.Expectation) {
 	t.Helper()
-	v, c := newVendor(t, fmc), verifiertest.NewChip(t, fmc)
+	v, c := vendors.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
 	raw := v.Report(t, c, func(r []byte) {
 		le := binary.LittleEndian
 		le.PutUint32(r[0x04:], 3)
 		le.PutUint64(r[0x08:], 1<<17|1<<8|51)
 		le.PutUint32(r[0x30:], 1)
-		le.PutUint64(r[0x40:], PlatformAliasCheck|PlatformCiphertextHiding|PlatformECC|PlatformRAPLDisabled|PlatformTSME)
+		le.PutUint64(r[0x40:], verifier.PlatformAliasCheck|verifier.PlatformCiphertextHiding|verifier.PlatformECC|verifier.PlatformRAPLDisabled|verifier.PlatformTSME)
 		copy(r[0xc0:], bytes.Repeat([]byte{0xcd}, 32))
 		copy(r[0xe0:], bytes.Repeat([]byte{0xab}, 96))
 	})
 	key := strings.Repeat("ab", 48)
 	ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest(raw[0x90:0xc0])}},
 		SNP: &kbs.SNPRules{ForbidSMT: true, VMPL: 1, HostData: strings.Repeat("cd", 32), MinimumABI: &kbs.SNPABI{Major: 1, Minor: 51}, MinimumTCB: &c.TCB, MinimumGuestSVN: 3,
-			ChipIDs: []string{Hex(c.ID[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{VCEK},
+			ChipIDs: []string{verifier.Hex(c.ID[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{verifier.VCEK},
 			RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true}}
-	s := v.verifier(t, SNPOptions{})
-	return v, c, raw, s, ref, Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time}
+	s := v.Verifier(t, snp.Options{})
+	return v, c, raw, s, ref, verifier.Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time}
 }
 
 // TestEveryFieldSNP changes every field of a report, each time as AMD's
@@ -170,9 +173,9 @@ func TestEveryFieldSNP(t *testing.T) {
 		judge := func(b []byte) string {
 			claims, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: b, Certificates: table}, verifiertest.Time)
 			if err != nil {
-				return RuleOf(err)
+				return verifier.RuleOf(err)
 			}
-			return dedupe(Failed(Appraise(claims, ref, want)))
+			return dedupe(verifiertest.Failed(verifier.Appraise(claims, ref, want)))
 		}
 		if rule := judge(raw); rule != "" {
 			t.Fatalf("unchanged: refused by %s", rule)
@@ -213,3 +216,6 @@ func TestEveryFieldSNP(t *testing.T) {
 	}
 	t.Logf("%d changes to SNP reports", total)
 }
+
+// dedupe drops repetitions next to each other.
+func dedupe(s string) string { return strings.Join(slices.Compact(strings.Fields(s)), " ") }

@@ -1,21 +1,23 @@
-package verifier
+package verifier_test
 
 import (
 	"bytes"
 	"context"
 	"encoding/pem"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
-// Quotes under a self-made Intel, so that every field can be changed as the
+// Quotes under a self-made intel, so that every field can be changed as the
 // real one would sign it.
 
 // tdBody15 is verifiertest.Body as of TDX 1.5, the same TCB now as at launch.
@@ -25,10 +27,10 @@ func tdBody15() []byte {
 }
 
 // strictTD registers all of verifiertest.Body that can be.
-func strictTD() (kbs.ReferenceValues, Expectation) {
+func strictTD() (kbs.ReferenceValues, verifier.Expectation) {
 	rules := &kbs.TDXRules{RTMRs: verifiertest.RTMRs(), XFAM: "00000000000000e7", MRSEAM: []string{strings.Repeat("5e", 48)}, RequireSEPTVEDisable: true}
 	return kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: rules},
-		Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
+		verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
 }
 
 // strictBody makes body what strictTD registers.
@@ -38,7 +40,7 @@ func strictBody(body []byte) []byte {
 	return body
 }
 
-// tdHeaderFields is the header of a quote (Intel DCAP quoting library, A.3.1).
+// tdHeaderFields is the header of a quote (intel DCAP quoting library, A.3.1).
 func tdHeaderFields() []field {
 	return []field{
 		{"version", 0, 2, []mutation{set("quote_version", 0), set("quote_version", 3), set("quote_version", 6), bit(8, "quote_version")}},
@@ -53,7 +55,7 @@ func tdHeaderFields() []field {
 // tdBodyFields is the TD report (A.3.2 and A.3.3), whole. TDX 1.5 has 64 bytes
 // more.
 func tdBodyFields(tdx15 bool) []field {
-	svn := []mutation{set("tdx_module", 2, 1), set("tdx_module", 2, 0xff)} // a module Intel does not list
+	svn := []mutation{set("tdx_module", 2, 1), set("tdx_module", 2, 0xff)} // a module intel does not list
 	svn2 := slices.Clone(svn)
 	for i := range 16 {
 		if i != 1 {
@@ -106,9 +108,9 @@ func qeFields() []field {
 }
 
 // tdJudge verifies and appraises quotes of n as strictTD says.
-func tdJudge(t *testing.T, n *intel) func(quote []byte) string {
+func tdJudge(t *testing.T, n *vendors.Intel) func(quote []byte) string {
 	t.Helper()
-	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(t)}})
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,12 +118,12 @@ func tdJudge(t *testing.T, n *intel) func(quote []byte) string {
 	return func(quote []byte) string {
 		c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time)
 		if err != nil {
-			if RuleOf(err) == "" {
+			if verifier.RuleOf(err) == "" {
 				return err.Error()
 			}
-			return RuleOf(err)
+			return verifier.RuleOf(err)
 		}
-		return Failed(Appraise(c, ref, want))
+		return verifiertest.Failed(verifier.Appraise(c, ref, want))
 	}
 }
 
@@ -129,7 +131,7 @@ func tdJudge(t *testing.T, n *intel) func(quote []byte) string {
 // enclave's report, each time as Intel's keys would sign it: one rule refuses,
 // the one for that field. The tables cover every byte.
 func TestEveryFieldTDX(t *testing.T) {
-	n := newIntel(t)
+	n := vendors.NewIntel(t)
 	judge := tdJudge(t, n)
 	total := 0
 	run := func(name string, fields []field, size int, quote func(edit func(b []byte)) []byte) {
@@ -164,7 +166,7 @@ func TestEveryFieldTDX(t *testing.T) {
 		{"v5, TDX 1.5", n.QuoteV5, func() []byte { return strictBody(tdBody15()) }},
 	} {
 		size := len(x.body())
-		run(x.name+" body", tdBodyFields(size > tdBodySize), size, func(edit func([]byte)) []byte {
+		run(x.name+" body", tdBodyFields(size > verifiertest.BodyBytes), size, func(edit func([]byte)) []byte {
 			body := x.body()
 			edit(body)
 			return x.make(t, body)
@@ -179,8 +181,8 @@ func TestEveryFieldTDX(t *testing.T) {
 		if x.name == "v5, TDX 1.0" {
 			continue // header and enclave are as in the others
 		}
-		run(x.name+" header", tdHeaderFields(), tdHeaderSize, inside(func(h, _ []byte) []byte { return h }))
-		run(x.name+" QE report", qeFields(), qeReportSize, inside(func(_, q []byte) []byte { return q }))
+		run(x.name+" header", tdHeaderFields(), 48, inside(func(h, _ []byte) []byte { return h }))
+		run(x.name+" QE report", qeFields(), 384, inside(func(_, q []byte) []byte { return q }))
 	}
 	t.Logf("%d changes to TD quotes", total)
 }
@@ -188,7 +190,7 @@ func TestEveryFieldTDX(t *testing.T) {
 // TestTDXEveryByteUnsigned flips every byte of quotes without signing them
 // anew: all are refused. What follows a quote is not part of it.
 func TestTDXEveryByteUnsigned(t *testing.T) {
-	n := newIntel(t)
+	n := vendors.NewIntel(t)
 	judge := tdJudge(t, n)
 	total := 0
 	for name, quote := range map[string][]byte{
@@ -276,38 +278,15 @@ func changedLeaf(path string, v any) any {
 	return v
 }
 
-// leaves calls f for every value below v: its path, the value and how to set
-// it.
-func leaves(path string, v any, f func(path string, v any, set func(any))) {
-	visit := func(path string, x any, set func(any)) {
-		switch x.(type) {
-		case map[string]any, []any:
-			leaves(path, x, f)
-		default:
-			f(path, x, set)
-		}
-	}
-	switch v := v.(type) {
-	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			visit(path+"."+k, v[k], func(y any) { v[k] = y })
-		}
-	case []any:
-		for i, x := range v {
-			visit(path+"[]", x, func(y any) { v[i] = y })
-		}
-	}
-}
-
 // TestEveryFieldCollateral changes every member of TCB info and QE identity,
 // signed anew, and every member of the collateral, not signed anew.
 func TestEveryFieldCollateral(t *testing.T) {
-	n := newIntel(t)
+	n := vendors.NewIntel(t)
 	quote := n.Quote(t, strictBody(verifiertest.Body([]byte{0xda})))
 	total, seen := 0, map[string]bool{}
 	for name, doc := range map[string]*map[string]any{"tcb": &n.TCB, "qe": &n.QE} {
 		*doc = verifiertest.Generic(t, *doc)
-		leaves(name, *doc, func(path string, v any, set func(any)) {
+		verifiertest.Leaves(name, *doc, func(path string, v any, set func(any)) {
 			rule, known := collateralRules[path]
 			if !known {
 				t.Errorf("%s is not in the table", path)
@@ -326,20 +305,20 @@ func TestEveryFieldCollateral(t *testing.T) {
 			t.Errorf("%s is in the table, not in the collateral", path)
 		}
 	}
-	good := n.collateral(t)
-	for i := range reflect.TypeFor[Collateral]().NumField() {
+	good := n.Publish(t)
+	for i := range reflect.TypeFor[tdx.Collateral]().NumField() {
 		for _, edit := range []func(s string) string{func(string) string { return "" }, func(s string) string { return s[:len(s)-8] },
 			func(s string) string { return s[:len(s)/2] + "!" + s[len(s)/2+1:] }} {
 			c := *good
 			f := reflect.ValueOf(&c).Elem().Field(i)
 			f.SetString(edit(f.String()))
-			v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{&c}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{&c}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			total++
-			if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time); RuleOf(err) != "collateral" {
-				t.Errorf("%s changed: %v, expected a refusal by collateral", reflect.TypeFor[Collateral]().Field(i).Name, err)
+			if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time); verifier.RuleOf(err) != "collateral" {
+				t.Errorf("%s changed: %v, expected a refusal by collateral", reflect.TypeFor[tdx.Collateral]().Field(i).Name, err)
 			}
 		}
 	}

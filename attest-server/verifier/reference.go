@@ -57,7 +57,7 @@ func checkMeasurements(ref kbs.ReferenceValues) error {
 		case ref.TEE == kbs.TDX && m.LaunchDigest.String() == stockQbootMRTD:
 			return fmt.Errorf("measurement %d is the MRTD of libkrun's stock TDX firmware, which measures neither kernel nor initrd", i)
 		case m.NotBefore != nil && m.NotAfter != nil && !m.NotBefore.Before(*m.NotAfter):
-			return fmt.Errorf("measurement %d is never valid: not_before %s, not_after %s", i, showTime(*m.NotBefore), showTime(*m.NotAfter))
+			return fmt.Errorf("measurement %d is never valid: not_before %s, not_after %s", i, ShowTime(*m.NotBefore), ShowTime(*m.NotAfter))
 		case slices.ContainsFunc(ref.Measurements[:i], func(o kbs.Measurement) bool {
 			return o.LaunchDigest == m.LaunchDigest && o.NotBefore == nil && o.NotAfter == nil && (m.NotBefore != nil || m.NotAfter != nil)
 		}):
@@ -113,7 +113,7 @@ func checkNotAll(name string, all, denied []string) error {
 // tcbStatuses are those of Intel's TCB info that a registration may accept.
 func tcbStatuses() []string {
 	return []string{UpToDate, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
-		outOfDate, outOfDateConfig, tdRelaunchAdvised, tdRelaunchAdvisedConfig}
+		OutOfDate, OutOfDateConfig, TDRelaunchAdvised, TDRelaunchAdvisedConfig}
 }
 
 func checkRTMRs(rtmrs map[string]string) error {
@@ -187,10 +187,10 @@ func hexList(name string, list []string, sizes ...int) error {
 // CheckVTPMRules refuses rules that match nothing, or any kernel.
 func CheckVTPMRules(r *kbs.VTPMRules) error {
 	for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
-		if i, err := strconv.Atoi(n); err != nil || i < 0 || i >= pcrCount || strconv.Itoa(i) != n {
-			return fmt.Errorf("pcr %q, expected 0 to %d", n, pcrCount-1)
+		if i, err := strconv.Atoi(n); err != nil || i < 0 || i >= PCRCount || strconv.Itoa(i) != n {
+			return fmt.Errorf("pcr %q, expected 0 to %d", n, PCRCount-1)
 		}
-		if err := wantHex("pcr "+n, r.PCRs[n], pcrSize); err != nil {
+		if err := wantHex("pcr "+n, r.PCRs[n], PCRBytes); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Hint is the next step for whoever owns the workload.
 func (e *Error) Hint() string { return e.Rule.Hint }
 
-func refuse(rule, expected, got, hint string, err error) error {
+func Refuse(rule, expected, got, hint string, err error) error {
 	return &Error{Rule: Rule{Rule: rule, Expected: expected, Got: got, Hint: hint}, Err: err}
 }
 

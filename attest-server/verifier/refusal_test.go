@@ -11,7 +11,7 @@ import (
 // nothing believed.
 func TestErrorResult(t *testing.T) {
 	cause := errors.New("the cause")
-	err := refuse("signature", "good", "bad", "a hint", cause)
+	err := Refuse("signature", "good", "bad", "a hint", cause)
 	var e *Error
 	if !errors.As(err, &e) || !errors.Is(err, cause) || e.Hint() != "a hint" {
 		t.Fatalf("%v", err)

@@ -76,7 +76,7 @@ func onOff(b bool) string {
 
 func quote(t kbs.TEE) string { return fmt.Sprintf("%q", string(t)) }
 
-func showTime(t time.Time) string {
+func ShowTime(t time.Time) string {
 	if t.IsZero() {
 		return "none"
 	}

@@ -1,4 +1,4 @@
-package verifier
+package verifier_test
 
 import (
 	"context"
@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // statusIntel publishes a TDX module of version 1 and statuses for each part,
@@ -18,13 +21,13 @@ type statusIntel struct {
 	edit                 func(tcb, qe map[string]any)
 }
 
-func (s statusIntel) collateral(t *testing.T, base *intel) *Collateral {
+func (s statusIntel) collateral(t *testing.T, base *vendors.Intel) *tdx.Collateral {
 	t.Helper()
 	n := *base
 	n.TCB, n.QE = verifiertest.Generic(t, n.TCBInfo()), verifiertest.Generic(t, n.QEIdentity())
 	level := func(svn float64, status, advisory string) map[string]any {
 		l := map[string]any{"tcb": map[string]any{"isvsvn": svn}, "tcbDate": "2025-01-01T00:00:00Z", "tcbStatus": status}
-		if status != UpToDate {
+		if status != verifier.UpToDate {
 			l["advisoryIDs"] = []any{advisory}
 		}
 		return l
@@ -32,24 +35,24 @@ func (s statusIntel) collateral(t *testing.T, base *intel) *Collateral {
 	n.TCB["tdxModuleIdentities"] = []any{map[string]any{"id": "TDX_01", "mrsigner": strings.Repeat("0", 96), "attributes": strings.Repeat("0", 16),
 		"attributesMask": strings.Repeat("f", 16), "tcbLevels": []any{level(2, s.module, "INTEL-SA-00002"), level(1, "OutOfDate", "INTEL-SA-00009")}}}
 	top := n.TCB["tcbLevels"].([]any)[0].(map[string]any)
-	if top["tcbStatus"] = s.platform; s.platform != UpToDate {
+	if top["tcbStatus"] = s.platform; s.platform != verifier.UpToDate {
 		top["advisoryIDs"] = []any{"INTEL-SA-00001"}
 	}
 	n.QE["tcbLevels"] = []any{level(4, s.qe, "INTEL-SA-00003")}
 	if s.edit != nil {
 		s.edit(n.TCB, n.QE)
 	}
-	return n.collateral(t)
+	return n.Publish(t)
 }
 
 // everyStatus is what a registration may accept.
-var everyStatus = []string{UpToDate, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
-	outOfDate, outOfDateConfig, tdRelaunchAdvised, tdRelaunchAdvisedConfig}
+var everyStatus = []string{verifier.UpToDate, "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
+	verifier.OutOfDate, verifier.OutOfDateConfig, verifier.TDRelaunchAdvised, verifier.TDRelaunchAdvisedConfig}
 
 // TestTDXStatuses: each status of platform, module and quoting enclave, and
 // each advisory, passes only by leave of the registration.
 func TestTDXStatuses(t *testing.T) {
-	n := newIntel(t)
+	n := vendors.NewIntel(t)
 	body := func(edit func(b []byte)) []byte {
 		b := strictBody(tdBody15())
 		b[1], b[585] = 1, 1 // TDX module 1, SVN 2
@@ -61,7 +64,7 @@ func TestTDXStatuses(t *testing.T) {
 	module := func(edit func(m map[string]any)) func(tcb, qe map[string]any) {
 		return func(tcb, _ map[string]any) { edit(tcb["tdxModuleIdentities"].([]any)[0].(map[string]any)) }
 	}
-	const up = UpToDate
+	const up = verifier.UpToDate
 	type statuses = []string
 	for _, tt := range []struct {
 		name                 string
@@ -107,13 +110,13 @@ func TestTDXStatuses(t *testing.T) {
 		{name: "identity of SGX's enclave", platform: up, module: up, qe: up, edit: func(_, qe map[string]any) { qe["id"] = "QE" }, rules: "collateral"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{statusIntel{tt.platform, tt.module, tt.qe, tt.edit}.collateral(t, n)}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{statusIntel{tt.platform, tt.module, tt.qe, tt.edit}.collateral(t, n)}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: n.QuoteV5(t, body(tt.body))}, verifiertest.Time)
 			if err != nil {
-				if tt.rules == "" || RuleOf(err) != tt.rules {
+				if tt.rules == "" || verifier.RuleOf(err) != tt.rules {
 					t.Fatalf("%v, expected %q", err, tt.rules)
 				}
 				return
@@ -123,7 +126,7 @@ func TestTDXStatuses(t *testing.T) {
 			}
 			ref, want := strictTD()
 			ref.TDX.TCBStatus, ref.TDX.AllowAdvisories = slices.Clone(tt.allow), tt.advisories
-			if got := Failed(Appraise(c, ref, want)); got != tt.rules {
+			if got := verifiertest.Failed(verifier.Appraise(c, ref, want)); got != tt.rules {
 				t.Errorf("failed rules %q, expected %q", got, tt.rules)
 			}
 		})
@@ -142,8 +145,8 @@ func withoutModuleSVN(tcb map[string]any) {
 // TestTDXValidity: the clock an hour or more wrong either way, for each thing
 // that can expire.
 func TestTDXValidity(t *testing.T) {
-	n := newIntel(t)
-	v, err := NewTDX(TDXOptions{Root: n.Root, Collateral: oneCollateral{n.collateral(t)}})
+	n := vendors.NewIntel(t)
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +160,7 @@ func TestTDXValidity(t *testing.T) {
 		{"six years later", "certificate_validity", 6 * 366 * 24 * 60}, {"two years before", "certificate_validity", -2 * 366 * 24 * 60},
 	} {
 		at := month.Add(time.Duration(tt.minutes) * time.Minute)
-		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
+		if _, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); verifier.RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 			t.Errorf("%s: %v, expected %q", tt.name, err, tt.rule)
 		}
 	}

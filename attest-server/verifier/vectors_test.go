@@ -1,4 +1,4 @@
-package verifier
+package verifier_test
 
 import (
 	"context"
@@ -11,7 +11,11 @@ import (
 
 	"github.com/google/go-sev-guest/abi"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
@@ -56,7 +60,7 @@ func (v vector) reference(t testing.TB, tee kbs.TEE, digest string) (kbs.Referen
 // TestSNPVectors: each real report comes out as INDEX.md says.
 func TestSNPVectors(t *testing.T) {
 	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
-	v, err := NewSNP(SNPOptions{})
+	v, err := snp.New(snp.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,13 +95,13 @@ func TestSNPVectors(t *testing.T) {
 			if c.SNP.Product != tt.product {
 				t.Errorf("product %q, expected %q", c.SNP.Product, tt.product)
 			}
-			want := Expectation{ReportData: data, At: at}
-			if got := Failed(Appraise(c, ref, want)); got != tt.failed {
+			want := verifier.Expectation{ReportData: data, At: at}
+			if got := verifiertest.Failed(verifier.Appraise(c, ref, want)); got != tt.failed {
 				t.Errorf("by default, failed rules %q, expected %q", got, tt.failed)
 			}
 			ref.SNP = &tt.rules
-			if r := Appraise(c, ref, want); !r.OK() {
-				t.Errorf("with %+v, failed rules %q", tt.rules, Failed(r))
+			if r := verifier.Appraise(c, ref, want); !r.OK() {
+				t.Errorf("with %+v, failed rules %q", tt.rules, verifiertest.Failed(r))
 			}
 		})
 	}
@@ -107,11 +111,11 @@ func TestSNPVectors(t *testing.T) {
 // endorsements of the folder in one bundle.
 func TestTDXVectors(t *testing.T) {
 	dir := filepath.Join(verifiertest.Vectors(t), "evidence")
-	bundle, err := LoadBundle(os.DirFS(dir))
+	bundle, err := endorsements.LoadBundle(os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := NewTDX(TDXOptions{Collateral: bundle})
+	v, err := tdx.New(tdx.Options{Collateral: bundle})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +135,7 @@ func TestTDXVectors(t *testing.T) {
 			}
 			ev := kbs.Evidence{TEE: kbs.TDX, Report: verifiertest.ReadFile(t, dir, tt.name+".quote.bin")}
 			c, err := v.Verify(context.Background(), ev, at)
-			if RuleOf(err) != tt.verify {
+			if verifier.RuleOf(err) != tt.verify {
 				t.Fatalf("got %v, expected rule %q", err, tt.verify)
 			}
 			if err != nil {
@@ -142,7 +146,7 @@ func TestTDXVectors(t *testing.T) {
 			}
 			ref, data := vec.reference(t, kbs.TDX, "MRTD")
 			ref.TDX = &kbs.TDXRules{RTMRs: vec.rtmrs()}
-			if got := Failed(Appraise(c, ref, Expectation{ReportData: data, At: at})); got != tt.failed {
+			if got := verifiertest.Failed(verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: at})); got != tt.failed {
 				t.Errorf("failed rules %q, expected %q", got, tt.failed)
 			}
 		})

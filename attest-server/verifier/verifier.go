@@ -29,7 +29,7 @@ type ByTEE map[kbs.TEE]Verifier
 func (m ByTEE) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*Claims, error) {
 	v, ok := m[ev.TEE]
 	if !ok || v == nil {
-		return nil, refuse("tee", "a TEE this verifier trusts", fmt.Sprintf("%q", ev.TEE),
+		return nil, Refuse("tee", "a TEE this verifier trusts", fmt.Sprintf("%q", ev.TEE),
 			"the evidence is of a TEE that this server does not accept", nil)
 	}
 	return v.Verify(ctx, ev, at)

@@ -6,6 +6,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
 )
 
@@ -43,7 +44,7 @@ func verifiers(c *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Ver
 	}
 	if dir := c.String("test-root"); dir != "" {
 		all[kbs.SNP], err = sample.NewSNPVerifier(dir,
-			verifier.SNPOptions{Endorsements: e.Supply, CRLs: e.Supply.CRLs(), RequireCRL: e.RequireCRL})
+			snp.Options{Endorsements: e.Supply, CRLs: e.Supply.CRLs(), RequireCRL: e.RequireCRL})
 	}
 	return all, err
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 )
@@ -125,7 +125,7 @@ func importCerts(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	all := []verifier.Outcome{}
+	all := []endorsements.Outcome{}
 	refused := 0
 	for _, name := range c.Args().Slice() {
 		o, err := cache.Import(name)
@@ -135,11 +135,11 @@ func importCerts(c *cli.Context) error {
 		}
 	}
 	for _, o := range all {
-		if o.Result == verifier.Refused {
+		if o.Result == endorsements.Refused {
 			refused++
 		}
 	}
-	err = face.Print(c, all, func(w io.Writer, _ []verifier.Outcome) error {
+	err = face.Print(c, all, func(w io.Writer, _ []endorsements.Outcome) error {
 		for _, o := range all {
 			what := o.Reason
 			if o.Endorsement != nil {
@@ -177,21 +177,21 @@ func certsDir(c *cli.Context) string {
 	return filepath.Join(dir, "ccrun", "endorsements")
 }
 
-func openCerts(c *cli.Context) (*verifier.Cache, error) {
+func openCerts(c *cli.Context) (*endorsements.Cache, error) {
 	dir := certsDir(c)
 	if dir == "" {
 		return nil, hint.With(fmt.Errorf("no cache directory: neither $XDG_CACHE_HOME nor $HOME is set"), "name one with --dir")
 	}
-	return verifier.OpenCache(verifier.CacheOptions{Dir: dir})
+	return endorsements.OpenCache(endorsements.CacheOptions{Dir: dir})
 }
 
 // certRow is an Endorsement with its state, as ls prints it.
 type certRow struct {
-	*verifier.Endorsement
+	*endorsements.Endorsement
 	State string `json:"state"` // "expired", or "in N days"
 }
 
-func printCerts(c *cli.Context, list []*verifier.Endorsement, now time.Time) error {
+func printCerts(c *cli.Context, list []*endorsements.Endorsement, now time.Time) error {
 	rows := []certRow{}
 	for _, e := range list {
 		rows = append(rows, certRow{e, expiry(e.Expires, now)})

@@ -14,8 +14,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 )
@@ -38,8 +41,8 @@ func certsFetch() *cli.Command {
 			&cli.StringFlag{Name: "tcb", Usage: "`TCB` as in bootloader=4,tee=0,snp=24,microcode=219 and on Turin fmc=1"},
 			&cli.StringFlag{Name: "fmspc", Usage: "Intel platform, 12 `HEX` digits"},
 			&cli.StringFlag{Name: "pck-ca", Value: "platform", Usage: "`CA` of the platform's PCK: platform or processor"},
-			&cli.StringFlag{Name: "kds-url", Value: verifier.DefaultKDS, Usage: "`URL` of AMD's KDS or a mirror"},
-			&cli.StringFlag{Name: "pcs-url", Value: verifier.DefaultPCS, Usage: "`URL` of Intel's PCS or a PCCS"},
+			&cli.StringFlag{Name: "kds-url", Value: endorsements.DefaultKDS, Usage: "`URL` of AMD's KDS or a mirror"},
+			&cli.StringFlag{Name: "pcs-url", Value: endorsements.DefaultPCS, Usage: "`URL` of Intel's PCS or a PCCS"},
 			&cli.StringFlag{Name: "root-crl-url", Usage: "`URL` of Intel's root CRL (default: Intel's, or the PCCS's)"},
 			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` to trust for TLS with a mirror"},
 		},
@@ -73,7 +76,7 @@ func fetchCerts(c *cli.Context) error {
 		}
 		return err
 	}
-	fresh := []*verifier.Endorsement{}
+	fresh := []*endorsements.Endorsement{}
 	for _, e := range online.Cache.List() {
 		if !before[e.SHA256] {
 			fresh = append(fresh, e)
@@ -87,7 +90,7 @@ func fetchCerts(c *cli.Context) error {
 
 // fetchAll fetches for every Evidence file, then for what the flags name, or
 // if nothing is named for what the cache knows.
-func fetchAll(c *cli.Context, online *verifier.Online, wanted []verifier.Subject) error {
+func fetchAll(c *cli.Context, online *endorsements.Online, wanted []endorsements.Subject) error {
 	for _, name := range c.StringSlice("evidence") {
 		if err := fetchForEvidence(c, online, name); err != nil {
 			return fmt.Errorf("for %s: %w", name, err)
@@ -106,12 +109,12 @@ func fetchAll(c *cli.Context, online *verifier.Online, wanted []verifier.Subject
 
 // fetchForEvidence keeps the certificates that came along, and fetches the
 // rest. A report of version 2 may be of several product lines: one will do.
-func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) error {
-	b, err := face.Read(c, name, verifier.MaxEvidenceSize)
+func fetchForEvidence(c *cli.Context, online *endorsements.Online, name string) error {
+	b, err := face.Read(c, name, evidence.MaxBytes)
 	if err != nil {
 		return err
 	}
-	parsed, err := verifier.ParseEvidence(b)
+	parsed, err := evidence.Parse(b)
 	if err != nil {
 		return err
 	}
@@ -124,7 +127,7 @@ func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) erro
 			return fmt.Errorf("certificate in the evidence: %w", err)
 		}
 	}
-	subjects, err := verifier.Subjects(parsed.Evidence)
+	subjects, err := endorsements.Subjects(parsed.Evidence)
 	if err != nil {
 		return err
 	}
@@ -143,8 +146,8 @@ func fetchForEvidence(c *cli.Context, online *verifier.Online, name string) erro
 	return err
 }
 
-func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
-	var all []verifier.Subject
+func fetchSubjects(c *cli.Context) ([]endorsements.Subject, error) {
+	var all []endorsements.Subject
 	if f := c.String("fmspc"); f != "" {
 		ca := c.String("pck-ca")
 		if b, err := hex.DecodeString(f); err != nil || len(b) != 6 {
@@ -153,7 +156,7 @@ func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
 		if ca != "platform" && ca != "processor" {
 			return nil, face.Usagef("--pck-ca %q: expected platform or processor", ca)
 		}
-		all = append(all, verifier.Subject{FMSPC: f, CA: ca})
+		all = append(all, endorsements.Subject{FMSPC: f, CA: ca})
 	}
 	product := c.String("product")
 	if (c.IsSet("chip-id") || c.IsSet("tcb")) && product == "" || c.IsSet("chip-id") != c.IsSet("tcb") {
@@ -166,7 +169,7 @@ func fetchSubjects(c *cli.Context) ([]verifier.Subject, error) {
 	default:
 		return nil, face.Usagef("--product %q: expected Milan, Genoa or Turin", product)
 	}
-	s := verifier.Subject{EndorsementKey: verifier.EndorsementKey{Product: product}}
+	s := endorsements.Subject{EndorsementKey: snp.EndorsementKey{Product: product}}
 	if c.IsSet("chip-id") {
 		want := 64
 		if product == "Turin" {
@@ -207,7 +210,7 @@ func parseTCB(s string, fmc bool) (kbs.SNPTCB, error) {
 	return t, nil
 }
 
-func openOnline(c *cli.Context) (*verifier.Online, error) {
+func openOnline(c *cli.Context) (*endorsements.Online, error) {
 	cache, err := openCerts(c)
 	if err != nil {
 		return nil, err
@@ -224,14 +227,16 @@ func openOnline(c *cli.Context) (*verifier.Online, error) {
 		}
 		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	}
-	fetcher := func() *verifier.Fetcher { return verifier.NewFetcher(verifier.FetchOptions{Client: client}) }
-	kds, err := verifier.NewKDS(verifier.KDSOptions{BaseURL: c.String("kds-url"), Cache: cache, Fetcher: fetcher()})
+	fetcher := func() *endorsements.Fetcher {
+		return endorsements.NewFetcher(endorsements.FetchOptions{Client: client})
+	}
+	kds, err := endorsements.NewKDS(endorsements.KDSOptions{BaseURL: c.String("kds-url"), Cache: cache, Fetcher: fetcher()})
 	if err != nil {
 		return nil, face.WithStatus(face.Misused, err)
 	}
-	pcs, err := verifier.NewPCS(verifier.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Cache: cache, Fetcher: fetcher()})
+	pcs, err := endorsements.NewPCS(endorsements.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Cache: cache, Fetcher: fetcher()})
 	if err != nil {
 		return nil, face.WithStatus(face.Misused, err)
 	}
-	return &verifier.Online{Cache: cache, KDS: kds, PCS: pcs}, nil
+	return &endorsements.Online{Cache: cache, KDS: kds, PCS: pcs}, nil
 }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/go-sev-guest/verify/trust"
 
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 	"github.com/ccrun/ccrun/cmd/face"
 )
@@ -50,7 +50,7 @@ func mirror(t *testing.T, dir string, asked *atomic.Int32) string {
 		}
 		return b
 	}
-	var c verifier.Collateral
+	var c tdx.Collateral
 	if err := json.Unmarshal(read("tdx-v5-tdx15.collateral.json"), &c); err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/cmd/trial"
@@ -107,7 +111,7 @@ func verifyTrial(c *cli.Context, want verifier.Expectation) trial.Trial {
 	var p kbs.Policy
 	return trial.Trial{
 		TEE: kbs.TEE(c.String("tee")), At: want.At,
-		Prepare: func(parsed *verifier.Parsed) (verifier.Verifier, error) {
+		Prepare: func(parsed *evidence.Parsed) (verifier.Verifier, error) {
 			err := addEventLog(c, parsed)
 			if err == nil {
 				ref, p, err = verifyReference(c, parsed.Evidence.TEE)
@@ -124,7 +128,7 @@ func verifyTrial(c *cli.Context, want verifier.Expectation) trial.Trial {
 }
 
 // addEventLog reads the log that a raw quote comes without.
-func addEventLog(c *cli.Context, p *verifier.Parsed) error {
+func addEventLog(c *cli.Context, p *evidence.Parsed) error {
 	if !c.IsSet("event-log") {
 		return nil
 	}
@@ -142,7 +146,7 @@ func addEventLog(c *cli.Context, p *verifier.Parsed) error {
 // else in --endorsements, if given.
 func offlineVerifier(c *cli.Context) (verifier.Verifier, error) {
 	dir := c.String("endorsements")
-	bundle := &verifier.Bundle{}
+	bundle := &endorsements.Bundle{}
 	if dir != "" {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() {
@@ -151,20 +155,20 @@ func offlineVerifier(c *cli.Context) (verifier.Verifier, error) {
 		if err != nil {
 			return nil, hint.With(fmt.Errorf("reading endorsements: %w", err), "--endorsements takes a directory")
 		}
-		if bundle, err = verifier.LoadBundle(os.DirFS(dir)); err != nil {
+		if bundle, err = endorsements.LoadBundle(os.DirFS(dir)); err != nil {
 			return nil, err
 		}
 		program.Log(c).Debug("files without endorsements", "names", bundle.Skipped())
 	}
-	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: bundle, CRLs: bundle.CRLs()})
+	amd, err := snp.New(snp.Options{Endorsements: bundle, CRLs: bundle.CRLs()})
 	if err != nil {
 		return nil, err
 	}
-	tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: bundle})
+	intel, err := tdx.New(tdx.Options{Collateral: bundle})
 	if err != nil {
 		return nil, err
 	}
-	return verifier.ByTEE{kbs.SNP: snp, kbs.TDX: tdx}, nil
+	return verifier.ByTEE{kbs.SNP: amd, kbs.TDX: intel}, nil
 }
 
 // verifyReference gathers the reference values for evidence of tee. Flags come

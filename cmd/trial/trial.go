@@ -14,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
@@ -27,7 +28,7 @@ type Trial struct {
 	At time.Time
 	// Prepare adds to the Evidence what it came without, and returns who is to
 	// verify it.
-	Prepare func(*verifier.Parsed) (verifier.Verifier, error)
+	Prepare func(*evidence.Parsed) (verifier.Verifier, error)
 	// Appraise says whether authentic Claims are acceptable.
 	Appraise func(*verifier.Claims) (verifier.AttestationResult, error)
 }
@@ -46,11 +47,11 @@ func (t Trial) Judge(c *cli.Context, path string) (verifier.AttestationResult, e
 // judge returns as much of the result as there is.
 func (t Trial) judge(c *cli.Context, path string) (verifier.AttestationResult, error) {
 	var none verifier.AttestationResult
-	b, err := Read(c, "evidence", "evidence_format", path, verifier.MaxEvidenceSize)
+	b, err := Read(c, "evidence", "evidence_format", path, evidence.MaxBytes)
 	if err != nil {
 		return none, err
 	}
-	parsed, err := verifier.ParseEvidence(b)
+	parsed, err := evidence.Parse(b)
 	if err != nil {
 		return none, err
 	}

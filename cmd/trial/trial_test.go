@@ -10,6 +10,8 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 )
@@ -18,10 +20,10 @@ import (
 // anything; what the caller got wrong gets none.
 func TestJudge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "evidence")
-	if err := os.WriteFile(path, []byte(strings.Repeat("x", verifier.MaxEvidenceSize+1)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Repeat("x", evidence.MaxBytes+1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mistake := func(*verifier.Parsed) (verifier.Verifier, error) {
+	mistake := func(*evidence.Parsed) (verifier.Verifier, error) {
 		return nil, face.Usagef("--this: %w", &verifier.Error{Rule: verifier.Rule{Rule: "mine"}})
 	}
 	for name, x := range map[string]struct {
@@ -30,7 +32,7 @@ func TestJudge(t *testing.T) {
 	}{
 		"too long": {path, "evidence_format", face.Denied},
 		"missing":  {path + "x", "", face.Failed},
-		"usage":    {written(t, make([]byte, verifier.SNPReportSize)), "", face.Misused},
+		"usage":    {written(t, make([]byte, snp.ReportBytes)), "", face.Misused},
 	} {
 		app := &cli.App{Action: func(c *cli.Context) error {
 			r, err := Trial{TEE: kbs.TDX, Prepare: mistake}.Judge(c, x.path)

@@ -25,7 +25,7 @@ var Time = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // AMD is a self-made AMD: ARK, ASK and ASVK of one product line.
 type AMD struct {
-	Line                    string // Milan, or Turin
+	Name                    string // Milan, or Turin
 	FMC                     bool   // as of Turin: TCBs with an FMC, short chip ids
 	Family                  byte   // of its processors' CPUIDs
 	ARK, ASK, ASVK          *x509.Certificate
@@ -60,13 +60,13 @@ func NewAMD(t testing.TB, fmc bool, keys ...int) *AMD {
 // NewAMDOf is NewAMD with the keys given.
 func NewAMDOf(t testing.TB, fmc bool, ark, ask, asvk *rsa.PrivateKey) *AMD {
 	t.Helper()
-	v := &AMD{Line: "Milan", Family: 0x19, ARKKey: ark, ASKKey: ask, ASVKKey: asvk}
+	v := &AMD{Name: "Milan", Family: 0x19, ARKKey: ark, ASKKey: ask, ASVKKey: asvk}
 	if fmc {
-		v.Line, v.Family, v.FMC = "Turin", 0x1a, true
+		v.Name, v.Family, v.FMC = "Turin", 0x1a, true
 	}
-	v.ARK = v.ca(t, "ARK-"+v.Line, 1, ark, nil)
-	v.ASK = v.ca(t, "SEV-"+v.Line, 2, ask, v.ARK)
-	v.ASVK = v.ca(t, "SEV-VLEK-"+v.Line, 3, asvk, v.ARK)
+	v.ARK = v.ca(t, "ARK-"+v.Name, 1, ark, nil)
+	v.ASK = v.ca(t, "SEV-"+v.Name, 2, ask, v.ARK)
+	v.ASVK = v.ca(t, "SEV-VLEK-"+v.Name, 3, asvk, v.ARK)
 	return v
 }
 
@@ -155,7 +155,7 @@ func (v *AMD) VEK(t testing.TB, c *Chip, o VEKOptions) []byte {
 		cert.ExtraExtensions = append(cert.ExtraExtensions, pkix.Extension{Id: append([]int{1, 3, 6, 1, 4, 1, 3704, 1}, oid...), Value: der})
 	}
 	put(1, "", 1)
-	put(v.Line+"-B0", "ia5", 2)
+	put(v.Name+"-B0", "ia5", 2)
 	put(int(c.TCB.Bootloader), "", 3, 1)
 	put(int(c.TCB.TEE), "", 3, 2)
 	put(int(c.TCB.SNP), "", 3, 3)

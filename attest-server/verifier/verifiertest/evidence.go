@@ -3,8 +3,10 @@ package verifiertest
 import (
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,5 +74,28 @@ func Seed(f *testing.F, pattern string) {
 	}
 	for _, n := range names {
 		f.Add(ReadFile(f, n))
+	}
+}
+
+// Leaves calls f for every value below v: its path, the value and how to set
+// it.
+func Leaves(path string, v any, f func(path string, v any, set func(any))) {
+	visit := func(path string, x any, set func(any)) {
+		switch x.(type) {
+		case map[string]any, []any:
+			Leaves(path, x, f)
+		default:
+			f(path, x, set)
+		}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			visit(path+"."+k, v[k], func(y any) { v[k] = y })
+		}
+	case []any:
+		for i, x := range v {
+			visit(path+"[]", x, func(y any) { v[i] = y })
+		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/cmd/face"
 )
@@ -19,8 +19,8 @@ const fetchedName = "endorsements"
 
 // openSupply reads the operator's Endorsements and, if wanted, makes ready to
 // fetch more.
-func openSupply(cfg Config) (*verifier.Supply, error) {
-	o := verifier.SupplyOptions{Dir: cfg.Endorsements, Now: time.Now}
+func openSupply(cfg Config) (*endorsements.Supply, error) {
+	o := endorsements.SupplyOptions{Dir: cfg.Endorsements, Now: time.Now}
 	if cfg.EndorsementsOnline {
 		o.CacheDir, o.KDSURL, o.PCSURL = inDir(cfg.Data, fetchedName), cfg.KDSURL, cfg.PCSURL
 		var err error
@@ -28,7 +28,7 @@ func openSupply(cfg Config) (*verifier.Supply, error) {
 			return nil, err
 		}
 	}
-	return verifier.OpenSupply(o)
+	return endorsements.OpenSupply(o)
 }
 
 // vendorTimeout bounds one request to a vendor: a guest may wait for it.
@@ -56,14 +56,14 @@ func vendorClient(ca string) (*http.Client, error) {
 const soonExpired = 7 * 24 * time.Hour
 
 // renewed is called after each round of renewal in the background.
-func renewed(log *slog.Logger, s *verifier.Supply, err error) {
+func renewed(log *slog.Logger, s *endorsements.Supply, err error) {
 	if err != nil {
 		log.Warn("renewing endorsements: what is there is used to its end", "error", err)
 	}
 	warnOfEndorsements(log, s)
 }
 
-func warnOfEndorsements(log *slog.Logger, s *verifier.Supply) {
+func warnOfEndorsements(log *slog.Logger, s *endorsements.Supply) {
 	now := time.Now()
 	for _, e := range s.Expiring(now, soonExpired) {
 		text := "endorsement expires soon: renew it with `ccrun certs fetch`, or see why endorsements_online does not"
@@ -74,7 +74,7 @@ func warnOfEndorsements(log *slog.Logger, s *verifier.Supply) {
 	}
 }
 
-func reloadEndorsements(log *slog.Logger, s *verifier.Supply) {
+func reloadEndorsements(log *slog.Logger, s *endorsements.Supply) {
 	if err := s.Reload(); err != nil {
 		log.Error("keeping the endorsements in use", "error", err)
 		return
@@ -85,11 +85,11 @@ func reloadEndorsements(log *slog.Logger, s *verifier.Supply) {
 
 // endorsementExpiries is those that are renewed: CRLs and collateral. VCEKs
 // live for years and are one per machine.
-func endorsementExpiries(s *verifier.Supply) []web.Expiry {
+func endorsementExpiries(s *endorsements.Supply) []web.Expiry {
 	latest := map[[2]string]time.Time{}
 	for _, e := range s.List() {
 		id := [2]string{e.Kind, e.Name()}
-		if (e.Kind == verifier.KindCRL || e.Kind == verifier.KindCollateral) && e.Expires.After(latest[id]) {
+		if (e.Kind == endorsements.KindCRL || e.Kind == endorsements.KindCollateral) && e.Expires.After(latest[id]) {
 			latest[id] = e.Expires
 		}
 	}

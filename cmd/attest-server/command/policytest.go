@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/cmd/trial"
 )
@@ -67,7 +68,7 @@ func (p Program) testPolicy(c *cli.Context) error {
 	want.RequirePCRs = c.IsSet("workload")
 	t := trial.Trial{
 		At: want.At,
-		Prepare: func(parsed *verifier.Parsed) (verifier.Verifier, error) {
+		Prepare: func(parsed *evidence.Parsed) (verifier.Verifier, error) {
 			if err := addCertificates(c, parsed); err != nil {
 				return nil, err
 			}
@@ -95,7 +96,7 @@ const maxCertificates = 256 << 10
 
 // addCertificates adds what a raw report comes without: the certificates, and
 // that it is a simulated one.
-func addCertificates(c *cli.Context, p *verifier.Parsed) (err error) {
+func addCertificates(c *cli.Context, p *evidence.Parsed) (err error) {
 	if name := c.String("certificates"); name != "" {
 		if p.Evidence.Certificates, err = trial.Read(c, "certificates", "certificate_table", name, maxCertificates); err != nil {
 			return err

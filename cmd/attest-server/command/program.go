@@ -7,8 +7,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
@@ -24,20 +27,20 @@ type Program struct {
 
 // Endorsements is what the operator configured for verifiers.
 type Endorsements struct {
-	Supply     *verifier.Supply // never nil
+	Supply     *endorsements.Supply // never nil
 	RequireCRL bool
 }
 
 // Production is the verifiers for real hardware: vendors' roots only.
 func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
-	snp, err := verifier.NewSNP(verifier.SNPOptions{Endorsements: e.Supply, RequireCRL: e.RequireCRL})
+	snp, err := snp.New(snp.Options{Endorsements: e.Supply, RequireCRL: e.RequireCRL})
 	if err == nil {
 		err = e.Supply.Watch(snp)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("setting up SNP verification: %w", err)
 	}
-	tdx, err := verifier.NewTDX(verifier.TDXOptions{Collateral: e.Supply})
+	tdx, err := tdx.New(tdx.Options{Collateral: e.Supply})
 	if err != nil {
 		return nil, fmt.Errorf("setting up TDX verification: %w", err)
 	}

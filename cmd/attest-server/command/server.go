@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/session"
@@ -34,7 +35,7 @@ type server struct {
 	// limited is a listener without those who flood it.
 	limited func(net.Listener) net.Listener
 
-	supply *verifier.Supply
+	supply *endorsements.Supply
 
 	metrics  *metrics.Registry
 	scraping *http.Server       // nil: none

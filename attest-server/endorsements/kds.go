@@ -1,0 +1,118 @@
+package endorsements
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/chain"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+)
+
+// DefaultKDS is AMD's Key Distribution Service.
+const DefaultKDS = "https://kdsintf.amd.com"
+
+// KDSOptions configures a KDS.
+type KDSOptions struct {
+	BaseURL string   // empty: DefaultKDS; a mirror answers the same paths
+	Cache   *Cache   // asked first, keeps what was fetched; nil: one in memory
+	Fetcher *Fetcher // nil: one of its own
+}
+
+// KDS is Endorsements from AMD's Key Distribution Service or a mirror, behind
+// a cache: once a chip's certificate is there, nothing is fetched for it again
+// until its TCB changes. It gives no VLEK: those come from the cloud provider,
+// with the Evidence or in a bundle.
+type KDS struct{ o KDSOptions }
+
+// NewKDS makes a KDS.
+func NewKDS(o KDSOptions) (*KDS, error) {
+	if o.BaseURL == "" {
+		o.BaseURL = DefaultKDS
+	}
+	if err := checkServiceURL(o.BaseURL); err != nil {
+		return nil, fmt.Errorf("address of the KDS: %w", err)
+	}
+	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
+	if o.Cache == nil {
+		var err error
+		if o.Cache, err = OpenCache(CacheOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	if o.Fetcher == nil {
+		o.Fetcher = NewFetcher(FetchOptions{})
+	}
+	return &KDS{o: o}, nil
+}
+
+func checkServiceURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return fmt.Errorf("%q is not a URL such as %s", s, DefaultKDS)
+	}
+	return nil
+}
+
+// Candidates implements Endorsements. While the service does not answer, the
+// error is ErrBusy. A full cache keeps nothing more, but is no error.
+func (k *KDS) Candidates(ctx context.Context, key snp.EndorsementKey) ([][]byte, error) {
+	if key.Signer == verifier.VLEK {
+		return k.o.Cache.Candidates(ctx, key)
+	}
+	if kept := k.o.Cache.view().fitting(key, snp.FitsKey); len(kept) > 0 {
+		return kept, nil
+	}
+	at := k.vcekURL(key)
+	doc, err := k.o.Fetcher.get(ctx, at, chain.MaxCertificateBytes)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(doc.body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the VCEK from %s: %w", at, err)
+	}
+	// What is not what was asked for must not stay in the cache.
+	if f, err := snp.ParseFacts(c); err != nil || f.Fit(key) != snp.FitsKey {
+		return nil, fmt.Errorf("the VCEK from %s is for another chip or TCB", at)
+	}
+	if _, _, err := k.o.Cache.Add(doc.body); err != nil && !errors.Is(err, ErrCacheFull) {
+		return nil, fmt.Errorf("the VCEK from %s: %w", at, err)
+	}
+	return [][]byte{doc.body}, nil
+}
+
+// vcekURL is the certificate's address (57230, section 4.1). The TCB of chips
+// with ids of 8 bytes, from Turin on, has a FMC component.
+func (k *KDS) vcekURL(key snp.EndorsementKey) string {
+	t, fmc := key.TCB, ""
+	if len(key.ChipID) == 8 {
+		fmc = fmt.Sprintf("fmcSPL=%02d&", t.FMC)
+	}
+	return fmt.Sprintf("%s/vcek/v1/%s/%x?%sblSPL=%02d&teeSPL=%02d&snpSPL=%02d&ucodeSPL=%02d",
+		k.o.BaseURL, url.PathEscape(key.Product), []byte(key.ChipID), fmc, t.Bootloader, t.TEE, t.SNP, t.Microcode)
+}
+
+// Chain fetches a product line's ASK (ASVK if signer is VLEK) and ARK into the
+// cache. They are pinned: it is other tools that need them there.
+func (k *KDS) Chain(ctx context.Context, product, signer string) ([]Outcome, error) {
+	return k.fetchInto(ctx, "/"+strings.ToLower(signer)+"/v1/"+url.PathEscape(product)+"/cert_chain")
+}
+
+// CRL fetches the current CRL of a product line's ARK into the cache.
+func (k *KDS) CRL(ctx context.Context, product string) ([]Outcome, error) {
+	return k.fetchInto(ctx, "/vcek/v1/"+url.PathEscape(product)+"/crl")
+}
+
+func (k *KDS) fetchInto(ctx context.Context, path string) ([]Outcome, error) {
+	doc, err := k.o.Fetcher.get(ctx, k.o.BaseURL+path, tdx.MaxCollateralBytes)
+	if err != nil {
+		return nil, fmt.Errorf("fetching %s: %w", k.o.BaseURL+path, err)
+	}
+	return k.o.Cache.ImportBytes(k.o.BaseURL+path, doc.body)
+}

@@ -1,0 +1,67 @@
+package endorsements
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"syscall"
+)
+
+// Limits on an imported bundle.
+const (
+	maxBundleFile  = 1 << 20 // bytes; larger files are passed over
+	maxBundleFiles = 4096
+	maxBundleSize  = 64 << 20
+)
+
+// readSmall is the content of a regular file, or nil if it is too large.
+func readSmall(fsys fs.FS, name string) ([]byte, error) {
+	// Before opening: to open a named pipe would wait for ever.
+	info, err := fs.Stat(fsys, name)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, nil // symbolic links that lead nowhere
+	}
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxBundleFile {
+		return nil, err
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxBundleFile))
+}
+
+// newPrefix is that of files not wholly written yet.
+const newPrefix = ".new-"
+
+// walkSmall calls each with every file of fsys, content nil for those that are
+// too large or no files.
+func walkSmall(fsys fs.FS, each func(name string, content []byte) error) error {
+	files, total := 0, int64(0)
+	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if name != "." && (errors.Is(err, fs.ErrNotExist) || strings.HasPrefix(path.Base(name), newPrefix)) {
+			return nil // another process is at work
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if files++; files > maxBundleFiles {
+			return fmt.Errorf("more than %d files", maxBundleFiles)
+		}
+		content, err := readSmall(fsys, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if total += int64(len(content)); total > maxBundleSize {
+			return fmt.Errorf("more than %d bytes", maxBundleSize)
+		}
+		return each(name, content)
+	})
+}

@@ -1,0 +1,27 @@
+package verifiertest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/verifier"
+)
+
+// Failed is the names of the rules that failed.
+func Failed(r verifier.AttestationResult) string {
+	var names []string
+	for _, f := range r.Failed() {
+		names = append(names, f.Rule)
+	}
+	return strings.Join(names, " ")
+}
+
+// RefusedOnly fails on errors that blame us for hostile input.
+func RefusedOnly(t *testing.T, c *verifier.Claims, err error) {
+	if err != nil && verifier.RuleOf(err) == "" {
+		t.Fatalf("hostile input is an error of ours: %v", err)
+	}
+	if (c == nil) == (err == nil) {
+		t.Fatalf("claims %v with error %v", c, err)
+	}
+}

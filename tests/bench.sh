@@ -258,4 +258,4 @@ else
 fi
 skip "luksy alone: not a dependency; it is inside mkcw"
 cryptsetup benchmark --cipher aes-xts --key-size 512 2>/dev/null | grep aes-xts || skip "cryptsetup benchmark: needs AF_ALG"
-go test -run '^$' -bench . -benchtime 0.3s ./attest-server/verifier ./krun/measure | grep -E '^Benchmark'
+go test -run '^$' -bench . -benchtime 0.3s ./attest-server/verifier/... ./krun/measure | grep -E '^Benchmark'

@@ -27,7 +27,6 @@ var fileKnots = map[string]int{
 	"attest-server/session":           5,
 	"attest-server/verifier/eventlog": 2,
 	"attest-server/web":               5,
-	"cmd/attest-server/command":       5,
 	"cmd/ccrun":                       4,
 	"krun/firmware":                   4,
 	"krun/guest":                      12,

@@ -2,7 +2,6 @@ package command
 
 import (
 	"bufio"
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -59,13 +58,13 @@ func (p Program) verifyAudit(c *cli.Context) error {
 	if n, err := strconv.ParseInt(sequence, 10, 64); expect != "" && (!ok || err != nil || n < 0) {
 		return face.Usagef("--expect %q: expected SEQUENCE:HASH", expect)
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		signed, err := s.AuditHead(ctx)
+	return withStore(c, func(s *store.DB) error {
+		signed, err := s.AuditHead(c.Context)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		head, found, covered := "0:", expect == "" || expect == "0:", false
-		err = s.Audit(ctx, 0, func(e store.AuditEntry) error {
+		err = s.Audit(c.Context, 0, func(e store.AuditEntry) error {
 			head = fmt.Sprintf("%d:%s", e.Sequence, e.Hash)
 			found = found || strings.EqualFold(head, expect)
 			covered = covered || e.Sequence == signed.Sequence && e.Hash == signed.Hash
@@ -130,11 +129,7 @@ func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	keys, err := masterKeySource(cfg, "")
-	if err != nil {
-		return "", err
-	}
-	master, err := keys.Load(c.Context)
+	master, err := cfg.loadMasterKey(c.Context)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -153,10 +148,10 @@ func exportAudit(c *cli.Context) error {
 	if c.Int64("after") < 0 {
 		return face.Usagef("--after %d: expected a sequence number", c.Int64("after"))
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
+	return withStore(c, func(s *store.DB) error {
 		w := bufio.NewWriter(c.App.Writer)
 		e := json.NewEncoder(w)
-		if err := s.Audit(ctx, c.Int64("after"), func(x store.AuditEntry) error { return e.Encode(x) }); err != nil {
+		if err := s.Audit(c.Context, c.Int64("after"), func(x store.AuditEntry) error { return e.Encode(x) }); err != nil {
 			return err
 		}
 		return w.Flush()

@@ -21,12 +21,14 @@ import (
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/secret"
 )
 
-// backupNames are the files of a backup, in order. optionalNames may lack: the
-// CA's key may lie elsewhere, and so may the master key.
+// optionalNames are the files that a backup may be without: the CA's key and
+// the master key may be kept elsewhere.
 var optionalNames = []string{caKeyName, masterkey.Name}
 
+// backupNames are the files of a backup, in order.
 var backupNames = []string{storeName, caName, caKeyName, serverName, serverKeyName, masterkey.Name}
 
 func (p Program) backupCommand() *cli.Command {
@@ -47,7 +49,7 @@ func (p Program) backupCommand() *cli.Command {
 	}
 }
 
-func (p Program) backup(c *cli.Context) (err error) {
+func (p Program) backup(c *cli.Context) error {
 	if err := face.NoArgs(c); err != nil {
 		return err
 	}
@@ -55,27 +57,13 @@ func (p Program) backup(c *cli.Context) (err error) {
 	if err != nil {
 		return face.Usagef("--recipient: %w", err)
 	}
-	out := c.App.Writer
-	if path := c.String("output"); path != "" {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fmt.Errorf("writing backup: %w", err)
-		}
-		defer func() {
-			if err == nil {
-				err = f.Sync()
-			}
-			err = errors.Join(err, f.Close())
-			if err != nil {
-				err = errors.Join(err, os.Remove(path))
-			}
-		}()
-		if err := writeBackup(c, recipients, f); err != nil {
-			return fmt.Errorf("writing backup: %w", err)
-		}
-		return syncDir(filepath.Dir(path))
+	write := func(w io.Writer) error { return writeBackup(c, recipients, w) }
+	if path := c.String("output"); path == "" {
+		err = write(c.App.Writer)
+	} else if err = newFile(path, 0o600, write); err == nil {
+		err = syncDir(filepath.Dir(path))
 	}
-	if err := writeBackup(c, recipients, out); err != nil {
+	if err != nil {
 		return fmt.Errorf("writing backup: %w", err)
 	}
 	return nil
@@ -93,7 +81,7 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 	}
 	defer os.RemoveAll(temp)
 	snapshot := filepath.Join(temp, storeName)
-	if err := withStore(c, func(ctx context.Context, s *store.DB) error { return s.Snapshot(ctx, snapshot) }); err != nil {
+	if err := withStore(c, func(s *store.DB) error { return s.Snapshot(c.Context, snapshot) }); err != nil {
 		return err
 	}
 	enc, err := age.Encrypt(to, recipients...)
@@ -127,11 +115,7 @@ func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
 	if !c.Bool("with-master-key") {
 		return nil
 	}
-	keys, err := masterKeySource(cfg, "")
-	if err != nil {
-		return err
-	}
-	k, err := keys.Load(c.Context)
+	k, err := cfg.loadMasterKey(c.Context)
 	if err != nil {
 		return err
 	}
@@ -200,19 +184,18 @@ func (p Program) restore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir := cfg.Data
-	made, err := makeDir(dir)
+	dir, err := makeDir(cfg.Data)
 	if err != nil {
 		return err
 	}
-	files, err := unpack(from, identities, dir)
+	err = unpack(from, identities, dir)
 	if err == nil {
-		files, err = completeRestore(c, cfg, files)
+		err = completeRestore(c, cfg, dir)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("restoring: %w", err), undo(dir, made, files))
+		return dir.undo(fmt.Errorf("restoring: %w", err))
 	}
-	p.face().Note(c, "restored %s; start it with `%s serve --data %s`", dir, p.Name, dir)
+	p.face().Note(c, "restored %s; start it with `%s serve --data %[1]s`", dir.path, p.Name)
 	return nil
 }
 
@@ -233,80 +216,102 @@ func readIdentities(path string) ([]age.Identity, error) {
 const maxSmallFile = 1 << 20
 
 // unpack writes a backup's files into dir, each once and none of another
-// name, and reads on to the end, where age proves the last of it. files are
-// what it made, also on error.
-func unpack(from io.Reader, identities []age.Identity, dir string) (files []string, err error) {
+// name, and reads on to the end, where age proves the last of it.
+func unpack(from io.Reader, identities []age.Identity, dir *newDir) error {
 	plain, err := age.Decrypt(bufio.NewReader(from), identities...)
 	if err != nil {
-		return nil, fmt.Errorf("decrypting backup: %w", err)
+		return fmt.Errorf("decrypting backup: %w", err)
 	}
 	r := tar.NewReader(plain)
 	h, err := r.Next()
 	for _, name := range backupNames {
 		if err != nil && err != io.EOF {
-			return files, fmt.Errorf("reading backup: %w", err)
+			return fmt.Errorf("reading backup: %w", err)
 		}
 		if (err == io.EOF || h.Name != name) && slices.Contains(optionalNames, name) {
 			continue
 		}
 		if err == io.EOF {
-			return files, fmt.Errorf("reading backup: it ends before %s: %w", name, io.ErrUnexpectedEOF)
+			return fmt.Errorf("reading backup: it ends before %s: %w", name, io.ErrUnexpectedEOF)
 		}
 		if h.Name != name || h.Typeflag != tar.TypeReg || name != storeName && h.Size > maxSmallFile {
-			return files, fmt.Errorf("backup holds %.40q of %d bytes, expected %s: not made by this program", h.Name, h.Size, name)
+			return fmt.Errorf("backup holds %.40q of %d bytes, expected %s: not made by this program", h.Name, h.Size, name)
 		}
 		mode := os.FileMode(0o600)
 		if name == caName || name == serverName {
 			mode = 0o644
 		}
-		path := inDir(dir, name)
-		if err := writeStream(path, r, mode); err != nil {
-			return files, err
+		if err := dir.write(name, r, mode); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
 		}
-		files = append(files, path)
 		h, err = r.Next()
 	}
 	if err != io.EOF {
-		return files, errors.Join(err, errors.New("backup holds more than it should"))
+		return errors.Join(err, errors.New("backup holds more than it should"))
 	}
 	if _, err := io.Copy(io.Discard, plain); err != nil {
-		return files, fmt.Errorf("reading backup: %w", err)
+		return fmt.Errorf("reading backup: %w", err)
 	}
-	return files, nil
+	return nil
 }
 
 // completeRestore adds the master key and sees that the store is whole and
 // opens with it.
-func completeRestore(c *cli.Context, cfg Config, files []string) ([]string, error) {
-	dir := cfg.Data
-	if given := c.String("master-key"); given != "" {
-		keys, err := masterKeySource(cfg, given)
-		if err != nil {
-			return files, err
-		}
-		k, err := keys.Load(c.Context)
-		if err != nil {
-			return files, err
-		}
-		defer k.Wipe()
-		path := inDir(dir, masterkey.Name)
-		if err := writeNew(path, k.Reveal(), 0o600); err != nil {
-			return files, fmt.Errorf("writing master key: %w", err)
-		}
-		files = append(files, path)
+func completeRestore(c *cli.Context, cfg Config, dir *newDir) error {
+	if err := restoreMasterKey(c, cfg, dir); err != nil {
+		return err
 	}
-	files = append(files, storeFiles(inDir(dir, storeName))[1:]...)
+	dir.files = append(dir.files, storeFiles()[1:]...)
 	file := cfg
 	file.Database = "" // the backup's store is in a file, whatever it was in
-	open := file.withStore
-	if _, err := os.Stat(inDir(dir, masterkey.Name)); err == nil {
-		open = file.withOpenStore
+	if err := file.verifyStore(c.Context); err != nil {
+		return err
 	}
-	err := open(c.Context, func(ctx context.Context, s *store.DB) error { return s.Verify(ctx) })
-	if err == nil && cfg.Database != "" {
-		err = cfg.moveIntoDatabase(c.Context, file)
+	if cfg.Database != "" {
+		if err := cfg.moveIntoDatabase(c.Context, file); err != nil {
+			return err
+		}
 	}
-	return files, errors.Join(err, syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	return dir.sync()
+}
+
+// restoreMasterKey puts the key of --master-key, if given, into dir.
+func restoreMasterKey(c *cli.Context, cfg Config, dir *newDir) error {
+	given := c.String("master-key")
+	if given == "" {
+		return nil
+	}
+	from, err := masterKeySource(cfg, given)
+	if err != nil {
+		return err
+	}
+	master, err := from.Load(c.Context)
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
+	if err := dir.write(masterkey.Name, bytes.NewReader(master.Reveal()), 0o600); err != nil {
+		return fmt.Errorf("writing master key: %w", err)
+	}
+	return nil
+}
+
+// verifyStore checks a store in a file: with the master key, if that is in its
+// directory.
+func (cfg Config) verifyStore(ctx context.Context) error {
+	var master secret.Bytes
+	if _, err := os.Stat(inDir(cfg.Data, masterkey.Name)); err == nil {
+		from, err := masterKeySource(cfg, "")
+		if err != nil {
+			return err
+		}
+		from.Credentials = ""
+		if master, err = from.Load(ctx); err != nil {
+			return err
+		}
+		defer master.Wipe()
+	}
+	return cfg.withStore(ctx, master, func(s *store.DB) error { return s.Verify(ctx) })
 }
 
 // moveIntoDatabase puts what the store in a file holds into the database that
@@ -317,11 +322,11 @@ func (cfg Config) moveIntoDatabase(ctx context.Context, file Config) error {
 		return err
 	}
 	defer p.Password.Wipe()
-	if err := file.withStore(ctx, func(ctx context.Context, s *store.DB) error { return s.CopyToPostgres(ctx, p) }); err != nil {
+	if err := file.withStore(ctx, secret.Bytes{}, func(s *store.DB) error { return s.CopyToPostgres(ctx, p) }); err != nil {
 		return err
 	}
-	for _, name := range storeFiles(inDir(cfg.Data, storeName)) {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range storeFiles() {
+		if err := os.Remove(inDir(cfg.Data, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the database holds the store now, but its copy could not be removed: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // databasePasswordName is the systemd credential with the database's password.
@@ -33,23 +34,22 @@ func (cfg Config) openStore(ctx context.Context, o store.Options) (*store.DB, er
 	return store.OpenPostgres(ctx, p, o)
 }
 
-// createStore makes it. files are what it may leave in the data directory.
-func (cfg Config) createStore(ctx context.Context, o store.Options) (s *store.DB, files []string, err error) {
+// createStore makes the store that cfg names, under master.
+func (cfg Config) createStore(ctx context.Context, master secret.Bytes) (*store.DB, error) {
+	o := store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now}
 	if cfg.Database == "" {
-		path := inDir(cfg.Data, storeName)
-		s, err := store.Create(ctx, path, o)
-		return s, storeFiles(path), err
+		return store.Create(ctx, inDir(cfg.Data, storeName), o)
 	}
 	p, err := cfg.postgres()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer p.Password.Wipe()
-	s, err = store.CreatePostgres(ctx, p, o)
-	return s, nil, err
+	return store.CreatePostgres(ctx, p, o)
 }
 
-func storeFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
+// storeFiles are a store's in a data directory.
+func storeFiles() []string { return []string{storeName, storeName + "-wal", storeName + "-shm"} }
 
 func (cfg Config) postgres() (database.Postgres, error) {
 	p := database.Postgres{DSN: cfg.Database}
@@ -68,38 +68,32 @@ func (cfg Config) postgres() (database.Postgres, error) {
 	return p, nil
 }
 
-// withStore opens the store without its master key, which this needs not.
-func withStore(c *cli.Context, do func(context.Context, *store.DB) error) error {
+// onStore is the action do, for commands with least to most arguments: names.
+// The store is open without the master key, as these commands reveal no secret
+// and seal none.
+func onStore(least, most int, names string, do func(*cli.Context, *store.DB) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := face.Args(c, least, most, names); err != nil {
+			return err
+		}
+		return withStore(c, func(s *store.DB) error { return do(c, s) })
+	}
+}
+
+// withStore is onStore in the middle of an action.
+func withStore(c *cli.Context, do func(*store.DB) error) error {
 	cfg, err := storeConfig(c)
 	if err != nil {
 		return err
 	}
-	return cfg.withStore(c.Context, do)
+	return cfg.withStore(c.Context, secret.Bytes{}, do)
 }
 
-func (cfg Config) withStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
-	s, err := cfg.openStore(ctx, store.Options{Rand: rand.Reader, Clock: time.Now})
+// withStore opens the store, with its master key unless that is empty.
+func (cfg Config) withStore(ctx context.Context, master secret.Bytes, do func(*store.DB) error) error {
+	s, err := cfg.openStore(ctx, store.Options{MasterKey: master})
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(ctx, s), s.Close())
-}
-
-// withOpenStore opens the store with the master key in its directory.
-func (cfg Config) withOpenStore(ctx context.Context, do func(context.Context, *store.DB) error) error {
-	keys, err := masterKeySource(cfg, "")
-	if err != nil {
-		return err
-	}
-	keys.Credentials = ""
-	k, err := keys.Load(ctx)
-	if err != nil {
-		return err
-	}
-	defer k.Wipe()
-	s, err := cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(ctx, s), s.Close())
+	return errors.Join(do(s), s.Close())
 }

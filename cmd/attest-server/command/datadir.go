@@ -36,55 +36,85 @@ func owner(dir string) (fs.FileInfo, error) {
 	return info, err
 }
 
-// makeDir makes dir, or takes it if it is empty.
-func makeDir(dir string) (made bool, err error) {
-	err = os.Mkdir(dir, 0o700)
-	if err == nil {
-		return true, nil
-	}
-	if !errors.Is(err, fs.ErrExist) {
-		return false, fmt.Errorf("creating data directory: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false, fmt.Errorf("creating data directory: %w", err)
-	}
-	if len(entries) > 0 {
-		return false, fmt.Errorf("data directory %s is not empty: nothing is overwritten, choose a new one or remove it", dir)
-	}
-	return false, os.Chmod(dir, 0o700)
+// newDir is a data directory in the making.
+type newDir struct {
+	path  string
+	made  bool     // by us: it was not there
+	files []string // names of what we put there, or may have
 }
 
-// undo removes what a failed init left, and nothing else.
-func undo(dir string, made bool, files []string) error {
-	var errs []error
-	for _, f := range files {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// makeDir makes the directory path, or takes it if it is empty.
+func makeDir(path string) (*newDir, error) {
+	err := os.Mkdir(path, 0o700)
+	if err == nil {
+		return &newDir{path: path, made: true}, nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("creating data directory: %w", err)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("creating data directory: %w", err)
+	}
+	if len(entries) > 0 {
+		return nil, fmt.Errorf("data directory %s is not empty: nothing is overwritten, choose a new one or remove it", path)
+	}
+	return &newDir{path: path}, os.Chmod(path, 0o700)
+}
+
+// write puts a new file there, with all that from has.
+func (d *newDir) write(name string, from io.Reader, mode fs.FileMode) error {
+	err := newFile(inDir(d.path, name), mode, func(w io.Writer) error {
+		_, err := io.Copy(w, from)
+		return err
+	})
+	if err == nil {
+		d.files = append(d.files, name)
+	}
+	return err
+}
+
+// sync makes it last through a power cut.
+func (d *newDir) sync() error {
+	return errors.Join(syncDir(d.path), syncDir(filepath.Dir(filepath.Clean(d.path))))
+}
+
+// undo removes what cause, a failure, left, and nothing else.
+func (d *newDir) undo(cause error) error {
+	errs := []error{cause}
+	for _, name := range d.files {
+		if err := os.Remove(inDir(d.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	if made {
-		errs = append(errs, os.Remove(dir))
+	if d.made {
+		errs = append(errs, os.Remove(d.path))
 	}
 	return errors.Join(errs...)
 }
 
-// writeNew writes a file that must not exist, durably.
-func writeNew(path string, b []byte, mode fs.FileMode) (err error) {
+// newFile writes a file that must not exist, durably, or leaves none.
+func newFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(path)
-		}
-	}()
-	_, err = f.Write(b)
+	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// writeNew is newFile of b.
+func writeNew(path string, b []byte, mode fs.FileMode) error {
+	return newFile(path, mode, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
 }
 
 func syncDir(dir string) error {
@@ -94,22 +124,6 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// writeStream is writeNew for content of any length.
-func writeStream(path string, from io.Reader, mode os.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(path))
-	}
-	return nil
 }
 
 // replace swaps a file's content in one step that survives a power cut. The

@@ -1,12 +1,12 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -51,75 +51,78 @@ func (p Program) initialize(c *cli.Context) error {
 	if place.out == "-" && c.String("token-out") == "" {
 		return face.Usagef("--master-key-out - needs --token-out: standard output holds one of the two")
 	}
-	dir := cfg.Data
-	made, err := makeDir(dir)
+	dir, err := makeDir(cfg.Data)
 	if err != nil {
 		return err
 	}
-	token, files, err := create(c.Context, cfg, place, c.StringSlice("name"))
+	token, err := fill(c.Context, dir, cfg, place, c.StringSlice("name"))
 	if err == nil {
 		err = handOut(c, token)
 	}
 	if err != nil {
-		return errors.Join(err, undo(dir, made, files))
+		return dir.undo(errors.Join(err, place.takeBack()))
 	}
-	start := "--data " + dir
+	start := "--data " + cfg.Data
 	if cfg.Database != "" {
 		start = "--config " + c.String("config")
 	}
-	p.face().Note(c, "created %s; start it with `%s serve %s`", dir, p.Name, start)
+	p.face().Note(c, "created %s; start it with `%s serve %s`", cfg.Data, p.Name, start)
 	return nil
 }
 
-// create fills dir and makes the first token. files are what it made, also on
-// error.
-func create(ctx context.Context, cfg Config, place masterKeyPlace, names []string) (token secret.Bytes, files []string, err error) {
-	dir := cfg.Data
+// fill puts everything into the new directory dir, and makes the first token.
+func fill(ctx context.Context, dir *newDir, cfg Config, place *masterKeyPlace, names []string) (token secret.Bytes, err error) {
 	master, err := masterkey.New(rand.Reader)
 	if err != nil {
-		return secret.Bytes{}, nil, err
+		return token, err
 	}
 	defer master.Wipe()
-	write := func(path string, b []byte, mode fs.FileMode) {
-		if err == nil {
-			if err = writeNew(path, b, mode); err == nil {
-				files = append(files, path)
-			}
+	if err := fillKeys(ctx, dir, place, master, names); err != nil {
+		return token, err
+	}
+	if cfg.Database == "" {
+		dir.files = append(dir.files, storeFiles()...)
+	}
+	s, err := cfg.createStore(ctx, master)
+	if err != nil {
+		return token, err
+	}
+	if _, err = s.SigningKey(ctx); err == nil {
+		token, _, err = s.CreateToken(ctx, "", store.Admin, "first admin", time.Time{}, "local")
+	}
+	if err := errors.Join(err, s.Close(), dir.sync()); err != nil {
+		return token, err
+	}
+	return token, place.hand(master)
+}
+
+// fillKeys puts the master key there, unless its place is elsewhere, and a new
+// TLS identity.
+func fillKeys(ctx context.Context, dir *newDir, place *masterKeyPlace, master secret.Bytes, names []string) error {
+	id, err := newIdentity(names, time.Now(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	if place.inDir() {
+		b, err := place.content(ctx, master)
+		if err != nil {
+			return err
+		}
+		defer clear(b)
+		if err := dir.write(masterkey.Name, bytes.NewReader(b), 0o600); err != nil {
+			return err
 		}
 	}
-	id, err := newIdentity(names, time.Now(), rand.Reader)
-	if err == nil && place.inDir() {
-		var b []byte
-		b, err = place.content(ctx, master)
-		write(inDir(dir, masterkey.Name), b, 0o600)
-		clear(b)
+	for _, f := range []struct {
+		name string
+		b    []byte
+		mode fs.FileMode
+	}{{caName, id.ca, 0o644}, {caKeyName, id.caKey, 0o600}, {serverName, id.chain, 0o644}, {serverKeyName, id.key, 0o600}} {
+		if err := dir.write(f.name, bytes.NewReader(f.b), f.mode); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		write(inDir(dir, caName), id.ca, 0o644)
-		write(inDir(dir, caKeyName), id.caKey, 0o600)
-		write(inDir(dir, serverName), id.chain, 0o644)
-		write(inDir(dir, serverKeyName), id.key, 0o600)
-	}
-	if err != nil {
-		return secret.Bytes{}, files, err
-	}
-	s, stored, err := cfg.createStore(ctx, store.Options{MasterKey: master, Rand: rand.Reader, Clock: time.Now})
-	files = append(files, stored...)
-	if err != nil {
-		return secret.Bytes{}, files, err
-	}
-	if _, err := s.SigningKey(ctx); err != nil {
-		return secret.Bytes{}, files, errors.Join(err, s.Close())
-	}
-	token, _, err = s.CreateToken(ctx, "", store.Admin, "first admin", time.Time{}, "local")
-	err = errors.Join(err, s.Close(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
-	if err == nil {
-		err = place.hand(master)
-	}
-	if err == nil && place.out != "" && place.out != "-" {
-		files = append(files, place.out)
-	}
-	return token, files, err
+	return nil
 }
 
 // handOut gives the token out, this once.

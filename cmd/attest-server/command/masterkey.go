@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -90,7 +89,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 }
 
 // settleMasterKey puts the key that the store is under now into its place.
-func (p Program) settleMasterKey(c *cli.Context, dir string, place masterKeyPlace, k secret.Bytes) error {
+func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPlace, k secret.Bytes) error {
 	if !place.inDir() {
 		if err := place.hand(k); err != nil {
 			return err
@@ -129,7 +128,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place masterKeyPlac
 // Without seal, only the key is made.
 func resealed(ctx context.Context, cfg Config, from masterkey.Source, old secret.Bytes, seal bool) (next secret.Bytes, err error) {
 	open := func(k secret.Bytes) (*store.DB, error) {
-		return cfg.openStore(ctx, store.Options{MasterKey: k, Rand: rand.Reader, Clock: time.Now})
+		return cfg.openStore(ctx, store.Options{MasterKey: k})
 	}
 	s, err := open(old)
 	if errors.Is(err, store.ErrWrongMasterKey) {

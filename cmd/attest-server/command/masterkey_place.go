@@ -20,14 +20,15 @@ type masterKeyPlace struct {
 	out     string
 	stdout  io.Writer
 	transit *transit.Client // nil: none
+	handed  bool            // a new file out is there
 }
 
 func masterKeyOutFlag() cli.Flag {
 	return &cli.StringFlag{Name: "master-key-out", Usage: "write the master key to a new `FILE` outside DIR, or \"-\": to standard output, a pipe into `systemd-creds encrypt`"}
 }
 
-func newMasterKeyPlace(c *cli.Context, cfg Config) (masterKeyPlace, error) {
-	p := masterKeyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
+func newMasterKeyPlace(c *cli.Context, cfg Config) (*masterKeyPlace, error) {
+	p := &masterKeyPlace{out: c.String("master-key-out"), stdout: c.App.Writer}
 	if p.out == "-" {
 		if f, ok := p.stdout.(*os.File); ok && isTerminal(f) {
 			return p, face.Usagef("--master-key-out -: standard output is a terminal: pipe it into `systemd-creds encrypt --name=%s - FILE`", masterkey.Name)
@@ -47,10 +48,10 @@ func isTerminal(f *os.File) bool {
 }
 
 // inDir says whether the key's place is DIR.
-func (p masterKeyPlace) inDir() bool { return p.out == "" }
+func (p *masterKeyPlace) inDir() bool { return p.out == "" }
 
 // content is what DIR's file of the key holds.
-func (p masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
+func (p *masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
 	if p.transit == nil {
 		return append([]byte{}, k.Reveal()...), nil
 	}
@@ -62,7 +63,7 @@ func (p masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, er
 }
 
 // hand gives the key out, if its place is not DIR.
-func (p masterKeyPlace) hand(k secret.Bytes) error {
+func (p *masterKeyPlace) hand(k secret.Bytes) error {
 	switch p.out {
 	case "":
 		return nil
@@ -75,5 +76,14 @@ func (p masterKeyPlace) hand(k secret.Bytes) error {
 	if err := writeNew(p.out, k.Reveal(), 0o600); err != nil {
 		return fmt.Errorf("writing master key: %w", err)
 	}
+	p.handed = true
 	return nil
+}
+
+// takeBack removes the file that was handed out, if there is one.
+func (p *masterKeyPlace) takeBack() error {
+	if !p.handed {
+		return nil
+	}
+	return os.Remove(p.out)
 }

@@ -2,7 +2,6 @@ package command
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -39,11 +38,11 @@ func tenantPolicy(c *cli.Context) error {
 		}
 		return setTenantPolicy(c, name, c.Args().Get(1))
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
+	return withStore(c, func(s *store.DB) error {
 		if remove {
-			return s.SetTenantPolicy(ctx, name, nil, "local")
+			return s.SetTenantPolicy(c.Context, name, nil, "local")
 		}
-		b, err := s.TenantPolicy(ctx, name)
+		b, err := s.TenantPolicy(c.Context, name)
 		if err != nil {
 			return err
 		}
@@ -80,7 +79,7 @@ func setTenantPolicy(c *cli.Context, name, path string) error {
 	if err := policy.Agree(append(parts, policy.Part{Level: kbs.LevelTenant, Policy: p})...); err != nil {
 		return err
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error { return s.SetTenantPolicy(ctx, name, &p, "local") })
+	return withStore(c, func(s *store.DB) error { return s.SetTenantPolicy(c.Context, name, &p, "local") })
 }
 
 // serverPart is the server's policy, if --config names one.

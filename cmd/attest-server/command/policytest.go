@@ -1,7 +1,6 @@
 package command
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -167,8 +166,8 @@ func workloadRules(c *cli.Context, compiler *policy.Compiler) (e *policy.Effecti
 	if err != nil {
 		return nil, err
 	}
-	err = withStore(c, func(ctx context.Context, s *store.DB) error {
-		w, err := s.Workload(ctx, c.String("workload"))
+	err = withStore(c, func(s *store.DB) error {
+		w, err := s.Workload(c.Context, c.String("workload"))
 		if err != nil {
 			return err
 		}

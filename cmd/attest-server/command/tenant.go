@@ -1,7 +1,6 @@
 package command
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"time"
@@ -28,7 +27,7 @@ func (p Program) tenantCommand() *cli.Command {
 					&cli.Int64Flag{Name: "max-workloads", Value: 100, Usage: "`NUMBER` of workloads it may register"},
 					&cli.Int64Flag{Name: "max-resources", Value: 100, Usage: "`NUMBER` of resources it may set"},
 				},
-				Action: setTenant,
+				Action: onStore(1, 1, "NAME", setTenant),
 			},
 			{
 				Name: "policy", Usage: "show, set or remove what is asked of all the tenant's workloads", ArgsUsage: "NAME [FILE]",
@@ -42,47 +41,32 @@ func (p Program) tenantCommand() *cli.Command {
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
 				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
-				Action:      listTenants,
+				Action:      onStore(0, 0, "", listTenants),
 			},
 			{
 				Name: "rm", Usage: "remove a tenant that has nothing left, and revoke its tokens", ArgsUsage: "NAME",
 				Description: "Example:\n   " + p.Name + " tenant rm acme",
 				Flags:       []cli.Flag{configFlag(), dataFlag()},
-				Action:      removeTenant,
+				Action:      onStore(1, 1, "NAME", removeTenant),
 			},
 		},
 	}
 }
 
-func setTenant(c *cli.Context) error {
-	if err := face.Args(c, 1, 1, "NAME"); err != nil {
-		return err
-	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		return s.SetTenant(ctx, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
-	})
+func setTenant(c *cli.Context, s *store.DB) error {
+	return s.SetTenant(c.Context, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
 }
 
-func removeTenant(c *cli.Context) error {
-	if err := face.Args(c, 1, 1, "NAME"); err != nil {
-		return err
-	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		return s.RemoveTenant(ctx, c.Args().First(), "local")
-	})
+func removeTenant(c *cli.Context, s *store.DB) error {
+	return s.RemoveTenant(c.Context, c.Args().First(), "local")
 }
 
-func listTenants(c *cli.Context) error {
-	if err := face.NoArgs(c); err != nil {
+func listTenants(c *cli.Context, s *store.DB) error {
+	list, err := s.Tenants(c.Context)
+	if err != nil {
 		return err
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		list, err := s.Tenants(ctx)
-		if err != nil {
-			return err
-		}
-		return face.Print(c, list, printTenants)
-	})
+	return face.Print(c, list, printTenants)
 }
 
 func printTenants(out io.Writer, list []store.Tenant) error {

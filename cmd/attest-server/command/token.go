@@ -2,7 +2,6 @@ package command
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,13 +36,13 @@ func (p Program) tokenCommand() *cli.Command {
 				Name: "ls", Usage: "list tokens, never their secret part",
 				Description: "Example:\n   " + p.Name + " token ls --format json",
 				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
-				Action:      listTokens,
+				Action:      onStore(0, 0, "", listTokens),
 			},
 			{
 				Name: "revoke", Usage: "end tokens at once", ArgsUsage: "ID...",
 				Description: "Example:\n   " + p.Name + " token revoke 0f1e2d3c4b5a",
 				Flags:       []cli.Flag{configFlag(), dataFlag()},
-				Action:      revokeTokens,
+				Action:      onStore(1, -1, "ID...", revokeTokens),
 			},
 		},
 	}
@@ -63,30 +62,25 @@ func (p Program) createToken(c *cli.Context) error {
 	} else if d > 0 {
 		expires = time.Now().Add(d)
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		text, t, err := s.CreateToken(ctx, c.String("tenant"), role, c.String("name"), expires, "local")
+	return withStore(c, func(s *store.DB) error {
+		text, t, err := s.CreateToken(c.Context, c.String("tenant"), role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
 		}
 		if err := handOut(c, text); err != nil {
-			return errors.Join(err, s.RevokeToken(ctx, t.ID, "local"))
+			return errors.Join(err, s.RevokeToken(c.Context, t.ID, "local"))
 		}
 		p.face().Note(c, "made token %s of role %s", t.ID, t.Role)
 		return nil
 	})
 }
 
-func listTokens(c *cli.Context) error {
-	if err := face.NoArgs(c); err != nil {
+func listTokens(c *cli.Context, s *store.DB) error {
+	tokens, err := s.Tokens(c.Context)
+	if err != nil {
 		return err
 	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		tokens, err := s.Tokens(ctx)
-		if err != nil {
-			return err
-		}
-		return face.Print(c, tokens, printTokens)
-	})
+	return face.Print(c, tokens, printTokens)
 }
 
 func printTokens(out io.Writer, tokens []store.Token) error {
@@ -98,16 +92,11 @@ func printTokens(out io.Writer, tokens []store.Token) error {
 	return w.Flush()
 }
 
-func revokeTokens(c *cli.Context) error {
-	if err := face.Args(c, 1, -1, "ID..."); err != nil {
-		return err
-	}
-	return withStore(c, func(ctx context.Context, s *store.DB) error {
-		for _, id := range c.Args().Slice() {
-			if err := s.RevokeToken(ctx, id, "local"); err != nil {
-				return err
-			}
+func revokeTokens(c *cli.Context, s *store.DB) error {
+	for _, id := range c.Args().Slice() {
+		if err := s.RevokeToken(c.Context, id, "local"); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }

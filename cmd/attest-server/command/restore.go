@@ -1,0 +1,211 @@
+package command
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"filippo.io/age"
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/secret"
+)
+
+func (p Program) restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "restore",
+		Usage: "make a data directory from a backup",
+		Description: "DIR must not exist, or be empty. What was registered, revoked or released since the backup is\n" +
+			"forgotten: revoke again what was revoked, and see that limits count anew from there. Nothing is kept of a\n" +
+			"backup that is damaged or whose store is not whole. With database in --config the store goes there, if it\n" +
+			"holds none; the backup may be of a server that had its store in a file, and the other way round.\n\nExample:\n   " +
+			p.Name + " restore --data /var/lib/attest-server --identity key.txt attest-server.age",
+		ArgsUsage: "[FILE]",
+		Flags: []cli.Flag{
+			configFlag(), dataFlag(),
+			&cli.StringFlag{Name: "identity", Required: true, Usage: "`FILE` with age identities"},
+			&cli.StringFlag{Name: "master-key", Usage: "`FILE` with the master key, if the backup is without"},
+		},
+		Action: p.restore,
+	}
+}
+
+func (p Program) restore(c *cli.Context) error {
+	if err := face.Args(c, 0, 1, "one FILE, or standard input"); err != nil {
+		return err
+	}
+	identities, err := readIdentities(c.String("identity"))
+	if err != nil {
+		return err
+	}
+	from := c.App.Reader
+	if c.NArg() == 1 {
+		f, err := os.Open(c.Args().First())
+		if err != nil {
+			return fmt.Errorf("reading backup: %w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	dir, err := makeDir(cfg.Data)
+	if err != nil {
+		return err
+	}
+	err = unpack(from, identities, dir)
+	if err == nil {
+		err = completeRestore(c, cfg, dir)
+	}
+	if err != nil {
+		return dir.undo(fmt.Errorf("restoring: %w", err))
+	}
+	p.face().Note(c, "restored %s; start it with `%s serve --data %[1]s`", dir.path, p.Name)
+	return nil
+}
+
+func readIdentities(path string) ([]age.Identity, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading identities: %w", err)
+	}
+	defer f.Close()
+	ids, err := age.ParseIdentities(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading identities %s: %w", path, err)
+	}
+	return ids, nil
+}
+
+// maxSmallFile bounds every file of a backup but the store.
+const maxSmallFile = 1 << 20
+
+// unpack writes a backup's files into dir, each once and none of another
+// name, and reads on to the end, where age proves the last of it.
+func unpack(from io.Reader, identities []age.Identity, dir *newDir) error {
+	plain, err := age.Decrypt(bufio.NewReader(from), identities...)
+	if err != nil {
+		return fmt.Errorf("decrypting backup: %w", err)
+	}
+	r := tar.NewReader(plain)
+	h, err := r.Next()
+	for _, name := range backupNames {
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("reading backup: %w", err)
+		}
+		if (err == io.EOF || h.Name != name) && slices.Contains(optionalNames, name) {
+			continue
+		}
+		if err == io.EOF {
+			return fmt.Errorf("reading backup: it ends before %s: %w", name, io.ErrUnexpectedEOF)
+		}
+		if h.Name != name || h.Typeflag != tar.TypeReg || name != storeName && h.Size > maxSmallFile {
+			return fmt.Errorf("backup holds %.40q of %d bytes, expected %s: not made by this program", h.Name, h.Size, name)
+		}
+		mode := os.FileMode(0o600)
+		if name == caName || name == serverName {
+			mode = 0o644
+		}
+		if err := dir.write(name, r, mode); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+		h, err = r.Next()
+	}
+	if err != io.EOF {
+		return errors.Join(err, errors.New("backup holds more than it should"))
+	}
+	if _, err := io.Copy(io.Discard, plain); err != nil {
+		return fmt.Errorf("reading backup: %w", err)
+	}
+	return nil
+}
+
+// completeRestore adds the master key and sees that the store is whole and
+// opens with it.
+func completeRestore(c *cli.Context, cfg Config, dir *newDir) error {
+	if err := restoreMasterKey(c, cfg, dir); err != nil {
+		return err
+	}
+	dir.files = append(dir.files, storeFiles()[1:]...)
+	file := cfg
+	file.Database = "" // the backup's store is in a file, whatever it was in
+	if err := file.verifyStore(c.Context); err != nil {
+		return err
+	}
+	if cfg.Database != "" {
+		if err := cfg.moveIntoDatabase(c.Context, file); err != nil {
+			return err
+		}
+	}
+	return dir.sync()
+}
+
+// restoreMasterKey puts the key of --master-key, if given, into dir.
+func restoreMasterKey(c *cli.Context, cfg Config, dir *newDir) error {
+	given := c.String("master-key")
+	if given == "" {
+		return nil
+	}
+	from, err := masterKeySource(cfg, given)
+	if err != nil {
+		return err
+	}
+	master, err := from.Load(c.Context)
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
+	if err := dir.write(masterkey.Name, bytes.NewReader(master.Reveal()), 0o600); err != nil {
+		return fmt.Errorf("writing master key: %w", err)
+	}
+	return nil
+}
+
+// verifyStore checks a store in a file: with the master key, if that is in its
+// directory.
+func (cfg Config) verifyStore(ctx context.Context) error {
+	var master secret.Bytes
+	if _, err := os.Stat(inDir(cfg.Data, masterkey.Name)); err == nil {
+		from, err := masterKeySource(cfg, "")
+		if err != nil {
+			return err
+		}
+		from.Credentials = ""
+		if master, err = from.Load(ctx); err != nil {
+			return err
+		}
+		defer master.Wipe()
+	}
+	return cfg.withStore(ctx, master, func(s *store.DB) error { return s.Verify(ctx) })
+}
+
+// moveIntoDatabase puts what the store in a file holds into the database that
+// cfg names, which must hold none, and removes the file.
+func (cfg Config) moveIntoDatabase(ctx context.Context, file Config) error {
+	p, err := cfg.postgres()
+	if err != nil {
+		return err
+	}
+	defer p.Password.Wipe()
+	if err := file.withStore(ctx, secret.Bytes{}, func(s *store.DB) error { return s.CopyToPostgres(ctx, p) }); err != nil {
+		return err
+	}
+	for _, name := range storeFiles() {
+		if err := os.Remove(inDir(cfg.Data, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the database holds the store now, but its copy could not be removed: %w", err)
+		}
+	}
+	return nil
+}

@@ -62,7 +62,7 @@ func (s *Session) Close() { s.x.close() }
 // are two.
 func (s *Session) DiskKey(ctx context.Context) (secret.Bytes, error) {
 	id := s.req.WorkloadID
-	k, err := s.fetch(ctx, workloadPath(id)+"/key", ReleaseName(id))
+	k, err := s.DiskKeyOf(ctx, id)
 	if err != nil || s.req.Opens == nil || s.req.Opens(k) {
 		return k, err
 	}
@@ -73,6 +73,12 @@ func (s *Session) DiskKey(ctx context.Context) (secret.Bytes, error) {
 	}
 	k.Wipe()
 	return staged, err
+}
+
+// DiskKeyOf asks for the DiskKey of workload id. Of any but the session's own a
+// server that is not broken refuses it.
+func (s *Session) DiskKeyOf(ctx context.Context, id string) (secret.Bytes, error) {
+	return s.fetch(ctx, workloadPath(id)+"/key", ReleaseName(id))
 }
 
 // fetch gets what is released under name at path.

@@ -2,16 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/hpke"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -46,8 +41,6 @@ func attackCommand() *cli.Command {
 // attacker controls a genuine guest of one workload.
 type attacker struct {
 	client   kbs.Client
-	http     *http.Client
-	url      string
 	workload kbs.Registration
 	victim   string
 	tee      *sample.Attester
@@ -90,8 +83,6 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 	}
 	return &attacker{
 		client:   kbs.Client{URLs: []string{c.String("server")}, PinnedKeys: pins, Rounds: 1},
-		http:     &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}},
-		url:      strings.TrimSuffix(c.String("server"), "/"),
 		workload: status.Registration, victim: c.String("victim"), tee: tee, out: c.App.Writer,
 	}, nil
 }
@@ -109,12 +100,18 @@ func (a *attacker) evidence(_ context.Context, rd kbs.ReportData) (kbs.Evidence,
 	return a.tee.Sign(rd, launch)
 }
 
-func (a *attacker) release(ctx context.Context, id string, attest func(context.Context, kbs.ReportData) (kbs.Evidence, error)) error {
-	key, err := a.client.Release(ctx, kbs.ReleaseRequest{
+// request is what a guest of workload id would ask with, but for the identity
+// and footer, which are the attacker's own.
+func (a *attacker) request(id string, attest func(context.Context, kbs.ReportData) (kbs.Evidence, error)) kbs.ReleaseRequest {
+	return kbs.ReleaseRequest{
 		WorkloadID: id, TEE: kbs.Sample, Attest: attest,
 		IdentityDigest: a.workload.IdentityDigest, FooterDigest: a.workload.FooterDigest,
-	})
-	key.Wipe()
+	}
+}
+
+func (a *attacker) release(ctx context.Context, id string, attest func(context.Context, kbs.ReportData) (kbs.Evidence, error)) error {
+	diskKey, err := a.client.Release(ctx, a.request(id, attest))
+	diskKey.Wipe()
 	return err
 }
 
@@ -140,69 +137,15 @@ func (a *attacker) otherKey(ctx context.Context) error {
 	if face.Status(err) != face.Denied {
 		return err
 	}
-	session, err := a.attest(ctx)
+	session, err := a.client.Attest(ctx, a.request(a.workload.WorkloadID, a.evidence))
 	if err != nil {
 		return fmt.Errorf("the honest session of %s: %w", a.workload.WorkloadID, err)
 	}
+	defer session.Close()
 	a.say("a session of %s, honestly attested", a.workload.WorkloadID)
-	return a.mustRefuse("that session asking for "+a.victim+"'s key",
-		a.do(ctx, http.MethodGet, "/v1/workloads/"+a.victim+"/key", session, nil, nil))
-}
-
-// attest runs the protocol by hand up to the key.
-func (a *attacker) attest(ctx context.Context) (session string, err error) {
-	var auth kbs.AuthAnswer
-	if err := a.do(ctx, http.MethodPost, "/v1/auth", "", kbs.AuthRequest{Version: 1, TEE: kbs.Sample, WorkloadID: a.workload.WorkloadID}, &auth); err != nil {
-		return "", err
-	}
-	k, err := hpke.MLKEM768X25519().GenerateKey()
-	if err != nil {
-		return "", err
-	}
-	runtime := kbs.RuntimeData{
-		Nonce: auth.Nonce, TEEKey: kbs.TEEKey{KEM: k.KEM().ID(), Public: k.PublicKey().Bytes()},
-		IdentityDigest: a.workload.IdentityDigest, FooterDigest: a.workload.FooterDigest,
-	}
-	rd, err := kbs.Binding(a.workload.WorkloadID, runtime)
-	if err != nil {
-		return "", err
-	}
-	evidence, err := a.evidence(ctx, rd)
-	if err != nil {
-		return "", err
-	}
-	return auth.Session, a.do(ctx, http.MethodPost, "/v1/attest", auth.Session, kbs.AttestRequest{RuntimeData: runtime, Evidence: evidence}, nil)
-}
-
-func (a *attacker) do(ctx context.Context, method, path, session string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, a.url+path, strings.NewReader(string(body)))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if session != "" {
-		req.Header.Set("Authorization", "Bearer "+session)
-	}
-	resp, err := a.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		var p kbs.Problem
-		if err := kbs.DecodeStrict(resp.Body, kbs.MaxAnswerBody, &p); err != nil {
-			return fmt.Errorf("server answers %s: %w", resp.Status, err)
-		}
-		return &kbs.ProblemError{Problem: p}
-	}
-	if out == nil {
-		return nil
-	}
-	return kbs.DecodeStrict(resp.Body, kbs.MaxAnswerBody, out)
+	diskKey, err := session.DiskKeyOf(ctx, a.victim)
+	diskKey.Wipe()
+	return a.mustRefuse("that session asking for "+a.victim+"'s key", err)
 }
 
 func (a *attacker) say(format string, v ...any) {

@@ -71,6 +71,16 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
+// await waits until a text is in b.
+func (b *buffer) await(t testing.TB, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(b.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody says %q:\n%s", text, b.String())
+		}
+	}
+}
+
 // run runs a command line to its end.
 func run(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	var out, log buffer

@@ -38,9 +38,16 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "PUT /v1/workloads/w1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		token, len(body), body[:len(body)/2])
-	time.Sleep(300 * time.Millisecond) // the handler reads
+	fmt.Fprintf(conn, "PUT /v1/workloads/w1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+		token, len(body))
+	answers := bufio.NewReader(conn)
+	// "Continue" is sent when the handler begins to read.
+	if resp, err := http.ReadResponse(answers, nil); err != nil || resp.StatusCode != http.StatusContinue {
+		t.Fatalf("expecting to continue: %v, %v", resp, err)
+	}
+	if _, err := conn.Write(body[:len(body)/2]); err != nil {
+		t.Fatal(err)
+	}
 	cmd.Process.Signal(syscall.SIGTERM)
 	refused := false
 	for deadline := time.Now().Add(10 * time.Second); !refused && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -55,7 +62,7 @@ func TestDrain(t *testing.T) {
 	if _, err := conn.Write(body[len(body)/2:]); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	resp, err := http.ReadResponse(answers, nil)
 	if err != nil || resp.StatusCode != http.StatusCreated {
 		t.Fatalf("the request under way: %v, %v", resp, err)
 	}
@@ -112,7 +119,8 @@ func TestReloadClients(t *testing.T) {
 		}
 	}
 	set("")
-	cmd, url := process(t, nil, "--data", dir, "--config", config)
+	var log buffer
+	cmd, url := processTo(t, &log, nil, "--data", dir, "--config", config)
 	reused := false
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{mine}}}
@@ -152,7 +160,7 @@ func TestReloadClients(t *testing.T) {
 	becomes("given", http.StatusOK)
 	set("client_ca = 'x'")
 	cmd.Process.Signal(syscall.SIGHUP)
-	time.Sleep(200 * time.Millisecond)
+	log.await(t, "keeping the client certificates accepted so far")
 	if got := status(); got != http.StatusOK {
 		t.Errorf("a broken configuration took the role: %d", got)
 	}

@@ -98,6 +98,9 @@ else
     export CONTAINERS_CONF="$dir/$id/containers.conf"
 fi
 
+# Podman 5 would say on each call that cgroups are of version 1.
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1
+
 umask "$mask"
 if [ "$(id -u)" = 0 ] && [ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ] && mountpoint -q /sys/fs/cgroup/unified; then
     exec unshare --mount --propagation private sh -c 'umount /sys/fs/cgroup/unified && exec "$@"' podman-env "$@"

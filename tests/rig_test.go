@@ -103,6 +103,7 @@ func TestKrun(t *testing.T) {
 	t.Run("denied", w.denied)
 	t.Run("logs none", w.logsNone)
 	t.Run("stop", w.stops)
+	t.Run("ccrun run", w.ccrunRun)
 }
 
 func (w *rigWorld) outputAndStatus(t *testing.T) {
@@ -155,6 +156,16 @@ func (w *rigWorld) stops(t *testing.T) {
 	if left, _ := filepath.Glob("/run/ccrun/*"); len(left) != 0 {
 		w.must("podman", "rm", "stops")
 	}
+}
+
+// ccrunRun carries the status and the signal that Podman alone cannot.
+func (w *rigWorld) ccrunRun(t *testing.T) {
+	for image, want := range map[string]int{"localhost/speaks": 7, "localhost/denied": 77, "localhost/mute": 9} {
+		if r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", "host", image); r.code != want {
+			t.Errorf("ccrun run %s: %s\nexpected status %d", image, r, want)
+		}
+	}
+	w.ccrunSignal(t, "krun", w.build("run-signal", signalled()))
 }
 
 // TestKrunNoExecRun: Debian and Ubuntu mount /run noexec.

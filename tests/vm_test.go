@@ -153,11 +153,15 @@ func (w *world) ccrunRun(t *testing.T) {
 	if ps := w.must("podman", "ps", "-aq"); ps != "" {
 		t.Fatalf("containers left: %s", ps)
 	}
-	w.ccrunSignal(t, runtime)
+	w.ccrunSignal(t, runtime, w.build("run-signal", signalled()))
 }
 
-func (w *world) ccrunSignal(t *testing.T, runtime string) {
-	image := w.build("run-signal", shell(`trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done`))
+// signalled is a workload that ends by SIGTERM.
+func signalled() map[string]any {
+	return shell(`trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done`)
+}
+
+func (w *world) ccrunSignal(t *testing.T, runtime, image string) {
 	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", "host", image)
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -162,8 +162,9 @@ func (s *Service) Start(ctx context.Context, id string) error {
 
 // RunAttached starts the container, copies its output, passes on signals and
 // returns the workload's exit status.
-func (s *Service) RunAttached(ctx context.Context, id string, io Streams, signals <-chan syscall.Signal) (int, error) {
-	attached, attachErr, err := s.attach(ctx, id, io)
+func (s *Service) RunAttached(ctx context.Context, id string, to Streams, signals <-chan syscall.Signal) (int, error) {
+	said := &statusWatch{to: to.Err}
+	attached, attachErr, err := s.attach(ctx, id, Streams{to.Out, said})
 	if err != nil {
 		return 0, err
 	}
@@ -182,10 +183,12 @@ func (s *Service) RunAttached(ctx context.Context, id string, io Streams, signal
 	for {
 		select {
 		case sig := <-signals:
-			s.kill(ctx, id, sig)
+			if sig := s.signalFor(sig); sig != 0 {
+				s.kill(ctx, id, sig)
+			}
 		case code := <-status:
 			<-attachErr // the last output
-			return code, nil
+			return s.statusOf(code, said)
 		case err := <-waitErr:
 			return 0, fmt.Errorf("waiting for the container: %w", err)
 		}

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
+	"time"
 
 	"github.com/containers/image/v5/copy"
 	"github.com/containers/image/v5/manifest"
 	"github.com/containers/image/v5/signature"
 	"github.com/containers/image/v5/transports/alltransports"
+	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -21,94 +21,48 @@ import (
 	"github.com/ccrun/ccrun/workload/registry"
 )
 
-// What Options.Attach may name.
-const (
-	AttachRecord     = "record"
-	AttachProvenance = "provenance"
-	// AttachSBOM lists the packages on the encrypted disk, for all to read.
-	AttachSBOM = "sbom"
-)
-
-// checkAttach refuses what the destination could not keep.
-func (o *Options) checkAttach() error {
-	for _, a := range o.Attach {
-		if !slices.Contains([]string{AttachRecord, AttachProvenance, AttachSBOM}, a) {
-			return hint.Usagef("attachment %q, expected record, provenance or sbom", a)
-		}
-	}
-	registry := strings.HasPrefix(o.Destination, "docker://")
-	if o.Sign != nil && !registry {
-		if store, err := referrers.Open(o.System, o.Destination); err != nil || store == nil || !slices.Contains(o.Attach, AttachProvenance) {
-			return hint.With(hint.Usagef("signing %s: it has no place for a signature", o.Destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
-		}
-	}
-	return nil
-}
-
-// attach stores the documents about the image, before it gets its name.
-func (b *build) attach(ctx context.Context, s *sealed, mf []byte) error {
-	if len(b.Attach) == 0 {
-		return nil
-	}
-	store, err := referrers.Open(b.System, b.Destination)
+// attach stores documents about the image with manifest mf, where that can be
+// done; must says that it has to be.
+func attach(ctx context.Context, sys *types.SystemContext, destination string, mf []byte, created time.Time, docs []referrers.Document, must bool) error {
+	store, err := referrers.Open(sys, destination)
 	if err != nil {
 		return err
 	}
 	if store == nil {
-		if b.Sign == nil {
-			return nil
+		if must {
+			return errors.New("the destination cannot hold referrers")
 		}
-		return errors.New("the destination cannot hold referrers")
-	}
-	docs, err := b.documents(s, mf)
-	if err != nil {
-		return err
+		return nil
 	}
 	subject := imgspec.Descriptor{MediaType: manifest.GuessMIMEType(mf), Digest: digest.FromBytes(mf), Size: int64(len(mf))}
-	for _, a := range docs {
-		if err := referrers.Attach(ctx, store, subject, b.Now(), a); err != nil {
+	for _, d := range docs {
+		if err := referrers.Attach(ctx, store, subject, created, d); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *build) documents(s *sealed, mf []byte) ([]referrers.Document, error) {
-	var docs []referrers.Document
-	if slices.Contains(b.Attach, AttachRecord) {
-		j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}) // no DiskKey
-		if err != nil {
-			return nil, err
-		}
-		docs = append(docs, referrers.Document{Type: referrers.TypeRecord, MediaType: referrers.TypeRecord, Content: j})
+// recordDocument is the record without the DiskKey.
+func (s *sealed) recordDocument() (referrers.Document, error) {
+	j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity})
+	return referrers.Document{Type: referrers.TypeRecord, MediaType: referrers.TypeRecord, Content: j}, err
+}
+
+// signedDocument is a document in an envelope, if there is a key to sign it.
+func signedDocument(kind string, content []byte, sign *referrers.SigningKey) (d referrers.Document, err error) {
+	d = referrers.Document{Type: kind, MediaType: kind, Content: content}
+	if sign != nil {
+		d.MediaType = referrers.TypeDSSE
+		d.Content, err = sign.Sign(kind, content)
 	}
-	if slices.Contains(b.Attach, AttachProvenance) {
-		j, err := b.provenance(s, digest.FromBytes(mf), b.fw, b.Now())
-		if err != nil {
-			return nil, err
-		}
-		a := referrers.Document{Type: referrers.TypeProvenance, MediaType: referrers.TypeProvenance, Content: j}
-		if b.Sign != nil {
-			a.MediaType = referrers.TypeDSSE
-			if a.Content, err = b.Sign.Sign(referrers.TypeProvenance, j); err != nil {
-				return nil, err
-			}
-		}
-		docs = append(docs, a)
-	}
-	if slices.Contains(b.Attach, AttachSBOM) {
-		docs = append(docs, referrers.Document{Type: referrers.TypeSBOM, MediaType: referrers.TypeSBOM, Content: b.sbom})
-	}
-	return docs, nil
+	return d, err
 }
 
 // signImage adds a sigstore signature in the form of skopeo and podman: the
 // library makes it as it copies the image, here onto itself.
-func (b *build) signImage(ctx context.Context) error {
-	if b.Sign == nil || !strings.HasPrefix(b.Destination, "docker://") {
-		return nil
-	}
-	ref, err := alltransports.ParseImageName(b.Destination)
+func signImage(ctx context.Context, sys *types.SystemContext, name string, sign *referrers.SigningKey) error {
+	ref, err := alltransports.ParseImageName(name)
 	if err != nil {
 		return err
 	}
@@ -117,11 +71,11 @@ func (b *build) signImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keyFile, passphrase := b.Sign.Sigstore()
+	keyFile, passphrase := sign.Sigstore()
 	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
 		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
 			SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase,
-			SourceCtx: b.System, DestinationCtx: b.System, ReportWriter: io.Discard, PreserveDigests: true,
+			SourceCtx: sys, DestinationCtx: sys, ReportWriter: io.Discard, PreserveDigests: true,
 		})
 		return err
 	})

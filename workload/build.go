@@ -13,294 +13,268 @@ package workload
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/sha256"
+	"errors"
 	"fmt"
-	"io"
-	"sync"
+	"slices"
+	"strings"
 	"time"
-
-	istorage "github.com/containers/image/v5/storage"
-	"github.com/containers/image/v5/transports/alltransports"
-	"github.com/containers/image/v5/types"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
-	"github.com/ccrun/ccrun/krun/firmware"
-	"github.com/ccrun/ccrun/workload/blob"
-	"github.com/ccrun/ccrun/workload/destination"
-	"github.com/ccrun/ccrun/workload/rootfs"
-	"github.com/ccrun/ccrun/workload/scratch"
-	"github.com/ccrun/ccrun/workload/source"
+	"github.com/ccrun/ccrun/workload/referrers"
+	"github.com/ccrun/ccrun/workload/sbom"
 )
 
 // Build makes the workload image that o describes, registers it, or writes
 // its record, and gives it its name. After an error nothing of it is left.
+//
+// It registers before it publishes, so that a kill at any point leaves at worst
+// a registration or record of an image that nobody has, never a name that
+// points to an image whose key is lost.
 func Build(ctx context.Context, o Options) (*Result, error) {
-	o.setDefaults()
-	if err := o.check(); err != nil {
-		return nil, err
+	b := &build{Options: o}
+	defer b.close()
+	for _, step := range []func(context.Context) error{
+		b.prepare,
+		b.openDestination,
+		b.preflight,
+		b.openSource,
+		b.readSource,
+		b.layOut,
+		b.drawKeys,
+		b.seal,
+		b.writeLayer,
+		b.describe,
+		b.register,
+		b.publish,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
-	fw, err := o.loadFirmware()
-	if err != nil {
-		return nil, err
-	}
-	agent := o.packAgent()
-	tmp, err := o.scratchDir()
-	if err != nil {
-		return nil, err
-	}
-	defer tmp.Close()
-	dst, name, err := destination.Open(ctx, o.System, o.Destination)
-	if err != nil {
-		return nil, err
-	}
-	defer dst.Close()
-	if err := o.chooseID(name); err != nil {
-		return nil, err
-	}
-	if err := o.preflight(ctx); err != nil {
-		return nil, err
-	}
-	src, err := source.Open(ctx, o.Source, o.sourceOptions())
-	if err != nil {
-		return nil, err
-	}
-	defer src.Close()
-	b := &build{Options: o, fw: fw, agent: agent, src: src, dst: dst, image: name}
-	return b.run(ctx)
+	return b.result(), nil
 }
 
 // build is one build under way.
 type build struct {
 	Options
-	fw    *firmware.Bundle
-	agent func() ([]byte, error) // its initrd segment, made meanwhile
-	src   *source.Image
-	dst   destination.Image
-	image string
-	sbom  []byte // with AttachSBOM
+	draft
+	sourceTime bool                   // all happens when the source was made
+	agent      func() ([]byte, error) // its initrd segment, made meanwhile
+	ports      string
+	packages   []byte // the SBOM, if it is to be attached
+	random     randomness
+	undo       func() error // takes registration and record back
 }
 
-func (b *build) run(ctx context.Context) (*Result, error) {
-	b.fixTime()
-	proc, ports, err := b.describe()
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
-	}
-	fs, err := b.fileSystem(ctx, proc)
-	if err == nil && b.Reproducible {
-		err = b.deriveFrom(ctx, fs)
-	}
-	if err != nil {
-		return nil, err
-	}
-	agent, err := b.agent()
-	if err != nil {
-		return nil, err
-	}
-	s, err := b.seal(b.fw, agent, fs.SizeBytes(), kbs.Sum384(proc))
-	if err != nil {
-		return nil, err
-	}
-	defer s.wipe()
-	layer, err := b.writeLayer(ctx, s, fs)
-	if err != nil {
-		return nil, err
-	}
-	return b.finish(ctx, s, layer, ports)
-}
-
-// fileSystem is what comes onto the disk: the image's files and what the agent
-// is to run.
-func (b *build) fileSystem(ctx context.Context, proc []byte) (fileSystem, error) {
-	tree, err := b.mergeLayers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
-	}
-	b.warnWrapped(tree)
-	if err := b.review(ctx, tree); err != nil {
-		return nil, err
-	}
-	if err := addProcess(tree, proc); err != nil {
-		return nil, err
-	}
-	return b.layOut(tree, proc)
-}
-
-// describe is what the image wants run, in the form that goes on the disk,
-// and the ports it exposes.
-func (b *build) describe() (process []byte, exposed string, err error) {
-	p, err := processOf(b.src.Config.Config)
-	if err != nil {
-		return nil, "", err
-	}
-	if process, err = kbs.Canonical(p); err != nil {
-		return nil, "", err
-	}
-	exposed, err = ports(b.src.Config.Config.ExposedPorts)
-	return process, exposed, err
-}
-
-// mergeLayers reads every layer.
-func (b *build) mergeLayers(ctx context.Context) (*rootfs.Tree, error) {
-	tree, err := b.src.Tree(ctx, b.meter("reading layers", b.src.SizeBytes()))
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range tree.Warnings() {
-		b.Warn(w)
-	}
-	return tree, nil
-}
-
-// warnWrapped finds a workload image that is encrypted once more: an image
-
-// writeLayer streams the disk into the destination, and fails if any layer
-// turned out not to be what the manifest says. After it comes what leaves a
-// trace: it is the last to see that ctx has ended.
-func (b *build) writeLayer(ctx context.Context, s *sealed, fs fileSystem) (blob.Info, error) {
-	b.src.Keep(destination.Repeats(b.dst))
-	random, err := b.keyslotRandom()
-	if err != nil {
-		return blob.Info{}, err
-	}
-	p := &payload{
-		teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: b.Now(), classic: s.classic,
-		writeDisk: func(ctx context.Context, w io.Writer) error {
-			rand, err := random()
-			if err != nil {
-				return err
-			}
-			return s.writeDisk(ctx, w, fs, rand)
-		},
-	}
-	size, err := p.sizeBytes()
-	if err != nil {
-		return blob.Info{}, err
-	}
-	info, err := b.dst.PutLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
-		b.src.Rewind()
-		return p.write(ctx, &meterWriter{ctx, w, b.meter("encrypting and writing", size)})
-	})
-	if err != nil {
-		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
-	}
-	if err := b.src.Verified(); err != nil {
-		return blob.Info{}, fmt.Errorf("writing %s: %w", b.image, err)
-	}
-	if err := b.src.Remember(); err != nil {
-		b.Warn(err.Error())
-	}
-	return info, ctx.Err()
-}
-
-func (o *Options) sourceOptions() source.Options {
-	return source.Options{System: o.System, TempDir: o.TempDir, Limits: o.Limits, Passphrase: o.SourcePassphrase, DecryptionKeys: o.DecryptionKeys, Cache: o.LayerCache}
-}
-
-func (o *Options) setDefaults() {
-	if o.TempDir == "" {
-		o.TempDir = scratch.DefaultDir()
-	}
-	if o.Rand == nil {
-		o.Rand = rand.Reader
-	}
-	if o.Now == nil && !o.Reproducible {
-		o.Now = time.Now
-	}
-	if o.Progress == nil {
-		o.Progress = func(string, int64, int64) {}
-	}
-	if o.Warn == nil {
-		o.Warn = func(string) {}
-	}
-	if o.Filesystem == "" {
-		o.Filesystem = "ext4"
-	}
-	if o.Policy.Logs == "" {
-		o.Policy.Logs = "host"
-	}
-	sys := types.SystemContext{}
-	if o.System != nil {
-		sys = *o.System
-	}
-	sys.OSChoice, sys.ArchitectureChoice = "linux", "amd64" // the only guest there is
-	o.System = &sys
-}
-
-// addProcess puts the image configuration where the agent looks for it, and
-// makes the directories that it mounts on or writes to. What an image has in
-// place of the latter, perhaps a link, stays.
-func addProcess(tree *rootfs.Tree, process []byte) error {
-	if err := tree.AddFile(krun.ProcessPath, 0o400, 0, 0, process); err != nil {
+// prepare refuses what could only fail later, and reads what the guest boots.
+func (b *build) prepare(context.Context) (err error) {
+	b.sourceTime = b.Reproducible && b.Now == nil
+	b.setDefaults()
+	b.env = &b.Environment
+	if err := b.check(); err != nil {
 		return err
 	}
-	for _, d := range []struct {
-		path  string
-		mode  uint32
-		mount bool
-	}{
-		{"/proc", 0o555, true}, {"/sys", 0o555, true}, {"/dev", 0o755, true},
-		{"/run", 0o755, false}, {"/tmp", 0o1777, false}, {"/etc", 0o755, false},
-	} {
-		if !d.mount && tree.Lookup(d.path) != nil {
-			continue
-		}
-		if err := tree.EnsureDir(d.path, d.mode); err != nil {
+	if b.fw, err = b.loadFirmware(); err != nil {
+		return err
+	}
+	b.agent = b.packAgent()
+	return nil
+}
+
+func (b *build) openDestination(ctx context.Context) (err error) {
+	b.out, err = b.openTarget(ctx, b.Destination)
+	return err
+}
+
+// preflight finds out before the long part whether its result can be kept.
+func (b *build) preflight(ctx context.Context) (err error) {
+	if b.WorkloadID == "" {
+		if b.WorkloadID, err = newWorkloadID(b.out.name, b.Rand); err != nil {
 			return err
 		}
+	}
+	if err := checkRecordPath(b.RecordPath); err != nil {
+		return err
+	}
+	return checkUnregistered(ctx, b.Registrar, b.WorkloadID)
+}
+
+// openSource also fixes the moment at which all of the build happens.
+func (b *build) openSource(ctx context.Context) error {
+	if err := b.draft.openSource(ctx, &b.SourceOptions); err != nil {
+		return err
+	}
+	at := b.Now()
+	if b.sourceTime {
+		at = time.Unix(0, 0)
+		if created := b.src.Config.Created; created != nil {
+			at = *created
+		}
+	}
+	b.Now = func() time.Time { return at }
+	return nil
+}
+
+// readSource finds out what is to run, and in which files.
+func (b *build) readSource(ctx context.Context) error {
+	p, err := processOf(b.src.Config.Config)
+	if err == nil {
+		b.proc, err = kbs.Canonical(p)
+	}
+	if err == nil {
+		b.ports, err = ports(b.src.Config.Config.ExposedPorts)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", b.src.Name, err)
+	}
+	if err := b.draft.readSource(ctx, &b.SourceOptions); err != nil {
+		return err
+	}
+	if slices.Contains(b.Attach, AttachSBOM) {
+		return b.listPackages(ctx)
 	}
 	return nil
 }
 
-// meter reports progress of one stage.
-func (b *build) meter(stage string, total int64) func(int64) {
-	var mu sync.Mutex
-	var done int64
-	return func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		done += n
-		b.Progress(stage, done, total)
+func (b *build) listPackages(ctx context.Context) (err error) {
+	var warnings []string
+	b.src.Keep(true) // contents are read again for the disk
+	b.packages, warnings, err = sbom.List(ctx, b.tree, b.TempDir, b.src.Digest, b.Now())
+	b.src.Keep(false)
+	for _, w := range warnings {
+		b.Warn(w)
 	}
+	return err
 }
 
-// meterWriter counts, and stops when the build is cancelled.
-type meterWriter struct {
-	ctx  context.Context
-	w    io.Writer
-	done func(int64)
+func (b *build) layOut(context.Context) error { return b.draft.layOut(&b.DiskOptions) }
+
+// drawKeys draws the disk's keys, or derives them from all that will be on it:
+// then the whole plaintext is read once more.
+func (b *build) drawKeys(ctx context.Context) (err error) {
+	b.random = randomness{rand: b.Rand}
+	if b.Reproducible {
+		h := sha256.New()
+		b.src.Keep(true)
+		if err := b.fs.WriteTo(ctx, &meterWriter{ctx, h, b.meter("deriving keys", b.fs.SizeBytes())}); err != nil {
+			return err
+		}
+		b.src.Keep(false)
+		if b.random, err = derived(b.Passphrase, !b.NoIntegrity, [sha256.Size]byte(h.Sum(nil))); err != nil {
+			return err
+		}
+	}
+	b.sealed, err = drawKeys(b.random, &b.DiskOptions, b.fs.SizeBytes())
+	return err
 }
 
-func (m *meterWriter) Write(p []byte) (int, error) {
-	if err := m.ctx.Err(); err != nil {
-		return 0, err
+// seal makes identity, footer, launch digests and with them the registration.
+func (b *build) seal(context.Context) error {
+	agent, err := b.agent()
+	if err != nil {
+		return err
 	}
-	n, err := m.w.Write(p)
-	m.done(int64(n))
-	return n, err
+	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, ProcessDigest: kbs.Sum384(b.proc), Policy: b.Policy}
+	if err := b.sealed.identify(id, b.Filesystem, agent); err != nil {
+		return err
+	}
+	if err := b.sealed.configure(b.WorkloadID, &b.MachineOptions, b.Servers.URLs[0]); err != nil {
+		return err
+	}
+	launch, err := b.measurements(b.fw, b.sealed.initrd)
+	if err != nil {
+		return err
+	}
+	b.sealed.describe(b.WorkloadID, b.TEE, launch, &b.PublishOptions, b.Now())
+	return nil
 }
 
-// scratchDir makes one if the destination is local storage: the library
-// collects a layer in a named file before it imports it. Nothing else needs
-// names for what it keeps for a while.
-func (o *Options) scratchDir() (*scratch.Dir, error) {
-	scratch.Sweep(o.TempDir)
-	o.System.BigFilesTemporaryDir = o.TempDir
-	t := alltransports.TransportFromImageName(o.Destination)
-	if t != nil && t.Name() != istorage.Transport.Name() {
-		return nil, nil
+func (b *build) writeLayer(ctx context.Context) error { return b.draft.writeLayer(ctx, b.random) }
+
+func (b *build) describe(context.Context) error {
+	if err := b.draft.describe(labels(&b.sealed.reg, b.src.Digest, b.ports)); err != nil {
+		return err
 	}
-	s, err := scratch.NewDir(o.TempDir)
-	if err == nil {
-		o.System.BigFilesTemporaryDir = s.Path
-	}
-	return s, err
+	b.sealed.reg.Image = b.image.digest()
+	return nil
 }
 
-// like any other, but hardly ever meant.
-func (b *build) warnWrapped(tree *rootfs.Tree) {
-	if tree.Lookup("/"+krun.DiskFile) != nil && tree.Lookup("/"+krun.TEEConfigFile) != nil {
-		b.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
+func (b *build) register(ctx context.Context) (err error) {
+	b.undo, err = b.keep(ctx, b.sealed)
+	return err
+}
+
+// publish attaches documents and gives the image its name. A layout's referrers
+// come after the image, because they need its index; a registry keeps referrers
+// of what it does not have yet.
+func (b *build) publish(ctx context.Context) error {
+	inLayout := strings.HasPrefix(b.Destination, "oci:")
+	if !inLayout {
+		if err := b.attach(ctx); err != nil {
+			return errors.Join(fmt.Errorf("writing %s: %w", b.out.name, err), b.undo())
+		}
+	}
+	if err := b.draft.publish(ctx); err != nil {
+		return errors.Join(err, b.undo())
+	}
+	var err error
+	if inLayout {
+		err = b.attach(ctx)
+	} else if b.Sign != nil && strings.HasPrefix(b.Destination, "docker://") {
+		err = signImage(ctx, b.System, b.Destination, b.Sign)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s is whole, and registered: %w", b.out.name, err)
+	}
+	return nil
+}
+
+// attach stores the documents about the image.
+func (b *build) attach(ctx context.Context) error {
+	if len(b.Attach) == 0 {
+		return nil
+	}
+	var docs []referrers.Document
+	for _, d := range []struct {
+		name string
+		make func() (referrers.Document, error)
+	}{
+		{AttachRecord, b.sealed.recordDocument},
+		{AttachProvenance, b.provenanceDocument},
+		{AttachSBOM, func() (referrers.Document, error) {
+			return referrers.Document{Type: referrers.TypeSBOM, MediaType: referrers.TypeSBOM, Content: b.packages}, nil
+		}},
+	} {
+		if !slices.Contains(b.Attach, d.name) {
+			continue
+		}
+		doc, err := d.make()
+		if err != nil {
+			return err
+		}
+		docs = append(docs, doc)
+	}
+	return attach(ctx, b.System, b.Destination, b.image.manifest, b.Now(), docs, b.Sign != nil)
+}
+
+func (b *build) provenanceDocument() (referrers.Document, error) {
+	p := provenance{
+		image: b.out.name, imageDigest: b.image.digest(), source: b.src.Name, sourceDigest: b.src.Digest,
+		machine: &b.MachineOptions, filesystem: b.Filesystem, firmware: b.fw.Digest, version: b.Version, finished: b.Now(),
+	}
+	statement, err := p.statement(b.sealed)
+	if err != nil {
+		return referrers.Document{}, err
+	}
+	return signedDocument(referrers.TypeProvenance, statement, b.Sign)
+}
+
+func (b *build) result() *Result {
+	return &Result{
+		Image: b.out.name, Digest: b.image.digest(), ImageID: b.image.id(),
+		Source: b.src.Name, SourceDigest: b.src.Digest.String(),
+		DiskBytes: b.sealed.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: b.sealed.reg,
 	}
 }

@@ -2,39 +2,22 @@ package workload
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/url"
-	"strings"
+	"time"
 
 	"github.com/google/uuid"
-	"github.com/opencontainers/go-digest"
-	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
-	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
-	"github.com/ccrun/ccrun/workload/blob"
-	"github.com/ccrun/ccrun/workload/destination"
-	"github.com/ccrun/ccrun/workload/scratch"
-	"github.com/ccrun/ccrun/workload/source"
 )
 
 const (
 	classicLayout = "classic"
-	// maxClassicURL is what the old init's buffer holds (kbs_curl.c: 100 bytes
-	// with the NUL).
-	maxClassicURL = 99
 	// classicIterations stretch a passphrase that somebody made up: OWASP's
 	// number for PBKDF2-SHA256. LUKS1 has nothing better.
 	classicIterations = 600_000
@@ -43,12 +26,20 @@ const (
 // ClassicWarning is what whoever asks for a classic image should read.
 const ClassicWarning = "classic images have the same measurement as every other workload on that firmware, and a disk without integrity: the host can take their keys and change their content. Build without --classic where the host has a current stack"
 
-// ClassicOptions are what is particular to a classic image.
+// ClassicOptions say what BuildClassic makes.
 type ClassicOptions struct {
-	Options
+	Environment
+	SourceOptions
+	MachineOptions // TEE is SNP; there is no Agent
+	DiskOptions    // Filesystem is ext4; there is no integrity
+
+	Destination string
+	WorkloadID  string       // empty: derived from the destination, with 64 random bits
+	Servers     krun.Servers // one URL, and no pins
 	// Legacy is where the workload is registered; nil: nowhere, and then
 	// RecordPath gets the registration with the passphrase.
-	Legacy LegacyRegistrar
+	Legacy     LegacyRegistrar
+	RecordPath string
 	// Profile is the VMM whose measurement is registered: the legacy form has
 	// room for one. Empty: measure.Libkrun112, the last that took such firmware.
 	Profile measure.Profile
@@ -74,109 +65,46 @@ type ClassicResult struct {
 // version 5: LUKS1, ext4, footer, no initrd of its own, as `buildah mkcw`
 // lays it out. It is no safer than that; see ClassicWarning.
 func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error) {
-	o.setDefaults()
-	if o.Profile == "" {
-		o.Profile = measure.Libkrun112
+	c := &classic{ClassicOptions: o}
+	defer c.close()
+	for _, step := range []func(context.Context) error{
+		c.prepare,
+		c.openDestination,
+		c.preflight,
+		c.measure,
+		c.openSource,
+		c.readSource,
+		c.layOut,
+		c.seal,
+		c.writeLayer,
+		c.describe,
+		c.register,
+		c.publish,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	fw, err := o.loadFirmware()
-	if err != nil {
-		return nil, err
-	}
-	if err := checkOldInit(fw.Initrd); err != nil {
-		return nil, err
-	}
-	tmp, err := o.scratchDir()
-	if err != nil {
-		return nil, err
-	}
-	defer tmp.Close()
-	dst, name, err := destination.Open(ctx, o.System, o.Destination)
-	if err != nil {
-		return nil, err
-	}
-	defer dst.Close()
-	if err := errors.Join(o.chooseID(name), o.checkURL()); err != nil {
-		return nil, err
-	}
-	if err := o.preflight(ctx); err != nil {
-		return nil, err
-	}
-	src, err := source.Open(ctx, o.Source, o.sourceOptions())
-	if err != nil {
-		return nil, err
-	}
-	defer src.Close()
-	c := &classic{ClassicOptions: o, build: &build{Options: o.Options, fw: fw, src: src, dst: dst, image: name}}
-	return c.run(ctx)
+	return c.result(), nil
 }
 
 // check refuses what BuildClassic could only fail at later.
 func (o *ClassicOptions) check() error {
+	err := firstError(func() error { return checkNames(o.Source, o.Destination, o.WorkloadID) },
+		o.SourceOptions.check, o.MachineOptions.check, o.DiskOptions.check)
 	switch {
-	case o.Source == "" || o.Destination == "":
-		return hint.Usagef("source and destination are needed")
+	case err != nil:
+		return err
 	case o.TEE != kbs.SNP:
 		return hint.Usagef("TEE %q: classic images are for snp", o.TEE)
 	case o.Filesystem != "ext4":
 		return hint.Usagef("file system %q: the old init mounts ext4", o.Filesystem)
-	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
-		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
-	case len(o.Policy.EnvAllow) > 0 || o.Policy.ArgsAllow || o.Policy.Logs != "host":
-		return hint.Usagef("a launch policy: the old init has none")
-	case o.Reproducible:
-		return hint.Usagef("classic images cannot be built reproducibly")
-	case o.Sign != nil || len(o.Attach) > 0:
-		return hint.Usagef("attachments: a classic image has none")
 	case len(o.Servers.URLs) != 1:
 		return hint.Usagef("%d servers: the old init knows one", len(o.Servers.URLs))
 	case o.Legacy == nil && o.RecordPath == "":
 		return hint.With(hint.Usagef("a build that is not registered needs a record, or its passphrase is lost"), "add --record FILE")
-	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
-		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
-	case o.WorkloadID != "" && !kbs.ValidWorkloadID(o.WorkloadID):
-		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
 	case bytes.ContainsAny(o.Passphrase.Reveal(), "\x00\n"):
 		return hint.Usagef("passphrase with a line end or NUL: the old init hands it to cryptsetup as a line")
-	}
-	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}
-	if err := t.Validate(); err != nil {
-		return hint.Usagef("%w", err)
-	}
-	return nil
-}
-
-// checkURL keeps to the old client's buffers.
-func (o *ClassicOptions) checkURL() error {
-	u, err := url.Parse(o.Servers.URLs[0])
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return hint.Usagef("server URL %q: expected http(s)://HOST[:PORT]", o.Servers.URLs[0])
-	}
-	if n := len(strings.TrimSuffix(o.Servers.URLs[0], "/") + "/kbs/v0/key/" + o.WorkloadID); n > maxClassicURL {
-		return hint.With(hint.Usagef("server URL and workload id make %d bytes, the old init has room for %d", n, maxClassicURL), "choose a shorter --workload-id")
-	}
-	return nil
-}
-
-// maxOldInitrd bounds what an initrd may unpack to.
-const maxOldInitrd = 64 << 20
-
-// checkOldInit looks for the attestation client in the firmware's own init.
-// Since libkrunfw 5 it has none: such a guest would mount ciphertext.
-func checkOldInit(initrd []byte) error {
-	z, err := gzip.NewReader(bytes.NewReader(initrd))
-	if err != nil {
-		return hint.With(fmt.Errorf("reading the firmware's initrd: %w", err), "--classic needs the firmware's own initrd: libkrunfw-sev.so.4")
-	}
-	z.Multistream(false)
-	b, err := bounded.Read(z, "the firmware's initrd", maxOldInitrd)
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(b, []byte("/kbs/v0/")) {
-		return hint.With(fmt.Errorf("the firmware's init has no attestation client: a classic image %w", ErrNotCapable), "use libkrunfw before version 5, or build without --classic")
 	}
 	return nil
 }
@@ -184,151 +112,124 @@ func checkOldInit(initrd []byte) error {
 // classic is one such build under way.
 type classic struct {
 	ClassicOptions
-	build *build
+	draft
+	launch map[string]string // measurements, by profile
 }
 
-func (c *classic) run(ctx context.Context) (*ClassicResult, error) {
-	b := c.build
-	proc, err := classicProcess(b.src.Config.Config)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", b.src.Name, err)
+func (c *classic) prepare(context.Context) (err error) {
+	c.Environment.setDefaults()
+	c.DiskOptions.setDefaults()
+	c.env = &c.Environment
+	at := c.Now()
+	c.Now = func() time.Time { return at }
+	if c.Profile == "" {
+		c.Profile = measure.Libkrun112
 	}
-	fs, err := b.fileSystem(ctx, proc)
-	if err != nil {
-		return nil, err
+	if err := c.check(); err != nil {
+		return err
 	}
-	s, err := c.seal(fs.SizeBytes())
-	if err != nil {
-		return nil, err
+	if c.fw, err = c.loadFirmware(); err != nil {
+		return err
 	}
-	defer s.wipe()
-	layer, err := b.writeLayer(ctx, s, fs)
-	if err != nil {
-		return nil, err
-	}
-	return c.finish(ctx, s, layer)
+	return checkOldInit(c.fw.Initrd)
 }
 
-// classicProcess is the configuration in a form that cannot confuse the old
-// init: it compares every string in the file with the names of its members,
-// wherever it stands, and runs /bin/sh when there is an Entrypoint but no Cmd.
-// So Cmd is the whole command, WorkingDir stands before it, and the one name
-// that could then still be found in it is refused.
-func classicProcess(config imgspec.ImageConfig) ([]byte, error) {
-	p, err := processOf(config)
-	if err != nil {
-		return nil, err
-	}
-	out := struct {
-		WorkingDir string
-		Cmd, Env   []string
-	}{p.WorkingDir, append(p.Entrypoint, p.Cmd...), p.Env}
-	if out.WorkingDir == "" {
-		out.WorkingDir = "/"
-	}
-	for _, a := range out.Cmd {
-		if strings.EqualFold(a, "entrypoint") {
-			return nil, fmt.Errorf("the old init takes the argument %q for a member of its configuration", a)
+func (c *classic) openDestination(ctx context.Context) (err error) {
+	c.out, err = c.openTarget(ctx, c.Destination)
+	return err
+}
+
+func (c *classic) preflight(context.Context) (err error) {
+	if c.WorkloadID == "" {
+		if c.WorkloadID, err = newWorkloadID(c.out.name, c.Rand); err != nil {
+			return err
 		}
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err = e.Encode(out)
-	return bytes.TrimSpace(b.Bytes()), err
+	if err := checkURL(c.Servers.URLs[0], c.WorkloadID); err != nil {
+		return err
+	}
+	return checkRecordPath(c.RecordPath)
 }
 
+func (c *classic) openSource(ctx context.Context) error {
+	return c.draft.openSource(ctx, &c.SourceOptions)
+}
+
+func (c *classic) readSource(ctx context.Context) (err error) {
+	if c.proc, err = classicProcess(c.src.Config.Config); err != nil {
+		return fmt.Errorf("reading %s: %w", c.src.Name, err)
+	}
+	return c.draft.readSource(ctx, &c.SourceOptions)
+}
+
+func (c *classic) layOut(context.Context) error { return c.draft.layOut(&c.DiskOptions) }
+
 // seal draws the keys and makes the footer.
-func (c *classic) seal(plainBytes int64) (*sealed, error) {
-	s := &sealed{classic: true, kdf: luks.FastKDF()}
+func (c *classic) seal(context.Context) error {
+	c.sealed = &sealed{classic: true, kdf: luks.FastKDF()}
+	s := c.sealed
 	id, err := uuid.NewRandomFromReader(c.Rand)
 	if err != nil {
-		return nil, fmt.Errorf("drawing disk UUID: %w", err)
+		return fmt.Errorf("drawing disk UUID: %w", err)
 	}
-	if s.geometry, err = luks.V1Geometry(id.String(), plainBytes); err != nil {
-		return nil, fmt.Errorf("laying out disk: %w", err)
+	if s.geometry, err = luks.V1Geometry(id.String(), c.fs.SizeBytes()); err != nil {
+		return fmt.Errorf("laying out disk: %w", err)
 	}
 	if s.volumeKey, err = luks.NewVolumeKey(c.Rand, s.geometry); err != nil {
-		return nil, err
+		return err
 	}
 	if c.Passphrase.Len() > 0 {
 		s.diskKey = secret.New(bytes.Clone(c.Passphrase.Reveal()))
-		if kdfFor(s.diskKey).Type != "pbkdf2" {
+		if !isRandomKey(s.diskKey.Reveal()) {
 			s.kdf.Iterations = classicIterations
 		}
-	} else {
-		var key [32]byte
-		if _, err := io.ReadFull(c.Rand, key[:]); err != nil {
-			return nil, fmt.Errorf("drawing disk key: %w", err)
-		}
-		s.diskKey = secret.New(hex.AppendEncode(nil, key[:]))
-		clear(key[:])
+	} else if s.diskKey, err = newDiskKey(c.Rand); err != nil {
+		return err
 	}
-	return s, s.configure(&c.Options)
+	return s.configure(c.WorkloadID, &c.MachineOptions, c.Servers.URLs[0])
 }
 
-func (c *classic) measure(fw *firmware.Bundle) (map[string]string, error) {
-	in, err := measure.FromBundle(fw, nil) // the firmware's own initrd
+func (c *classic) writeLayer(ctx context.Context) error {
+	return c.draft.writeLayer(ctx, randomness{rand: c.Rand})
+}
+
+// measure computes what every VMM would measure: the firmware's own initrd.
+func (c *classic) measure(context.Context) error {
+	in, err := measure.FromBundle(c.fw, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	all := map[string]string{}
-	for _, p := range measure.Profiles(c.TEE, fw.Kind) {
+	c.launch = map[string]string{}
+	for _, p := range measure.Profiles(c.TEE, c.fw.Kind) {
 		r, err := measure.Launch(p, in, measure.Shape{CPUs: uint(c.CPUs), MemoryMiB: c.MemoryMiB})
 		if err != nil {
-			return nil, fmt.Errorf("measuring for %s: %w", p, err)
+			return fmt.Errorf("measuring for %s: %w", p, err)
 		}
-		all[string(p)] = r.Digest.String()
+		c.launch[string(p)] = r.Digest.String()
 	}
-	if all[string(c.Profile)] == "" {
-		return nil, hint.Usagef("profile %q is none of this firmware's", c.Profile)
+	if c.measurement() == "" {
+		return hint.Usagef("profile %q is none of this firmware's", c.Profile)
 	}
-	return all, nil
+	return nil
 }
 
-// finish registers and publishes, in Build's order. The legacy dialect has no
-// way to take a registration back.
-func (c *classic) finish(ctx context.Context, s *sealed, layer blob.Info) (*ClassicResult, error) {
-	b := c.build
-	all, err := c.measure(b.fw)
-	if err != nil {
-		return nil, err
-	}
-	l := map[string]string{krun.LabelLayout: classicLayout, krun.LabelWorkloadID: c.WorkloadID, krun.LabelTEE: string(c.TEE), krun.LabelSource: b.src.Digest.String()}
-	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.Config.Config.ExposedPorts)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := imageManifest(b.dst.Accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.keep(ctx, s, all[string(c.Profile)]); err != nil {
-		return nil, err
-	}
-	if err := b.dst.Publish(ctx, config, manifest); err != nil {
-		return nil, fmt.Errorf("writing %s: %w", b.image, err)
-	}
-	return &ClassicResult{
-		Image: b.image, Digest: digest.FromBytes(manifest).String(), ImageID: digest.FromBytes(config).String(),
-		Source: b.src.Name, SourceDigest: b.src.Digest.String(), WorkloadID: c.WorkloadID, DiskBytes: s.diskBytes(),
-		Profile: c.Profile, Measurement: all[string(c.Profile)], Measurements: all,
-		Registered: c.Legacy != nil, Record: c.RecordPath,
-	}, nil
+// measurement is the one that is registered.
+func (c *classic) measurement() string { return c.launch[string(c.Profile)] }
+
+func (c *classic) describe(context.Context) error {
+	return c.draft.describe(map[string]string{
+		krun.LabelLayout: classicLayout, krun.LabelWorkloadID: c.WorkloadID, krun.LabelTEE: string(c.TEE), krun.LabelSource: c.src.Digest.String(),
+	})
 }
 
-func (c *classic) keep(ctx context.Context, s *sealed, measurement string) error {
+// register is not taken back when publishing fails: the legacy dialect cannot.
+func (c *classic) register(ctx context.Context) error {
 	r := LegacyRegistration{
-		WorkloadID: c.WorkloadID, LaunchMeasurement: measurement,
-		Passphrase: string(s.diskKey.Reveal()), TEEConfig: legacySNPPolicy,
+		WorkloadID: c.WorkloadID, LaunchMeasurement: c.measurement(),
+		Passphrase: string(c.sealed.diskKey.Reveal()), TEEConfig: legacySNPPolicy,
 	}
 	if c.RecordPath != "" {
-		j, err := kbs.Canonical(r)
-		if err != nil {
-			return err
-		}
-		defer clear(j)
-		if err := scratch.WriteFile(c.RecordPath, append(j, '\n'), 0o600); err != nil {
+		if err := writeCanonical(c.RecordPath, r); err != nil {
 			return fmt.Errorf("writing record: %w", err)
 		}
 	}
@@ -339,4 +240,13 @@ func (c *classic) keep(ctx context.Context, s *sealed, measurement string) error
 		return registerHint(fmt.Errorf("registering workload %s: %w", c.WorkloadID, err))
 	}
 	return nil
+}
+
+func (c *classic) result() *ClassicResult {
+	return &ClassicResult{
+		Image: c.out.name, Digest: c.image.digest(), ImageID: c.image.id(),
+		Source: c.src.Name, SourceDigest: c.src.Digest.String(), WorkloadID: c.WorkloadID, DiskBytes: c.sealed.diskBytes(),
+		Profile: c.Profile, Measurement: c.measurement(), Measurements: c.launch,
+		Registered: c.Legacy != nil, Record: c.RecordPath,
+	}
 }

@@ -49,7 +49,11 @@ func (f *fakeLegacy) RegisterLegacy(_ context.Context, r LegacyRegistration) err
 }
 
 func classicOptions(t testing.TB, server LegacyRegistrar) ClassicOptions {
-	o := ClassicOptions{Options: testOptions(t, nil), Legacy: server}
+	from := testOptions(t, nil)
+	o := ClassicOptions{
+		Environment: from.Environment, SourceOptions: from.SourceOptions, MachineOptions: from.MachineOptions, DiskOptions: from.DiskOptions,
+		Destination: from.Destination, Legacy: server,
+	}
 	o.TEE, o.MemoryMiB, o.Agent = kbs.SNP, 2048, nil
 	o.Servers = krun.Servers{URLs: []string{"http://kbs.example:8080"}}
 	o.Firmware = oldFirmware(t, "init with /kbs/v0/auth in it")
@@ -169,7 +173,6 @@ func TestClassicRefuses(t *testing.T) {
 		"long id":       func(o *ClassicOptions) { o.WorkloadID = strings.Repeat("w", 70) },
 		"erofs":         func(o *ClassicOptions) { o.Filesystem = "erofs" },
 		"lost key":      func(o *ClassicOptions) { o.Legacy = nil },
-		"policy":        func(o *ClassicOptions) { o.Policy.ArgsAllow = true },
 		"profile":       func(o *ClassicOptions) { o.Profile = "qemu-direct" },
 		"line end":      func(o *ClassicOptions) { o.Passphrase = secret.New([]byte("0123456789ab\ncd")) },
 		"registration":  func(o *ClassicOptions) { o.Legacy = &fakeLegacy{err: errors.New("no")} },

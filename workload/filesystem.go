@@ -1,14 +1,17 @@
 package workload
 
 import (
-	"encoding/hex"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
-	"github.com/ccrun/ccrun/krun/firmware"
-	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/workload/erofs"
 	"github.com/ccrun/ccrun/workload/ext4"
 	"github.com/ccrun/ccrun/workload/rootfs"
@@ -16,24 +19,27 @@ import (
 
 const fsLabel = "ccrun"
 
+// fileSystem is a laid out file system, ready to be streamed: its size, and
+// with it everything that is measured, is known before its first byte.
+type fileSystem interface {
+	SizeBytes() int64
+	WriteTo(ctx context.Context, w io.Writer) error // exactly SizeBytes, in order
+}
+
 // layOut plans the file system, so that its size is known.
-func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
-	id, err := b.contentID(process)
-	if err != nil {
-		return nil, err
-	}
+func (o *DiskOptions) layOut(tree *rootfs.Tree, id [sha256.Size]byte, at time.Time) (fileSystem, error) {
 	uuid, seed := [16]byte(id[:16]), [16]byte(id[16:])
 	uuid[6], uuid[8] = uuid[6]&0x0f|0x80, uuid[8]&0x3f|0x80 // RFC 9562, version 8
-	if b.Filesystem == "erofs" {
-		fs, err := erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: b.Now()})
+	if o.Filesystem == "erofs" {
+		fs, err := erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: at})
 		if err != nil {
 			return nil, err
 		}
 		return fs, nil
 	}
 	fs, err := ext4.Plan(tree, ext4.Options{
-		SizeBytes: b.SizeBytes, FreeBytes: b.FreeBytes, UUID: uuid, HashSeed: seed,
-		Label: fsLabel, Time: b.Now(), Journal: true,
+		SizeBytes: o.SizeBytes, FreeBytes: o.FreeBytes, UUID: uuid, HashSeed: seed,
+		Label: fsLabel, Time: at, Journal: true,
 	})
 	if errors.Is(err, ext4.ErrTooSmall) {
 		return nil, hint.With(err, "give a larger --size, or none: then the disk is as large as its content asks for")
@@ -44,29 +50,21 @@ func (b *build) layOut(tree *rootfs.Tree, process []byte) (fileSystem, error) {
 	return fs, nil
 }
 
-// measurements are the launch digests of every VMM that may boot this initrd.
-func measurements(o *Options, fw *firmware.Bundle, initrd []byte) ([]kbs.Measurement, error) {
-	in, err := measure.FromBundle(fw, initrd)
+// contentID names the file system after all it is made from. It is no secret:
+// what is written under it is.
+func (o *DiskOptions) contentID(diffIDs []digest.Digest, process []byte, at time.Time) ([sha256.Size]byte, error) {
+	in := struct {
+		Label   string          `json:"label"`
+		DiffIDs []digest.Digest `json:"diff_ids"`
+		Process kbs.Digest      `json:"process"`
+		System  string          `json:"file_system"`
+		Size    int64           `json:"size_bytes"`
+		Free    int64           `json:"free_bytes"`
+		Time    int64           `json:"time"`
+	}{"ccrun file system v1", append([]digest.Digest{}, diffIDs...), kbs.Sum384(process), o.Filesystem, o.SizeBytes, o.FreeBytes, at.Unix()}
+	j, err := kbs.Canonical(in)
 	if err != nil {
-		return nil, err
+		return [sha256.Size]byte{}, fmt.Errorf("naming file system: %w", err)
 	}
-	prepared, err := measure.Prepare(in)
-	if err != nil {
-		return nil, fmt.Errorf("measuring: %w", err)
-	}
-	var list []kbs.Measurement
-	for _, p := range measure.Profiles(o.TEE, fw.Kind) {
-		if p == measure.KrunfwTool {
-			continue // host kernels that no current libkrun runs on
-		}
-		r, err := prepared.Digest(p, measure.Shape{CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB})
-		if err != nil {
-			return nil, fmt.Errorf("measuring for %s: %w", p, err)
-		}
-		list = append(list, kbs.Measurement{
-			LaunchDigest: r, Profile: string(p), CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB,
-			Firmware: hex.EncodeToString(fw.Digest[:]),
-		})
-	}
-	return list, nil
+	return sha256.Sum256(j), nil
 }

@@ -2,18 +2,20 @@ package workload
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"io"
-	"path"
-	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/measure"
 )
 
+// ErrNotCapable reports a combination of TEE and firmware that proves nothing.
+var ErrNotCapable = errors.New("cannot be attested")
+
 // loadFirmware reads what the guest boots from, the initrd apart.
-func (o *Options) loadFirmware() (*firmware.Bundle, error) {
+func (o *MachineOptions) loadFirmware() (*firmware.Bundle, error) {
 	fw, err := firmware.Load(o.Firmware)
 	if err != nil {
 		return nil, err
@@ -23,7 +25,7 @@ func (o *Options) loadFirmware() (*firmware.Bundle, error) {
 
 // packAgent compresses the agent, which takes a second, while layers are
 // being read.
-func (o *Options) packAgent() func() ([]byte, error) {
+func (o *MachineOptions) packAgent() func() ([]byte, error) {
 	var segment []byte
 	var err error
 	done := make(chan struct{})
@@ -51,40 +53,29 @@ func checkMachine(tee kbs.TEE, kind string) error {
 		"--tee snp needs libkrunfw-sev.so.5, --tee sample the directory that `ccrun-sim firmware` makes")
 }
 
-// chooseID derives a workload id from the image's name, unless one was given.
-func (o *Options) chooseID(image string) error {
-	if o.WorkloadID != "" {
-		return nil
+// measurements are the launch digests of every VMM that may boot this initrd.
+func (o *MachineOptions) measurements(fw *firmware.Bundle, initrd []byte) ([]kbs.Measurement, error) {
+	in, err := measure.FromBundle(fw, initrd)
+	if err != nil {
+		return nil, err
 	}
-	var random [8]byte
-	if _, err := io.ReadFull(o.Rand, random[:]); err != nil {
-		return fmt.Errorf("drawing workload id: %w", err)
+	prepared, err := measure.Prepare(in)
+	if err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
 	}
-	o.WorkloadID = slug(image) + "-" + hex.EncodeToString(random[:])
-	return nil
-}
-
-// slug is the last part of an image name, which has a transport, without tag
-// or digest: something to recognise a workload by.
-func slug(image string) string {
-	transport, name, _ := strings.Cut(image, ":")
-	if transport == "docker" || transport == "containers-storage" {
-		name = name[strings.LastIndexByte(name, '/')+1:]
-		name, _, _ = strings.Cut(name, "@")
-		name, _, _ = strings.Cut(name, ":")
-	} else { // PATH[:NAME]
-		name, _, _ = strings.Cut(name, ":")
-		name = strings.TrimSuffix(path.Base(name), ".tar")
-	}
-	name = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
-			return r
+	var list []kbs.Measurement
+	for _, p := range measure.Profiles(o.TEE, fw.Kind) {
+		if p == measure.KrunfwTool {
+			continue // host kernels that no current libkrun runs on
 		}
-		return '-'
-	}, name)
-	name = strings.Trim(name, ".-_")
-	if name == "" {
-		return "workload"
+		r, err := prepared.Digest(p, measure.Shape{CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB})
+		if err != nil {
+			return nil, fmt.Errorf("measuring for %s: %w", p, err)
+		}
+		list = append(list, kbs.Measurement{
+			LaunchDigest: r, Profile: string(p), CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB,
+			Firmware: hex.EncodeToString(fw.Digest[:]),
+		})
 	}
-	return name[:min(len(name), 64)]
+	return list, nil
 }

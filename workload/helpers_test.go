@@ -99,12 +99,12 @@ func testOptions(t testing.TB, server *fakeServer) Options {
 	layout := t.TempDir()
 	imagetest.App(t).WriteLayout(t, layout)
 	o := Options{
-		Source: "oci:" + layout, Destination: "oci:" + filepath.Join(t.TempDir(), "out") + ":app",
-		TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512,
-		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Firmware: testFirmware(t), Agent: stub(), // any static ELF will do
-		System: imagetest.System(t), TempDir: t.TempDir(),
-		SizeBytes: 16 << 20,
+		Environment:    Environment{System: imagetest.System(t), TempDir: t.TempDir()},
+		SourceOptions:  SourceOptions{Source: "oci:" + layout},
+		MachineOptions: MachineOptions{TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, Firmware: testFirmware(t), Agent: stub()}, // any static ELF will do
+		DiskOptions:    DiskOptions{SizeBytes: 16 << 20},
+		PublishOptions: PublishOptions{Destination: "oci:" + filepath.Join(t.TempDir(), "out") + ":app"},
+		Servers:        krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 	}
 	if server != nil {
 		o.Registrar = server

@@ -73,12 +73,13 @@ func stopSignal(tee kbs.TEE) string {
 
 // imageManifest is an OCI manifest where the destination takes one, else a
 // Docker one, which has no annotations.
-func imageManifest(accepted []string, config, layer blob.Info, annotations map[string]string) ([]byte, error) {
+func imageManifest(accepted []string, config []byte, layer blob.Info, annotations map[string]string) ([]byte, error) {
+	configDigest, configSize := digest.FromBytes(config), int64(len(config))
 	if len(accepted) == 0 || slices.Contains(accepted, imgspec.MediaTypeImageManifest) {
 		return json.Marshal(imgspec.Manifest{
 			Versioned:   specs.Versioned{SchemaVersion: 2},
 			MediaType:   imgspec.MediaTypeImageManifest,
-			Config:      imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: config.Digest, Size: config.Size},
+			Config:      imgspec.Descriptor{MediaType: imgspec.MediaTypeImageConfig, Digest: configDigest, Size: configSize},
 			Layers:      []imgspec.Descriptor{{MediaType: imgspec.MediaTypeImageLayer, Digest: layer.Digest, Size: layer.Size}},
 			Annotations: annotations,
 		})
@@ -86,7 +87,23 @@ func imageManifest(accepted []string, config, layer blob.Info, annotations map[s
 	// Not the "uncompressed" type: a docker-archive stores no manifest, and this
 	// is the one that readers make up, so that all agree on its digest.
 	m := manifest.Schema2FromComponents(
-		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: config.Digest, Size: config.Size},
+		manifest.Schema2Descriptor{MediaType: manifest.DockerV2Schema2ConfigMediaType, Digest: configDigest, Size: configSize},
 		[]manifest.Schema2Descriptor{{MediaType: manifest.DockerV2Schema2LayerMediaType, Digest: layer.Digest, Size: layer.Size}})
 	return m.Serialize()
 }
+
+// description is an image's configuration and manifest.
+type description struct{ config, manifest []byte }
+
+func describeImage(accepted []string, created time.Time, layer blob.Info, labels map[string]string, exposed map[string]struct{}) (*description, error) {
+	config, err := imageConfig(created, layer.Digest, labels, exposed)
+	if err != nil {
+		return nil, err
+	}
+	mf, err := imageManifest(accepted, config, layer, labels)
+	return &description{config, mf}, err
+}
+
+func (d *description) digest() string { return digest.FromBytes(d.manifest).String() }
+
+func (d *description) id() string { return digest.FromBytes(d.config).String() }

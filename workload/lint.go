@@ -8,18 +8,11 @@ import (
 	"strings"
 
 	"github.com/opencontainers/image-spec/identity"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/rootfs"
-	"github.com/ccrun/ccrun/workload/sbom"
 	"github.com/ccrun/ccrun/workload/source"
-)
-
-// How strict a build is about its source.
-const (
-	LintOff   = "" // Options.Lint's zero value; the CLI's default is warn
-	LintWarn  = "warn"
-	LintError = "error"
 )
 
 // maxFindings of one kind are named; the rest is counted.
@@ -33,40 +26,29 @@ var (
 	fileOrOff   = regexp.MustCompile(`^(/.*|true|false|yes|no|0|1|)$`)
 )
 
-// review is what a build does with the merged source before it writes: the
-// allow-list of bases, the lint, the list of packages.
-func (b *build) review(ctx context.Context, tree *rootfs.Tree) error {
-	if err := b.checkBase(ctx); err != nil {
+// review is what a build does with the merged source before it writes: it
+// keeps to the allow-list of bases, and lints.
+func review(ctx context.Context, env *Environment, src *source.Image, tree *rootfs.Tree, o *SourceOptions) error {
+	if err := checkBase(ctx, env, src, o.AllowedBases); err != nil {
 		return err
 	}
-	if b.Lint != LintOff {
-		findings := b.lint(tree)
-		for _, f := range findings {
-			b.Warn("lint: " + f)
-		}
-		if b.Lint == LintError && len(findings) > 0 {
-			return hint.With(fmt.Errorf("lint of %s: %d findings, the first: %s", b.src.Name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
-		}
-	}
-	if !slices.Contains(b.Attach, AttachSBOM) {
+	if o.Lint == LintOff {
 		return nil
 	}
-	var warnings []string
-	var err error
-	b.src.Keep(true)
-	b.sbom, warnings, err = sbom.List(ctx, tree, b.TempDir, b.src.Digest, b.Now())
-	b.src.Keep(false)
-	for _, w := range warnings {
-		b.Warn(w)
+	findings := lint(o.Source, src.Config.Config, tree)
+	for _, f := range findings {
+		env.Warn("lint: " + f)
 	}
-	return err
+	if o.Lint == LintError && len(findings) > 0 {
+		return hint.With(fmt.Errorf("lint of %s: %d findings, the first: %s", src.Name, len(findings), findings[0]), "mend the image, or build with --lint=warn")
+	}
+	return nil
 }
 
 // lint says what an owner may want to know before the image is sealed. Values
 // of variables are never in it.
-func (b *build) lint(tree *rootfs.Tree) []string {
+func lint(name string, c imgspec.ImageConfig, tree *rootfs.Tree) []string {
 	var out []string
-	c := b.src.Config.Config
 	for _, e := range c.Env {
 		name, value, _ := strings.Cut(e, "=")
 		if secretValue.MatchString(value) || secretName.MatchString(name) && !fileOrOff.MatchString(value) {
@@ -76,7 +58,7 @@ func (b *build) lint(tree *rootfs.Tree) []string {
 	if user, _, _ := strings.Cut(c.User, ":"); user == "" || user == "0" || user == "root" {
 		out = append(out, "the workload runs as root: set USER in the image")
 	}
-	if tagOf(b.Source) == "latest" {
+	if tagOf(name) == "latest" {
 		out = append(out, "source is named by the tag latest: name a version, or better a digest")
 	}
 	return append(out, lintFiles(tree)...)
@@ -134,13 +116,13 @@ func lintFiles(tree *rootfs.Tree) []string {
 // checkBase makes sure that the source starts with the layers of an allowed
 // base. Layers are compared, by their digests: what an image's labels say of
 // its base, anyone can write.
-func (b *build) checkBase(ctx context.Context) error {
-	if len(b.AllowedBases) == 0 {
+func checkBase(ctx context.Context, env *Environment, src *source.Image, allowed []string) error {
+	if len(allowed) == 0 {
 		return nil
 	}
-	have := b.src.Config.RootFS.DiffIDs
-	for _, name := range b.AllowedBases {
-		base, err := source.Open(ctx, name, source.Options{System: b.System})
+	have := src.Config.RootFS.DiffIDs
+	for _, name := range allowed {
+		base, err := source.Open(ctx, name, source.Options{System: env.System})
 		if err != nil {
 			return fmt.Errorf("reading allowed base: %w", err)
 		}
@@ -153,5 +135,5 @@ func (b *build) checkBase(ctx context.Context) error {
 			return nil
 		}
 	}
-	return hint.With(fmt.Errorf("%s is built on none of the %d allowed bases", b.src.Name, len(b.AllowedBases)), "rebuild it on one of them, as it is now, or change --base-allow")
+	return hint.With(fmt.Errorf("%s is built on none of the %d allowed bases", src.Name, len(allowed)), "rebuild it on one of them, as it is now, or change --base-allow")
 }

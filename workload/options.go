@@ -2,11 +2,9 @@ package workload
 
 import (
 	"context"
-	"errors"
-	"io"
 	"regexp"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/containers/image/v5/types"
 
@@ -27,19 +25,57 @@ const MemoryTargetBytes = 352 << 20
 // Options say what Build makes. Source, Destination, TEE, Servers, Agent and
 // Firmware are required; so is one of Registrar and RecordPath.
 type Options struct {
-	Source      string // containers/image name, or a short one
-	Destination string // containers/image name, or one in local storage
+	Environment // Now is nil in a Reproducible build: when the source was made
+	SourceOptions
+	MachineOptions
+	DiskOptions
+	PublishOptions
 
-	TEE        kbs.TEE
-	CPUs       uint8 // 1 to 8
-	MemoryMiB  uint
 	WorkloadID string // empty: derived from the destination, with 64 random bits
 	Servers    krun.Servers
 	Policy     krun.LaunchPolicy
-	Firmware   string // libkrunfw library, or directory with firmware.json
-	Agent      []byte // ccrun-init, a static ELF
+	// Reproducible makes the same image of the same inputs; see
+	// docs/image-format.md for what that tells others.
+	Reproducible bool
+}
 
-	Filesystem string // "ext4", or "erofs": read-only, written to in memory
+// SourceOptions say which image goes in, and how it is read.
+type SourceOptions struct {
+	Source string // containers/image name, or a short one
+	// SourcePassphrase opens the disk of a Source that is a workload image
+	// itself: then that disk's content is built. Empty: it is not one.
+	SourcePassphrase secret.Bytes
+	// DecryptionKeys open the layers of a Source that is encrypted; nil: none.
+	DecryptionKeys *source.DecryptionKeys
+	// LayerCache keeps layers for the next build; nil: all are read anew.
+	LayerCache *source.LayerCache
+	Limits     rootfs.Limits // what a source may cost
+
+	// Lint reviews the source: LintOff, LintWarn or LintError. AllowedBases,
+	// if any, are names of images on one of which it must be built.
+	Lint         string
+	AllowedBases []string
+}
+
+// How strict a build is about its source.
+const (
+	LintOff   = "" // Options.Lint's zero value; the CLI's default is warn
+	LintWarn  = "warn"
+	LintError = "error"
+)
+
+// MachineOptions say what the workload runs on: all of it is measured.
+type MachineOptions struct {
+	TEE       kbs.TEE
+	CPUs      uint8 // 1 to 8
+	MemoryMiB uint
+	Firmware  string // libkrunfw library, or directory with firmware.json
+	Agent     []byte // ccrun-init, a static ELF
+}
+
+// DiskOptions say what the disk is like.
+type DiskOptions struct {
+	Filesystem string // "ext4" (default), or "erofs": read-only, written to in memory
 	SizeBytes  int64  // of an ext4 file system; 0: as small as the content allows
 	// FreeBytes is the room to write that the content gets without SizeBytes.
 	// 0: 1 % of it and at least 4 MiB; all of it is ciphertext that is
@@ -48,18 +84,16 @@ type Options struct {
 	NoIntegrity bool // for guest kernels without dm-integrity
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
-	// SourcePassphrase opens the disk of a Source that is a workload image
-	// itself: then that disk's content is built. Empty: it is not one.
-	SourcePassphrase secret.Bytes
-	// DecryptionKeys open the layers of a Source that is encrypted; nil: none.
-	DecryptionKeys *source.DecryptionKeys
-	// Reproducible makes the same image of the same inputs; see
-	// docs/image-format.md for what that tells others.
-	Reproducible bool
+}
 
+// PublishOptions say where the image goes and who learns of it.
+type PublishOptions struct {
+	Destination string // containers/image name, or one in local storage
 	// Registrar is where the workload is registered; nil: nowhere, and then
 	// RecordPath gets the DiskKey.
 	Registrar Registrar
+	// RecordPath is written with mode 0600 and must not exist.
+	RecordPath string
 	// Release limits how often the DiskKey is released; nil: not at all.
 	Release *kbs.ReleaseLimits
 	// Rules are registered with the measurement, which is all that they lack.
@@ -71,27 +105,15 @@ type Options struct {
 	Attach  []string
 	Sign    *referrers.SigningKey
 	Version string // of ccrun, for the provenance
-
-	// Lint reviews the source: LintOff, LintWarn or LintError. AllowedBases,
-	// if any, are names of images on one of which it must be built.
-	Lint         string
-	AllowedBases []string
-
-	// RecordPath is written with mode 0600 and must not exist.
-	RecordPath string
-
-	System  *types.SystemContext // registries, policy, credentials; nil: the system's
-	TempDir string               // for encrypted scratch files; empty: TMPDIR or /var/tmp
-	// LayerCache keeps layers for the next build; nil: it starts anew.
-	LayerCache *source.LayerCache
-	Limits     rootfs.Limits    // what a source may cost
-	Rand       io.Reader        // nil: crypto/rand
-	Now        func() time.Time // nil: time.Now, or if Reproducible the source's creation
-	Progress   func(stage string, done, total int64)
-	Warn       func(string)
-
-	derive func(purpose string) (io.Reader, error) // instead of Rand
 }
+
+// What Options.Attach may name.
+const (
+	AttachRecord     = "record"
+	AttachProvenance = "provenance"
+	// AttachSBOM lists the packages on the encrypted disk, for all to read.
+	AttachSBOM = "sbom"
+)
 
 // Registrar is the server's side of a registration: *kbs.AdminClient.
 type Registrar interface {
@@ -113,27 +135,27 @@ type Result struct {
 	Registration kbs.Registration `json:"registration"`
 }
 
-const minPassphraseBytes = 12
+func (o *Options) setDefaults() {
+	o.Environment.setDefaults()
+	o.DiskOptions.setDefaults()
+	if o.Policy.Logs == "" {
+		o.Policy.Logs = "host"
+	}
+}
+
+func (o *DiskOptions) setDefaults() {
+	if o.Filesystem == "" {
+		o.Filesystem = "ext4"
+	}
+}
 
 // check refuses what Build could only fail at later.
 func (o *Options) check() error {
+	err := firstError(func() error { return checkNames(o.Source, o.Destination, o.WorkloadID) },
+		o.SourceOptions.check, o.MachineOptions.check, o.DiskOptions.check)
 	switch {
-	case o.Source == "" || o.Destination == "":
-		return hint.Usagef("source and destination are needed")
-	case !o.TEE.Valid():
-		return hint.Usagef("TEE %q, expected snp, tdx or sample", o.TEE)
-	case o.WorkloadID != "" && !kbs.ValidWorkloadID(o.WorkloadID):
-		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", o.WorkloadID)
-	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
-		return hint.Usagef("file system %q, expected ext4 or erofs", o.Filesystem)
-	case o.Filesystem == "erofs" && o.SizeBytes != 0:
-		return hint.With(hint.Usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
-	case o.Lint != LintOff && o.Lint != LintWarn && o.Lint != LintError:
-		return hint.Usagef("lint %q, expected warn, error or off", o.Lint)
-	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
-		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
-	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
-		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+	case err != nil:
+		return err
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
 		return hint.Usagef("logs policy %q, expected host or none", o.Policy.Logs)
 	case o.Registrar == nil && o.RecordPath == "":
@@ -144,20 +166,106 @@ func (o *Options) check() error {
 		return hint.With(hint.Usagef("no server to attest to"), "add --attest-url https://HOST:PORT")
 	case len(o.Servers.PinnedKeys) == 0:
 		return hint.With(hint.Usagef("no key to know the server by"), "add --attest-ca FILE with the server's or its CA's certificate")
-	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
-		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
 	}
 	for _, u := range o.Servers.URLs {
 		if err := kbs.CheckServerURL(u); err != nil {
 			return hint.Usagef("%w", err)
 		}
 	}
-	if err := errors.Join(checkEnvAllow(o.Policy.EnvAllow), o.checkReproducible(), o.checkAttach()); err != nil {
+	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
 		return err
+	}
+	if err := o.checkReproducible(); err != nil {
+		return err
+	}
+	return checkAttach(o.System, o.Destination, o.Attach, o.Sign != nil)
+}
+
+// firstError is the first mistake: one at a time is enough to mend.
+func firstError(checks ...func() error) error {
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkNames(source, destination, workloadID string) error {
+	switch {
+	case source == "" || destination == "":
+		return hint.Usagef("source and destination are needed")
+	case workloadID != "" && !kbs.ValidWorkloadID(workloadID):
+		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", workloadID)
+	}
+	return nil
+}
+
+func (o *SourceOptions) check() error {
+	if o.Lint != LintOff && o.Lint != LintWarn && o.Lint != LintError {
+		return hint.Usagef("lint %q, expected warn, error or off", o.Lint)
+	}
+	return nil
+}
+
+func (o *MachineOptions) check() error {
+	if !o.TEE.Valid() {
+		return hint.Usagef("TEE %q, expected snp, tdx or sample", o.TEE)
 	}
 	t := krun.TEEConfig{WorkloadID: "x", CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE}
 	if err := t.Validate(); err != nil {
 		return hint.Usagef("%w", err)
+	}
+	return nil
+}
+
+const minPassphraseBytes = 12
+
+func (o *DiskOptions) check() error {
+	switch {
+	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
+		return hint.Usagef("file system %q, expected ext4 or erofs", o.Filesystem)
+	case o.Filesystem == "erofs" && o.SizeBytes != 0:
+		return hint.With(hint.Usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
+	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
+		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
+	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
+		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
+		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
+	}
+	return nil
+}
+
+// checkReproducible refuses what could not come out the same twice, or not
+// safely. The volume key must not follow from something that can be guessed:
+// its digest is public, and guesses could be tried against that without the
+// keyslot's slow derivation.
+func (o *Options) checkReproducible() error {
+	switch {
+	case !o.Reproducible:
+		return nil
+	case !isRandomKey(o.Passphrase.Reveal()):
+		return hint.With(hint.Usagef("a reproducible build needs a disk key of 256 random bits, as 64 hex digits"),
+			"make one with `openssl rand -hex 32 >FILE`, keep it secret, and add --passphrase-file FILE")
+	case o.WorkloadID == "":
+		return hint.With(hint.Usagef("a reproducible build cannot draw a workload id"), "add --workload-id ID")
+	}
+	return nil
+}
+
+// checkAttach refuses what the destination could not keep.
+func checkAttach(sys *types.SystemContext, destination string, attach []string, sign bool) error {
+	for _, a := range attach {
+		if !slices.Contains([]string{AttachRecord, AttachProvenance, AttachSBOM}, a) {
+			return hint.Usagef("attachment %q, expected record, provenance or sbom", a)
+		}
+	}
+	if !sign || strings.HasPrefix(destination, "docker://") {
+		return nil
+	}
+	if store, err := referrers.Open(sys, destination); err != nil || store == nil || !slices.Contains(attach, AttachProvenance) {
+		return hint.With(hint.Usagef("signing %s: it has no place for a signature", destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")
 	}
 	return nil
 }
@@ -177,6 +285,3 @@ func checkEnvAllow(list []string) error {
 }
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// ErrNotCapable reports a combination of TEE and firmware that proves nothing.
-var ErrNotCapable = errors.New("cannot be attested")

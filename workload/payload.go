@@ -21,6 +21,11 @@ type payload struct {
 	classic   bool // as `buildah mkcw` lays it out: no initrd
 }
 
+// payload is the layer with the sealed disk, which writeDisk writes.
+func (s *sealed) payload(created time.Time, writeDisk func(context.Context, io.Writer) error) *payload {
+	return &payload{teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: created, classic: s.classic, writeDisk: writeDisk}
+}
+
 // smallFiles are the entries before the disk, so that a reader who wants only
 // them need not pass through it.
 func (p *payload) smallFiles() []tarFile {

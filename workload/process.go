@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
 // processOf is what the guest agent runs: the image's own configuration.
@@ -58,4 +59,29 @@ func ports(exposed map[string]struct{}) (string, error) {
 	}
 	sort.Strings(list)
 	return strings.Join(list, ","), nil
+}
+
+// addProcess puts the image configuration where the agent looks for it, and
+// makes the directories that it mounts on or writes to. What an image has in
+// place of the latter, perhaps a link, stays.
+func addProcess(tree *rootfs.Tree, process []byte) error {
+	if err := tree.AddFile(krun.ProcessPath, 0o400, 0, 0, process); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		path  string
+		mode  uint32
+		mount bool
+	}{
+		{"/proc", 0o555, true}, {"/sys", 0o555, true}, {"/dev", 0o755, true},
+		{"/run", 0o755, false}, {"/tmp", 0o1777, false}, {"/etc", 0o755, false},
+	} {
+		if !d.mount && tree.Lookup(d.path) != nil {
+			continue
+		}
+		if err := tree.EnsureDir(d.path, d.mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }

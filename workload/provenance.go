@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/krun/firmware"
 )
 
 const (
@@ -55,28 +55,40 @@ type Provenance struct {
 	} `json:"runDetails"`
 }
 
-// provenance says how the image with that manifest came to be. Names of local
-// files are left out: they say more about the builder than about the build.
-func (b *build) provenance(s *sealed, image digest.Digest, fw *firmware.Bundle, now time.Time) ([]byte, error) {
+// provenance is what the builder knows of how the image came to be.
+type provenance struct {
+	image, imageDigest string
+	source             string
+	sourceDigest       digest.Digest
+	machine            *MachineOptions
+	filesystem         string
+	firmware           [sha256.Size]byte
+	version            string // of ccrun
+	finished           time.Time
+}
+
+// statement says how the image came to be. Names of local files are left out:
+// they say more about the builder than about the build.
+func (p *provenance) statement(s *sealed) ([]byte, error) {
 	st := Statement{Type: statementType, PredicateType: provenanceType,
-		Subject: []Resource{{Name: publicName(b.image), Digest: map[string]string{"sha256": image.Encoded()}}}}
+		Subject: []Resource{{Name: publicName(p.image), Digest: map[string]string{"sha256": digest.Digest(p.imageDigest).Encoded()}}}}
 	d := &st.Predicate.BuildDefinition
 	d.BuildType = buildType
 	d.ExternalParameters = map[string]string{
-		"tee": string(b.TEE), "cpus": fmt.Sprint(b.CPUs), "memory_mib": fmt.Sprint(b.MemoryMiB), "filesystem": b.Filesystem, "workload_id": b.WorkloadID,
+		"tee": string(p.machine.TEE), "cpus": fmt.Sprint(p.machine.CPUs), "memory_mib": fmt.Sprint(p.machine.MemoryMiB),
+		"filesystem": p.filesystem, "workload_id": s.reg.WorkloadID,
 	}
-	agent := digest.FromBytes(b.Agent)
 	d.ResolvedDependencies = []Resource{
-		{Name: "source", URI: publicName(b.src.Name), Digest: map[string]string{b.src.Digest.Algorithm().String(): b.src.Digest.Encoded()}},
-		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(fw.Digest[:])}},
-		{Name: "agent", Digest: map[string]string{"sha256": agent.Encoded()}},
+		{Name: "source", URI: publicName(p.source), Digest: map[string]string{p.sourceDigest.Algorithm().String(): p.sourceDigest.Encoded()}},
+		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(p.firmware[:])}},
+		{Name: "agent", Digest: map[string]string{"sha256": digest.FromBytes(p.machine.Agent).Encoded()}},
 	}
 	r := &st.Predicate.RunDetails
 	r.Builder.ID = builderID
-	if b.Version != "" {
-		r.Builder.Version = map[string]string{"ccrun": b.Version}
+	if p.version != "" {
+		r.Builder.Version = map[string]string{"ccrun": p.version}
 	}
-	r.Metadata.FinishedOn = now.UTC().Format(time.RFC3339)
+	r.Metadata.FinishedOn = p.finished.UTC().Format(time.RFC3339)
 	r.Byproducts = []Resource{
 		{Name: "identity", Digest: map[string]string{"sha384": s.reg.IdentityDigest.String()}},
 		{Name: "initrd", Digest: map[string]string{"sha256": digest.FromBytes(s.initrd).Encoded()}},

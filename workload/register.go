@@ -1,21 +1,18 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
-	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -25,32 +22,38 @@ const maxRecordBytes = 256 << 10
 // rollbackTime is how long a failed build tries to take its registration back.
 const rollbackTime = 10 * time.Second
 
-// preflight finds out before the long part whether its result can be kept.
-func (o *Options) preflight(ctx context.Context) error {
-	if o.RecordPath != "" {
-		there, err := scratch.Exists(o.RecordPath)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", o.RecordPath, err)
-		}
-		if there {
-			return hint.With(fmt.Errorf("record %s: %w", o.RecordPath, os.ErrExist), "it may hold another workload's only key: choose another name or move it away")
-		}
-		if st, err := os.Stat(filepath.Dir(o.RecordPath)); err != nil || !st.IsDir() {
-			return fmt.Errorf("record %s: its directory does not exist", o.RecordPath)
-		}
-	}
-	if o.Registrar == nil {
+// checkRecordPath refuses a record that could not be written.
+func checkRecordPath(record string) error {
+	if record == "" {
 		return nil
 	}
-	_, err := o.Registrar.Get(ctx, o.WorkloadID)
+	there, err := scratch.Exists(record)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", record, err)
+	}
+	if there {
+		return hint.With(fmt.Errorf("record %s: %w", record, os.ErrExist), "it may hold another workload's only key: choose another name or move it away")
+	}
+	if st, err := os.Stat(filepath.Dir(record)); err != nil || !st.IsDir() {
+		return fmt.Errorf("record %s: its directory does not exist", record)
+	}
+	return nil
+}
+
+// checkUnregistered refuses a workload id that the server knows already.
+func checkUnregistered(ctx context.Context, server Registrar, id string) error {
+	if server == nil {
+		return nil
+	}
+	_, err := server.Get(ctx, id)
 	var p *kbs.ProblemError
 	switch {
 	case err == nil:
-		return hint.With(fmt.Errorf("workload %s is registered already", o.WorkloadID), "choose another --workload-id, or `ccrun workload rm` it first")
+		return hint.With(fmt.Errorf("workload %s is registered already", id), "choose another --workload-id, or `ccrun workload rm` it first")
 	case errors.As(err, &p) && p.Code == kbs.CodeNotFound:
 		return nil
 	}
-	return registerHint(fmt.Errorf("asking the server about workload %s: %w", o.WorkloadID, err))
+	return registerHint(fmt.Errorf("asking the server about workload %s: %w", id, err))
 }
 
 // registerHint adds the next step where the error itself has none.
@@ -61,96 +64,58 @@ func registerHint(err error) error {
 	return hint.With(err, "check --server, --ca and --token-file; or build with --no-register --record FILE and register later")
 }
 
-// finish registers the workload, writes its record and then publishes the
-// image. In this order a kill at any point leaves at worst a registration or
-// record of an image that nobody has, never a name that points to an image
-// whose key is lost. A failure takes both back.
-func (b *build) finish(ctx context.Context, s *sealed, layer blob.Info, ports string) (_ *Result, err error) {
-	l := labels(&s.reg, b.src.Digest, ports)
-	config, err := imageConfig(b.Now().UTC(), layer.Digest, l, b.src.Config.Config.ExposedPorts)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := imageManifest(b.dst.Accepts(), blob.Info{Digest: digest.FromBytes(config), Size: int64(len(config))}, layer, l)
-	if err != nil {
-		return nil, err
-	}
-	s.reg.Image = digest.FromBytes(manifest).String()
-	undo, err := b.keep(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	inLayout := strings.HasPrefix(b.Destination, "oci:")
-	if !inLayout { // a registry keeps referrers of what it does not have yet
-		if err := b.attach(ctx, s, manifest); err != nil {
-			return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
-		}
-	}
-	if err := b.dst.Publish(ctx, config, manifest); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing %s: %w", b.image, err), undo())
-	}
-	if inLayout {
-		err = b.attach(ctx, s, manifest)
-	} else {
-		err = b.signImage(ctx)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image %s is whole, and registered: %w", b.image, err)
-	}
-	return &Result{
-		Image: b.image, Digest: s.reg.Image, ImageID: digest.FromBytes(config).String(),
-		Source: b.src.Name, SourceDigest: b.src.Digest.String(),
-		DiskBytes: s.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: s.reg,
-	}, nil
-}
-
 // keep hands the DiskKey to the server, or to the record if there is no
 // server, and returns how to take that back.
-func (b *build) keep(ctx context.Context, s *sealed) (undo func() error, err error) {
+func (p *PublishOptions) keep(ctx context.Context, s *sealed) (undo func() error, err error) {
 	undo = func() error { return nil }
-	if b.Registrar != nil {
-		key := append([]byte(nil), s.diskKey.Reveal()...)
-		defer clear(key)
-		created, err := b.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: key})
+	if p.Registrar != nil {
+		diskKey := bytes.Clone(s.diskKey.Reveal())
+		defer clear(diskKey)
+		created, err := p.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: diskKey})
 		if err != nil {
-			return nil, registerHint(fmt.Errorf("registering workload %s: %w", b.WorkloadID, err))
+			return nil, registerHint(fmt.Errorf("registering workload %s: %w", s.reg.WorkloadID, err))
 		}
 		if created {
-			undo = func() error { return b.unregister(ctx) }
+			undo = func() error { return unregister(ctx, p.Registrar, s.reg.WorkloadID) }
 		}
 	}
-	if b.RecordPath == "" {
+	if p.RecordPath == "" {
 		return undo, nil
 	}
-	if err := b.writeRecord(s); err != nil {
+	if err := s.writeRecord(p.RecordPath, p.Registrar == nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing record: %w", err), undo())
 	}
 	unregister := undo
-	return func() error { return errors.Join(unregister(), os.Remove(b.RecordPath)) }, nil
+	return func() error { return errors.Join(unregister(), os.Remove(p.RecordPath)) }, nil
 }
 
 // unregister works also when ctx has been cancelled: that is why we are here.
-func (b *build) unregister(ctx context.Context) error {
+func unregister(ctx context.Context, server Registrar, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 	defer cancel()
-	if err := b.Registrar.Remove(ctx, b.WorkloadID); err != nil {
-		return fmt.Errorf("taking back registration %s (`ccrun workload rm` it): %w", b.WorkloadID, err)
+	if err := server.Remove(ctx, id); err != nil {
+		return fmt.Errorf("taking back registration %s (`ccrun workload rm` it): %w", id, err)
 	}
 	return nil
 }
 
-func (b *build) writeRecord(s *sealed) error {
+func (s *sealed) writeRecord(path string, withDiskKey bool) error {
 	r := kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}
-	if b.Registrar == nil {
-		r.DiskKey = append([]byte(nil), s.diskKey.Reveal()...)
+	if withDiskKey {
+		r.DiskKey = bytes.Clone(s.diskKey.Reveal())
 		defer clear(r.DiskKey)
 	}
-	j, err := kbs.Canonical(r)
+	return writeCanonical(path, r)
+}
+
+// writeCanonical writes a record, which may hold a secret, for its owner alone.
+func writeCanonical(path string, record any) error {
+	j, err := kbs.Canonical(record)
 	if err != nil {
 		return err
 	}
 	defer clear(j)
-	return scratch.WriteFile(b.RecordPath, append(j, '\n'), 0o600)
+	return scratch.WriteFile(path, append(j, '\n'), 0o600)
 }
 
 // ReadRecord reads and checks a record that Build wrote.

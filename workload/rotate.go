@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"time"
 
-	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -21,7 +19,6 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/workload/blob"
-	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -32,20 +29,15 @@ type Rotator interface {
 }
 
 // RotateOptions say which workload's DiskKey is to be replaced, and in which
-// image. All but System, TempDir, Rand, Now and Progress are required.
+// image. All but Environment and KeepOld are required.
 type RotateOptions struct {
+	Environment
 	WorkloadID  string
 	Source      string // the workload's image
 	Destination string // where the rotated image goes; may be Source where that can be replaced
 	Server      Rotator
 	// KeepOld leaves the old DiskKey valid until Commit.
 	KeepOld bool
-
-	System   *types.SystemContext
-	TempDir  string
-	Rand     io.Reader
-	Now      func() time.Time
-	Progress func(stage string, done, total int64)
 }
 
 // RotateResult is what Rotate made.
@@ -68,7 +60,7 @@ func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	if err != nil {
 		return nil, registerHint(fmt.Errorf("asking the server about workload %s: %w", o.WorkloadID, err))
 	}
-	src, err := source.Open(ctx, o.Source, source.Options{System: o.System})
+	src, err := source.Open(ctx, o.Source, source.Options{System: o.System, TempDir: o.TempDir})
 	if err != nil {
 		return nil, err
 	}
@@ -104,17 +96,6 @@ func Commit(ctx context.Context, server Rotator, id, rotation, image string) err
 		return registerHint(fmt.Errorf("committing rotation of workload %s: %w", id, err))
 	}
 	return nil
-}
-
-func (o *RotateOptions) setDefaults() {
-	b := Options{System: o.System, TempDir: o.TempDir, Rand: o.Rand, Now: o.Now, Progress: o.Progress}
-	b.setDefaults()
-	o.System, o.TempDir, o.Rand, o.Now, o.Progress = b.System, b.TempDir, b.Rand, b.Now, b.Progress
-}
-
-func (r *rotation) meter(stage string, total int64) func(int64) {
-	b := build{Options: Options{Progress: r.Progress}}
-	return b.meter(stage, total)
 }
 
 // rotation is one rotation under way.
@@ -245,7 +226,7 @@ func (r *rotation) stage(ctx context.Context) (*kbs.RotateAnswer, error) {
 
 // publish writes the image with the new header.
 func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
-	dst, name, err := destination.Open(ctx, r.System, r.Destination)
+	dst, err := r.openTarget(ctx, r.Destination)
 	if err != nil {
 		return err
 	}
@@ -260,14 +241,14 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 	if err != nil {
 		return err
 	}
-	mf, err := imageManifest(dst.Accepts(), blob.Info{Digest: digest.FromBytes(cb), Size: int64(len(cb))}, layer, config.Config.Labels)
+	mf, err := imageManifest(dst.Accepts(), cb, layer, config.Config.Labels)
 	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	res.Image, res.Digest = name, digest.FromBytes(mf).String()
+	res.Image, res.Digest = dst.name, digest.FromBytes(mf).String()
 	return dst.Publish(ctx, cb, mf)
 }
 

@@ -68,7 +68,7 @@ func built(t *testing.T, change ...func(*Options)) (Options, *rotatingServer, Ro
 	s := &rotatingServer{reg: req.Registration, current: secret.New(req.DiskKey)}
 	return o, s, RotateOptions{
 		WorkloadID: req.Registration.WorkloadID, Source: o.Destination, Destination: o.Destination,
-		Server: s, System: o.System, TempDir: o.TempDir,
+		Server: s, Environment: o.Environment,
 	}
 }
 

@@ -70,10 +70,12 @@ func peakMiB() int64 {
 
 func (s childSpec) options() Options {
 	return Options{
-		Source: s.Source, Destination: s.Destination, TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, SizeBytes: s.SizeBytes,
-		Servers:  krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Firmware: s.Firmware, Agent: stub(), TempDir: s.TempDir, RecordPath: s.Record, Filesystem: s.Filesystem,
-		System: &types.SystemContext{SignaturePolicyPath: s.Policy},
+		Environment:    Environment{TempDir: s.TempDir, System: &types.SystemContext{SignaturePolicyPath: s.Policy}},
+		SourceOptions:  SourceOptions{Source: s.Source},
+		MachineOptions: MachineOptions{TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, Firmware: s.Firmware, Agent: stub()},
+		DiskOptions:    DiskOptions{SizeBytes: s.SizeBytes, Filesystem: s.Filesystem},
+		PublishOptions: PublishOptions{Destination: s.Destination, RecordPath: s.Record},
+		Servers:        krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 	}
 }
 

@@ -1,10 +1,12 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -14,13 +16,6 @@ import (
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
-
-// fileSystem is a laid out file system, ready to be streamed: its size, and
-// with it everything that is measured, is known before its first byte.
-type fileSystem interface {
-	SizeBytes() int64
-	WriteTo(ctx context.Context, w io.Writer) error // exactly SizeBytes, in order
-}
 
 // sealed is a workload's keys and all that is measured of it.
 type sealed struct {
@@ -45,57 +40,47 @@ func (s *sealed) wipe() {
 	}
 }
 
-// seal draws the keys and computes identity, footer and launch digests for a
-// disk that holds plainBytes and the process whose JSON has processDigest.
-func (o *Options) seal(fw *firmware.Bundle, agent []byte, plainBytes int64, processDigest kbs.Digest) (*sealed, error) {
-	s := &sealed{}
-	err := s.drawKeys(o, plainBytes)
-	if err == nil {
-		err = s.identify(o, agent, processDigest)
-	}
-	if err == nil {
-		err = s.configure(o)
-	}
-	if err == nil {
-		err = s.register(o, fw)
-	}
+// drawKeys draws the keys of a disk that holds plainBytes.
+func drawKeys(random randomness, o *DiskOptions, plainBytes int64) (*sealed, error) {
+	r, err := random.bytes("disk UUID")
 	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewRandomFromReader(r)
+	if err != nil {
+		return nil, fmt.Errorf("drawing disk UUID: %w", err)
+	}
+	s := &sealed{}
+	if s.geometry, err = luks.DefaultGeometry(id.String(), plainBytes, !o.NoIntegrity); err != nil {
+		return nil, fmt.Errorf("laying out disk: %w", err)
+	}
+	if r, err = random.bytes("volume key"); err != nil {
+		return nil, err
+	}
+	if s.volumeKey, err = luks.NewVolumeKey(r, s.geometry); err != nil {
+		return nil, err
+	}
+	if o.Passphrase.Len() > 0 {
+		s.diskKey = secret.New(bytes.Clone(o.Passphrase.Reveal()))
+		s.kdf = kdfFor(s.diskKey)
+		return s, nil
+	}
+	s.kdf = luks.FastKDF()
+	if s.diskKey, err = newDiskKey(random.rand); err != nil {
 		s.wipe()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *sealed) drawKeys(o *Options, plainBytes int64) error {
-	random, err := o.random("disk UUID")
-	if err != nil {
-		return err
+// newDiskKey draws 256 bits, as hex digits.
+func newDiskKey(rand io.Reader) (secret.Bytes, error) {
+	var raw [32]byte
+	defer clear(raw[:])
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		return secret.Bytes{}, fmt.Errorf("drawing disk key: %w", err)
 	}
-	id, err := uuid.NewRandomFromReader(random)
-	if err != nil {
-		return fmt.Errorf("drawing disk UUID: %w", err)
-	}
-	if s.geometry, err = luks.DefaultGeometry(id.String(), plainBytes, !o.NoIntegrity); err != nil {
-		return fmt.Errorf("laying out disk: %w", err)
-	}
-	if random, err = o.random("volume key"); err != nil {
-		return err
-	}
-	if s.volumeKey, err = luks.NewVolumeKey(random, s.geometry); err != nil {
-		return err
-	}
-	if o.Passphrase.Len() > 0 {
-		s.diskKey = secret.New(append([]byte(nil), o.Passphrase.Reveal()...))
-		s.kdf = kdfFor(s.diskKey)
-		return nil
-	}
-	var key [32]byte
-	if _, err := io.ReadFull(o.Rand, key[:]); err != nil {
-		return fmt.Errorf("drawing disk key: %w", err)
-	}
-	s.diskKey, s.kdf = secret.New(hex.AppendEncode(nil, key[:])), luks.FastKDF()
-	clear(key[:])
-	return nil
+	return secret.New(hex.AppendEncode(nil, raw[:])), nil
 }
 
 // kdfFor stretches what a person may have made up, and leaves alone what has
@@ -107,20 +92,11 @@ func kdfFor(passphrase secret.Bytes) luks.KDF {
 	return luks.KDF{Type: "argon2id", Iterations: 4, MemoryKiB: 64 << 10, Threads: 1}
 }
 
-func (s *sealed) identify(o *Options, agent []byte, processDigest kbs.Digest) error {
-	id := krun.Identity{
-		Version:    1,
-		WorkloadID: o.WorkloadID,
-		TEE:        o.TEE,
-		Servers:    o.Servers,
-		Disk: krun.DiskIdentity{
-			Geometry:        s.geometry,
-			VolumeKeyDigest: s.volumeKey.Digest(),
-			Filesystem:      o.Filesystem,
-		},
-		ProcessDigest: processDigest,
-		Policy:        o.Policy,
-	}
+// identify makes the identity of the disk and of what else is in id, and the
+// initrd that carries it.
+func (s *sealed) identify(id krun.Identity, filesystem string, agent []byte) error {
+	id.Version = 1
+	id.Disk = krun.DiskIdentity{Geometry: s.geometry, VolumeKeyDigest: s.volumeKey.Digest(), Filesystem: filesystem}
 	var err error
 	if s.identity, err = id.Encode(); err != nil {
 		return fmt.Errorf("making identity: %w", err)
@@ -136,12 +112,12 @@ func (s *sealed) identify(o *Options, agent []byte, processDigest kbs.Digest) er
 }
 
 // configure makes what libkrun reads, which is also the disk's footer.
-func (s *sealed) configure(o *Options) error {
+func (s *sealed) configure(workloadID string, m *MachineOptions, server string) error {
 	c := krun.TEEConfig{
-		WorkloadID: o.WorkloadID, CPUs: o.CPUs, MemoryMiB: o.MemoryMiB, TEE: o.TEE,
-		TEEData: "{}", AttestationURL: o.Servers.URLs[0],
+		WorkloadID: workloadID, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, TEE: m.TEE,
+		TEEData: "{}", AttestationURL: server,
 	}
-	if o.TEE == kbs.SNP {
+	if m.TEE == kbs.SNP {
 		c.TEEData = `{"gen":"milan"}` // libkrun's old init insists on a generation; no one else reads it
 	}
 	var err error
@@ -155,22 +131,18 @@ func (s *sealed) configure(o *Options) error {
 // diskBytes is the length of the finished disk.img.
 func (s *sealed) diskBytes() int64 { return s.geometry.TotalBytes() + int64(len(s.footer)) }
 
-func (s *sealed) register(o *Options, fw *firmware.Bundle) error {
-	launch, err := measurements(o, fw, s.initrd)
-	if err != nil {
-		return err
-	}
-	now := o.Now().UTC().Truncate(1e9)
+// describe makes the registration: rules, and what all that is measured must be.
+func (s *sealed) describe(workloadID string, tee kbs.TEE, launch []kbs.Measurement, p *PublishOptions, at time.Time) {
+	created := at.UTC().Truncate(time.Second)
 	s.reg = kbs.Registration{
 		Version:         1,
-		WorkloadID:      o.WorkloadID,
+		WorkloadID:      workloadID,
 		IdentityDigest:  kbs.Sum384(s.identity),
 		FooterDigest:    kbs.Sum384(s.teeConfig),
-		ReferenceValues: kbs.ReferenceValues{TEE: o.TEE, Measurements: launch, SNP: o.Rules.SNP, TDX: o.Rules.TDX, VTPM: o.Rules.VTPM, CEL: o.Rules.CEL},
-		Created:         &now,
-		Release:         o.Release,
+		ReferenceValues: kbs.ReferenceValues{TEE: tee, Measurements: launch, SNP: p.Rules.SNP, TDX: p.Rules.TDX, VTPM: p.Rules.VTPM, CEL: p.Rules.CEL},
+		Created:         &created,
+		Release:         p.Release,
 	}
-	return nil
 }
 
 // writeDisk streams disk.img: fs encrypted as it comes, then the footer.

@@ -24,18 +24,18 @@ func TestParseMemoryMiB(t *testing.T) {
 }
 
 func TestSourceDate(t *testing.T) {
-	var o workload.Options
+	var o workload.Environment
 	t.Setenv("SOURCE_DATE_EPOCH", "")
-	if err := setTime(nil, &o); err != nil || o.Now != nil {
+	if err := setTime(&o); err != nil || o.Now != nil {
 		t.Errorf("a time without one given: %v", err)
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "86400")
-	if err := setTime(nil, &o); err != nil || !o.Now().Equal(time.Unix(86400, 0)) {
+	if err := setTime(&o); err != nil || !o.Now().Equal(time.Unix(86400, 0)) {
 		t.Errorf("%v", err)
 	}
 	for _, bad := range []string{"now", "-1", "1e9", "99999999999"} {
 		t.Setenv("SOURCE_DATE_EPOCH", bad)
-		if err := setTime(nil, &o); err == nil {
+		if err := setTime(&o); err == nil {
 			t.Errorf("took %q", bad)
 		}
 	}
@@ -58,13 +58,13 @@ func TestDiskSize(t *testing.T) {
 	for in, want := range map[string][2]int64{
 		"": {}, "2g": {2 << 30}, "32MiB": {32 << 20}, "5000": {8192}, "+64m": {0, 64 << 20}, "+1": {0, 4096},
 	} {
-		var o workload.Options
+		var o workload.DiskOptions
 		if err := diskSize(&o, in); err != nil || o.SizeBytes != want[0] || o.FreeBytes != want[1] {
 			t.Errorf("%q: size %d, room %d, %v, expected %v", in, o.SizeBytes, o.FreeBytes, err, want)
 		}
 	}
 	for _, in := range []string{"+", "++1m", "-1m", "+-1m", "0", "x", "1m+"} {
-		if err := diskSize(&workload.Options{}, in); err == nil {
+		if err := diskSize(&workload.DiskOptions{}, in); err == nil {
 			t.Errorf("%q: accepted", in)
 		}
 	}

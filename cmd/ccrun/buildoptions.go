@@ -27,27 +27,21 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		log.Warn("--env-allow and --args-allow are measured into the launch policy, but no launcher can pass environment or arguments to the guest yet")
 	}
 	o := &workload.Options{
-		Source: c.Args().Get(0), Destination: c.Args().Get(1),
-		TEE: kbs.TEE(c.String("tee")), WorkloadID: c.String("workload-id"),
+		WorkloadID: c.String("workload-id"),
 		Policy: krun.LaunchPolicy{
 			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
 		},
 		Servers:      krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
-		Filesystem:   c.String("fs"),
-		NoIntegrity:  !c.Bool("integrity"),
-		RecordPath:   c.String("record"),
-		System:       systemContext(c),
 		Reproducible: c.Bool("reproducible"),
-		Warn:         func(s string) { log.Warn(s) },
 	}
+	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {
+		return nil, err
+	}
+	o.Destination, o.RecordPath, o.NoIntegrity = c.Args().Get(1), c.String("record"), !c.Bool("integrity")
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}
-	if c.Uint("cpus") > 255 {
-		return nil, face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
-	}
-	o.CPUs = uint8(c.Uint("cpus"))
-	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setServers, setMachine, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease, setRules, setSupply, setRegistrar} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setServers, setMachine, setRelease, setRules, setSupply, setRegistrar} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}
@@ -55,8 +49,35 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	return o, nil
 }
 
+// setParts sets what both kinds of images take.
+func setParts(c *cli.Context, e *workload.Environment, s *workload.SourceOptions, m *workload.MachineOptions, d *workload.DiskOptions) error {
+	log := program.Log(c)
+	e.System, e.Warn = systemContext(c), func(s string) { log.Warn(s) }
+	s.Source, s.Lint, s.AllowedBases = c.Args().Get(0), lintLevel(c), c.StringSlice("base-allow")
+	m.TEE, d.Filesystem = kbs.TEE(c.String("tee")), c.String("fs")
+	if c.Uint("cpus") > 255 {
+		return face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
+	}
+	m.CPUs = uint8(c.Uint("cpus"))
+	if err := setTime(e); err != nil {
+		return err
+	}
+	if err := setSizes(c, m, d); err != nil {
+		return err
+	}
+	var err error
+	if d.Passphrase, err = passphrase(c, "passphrase-file"); err != nil {
+		return err
+	}
+	if s.SourcePassphrase, err = passphrase(c, "source-passphrase-file"); err != nil {
+		return err
+	}
+	s.DecryptionKeys, err = decryptionKeys(c)
+	return err
+}
+
 // setTime takes SOURCE_DATE_EPOCH (reproducible-builds.org) for the time.
-func setTime(_ *cli.Context, o *workload.Options) error {
+func setTime(e *workload.Environment) error {
 	v, ok := os.LookupEnv("SOURCE_DATE_EPOCH")
 	if !ok || v == "" {
 		return nil
@@ -65,14 +86,14 @@ func setTime(_ *cli.Context, o *workload.Options) error {
 	if err != nil {
 		return face.Usagef("SOURCE_DATE_EPOCH %q: expected seconds since 1970", v)
 	}
-	o.Now = func() time.Time { return time.Unix(int64(n), 0) }
+	e.Now = func() time.Time { return time.Unix(int64(n), 0) }
 	return nil
 }
 
-func setSizes(c *cli.Context, o *workload.Options) error {
+func setSizes(c *cli.Context, m *workload.MachineOptions, d *workload.DiskOptions) error {
 	memory := c.String("memory")
 	switch {
-	case memory == "" && o.TEE == kbs.Sample:
+	case memory == "" && m.TEE == kbs.Sample:
 		memory = "512"
 	case memory == "":
 		memory = "2048"
@@ -81,13 +102,13 @@ func setSizes(c *cli.Context, o *workload.Options) error {
 	if err != nil {
 		return err
 	}
-	o.MemoryMiB = n
-	return diskSize(o, c.String("size"))
+	m.MemoryMiB = n
+	return diskSize(d, c.String("size"))
 }
 
 // diskSize reads "2g" or "2GiB", the size of all, and "+64m", the room beside
 // the content.
-func diskSize(o *workload.Options, s string) error {
+func diskSize(d *workload.DiskOptions, s string) error {
 	if s == "" {
 		return nil
 	}
@@ -97,9 +118,9 @@ func diskSize(o *workload.Options, s string) error {
 		return face.Usagef("--size %q: expected a number with a unit, as in 2g or 2GiB, or the room to write, as in +64m", s)
 	}
 	if size = (size + 4095) / 4096 * 4096; more {
-		o.FreeBytes = size
+		d.FreeBytes = size
 	} else {
-		o.SizeBytes = size
+		d.SizeBytes = size
 	}
 	return nil
 }
@@ -177,16 +198,6 @@ func findAgent(path string) (string, error) {
 	}
 	return "", hint.With(fmt.Errorf("no guest agent ccrun-init in %s or %s", dir, filepath.Join(dir, "../libexec/ccrun")),
 		"`make build` makes it; name it with --agent")
-}
-
-func setPassphrase(c *cli.Context, o *workload.Options) (err error) {
-	o.Passphrase, err = passphrase(c, "passphrase-file")
-	return err
-}
-
-func setSourcePassphrase(c *cli.Context, o *workload.Options) (err error) {
-	o.SourcePassphrase, err = passphrase(c, "source-passphrase-file")
-	return err
 }
 
 // passphrase is what the file of flag holds; empty without the flag.

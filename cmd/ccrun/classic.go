@@ -3,10 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
@@ -23,34 +23,27 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 			return nil, face.Usagef("--%s: not with --classic, the old init has no such thing", name)
 		}
 	}
-	log := program.Log(c)
-	o := &workload.ClassicOptions{Profile: measure.Profile(c.String("profile")), Options: workload.Options{
-		Source: c.Args().Get(0), Destination: c.Args().Get(1),
-		TEE: kbs.TEE(c.String("tee")), WorkloadID: c.String("workload-id"),
-		Servers:    krun.Servers{URLs: c.StringSlice("attest-url")},
-		Filesystem: c.String("fs"), RecordPath: c.String("record"),
-		Firmware: c.String("firmware"), System: systemContext(c),
-		Warn: func(s string) { log.Warn(s) },
-		Lint: lintLevel(c), AllowedBases: c.StringSlice("base-allow"),
-	}}
-	if c.Uint("cpus") > 255 {
-		return nil, face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
+	limits, err := releaseLimits(c, time.Now())
+	if err != nil {
+		return nil, err
 	}
-	o.CPUs = uint8(c.Uint("cpus"))
+	if limits != nil {
+		return nil, face.Usagef("--classic: its protocol cannot register release limits")
+	}
+	o := &workload.ClassicOptions{
+		Destination: c.Args().Get(1), WorkloadID: c.String("workload-id"), RecordPath: c.String("record"),
+		Servers: krun.Servers{URLs: c.StringSlice("attest-url")}, Profile: measure.Profile(c.String("profile")),
+	}
+	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {
+		return nil, err
+	}
+	o.Firmware = c.String("firmware")
 	if o.Firmware == "" {
 		path, err := firmware.FindInstalled()
 		if err != nil {
 			return nil, hint.With(face.WithStatus(face.NotCapable, err), "name libkrunfw-sev.so.4 with --firmware")
 		}
 		o.Firmware = path
-	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setTime, setSizes, setPassphrase, setSourcePassphrase, setDecryptionKeys, setRelease} {
-		if err := set(c, &o.Options); err != nil {
-			return nil, err
-		}
-	}
-	if o.Release != nil {
-		return nil, face.Usagef("--classic: its protocol cannot register release limits")
 	}
 	if c.Bool("no-register") {
 		return o, nil

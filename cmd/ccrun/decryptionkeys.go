@@ -10,7 +10,6 @@ import (
 
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
-	"github.com/ccrun/ccrun/workload"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -19,10 +18,10 @@ func decryptionKeyFlag() cli.Flag {
 		Usage: "`KEY` for an encrypted SOURCE, as skopeo takes it: FILE, FILE:file=PASSPHRASE_FILE, FILE:fd=NUMBER, provider:NAME; may be repeated"}
 }
 
-func setDecryptionKeys(c *cli.Context, o *workload.Options) error {
+func decryptionKeys(c *cli.Context) (*source.DecryptionKeys, error) {
 	specs := *c.Generic("decryption-key").(*stringList)
 	if len(specs) == 0 {
-		return nil
+		return nil, nil
 	}
 	var keys []source.DecryptionKey
 	defer func() {
@@ -33,13 +32,11 @@ func setDecryptionKeys(c *cli.Context, o *workload.Options) error {
 	for _, s := range specs {
 		k, err := parseDecryptionKey(s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		keys = append(keys, k)
 	}
-	var err error
-	o.DecryptionKeys, err = source.LoadDecryptionKeys(keys)
-	return err
+	return source.LoadDecryptionKeys(keys)
 }
 
 // parseDecryptionKey takes skopeo's forms, but for those with the passphrase

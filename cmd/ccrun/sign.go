@@ -33,7 +33,7 @@ func lintLevel(c *cli.Context) string {
 }
 
 func setSupply(c *cli.Context, o *workload.Options) error {
-	o.Version, o.Lint, o.AllowedBases = version(), lintLevel(c), c.StringSlice("base-allow")
+	o.Version = version()
 	for _, a := range c.StringSlice("attach") {
 		if a != "none" {
 			o.Attach = append(o.Attach, a)

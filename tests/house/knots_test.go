@@ -36,7 +36,7 @@ var fileKnots = map[string]int{
 	"luks":                            6,
 	"tests/guestinit":                 3,
 	"tests/rig/vmm":                   4,
-	"workload":                        10,
+	"workload":                        3,
 	"workload/erofs":                  2,
 	"workload/ext4":                   7,
 	"workload/imagetest":              3,

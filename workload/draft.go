@@ -1,0 +1,131 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/destination"
+	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/source"
+)
+
+// draft is an image that has no name yet: what both kinds of builds have in
+// hand, and the steps that they have in common.
+type draft struct {
+	env  *Environment
+	fw   *firmware.Bundle
+	out  *target
+	src  *source.Image
+	proc []byte // the process, as it goes on the disk
+	tree *rootfs.Tree
+	fs   fileSystem
+
+	sealed *sealed
+	layer  blob.Info
+	image  *description
+}
+
+// close drops what has no name, and wipes the keys.
+func (d *draft) close() {
+	if d.sealed != nil {
+		d.sealed.wipe()
+	}
+	if d.src != nil {
+		_ = d.src.Close()
+	}
+	if d.out != nil {
+		_ = d.out.Close()
+	}
+}
+
+func (d *draft) openSource(ctx context.Context, o *SourceOptions) (err error) {
+	d.src, err = source.Open(ctx, o.Source, source.Options{
+		System: d.env.System, TempDir: d.env.TempDir, Limits: o.Limits,
+		Passphrase: o.SourcePassphrase, DecryptionKeys: o.DecryptionKeys, Cache: o.LayerCache,
+	})
+	return err
+}
+
+// readSource reads all layers, and reviews what they make.
+func (d *draft) readSource(ctx context.Context, o *SourceOptions) (err error) {
+	if d.tree, err = d.src.Tree(ctx, d.env.meter("reading layers", d.src.SizeBytes())); err != nil {
+		return fmt.Errorf("reading %s: %w", d.src.Name, err)
+	}
+	for _, w := range d.tree.Warnings() {
+		d.env.Warn(w)
+	}
+	// A workload image that is encrypted once more works, but is hardly ever
+	// what was meant.
+	if d.tree.Lookup("/"+krun.DiskFile) != nil && d.tree.Lookup("/"+krun.TEEConfigFile) != nil {
+		d.env.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
+	}
+	return review(ctx, d.env, d.src, d.tree, o)
+}
+
+// layOut plans the file system: the image's files and what the agent is to run.
+func (d *draft) layOut(o *DiskOptions) error {
+	if err := addProcess(d.tree, d.proc); err != nil {
+		return err
+	}
+	at := d.env.Now()
+	id, err := o.contentID(d.src.Config.RootFS.DiffIDs, d.proc, at)
+	if err != nil {
+		return err
+	}
+	d.fs, err = o.layOut(d.tree, id, at)
+	return err
+}
+
+// writeLayer streams the disk into the destination, and fails if any layer of
+// the source turned out not to be what the manifest says. After it comes what
+// leaves a trace: it is the last to see that ctx has ended.
+func (d *draft) writeLayer(ctx context.Context, random randomness) error {
+	d.src.Keep(destination.Repeats(d.out.Image))
+	keyslot, err := random.keyslot()
+	if err != nil {
+		return err
+	}
+	p := d.sealed.payload(d.env.Now(), func(ctx context.Context, w io.Writer) error {
+		r, err := keyslot()
+		if err != nil {
+			return err
+		}
+		return d.sealed.writeDisk(ctx, w, d.fs, r)
+	})
+	size, err := p.sizeBytes()
+	if err != nil {
+		return err
+	}
+	d.layer, err = d.out.PutLayer(ctx, size, func(ctx context.Context, w io.Writer) error {
+		d.src.Rewind()
+		return p.write(ctx, &meterWriter{ctx, w, d.env.meter("encrypting and writing", size)})
+	})
+	if err == nil {
+		err = d.src.Verified()
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", d.out.name, err)
+	}
+	if err := d.src.Remember(); err != nil {
+		d.env.Warn(err.Error())
+	}
+	return ctx.Err()
+}
+
+// describe makes the image's configuration and manifest.
+func (d *draft) describe(labels map[string]string) (err error) {
+	d.image, err = describeImage(d.out.Accepts(), d.env.Now().UTC(), d.layer, labels, d.src.Config.Config.ExposedPorts)
+	return err
+}
+
+// publish gives the image its name.
+func (d *draft) publish(ctx context.Context) error {
+	if err := d.out.Publish(ctx, d.image.config, d.image.manifest); err != nil {
+		return fmt.Errorf("writing %s: %w", d.out.name, err)
+	}
+	return nil
+}

@@ -20,7 +20,8 @@ import (
 // other both ways. Whoever unties files lowers the number; no number grows.
 // A package that is not named may have no two such files.
 var fileKnots = map[string]int{
-	"attest-server":                   17,
+	"attest-server":                   3,
+	"attest-server/admin":             3,
 	"attest-server/answer":            2,
 	"attest-server/kbs":               7,
 	"attest-server/recipient":         4,

@@ -1,10 +1,9 @@
 package verifier
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -186,60 +187,39 @@ func (e EAR) JWT(key *ecdsa.PrivateKey) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	header := fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":"JWT"}`, public.KeyID)
-	signed := b64(header) + "." + b64(string(payload))
-	sum := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: public.KeyID}},
+		new(jose.SignerOptions).WithType("JWT"))
 	if err != nil {
 		return "", fmt.Errorf("signing an EAR: %w", err)
 	}
-	var sig [64]byte
-	r.FillBytes(sig[:32])
-	s.FillBytes(sig[32:])
-	return signed + "." + b64(string(sig[:])), nil
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("signing an EAR: %w", err)
+	}
+	return signed.CompactSerialize()
 }
 
-// JWK is a public key that signs EARs (RFC 7517).
-type JWK struct {
-	KeyType   string `json:"kty"`
-	Curve     string `json:"crv"`
-	X         string `json:"x"`
-	Y         string `json:"y"`
-	Algorithm string `json:"alg"`
-	Use       string `json:"use"`
-	KeyID     string `json:"kid"` // RFC 7638 thumbprint
-}
-
-// JWKSet is what GET /v1/jwks answers.
-type JWKSet struct {
-	Keys []JWK `json:"keys"`
-}
-
-// NewJWKSet is the set of the given keys, all on P-256.
-func NewJWKSet(keys ...*ecdsa.PublicKey) (JWKSet, error) {
-	set := JWKSet{Keys: []JWK{}}
+// NewJWKSet is what GET /v1/jwks answers: public keys that sign EARs, all on
+// P-256 (RFC 7517).
+func NewJWKSet(keys ...*ecdsa.PublicKey) (jose.JSONWebKeySet, error) {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range keys {
 		j, err := publicJWK(k)
 		if err != nil {
-			return JWKSet{}, err
+			return jose.JSONWebKeySet{}, err
 		}
 		set.Keys = append(set.Keys, j)
 	}
 	return set, nil
 }
 
-func publicJWK(k *ecdsa.PublicKey) (JWK, error) {
+// publicJWK names the key by its RFC 7638 thumbprint.
+func publicJWK(k *ecdsa.PublicKey) (jose.JSONWebKey, error) {
 	if k == nil || k.Curve != elliptic.P256() {
-		return JWK{}, errors.New("key for ES256 is not on curve P-256")
+		return jose.JSONWebKey{}, errors.New("key for ES256 is not on curve P-256")
 	}
-	point, err := k.Bytes() // 4, X, Y
-	if err != nil {
-		return JWK{}, err
-	}
-	j := JWK{KeyType: "EC", Curve: "P-256", X: b64(string(point[1:33])), Y: b64(string(point[33:])), Algorithm: "ES256", Use: "sig"}
-	sum := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, j.X, j.Y))
-	j.KeyID = b64(string(sum[:]))
-	return j, nil
+	j := jose.JSONWebKey{Key: k, Algorithm: string(jose.ES256), Use: "sig"}
+	sum, err := j.Thumbprint(crypto.SHA256)
+	j.KeyID = base64.RawURLEncoding.EncodeToString(sum)
+	return j, err
 }
-
-func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }

@@ -15,8 +15,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 func pemOf(kind string, der []byte) []byte {
@@ -25,7 +25,7 @@ func pemOf(kind string, der []byte) []byte {
 
 // TestBundleContents: Endorsements in whatever form files bring them.
 func TestBundleContents(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	vcek, ask, ark := v.VEK(t, c, verifiertest.VEKOptions{}), v.Line.ASK.Raw, v.Line.ARK.Raw
 	crl := v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw
 	vcekPEM, chainPEM := pemOf("CERTIFICATE", vcek), slices.Concat(pemOf("CERTIFICATE", ask), pemOf("CERTIFICATE", ark))
@@ -70,8 +70,8 @@ func TestBundleContents(t *testing.T) {
 // say of themselves what the right one says. They neither pass nor stand in
 // its way, whatever their order.
 func TestBundleImpostors(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
-	other, fake := vendors.NewVendor(t, false, 3, 3, 3), vendors.NewVendor(t, false, 3, 1, 2)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
+	other, fake := vendortest.NewVendor(t, false, 3, 3, 3), vendortest.NewVendor(t, false, 3, 1, 2)
 	good := v.VEK(t, c, verifiertest.VEKOptions{})
 	impostors := [][]byte{other.VEK(t, c, verifiertest.VEKOptions{}), other.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{}), v.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{})}
 	ev := kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}
@@ -110,7 +110,7 @@ func TestBundleImpostors(t *testing.T) {
 
 // TestLoadBundleHostile: a directory of any content is read within bounds.
 func TestLoadBundleHostile(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for _, err := range []error{

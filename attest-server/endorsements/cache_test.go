@@ -17,8 +17,8 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 func tarOf(t *testing.T, files map[string][]byte) []byte {
@@ -55,12 +55,12 @@ func gzipOf(t *testing.T, b []byte) []byte {
 // TestCacheRefuses: nothing gets in that the pinned roots do not vouch for,
 // however it is wrapped, and each refusal has its reason.
 func TestCacheRefuses(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
-	lookalike := vendors.NewVendor(t, false, 3, 3, 3)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
+	lookalike := vendortest.NewVendor(t, false, 3, 3, 3)
 	good := v.VEK(t, c, verifiertest.VEKOptions{})
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	collateral := *n.Publish(t)
 	forged := collateral
 	forged.TCBInfo = strings.Replace(forged.TCBInfo, `"svn":2`, `"svn":1`, 1)
@@ -128,7 +128,7 @@ func TestCacheRefuses(t *testing.T) {
 // TestCacheFreshest: an older CRL never takes a newer one's place, in whatever
 // order they come, and files of others are left alone.
 func TestCacheFreshest(t *testing.T) {
-	v := vendors.NewVendor(t, false)
+	v := vendortest.NewVendor(t, false)
 	dir := t.TempDir()
 	old, fresh := v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)), v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 2, 0), 2)
 	foreign := filepath.Join(dir, "mine.crl")
@@ -163,7 +163,7 @@ func TestCacheFreshest(t *testing.T) {
 // LoadBundle, and by a cache filled from its export, which is the same bytes
 // each time; leftovers of a crash hurt nobody.
 func TestCacheServes(t *testing.T) {
-	v, c := vendors.NewVendor(t, true), verifiertest.NewChip(t, true)
+	v, c := vendortest.NewVendor(t, true), verifiertest.NewChip(t, true)
 	dir := t.TempDir()
 	cache := cacheOf(t, v, dir)
 	for _, b := range [][]byte{v.VEK(t, c, verifiertest.VEKOptions{}), v.Line.ASK.Raw, v.Line.ARK.Raw, v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw} {
@@ -203,7 +203,7 @@ func TestCacheServes(t *testing.T) {
 
 // TestCacheConcurrent: writers and readers of one directory in two caches.
 func TestCacheConcurrent(t *testing.T) {
-	v := vendors.NewVendor(t, false)
+	v := vendortest.NewVendor(t, false)
 	dir := t.TempDir()
 	a, b := cacheOf(t, v, dir), cacheOf(t, v, dir)
 	var veks [][]byte
@@ -238,7 +238,7 @@ func TestCacheConcurrent(t *testing.T) {
 
 // TestCacheFull: the bound holds, and a KDS goes on without keeping more.
 func TestCacheFull(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	cache := cacheOf(t, v, "")
 	for i := range maxCacheItems {
 		cache.items[string(rune(i))] = &cached{Endorsement: &Endorsement{}}
@@ -249,7 +249,7 @@ func TestCacheFull(t *testing.T) {
 }
 
 // cacheOf is a Cache under the vendor's roots.
-func cacheOf(t testing.TB, v *vendors.Vendor, dir string) *Cache {
+func cacheOf(t testing.TB, v *vendortest.Vendor, dir string) *Cache {
 	t.Helper()
 	c, err := OpenCache(CacheOptions{Dir: dir, Lines: []snp.ProductLine{v.Line}})
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestCollateralSpliced: fresh TCB info beside an old CRL does not make a
 // revocation forgotten, neither in a cache, whatever the order, nor between
 // two sources.
 func TestCollateralSpliced(t *testing.T) {
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	revoking := *n
 	revoking.RevokedPCK, revoking.CRLAt = []int64{verifiertest.PCKSerial}, verifiertest.Time.Add(-time.Hour)
 	spliced := *n
@@ -35,10 +35,10 @@ func TestCollateralSpliced(t *testing.T) {
 		_, err = v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time)
 		return verifier.RuleOf(err)
 	}
-	if got := verify(vendors.Collaterals{b}); got != "" {
+	if got := verify(vendortest.Collaterals{b}); got != "" {
 		t.Fatalf("the spliced one alone: refused by %s, so this shows nothing", got)
 	}
-	if got := verify(vendors.Collaterals{a, b}); got != "revocation" {
+	if got := verify(vendortest.Collaterals{a, b}); got != "revocation" {
 		t.Errorf("both at hand: %q", got)
 	}
 	for name, order := range map[string][]*tdx.Collateral{"revoking first": {a, b}, "spliced first": {b, a}} {

@@ -19,14 +19,14 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestKDS: the right address is asked, once, and never again while cached, in
 // memory or on disk; errors and absences hold further requests back.
 func TestKDS(t *testing.T) {
-	v, c := vendors.NewVendor(t, true), verifiertest.NewChip(t, true)
+	v, c := vendortest.NewVendor(t, true), verifiertest.NewChip(t, true)
 	der := v.VEK(t, c, verifiertest.VEKOptions{})
 	var asked atomic.Int32
 	status := http.StatusOK
@@ -94,9 +94,9 @@ func TestKDS(t *testing.T) {
 
 // TestKDSLies: a certificate that was not asked for is neither used nor kept.
 func TestKDSLies(t *testing.T) {
-	v, c, other := vendors.NewVendor(t, false), verifiertest.NewChip(t, false), verifiertest.NewChip(t, false)
+	v, c, other := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false), verifiertest.NewChip(t, false)
 	other.ID[0] ^= 1
-	lookalike := vendors.NewVendor(t, false, 3, 3, 3)
+	lookalike := vendortest.NewVendor(t, false, 3, 3, 3)
 	for name, answer := range map[string][]byte{"look-alike root": lookalike.VEK(t, c, verifiertest.VEKOptions{}), "another chip": v.VEK(t, other, verifiertest.VEKOptions{}), "garbage": []byte("no DER"), "too much": make([]byte, chain.MaxCertificateBytes+1)} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if _, err := w.Write(answer); err != nil {
@@ -119,11 +119,11 @@ func TestKDSLies(t *testing.T) {
 // and, where it is at hand, a real one.
 func TestPCS(t *testing.T) {
 	t.Run("self-made", func(t *testing.T) {
-		n := vendors.NewIntel(t)
+		n := vendortest.NewIntel(t)
 		testPCS(t, n.Root, n.Quote(t, verifiertest.Body([]byte{1})), *n.Publish(t), verifiertest.Time)
 	})
 	t.Run("real", func(t *testing.T) {
-		quote, c, at := vendors.RealTD(t)
+		quote, c, at := vendortest.RealTD(t)
 		testPCS(t, nil, quote, c, at)
 	})
 }

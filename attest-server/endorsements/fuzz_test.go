@@ -9,13 +9,13 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // FuzzBundle: endorsements of any content, then used.
 func FuzzBundle(f *testing.F) {
-	v, c := vendors.NewVendor(f, false), verifiertest.NewChip(f, false)
+	v, c := vendortest.NewVendor(f, false), verifiertest.NewChip(f, false)
 	report := v.Report(f, c, nil)
 	f.Add(v.VEK(f, c, verifiertest.VEKOptions{}))
 	verifiertest.Seed(f, "*.der")
@@ -46,7 +46,7 @@ func FuzzBundle(f *testing.F) {
 // FuzzImport: files of any content into a cache. What gets in is exported,
 // imported and exported again as the same bytes; the rest leaves nothing.
 func FuzzImport(f *testing.F) {
-	v, c := vendors.NewVendor(f, false), verifiertest.NewChip(f, false)
+	v, c := vendortest.NewVendor(f, false), verifiertest.NewChip(f, false)
 	f.Add(v.VEK(f, c, verifiertest.VEKOptions{}))
 	f.Add(v.Line.ASK.Raw)
 	f.Add(v.CRL(f, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0)).Raw)

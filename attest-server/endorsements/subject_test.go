@@ -10,14 +10,14 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestVLEKFromStores: a provider's certificate is found by product and TCB,
 // whatever keeps it; one for another TCB is not taken for it.
 func TestVLEKFromStores(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	old := *c
 	old.TCB.SNP--
 	report := v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2; clear(r[0x1a0:0x1e0]) })
@@ -57,7 +57,7 @@ type wrapped struct{ snp.Endorsements }
 // TestSubjects: what must be fetched for each kind of evidence.
 func TestSubjects(t *testing.T) {
 	for _, fmc := range []bool{false, true} {
-		v, c := vendors.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
+		v, c := vendortest.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
 		vcek := v.VEK(t, c, verifiertest.VEKOptions{})
 		p := &evidence.Parsed{Evidence: kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil), Certificates: verifiertest.CertTable(abi.VcekGUID, vcek)}}
 		all, err := Subjects(p.Evidence)
@@ -85,7 +85,7 @@ func TestSubjects(t *testing.T) {
 			t.Errorf("damaged table: %v", err)
 		}
 	}
-	n := vendors.NewIntel(t) // which Subjects does not trust
+	n := vendortest.NewIntel(t) // which Subjects does not trust
 	p := &evidence.Parsed{Evidence: kbs.Evidence{TEE: kbs.TDX, Report: n.Quote(t, verifiertest.Body(nil))}}
 	if _, err := Subjects(p.Evidence); verifier.RuleOf(err) != "certificate_chain" {
 		t.Errorf("a quote under another root: %v", err)

@@ -16,15 +16,15 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestSupply: offline nothing is asked for; online a TD's collateral is
 // fetched when there is none at all, kept over a restart, and renewed in the
 // background where the operator's own is there.
 func TestSupply(t *testing.T) {
-	quote, c, at := vendors.RealTD(t)
+	quote, c, at := vendortest.RealTD(t)
 	b, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func TestSupply(t *testing.T) {
 // TestSupplyCRL: a CRL that the operator drops into the directory, or that is
 // fetched, counts from the next report on.
 func TestSupplyCRL(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "vcek"), v.VEK(t, c, verifiertest.VEKOptions{}), 0o600); err != nil {
 		t.Fatal(err)

@@ -11,70 +11,70 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestAzureTDX is az-tdx-vtpm end to end: PCK, quote, paravisor, vTPM, PCRs.
 // One link is broken at a time, and the rule for that link says so.
 func TestAzureTDX(t *testing.T) {
-	vendor := vendors.NewIntel(t)
+	vendor := vendortest.NewIntel(t)
 	for _, tt := range []struct {
 		name, rules string
-		edit        func(a *verifiertest.VTPM, n *vendors.Intel, ref *kbs.ReferenceValues, want *verifier.Expectation)
+		edit        func(a *verifiertest.VTPM, n *vendortest.Intel, ref *kbs.ReferenceValues, want *verifier.Expectation)
 	}{
 		{name: "as is"},
-		{name: "other report data", rules: "report_data", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
+		{name: "other report data", rules: "report_data", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
 			w.ReportData[0]++
 		}},
-		{name: "other kernel", rules: "pcr11", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "other kernel", rules: "pcr11", edit: func(a *verifiertest.VTPM, _ *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			a.PCRs[11][0]++
 		}},
-		{name: "other boot loader", rules: "pcr4", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "other boot loader", rules: "pcr4", edit: func(a *verifiertest.VTPM, _ *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			a.PCRs[4][0]++
 		}},
-		{name: "other PCR, not registered", edit: func(a *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "other PCR, not registered", edit: func(a *verifiertest.VTPM, _ *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			a.PCRs[7][0]++
 		}},
-		{name: "boot loader not registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "boot loader not registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			delete(r.VTPM.PCRs, "4")
 		}},
-		{name: "no PCRs registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "no PCRs registered", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM = nil
 		}},
-		{name: "no PCRs registered, none required", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
+		{name: "no PCRs registered, none required", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
 			r.VTPM, w.RequirePCRs = nil, false
 		}},
-		{name: "empty PCR rules", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
+		{name: "empty PCR rules", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, w *verifier.Expectation) {
 			r.VTPM, w.RequirePCRs = &kbs.VTPMRules{}, false
 		}},
-		{name: "PCRs of the firmware alone", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "PCRs of the firmware alone", rules: "pcrs_registered", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM.PCRs = map[string]string{"0": strings.Repeat("0", 64)}
 		}},
-		{name: "PCR 99", rules: "pcrs_registered pcr99", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "PCR 99", rules: "pcrs_registered pcr99", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM.PCRs["99"] = strings.Repeat("0", 64)
 		}},
-		{name: "empty PCR", rules: "pcrs_registered pcr11", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "empty PCR", rules: "pcrs_registered pcr11", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			r.VTPM.PCRs["11"] = ""
 		}},
 		{name: "no vTPM key in REPORT_DATA", rules: "vtpm_binding"},
-		{name: "PCK revoked", rules: "revocation", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "PCK revoked", rules: "revocation", edit: func(_ *verifiertest.VTPM, n *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.RevokedPCK = []int64{verifiertest.PCKSerial}
 		}},
-		{name: "TCB out of date", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "TCB out of date", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["tcbLevels"].([]map[string]any)[0]["tcbStatus"] = "OutOfDate"
 		}},
-		{name: "TCB of a revoked platform", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "TCB of a revoked platform", rules: "tcb_status", edit: func(_ *verifiertest.VTPM, n *vendortest.Intel, r *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["tcbLevels"].([]map[string]any)[0]["tcbStatus"] = "Revoked"
 			r.TDX.TCBStatus = []string{"Revoked"}
 		}},
-		{name: "collateral of another platform", rules: "collateral", edit: func(_ *verifiertest.VTPM, n *vendors.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
+		{name: "collateral of another platform", rules: "collateral", edit: func(_ *verifiertest.VTPM, n *vendortest.Intel, _ *kbs.ReferenceValues, _ *verifier.Expectation) {
 			n.TCB = n.TCBInfo()
 			n.TCB["fmspc"] = "00a06d000001"
 		}},
-		{name: "collateral expired", rules: "collateral_validity", edit: func(_ *verifiertest.VTPM, _ *vendors.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
+		{name: "collateral expired", rules: "collateral_validity", edit: func(_ *verifiertest.VTPM, _ *vendortest.Intel, _ *kbs.ReferenceValues, w *verifier.Expectation) {
 			w.At = verifiertest.Time.AddDate(0, 2, 0)
 		}},
 	} {
@@ -98,7 +98,7 @@ func TestAzureTDX(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{n.Publish(t)}})
 			if err != nil {
 				t.Fatal(err)
 			}

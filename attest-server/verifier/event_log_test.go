@@ -16,8 +16,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
 	"github.com/ccrun/ccrun/attest-server/verifier/evidence"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // realEvents are those of a TD on Google's cloud, two that extend nothing, and
@@ -46,7 +46,7 @@ func cocoTDX(t testing.TB, quote []byte, log any) []byte {
 // what to appraise it by.
 func logged(t testing.TB, events []eventlog.Event) ([]byte, verifier.Verifier, kbs.ReferenceValues, verifier.Expectation) {
 	t.Helper()
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	log, err := eventlog.Parse(eventlogtest.Build(events))
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func logged(t testing.TB, events []eventlog.Event) ([]byte, verifier.Verifier, k
 		copy(body[328+48*i:], d[:])
 		rtmrs[fmt.Sprint(i)] = d.String()
 	}
-	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}

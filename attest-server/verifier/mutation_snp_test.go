@@ -14,8 +14,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // shown is the expected rule of fields that are reported and have no rule: a
@@ -141,9 +141,9 @@ const snpSigned = 0x2a0
 
 // strictMachine is a report that uses every rule, its verifier and what it
 // must be appraised by.
-func strictMachine(t *testing.T, fmc bool) (*vendors.Vendor, *verifiertest.Chip, []byte, *snp.Verifier, kbs.ReferenceValues, verifier.Expectation) {
+func strictMachine(t *testing.T, fmc bool) (*vendortest.Vendor, *verifiertest.Chip, []byte, *snp.Verifier, kbs.ReferenceValues, verifier.Expectation) {
 	t.Helper()
-	v, c := vendors.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
+	v, c := vendortest.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
 	raw := v.Report(t, c, func(r []byte) {
 		le := binary.LittleEndian
 		le.PutUint32(r[0x04:], 3)

@@ -13,8 +13,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // Quotes under a self-made intel, so that every field can be changed as the
@@ -108,9 +108,9 @@ func qeFields() []field {
 }
 
 // tdJudge verifies and appraises quotes of n as strictTD says.
-func tdJudge(t *testing.T, n *vendors.Intel) func(quote []byte) string {
+func tdJudge(t *testing.T, n *vendortest.Intel) func(quote []byte) string {
 	t.Helper()
-	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func tdJudge(t *testing.T, n *vendors.Intel) func(quote []byte) string {
 // enclave's report, each time as Intel's keys would sign it: one rule refuses,
 // the one for that field. The tables cover every byte.
 func TestEveryFieldTDX(t *testing.T) {
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	judge := tdJudge(t, n)
 	total := 0
 	run := func(name string, fields []field, size int, quote func(edit func(b []byte)) []byte) {
@@ -190,7 +190,7 @@ func TestEveryFieldTDX(t *testing.T) {
 // TestTDXEveryByteUnsigned flips every byte of quotes without signing them
 // anew: all are refused. What follows a quote is not part of it.
 func TestTDXEveryByteUnsigned(t *testing.T) {
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	judge := tdJudge(t, n)
 	total := 0
 	for name, quote := range map[string][]byte{
@@ -281,7 +281,7 @@ func changedLeaf(path string, v any) any {
 // TestEveryFieldCollateral changes every member of TCB info and QE identity,
 // signed anew, and every member of the collateral, not signed anew.
 func TestEveryFieldCollateral(t *testing.T) {
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	quote := n.Quote(t, strictBody(verifiertest.Body([]byte{0xda})))
 	total, seen := 0, map[string]bool{}
 	for name, doc := range map[string]*map[string]any{"tcb": &n.TCB, "qe": &n.QE} {
@@ -312,7 +312,7 @@ func TestEveryFieldCollateral(t *testing.T) {
 			c := *good
 			f := reflect.ValueOf(&c).Elem().Field(i)
 			f.SetString(edit(f.String()))
-			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{&c}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{&c}})
 			if err != nil {
 				t.Fatal(err)
 			}

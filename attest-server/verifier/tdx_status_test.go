@@ -10,8 +10,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // statusIntel publishes a TDX module of version 1 and statuses for each part,
@@ -21,7 +21,7 @@ type statusIntel struct {
 	edit                 func(tcb, qe map[string]any)
 }
 
-func (s statusIntel) collateral(t *testing.T, base *vendors.Intel) *tdx.Collateral {
+func (s statusIntel) collateral(t *testing.T, base *vendortest.Intel) *tdx.Collateral {
 	t.Helper()
 	n := *base
 	n.TCB, n.QE = verifiertest.Generic(t, n.TCBInfo()), verifiertest.Generic(t, n.QEIdentity())
@@ -52,7 +52,7 @@ var everyStatus = []string{verifier.UpToDate, "SWHardeningNeeded", "Configuratio
 // TestTDXStatuses: each status of platform, module and quoting enclave, and
 // each advisory, passes only by leave of the registration.
 func TestTDXStatuses(t *testing.T) {
-	n := vendors.NewIntel(t)
+	n := vendortest.NewIntel(t)
 	body := func(edit func(b []byte)) []byte {
 		b := strictBody(tdBody15())
 		b[1], b[585] = 1, 1 // TDX module 1, SVN 2
@@ -110,7 +110,7 @@ func TestTDXStatuses(t *testing.T) {
 		{name: "identity of SGX's enclave", platform: up, module: up, qe: up, edit: func(_, qe map[string]any) { qe["id"] = "QE" }, rules: "collateral"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{statusIntel{tt.platform, tt.module, tt.qe, tt.edit}.collateral(t, n)}})
+			v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{statusIntel{tt.platform, tt.module, tt.qe, tt.edit}.collateral(t, n)}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -145,8 +145,8 @@ func withoutModuleSVN(tcb map[string]any) {
 // TestTDXValidity: the clock an hour or more wrong either way, for each thing
 // that can expire.
 func TestTDXValidity(t *testing.T) {
-	n := vendors.NewIntel(t)
-	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
+	n := vendortest.NewIntel(t)
+	v, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}

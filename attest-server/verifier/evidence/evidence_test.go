@@ -15,15 +15,15 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // TestCoCoMutations: every field of the JSON shape reaches the bytes that the
 // signature covers.
 func TestCoCoMutations(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
-	s := v.Verifier(t, snp.Options{Endorsements: vendors.Only(v.VEK(t, c, verifiertest.VEKOptions{}))})
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
+	s := v.Verifier(t, snp.Options{Endorsements: vendortest.Only(v.VEK(t, c, verifiertest.VEKOptions{}))})
 	base := cocoJSON(t, v.Report(t, c, nil), nil)
 	check := func(b []byte) string {
 		p, err := Parse(b)
@@ -206,7 +206,7 @@ func TestEvidenceRefused(t *testing.T) {
 
 // TestExtendedReport: a report with the host's certificate table behind it.
 func TestExtendedReport(t *testing.T) {
-	v, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	raw, table := v.Report(t, c, nil), verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))
 	x, err := x509.ParseCertificate(v.VEK(t, c, verifiertest.VEKOptions{}))
 	if err != nil || x.Subject.CommonName != "SEV-VCEK" {

@@ -7,14 +7,14 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // FuzzEvidence: every shape of JSON, through to the verifier.
 func FuzzEvidence(f *testing.F) {
-	v, c := vendors.NewVendor(f, false), verifiertest.NewChip(f, false)
-	s := v.Verifier(f, snp.Options{Endorsements: vendors.Only(v.VEK(f, c, verifiertest.VEKOptions{}))})
+	v, c := vendortest.NewVendor(f, false), verifiertest.NewChip(f, false)
+	s := v.Verifier(f, snp.Options{Endorsements: vendortest.Only(v.VEK(f, c, verifiertest.VEKOptions{}))})
 	verifiertest.Seed(f, "*-evidence.json")
 	f.Add(cocoJSON(f, v.Report(f, c, nil), nil))
 	f.Fuzz(func(t *testing.T, b []byte) {

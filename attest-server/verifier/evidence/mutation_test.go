@@ -16,8 +16,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
-	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest/vendors"
 )
 
 // azureMachine is evidence of both kinds of Azure guests, and the verifiers
@@ -27,13 +27,13 @@ func azureMachine(t *testing.T) (ofSNP, ofTDX []byte, v verifier.ByTEE) {
 	a := &verifiertest.VTPM{Key: verifiertest.RSAKeys()[0], UserData: bytes.Repeat([]byte{0xda}, 48)}
 	a.PCRs[4] = [32]byte{0x44}
 	digest := sha256.Sum256(a.VarData(t))
-	vendor, c := vendors.NewVendor(t, false), verifiertest.NewChip(t, false)
+	vendor, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
 	report := vendor.Report(t, c, func(r []byte) {
 		clear(r[0x50:0x90])
 		copy(r[0x50:], digest[:])
 	})
-	n := vendors.NewIntel(t)
-	td, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendors.Collaterals{n.Publish(t)}})
+	n := vendortest.NewIntel(t)
+	td, err := tdx.New(tdx.Options{Root: n.Root, Collateral: vendortest.Collaterals{n.Publish(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +184,8 @@ func unsignedHCL(b []byte, i int, tee string) bool {
 func TestEveryFieldCoCo(t *testing.T) {
 	total := 0
 	for _, fmc := range []bool{false, true} {
-		v, c := vendors.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
-		s := v.Verifier(t, snp.Options{Endorsements: vendors.Only(v.VEK(t, c, verifiertest.VEKOptions{}))})
+		v, c := vendortest.NewVendor(t, fmc), verifiertest.NewChip(t, fmc)
+		s := v.Verifier(t, snp.Options{Endorsements: vendortest.Only(v.VEK(t, c, verifiertest.VEKOptions{}))})
 		good := cocoJSON(t, v.Report(t, c, nil), func(r map[string]any) {
 			if fmc {
 				cocoTurin(r, c)

@@ -1,6 +1,6 @@
-// Package vendors has the self-made vendors of verifiertest in the types of
+// Package vendortest has the self-made vendors of verifiertest in the types of
 // snp and tdx, for tests of the packages that stand on these.
-package vendors
+package vendortest
 
 import (
 	"context"

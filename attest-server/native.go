@@ -35,7 +35,7 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 }
 
 // auth opens a session. It does not ask the store whether the workload
-// exists: who has no Evidence learns nothing of what is registered.
+// exists: whoever has no Evidence learns nothing of what is registered.
 func (n *native) auth(w http.ResponseWriter, r *http.Request) error {
 	var req kbs.AuthRequest
 	if err := answer.ReadJSON(w, r, kbs.MaxAuthBody, &req); err != nil {
@@ -80,9 +80,9 @@ func (n *native) attest(w http.ResponseWriter, r *http.Request) error {
 // nativeRequest checks what the request claims against the session it came in,
 // and computes the report data that alone will be accepted.
 func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request {
-	key := req.RuntimeData.TEEKey
+	teeKey := req.RuntimeData.TEEKey
 	q := release.Request{
-		Recipient: recipient.ParseTEEKey(key), Runtime: &req.RuntimeData, Accepts: []kbs.RegistrationType{kbs.TypeNative},
+		Recipient: recipient.ParseTEEKey(teeKey), Runtime: &req.RuntimeData, Accepts: []kbs.RegistrationType{kbs.TypeNative},
 		Verify: func(ctx context.Context, v verifier.Verifier, at time.Time) (*verifier.Claims, error) {
 			return v.Verify(ctx, req.Evidence, at)
 		},
@@ -91,7 +91,7 @@ func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request
 	q.Checks.AddNonce(sess.Nonce[:], req.RuntimeData.Nonce)
 	q.Checks.Add("session_tee", req.Evidence.TEE == sess.TEE, string(sess.TEE), strconv.QuoteToGraphic(string(req.Evidence.TEE)),
 		"the guest announced another TEE than it has")
-	q.Checks.Add("tee_key", q.Recipient != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", key.KEM, len(key.Public)),
+	q.Checks.Add("tee_key", q.Recipient != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", teeKey.KEM, len(teeKey.Public)),
 		"the guest agent is too old, too new, or not ours")
 	rd, err := kbs.Binding(sess.WorkloadID, req.RuntimeData)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
-// ClientCertificate lets who holds a client certificate do without a token.
+// ClientCertificate lets the holder of a client certificate do without a token.
 // The TLS listener has to verify certificates; it alone knows the CA.
 type ClientCertificate struct {
 	// Subject is the certificate's, as RFC 2253 writes it: "CN=ci,O=ACME".

@@ -57,8 +57,8 @@ func (s *TenantPolicies) get(w http.ResponseWriter, r *http.Request, t store.Tok
 	return answer.WriteJSON(w, http.StatusOK, p)
 }
 
-// put takes what can be satisfied together with the server's
-// policy. It may say less than that, which then holds all the same.
+// put takes what can be satisfied together with the server's policy. It may say
+// less than that, which then holds all the same.
 func (s *TenantPolicies) put(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	name, err := ofTenant(r, t)
 	if err != nil {

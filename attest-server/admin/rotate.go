@@ -31,8 +31,8 @@ type Rotations struct {
 	Rand  io.Reader
 }
 
-// rotate takes one step of a rotation. Neither DiskKey is in any
-// answer: the keyslot is sealed anew here, from one DiskKey to the other.
+// rotate takes one step of a rotation. Neither DiskKey is in any answer: the
+// keyslot is sealed anew here, from one DiskKey to the other.
 func (s *Rotations) rotate(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	var req kbs.RotateRequest
 	if err := answer.ReadJSON(w, r, kbs.MaxRotateBody, &req); err != nil {
@@ -70,8 +70,7 @@ func (s *Rotations) rotate(w http.ResponseWriter, r *http.Request, t store.Token
 	return answer.WriteJSON(w, http.StatusOK, step)
 }
 
-// stage seals the keyslot under the staged DiskKey, or says that it
-// already is.
+// stage seals the keyslot under the staged DiskKey, or says that it already is.
 func (s *Rotations) stage(ctx context.Context, id string, slot kbs.Keyslot, t store.Token) (kbs.RotateAnswer, error) {
 	if err := keyslot.Check(slot); err != nil {
 		return kbs.RotateAnswer{}, refusal.New(kbs.CodeBadRequest, "keyslot: %v", err)

@@ -11,7 +11,8 @@ import (
 )
 
 // own answers a tenant that names something of another exactly as if there
-// were no such thing. It asks nobody, so that the time tells nothing either.
+// were no such thing. It looks nothing up, so that the time it takes tells
+// nothing either.
 func own(t store.Token, kind, name string) error {
 	if kbs.Owns(t.Tenant, name) {
 		return nil
@@ -29,8 +30,8 @@ func ofWorkload(h Handler) Handler {
 	}
 }
 
-// mayRegister tells a tenant what its workloads' ids look like. It asks
-// nobody either.
+// mayRegister tells a tenant what its workloads' ids look like. It looks nothing
+// up either.
 func mayRegister(t store.Token, id string) error {
 	if kbs.Owns(t.Tenant, id) {
 		return nil
@@ -53,12 +54,14 @@ func pageLimit(r *http.Request) (int, error) {
 	return min(n, maxPage), nil
 }
 
+type workloadReader interface {
+	Workload(ctx context.Context, id string) (store.Workload, error)
+}
+
 // mayDestroy lets a publisher end what he registered himself; an admin may end
 // anything. A stolen token of one publisher must not cost the others their
 // disks.
-func mayDestroy(ctx context.Context, s interface {
-	Workload(ctx context.Context, id string) (store.Workload, error)
-}, t store.Token, id string) error {
+func mayDestroy(ctx context.Context, s workloadReader, t store.Token, id string) error {
 	if t.Role == store.Admin {
 		return nil
 	}

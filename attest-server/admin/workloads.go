@@ -139,8 +139,8 @@ func (s *Workloads) revoke(w http.ResponseWriter, r *http.Request, t store.Token
 	return answer.WriteJSON(w, http.StatusOK, have.WorkloadStatus)
 }
 
-// remove lets a publisher remove what he registered himself, e.g.
-// when a build fails after registering; an admin may remove anything.
+// remove lets a publisher remove what he registered himself, e.g. when a build
+// fails after registering; an admin may remove anything.
 func (s *Workloads) remove(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	if err := mayDestroy(r.Context(), s.Store, t, r.PathValue("id")); err != nil {
 		return err

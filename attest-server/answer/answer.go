@@ -1,5 +1,6 @@
 // Package answer is the HTTP form of what the server says: how errors become
-// answers, in each dialect's form, how bodies are read, who asks too often.
+// answers, in each dialect's form, how bodies are read, and who has asked too
+// often.
 package answer
 
 import (

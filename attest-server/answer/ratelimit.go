@@ -30,8 +30,9 @@ type RateLimits struct {
 	// Exempt is addresses that PerAddress does not concern, e.g. a proxy's.
 	// nil: loopback.
 	Exempt []netip.Prefix
-	// MaxAddresses bounds the table, about 200 bytes each. Who has more
-	// addresses than this has his limits forgotten now and then. Zero: 65536.
+	// MaxAddresses bounds the table, about 200 bytes each. Beyond it, those
+	// not seen lately are forgotten, so that somebody with more addresses than
+	// this is limited less. Zero: 65536.
 	MaxAddresses int
 }
 

@@ -184,7 +184,7 @@ func (c *Client) connect(base string, pins Pins) (*exchange, error) {
 	return x, nil
 }
 
-func (r ReleaseRequest) tellTime(t time.Time) {
+func (r ReleaseRequest) reportTime(t time.Time) {
 	if r.OnServerTime != nil && !t.IsZero() {
 		r.OnServerTime(t)
 	}

@@ -33,7 +33,7 @@ func (p Policy) IsZero() bool {
 type Expression struct {
 	Name       string `json:"name"`           // up to 64 letters, digits, '-' and '_'
 	Expression string `json:"expression"`     // true for what is accepted
-	Hint       string `json:"hint,omitempty"` // the next step for who is refused
+	Hint       string `json:"hint,omitempty"` // the next step for whoever is refused
 }
 
 // Levels at which rules are set: see Rule.

@@ -66,7 +66,7 @@ type WorkloadStatus struct {
 	Denials      int64        `json:"denials"`
 	LastRelease  *time.Time   `json:"last_release,omitempty"`
 	Released     int64        `json:"released"`           // sessions that got the key, as limits count
-	Image        string       `json:"image,omitempty"`    // manifest digest; another than registered after a rotation
+	Image        string       `json:"image,omitempty"`    // manifest digest; after a rotation not the one registered
 	Rotation     string       `json:"rotation,omitempty"` // under way: an old and a new key are released
 	StagedAt     *time.Time   `json:"staged_at,omitempty"`
 	RotatedAt    *time.Time   `json:"rotated_at,omitempty"`

@@ -46,7 +46,7 @@ func (c *Client) try(ctx context.Context, base string, pins Pins, req ReleaseReq
 	if err := x.do(ctx, http.MethodPost, "/v1/auth", in, &auth, MaxAnswerBody); err != nil {
 		return nil, err
 	}
-	req.tellTime(auth.ServerTime)
+	req.reportTime(auth.ServerTime)
 	x.bearer = auth.Session
 	k, rd, err := attest(ctx, x, auth.Nonce, req)
 	if err != nil {
@@ -87,6 +87,6 @@ func (s *Session) fetch(ctx context.Context, path, name string) (secret.Bytes, e
 	if err := s.x.do(ctx, http.MethodGet, path, nil, &sealed, MaxAnswerBody); err != nil {
 		return secret.Bytes{}, err
 	}
-	s.req.tellTime(sealed.ServerTime)
+	s.req.reportTime(sealed.ServerTime)
 	return open(s.teeKey, sealed, ReleaseInfo(s.rd, name))
 }

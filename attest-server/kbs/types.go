@@ -44,7 +44,7 @@ func (d ReportData) String() string { return hex.EncodeToString(d[:]) }
 func (d ReportData) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler. Zero is let through, for
-// claims must show what is there: who compares must refuse it.
+// claims must show what is there: whoever compares it must refuse zero.
 func (d *ReportData) UnmarshalText(b []byte) error {
 	if len(b) != 2*len(d) {
 		return fmt.Errorf("report data has %d hex digits, expected %d", len(b), 2*len(d))

@@ -99,8 +99,7 @@ type attestation struct {
 	Evidence string `json:"tee-evidence"` // JSON again
 }
 
-// Attest answers a grant with an empty body, which is how the client
-// knows it.
+// Attest answers a grant with an empty body, which is how the client knows it.
 func (a *API) Attest(_ http.ResponseWriter, r *http.Request, body []byte) error {
 	sess, err := a.session(r)
 	if err != nil {
@@ -128,9 +127,9 @@ func (a *API) Attest(_ http.ResponseWriter, r *http.Request, body []byte) error 
 	return a.Engine.Attest(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, q)
 }
 
-// reportData hashes the texts as they were sent. Their lengths are not
-// in it, but that of the nonce is fixed, and the key is read from the same
-// texts that are hashed.
+// reportData hashes the texts as they were sent. Their lengths are not in it,
+// but that of the nonce is fixed, and the key is read from the same texts that
+// are hashed.
 func reportData(nonce, modulus, exponent string) kbs.ReportData {
 	return sha512.Sum512([]byte(nonce + modulus + exponent))
 }

@@ -28,9 +28,9 @@ type registration struct {
 	Passphrase  string `json:"passphrase"`
 }
 
-// Register takes what `buildah mkcw` sends. Its client can send no
-// header of its own, but a user in its URL (https://x:TOKEN@HOST), which
-// arrives as Basic authentication; a bearer token will do too.
+// Register takes what `buildah mkcw` sends. Its client can send no header of
+// its own, but a user in its URL (https://x:TOKEN@HOST), which arrives as Basic
+// authentication; a bearer token will do too.
 func (a *API) Register(w http.ResponseWriter, r *http.Request) error {
 	t, err := a.Gate.Authorize(r, admin.Publishing, basicToken(r))
 	if err != nil {
@@ -65,8 +65,8 @@ func basicToken(r *http.Request) secret.Bytes {
 	return answer.Bearer(r)
 }
 
-// urlLength is that of the URL under which the client will ask for the
-// key, if it uses the same host as the registrar.
+// urlLength is that of the URL under which the client will ask for the key, if
+// it uses the same host as the registrar.
 func urlLength(r *http.Request, id string) int {
 	scheme := "http://"
 	if r.TLS != nil {

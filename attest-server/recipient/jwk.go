@@ -14,8 +14,8 @@ import (
 // JWKsAccepted says, for people, which keys ParseJWK takes.
 const JWKsAccepted = "EC P-256 or P-521 with ECDH-ES+A256KW, or RSA-OAEP-256"
 
-// JWK is a tee-pubkey: a JWK with these members and no others, which is
-// how the client hashed it.
+// JWK is a tee-pubkey: a JWK with these members and no others, which is how the
+// client hashed it.
 type JWK struct {
 	KTY string `json:"kty"`
 	CRV string `json:"crv,omitempty"`

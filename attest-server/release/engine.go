@@ -44,7 +44,7 @@ type Engine struct {
 	ReleasesPerSession int
 }
 
-// Guest is who asks.
+// Guest is a guest that asks for something.
 type Guest struct {
 	Session *session.Session
 	Peer    string // its address, for the records

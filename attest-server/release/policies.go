@@ -122,8 +122,7 @@ func (ps *Policies) CheckRegistration(ctx context.Context, reg kbs.Registration)
 	return nil
 }
 
-// CheckTenant refuses what Set would, and what contradicts the
-// server's policy.
+// CheckTenant refuses what Set would, and what contradicts the server's policy.
 func (ps *Policies) CheckTenant(p kbs.Policy) error {
 	if err := ps.compiler.CheckDefaults(p, ps.clock()); err != nil {
 		return fmt.Errorf("the tenant's policy: %w", err)

@@ -56,7 +56,7 @@ func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 	}
 	e.Log.Info("attestation", "session", sess.ID.String(), "workload", sess.WorkloadID, "tee", sess.TEE,
 		"peer", guest.Peer, "granted", a.granted(), "failed_rules", failed)
-	// Who hangs up early does not stay off the record.
+	// A guest that hangs up early is recorded all the same.
 	return e.Store.RecordSession(context.WithoutCancel(ctx), kbs.SessionRecord{
 		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, At: a.at, Peer: guest.Peer,
 		Granted: a.granted(), Result: result,

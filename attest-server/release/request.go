@@ -75,8 +75,7 @@ func (q *Request) SetKey(public recipient.Recipient, err error, accepted, got st
 	q.Checks.Add("tee_key", public != nil, accepted, got, "the client is of a kind or configuration this server does not know")
 }
 
-// SetEvidence takes Evidence in one of the shapes that fit the
-// session's TEE.
+// SetEvidence takes Evidence in one of the shapes that fit the session's TEE.
 func (q *Request) SetEvidence(sess *session.Session, p *evidence.Parsed, err error, shapes []string) {
 	var refused *verifier.Error
 	switch {

@@ -185,8 +185,8 @@ func (t *Bearers) ParseShort(bearer []byte) (*Session, error) {
 	}, nil
 }
 
-// nonceOf is a nonce that nobody can tell before the bearer was given out, and
-// no two bearers share: each begins with a GCM nonce.
+// nonceOf is a nonce that nobody can know before the bearer was given out. No
+// two bearers share it, because each begins with a GCM nonce of its own.
 func (t *Bearers) nonceOf(sealed []byte) [kbs.NonceSize]byte {
 	m := hmac.New(sha256.New, t.macKey)
 	m.Write(sealed)

@@ -90,14 +90,14 @@ func (a *API) Auth(w http.ResponseWriter, r *http.Request, body []byte) error {
 	}{Nonce: base64.StdEncoding.EncodeToString(sess.Nonce[:])})
 }
 
-// setCookie: no expiry, because it would be compared with the host's
-// clock; the session ends here.
+// setCookie: no expiry, because it would be compared with the host's clock; the
+// session ends here.
 func setCookie(w http.ResponseWriter, r *http.Request, bearer string) {
 	http.SetCookie(w, &http.Cookie{Name: cookie, Value: bearer, Path: "/kbs/v0", HttpOnly: true, Secure: r.TLS != nil})
 }
 
-// attestation is the body of attest. Init-data is not read: what counts
-// of it is in HOST_DATA or MRCONFIGID, which the registration names.
+// attestation is the body of attest. Init-data is not read: what counts of it
+// is in HOST_DATA or MRCONFIGID, which the registration names.
 type attestation struct {
 	Runtime struct {
 		Nonce string          `json:"nonce"`
@@ -151,6 +151,7 @@ func (a *API) Attest(w http.ResponseWriter, r *http.Request, body []byte) error 
 	return answer.WriteJSON(w, http.StatusOK, map[string]string{"token": token})
 }
 
+// request checks what needs no Evidence to be verified.
 func request(sess *session.Session, req attestation) (release.Request, error) {
 	t := tees[string(sess.TEE)]
 	q := release.Request{Accepts: []kbs.RegistrationType{kbs.TypeNative, kbs.TypeTrustee}, Denial: release.DenialNaming(sess)}
@@ -171,9 +172,9 @@ func request(sess *session.Session, req attestation) (release.Request, error) {
 // resourceSegment is what CoCo allows in a resource's path.
 var resourceSegment = regexp.MustCompile(`^[A-Za-z0-9_-]+[A-Za-z0-9_.-]*$`)
 
-// Resource releases the DiskKey of the session's own workload, or a
-// resource whose policy names that workload. Who asks for others is told the
-// same whether they exist or not.
+// Resource releases the DiskKey of the session's own workload, or a resource
+// whose policy names that workload. Whoever asks for another is told the same
+// whether it exists or not.
 func (a *API) Resource(w http.ResponseWriter, r *http.Request) error {
 	parts := strings.Split(r.PathValue("path"), "/")
 	if len(parts) != 3 || slices.ContainsFunc(parts, func(p string) bool { return len(p) > 128 || !resourceSegment.MatchString(p) }) {
@@ -183,15 +184,14 @@ func (a *API) Resource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var b []byte
+	get, name := a.Engine.Resource, strings.Join(parts, "/")
 	switch {
 	case parts[0] == kbs.DiskKeyRepo && parts[1] == kbs.DiskKeyType:
-		b, err = a.Engine.DiskKey(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, parts[2])
+		get, name = a.Engine.DiskKey, parts[2]
 	case parts[0] == kbs.DiskKeyRepo && parts[1] == kbs.StagedDiskKeyType:
-		b, err = a.Engine.StagedDiskKey(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, parts[2])
-	default:
-		b, err = a.Engine.Resource(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, strings.Join(parts, "/"))
+		get, name = a.Engine.StagedDiskKey, parts[2]
 	}
+	b, err := get(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, name)
 	if err != nil {
 		return err
 	}
@@ -218,8 +218,8 @@ func (a *API) session(r *http.Request) (*session.Session, error) {
 	return sess, nil
 }
 
-// reportData is what a CoCo client binds: SHA-384 over the RFC 8785
-// form of the runtime data with the devices' evidence, then zeros.
+// reportData is what a CoCo client binds: SHA-384 over the RFC 8785 form of the
+// runtime data with the devices' evidence, then zeros.
 func reportData(k recipient.JWK, nonce, additional string) (kbs.ReportData, error) {
 	b, err := kbs.Canonical(struct {
 		Key        recipient.JWK `json:"tee-pubkey"`

@@ -65,7 +65,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
 		face.FormatFlag(),
-	}, slices.Concat(releaseFlags(), serverFlags(), supplyFlags())...)
+	}, slices.Concat(releaseFlags(), serverFlags(), trustFlags())...)
 }
 
 func runBuild(c *cli.Context) error {

@@ -2,12 +2,10 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -217,15 +215,11 @@ func openOnline(c *cli.Context) (*endorsements.Online, error) {
 	}
 	client := &http.Client{Timeout: 30 * time.Second}
 	if name := c.String("ca"); name != "" {
-		pem, err := os.ReadFile(name)
+		roots, err := face.Roots("--ca", name)
 		if err != nil {
-			return nil, fmt.Errorf("reading --ca: %w", err)
+			return nil, err
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, face.Usagef("--ca %s: no certificate in PEM", name)
-		}
-		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	}
 	fetcher := func() *endorsements.Fetcher {
 		return endorsements.NewFetcher(endorsements.FetchOptions{Client: client})

@@ -39,8 +39,8 @@ func decryptionKeys(c *cli.Context) (*source.DecryptionKeys, error) {
 	return source.LoadDecryptionKeys(keys)
 }
 
-// parseDecryptionKey takes skopeo's forms, but for those with the passphrase
-// itself: every user of the machine can read the arguments.
+// parseDecryptionKey takes skopeo's forms, except those that hold the
+// passphrase itself: every user of the machine can read arguments.
 func parseDecryptionKey(spec string) (k source.DecryptionKey, err error) {
 	if name, ok := strings.CutPrefix(spec, "provider:"); ok {
 		k.Provider = name

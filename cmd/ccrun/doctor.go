@@ -47,8 +47,8 @@ func doctorCommand() *cli.Command {
 	}
 }
 
-// dial only opens a connection: a host has no business with the server, and
-// guests bring their own trust in it.
+// dial only opens a connection: a host asks the server for nothing, and it is
+// for guests to say whether they trust it.
 func dial(ctx context.Context, server string) error {
 	u, err := url.Parse(server)
 	if err != nil {

@@ -35,8 +35,8 @@ func runInspect(c *cli.Context) error {
 		return err
 	}
 	var status func(context.Context, string) (*kbs.WorkloadStatus, error)
-	if server := c.String("server"); server != "" {
-		client, err := adminClient(server, c.String("ca"), c.String("token-file"))
+	if c.String("server") != "" {
+		client, err := admin(c)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ type measurements struct {
 	Firmware measuredFirmware  `json:"firmware"`
 	Results  []*measure.Result `json:"measurements"`
 	Legacy   []legacyResult    `json:"legacy,omitempty"`
-	// Skipped are profiles that these inputs make no machine of, with the reason.
+	// Skipped are profiles that there is no machine of with these inputs, and why.
 	Skipped map[measure.Profile]string `json:"skipped,omitempty"`
 	Against *comparison                `json:"against,omitempty"`
 }

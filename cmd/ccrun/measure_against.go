@@ -16,7 +16,7 @@ type comparison struct {
 	Evidence kbs.LaunchDigest `json:"evidence"`
 	Same     bool             `json:"same"`
 	// Match is the machine that has the Evidence's measurement; absent if
-	// firmware, kernel or initrd are other ones than any known here.
+	// firmware, kernel or initrd is none of those that were tried.
 	Match *measure.Match `json:"match,omitempty"`
 	// Unchecked names registers of a TD that nothing was computed for.
 	Unchecked []string `json:"unchecked,omitempty"`

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -39,6 +37,11 @@ func serverFlags() []cli.Flag {
 	}
 }
 
+// admin is the client that serverFlags describe.
+func admin(c *cli.Context) (*kbs.AdminClient, error) {
+	return adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
+}
+
 // adminClient is the client for server, which is trusted by ca, a PEM file,
 // or by the system's CAs if ca is empty.
 func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
@@ -60,13 +63,8 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	if ca == "" {
 		return c, nil
 	}
-	pem, err := os.ReadFile(ca)
-	if err != nil {
-		return nil, fmt.Errorf("reading --ca: %w", err)
-	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, face.Usagef("--ca %s: no PEM certificate in it", ca)
+	if c.RootCAs, err = face.Roots("--ca", ca); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -77,8 +75,8 @@ type registered struct {
 	Created    bool   `json:"created"`
 }
 
-// registeredClassic is it for a classic image, whose protocol does not tell
-// whether the workload was there before.
+// registeredClassic is the same for a classic image, whose protocol does not
+// tell whether the workload was there before.
 type registeredClassic struct {
 	WorkloadID string `json:"workload_id"`
 }
@@ -105,7 +103,7 @@ func runRegister(c *cli.Context) error {
 	if r.Registration.ReferenceValues, err = withPolicy(c, r.Registration.ReferenceValues); err != nil {
 		return err
 	}
-	client, err := adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
+	client, err := admin(c)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/ccrun/ccrun/workload/referrers"
 )
 
-// supplyFlags are about where an image comes from and how others can tell.
-func supplyFlags() []cli.Flag {
+// trustFlags say what a source must be, and what others can check of the image.
+func trustFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "attach", Value: cli.NewStringSlice(workload.AttachRecord, workload.AttachProvenance),
 			Usage: "`LIST` of documents to attach as OCI referrers (docker://, oci:DIR:NAME): record, provenance, sbom, none; an SBOM says publicly what is on the encrypted disk"},
@@ -32,7 +32,7 @@ func lintLevel(c *cli.Context) string {
 	return workload.LintOff
 }
 
-func setSupply(c *cli.Context, o *workload.Options) error {
+func setTrust(c *cli.Context, o *workload.Options) error {
 	o.Version = version()
 	for _, a := range c.StringSlice("attach") {
 		if a != "none" {

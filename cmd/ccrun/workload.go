@@ -42,10 +42,6 @@ func workloadCommand() *cli.Command {
 	}
 }
 
-func admin(c *cli.Context) (*kbs.AdminClient, error) {
-	return adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
-}
-
 func listWorkloads(c *cli.Context) error {
 	if err := face.NoArgs(c); err != nil {
 		return err

@@ -34,7 +34,7 @@ func (p Program) prepare(commands []*cli.Command) {
 	}
 }
 
-// acting is what act does, once the flags that every command has are right.
+// acting is act, after a look at the flags that every command has.
 func (p Program) acting(act cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		level, err := p.level(c)

@@ -2,6 +2,8 @@ package face
 
 import (
 	"bytes"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"os"
 
@@ -41,4 +43,17 @@ func ReadSecret(r io.Reader, name string) (secret.Bytes, error) {
 		return secret.Bytes{}, err
 	}
 	return secret.New(bytes.TrimSuffix(b, []byte("\n"))), nil
+}
+
+// Roots reads the PEM file path of certificates to trust, as what names it.
+func Roots(what, path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, Usagef("%s %s: no PEM certificate in it", what, path)
+	}
+	return roots, nil
 }

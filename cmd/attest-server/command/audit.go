@@ -108,15 +108,15 @@ func (p Program) checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, 
 	if err != nil {
 		return err
 	}
-	key := hex.EncodeToString(signed.PublicKey)
+	signer := hex.EncodeToString(signed.PublicKey)
 	if by == "" {
-		p.face().Note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, key)
+		p.face().Note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, signer)
 		return nil
 	}
-	if !strings.EqualFold(by, key) {
-		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", key, by, store.ErrTampered)
+	if !strings.EqualFold(by, signer) {
+		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", signer, by, store.ErrTampered)
 	}
-	p.face().Note(c, "signed up to entry %d by key %s", signed.Sequence, key)
+	p.face().Note(c, "signed up to entry %d by key %s", signed.Sequence, signer)
 	return nil
 }
 

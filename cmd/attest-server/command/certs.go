@@ -74,7 +74,7 @@ func renewCertificate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	// Whatever comes along is not to be certified: only what this CA certified.
+	// The file may be anybody's: only what this CA has issued is issued anew.
 	if err := old[0].CheckSignatureFrom(ca); err != nil {
 		return fmt.Errorf("renewing certificate: %s was not issued by this CA: %w", path, err)
 	}

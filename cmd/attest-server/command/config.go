@@ -224,8 +224,8 @@ func (cfg *Config) clients() []attestadmin.ClientCertificate {
 	return clients
 }
 
-// configFlag is for commands that need of serve's configuration only where the
-// store and its key are.
+// configFlag is for commands that need to know where the store and its master
+// key are, and nothing else of serve's configuration.
 func configFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "TOML `FILE` of serve, for data, database and [transit]; flags take precedence"}
 }

@@ -48,7 +48,7 @@ func (cfg Config) createStore(ctx context.Context, master secret.Bytes) (*store.
 	return store.CreatePostgres(ctx, p, o)
 }
 
-// storeFiles are a store's in a data directory.
+// storeFiles are the names of a store's files in a data directory.
 func storeFiles() []string { return []string{storeName, storeName + "-wal", storeName + "-shm"} }
 
 func (cfg Config) postgres() (database.Postgres, error) {

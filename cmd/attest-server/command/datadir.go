@@ -26,8 +26,8 @@ func dataFlag() cli.Flag {
 
 func inDir(dir, name string) string { return filepath.Join(dir, name) }
 
-// owner is whose the files in the data directory are: the store's, or if that
-// is in a database, the directory's.
+// owner is what to take the owner of new files in dir from: the store, or the
+// directory if the store is in a database.
 func owner(dir string) (fs.FileInfo, error) {
 	info, err := os.Stat(inDir(dir, storeName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +109,7 @@ func newFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return nil
 }
 
-// writeNew is newFile of b.
+// writeNew is newFile for content that is at hand.
 func writeNew(path string, b []byte, mode fs.FileMode) error {
 	return newFile(path, mode, func(w io.Writer) error {
 		_, err := w.Write(b)
@@ -136,7 +136,7 @@ func replace(path string, b []byte) error {
 	return put(path, b, info, info.Mode().Perm())
 }
 
-// put is replace where there may be no file yet: it gets like's owner.
+// put is replace for a file that may not exist yet. It gets the owner of like.
 func put(path string, b []byte, like os.FileInfo, mode os.FileMode) error {
 	temp := path + ".tmp"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -2,11 +2,8 @@ package command
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/endorsements"
@@ -39,15 +36,11 @@ func vendorClient(ca string) (*http.Client, error) {
 	if ca == "" {
 		return client, nil
 	}
-	pem, err := os.ReadFile(ca)
+	roots, err := face.Roots("mirror_ca", ca)
 	if err != nil {
-		return nil, fmt.Errorf("reading mirror_ca: %w", err)
+		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, face.Usagef("mirror_ca %s: no certificate in PEM", ca)
-	}
-	client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	return client, nil
 }
 

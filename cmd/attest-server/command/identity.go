@@ -28,8 +28,8 @@ const (
 // the server's own can be replaced without a new measurement; chain therefore
 // holds the CA too: a guest finds there what it pinned.
 type identity struct {
-	ca, caKey  []byte
-	chain, key []byte
+	ca, caKey        []byte
+	chain, serverKey []byte
 }
 
 // newIdentity makes a CA and, under it, a certificate for names and localhost.
@@ -55,21 +55,21 @@ func newIdentity(names []string, now time.Time, random io.Reader) (identity, err
 	if id.caKey, err = encodeKey(caKey); err != nil {
 		return identity{}, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
+	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), random)
 	if err != nil {
 		return identity{}, fmt.Errorf("making server key: %w", err)
 	}
-	if id.key, err = encodeKey(key); err != nil {
+	if id.serverKey, err = encodeKey(serverKey); err != nil {
 		return identity{}, err
 	}
-	if id.chain, err = issue(ca, caKey, key.Public(), names, now, random); err != nil {
+	if id.chain, err = issue(ca, caKey, serverKey.Public(), names, now, random); err != nil {
 		return identity{}, err
 	}
 	return id, nil
 }
 
-// issue makes a server certificate for key under ca: leaf and CA, PEM.
-func issue(ca *x509.Certificate, caKey crypto.Signer, key crypto.PublicKey, names []string, now time.Time, random io.Reader) ([]byte, error) {
+// issue makes a server certificate for public under ca: leaf and CA, PEM.
+func issue(ca *x509.Certificate, caKey crypto.Signer, public crypto.PublicKey, names []string, now time.Time, random io.Reader) ([]byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "attest-server"},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(leafLife),
@@ -83,7 +83,7 @@ func issue(ca *x509.Certificate, caKey crypto.Signer, key crypto.PublicKey, name
 			template.DNSNames = append(template.DNSNames, n)
 		}
 	}
-	der, err := x509.CreateCertificate(random, template, ca, key, caKey)
+	der, err := x509.CreateCertificate(random, template, ca, public, caKey)
 	if err != nil {
 		return nil, fmt.Errorf("making server certificate for %v: %w", names, err)
 	}

@@ -117,7 +117,7 @@ func fillKeys(ctx context.Context, dir *newDir, place *masterKeyPlace, master se
 		name string
 		b    []byte
 		mode fs.FileMode
-	}{{caName, id.ca, 0o644}, {caKeyName, id.caKey, 0o600}, {serverName, id.chain, 0o644}, {serverKeyName, id.key, 0o600}} {
+	}{{caName, id.ca, 0o644}, {caKeyName, id.caKey, 0o600}, {serverName, id.chain, 0o644}, {serverKeyName, id.serverKey, 0o600}} {
 		if err := dir.write(f.name, bytes.NewReader(f.b), f.mode); err != nil {
 			return err
 		}

@@ -89,16 +89,16 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 }
 
 // settleMasterKey puts the key that the store is under now into its place.
-func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPlace, k secret.Bytes) error {
+func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPlace, master secret.Bytes) error {
 	if !place.inDir() {
-		if err := place.hand(k); err != nil {
+		if err := place.hand(master); err != nil {
 			return err
 		}
 		p.face().Note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
 			inDir(dir, masterkey.NextName))
 		return nil
 	}
-	b, err := place.content(c.Context, k)
+	b, err := place.content(c.Context, master)
 	if err != nil {
 		return err
 	}
@@ -122,13 +122,13 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPla
 	return syncDir(dir)
 }
 
-// resealed is the MasterKey that the store is under afterwards. It is on disk,
-// sealed under the old one, before anything else is sealed under it; one that
-// an earlier, killed rotation left is used, for the store may be under it.
-// Without seal, only the key is made.
+// resealed seals the store under another MasterKey and returns that key. It is
+// on disk, sealed under the old one, before anything is sealed under it. One
+// that an earlier rotation left when it was killed is used: the store may be
+// under it already. Without seal the key is only made.
 func resealed(ctx context.Context, cfg Config, from masterkey.Source, old secret.Bytes, seal bool) (next secret.Bytes, err error) {
-	open := func(k secret.Bytes) (*store.DB, error) {
-		return cfg.openStore(ctx, store.Options{MasterKey: k})
+	open := func(master secret.Bytes) (*store.DB, error) {
+		return cfg.openStore(ctx, store.Options{MasterKey: master})
 	}
 	s, err := open(old)
 	if errors.Is(err, store.ErrWrongMasterKey) {
@@ -156,22 +156,22 @@ func resealed(ctx context.Context, cfg Config, from masterkey.Source, old secret
 }
 
 func makeNext(dir string, old secret.Bytes) (secret.Bytes, error) {
-	k, err := masterkey.New(rand.Reader)
+	next, err := masterkey.New(rand.Reader)
 	if err != nil {
-		return k, err
+		return next, err
 	}
-	b, err := masterkey.SealNext(old, k, rand.Reader)
+	b, err := masterkey.SealNext(old, next, rand.Reader)
 	if err != nil {
-		return k, err
+		return next, err
 	}
 	info, err := owner(dir)
 	if err != nil {
-		return k, fmt.Errorf("opening store: %w", err)
+		return next, fmt.Errorf("opening store: %w", err)
 	}
 	if err := put(inDir(dir, masterkey.NextName), b, info, 0o600); err != nil {
-		return k, fmt.Errorf("writing the next master key: %w", err)
+		return next, fmt.Errorf("writing the next master key: %w", err)
 	}
-	return k, nil
+	return next, nil
 }
 
 func (p Program) rewrapMasterKey(c *cli.Context) error {
@@ -197,16 +197,16 @@ func (p Program) rewrapMasterKey(c *cli.Context) error {
 	if ciphertext == "" {
 		return fmt.Errorf("rewrapping: the key in %s is not wrapped: use `%s master-key rotate` to move to a new, wrapped one", path, p.Name)
 	}
-	k, err := t.Unwrap(c.Context, ciphertext)
+	master, err := t.Unwrap(c.Context, ciphertext)
 	if err != nil {
 		return err
 	}
-	defer k.Wipe()
+	defer master.Wipe()
 	fresh, err := t.Rewrap(c.Context, ciphertext)
 	if err != nil {
 		return err
 	}
-	b, err := masterkey.Wrapped(c.Context, t, fresh, k)
+	b, err := masterkey.Wrapped(c.Context, t, fresh, master)
 	if err != nil {
 		return err
 	}

@@ -51,29 +51,29 @@ func isTerminal(f *os.File) bool {
 func (p *masterKeyPlace) inDir() bool { return p.out == "" }
 
 // content is what DIR's file of the key holds.
-func (p *masterKeyPlace) content(ctx context.Context, k secret.Bytes) ([]byte, error) {
+func (p *masterKeyPlace) content(ctx context.Context, master secret.Bytes) ([]byte, error) {
 	if p.transit == nil {
-		return append([]byte{}, k.Reveal()...), nil
+		return append([]byte{}, master.Reveal()...), nil
 	}
-	ciphertext, err := p.transit.Wrap(ctx, k)
+	ciphertext, err := p.transit.Wrap(ctx, master)
 	if err != nil {
 		return nil, err
 	}
-	return masterkey.Wrapped(ctx, p.transit, ciphertext, k)
+	return masterkey.Wrapped(ctx, p.transit, ciphertext, master)
 }
 
 // hand gives the key out, if its place is not DIR.
-func (p *masterKeyPlace) hand(k secret.Bytes) error {
+func (p *masterKeyPlace) hand(master secret.Bytes) error {
 	switch p.out {
 	case "":
 		return nil
 	case "-":
-		if _, err := p.stdout.Write(k.Reveal()); err != nil {
+		if _, err := p.stdout.Write(master.Reveal()); err != nil {
 			return fmt.Errorf("handing out the master key: %w", err)
 		}
 		return nil
 	}
-	if err := writeNew(p.out, k.Reveal(), 0o600); err != nil {
+	if err := writeNew(p.out, master.Reveal(), 0o600); err != nil {
 		return fmt.Errorf("writing master key: %w", err)
 	}
 	p.handed = true

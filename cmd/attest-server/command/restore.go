@@ -17,6 +17,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -77,19 +78,19 @@ func (p Program) restore(c *cli.Context) error {
 }
 
 func readIdentities(path string) ([]age.Identity, error) {
-	f, err := os.Open(path)
+	b, err := bounded.File(path, maxSmallFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading identities: %w", err)
 	}
-	defer f.Close()
-	ids, err := age.ParseIdentities(io.LimitReader(f, 1<<20))
+	defer clear(b)
+	ids, err := age.ParseIdentities(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("reading identities %s: %w", path, err)
 	}
 	return ids, nil
 }
 
-// maxSmallFile bounds every file of a backup but the store.
+// maxSmallFile bounds every file of a backup but the store, and identities.
 const maxSmallFile = 1 << 20
 
 // unpack writes a backup's files into dir, each once and none of another

@@ -5,11 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/web"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // certificate is the server's TLS identity on disk, which SIGHUP reads again.
@@ -66,15 +66,11 @@ func (c *certificate) loadClients(path string) error {
 		c.clients.Store(nil)
 		return nil
 	}
-	pem, err := os.ReadFile(path)
+	roots, err := face.Roots("client_ca", path)
 	if err != nil {
-		return fmt.Errorf("reading client_ca: %w", err)
+		return err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("reading client_ca: no PEM certificate in %s", path)
-	}
-	c.clients.Store(pool)
+	c.clients.Store(roots)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 )
 
 func TestBuild(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	res, err := Build(t.Context(), o)
@@ -52,6 +53,7 @@ func TestBuild(t *testing.T) {
 
 // TestBuildEROFS: the other file system, and nothing on it is lost.
 func TestBuildEROFS(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.Filesystem = "erofs"
@@ -130,6 +132,7 @@ func identityOf(t *testing.T, out *output) (*krun.Identity, kbs.Digest) {
 // TestMountPoints: the agent's mount points are made or replaced, an image's
 // own links elsewhere stay, and an image cannot bring its own process file.
 func TestMountPoints(t *testing.T) {
+	t.Parallel()
 	layout := t.TempDir()
 	layer := imagetest.Tar(t,
 		imagetest.File{Name: "tmp", Kind: tar.TypeSymlink, Link: "var/tmp"}, imagetest.File{Name: "proc", Kind: tar.TypeSymlink, Link: "etc"},

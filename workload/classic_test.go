@@ -61,6 +61,7 @@ func classicOptions(t testing.TB, server LegacyRegistrar) ClassicOptions {
 }
 
 func TestClassic(t *testing.T) {
+	t.Parallel()
 	server := &fakeLegacy{}
 	o := classicOptions(t, server)
 	res, err := BuildClassic(t.Context(), o)
@@ -140,6 +141,7 @@ func plainV1(t testing.TB, disk []byte, end int64, pass string) string {
 }
 
 func TestClassicRecord(t *testing.T) {
+	t.Parallel()
 	o := classicOptions(t, nil)
 	o.RecordPath = filepath.Join(t.TempDir(), "record")
 	o.Passphrase = secret.New([]byte("correct horse battery staple"))
@@ -165,6 +167,7 @@ func TestClassicRecord(t *testing.T) {
 }
 
 func TestClassicRefuses(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*ClassicOptions){
 		"new init":      func(o *ClassicOptions) { o.Firmware = oldFirmware(t, "mounts /dev/vda") },
 		"no initrd":     func(o *ClassicOptions) { o.Firmware = testFirmware(t) },
@@ -191,6 +194,7 @@ func TestClassicRefuses(t *testing.T) {
 
 // TestClassicProcess: the old init finds its members in any string.
 func TestClassicProcess(t *testing.T) {
+	t.Parallel()
 	if _, err := classicProcess(imgspec.ImageConfig{Cmd: []string{"/bin/x", "EntryPoint"}}); err == nil {
 		t.Error("an argument that the old init takes for a member")
 	}
@@ -250,6 +254,7 @@ func mkcwImage(t testing.TB, pass string) string {
 }
 
 func TestInspectMkcw(t *testing.T) {
+	t.Parallel()
 	in, err := Inspect(t.Context(), imagetest.System(t), mkcwImage(t, "0123456789abcdef"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -260,6 +265,7 @@ func TestInspectMkcw(t *testing.T) {
 }
 
 func TestConvertMkcw(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.Source = mkcwImage(t, "0123456789abcdef")
@@ -298,6 +304,7 @@ func TestConvertMkcw(t *testing.T) {
 
 // TestConvertOurs reads LUKS2 with integrity too.
 func TestConvertOurs(t *testing.T) {
+	t.Parallel()
 	first := testOptions(t, &fakeServer{})
 	first.Passphrase = secret.New([]byte(strings.Repeat("ab", 32)))
 	if _, err := Build(t.Context(), first); err != nil {
@@ -316,6 +323,7 @@ func TestConvertOurs(t *testing.T) {
 }
 
 func TestLegacyClient(t *testing.T) {
+	t.Parallel()
 	var got []byte
 	status := http.StatusOK
 	mux := http.NewServeMux()
@@ -356,6 +364,7 @@ func TestLegacyClient(t *testing.T) {
 // TestRealMkcw converts an image that buildah's mkcw has made. CCRUN_BUILDAH is
 // a buildah with mkcw (1.39 or later; Debian 13 has one), or the one in PATH.
 func TestRealMkcw(t *testing.T) {
+	t.Parallel()
 	buildah := os.Getenv("CCRUN_BUILDAH")
 	if buildah == "" {
 		buildah = "buildah"

@@ -57,6 +57,7 @@ func loadKeys(t testing.TB, keys ...source.DecryptionKey) *source.DecryptionKeys
 // the image in the clear; without its key, with another's or after a change,
 // none.
 func TestEncryptedSource(t *testing.T) {
+	t.Parallel()
 	clear := reproducibleOptions(t, &fakeServer{})
 	want := mustBuild(t, clear).Registration.IdentityDigest
 
@@ -147,6 +148,7 @@ func TestEncryptedSource(t *testing.T) {
 
 // TestSkopeoEncrypted builds from what skopeo has encrypted.
 func TestSkopeoEncrypted(t *testing.T) {
+	t.Parallel()
 	r, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 // TestDestinations writes to every transport and reads back what it wrote
 // with containers/image.
 func TestDestinations(t *testing.T) {
+	t.Parallel()
 	for name, dest := range map[string]func(*testing.T, *Options) string{
 		"oci":         func(t *testing.T, _ *Options) string { return "oci:" + t.TempDir() + "/layout:app:1" },
 		"oci unnamed": func(t *testing.T, _ *Options) string { return "oci:" + t.TempDir() },
@@ -75,6 +76,7 @@ func privateStore(t *testing.T) string {
 // TestStorageToStorage uses a built image as the source of another build: it
 // is an image like any other.
 func TestStorageToStorage(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	store := privateStore(t)
@@ -103,6 +105,7 @@ func TestStorageToStorage(t *testing.T) {
 // TestExistingDestination: an archive that is there is neither overwritten
 // nor added to.
 func TestExistingDestination(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"oci-archive", "docker-archive"} {
 		o := testOptions(t, &fakeServer{})
 		path := filepath.Join(t.TempDir(), "a.tar")
@@ -120,6 +123,7 @@ func TestExistingDestination(t *testing.T) {
 // TestTwoBuildsOneLayout: builds that add to one image layout at once lose
 // neither image.
 func TestTwoBuildsOneLayout(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	first := testOptions(t, server)
 	dir := filepath.Join(t.TempDir(), "layout")
@@ -147,6 +151,7 @@ func TestTwoBuildsOneLayout(t *testing.T) {
 
 // TestNameMoves: building to a name again gives it to the new image.
 func TestNameMoves(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	var last string
@@ -165,6 +170,7 @@ func TestNameMoves(t *testing.T) {
 // TestRollback: a build that cannot publish takes its registration and its
 // record back; one that cannot register publishes nothing.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	path := filepath.Join(t.TempDir(), "a.tar")
@@ -195,6 +201,7 @@ func TestRollback(t *testing.T) {
 }
 
 func TestTakenWorkloadID(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.WorkloadID = "mine"
@@ -212,6 +219,7 @@ func TestTakenWorkloadID(t *testing.T) {
 
 // TestCancel stops builds at several points.
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []string{"reading", "encrypting"} {
 		for _, transport := range []string{"oci:", "oci-archive:", "docker-archive:", "dir:"} {
 			t.Run(transport+stage, func(t *testing.T) {
@@ -237,6 +245,7 @@ func TestCancel(t *testing.T) {
 // TestRegistryFaults: a registry that breaks off, lies or forbids is a
 // failure that says so, and nothing is registered.
 func TestRegistryFaults(t *testing.T) {
+	t.Parallel()
 	for name, front := range map[string]func(http.Handler) http.Handler{
 		"upload refused": func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

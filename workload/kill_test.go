@@ -51,6 +51,7 @@ func killedChild() {
 // no file with plaintext, no half image, no record may be left, whatever the
 // kind of source and destination.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	layout := t.TempDir()
 	m := imagetest.App(t)
 	m.WriteLayout(t, layout)
@@ -105,6 +106,7 @@ func runAndKill(t *testing.T, s childSpec) {
 // TestKillStorage kills a build into local storage: what the library had in a
 // named file is ciphertext, and the next build removes it.
 func TestKillStorage(t *testing.T) {
+	t.Parallel()
 	layout := t.TempDir()
 	imagetest.App(t).WriteLayout(t, layout)
 	out := t.TempDir()

@@ -42,6 +42,7 @@ func cacheFiles(t *testing.T, dir string) (paths []string) {
 // TestLayerCache: what the cache has is not read from the source, and gives
 // the same image; what is changed, lost or foreign is never used.
 func TestLayerCache(t *testing.T) {
+	t.Parallel()
 	cache, another := &source.LayerCache{Dir: filepath.Join(t.TempDir(), "cache"), KeyDir: memoryDir(t)}, memoryDir(t)
 	build := func(change func(*Options)) (string, error) {
 		o := reproducibleOptions(t, &fakeServer{})
@@ -132,6 +133,7 @@ func TestLayerCache(t *testing.T) {
 // TestLayerCacheRefusals: no key where it would be on a disk, or others see
 // it; and a build that ends early leaves nothing.
 func TestLayerCacheRefusals(t *testing.T) {
+	t.Parallel()
 	shm := memoryDir(t)
 	build := func(c *source.LayerCache, ctx context.Context) error {
 		o := testOptions(t, &fakeServer{})

@@ -51,6 +51,7 @@ func overlayStore(t *testing.T) (prefix string, store storage.Store) {
 // are what the library makes of the same image, and so is the tar stream that
 // a push sends.
 func TestStoreIsTheLibrarys(t *testing.T) {
+	t.Parallel()
 	firmware := testFirmware(t)
 	build := func(destination string) (Options, *Result) {
 		o := reproducibleOptions(t, &fakeServer{})
@@ -160,6 +161,7 @@ func treeOf(t *testing.T, s storage.Store) string {
 // TestStoreFaults: nothing stays of builds into local storage that fail, are
 // cancelled or killed, or lose against another.
 func TestStoreFaults(t *testing.T) {
+	t.Parallel()
 	prefix, store := overlayStore(t)
 	base := testOptions(t, &fakeServer{})
 	base.Destination = prefix + "localhost/app:1"
@@ -231,6 +233,7 @@ func killStore(t *testing.T, prefix string, store storage.Store) {
 // TestStoreFull: a build that runs out of space says so, and takes back what
 // it wrote.
 func TestStoreFull(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
@@ -263,6 +266,7 @@ func TestStoreFull(t *testing.T) {
 // TestStoreTwoAtOnce: builds that end together in one store lose nothing,
 // also when they make the same layer.
 func TestStoreTwoAtOnce(t *testing.T) {
+	t.Parallel()
 	prefix, store := overlayStore(t)
 	firmware := testFirmware(t)
 	var wg sync.WaitGroup

@@ -22,6 +22,7 @@ import (
 
 // TestStub runs the image's entrypoint as an ordinary runtime would.
 func TestStub(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "entrypoint")
 	if err := os.WriteFile(path, stub(), 0o755); err != nil {
 		t.Fatal(err)
@@ -43,6 +44,7 @@ func TestStub(t *testing.T) {
 }
 
 func TestPayloadSize(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int64{0, 1, 511, 512, 4096, 100000} {
 		p := &payload{teeConfig: []byte("{}"), initrd: make([]byte, 5000), diskBytes: n, created: time.Now(),
 			writeDisk: func(_ context.Context, w io.Writer) error { _, err := w.Write(make([]byte, n)); return err }}
@@ -59,6 +61,7 @@ func TestPayloadSize(t *testing.T) {
 
 // TestHugeSizes: headers of disks beyond 8 GiB, where tar's octal form ends.
 func TestHugeSizes(t *testing.T) {
+	t.Parallel()
 	const size = 100 << 30
 	p := &payload{diskBytes: size, created: time.Now()}
 	if n, err := p.sizeBytes(); err != nil || n < size {
@@ -67,6 +70,7 @@ func TestHugeSizes(t *testing.T) {
 }
 
 func TestShortDisk(t *testing.T) {
+	t.Parallel()
 	p := &payload{diskBytes: 1000, created: time.Now(),
 		writeDisk: func(_ context.Context, w io.Writer) error { _, err := w.Write(make([]byte, 999)); return err }}
 	if err := p.write(t.Context(), io.Discard); err == nil {
@@ -75,6 +79,7 @@ func TestShortDisk(t *testing.T) {
 }
 
 func TestProcessOf(t *testing.T) {
+	t.Parallel()
 	p, err := processOf(imgspec.ImageConfig{Cmd: []string{"x"}})
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +95,7 @@ func TestProcessOf(t *testing.T) {
 }
 
 func TestSlug(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]string{
 		"containers-storage:localhost/team/app:1.2":   "app",
 		"docker://registry.example:5000/app:1":        "app",
@@ -109,6 +115,7 @@ func TestSlug(t *testing.T) {
 }
 
 func TestKDFFor(t *testing.T) {
+	t.Parallel()
 	for in, fast := range map[string]bool{
 		strings.Repeat("0a", 32): true, strings.Repeat("0a", 31): false, strings.Repeat("0a", 33): false,
 		strings.Repeat("0g", 32): false, "correct horse battery": false,
@@ -122,6 +129,7 @@ func TestKDFFor(t *testing.T) {
 // TestRecord: a build that registers nowhere leaves its key in the record,
 // and the record registers the workload.
 func TestRecord(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, nil)
 	o.RecordPath = filepath.Join(t.TempDir(), "record")
 	res, err := Build(t.Context(), o)
@@ -159,6 +167,7 @@ func TestRecord(t *testing.T) {
 // TestRecordWithoutKey: what is registered already needs no second copy of
 // the key.
 func TestRecordWithoutKey(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, &fakeServer{})
 	o.RecordPath = filepath.Join(t.TempDir(), "record")
 	if _, err := Build(t.Context(), o); err != nil {
@@ -174,6 +183,7 @@ func TestRecordWithoutKey(t *testing.T) {
 }
 
 func TestReadRecordRefuses(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, nil)
 	o.RecordPath = filepath.Join(t.TempDir(), "record")
 	if _, err := Build(t.Context(), o); err != nil {
@@ -207,6 +217,7 @@ func TestReadRecordRefuses(t *testing.T) {
 
 // TestPassphrase: an owner's passphrase opens the disk, and costs more to try.
 func TestPassphrase(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.Passphrase = secret.New([]byte("correct horse battery staple"))
@@ -224,6 +235,7 @@ func TestPassphrase(t *testing.T) {
 }
 
 func TestNoIntegrity(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.NoIntegrity = true
@@ -235,6 +247,7 @@ func TestNoIntegrity(t *testing.T) {
 
 // TestCryptsetup opens a built disk with the real one.
 func TestCryptsetup(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	if _, err := Build(t.Context(), o); err != nil {
@@ -252,6 +265,7 @@ func TestCryptsetup(t *testing.T) {
 
 // TestInspectNoSecret: nothing that inspection prints opens a disk.
 func TestInspectNoSecret(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	if _, err := Build(t.Context(), o); err != nil {
@@ -269,6 +283,7 @@ func TestInspectNoSecret(t *testing.T) {
 
 // TestInspectNotices what does not fit together.
 func TestInspectNotices(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	if _, err := Build(t.Context(), o); err != nil {

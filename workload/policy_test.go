@@ -79,6 +79,7 @@ func signSource(t testing.TB, sys *types.SystemContext, name string, key *referr
 // TestSourcePolicy: policy.json decides which sources are built, by either
 // kind of signature, and a source it refuses leaves nothing.
 func TestSourcePolicy(t *testing.T) {
+	t.Parallel()
 	sigKey, sigPub := signingKey(t)
 	otherSig, otherSigPub := signingKey(t)
 	gpg, gpgPub := gpgKey(t)
@@ -152,6 +153,7 @@ func TestSourcePolicy(t *testing.T) {
 
 // TestBasePolicy: an allowed base that the policy refuses allows nothing.
 func TestBasePolicy(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, &fakeServer{})
 	repo := imagetest.Registry(t, o.System, nil) + "/base"
 	imagetest.App(t).Upload(t, repo)

@@ -139,6 +139,7 @@ func waitGone(r *http.Request) {
 // TestHostileRegistry pulls from registries on a bad day. Each either recovers
 // or fails with an error that says what was wrong, leaving nothing.
 func TestHostileRegistry(t *testing.T) {
+	t.Parallel()
 	m, blob := imagetest.Big(t, 3<<20)
 	d := digest.FromBytes(blob)
 	other := append(bytes.Clone(blob[:len(blob)-1]), blob[len(blob)-1]^1)
@@ -260,6 +261,7 @@ func TestHostileRegistry(t *testing.T) {
 
 // TestStallOverTLS: there, what has to be ended is the connection below.
 func TestStallOverTLS(t *testing.T) {
+	t.Parallel()
 	m, blob := imagetest.Big(t, 3<<20)
 	h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: sending(blob, 1, 1200<<10, true, true)}
 	s := httptest.NewUnstartedServer(h.front(fakeregistry.New(fakeregistry.Logger(log.New(io.Discard, "", 0)))))
@@ -282,6 +284,7 @@ func TestStallOverTLS(t *testing.T) {
 // TestCancelWhileWaiting: neither a silent registry nor a pause between
 // attempts holds a build that is interrupted.
 func TestCancelWhileWaiting(t *testing.T) {
+	t.Parallel()
 	m, blob := imagetest.Big(t, 1<<20)
 	for name, p := range map[string]registry.Patience{"silent": {Stall: time.Minute}, "pause": {Stall: 50 * time.Millisecond, Delay: time.Minute}} {
 		t.Run(name, func(t *testing.T) {
@@ -309,6 +312,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 
 // TestHostilePush pushes to registries on a bad day.
 func TestHostilePush(t *testing.T) {
+	t.Parallel()
 	m, _ := imagetest.Big(t, 20<<20) // more than a spool gives back as it is read
 	source := t.TempDir()
 	m.WriteLayout(t, source)

@@ -111,6 +111,7 @@ func changeLayer(t *testing.T, o *Options) {
 }
 
 func TestReproducibleNeeds(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*Options){
 		"a disk key":        func(o *Options) { o.Passphrase = secret.Bytes{} },
 		"a random disk key": func(o *Options) { o.Passphrase = secret.New([]byte("correct horse battery staple")) },
@@ -137,6 +138,7 @@ func TestReproducibleNeeds(t *testing.T) {
 // TestNothingToShare is why disks are not cut into content-addressed chunks:
 // two builds of one source have not one sector in common.
 func TestNothingToShare(t *testing.T) {
+	t.Parallel()
 	seen := map[[4096]byte]bool{}
 	equal, sectors := 0, 0
 	for version := range 2 {

@@ -85,6 +85,7 @@ func opens(t *testing.T, out *output, k secret.Bytes) bool {
 }
 
 func TestRotate(t *testing.T) {
+	t.Parallel()
 	for name, destination := range map[string]func(t *testing.T, source string) string{
 		"in place": func(_ *testing.T, source string) string { return source },
 		"to an archive": func(t *testing.T, _ string) string {
@@ -142,6 +143,7 @@ func mustHeader(t *testing.T, disk []byte) luks.Geometry {
 }
 
 func TestRotatePassphrase(t *testing.T) {
+	t.Parallel()
 	_, server, ro := built(t, func(o *Options) { o.Passphrase = secret.New([]byte("correct horse battery")) })
 	if _, err := Rotate(t.Context(), ro); err != nil {
 		t.Fatal(err)
@@ -154,6 +156,7 @@ func TestRotatePassphrase(t *testing.T) {
 // TestRotateSurvivesKill: at whatever step a rotation ended, every image that
 // is there opens with a key that the server has, and running it again ends it.
 func TestRotateSurvivesKill(t *testing.T) {
+	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, s *rotatingServer, ro *RotateOptions){
 		"after staging": func(t *testing.T, _ *rotatingServer, ro *RotateOptions) {
 			fine := ro.Destination
@@ -198,6 +201,7 @@ func TestRotateSurvivesKill(t *testing.T) {
 }
 
 func TestRotateRefuses(t *testing.T) {
+	t.Parallel()
 	_, server, ro := built(t)
 	_, _, foreign := built(t)
 	for name, change := range map[string]func(*rotatingServer, *RotateOptions){

@@ -193,6 +193,7 @@ func manyFiles(t testing.TB, dir string, n int) {
 // CCRUN_LONG there are more of both. With CCRUN_SCALE=bytes or files it measures
 // what the documentation speaks of, which takes minutes and 11 GB of space.
 func TestScale(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds large images")
 	}
@@ -239,6 +240,7 @@ func TestScale(t *testing.T) {
 // TestBombs: layers that are small as they come and want all memory there is
 // are refused, soon and in little memory.
 func TestBombs(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes large layers")
 	}

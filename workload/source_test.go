@@ -25,6 +25,7 @@ import (
 // TestSources builds from every kind of local source and expects the same
 // content in the disk.
 func TestSources(t *testing.T) {
+	t.Parallel()
 	layout := t.TempDir()
 	m := imagetest.App(t)
 	m.WriteLayout(t, layout)
@@ -116,6 +117,7 @@ func truncate(t *testing.T, path string) {
 // TestRefusedSources: each defect is refused with an error that names it, and
 // leaves neither registration nor file.
 func TestRefusedSources(t *testing.T) {
+	t.Parallel()
 	layerBlob := func(i int) func(*testing.T, *imagetest.Image, string) string {
 		return func(_ *testing.T, m *imagetest.Image, dir string) string {
 			return imagetest.BlobPath(dir, digest.FromBytes(m.Layers[i].Blob))
@@ -220,6 +222,7 @@ func nothingLeft(t *testing.T, o Options, server *fakeServer) {
 // TestChangedBetweenPasses alters a plain layer after its headers were read:
 // what goes into the disk would not be what the manifest says.
 func TestChangedBetweenPasses(t *testing.T) {
+	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	dir := t.TempDir()
@@ -243,6 +246,7 @@ func TestChangedBetweenPasses(t *testing.T) {
 }
 
 func TestMissingSource(t *testing.T) {
+	t.Parallel()
 	for source, want := range map[string]string{
 		"oci:/nonexistent/layout":        "nonexistent",
 		"docker-archive:/nonexistent":    "nonexistent",
@@ -265,6 +269,7 @@ func TestMissingSource(t *testing.T) {
 }
 
 func TestOptionsRefused(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(*Options){
 		"no source":           func(o *Options) { o.Source = "" },
 		"no TEE":              func(o *Options) { o.TEE = "" },

@@ -160,6 +160,7 @@ func (s *sessionRegistry) close(w http.ResponseWriter, r *http.Request, base str
 
 // TestResumedPush counts what is sent of a layer when its push is cut.
 func TestResumedPush(t *testing.T) {
+	t.Parallel()
 	const mib, whole = 1 << 20, -1
 	cut := func(at ...int64) func(int) int64 {
 		return func(n int) int64 {
@@ -286,6 +287,7 @@ func lostOnce(_ http.ResponseWriter, _ *http.Request, n int, finish func(http.Re
 // TestPushWithExpiredToken: a token that is refused when the layer has begun
 // is replaced, and the layer not spoilt by being sent to two requests.
 func TestPushWithExpiredToken(t *testing.T) {
+	t.Parallel()
 	var tokens, refused atomic.Int64
 	var host string
 	server := &fakeServer{}

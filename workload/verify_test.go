@@ -86,6 +86,7 @@ func supplyDestinations(t testing.TB) map[string]func(*types.SystemContext) stri
 }
 
 func TestSupplyChain(t *testing.T) {
+	t.Parallel()
 	for name, dest := range supplyDestinations(t) {
 		t.Run(name, func(t *testing.T) {
 			o, res, pub := signedBuild(t, dest)
@@ -128,6 +129,7 @@ func TestSupplyChain(t *testing.T) {
 
 // TestVerifyImageRefuses changes one thing each; each must fail its own rule.
 func TestVerifyImageRefuses(t *testing.T) {
+	t.Parallel()
 	_, otherPub := signingKey(t)
 	base, _, pub := signedBuild(t, supplyDestinations(t)["referrers API"])
 	for name, c := range map[string]struct {
@@ -186,6 +188,7 @@ func rebuild(t *testing.T, o *Options) {
 
 // TestVerifyDocuments alters what is attached to an image in a layout.
 func TestVerifyDocuments(t *testing.T) {
+	t.Parallel()
 	o, res, pub := signedBuild(t, supplyDestinations(t)["layout"])
 	key, err := referrers.ReadPublicKey(pub)
 	if err != nil {
@@ -263,6 +266,7 @@ func TestVerifyDocuments(t *testing.T) {
 }
 
 func TestVerifyNothing(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, &fakeServer{})
 	if _, err := VerifyImage(t.Context(), VerifyOptions{Image: o.Source, System: o.System}); err == nil || !strings.Contains(err.Error(), "no key") {
 		t.Errorf("verified against nothing: %v", err)
@@ -307,6 +311,7 @@ func packageImage(t testing.TB, files ...imagetest.File) *imagetest.Image {
 // a scratch file whose space is given back as it is read would show: it is read
 // for the SBOM and once more for the disk.
 func TestSBOMOfProgram(t *testing.T) {
+	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +336,7 @@ func TestSBOMOfProgram(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	layer := imagetest.Tar(t, imagetest.File{Name: "bin/su", Content: "x", Mode: 0o4755}, imagetest.File{Name: "etc/open", Content: "x", Mode: 0o666},
 		imagetest.File{Name: "tmp/", Kind: '5', Mode: 0o1777}, imagetest.File{Name: "drop/", Kind: '5', Mode: 0o777})
 	m := &imagetest.Image{Config: imgspec.Image{Config: imgspec.ImageConfig{Cmd: []string{"/x"}, Env: []string{
@@ -368,6 +374,7 @@ func TestLint(t *testing.T) {
 }
 
 func TestAllowedBase(t *testing.T) {
+	t.Parallel()
 	base, other := imagetest.App(t), imagetest.App(t)
 	base.Layers, base.Config.RootFS.DiffIDs = base.Layers[:1], base.Config.RootFS.DiffIDs[:1]
 	other.Layers, other.Config.RootFS.DiffIDs = other.Layers[1:2], other.Config.RootFS.DiffIDs[1:2]

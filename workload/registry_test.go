@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,115 +24,6 @@ import (
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/registry"
 )
-
-// hostile is a registry's bad day: for requests whose path holds part, act is
-// called with their number, from 1, and says whether it has dealt with it.
-type hostile struct {
-	part, method string
-	act          func(w http.ResponseWriter, r *http.Request, n int) bool
-	n            atomic.Int64
-	ranges       atomic.Int64
-
-	mu   sync.Mutex
-	gone chan struct{} // closed when the client has given up the latest request
-}
-
-// giveUp tells the handler of the latest request that its client has left. A
-// server that does not read sees nothing of that itself.
-func (h *hostile) giveUp() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.gone != nil {
-		close(h.gone)
-	}
-	h.gone = make(chan struct{})
-}
-
-// hang does nothing until the client has left.
-func (h *hostile) hang() {
-	h.mu.Lock()
-	gone := h.gone
-	h.mu.Unlock()
-	<-gone
-}
-
-func (h *hostile) front(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == h.method && strings.Contains(r.URL.Path, h.part) {
-			h.giveUp() // who asks again has
-			if r.Header.Get("Range") != "" {
-				h.ranges.Add(1)
-			}
-			if h.act(w, r, int(h.n.Add(1))) {
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// status answers the first so many requests with code.
-func status(times, code int) func(http.ResponseWriter, *http.Request, int) bool {
-	return func(w http.ResponseWriter, _ *http.Request, n int) bool {
-		if n <= times {
-			w.Header().Set("Retry-After", "0")
-			w.WriteHeader(code)
-		}
-		return n <= times
-	}
-}
-
-// reset ends the first so many connections with RST.
-func reset(times int) func(http.ResponseWriter, *http.Request, int) bool {
-	return func(w http.ResponseWriter, _ *http.Request, n int) bool {
-		if n > times {
-			return false
-		}
-		c, _, err := w.(http.Hijacker).Hijack()
-		if err == nil {
-			_ = c.(*net.TCPConn).SetLinger(0)
-			c.Close()
-		}
-		return true
-	}
-}
-
-const always = 1 << 30
-
-// sending sends the part of b that a Range asks for, if ranges, and breaks
-// off after left bytes of it: at once, or by saying no more until the other
-// side hangs up.
-func sending(b []byte, times, left int, ranges, stall bool) func(http.ResponseWriter, *http.Request, int) bool {
-	return func(w http.ResponseWriter, r *http.Request, n int) bool {
-		from := 0
-		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil && !ranges {
-			from = 0
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(len(b)-from))
-		if from > 0 {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(b)-1, len(b)))
-			w.WriteHeader(http.StatusPartialContent)
-		}
-		if n > times {
-			_, _ = w.Write(b[from:])
-			return true
-		}
-		_, _ = w.Write(b[from:min(len(b), from+left)])
-		w.(http.Flusher).Flush()
-		if stall {
-			waitGone(r)
-		}
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// waitGone waits for the client to leave.
-func waitGone(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-time.After(20 * time.Second):
-	}
-}
 
 // TestHostileRegistry pulls from registries on a bad day. Each either recovers
 // or fails with an error that says what was wrong, leaving nothing.
@@ -171,7 +60,7 @@ func TestHostileRegistry(t *testing.T) {
 	silent := func(times int) func(http.ResponseWriter, *http.Request, int) bool {
 		return func(_ http.ResponseWriter, r *http.Request, n int) bool {
 			if n <= times {
-				waitGone(r)
+				imagetest.WaitGone(r)
 			}
 			return n <= times
 		}
@@ -188,29 +77,29 @@ func TestHostileRegistry(t *testing.T) {
 		// silence that the row is about, so that a slow machine is none either.
 		stall time.Duration
 	}{
-		"429, then fine":             {part: layer, act: status(2, 429), requests: 3},
-		"503, then fine":             {part: layer, act: status(2, 503), requests: 3},
-		"500, then fine":             {part: layer, act: status(1, 500), requests: 2},
-		"reset, then fine":           {part: layer, act: reset(1)},
-		"manifest: 503, then fine":   {part: manifest, act: status(1, 503)},
-		"manifest: reset, then fine": {part: manifest, act: reset(1)},
+		"429, then fine":             {part: layer, act: imagetest.Status(2, 429), requests: 3},
+		"503, then fine":             {part: layer, act: imagetest.Status(2, 503), requests: 3},
+		"500, then fine":             {part: layer, act: imagetest.Status(1, 500), requests: 2},
+		"reset, then fine":           {part: layer, act: imagetest.Reset(1)},
+		"manifest: 503, then fine":   {part: manifest, act: imagetest.Status(1, 503)},
+		"manifest: reset, then fine": {part: manifest, act: imagetest.Reset(1)},
 		"manifest: silent, then ok":  {part: manifest, act: silent(1), stall: short},
-		"ping: 502, then fine":       {part: "/v2/", act: status(1, 502)},
-		"cut, resumed":               {part: layer, act: sending(blob, 2, 1200<<10, true, false), ranged: true},
-		"cut, no ranges":             {part: layer, act: sending(blob, 1, 1200<<10, false, false)},
-		"stalls, resumed":            {part: layer, act: sending(blob, 1, 1200<<10, true, true), ranged: true, stall: long},
-		"stalls, no ranges":          {part: layer, act: sending(blob, 1, 1200<<10, false, true), stall: long},
+		"ping: 502, then fine":       {part: "/v2/", act: imagetest.Status(1, 502)},
+		"cut, resumed":               {part: layer, act: imagetest.Sending(blob, 2, 1200<<10, true, false), ranged: true},
+		"cut, no ranges":             {part: layer, act: imagetest.Sending(blob, 1, 1200<<10, false, false)},
+		"stalls, resumed":            {part: layer, act: imagetest.Sending(blob, 1, 1200<<10, true, true), ranged: true, stall: long},
+		"stalls, no ranges":          {part: layer, act: imagetest.Sending(blob, 1, 1200<<10, false, true), stall: long},
 		"silent, then fine":          {part: layer, act: silent(1), stall: short},
 
-		"429 for ever":            {part: layer, act: status(always, 429), want: "layer 1"},
-		"503 for ever":            {part: layer, act: status(always, 503), want: "503", requests: 3},
-		"cut for ever":            {part: layer, act: sending(blob, always, 1000, false, false), want: "failed 3 times, with 1000 bytes received"},
-		"stalls for ever":         {part: layer, act: sending(blob, always, 1000, true, true), want: "registry does not answer", stall: long},
+		"429 for ever":            {part: layer, act: imagetest.Status(imagetest.Always, 429), want: "layer 1"},
+		"503 for ever":            {part: layer, act: imagetest.Status(imagetest.Always, 503), want: "503", requests: 3},
+		"cut for ever":            {part: layer, act: imagetest.Sending(blob, imagetest.Always, 1000, false, false), want: "failed 3 times, with 1000 bytes received"},
+		"stalls for ever":         {part: layer, act: imagetest.Sending(blob, imagetest.Always, 1000, true, true), want: "registry does not answer", stall: long},
 		"trickles":                {part: layer, act: trickle, want: "registry does not answer", stall: short},
-		"silent":                  {part: layer, act: silent(always), want: "registry does not answer", stall: short},
-		"manifest: silent":        {part: manifest, act: silent(always), want: "registry does not answer", stall: short},
-		"no such blob":            {part: layer, act: status(always, 404), want: "404", requests: 1},
-		"denied":                  {part: layer, act: status(always, 403), want: "layer 1", requests: 1},
+		"silent":                  {part: layer, act: silent(imagetest.Always), want: "registry does not answer", stall: short},
+		"manifest: silent":        {part: manifest, act: silent(imagetest.Always), want: "registry does not answer", stall: short},
+		"no such blob":            {part: layer, act: imagetest.Status(imagetest.Always, 404), want: "404", requests: 1},
+		"denied":                  {part: layer, act: imagetest.Status(imagetest.Always, 403), want: "layer 1", requests: 1},
 		"truncated, clean end":    {part: layer, act: plain(blob[:len(blob)/2], 0), want: "does not match its digest"},
 		"too long":                {part: layer, act: plain(append(bytes.Clone(blob), 1, 2, 3), 0), want: "more than the"},
 		"other content":           {part: layer, act: plain(other, len(other)), want: "does not match its digest"},
@@ -221,14 +110,14 @@ func TestHostileRegistry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := &hostile{part: c.part, method: http.MethodGet, act: c.act}
+			h := &imagetest.Hostile{Part: c.part, Method: http.MethodGet, Act: c.act}
 			if c.part == layer {
-				h.part += d.String()
+				h.Part += d.String()
 			}
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.SizeBytes = 0
-			repo := imagetest.Registry(t, o.System, h.front) + "/app"
+			repo := imagetest.Registry(t, o.System, h.Front) + "/app"
 			m.Upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
 			p := registry.Patience{Stall: cmp.Or(c.stall, time.Minute), Retries: 2, Delay: 10 * time.Millisecond}
@@ -237,10 +126,10 @@ func TestHostileRegistry(t *testing.T) {
 			}
 			ctx := registry.WithPatience(t.Context(), p)
 			_, err := Build(ctx, o)
-			if n := h.n.Load(); c.requests != 0 && n != c.requests {
+			if n := h.N.Load(); c.requests != 0 && n != c.requests {
 				t.Errorf("%d requests, expected %d", n, c.requests)
 			}
-			if c.ranged && h.ranges.Load() == 0 {
+			if c.ranged && h.Ranges.Load() == 0 {
 				t.Error("not resumed by Range")
 			}
 			imagetest.Empty(t, o.TempDir)
@@ -263,8 +152,8 @@ func TestHostileRegistry(t *testing.T) {
 func TestStallOverTLS(t *testing.T) {
 	t.Parallel()
 	m, blob := imagetest.Big(t, 3<<20)
-	h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: sending(blob, 1, 1200<<10, true, true)}
-	s := httptest.NewUnstartedServer(h.front(fakeregistry.New(fakeregistry.Logger(log.New(io.Discard, "", 0)))))
+	h := &imagetest.Hostile{Part: "/blobs/" + digest.FromBytes(blob).String(), Method: http.MethodGet, Act: imagetest.Sending(blob, 1, 1200<<10, true, true)}
+	s := httptest.NewUnstartedServer(h.Front(fakeregistry.New(fakeregistry.Logger(log.New(io.Discard, "", 0)))))
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -276,7 +165,7 @@ func TestStallOverTLS(t *testing.T) {
 	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Stall: 1300 * time.Millisecond, Retries: 20}), o); err != nil {
 		t.Fatal(err)
 	}
-	if h.ranges.Load() == 0 { // more on a slow machine
+	if h.Ranges.Load() == 0 { // more on a slow machine
 		t.Error("not resumed by Range")
 	}
 }
@@ -292,14 +181,14 @@ func TestCancelWhileWaiting(t *testing.T) {
 			defer cancel()
 			var once sync.Once
 			var cancelled time.Time
-			h := &hostile{part: "/blobs/" + digest.FromBytes(blob).String(), method: http.MethodGet, act: func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+			h := &imagetest.Hostile{Part: "/blobs/" + digest.FromBytes(blob).String(), Method: http.MethodGet, Act: func(_ http.ResponseWriter, r *http.Request, _ int) bool {
 				once.Do(func() { time.AfterFunc(300*time.Millisecond, func() { cancelled = time.Now(); cancel() }) })
-				waitGone(r)
+				imagetest.WaitGone(r)
 				return true
 			}}
 			server := &fakeServer{}
 			o := testOptions(t, server)
-			repo := imagetest.Registry(t, o.System, h.front) + "/app"
+			repo := imagetest.Registry(t, o.System, h.Front) + "/app"
 			m.Upload(t, repo)
 			o.Source = "docker://" + repo + ":1"
 			if _, err := Build(registry.WithPatience(ctx, p), o); !errors.Is(err, context.Canceled) || time.Since(cancelled) > 30*time.Second {
@@ -316,14 +205,16 @@ func TestHostilePush(t *testing.T) {
 	m, _ := imagetest.Big(t, 20<<20) // more than a spool gives back as it is read
 	source := t.TempDir()
 	m.WriteLayout(t, source)
-	type step func(*hostile, http.ResponseWriter, *http.Request)
+	type step func(*imagetest.Hostile, http.ResponseWriter, *http.Request)
 	read := func(n int64) step {
-		return func(_ *hostile, _ http.ResponseWriter, r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, n) }
+		return func(_ *imagetest.Hostile, _ http.ResponseWriter, r *http.Request) {
+			_, _ = io.CopyN(io.Discard, r.Body, n)
+		}
 	}
-	drop := func(*hostile, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
-	hang := func(h *hostile, w http.ResponseWriter, r *http.Request) { h.hang(); drop(h, w, r) }
+	drop := func(*imagetest.Hostile, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	hang := func(h *imagetest.Hostile, w http.ResponseWriter, r *http.Request) { h.Hang(); drop(h, w, r) }
 	answer := func(code int) step {
-		return func(_ *hostile, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+		return func(_ *imagetest.Hostile, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 	}
 	for name, c := range map[string]struct {
 		method, part string
@@ -338,16 +229,16 @@ func TestHostilePush(t *testing.T) {
 		"503 at the end, then fine": {method: "PUT", part: "/uploads/", times: 1, steps: []step{answer(503)}},
 		"silent ping, then fine":    {method: "GET", part: "/v2/", times: 1, steps: []step{hang}, stall: 700 * time.Millisecond},
 		"manifest 502, then fine":   {method: "PUT", part: "/manifests/", times: 1, steps: []step{answer(502)}},
-		"cut for ever":              {method: "PATCH", times: always, steps: []step{read(1 << 20), drop}, want: "pushing failed 3 times"},
-		"stops taking for ever":     {method: "PATCH", times: always, steps: []step{hang}, want: "registry does not answer", stall: 700 * time.Millisecond},
-		"denied":                    {method: "POST", times: always, steps: []step{answer(403)}, want: "403"},
-		"no room":                   {method: "PUT", part: "/uploads/", times: always, steps: []step{answer(507)}, want: "507"},
-		"manifest refused":          {method: "PUT", part: "/manifests/", times: always, steps: []step{answer(400)}, want: "manifest"},
+		"cut for ever":              {method: "PATCH", times: imagetest.Always, steps: []step{read(1 << 20), drop}, want: "pushing failed 3 times"},
+		"stops taking for ever":     {method: "PATCH", times: imagetest.Always, steps: []step{hang}, want: "registry does not answer", stall: 700 * time.Millisecond},
+		"denied":                    {method: "POST", times: imagetest.Always, steps: []step{answer(403)}, want: "403"},
+		"no room":                   {method: "PUT", part: "/uploads/", times: imagetest.Always, steps: []step{answer(507)}, want: "507"},
+		"manifest refused":          {method: "PUT", part: "/manifests/", times: imagetest.Always, steps: []step{answer(400)}, want: "manifest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := &hostile{part: c.part, method: c.method}
-			h.act = func(w http.ResponseWriter, r *http.Request, n int) bool {
+			h := &imagetest.Hostile{Part: c.part, Method: c.method}
+			h.Act = func(w http.ResponseWriter, r *http.Request, n int) bool {
 				for _, s := range c.steps {
 					if n <= c.times {
 						s(h, w, r)
@@ -358,13 +249,13 @@ func TestHostilePush(t *testing.T) {
 			server := &fakeServer{}
 			o := testOptions(t, server)
 			o.SizeBytes, o.Source = 32<<20, "oci:"+source
-			o.Destination = "docker://" + imagetest.Registry(t, o.System, h.front) + "/app:1"
+			o.Destination = "docker://" + imagetest.Registry(t, o.System, h.Front) + "/app:1"
 			p := registry.Patience{Stall: cmp.Or(c.stall, time.Minute), Retries: 2, Delay: 10 * time.Millisecond}
 			if c.stall > 0 && c.want == "" {
 				p.Retries = 20 // a slow machine stops now and then, too
 			}
 			_, err := Build(registry.WithPatience(t.Context(), p), o)
-			h.giveUp()
+			h.GiveUp()
 			imagetest.Empty(t, o.TempDir)
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {

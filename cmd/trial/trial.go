@@ -74,7 +74,10 @@ func (t Trial) judge(c *cli.Context, path string) (verifier.AttestationResult, e
 func Read(c *cli.Context, what, rule, path string, limit int64) ([]byte, error) {
 	b, err := face.Read(c, path, limit)
 	if errors.Is(err, bounded.ErrTooLarge) {
-		return nil, &verifier.Error{Rule: verifier.Rule{Rule: rule, Expected: fmt.Sprintf("at most %d bytes", limit), Got: "more"}, Err: err}
+		return nil, &verifier.Error{Rule: verifier.Rule{
+			Rule: rule, Expected: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more bytes",
+			Hint: "give the evidence as the TEE's driver or a CoCo attester wrote it",
+		}}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", what, err)

@@ -1,0 +1,13 @@
+package erofs
+
+import (
+	"os"
+	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
+)
+
+func TestMain(m *testing.M) {
+	rootfstest.InMemory()
+	os.Exit(m.Run())
+}

@@ -1,4 +1,4 @@
-package workload
+package destination
 
 import (
 	"bytes"
@@ -178,13 +178,14 @@ func TestResumedPush(t *testing.T) {
 	plain := func(code int) func(http.ResponseWriter, int, int64) (string, bool) {
 		return func(w http.ResponseWriter, _ int, _ int64) (string, bool) { w.WriteHeader(code); return "", true }
 	}
-	for name, c := range map[string]struct {
+	type row struct {
 		reg     *sessionRegistry
 		extra   int64 // bytes sent more often than once, or whole
 		posts   int   // sessions, one of them the configuration's
 		atLeast time.Duration
 		want    string
-	}{
+	}
+	imagetest.AtOnce(t, map[string]row{
 		"cut":                       {reg: &sessionRegistry{take: cut(6 * mib)}, posts: 2},
 		"cut at once":               {reg: &sessionRegistry{take: cut(0)}, posts: 2},
 		"cut often, but gets on":    {reg: &sessionRegistry{take: cut(2*mib, mib+5, mib, 3*mib-1)}, posts: 2},
@@ -210,60 +211,51 @@ func TestResumedPush(t *testing.T) {
 			}
 			return fmt.Sprintf("0-%d", have-1), n%2 == 0
 		}}, want: "pushing failed 3 times"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := c.reg
-			s.sessions = map[string]*bytes.Buffer{}
-			server := &fakeServer{}
-			o := testOptions(t, server)
-			o.SizeBytes = 8 << 20
-			o.Destination = "docker://" + imagetest.Registry(t, o.System, func(next http.Handler) http.Handler {
-				s.next = next
-				return s
-			}) + "/ns/app:1"
-			start := time.Now()
-			p := registry.Patience{Retries: 2, Delay: time.Millisecond}
-			if s.hang {
-				p.Stall, p.Retries = 300*time.Millisecond, 20 // a slow machine stops now and then, too
-			}
-			_, err := Build(registry.WithPatience(t.Context(), p), o)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.giveUp()
-			for _, p := range s.problems {
-				t.Error(p)
-			}
-			if c.want != "" {
-				if err == nil || !strings.Contains(err.Error(), c.want) || s.patches > 6 {
-					t.Errorf("error %v after %d requests, expected %q", err, s.patches, c.want)
-				}
-				imagetest.Empty(t, o.TempDir)
-				if len(server.reqs) != 0 {
-					t.Error("still registered")
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.extra == whole {
-				c.extra = s.total.Load()
-			}
-			if got, want := s.received.Load(), s.total.Load()+c.extra; got != want {
-				t.Errorf("%d bytes sent, expected %d", got, want)
-			}
-			if s.posts != c.posts {
-				t.Errorf("%d sessions, expected %d", s.posts, c.posts)
-			}
-			if took := time.Since(start); took < c.atLeast {
-				t.Errorf("took %v, Retry-After asks for %v", took, c.atLeast)
-			}
-			s.mu.Unlock()
-			defer s.mu.Lock()
-			imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
+	}, func(t *testing.T, c row) {
+		s := c.reg
+		s.sessions = map[string]*bytes.Buffer{}
+		sys := imagetest.System(t)
+		host := imagetest.Registry(t, sys, func(next http.Handler) http.Handler {
+			s.next = next
+			return s
 		})
-	}
+		start := time.Now()
+		p := registry.Patience{Retries: 2, Delay: time.Millisecond}
+		if s.hang {
+			p.Stall, p.Retries = 300*time.Millisecond, 20 // a slow machine stops now and then, too
+		}
+		info, err := push(registry.WithPatience(t.Context(), p), sys, "docker://"+host+"/ns/app:1", 9*mib+123)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.giveUp()
+		for _, p := range s.problems {
+			t.Error(p)
+		}
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) || s.patches > 6 {
+				t.Errorf("error %v after %d requests, expected %q", err, s.patches, c.want)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.extra == whole {
+			c.extra = s.total.Load()
+		}
+		if got, want := s.received.Load(), s.total.Load()+c.extra; got != want {
+			t.Errorf("%d bytes sent, expected %d", got, want)
+		}
+		if s.posts != c.posts {
+			t.Errorf("%d sessions, expected %d", s.posts, c.posts)
+		}
+		if took := time.Since(start); took < c.atLeast {
+			t.Errorf("took %v, Retry-After asks for %v", took, c.atLeast)
+		}
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		checkPushed(t, "http://"+host+"/v2/ns/app", info)
+	})
 }
 
 func busyOnce(code int, after string) func(http.ResponseWriter, *http.Request, int, func(http.ResponseWriter)) bool {
@@ -290,10 +282,8 @@ func TestPushWithExpiredToken(t *testing.T) {
 	t.Parallel()
 	var tokens, refused atomic.Int64
 	var host string
-	server := &fakeServer{}
-	o := testOptions(t, server)
-	o.SizeBytes = 8 << 20
-	host = imagetest.Registry(t, o.System, func(next http.Handler) http.Handler {
+	sys := imagetest.System(t)
+	host = imagetest.Registry(t, sys, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
 				fmt.Fprintf(w, `{"token":"t%d"}`, tokens.Add(1))
@@ -311,12 +301,12 @@ func TestPushWithExpiredToken(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	o.Destination = "docker://" + host + "/ns/app:1"
-	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Delay: time.Millisecond}), o); err != nil {
+	info, err := push(registry.WithPatience(t.Context(), registry.Patience{Delay: time.Millisecond}), sys, "docker://"+host+"/ns/app:1", 9<<20)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if refused.Load() == 0 || tokens.Load() < 2 {
 		t.Errorf("%d tokens", tokens.Load())
 	}
-	imagetest.Tool(t, "e2fsck", "-fn", readOutput(t, o.System, o.Destination).decrypt(t, server.the(t).DiskKey))
+	checkPushed(t, "http://"+host+"/v2/ns/app", info)
 }

@@ -12,15 +12,6 @@ import (
 	"github.com/ccrun/ccrun/krun"
 )
 
-// maxProcessBytes bounds the process configuration: an execve takes less.
-const maxProcessBytes = 1 << 20
-
-// arguments is the workload's argument vector, as the OCI image specification
-// joins it.
-func arguments(p *krun.Process) []string {
-	return append(append([]string(nil), p.Entrypoint...), p.Cmd...)
-}
-
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // environment is the workload's: the image's, with what Podman adds where the

@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun/process"
 )
 
 // maxOpenFiles is what Podman gives as root; the kernel's 1024 is for programs
@@ -37,9 +39,9 @@ func capabilitySet(caps []uint) uint64 {
 // default capabilities for root and none in effect for anyone else, behind
 // the system call filter. The order matters: each step needs what a later
 // one gives up.
-func dropPrivileges(who credentials) error {
+func dropPrivileges(who process.Credentials) error {
 	for _, fd := range []int{1, 2} { // so that /dev/stdout opens for the user, too
-		if err := unix.Fchown(fd, who.uid, who.gid); err != nil {
+		if err := unix.Fchown(fd, who.UID, who.GID); err != nil {
 			return fmt.Errorf("giving the output to the user: %w", err)
 		}
 	}
@@ -57,7 +59,7 @@ func dropPrivileges(who credentials) error {
 	if err := setUser(who); err != nil {
 		return err
 	}
-	if who.uid != 0 {
+	if who.UID != 0 {
 		set = 0
 	}
 	return setCapabilities(set)
@@ -79,15 +81,15 @@ func boundCapabilities(set uint64) error {
 }
 
 // setUser changes every thread, as Go's wrappers do; the execve keeps this one's.
-func setUser(who credentials) error {
-	if err := syscall.Setgroups(who.groups); err != nil {
+func setUser(who process.Credentials) error {
+	if err := syscall.Setgroups(who.Groups); err != nil {
 		return fmt.Errorf("setting supplementary groups: %w", err)
 	}
-	if err := syscall.Setresgid(who.gid, who.gid, who.gid); err != nil {
-		return fmt.Errorf("setting group %d: %w", who.gid, err)
+	if err := syscall.Setresgid(who.GID, who.GID, who.GID); err != nil {
+		return fmt.Errorf("setting group %d: %w", who.GID, err)
 	}
-	if err := syscall.Setresuid(who.uid, who.uid, who.uid); err != nil {
-		return fmt.Errorf("setting user %d: %w", who.uid, err)
+	if err := syscall.Setresuid(who.UID, who.UID, who.UID); err != nil {
+		return fmt.Errorf("setting user %d: %w", who.UID, err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
 )
 
 // readProcess reads what to run from the opened disk and proves that it is
@@ -24,7 +25,7 @@ func (b *boot) readProcess(context.Context) error {
 	}
 	f := os.NewFile(uintptr(fd), krun.ProcessPath)
 	defer func() { _ = f.Close() }()
-	raw, err := bounded.Read(f, krun.ProcessPath, maxProcessBytes)
+	raw, err := bounded.Read(f, krun.ProcessPath, process.MaxBytes)
 	if errors.Is(err, unix.EIO) {
 		return hint.With(err, "the disk's content does not verify; pull the image again")
 	}
@@ -41,15 +42,9 @@ func decodeProcess(raw []byte, want kbs.Digest) (*krun.Process, error) {
 		return nil, hint.With(fmt.Errorf("process configuration has digest %s, expected %s", got, want),
 			"the disk was changed after the build; build again, or restore the disk")
 	}
-	var p krun.Process
-	if err := kbs.UnmarshalStrict(raw, &p); err != nil {
-		return nil, fmt.Errorf("decoding process configuration: %w", err)
+	p, err := process.Decode(raw)
+	if errors.Is(err, process.ErrNoCommand) {
+		err = &statusError{statusNotFound, err}
 	}
-	if _, err := parseStopSignal(p.StopSignal); err != nil {
-		return nil, err
-	}
-	if len(p.Entrypoint)+len(p.Cmd) == 0 {
-		return nil, &statusError{statusNotFound, hint.With(errors.New("image has neither Entrypoint nor Cmd"), "set one when building the image")}
-	}
-	return &p, nil
+	return p, err
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
 )
 
 const processJSON = `{"Entrypoint":["/bin/a"],"Cmd":["b"],"Env":null,"WorkingDir":"","User":"","StopSignal":""}`
 
 func TestDecodeProcess(t *testing.T) {
 	p, err := decodeProcess([]byte(processJSON), kbs.Sum384([]byte(processJSON)))
-	if err != nil || !reflect.DeepEqual(arguments(p), []string{"/bin/a", "b"}) {
+	if err != nil || !reflect.DeepEqual(process.Arguments(p), []string{"/bin/a", "b"}) {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	// Each is refused although its digest is the measured one.
@@ -51,7 +52,7 @@ func FuzzDecodeProcess(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(arguments(p)) == 0 {
+		if len(process.Arguments(p)) == 0 {
 			t.Fatal("nothing to run")
 		}
 		if _, err := json.Marshal(p); err != nil {
@@ -120,7 +121,7 @@ func TestLookUp(t *testing.T) {
 }
 
 func TestWorkingDirectory(t *testing.T) {
-	me := credentials{uid: os.Getuid(), gid: os.Getgid()}
+	me := process.Credentials{UID: os.Getuid(), GID: os.Getgid()}
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	if got, err := workingDirectory(dir, me); err != nil || got != dir {
 		t.Errorf("%q, %v", got, err)

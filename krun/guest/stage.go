@@ -14,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
 )
 
 // StageName is argv[0] of this program as the stage between agent and
@@ -56,11 +57,11 @@ func becomeWorkload() (err error) {
 	if err := enterRoot(spec); err != nil {
 		return err
 	}
-	who, err := lookUpUser(spec.Process.User, "/etc")
+	who, err := workloadUser(&spec.Process, "/etc", spec.ReadOnly)
 	if err != nil {
-		return err
+		return &statusError{statusNotExecutable, err}
 	}
-	env := environment(&spec.Process, who.home, spec.Hostname)
+	env := environment(&spec.Process, who.Home, spec.Hostname)
 	dir, err := workingDirectory(spec.Process.WorkingDir, who)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func becomeWorkload() (err error) {
 	if err := unix.Chdir(dir); err != nil {
 		return &statusError{statusNotExecutable, fmt.Errorf("entering working directory %s: %w", dir, err)}
 	}
-	argv := arguments(&spec.Process)
+	argv := process.Arguments(&spec.Process)
 	path, err := lookUp(argv[0], getenv(env, "PATH"), dir)
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func readSpec() (*stageSpec, error) {
 	f := os.NewFile(specFD, "specification")
 	defer func() { _ = f.Close() }()
 	var spec stageSpec
-	if err := kbs.DecodeStrict(f, 4*maxProcessBytes, &spec); err != nil {
+	if err := kbs.DecodeStrict(f, 4*process.MaxBytes, &spec); err != nil {
 		return nil, fmt.Errorf("reading the stage's specification: %w", err)
 	}
 	return &spec, nil
@@ -101,7 +102,7 @@ func readSpec() (*stageSpec, error) {
 
 // workingDirectory makes dir if the image lacks it, the user's own, as Podman
 // does.
-func workingDirectory(dir string, who credentials) (string, error) {
+func workingDirectory(dir string, who process.Credentials) (string, error) {
 	if dir == "" {
 		dir = "/"
 	}
@@ -114,7 +115,7 @@ func workingDirectory(dir string, who credentials) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the working directory: %w", err)
 	}
-	if err := os.Lchown(dir, who.uid, who.gid); err != nil {
+	if err := os.Lchown(dir, who.UID, who.GID); err != nil {
 		return "", fmt.Errorf("making the working directory: %w", err)
 	}
 	return dir, nil

@@ -1,76 +1,80 @@
 package guest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
-	"github.com/moby/sys/user"
-	"golang.org/x/sys/unix"
-
-	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
 )
 
-// maxUserDatabase bounds /etc/passwd and /etc/group of the image.
-const maxUserDatabase = 8 << 20
-
-// credentials are the workload's, looked up in its own user database.
-type credentials struct {
-	uid, gid int
-	groups   []int
-	home     string
+// workloadUser resolves the process's user in the user database under etc, a
+// directory inside the workload's root, once a user or group given by number
+// has the line there that Podman adds.
+func workloadUser(p *krun.Process, etc string, readOnly bool) (process.Credentials, error) {
+	passwd, err := readDatabase(filepath.Join(etc, "passwd"))
+	if err != nil {
+		return process.Credentials{}, err
+	}
+	group, err := readDatabase(filepath.Join(etc, "group"))
+	if err != nil {
+		return process.Credentials{}, err
+	}
+	missing, err := process.MissingAccounts(p.User, p.WorkingDir, passwd, group)
+	if err != nil {
+		return process.Credentials{}, err
+	}
+	add := appendLine
+	if readOnly {
+		add = coverLine
+	}
+	if passwd, err = add(filepath.Join(etc, "passwd"), passwd, missing.Passwd); err != nil {
+		return process.Credentials{}, err
+	}
+	if group, err = add(filepath.Join(etc, "group"), group, missing.Group); err != nil {
+		return process.Credentials{}, err
+	}
+	return process.LookUp(p.User, bytes.NewReader(passwd), bytes.NewReader(group))
 }
 
-// lookUpUser resolves an OCI User ("", name|uid[:group|gid]) in the user
-// database under etc, a directory inside the workload's root. A missing file
-// is an empty one.
-func lookUpUser(spec, etc string) (credentials, error) {
-	passwd, err := openDatabase(etc + "/passwd")
-	if err != nil {
-		return credentials{}, err
-	}
-	defer closeDatabase(passwd)
-	group, err := openDatabase(etc + "/group")
-	if err != nil {
-		return credentials{}, err
-	}
-	defer closeDatabase(group)
-	return parseUser(spec, passwd, group)
-}
-
-func openDatabase(path string) (io.Reader, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+// readDatabase takes a missing file for an empty one.
+func readDatabase(path string) ([]byte, error) {
+	text, err := bounded.Regular(path, process.MaxDatabase)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
-	}
-	f := os.NewFile(uintptr(fd), path)
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxUserDatabase {
-		_ = f.Close()
-		return nil, fmt.Errorf("%s: expected a regular file of at most %d bytes", path, maxUserDatabase)
-	}
-	return f, nil
+	return text, err
 }
 
-func closeDatabase(r io.Reader) {
-	if c, ok := r.(io.Closer); ok {
-		_ = c.Close()
+// appendLine adds line to the file at path, which has text, and returns what it
+// has then. The file keeps its owner and mode, and its links.
+func appendLine(path string, text []byte, line string) ([]byte, error) {
+	if line == "" {
+		return text, nil
 	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("adding the image's user: %w", err)
+	}
+	longer := process.Append(text, line)
+	_, err = f.Write(longer[len(text):])
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("adding the image's user: %w", err)
+	}
+	return longer, nil
 }
 
-// parseUser resolves spec in the texts of passwd and group, either of which
-// may be nil. A user given with a group has no supplementary groups.
-func parseUser(spec string, passwd, group io.Reader) (credentials, error) {
-	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, passwd, group)
-	if err != nil {
-		return credentials{}, hint.With(fmt.Errorf("looking up user %q in the image: %w", spec, err), "correct the image's User")
+// coverLine is appendLine where the file cannot be changed.
+func coverLine(path string, text []byte, line string) ([]byte, error) {
+	if line == "" {
+		return text, nil
 	}
-	home := u.Home
-	if home == "" {
-		home = "/"
-	}
-	return credentials{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: home}, nil
+	longer := process.Append(text, line)
+	return longer, coverFile(path, longer)
 }

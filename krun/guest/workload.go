@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun/process"
 )
 
 // maxHostname is HOST_NAME_MAX less one, what RFC 1123 allows for a label.
@@ -20,7 +21,7 @@ const maxHostname = 63
 // runWorkload starts the workload in namespaces of its own, forwards signals
 // to it, reaps, and returns its exit status.
 func (b *boot) runWorkload(ctx context.Context) (int, error) {
-	stopSignal, err := parseStopSignal(b.process.StopSignal)
+	stopSignal, err := process.ParseStopSignal(b.process.StopSignal)
 	if err != nil {
 		return 0, err
 	}

@@ -10,11 +10,12 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 func main() {
 	os.Exit(command.Program{
-		Name: "attest-server",
+		Program: face.Program{Name: "attest-server"},
 		Verifiers: func(_ *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 			return command.Production(e)
 		},

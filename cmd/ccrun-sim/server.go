@@ -8,14 +8,14 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/cmd/attest-server/command"
+	"github.com/ccrun/ccrun/cmd/face"
 )
 
 // serverCommand is attest-server's own command line with trust in the
 // simulation.
 func serverCommand() *cli.Command {
 	p := command.Program{
-		Name:   "ccrun-sim attest-server",
-		Notice: notice,
+		Program: face.Program{Name: "ccrun-sim attest-server", Notice: notice},
 		ServeFlags: []cli.Flag{
 			rootFlag(),
 			&cli.StringFlag{Name: "test-root", Usage: "take SNP evidence under the ARK and ASK in `DIR` (PEM files), too"},

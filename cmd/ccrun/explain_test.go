@@ -48,7 +48,7 @@ func startServer(t *testing.T) *kbs.AdminClient {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, log lockedBuffer
 	attestServer := func(args ...string) error {
-		app := attestcommand.Program{Name: "attest-server", Verifiers: func(_ *cli.Context, e attestcommand.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
+		app := attestcommand.Program{Program: face.Program{Name: "attest-server"}, Verifiers: func(_ *cli.Context, e attestcommand.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 			return attestcommand.Production(e)
 		}}.App()
 		app.Writer, app.ErrWriter = &out, &log

@@ -110,13 +110,13 @@ func (p Program) checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, 
 	}
 	signer := hex.EncodeToString(signed.PublicKey)
 	if by == "" {
-		p.face().Note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, signer)
+		p.Note(c, "signed up to entry %d by key %s, which nobody vouches for here: there is neither master key nor --public-key", signed.Sequence, signer)
 		return nil
 	}
 	if !strings.EqualFold(by, signer) {
 		return fmt.Errorf("audit head is signed by key %s, expected %s: %w", signer, by, store.ErrTampered)
 	}
-	p.face().Note(c, "signed up to entry %d by key %s", signed.Sequence, signer)
+	p.Note(c, "signed up to entry %d by key %s", signed.Sequence, signer)
 	return nil
 }
 

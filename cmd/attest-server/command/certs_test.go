@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"filippo.io/age"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // TestCAOffline: the CA's key is moved away after init. The server runs,
@@ -34,7 +36,7 @@ func TestCAOffline(t *testing.T) {
 
 	if _, _, err := run(t.Context(), "certs", "renew", "--data", dir); err == nil || !strings.Contains(err.Error(), caKeyName) {
 		t.Errorf("renew without the key: %v", err)
-	} else if h, ok := err.(interface{ Hint() string }); !ok || !strings.Contains(h.Hint(), "--ca-dir") {
+	} else if !strings.Contains(hint.Of(err), "--ca-dir") {
 		t.Errorf("renew without the key: no hint in %v", err)
 	}
 	mustRun(t, "serve", "--data", dir, "--check-config")

@@ -16,9 +16,9 @@ func (p Program) App() *cli.App {
 		Description: "Example:\n   " + p.Name + " init --data /var/lib/attest-server --name keys.example.com\n   " + p.Name + " serve --data /var/lib/attest-server --listen :8443",
 		Commands:    p.Commands(),
 	}
-	p.face().Prepare(app)
+	p.Prepare(app)
 	return app
 }
 
 // Main is the main function of App: it returns the exit status.
-func (p Program) Main(args []string) int { return p.face().Main(p.App(), args) }
+func (p Program) Main(args []string) int { return p.Program.Main(p.App(), args) }

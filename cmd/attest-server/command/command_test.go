@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 func program() Program {
-	return Program{Name: "attest-server", Verifiers: func(_ *cli.Context, e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
+	return Program{Program: face.Program{Name: "attest-server"}, Verifiers: func(_ *cli.Context, e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 		all, err := Production(e)
 		if dir := os.Getenv(simulated); err == nil && dir != "" {
 			all[kbs.Sample], err = sample.NewVerifier(dir)

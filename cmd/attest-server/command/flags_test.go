@@ -37,7 +37,7 @@ func TestCommonFlags(t *testing.T) {
 			})
 		}
 	}
-	walk(t, Program{Name: "p"}.App().Commands)
+	walk(t, Program{Program: face.Program{Name: "p"}}.App().Commands)
 }
 
 // What is told to people carries the notice, and -q silences it in either
@@ -54,7 +54,7 @@ func TestQuiet(t *testing.T) {
 		{[]string{"p", "--log-level", "debug", "init"}, true},
 	} {
 		var out, notes bytes.Buffer
-		app := Program{Name: "p", Notice: "a toy"}.App()
+		app := Program{Program: face.Program{Name: "p", Notice: "a toy"}}.App()
 		app.Writer, app.ErrWriter = &out, &notes
 		if err := app.Run(append(tc.args, "--data", t.TempDir())); err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestQuiet(t *testing.T) {
 			t.Errorf("%q: told %q", tc.args, notes.String())
 		}
 	}
-	app := Program{Name: "p"}.App()
+	app := Program{Program: face.Program{Name: "p"}}.App()
 	if err := app.Run([]string{"p", "--log-level", "loud", "init"}); face.Status(err) != face.Misused {
 		t.Errorf("--log-level loud: %v", err)
 	}
@@ -77,7 +77,7 @@ func TestFormats(t *testing.T) {
 	dir := t.TempDir()
 	run := func(args ...string) (string, error) {
 		var out bytes.Buffer
-		app := Program{Name: "p"}.App()
+		app := Program{Program: face.Program{Name: "p"}}.App()
 		app.Writer, app.ErrWriter = &out, &bytes.Buffer{}
 		err := app.Run(append([]string{"p"}, args...))
 		return strings.TrimSpace(out.String()), err

@@ -66,7 +66,7 @@ func (p Program) initialize(c *cli.Context) error {
 	if cfg.Database != "" {
 		start = "--config " + c.String("config")
 	}
-	p.face().Note(c, "created %s; start it with `%s serve %s`", cfg.Data, p.Name, start)
+	p.Note(c, "created %s; start it with `%s serve %s`", cfg.Data, p.Name, start)
 	return nil
 }
 

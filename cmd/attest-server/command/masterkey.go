@@ -81,7 +81,7 @@ func (p Program) rotateMasterKey(c *cli.Context) error {
 	}
 	defer next.Wipe()
 	if prepare {
-		p.face().Note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
+		p.Note(c, "made %s, sealed under the key in use: copy it to the other servers' data directories, then run this again without --prepare",
 			inDir(cfg.Data, masterkey.NextName))
 		return nil
 	}
@@ -94,7 +94,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPla
 		if err := place.hand(master); err != nil {
 			return err
 		}
-		p.face().Note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
+		p.Note(c, "the store is sealed under the new master key: put it in place of the old one and restart the server; keep %s until then",
 			inDir(dir, masterkey.NextName))
 		return nil
 	}
@@ -112,7 +112,7 @@ func (p Program) settleMasterKey(c *cli.Context, dir string, place *masterKeyPla
 	}
 	if place.transit != nil {
 		// A server that was started before [transit] was configured needs it.
-		p.face().Note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
+		p.Note(c, "%s holds the new master key, wrapped by transit; if the server does not have [transit] yet, restart it with that when it suits",
 			inDir(dir, masterkey.Name))
 		return nil
 	}

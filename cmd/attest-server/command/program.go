@@ -17,8 +17,7 @@ import (
 
 // Program is what differs between attest-server and its simulation.
 type Program struct {
-	Name   string // e.g. "attest-server", or "ccrun-sim attest-server"
-	Notice string // put into every help text and before every log line; may be empty
+	face.Program // Name is "attest-server", or "ccrun-sim attest-server"
 	// ServeFlags are further flags of serve, for Verifiers.
 	ServeFlags []cli.Flag
 	// Verifiers makes the verifiers to serve with; most start from Production.
@@ -46,5 +45,3 @@ func Production(e Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 	}
 	return map[kbs.TEE]verifier.Verifier{kbs.SNP: snp, kbs.TDX: tdx}, nil
 }
-
-func (p Program) face() face.Program { return face.Program{Name: p.Name, Notice: p.Notice} }

@@ -73,7 +73,7 @@ func (p Program) restore(c *cli.Context) error {
 	if err != nil {
 		return dir.undo(fmt.Errorf("restoring: %w", err))
 	}
-	p.face().Note(c, "restored %s; start it with `%s serve --data %[1]s`", dir.path, p.Name)
+	p.Note(c, "restored %s; start it with `%s serve --data %[1]s`", dir.path, p.Name)
 	return nil
 }
 

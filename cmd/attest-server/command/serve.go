@@ -44,7 +44,7 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := p.face().NewLog(c.App.ErrWriter, cfg.LogLevel, cfg.LogFormat)
+	log, err := p.NewLog(c.App.ErrWriter, cfg.LogLevel, cfg.LogFormat)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (p Program) createToken(c *cli.Context) error {
 		if err := handOut(c, text); err != nil {
 			return errors.Join(err, s.RevokeToken(c.Context, t.ID, "local"))
 		}
-		p.face().Note(c, "made token %s of role %s", t.ID, t.Role)
+		p.Note(c, "made token %s of role %s", t.ID, t.Role)
 		return nil
 	})
 }

@@ -20,7 +20,7 @@ import (
 // that may misbehave.
 func Registry(t testing.TB, sys *types.SystemContext, front func(http.Handler) http.Handler) string {
 	t.Helper()
-	h := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	h := registry.New(registry.Logger(discard()))
 	if front != nil {
 		h = front(h)
 	}
@@ -29,6 +29,8 @@ func Registry(t testing.TB, sys *types.SystemContext, front func(http.Handler) h
 	sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	return strings.TrimPrefix(s.URL, "http://")
 }
+
+func discard() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // System is a configuration in which every image is accepted and no registry is known.
 func System(t testing.TB) *types.SystemContext {

@@ -50,7 +50,7 @@ type Image struct {
 
 	options  Options
 	raw      types.ImageSource
-	instance *digest.Digest // of an index; nil: raw is no index
+	unparsed types.UnparsedImage // whose manifest is Digest's
 }
 
 // Close gives back what reading the source took, scratch space included.
@@ -98,6 +98,10 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 		return nil, err
 	}
 	unparsed := image.UnparsedInstance(raw, instance)
+	blob, mime, err := readManifest(ctx, unparsed)
+	if err != nil {
+		return nil, err
+	}
 	if err := allowed(ctx, sys, unparsed); err != nil {
 		return nil, err
 	}
@@ -105,17 +109,10 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	if err != nil {
 		return nil, fmt.Errorf("reading manifest: %w", err)
 	}
-	blob, mime, err := img.Manifest(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifest: %w", err)
-	}
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
 		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
 	}
-	s := &Image{Name: localstore.Name(raw.Reference()), raw: raw, instance: instance}
-	if s.Digest, err = manifest.Digest(blob); err != nil {
-		return nil, err
-	}
+	s := &Image{Name: localstore.Name(raw.Reference()), Digest: digest.FromBytes(blob), raw: raw, unparsed: unparsed}
 	if s.Config, err = readConfig(ctx, img); err != nil {
 		return nil, err
 	}
@@ -123,11 +120,29 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	return s, err
 }
 
+// readManifest reads a manifest or index whose digest, as the library checks and
+// the signature policy sees it, is that of its bytes. Of Docker's first format
+// the library takes away the signatures before that, and lets them say what was
+// there: whoever serves an image could put any digest, one that the owner has
+// signed or asked for, on any content (CVE-2026-111361). Since that format names
+// no configuration, there is nothing in it that could be built either.
+func readManifest(ctx context.Context, img types.UnparsedImage) ([]byte, string, error) {
+	blob, mime, err := img.Manifest(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading manifest: %w", err)
+	}
+	if d, err := manifest.Digest(blob); err != nil || d != digest.FromBytes(blob) {
+		return nil, "", hint.With(fmt.Errorf("manifest with signatures in it, as of Docker schema 1, has %s, expected %s", digest.FromBytes(blob), d),
+			"an old image: `skopeo copy --format v2s2` it; any other: the registry, or a proxy before it, alters content")
+	}
+	return blob, mime, nil
+}
+
 // chooseInstance picks the manifest for linux/amd64 out of an index.
 func chooseInstance(ctx context.Context, sys *types.SystemContext, raw types.ImageSource) (*digest.Digest, error) {
-	blob, mime, err := image.UnparsedInstance(raw, nil).Manifest(ctx)
+	blob, mime, err := readManifest(ctx, image.UnparsedInstance(raw, nil))
 	if err != nil {
-		return nil, fmt.Errorf("reading manifest: %w", err)
+		return nil, err
 	}
 	if !manifest.MIMETypeIsMultiImage(manifest.NormalizedMIMEType(mime)) {
 		return nil, nil
@@ -170,7 +185,7 @@ func allowedBy(ctx context.Context, policy *signature.Policy, img types.Unparsed
 // AllowedBy says why another policy than policy.json refuses the image, or nil.
 func (s *Image) AllowedBy(ctx context.Context, policy *signature.Policy) error {
 	return registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
-		return allowedBy(ctx, policy, image.UnparsedInstance(s.raw, s.instance))
+		return allowedBy(ctx, policy, s.unparsed)
 	})
 }
 

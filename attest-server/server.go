@@ -258,10 +258,6 @@ func (s *Server) HTTPServer() *http.Server {
 // satisfy it. A policy that is refused changes nothing.
 func (s *Server) SetPolicy(p *kbs.Policy) error { return s.engine.Policies.Set(p) }
 
-// CheckTenantPolicy refuses what SetPolicy would, and what contradicts the
-// server's policy.
-func (s *Server) CheckTenantPolicy(p kbs.Policy) error { return s.engine.Policies.CheckTenant(p) }
-
 // Unsatisfiable calls each with every workload that policies, as they are now,
 // leave nothing to match.
 func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, err error)) error {

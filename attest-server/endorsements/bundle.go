@@ -11,16 +11,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-sev-guest/abi"
-
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 )
 
 // Bundle is Endorsements held in memory, sorted by content: certificates of
-// endorsement keys, CRLs and Intel collateral. It implements Endorsements and
-// CollateralSource. Nothing in it is trusted before a Verifier checked it.
+// endorsement keys, CRLs and Intel collateral. It implements snp.Endorsements
+// and tdx.CollateralSource. Nothing in it is trusted before a Verifier checked it.
 type Bundle struct {
 	veks       []storedVEK
 	crls       []*x509.RevocationList
@@ -88,15 +86,13 @@ func firstDER(content []byte) (der, rest []byte) {
 
 // addTable takes the certificates out of a table such as a host hands out.
 func (b *Bundle) addTable(content []byte) int {
+	certs, err := snp.CertTable(content, verifier.VCEK, verifier.VLEK)
+	if err != nil {
+		return 0
+	}
 	n := 0
-	for _, guid := range []string{abi.VcekGUID, abi.VlekGUID} {
-		keys, err := snp.CertTableKeys(content, guid)
-		if err != nil {
-			return 0
-		}
-		for _, der := range keys {
-			n += b.addDER(der)
-		}
+	for _, der := range certs {
+		n += b.addDER(der)
 	}
 	return n
 }
@@ -131,14 +127,14 @@ func (b *Bundle) addCollateral(content []byte) int {
 	return 1
 }
 
-// CRLs is every CRL of the bundle, for SNPOptions. Intel's come with the
+// CRLs is every CRL of the bundle, for snp.Options. Intel's come with the
 // collateral.
 func (b *Bundle) CRLs() []*x509.RevocationList { return b.crls }
 
 // Skipped names the files that hold no Endorsements.
 func (b *Bundle) Skipped() []string { return b.skipped }
 
-// Collateral implements CollateralSource.
+// Collateral implements tdx.CollateralSource.
 func (b *Bundle) Collateral(_ context.Context, fmspc, _ string) ([]*tdx.Collateral, error) {
 	c := b.collateral[strings.ToLower(fmspc)]
 	if len(c) == 0 {
@@ -150,7 +146,7 @@ func (b *Bundle) Collateral(_ context.Context, fmspc, _ string) ([]*tdx.Collater
 // maxCandidates bounds the certificates tried for one report.
 const maxCandidates = 16
 
-// Candidates implements Endorsements: the certificates for this very key, the
+// Candidates implements snp.Endorsements: the certificates for this very key, the
 // latest added first; if there is none, one for another TCB, or the only one
 // for another chip, which surely is meant for this report.
 func (b *Bundle) Candidates(_ context.Context, k snp.EndorsementKey) ([][]byte, error) {

@@ -28,7 +28,7 @@ var ErrCacheFull = fmt.Errorf("cache holds %d endorsements, which is the limit: 
 // vendors' roots.
 type CacheOptions struct {
 	Dir       string            // files are named by their SHA-256; empty: memory only
-	Lines     []snp.ProductLine // nil: AMDRoots
+	Lines     []snp.ProductLine // nil: those of snp.Roots
 	IntelRoot *x509.Certificate // nil: Intel SGX Root CA
 }
 
@@ -183,12 +183,12 @@ func (c *Cache) view() *Bundle {
 	return c.bundle
 }
 
-// Candidates implements Endorsements.
+// Candidates implements snp.Endorsements.
 func (c *Cache) Candidates(ctx context.Context, k snp.EndorsementKey) ([][]byte, error) {
 	return c.view().Candidates(ctx, k)
 }
 
-// Collateral implements CollateralSource.
+// Collateral implements tdx.CollateralSource.
 func (c *Cache) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Collateral, error) {
 	return c.view().Collateral(ctx, fmspc, ca)
 }

@@ -2,8 +2,10 @@ package endorsements
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // FetchOptions configures a Fetcher. The zero value is ready for use.
@@ -50,6 +53,16 @@ func NewFetcher(o FetchOptions) *Fetcher {
 		f.now = time.Now
 	}
 	return f
+}
+
+// NewClient makes a client for a vendor's service. Roots, if given, are the only
+// ones trusted, as for a mirror within the operator's network.
+func NewClient(timeout time.Duration, roots *x509.CertPool) *http.Client {
+	client := &http.Client{Timeout: timeout}
+	if roots != nil {
+		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	}
+	return client
 }
 
 const (
@@ -116,20 +129,20 @@ func (f *Fetcher) request(ctx context.Context, url string, limit int64) (*docume
 		return nil, fmt.Errorf("%w: %w", verifier.ErrBusy, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	body, err := bounded.Read(resp.Body, "the answer", limit)
 	switch {
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusBadRequest:
 		f.remember(url)
 		return nil, verifier.ErrNoEndorsement
-	case resp.StatusCode != http.StatusOK || err != nil:
+	case resp.StatusCode != http.StatusOK || err != nil && !errors.Is(err, bounded.ErrTooLarge):
 		seconds, convErr := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if convErr != nil {
 			seconds = 0
 		}
 		f.backOff(time.Duration(seconds) * time.Second)
 		return nil, fmt.Errorf("%w: GET %s: %s", verifier.ErrBusy, url, resp.Status)
-	case int64(len(body)) > limit:
-		return nil, fmt.Errorf("GET %s: more than %d bytes", url, limit)
+	case err != nil:
+		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}
 	f.mu.Lock()
 	f.pause, f.resume = 0, time.Time{}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Outcome is what became of one item of an import.
@@ -42,16 +44,14 @@ func (c *Cache) Import(from string) ([]Outcome, error) {
 		err = walkSmall(os.DirFS(from), add)
 		return all, err
 	}
-	f, err := os.Open(from)
-	if err != nil {
-		return nil, err
+	b, err := bounded.File(from, maxBundleSize)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return []Outcome{{Name: info.Name(), Result: Refused, Reason: fmt.Sprintf("more than %d bytes", maxBundleSize)}}, nil
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxBundleSize+1))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = add(info.Name(), b)
 	}
-	return all, errors.Join(add(info.Name(), b), err)
+	return all, err
 }
 
 // ImportBytes is Import of one file's content.

@@ -59,7 +59,7 @@ func checkServiceURL(s string) error {
 	return nil
 }
 
-// Candidates implements Endorsements. While the service does not answer, the
+// Candidates implements snp.Endorsements. While the service does not answer, the
 // error is ErrBusy. A full cache keeps nothing more, but is no error.
 func (k *KDS) Candidates(ctx context.Context, key snp.EndorsementKey) ([][]byte, error) {
 	if key.Signer == verifier.VLEK {

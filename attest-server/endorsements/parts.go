@@ -20,8 +20,6 @@ type part struct {
 // split takes a file apart, by its content.
 func split(name string, content []byte) []part {
 	switch {
-	case len(content) > maxBundleSize:
-		return []part{{name: name, err: fmt.Errorf("more than %d bytes", maxBundleSize)}}
 	case content == nil:
 		return []part{{name: name, err: fmt.Errorf("no regular file of at most %d bytes", maxBundleFile)}}
 	case len(content) > 2 && content[0] == 0x1f && content[1] == 0x8b:

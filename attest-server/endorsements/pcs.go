@@ -73,7 +73,7 @@ func NewPCS(o PCSOptions) (*PCS, error) {
 	return &PCS{o: o, renewing: map[string]time.Time{}}, nil
 }
 
-// Collateral implements CollateralSource.
+// Collateral implements tdx.CollateralSource.
 func (p *PCS) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Collateral, error) {
 	have := p.o.Cache.collateralFor(fmspc, ca)
 	if have == nil {

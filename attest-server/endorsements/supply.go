@@ -1,3 +1,6 @@
+// Package endorsements gathers what a verifier is fed with: certificates and CRLs
+// of AMD, collateral of Intel. It alone asks the vendors and keeps files; what
+// it keeps, a pinned root vouches for, and snp and tdx check it all the same.
 package endorsements
 
 import (
@@ -44,7 +47,7 @@ type Supply struct {
 	watchers []Watcher
 }
 
-// Watcher is told of CRLs, all there are each time: an SNPVerifier.
+// Watcher is told of CRLs, all there are each time: an snp.Verifier.
 type Watcher interface {
 	SetCRLs([]*x509.RevocationList) error
 }
@@ -100,9 +103,9 @@ func (s *Supply) Reload() error {
 		}
 	}
 	before := s.local.Swap(bundle)
-	if err := s.tell(); err != nil {
+	if err := s.passCRLs(); err != nil {
 		s.local.Store(before)
-		return errors.Join(err, s.tell())
+		return errors.Join(err, s.passCRLs())
 	}
 	s.listed.Store(listed)
 	return nil
@@ -113,10 +116,11 @@ func (s *Supply) Watch(w Watcher) error {
 	s.mu.Lock()
 	s.watchers = append(s.watchers, w)
 	s.mu.Unlock()
-	return s.tell()
+	return s.passCRLs()
 }
 
-func (s *Supply) tell() error {
+// passCRLs gives every watcher all CRLs.
+func (s *Supply) passCRLs() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -135,8 +139,9 @@ func (s *Supply) CRLs() []*x509.RevocationList {
 	return all
 }
 
-// Candidates implements Endorsements. A VLEK comes from the operator alone, and
-// so does what is there in his directory for this very key.
+// Candidates implements snp.Endorsements. A VLEK comes from the operator alone.
+// For a VCEK the vendor is asked where the operator's directory has none for
+// this very key.
 func (s *Supply) Candidates(ctx context.Context, k snp.EndorsementKey) ([][]byte, error) {
 	local := s.local.Load()
 	if s.online == nil || k.Signer == verifier.VLEK || len(local.fitting(k, snp.FitsKey)) > 0 {
@@ -149,7 +154,7 @@ func (s *Supply) Candidates(ctx context.Context, k snp.EndorsementKey) ([][]byte
 	return fetched, err
 }
 
-// Collateral implements CollateralSource. Only where there is none at all is
+// Collateral implements tdx.CollateralSource. Only where there is none at all is
 // it waited for.
 func (s *Supply) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Collateral, error) {
 	local, err := s.local.Load().Collateral(ctx, fmspc, ca)
@@ -214,7 +219,7 @@ func (s *Supply) Refresh(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, s.tell())...)
+	return errors.Join(append(errs, s.passCRLs())...)
 }
 
 // List is everything at hand that a vendor's root vouches for.

@@ -3,11 +3,12 @@ package endorsements
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"strings"
 	"syscall"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Limits on an imported bundle.
@@ -17,7 +18,8 @@ const (
 	maxBundleSize  = 64 << 20
 )
 
-// readSmall is the content of a regular file, or nil if it is too large.
+// readSmall is the content of a regular file, or nil if it is too large, or
+// something else.
 func readSmall(fsys fs.FS, name string) ([]byte, error) {
 	// Before opening: to open a named pipe would wait for ever.
 	info, err := fs.Stat(fsys, name)
@@ -32,14 +34,18 @@ func readSmall(fsys fs.FS, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxBundleFile))
+	content, err := bounded.Read(f, name, maxBundleFile)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return nil, nil // it has grown since
+	}
+	return content, err
 }
 
 // newPrefix is that of files not wholly written yet.
 const newPrefix = ".new-"
 
-// walkSmall calls each with every file of fsys, content nil for those that are
-// too large or no files.
+// walkSmall calls each with every file of fsys; content is nil if readSmall has
+// none.
 func walkSmall(fsys fs.FS, each func(name string, content []byte) error) error {
 	files, total := 0, int64(0)
 	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {

@@ -1,7 +1,9 @@
 // Package verifier answers two questions and keeps them apart: is this
-// Evidence authentic (Verify: Evidence and Endorsements in, Claims out), and
-// is it what was registered (Appraise: Claims and Reference Values in, an
-// AttestationResult out). Verify never touches the network; Appraise is pure.
+// Evidence authentic (Verify: Evidence and Endorsements in, Claims out; how, is
+// known to snp and tdx), and is it what was registered (Appraise: Claims and
+// Reference Values in, an AttestationResult out). Neither touches network or
+// disk: Endorsements come from the caller, who may take package endorsements.
+// Appraise is pure.
 package verifier
 
 import (

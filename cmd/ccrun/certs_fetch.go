@@ -1,11 +1,10 @@
 package main
 
 import (
-	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -213,14 +212,13 @@ func openOnline(c *cli.Context) (*endorsements.Online, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: 30 * time.Second}
+	var roots *x509.CertPool
 	if name := c.String("ca"); name != "" {
-		roots, err := face.Roots("--ca", name)
-		if err != nil {
+		if roots, err = face.Roots("--ca", name); err != nil {
 			return nil, err
 		}
-		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	}
+	client := endorsements.NewClient(30*time.Second, roots)
 	fetcher := func() *endorsements.Fetcher {
 		return endorsements.NewFetcher(endorsements.FetchOptions{Client: client})
 	}

@@ -1,3 +1,5 @@
+// Package chain holds what the certificate chains of all vendors have in common:
+// validity, revocation, and not to check twice what was good.
 package chain
 
 import (
@@ -7,10 +9,10 @@ import (
 	"sync/atomic"
 )
 
-// maxCachedChains bounds a chainCache; an entry is 4 to 8 KiB.
+// maxCachedChains bounds a Cache; an entry is 4 to 8 KiB.
 const maxCachedChains = 1024
 
-// chainCache remembers certificate chains that were good, by the SHA-256 of
+// Cache remembers certificate chains that were good, by the SHA-256 of
 // their bytes: checking one costs more than the signature on the Evidence.
 // Only what a pinned root vouches for gets in, so no guest can fill it.
 // Validity, revocation, TCB and chip are checked each time all the same.
@@ -21,12 +23,13 @@ type Cache[V any] struct {
 	hits, misses atomic.Uint64
 }
 
-// CacheUse is how often a chain was found checked already, and how often not.
+// Use is how often a chain was found checked already, and how often not.
 type Use struct{ Hits, Misses uint64 }
 
+// Use says how well the cache works.
 func (c *Cache[V]) Use() Use { return Use{c.hits.Load(), c.misses.Load()} }
 
-// get is the checked form of b, from the cache if it is there and usable.
+// Get is the checked form of b, from the cache if it is there and usable.
 func (c *Cache[V]) Get(b []byte, usable func(*V) bool, check func([]byte) (*V, error)) (*V, error) {
 	id := sha256.Sum256(b)
 	c.mu.RLock()

@@ -11,9 +11,10 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
-// maxCertificateSize bounds one certificate that somebody else sent, in bytes.
+// MaxCertificateBytes bounds one certificate that somebody else sent, in bytes.
 const MaxCertificateBytes = 16 << 10
 
+// Describe is a chain as Claims show it.
 func Describe(chain ...*x509.Certificate) []verifier.Certificate {
 	var d []verifier.Certificate
 	for _, c := range chain {
@@ -24,7 +25,7 @@ func Describe(chain ...*x509.Certificate) []verifier.Certificate {
 	return d
 }
 
-// checkValidity checks every certificate of the chain against the clock given.
+// CheckValidity checks every certificate of the chain against the clock given.
 func CheckValidity(at time.Time, chain ...*x509.Certificate) error {
 	for _, c := range chain {
 		if at.Before(c.NotBefore) || at.After(c.NotAfter) {
@@ -37,6 +38,7 @@ func CheckValidity(at time.Time, chain ...*x509.Certificate) error {
 	return nil
 }
 
+// ParsePEM is every certificate of b, which has nothing else before the last.
 func ParsePEM(b []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for {

@@ -9,10 +9,10 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
-// revocations is the CRLs of some issuers, each CRL's signature checked once.
+// Revocations is the CRLs of some issuers, each CRL's signature checked once.
 type Revocations map[*x509.Certificate][]*x509.RevocationList
 
-// newRevocations sorts crls by the issuer that signed them. A CRL of none of
+// NewRevocations sorts crls by the issuer that signed them. A CRL of none of
 // the issuers is passed over; one that bears an issuer's name without its
 // signature is an error: dropping it would forget a revocation.
 func NewRevocations(crls []*x509.RevocationList, issuers []*x509.Certificate) (Revocations, error) {
@@ -35,7 +35,7 @@ func NewRevocations(crls []*x509.RevocationList, issuers []*x509.Certificate) (R
 	return r, nil
 }
 
-// check refuses c if any CRL of its issuer lists it, and if there are CRLs of
+// Check refuses c if any CRL of its issuer lists it, and if there are CRLs of
 // that issuer but all have expired: a host that holds back the newest one must
 // gain nothing. A CRL ahead of the clock counts, since it only knows more.
 // Without any CRL it refuses only if one is required.
@@ -71,6 +71,7 @@ func crlPeriods(crls []*x509.RevocationList) string {
 	return fmt.Sprintf("the latest is for %s to %s", last.ThisUpdate.UTC().Format(time.RFC3339), last.NextUpdate.UTC().Format(time.RFC3339))
 }
 
+// NotRevoked refuses c if crl lists it.
 func NotRevoked(crl *x509.RevocationList, c *x509.Certificate) error {
 	for _, e := range crl.RevokedCertificateEntries {
 		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {

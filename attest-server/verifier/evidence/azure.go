@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/go-sev-guest/abi"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
@@ -140,7 +138,7 @@ func azureParsed(q *vtpmQuote, hcl, vcek, tdQuote []byte) (*Parsed, error) {
 	if len(tdQuote) > 0 {
 		return &Parsed{Shape: "az-tdx-vtpm", vtpm: q, Evidence: kbs.Evidence{TEE: kbs.TDX, Report: tdQuote}}, nil
 	}
-	table, err := snp.CertTableOf(abi.VcekGUID, vcek)
+	table, err := snp.NewCertTable(snp.CertTableEntry{Signer: verifier.VCEK, DER: vcek})
 	if err != nil {
 		return nil, err
 	}

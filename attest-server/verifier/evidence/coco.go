@@ -7,12 +7,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ccrun/ccrun/attest-server/verifier/chain"
-
-	"github.com/google/go-sev-guest/abi"
-	"github.com/google/uuid"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 )
 
@@ -60,11 +56,11 @@ func parseCoCoSNP(b []byte) (*Parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := few[cocoCert](e.CertChain, snp.MaxCertTableEntries)
+	certs, err := few[cocoCert](e.CertChain, snp.MaxCertTableEntries)
 	if err != nil {
 		return nil, fmt.Errorf("reading cert_chain: %w", err)
 	}
-	table, err := cocoCertTable(chain)
+	table, err := cocoCertTable(certs)
 	if err != nil {
 		return nil, err
 	}
@@ -74,23 +70,16 @@ func parseCoCoSNP(b []byte) (*Parsed, error) {
 // cocoCertTable puts the endorsement keys' certificates into the form that a
 // host hands out; the roots that came along are not needed, ours are pinned.
 func cocoCertTable(certs []cocoCert) ([]byte, error) {
-	var t abi.CertTable
+	var entries []snp.CertTableEntry
 	for _, c := range certs {
-		var guid string
 		switch string(bytes.TrimSpace(c.Type)) {
 		case `"VCEK"`:
-			guid = abi.VcekGUID
+			entries = append(entries, snp.CertTableEntry{Signer: verifier.VCEK, DER: c.Data})
 		case `"VLEK"`:
-			guid = abi.VlekGUID
-		default:
-			continue
+			entries = append(entries, snp.CertTableEntry{Signer: verifier.VLEK, DER: c.Data})
 		}
-		if len(c.Data) == 0 || len(c.Data) > chain.MaxCertificateBytes {
-			return nil, fmt.Errorf("certificate of %d bytes, expected at most %d", len(c.Data), chain.MaxCertificateBytes)
-		}
-		t.Entries = append(t.Entries, abi.CertTableEntry{GUID: uuid.MustParse(guid), RawCert: c.Data})
 	}
-	return t.Marshal(), nil
+	return snp.NewCertTable(entries...)
 }
 
 // few decodes a JSON array of at most max elements, or null. Decoded whole, an

@@ -1,3 +1,6 @@
+// Package evidence knows the shapes in which Evidence is met: raw, in the JSON
+// of CoCo's attesters, and wrapped by a paravisor's vTPM. It trusts nothing of
+// them: snp and tdx say what is authentic.
 package evidence
 
 import (
@@ -11,13 +14,13 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
 )
 
-// MaxEvidenceSize bounds Evidence in any shape, in bytes. The largest in use
+// MaxBytes bounds Evidence in any shape, in bytes. The largest in use
 // is a TD's with its event log of up to 1 MiB, in base64.
 const MaxBytes = 2 << 20
 
-// ParseEvidence tells the shape of b by its content: a raw SNP report, which
-// the host's certificate table may follow, a raw TD quote, or the JSON of a CoCo attester for snp, tdx, az-snp-vtpm or
-// az-tdx-vtpm. Errors are refusals: *Error.
+// Parse tells the shape of b by its content: a raw SNP report, which the host's
+// certificate table may follow, a raw TD quote, or the JSON of a CoCo attester
+// for snp, tdx, az-snp-vtpm or az-tdx-vtpm. Errors are refusals, *verifier.Error.
 func Parse(b []byte) (*Parsed, error) {
 	trimmed := bytes.TrimLeft(b, " \t\r\n")
 	switch {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/go-sev-guest/abi"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
@@ -41,18 +39,7 @@ func (p *Parsed) Verify(ctx context.Context, v verifier.Verifier, at time.Time) 
 
 // Certificates is the VCEK and VLEK certificates that came with the Evidence.
 func (p *Parsed) Certificates() ([][]byte, error) {
-	var all [][]byte
-	for _, guid := range []string{abi.VcekGUID, abi.VlekGUID} {
-		if len(p.Evidence.Certificates) == 0 {
-			break
-		}
-		keys, err := snp.CertTableKeys(p.Evidence.Certificates, guid)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, keys...)
-	}
-	return all, nil
+	return snp.CertTable(p.Evidence.Certificates, verifier.VCEK, verifier.VLEK)
 }
 
 // AddEventLog adds the data of the ACPI table CCEL, of at most

@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -100,7 +99,7 @@ func parseVarData(b []byte) (*rsa.PublicKey, string, error) {
 // library, part 2, section 10.12) over all 24 PCRs of the SHA-256 bank.
 func parseTPMQuote(b []byte) (extra, pcrDigest []byte, err error) {
 	const magic, quoteType, sha256ID = 0xff544347, 0x8018, 0x000b
-	r := &cursor.Cursor{B: b, Order: binary.BigEndian}
+	r := cursor.BigEndian(b)
 	if m, t := r.U32(), r.U16(); r.Err == nil && (m != magic || t != quoteType) {
 		return nil, nil, fmt.Errorf("magic %x type %x, expected %x and %x", m, t, magic, quoteType)
 	}

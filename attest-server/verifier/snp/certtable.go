@@ -1,7 +1,6 @@
 package snp
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/google/go-sev-guest/abi"
@@ -17,10 +16,11 @@ const (
 	MaxCertTableEntries = 64
 )
 
-// certTableKeys is the DER of every entry of a GHCB certificate table (56421,
-// section 4.1.8.1) with the given GUID. abi.CertTable.Unmarshal is not used:
-// its offset+length check wraps at 32 bits and panics on hostile bytes.
-func CertTableKeys(table []byte, guid string) ([][]byte, error) {
+// CertTable is the certificates out of a GHCB certificate table (56421, section
+// 4.1.8.1): in DER, of VCEKs or of VLEKs, or of both, the signers in the order
+// given. abi.CertTable.Unmarshal is not used: its offset+length check wraps at
+// 32 bits and panics on hostile bytes.
+func CertTable(table []byte, signers ...string) ([][]byte, error) {
 	if len(table) > MaxCertTableBytes {
 		return nil, tableError(fmt.Sprintf("%d bytes", len(table)), nil)
 	}
@@ -31,17 +31,21 @@ func CertTableKeys(table []byte, guid string) ([][]byte, error) {
 	if len(entries) > MaxCertTableEntries {
 		return nil, tableError(fmt.Sprintf("%d entries", len(entries)), nil)
 	}
-	var keys [][]byte
+	of := map[string][][]byte{}
 	for _, e := range entries {
 		first, end := uint64(e.Offset), uint64(e.Offset)+uint64(e.Length)
 		if end > uint64(len(table)) {
 			return nil, tableError(fmt.Sprintf("an entry that ends at %d of %d", end, len(table)), nil)
 		}
-		if e.GUID.String() == guid && e.Length > 0 && e.Length <= chain.MaxCertificateBytes {
-			keys = append(keys, table[first:end])
+		if guid := e.GUID.String(); e.Length > 0 && e.Length <= chain.MaxCertificateBytes {
+			of[guid] = append(of[guid], table[first:end])
 		}
 	}
-	return keys, nil
+	var all [][]byte
+	for _, s := range signers {
+		all = append(all, of[guidOf(s)]...)
+	}
+	return all, nil
 }
 
 func tableError(got string, err error) error {
@@ -49,11 +53,27 @@ func tableError(got string, err error) error {
 		"the host sent a damaged certificate table", err)
 }
 
-// certTableOf is a table with a single certificate.
-func CertTableOf(guid string, der []byte) ([]byte, error) {
-	if len(der) == 0 || len(der) > chain.MaxCertificateBytes {
-		return nil, errors.New("certificate is missing or too large")
+// CertTableEntry is the certificate of a VCEK or VLEK.
+type CertTableEntry struct {
+	Signer string
+	DER    []byte
+}
+
+// NewCertTable is a table of the entries, as hosts hand them out.
+func NewCertTable(entries ...CertTableEntry) ([]byte, error) {
+	var t abi.CertTable
+	for _, e := range entries {
+		if len(e.DER) == 0 || len(e.DER) > chain.MaxCertificateBytes {
+			return nil, fmt.Errorf("certificate of %d bytes, expected 1 to %d", len(e.DER), chain.MaxCertificateBytes)
+		}
+		t.Entries = append(t.Entries, abi.CertTableEntry{GUID: uuid.MustParse(guidOf(e.Signer)), RawCert: e.DER})
 	}
-	t := abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(guid), RawCert: der}}}
 	return t.Marshal(), nil
+}
+
+func guidOf(signer string) string {
+	if signer == verifier.VLEK {
+		return abi.VlekGUID
+	}
+	return abi.VcekGUID
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-sev-guest/abi"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
@@ -39,7 +40,7 @@ func FuzzCertTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		claims, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.SNP, Report: report, Certificates: b}, verifiertest.Time)
 		verifiertest.RefusedOnly(t, claims, err)
-		keys, err := CertTableKeys(b, abi.VcekGUID)
+		keys, err := CertTable(b, verifier.VCEK)
 		for _, k := range keys {
 			if err != nil || !bytes.Contains(b, k) {
 				t.Fatal("a certificate that is not in the table")

@@ -11,7 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
-// SNPReportSize is the size of an ATTESTATION_REPORT in bytes.
+// ReportBytes is the size of an ATTESTATION_REPORT in bytes.
 const ReportBytes = abi.ReportSize
 
 // snpReport is a report taken apart but not believed.

@@ -46,7 +46,7 @@ func (l *ProductLine) hardwareID(chipID verifier.Hex) verifier.Hex {
 	return chipID
 }
 
-// check verifies that the line's own certificates form chains up to its ARK.
+// Check verifies that the line's own certificates form chains up to its ARK.
 func (l *ProductLine) Check() error {
 	switch {
 	case l.Name == "":
@@ -84,7 +84,7 @@ func signedBy(c, issuer *x509.Certificate) error {
 	return issuer.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
 }
 
-// AMDRoots is AMD's product lines with the certificates that AMD publishes at
+// Roots is AMD's product lines with the certificates that AMD publishes at
 // kdsintf.amd.com, as go-sev-guest embeds them. Bergamo and Siena (family 19h,
 // models A0h to AFh) belong to the Genoa line.
 func Roots() ([]ProductLine, error) {

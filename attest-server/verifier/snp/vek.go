@@ -16,7 +16,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 )
 
-// vek is a versioned endorsement key's certificate that a pinned chain
+// VEK is a versioned endorsement key's certificate that a pinned chain
 // vouches for, decoded.
 type VEK struct {
 	cert    *x509.Certificate
@@ -26,7 +26,7 @@ type VEK struct {
 	details []verifier.Certificate
 }
 
-// vekFacts is what the KDS wrote into a VCEK or VLEK (57230, section 3.1).
+// Facts is what the KDS wrote into a VCEK or VLEK (57230, section 3.1).
 type Facts struct {
 	Signer     string // VCEK or VLEK
 	Product    string // e.g. "Milan-B0"; "Milan" in a VLEK
@@ -67,7 +67,7 @@ func (f Facts) Fit(k EndorsementKey) Fit {
 // knows neither the FMC nor a hardware id of 8 bytes, so they are read here.
 const kdsArc = "1.3.6.1.4.1.3704.1."
 
-// parseVEKFacts reads the KDS extensions of c. It does not check signatures.
+// ParseFacts reads the KDS extensions of c. It does not check signatures.
 func ParseFacts(c *x509.Certificate) (Facts, error) {
 	f := Facts{}
 	switch c.Subject.CommonName {
@@ -156,7 +156,7 @@ func unmarshalAll(b []byte, v any, params string) error {
 	return err
 }
 
-// endorse parses der and finds the product line whose ASK or ASVK signed it.
+// Endorse parses der and finds the product line whose ASK or ASVK signed it.
 func Endorse(der []byte, lines []*ProductLine) (*VEK, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {

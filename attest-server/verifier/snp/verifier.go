@@ -1,3 +1,6 @@
+// Package snp says whether an SEV-SNP report is authentic: signed by a key that
+// AMD's pinned roots vouch for, of the chip and at the TCB that it names. What
+// the report says of the guest is for verifier.Appraise to judge.
 package snp
 
 import (
@@ -10,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/verify"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -18,7 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 )
 
-// Endorsements is where an SNPVerifier looks for the certificate of the key
+// Endorsements is where a Verifier looks for the certificate of the key
 // that signed a report which came without a good one.
 type Endorsements interface {
 	// Candidates is the certificates, in DER, that may be the key's, the likely
@@ -55,17 +57,17 @@ func KeysOf(report []byte) ([]EndorsementKey, error) {
 	return all, nil
 }
 
-// SNPOptions configures an SNPVerifier. The zero value trusts AMD's roots,
+// Options configures a Verifier. The zero value trusts AMD's roots,
 // takes certificates from the Evidence alone and knows of no revocations.
 type Options struct {
 	TEE          kbs.TEE       // of the Evidence accepted; empty: snp
-	Roots        []ProductLine // nil: AMDRoots; must be given for any TEE but snp
+	Roots        []ProductLine // nil: those of Roots; must be given for any TEE but snp
 	Endorsements Endorsements  // nil: only what comes with the Evidence
 	CRLs         []*x509.RevocationList
 	RequireCRL   bool // refuse where no current CRL of the ARK is at hand
 }
 
-// SNPVerifier verifies SEV-SNP reports of versions 2, 3 and 5, signed by a
+// Verifier verifies SEV-SNP reports of versions 2, 3 and 5, signed by a
 // VCEK or VLEK. It is safe for concurrent use.
 type Verifier struct {
 	tee          kbs.TEE
@@ -76,7 +78,7 @@ type Verifier struct {
 	cache        chain.Cache[VEK]
 }
 
-// NewSNP makes an SNPVerifier. It fails if a root does not vouch for its own
+// New makes a Verifier. It fails if a root does not vouch for its own
 // line or a CRL bears an issuer's name but not its signature.
 func New(o Options) (*Verifier, error) {
 	v := &Verifier{tee: o.TEE, lines: o.Roots, endorsements: o.Endorsements, requireCRL: o.RequireCRL}
@@ -137,7 +139,7 @@ func (v *Verifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*
 	if err != nil {
 		return nil, err
 	}
-	own, err := CertTableKeys(ev.Certificates, guidOf(r.signer))
+	own, err := CertTable(ev.Certificates, r.signer)
 	if err != nil {
 		return nil, err
 	}
@@ -280,13 +282,6 @@ func expectedChip(k *VEK) string {
 		return "none: a VLEK is shared by " + k.Facts.Provider
 	}
 	return fmt.Sprintf("%x", k.Facts.HardwareID)
-}
-
-func guidOf(signer string) string {
-	if signer == verifier.VLEK {
-		return abi.VlekGUID
-	}
-	return abi.VcekGUID
 }
 
 // further is the refusal that got further through the checks: with several

@@ -33,7 +33,7 @@ type Collateral struct {
 	QEIdentitySignature   string `json:"qe_identity_signature"`
 }
 
-// maxCollateralSize bounds each member of a Collateral, in bytes.
+// MaxCollateralBytes bounds each member of a Collateral, in bytes.
 const MaxCollateralBytes = 1 << 20
 
 // ParseCollateral reads a *.collateral.json. It does not judge it.
@@ -51,7 +51,7 @@ func ParseCollateral(b []byte) (*Collateral, error) {
 	return c, nil
 }
 
-// fmspc is the platform that the TCB info claims to be for, in lower case.
+// FMSPC is the platform that the TCB info claims to be for, in lower case.
 func (c *Collateral) FMSPC() (string, error) {
 	var t struct {
 		FMSPC string `json:"fmspc"`
@@ -77,7 +77,7 @@ type VerifiedCollateral struct {
 	pckCRL  *x509.RevocationList
 }
 
-// verifyCollateral checks every signature of c, once. Both CRLs are needed:
+// VerifyCollateral checks every signature of c, once. Both CRLs are needed:
 // without them a revoked PCK would pass.
 func VerifyCollateral(c *Collateral, root *x509.Certificate) (*VerifiedCollateral, error) {
 	v := &VerifiedCollateral{Raw: c}

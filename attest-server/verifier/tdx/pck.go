@@ -28,6 +28,7 @@ import (
 //go:embed roots/intel_sgx_root_ca.pem
 var intelRootPEM []byte
 
+// Root is the Intel SGX Root CA.
 func Root() (*x509.Certificate, error) {
 	certs, err := chain.ParsePEM(intelRootPEM)
 	if err != nil || len(certs) != 1 {

@@ -50,14 +50,14 @@ type tdQuote struct {
 	pckChain   []byte // PEM
 }
 
-// parseTDQuote decodes a quote of version 4 or 5. What follows it is not looked
+// parseQuote decodes a quote of version 4 or 5. What follows it is not looked
 // at: drivers hand out whole buffers, and nothing there is signed.
 func parseQuote(raw []byte) (*tdQuote, error) {
 	if len(raw) > maxTDQuoteSize {
 		return nil, quoteError(fmt.Errorf("%d bytes, expected at most %d", len(raw), maxTDQuoteSize))
 	}
 	q := &tdQuote{}
-	r := &cursor.Cursor{B: raw}
+	r := cursor.New(raw)
 	header := r.Take(tdHeaderSize)
 	if r.Err != nil {
 		return nil, quoteError(r.Err)
@@ -68,9 +68,9 @@ func parseQuote(raw []byte) (*tdQuote, error) {
 	}
 	q.readBody(r)
 	if r.Err == nil {
-		q.signed = raw[:r.Off]
+		q.signed = raw[:r.Offset()]
 	}
-	auth := &cursor.Cursor{B: r.Take(int(r.U32()))}
+	auth := cursor.New(r.Take(int(r.U32())))
 	if r.Err != nil {
 		return nil, quoteError(r.Err)
 	}
@@ -174,7 +174,7 @@ type qeReport struct {
 	prodID, svn                                  uint16
 }
 
-// IsTDQuote says whether b starts as a TD quote does, whatever its version.
+// IsQuote says whether b starts as a TD quote does, whatever its version.
 func IsQuote(b []byte) bool {
 	return len(b) > tdHeaderSize && bytes.Equal(b[4:8], []byte{tdTEEType, 0, 0, 0}) && b[1] == 0 && b[0] >= 3 && b[0] <= 9
 }

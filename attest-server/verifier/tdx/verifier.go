@@ -1,3 +1,7 @@
+// Package tdx says whether a TD quote is authentic: made by Intel's quoting
+// enclave, on a platform that Intel's pinned root vouches for and no CRL lists,
+// and what Intel says of that platform's TCB. What the quote says of the TD is
+// for verifier.Appraise to judge.
 package tdx
 
 import (
@@ -15,7 +19,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 )
 
-// CollateralSource is where a TDXVerifier finds Intel's collateral.
+// CollateralSource is where a Verifier finds Intel's collateral.
 type CollateralSource interface {
 	// Collateral is what there is for the platform, in any order; several
 	// generations may be there. ca is "platform" or "processor", after the CA
@@ -24,14 +28,14 @@ type CollateralSource interface {
 	Collateral(ctx context.Context, fmspc, ca string) ([]*Collateral, error)
 }
 
-// TDXOptions configures a TDXVerifier. The zero value trusts Intel's root and
+// Options configures a Verifier. The zero value trusts Intel's root and
 // refuses every quote for want of collateral.
 type Options struct {
 	Root       *x509.Certificate // nil: Intel SGX Root CA
 	Collateral CollateralSource
 }
 
-// TDXVerifier verifies TD quotes of versions 4 and 5. It is safe for
+// Verifier verifies TD quotes of versions 4 and 5. It is safe for
 // concurrent use.
 type Verifier struct {
 	root   *x509.Certificate
@@ -51,7 +55,7 @@ type judgement struct {
 // maxVerifiedCollateral bounds the memory of collateral already checked.
 const maxVerifiedCollateral = 256
 
-// NewTDX makes a TDXVerifier.
+// New makes a Verifier.
 func New(o Options) (*Verifier, error) {
 	v := &Verifier{root: o.Root, source: o.Collateral, verified: map[*Collateral]judgement{}}
 	if v.root == nil {

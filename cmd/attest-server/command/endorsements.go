@@ -1,7 +1,6 @@
 package command
 
 import (
-	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"time"
@@ -32,16 +31,11 @@ func openSupply(cfg Config) (*endorsements.Supply, error) {
 const vendorTimeout = 10 * time.Second
 
 func vendorClient(ca string) (*http.Client, error) {
-	client := &http.Client{Timeout: vendorTimeout}
 	if ca == "" {
-		return client, nil
+		return endorsements.NewClient(vendorTimeout, nil), nil
 	}
 	roots, err := face.Roots("mirror_ca", ca)
-	if err != nil {
-		return nil, err
-	}
-	client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
-	return client, nil
+	return endorsements.NewClient(vendorTimeout, roots), err
 }
 
 // soonExpired is how long before their end the operator is told. Intel's

@@ -74,6 +74,8 @@ fuzz:
 
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above" >&2; exit 1; }
+	@s=$$(git log -1 --format=%s 2>/dev/null || echo no: git); test $${#s} -le 60 && [[ $$s == ?*:\ ?* ]] || \
+		{ echo "the last commit's subject is not 'pkg: imperative' in at most 60 characters: $$s" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	CCRUN_LINT=1 $(GO) test -run NothingDead ./tests/house

@@ -29,6 +29,7 @@ type Identity struct {
 	// ProcessDigest is SHA-384 of ProcessPath's bytes on the opened disk.
 	ProcessDigest kbs.Digest   `json:"process_digest"`
 	Policy        LaunchPolicy `json:"policy"`
+	Network       *Network     `json:"network,omitempty"` // nil: the machine's own
 }
 
 // Servers says whom the guest talks to, and by which key it knows them.
@@ -122,6 +123,9 @@ func (id *Identity) Validate() error {
 	}
 	if err := id.Disk.Geometry.Validate(); err != nil {
 		return fmt.Errorf("disk in identity: %w", err)
+	}
+	if err := id.Network.Validate(id.TEE); err != nil {
+		return err
 	}
 	return id.Servers.validate()
 }

@@ -79,6 +79,9 @@ func (b *build) prepare(context.Context) (err error) {
 	if b.fw, err = b.loadFirmware(); err != nil {
 		return err
 	}
+	if err := checkServerNames(b.Servers.URLs, b.Network, b.fw.Cmdline); err != nil {
+		return err
+	}
 	b.agent = b.packAgent()
 	return nil
 }
@@ -176,7 +179,7 @@ func (b *build) seal(context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, ProcessDigest: kbs.Sum384(b.proc), Policy: b.Policy}
+	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, ProcessDigest: kbs.Sum384(b.proc), Policy: b.Policy, Network: b.Network}
 	if err := b.sealed.identify(id, b.Filesystem, agent); err != nil {
 		return err
 	}

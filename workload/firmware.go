@@ -4,9 +4,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -22,6 +26,29 @@ func (o *MachineOptions) loadFirmware() (*firmware.Bundle, error) {
 	}
 	return fw, checkMachine(o.TEE, fw.Kind)
 }
+
+// checkServerNames refuses a server's name that nothing in the guest will resolve:
+// the machine has no name server of its own unless its firmware's command line
+// names one (ccrun.net=ADDRESS/PREFIX,GATEWAY,DNS).
+func checkServerNames(urls []string, n *krun.Network, cmdline string) error {
+	if len(n.Resolvers()) > 0 || resolves.MatchString(cmdline) {
+		return nil
+	}
+	for _, raw := range urls {
+		u, err := url.Parse(raw)
+		if err != nil {
+			return err
+		}
+		if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+			return hint.With(hint.Usagef("the guest cannot resolve %q of %s: it has no name server", u.Hostname(), raw),
+				"name one that the guest reaches with --dns ADDRESS, or give the server's address in --attest-url")
+		}
+	}
+	return nil
+}
+
+// resolves matches a command line with a name server in it.
+var resolves = regexp.MustCompile(`(^| )ccrun\.net=[^, ]*,[^, ]*,[^, ]`)
 
 // packAgent compresses the agent, which takes a second, while layers are
 // being read.

@@ -34,6 +34,7 @@ type Options struct {
 	WorkloadID string // empty: derived from the destination, with 64 random bits
 	Servers    krun.Servers
 	Policy     krun.LaunchPolicy
+	Network    *krun.Network // nil: the machine's own, without names
 	// Reproducible makes the same image of the same inputs; see
 	// docs/image-format.md for what that tells others.
 	Reproducible bool
@@ -171,6 +172,9 @@ func (o *Options) check() error {
 		if err := kbs.CheckServerURL(u); err != nil {
 			return hint.Usagef("%w", err)
 		}
+	}
+	if err := o.Network.Validate(o.TEE); err != nil {
+		return hint.Usagef("%w", err)
 	}
 	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
 		return err

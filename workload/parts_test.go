@@ -15,6 +15,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
@@ -309,5 +310,31 @@ func TestInspectNotices(t *testing.T) {
 	}
 	if _, err := Inspect(t.Context(), o.System, o.Source, nil); err == nil {
 		t.Error("took an ordinary image for a workload image")
+	}
+}
+
+func TestServerNamesNeedAResolver(t *testing.T) {
+	named, address := []string{"https://192.0.2.1", "https://kbs.example:8443"}, []string{"https://192.0.2.1:8443", "https://[2001:db8::1]"}
+	for _, c := range []struct {
+		urls    []string
+		network *krun.Network
+		cmdline string
+		ok      bool
+	}{
+		{address, nil, "", true},
+		{named, nil, "", false},
+		{named, &krun.Network{Mode: krun.NetworkNone}, "", false},
+		{named, &krun.Network{DNS: []string{"9.9.9.9"}}, "", true},
+		{named, nil, "quiet ccrun.net=10.0.2.15/24,10.0.2.2, panic=-1", false},
+		{named, nil, "quiet ccrun.net=10.0.2.15/24,10.0.2.2,10.0.2.3", true},
+		{named, nil, "xccrun.net=10.0.2.15/24,10.0.2.2,10.0.2.3", false},
+	} {
+		err := checkServerNames(c.urls, c.network, c.cmdline)
+		if (err == nil) != c.ok {
+			t.Errorf("%v, %+v, %q: %v", c.urls, c.network, c.cmdline, err)
+		}
+		if err != nil && !strings.Contains(hint.Of(err), "--dns") {
+			t.Errorf("hint %q does not name --dns", hint.Of(err))
+		}
 	}
 }

@@ -75,7 +75,7 @@ func (s childSpec) options() Options {
 		MachineOptions: MachineOptions{TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, Firmware: s.Firmware, Agent: stub()},
 		DiskOptions:    DiskOptions{SizeBytes: s.SizeBytes, Filesystem: s.Filesystem},
 		PublishOptions: PublishOptions{Destination: s.Destination, RecordPath: s.Record},
-		Servers:        krun.Servers{URLs: []string{"https://kbs.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+		Servers:        krun.Servers{URLs: []string{"https://192.0.2.1:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 	}
 }
 

@@ -26,9 +26,9 @@ The workload is registered with the server before DEST gets its name: a build
 that is killed leaves at worst a registration without an image.
 
 Examples:
-   ccrun build --attest-url https://kbs.example:8443 --attest-ca ca.pem \
+   ccrun build --attest-url https://kbs.example:8443 --dns 9.9.9.9 --attest-ca ca.pem \
        --token-file token docker://docker.io/library/nginx:1.28 localhost/nginx-cw
-   ccrun build --attest-url https://kbs.example:8443 --attest-ca ca.pem \
+   ccrun build --attest-url https://kbs.example:8443 --dns 9.9.9.9 --attest-ca ca.pem \
        --no-register --record app.record oci:app oci:app-cw`,
 		Flags:  append(buildFlags(), imageFlags()...),
 		Action: runBuild,
@@ -51,6 +51,8 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "integrity", Value: true, Usage: "authenticate every sector; false only for guest kernels without dm-integrity"},
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the host may set, `NAME[=REGEX]`; may be repeated"},
 		&cli.BoolFlag{Name: "args-allow", Usage: "let the host give the workload arguments"},
+		&cli.StringFlag{Name: "network", Usage: "`MODE` of the workload's network: none, tsi (libkrun's, through the VMM: also what it sends to 127.0.0.1) or virtio (default: the machine's)"},
+		&cli.StringSliceFlag{Name: "dns", Usage: "`ADDRESS` of a name server for agent and workload; measured; may be repeated"},
 		&cli.StringFlag{Name: "logs", Value: "host", Usage: "`WHERE` the workload's output goes: host or none"},
 		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},

@@ -32,6 +32,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
 		},
 		Servers:      krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
+		Network:      network(c),
 		Reproducible: c.Bool("reproducible"),
 	}
 	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {
@@ -47,6 +48,15 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// network is nil unless the image has a say in it, so that the identity of
+// others stays as it was.
+func network(c *cli.Context) *krun.Network {
+	if !c.IsSet("network") && !c.IsSet("dns") {
+		return nil
+	}
+	return &krun.Network{Mode: krun.NetworkMode(c.String("network")), DNS: c.StringSlice("dns")}
 }
 
 // setParts sets what both kinds of images take.

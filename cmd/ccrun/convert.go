@@ -17,7 +17,7 @@ anew, with integrity, a measurement and keys of their own. The old disk has no
 integrity: what is converted is what its image's digest names.
 
 Example:
-   ccrun convert --source-passphrase-file old.pass --attest-url https://kbs.example:8443 \
+   ccrun convert --source-passphrase-file old.pass --attest-url https://kbs.example:8443 --dns 9.9.9.9 \
        --attest-ca ca.pem --token-file token docker://registry.example/app-mkcw docker://registry.example/app-cw`
 	c.Action = func(c *cli.Context) error {
 		if c.String("source-passphrase-file") == "" {

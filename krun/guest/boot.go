@@ -74,6 +74,7 @@ func bootSteps() []step {
 		{"unlocking the disk", (*boot).unlockDisk},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
+		{"cutting the network off", (*boot).cutNetwork},
 		{"locking down the kernel", (*boot).lockDown},
 	}
 }

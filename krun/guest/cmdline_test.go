@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 func TestParseCommandLine(t *testing.T) {
@@ -77,8 +79,9 @@ func FuzzParseCommandLine(f *testing.F) {
 			if err != nil || *again != *n {
 				t.Fatalf("%q: %+v reads back as %+v, %v", line, n, again, err)
 			}
-			if n.dns.IsValid() && strings.ContainsAny(string(resolvConf(n))[:len(resolvConf(n))-1], "\n\r%") {
-				t.Fatalf("%q: resolv.conf %q", line, resolvConf(n))
+			b := &boot{network: n, identity: &krun.Identity{}}
+			if text := b.resolvConf(); n.dns.IsValid() && strings.ContainsAny(text[:len(text)-1], "\n\r%") {
+				t.Fatalf("%q: resolv.conf %q", line, text)
 			}
 		}
 	})

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 )
 
 // setUpNetwork brings lo up and, where the measured command line says so, the
@@ -29,8 +32,11 @@ func (b *boot) setUpNetwork(ctx context.Context) error {
 	if err := nl.setUp("lo"); err != nil {
 		return err
 	}
+	if err := b.writeResolvers(); err != nil {
+		return err
+	}
 	if b.network == nil {
-		return nil
+		return nl.dressDummy()
 	}
 	var name string
 	if err := waitFor(ctx, deviceTimeout, func() error {
@@ -42,13 +48,112 @@ func (b *boot) setUpNetwork(ctx context.Context) error {
 	if err := nl.configure(name, b.network); err != nil {
 		return fmt.Errorf("configuring %s: %w", name, err)
 	}
-	if !b.network.dns.IsValid() {
-		return nil
-	}
-	return os.WriteFile("/etc/resolv.conf", resolvConf(b.network), 0o644)
+	return nil
 }
 
-func resolvConf(n *network) []byte { return []byte("nameserver " + n.dns.String() + "\n") }
+// writeResolvers is for the agent's own names.
+func (b *boot) writeResolvers() error {
+	text := b.resolvConf()
+	if text == "" {
+		return nil
+	}
+	return os.WriteFile("/etc/resolv.conf", []byte(text), 0o644)
+}
+
+// resolvConf names the identity's name servers, else the command line's;
+// empty: none.
+func (b *boot) resolvConf() string {
+	servers := b.identity.Network.Resolvers()
+	if len(servers) == 0 && b.network != nil && b.network.dns.IsValid() {
+		servers = []string{b.network.dns.String()}
+	}
+	var text strings.Builder
+	for _, s := range servers {
+		text.WriteString("nameserver " + s + "\n")
+	}
+	return text.String()
+}
+
+// dressDummy gives dummy0 of libkrunfw's kernels the address that libkrun's own
+// init gives it since 1.18.1: without any interface but lo, programs that look
+// for one believe to be offline. Nothing is ever sent there.
+func (n *netlink) dressDummy() error {
+	if _, err := net.InterfaceByName(dummyDevice); err != nil {
+		return nil
+	}
+	if err := n.setUp(dummyDevice); err != nil {
+		return err
+	}
+	return n.addAddress(dummyDevice, &network{address: netip.MustParsePrefix("10.0.0.1/8")})
+}
+
+const dummyDevice = "dummy0"
+
+// hijack is the switch of libkrun's TSI (libkrunfw's patches to net/socket.c):
+// sockets made while it is off are the guest's own.
+const hijack = "/sys/module/kernel/parameters/tsi_hijack"
+
+// cutOff says whether the workload has no network.
+func (b *boot) cutOff() bool { return b.identity.Network.ModeFor(b.identity.TEE) == krun.NetworkNone }
+
+// cutNetwork leaves a workload that needs no network with the guest's own
+// loopback. Under TSI even what a program sends to 127.0.0.1 would go through
+// the VMM, and its listeners would be bound on the host.
+func (b *boot) cutNetwork(context.Context) error {
+	if !b.cutOff() {
+		return nil
+	}
+	if err := switchOff(hijack); err != nil {
+		return fmt.Errorf("turning TSI off: %w", err)
+	}
+	nl, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer nl.close()
+	devices, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, dev := range devices {
+		if dev.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if err := nl.setDown(dev.Name); err != nil {
+			return err
+		}
+	}
+	return onlyLoopback()
+}
+
+// switchOff turns a boolean parameter off and looks whether it is. A kernel
+// without TSI has no such parameter.
+func switchOff(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := (sysctl{path, "0"}).apply(); err != nil {
+		return err
+	}
+	got, err := bounded.File(path, 16)
+	if err == nil && !slices.Contains([]string{"0", "N"}, strings.TrimSpace(string(got))) {
+		err = fmt.Errorf("%s is %q, expected 0", path, strings.TrimSpace(string(got)))
+	}
+	return err
+}
+
+func onlyLoopback() error {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, dev := range devices {
+		if dev.Flags&net.FlagLoopback == 0 && dev.Flags&net.FlagUp != 0 {
+			return fmt.Errorf("%s is still up", dev.Name)
+		}
+	}
+	return nil
+}
 
 // ethernetDevice is the first interface of ARPHRD_ETHER in sysfs that is a
 // device's: libkrunfw's kernels also have a dummy0 of that type.
@@ -82,14 +187,17 @@ func (n *netlink) configure(name string, c *network) error {
 	return n.addDefaultRoute(name, c)
 }
 
-func (n *netlink) setUp(name string) error {
+func (n *netlink) setUp(name string) error   { return n.setFlags(name, unix.IFF_UP) }
+func (n *netlink) setDown(name string) error { return n.setFlags(name, 0) }
+
+// setFlags brings a device up (IFF_UP) or down (0).
+func (n *netlink) setFlags(name string, flags uint32) error {
 	dev, err := net.InterfaceByName(name)
 	if err != nil {
 		return err
 	}
-	msg := ifInfo(int32(dev.Index), unix.IFF_UP, unix.IFF_UP)
-	if err := n.do(unix.RTM_NEWLINK, 0, msg); err != nil {
-		return fmt.Errorf("bringing %s up: %w", name, err)
+	if err := n.do(unix.RTM_NEWLINK, 0, ifInfo(int32(dev.Index), flags, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("bringing %s up or down: %w", name, err)
 	}
 	return nil
 }

@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 func TestNetlinkMessages(t *testing.T) {
@@ -98,5 +101,47 @@ func TestEthernetDevice(t *testing.T) {
 	add("aaa", "bogus that is much longer than any type")
 	if got, err := ethernetDevice(class); err != nil || got != "eth0" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	line := &network{dns: netip.MustParseAddr("10.0.2.3")}
+	for _, c := range []struct {
+		measured *krun.Network
+		line     *network
+		want     string
+	}{
+		{nil, nil, ""},
+		{nil, line, "nameserver 10.0.2.3\n"},
+		{nil, &network{}, ""},
+		{&krun.Network{DNS: []string{"9.9.9.9", "2620:fe::fe"}}, line, "nameserver 9.9.9.9\nnameserver 2620:fe::fe\n"},
+	} {
+		b := &boot{network: c.line, identity: &krun.Identity{Network: c.measured}}
+		if got := b.resolvConf(); got != c.want {
+			t.Errorf("%+v, %+v: %q, expected %q", c.measured, c.line, got, c.want)
+		}
+	}
+}
+
+func TestSwitchOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tsi_hijack")
+	if err := switchOff(path); err != nil {
+		t.Errorf("a kernel without TSI: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("made a parameter that the kernel does not have")
+	}
+	if err := os.WriteFile(path, []byte("Y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := switchOff(path); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "0" {
+		t.Errorf("%q, %v, expected 0", got, err)
+	}
+	// A kernel that takes the write and stays as it is.
+	if err := switchOff("/dev/zero"); err == nil {
+		t.Error("a switch that stays on counts as off")
 	}
 }

@@ -140,11 +140,11 @@ func (b *boot) stageSpec() *stageSpec {
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	address := "127.0.1.1"
-	if b.network != nil {
+	if b.network != nil && !b.cutOff() {
 		address = b.network.address.Addr().String()
-		if b.network.dns.IsValid() {
-			s.ResolvConf = string(resolvConf(b.network))
-		}
+	}
+	if !b.cutOff() {
+		s.ResolvConf = b.resolvConf()
 	}
 	s.Hosts += address + " " + s.Hostname + "\n"
 	return s

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -9,7 +11,9 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -81,4 +85,25 @@ func withPolicy(c *cli.Context, ref kbs.ReferenceValues) (kbs.ReferenceValues, e
 func setRules(c *cli.Context, o *workload.Options) (err error) {
 	o.Rules, err = withPolicy(c, kbs.ReferenceValues{TEE: o.TEE})
 	return err
+}
+
+// maxReferenceSize bounds a file of reference values or rules, in bytes.
+const maxReferenceSize = 1 << 20
+
+// readStrict decodes the JSON file name, if one is named, into v.
+func readStrict(c *cli.Context, name string, v any) error {
+	if name == "" {
+		return nil
+	}
+	b, err := face.Read(c, name, maxReferenceSize)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return face.WithStatus(face.Misused, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := kbs.DecodeStrict(strings.NewReader(string(b)), maxReferenceSize, v); err != nil {
+		return hint.With(face.Usagef("reading %s: %w", name, err), "see the field names in a record's reference_values")
+	}
+	return nil
 }

@@ -8,9 +8,7 @@
 package eventlog
 
 import (
-	"bytes"
 	"crypto/sha512"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -111,76 +109,6 @@ func (l *Log) Check(quoted [4]kbs.Digest) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Parse reads a whole log: the header, events, and nothing but the firmware's
-// filling (all 0xff or all zero) after them.
-func Parse(b []byte) (*Log, error) {
-	if len(b) > MaxLogBytes {
-		return nil, fmt.Errorf("event log of %d bytes, at most %d allowed: %w", len(b), MaxLogBytes, ErrFormat)
-	}
-	r := reader{rest: b}
-	algorithms, err := r.header()
-	if err != nil {
-		return nil, fmt.Errorf("reading event log: header: %w", err)
-	}
-	l := &Log{}
-	for !filling(r.rest) {
-		if len(l.Events) == MaxEvents {
-			return nil, fmt.Errorf("reading event log: more than %d events: %w", MaxEvents, ErrFormat)
-		}
-		at := len(b) - len(r.rest)
-		e, err := r.event(algorithms)
-		if err != nil {
-			return nil, fmt.Errorf("reading event log: event %d at offset %d: %w", len(l.Events), at, err)
-		}
-		l.Events = append(l.Events, e)
-	}
-	return l, nil
-}
-
-// filling reports whether no event follows. Most events fail it on the first
-// bytes, so it is cheap between events. A log of zeros has no event either:
-// index 0, type 0, no digest is none.
-func filling(b []byte) bool {
-	if len(b) == 0 {
-		return true
-	}
-	if b[0] != 0 && b[0] != 0xff {
-		return false
-	}
-	return len(bytes.TrimLeft(b, string(b[:1]))) == 0
-}
-
-type reader struct{ rest []byte }
-
-func (r *reader) take(n int) ([]byte, error) {
-	if n < 0 || n > len(r.rest) {
-		return nil, fmt.Errorf("%d bytes expected, %d left: %w", n, len(r.rest), ErrFormat)
-	}
-	b := r.rest[:n]
-	r.rest = r.rest[n:]
-	return b, nil
-}
-
-func (r *reader) u32() (uint32, error) {
-	b, err := r.take(4)
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint32(b), nil
-}
-
-// sized reads a 32-bit length and that many bytes.
-func (r *reader) sized() ([]byte, error) {
-	n, err := r.u32()
-	if err != nil {
-		return nil, err
-	}
-	if n > maxDataBytes {
-		return nil, fmt.Errorf("event data of %d bytes, at most %d allowed: %w", n, maxDataBytes, ErrFormat)
-	}
-	return r.take(int(n))
 }
 
 // String is the TCG name, or the number.

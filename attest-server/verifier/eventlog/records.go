@@ -1,132 +1,145 @@
 package eventlog
 
 import (
-	"encoding/binary"
+	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/cursor"
 )
 
-// Fixed parts (TCG_PCClientPCREvent, TCG_EfiSpecIDEvent).
-const (
-	legacyHeadBytes = 4 + 4 + 20 // register, type, SHA-1 digest
-	specSignature   = "Spec ID Event03\x00"
-	agentSignature  = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // CoCo's agent, in a log without the firmware's
-	specHeadBytes   = 16 + 4 + 4 + 4                                                     // signature, class, version, number of algorithms
-	algSHA384       = 0x000c
-)
-
-// header reads the first event, in the old format, which lists the digest
-// algorithms of all others and their sizes.
-func (r *reader) header() (map[uint16]int, error) {
-	head, err := r.take(legacyHeadBytes)
-	if err != nil {
-		return nil, err
+// Parse reads a whole log: the header, events, and nothing but the firmware's
+// filling (all 0xff or all zero) after them.
+func Parse(b []byte) (*Log, error) {
+	if len(b) > MaxLogBytes {
+		return nil, fmt.Errorf("event log of %d bytes, at most %d allowed: %w", len(b), MaxLogBytes, ErrFormat)
 	}
-	if t := Type(binary.LittleEndian.Uint32(head[4:])); t != NoAction {
-		return nil, fmt.Errorf("first event has type %#x, expected %#x: %w", t, NoAction, ErrFormat)
+	r := cursor.New(b)
+	algorithms := header(r)
+	if r.Err != nil {
+		return nil, fmt.Errorf("reading event log: header: %w: %w", r.Err, ErrFormat)
 	}
-	body, err := r.sized()
-	if err != nil {
-		return nil, err
+	l := &Log{}
+	for !filling(r.Rest()) {
+		if len(l.Events) == MaxEvents {
+			return nil, fmt.Errorf("reading event log: more than %d events: %w", MaxEvents, ErrFormat)
+		}
+		at := r.Offset()
+		e := event(r, algorithms)
+		if r.Err != nil {
+			return nil, fmt.Errorf("reading event log: event %d at offset %d: %w: %w", len(l.Events), at, r.Err, ErrFormat)
+		}
+		l.Events = append(l.Events, e)
 	}
-	s := reader{rest: body}
-	spec, err := s.take(specHeadBytes)
-	if err != nil {
-		return nil, err
-	}
-	if sig := string(spec[:16]); sig != specSignature && sig != agentSignature {
-		return nil, fmt.Errorf("signature %q, expected %q: %w", spec[:16], specSignature, ErrFormat)
-	}
-	algorithms, err := s.algorithms(binary.LittleEndian.Uint32(spec[24:]))
-	if err != nil {
-		return nil, err
-	}
-	// Vendor information: one byte of length, then that much and no more.
-	n, err := s.take(1)
-	if err != nil {
-		return nil, err
-	}
-	if len(s.rest) != int(n[0]) {
-		return nil, fmt.Errorf("vendor information of %d bytes, %d left: %w", n[0], len(s.rest), ErrFormat)
-	}
-	return algorithms, nil
+	return l, nil
 }
 
-func (r *reader) algorithms(n uint32) (map[uint16]int, error) {
-	if n == 0 || n > maxAlgorithms {
-		return nil, fmt.Errorf("%d digest algorithms, expected 1 to %d: %w", n, maxAlgorithms, ErrFormat)
+// filling reports whether no event follows. Most events fail it on the first
+// bytes, so it is cheap between events. A log of zeros has no event either:
+// index 0, type 0, no digest is none.
+func filling(b []byte) bool {
+	if len(b) == 0 {
+		return true
 	}
-	sizes := make(map[uint16]int, n)
-	for range n {
-		b, err := r.take(4)
-		if err != nil {
-			return nil, err
-		}
-		id, size := binary.LittleEndian.Uint16(b), int(binary.LittleEndian.Uint16(b[2:]))
-		if _, twice := sizes[id]; twice || size == 0 || size > 64 {
-			return nil, fmt.Errorf("digest algorithm %#x of %d bytes: %w", id, size, ErrFormat)
+	if b[0] != 0 && b[0] != 0xff {
+		return false
+	}
+	return len(bytes.TrimLeft(b, string(b[:1]))) == 0
+}
+
+// sized reads a 32-bit length and that many bytes.
+func sized(r *cursor.Cursor) []byte {
+	n := r.U32()
+	if n > maxDataBytes {
+		r.Err = fmt.Errorf("event data of %d bytes, at most %d allowed", n, maxDataBytes)
+	}
+	return r.Take(int(n))
+}
+
+const (
+	specSignature  = "Spec ID Event03\x00"
+	agentSignature = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // CoCo's agent, in a log without the firmware's
+	algSHA384      = 0x000c
+)
+
+// header reads the first event, in the old format (TCG_PCClientPCREvent), whose
+// data (TCG_EfiSpecIDEvent) lists the digest algorithms of all others and their
+// sizes.
+func header(r *cursor.Cursor) map[uint16]int {
+	r.Take(4) // register
+	if t := Type(r.U32()); r.Err == nil && t != NoAction {
+		r.Err = fmt.Errorf("first event has type %#x, expected %#x", uint32(t), uint32(NoAction))
+	}
+	r.Take(20) // SHA-1 digest
+	s := cursor.New(sized(r))
+	if r.Err != nil {
+		return nil
+	}
+	if sig := string(s.Take(16)); s.Err == nil && sig != specSignature && sig != agentSignature {
+		s.Err = fmt.Errorf("signature %q, expected %q", sig, specSignature)
+	}
+	s.Take(8) // class, version
+	sizes := algorithms(s)
+	// Vendor information: one byte of length, then that much and no more.
+	if n := s.Take(1); s.Err == nil && len(s.Rest()) != int(n[0]) {
+		s.Err = fmt.Errorf("vendor information of %d bytes, %d left", n[0], len(s.Rest()))
+	}
+	r.Err = s.Err
+	return sizes
+}
+
+func algorithms(r *cursor.Cursor) map[uint16]int {
+	n := r.U32()
+	if r.Err == nil && (n == 0 || n > maxAlgorithms) {
+		r.Err = fmt.Errorf("%d digest algorithms, expected 1 to %d", n, maxAlgorithms)
+	}
+	sizes := map[uint16]int{}
+	for i := uint32(0); i < n && r.Err == nil; i++ {
+		id, size := r.U16(), int(r.U16())
+		if _, twice := sizes[id]; r.Err == nil && (twice || size == 0 || size > 64) {
+			r.Err = fmt.Errorf("digest algorithm %#x of %d bytes", id, size)
 		}
 		sizes[id] = size
 	}
-	if sizes[algSHA384] != len(kbs.Digest{}) {
-		return nil, fmt.Errorf("no SHA-384 digests, which RTMRs need: %w", ErrFormat)
+	if r.Err == nil && sizes[algSHA384] != len(kbs.Digest{}) {
+		r.Err = errors.New("no SHA-384 digests, which RTMRs need")
 	}
-	return sizes, nil
+	return sizes
 }
 
 // event reads one TCG_PCR_EVENT2. Its index is an EFI_CC_MR_INDEX: 0 for the
 // MRTD, 1 to 4 for RTMR 0 to 3.
-func (r *reader) event(algorithms map[uint16]int) (e Event, err error) {
-	head, err := r.take(8)
-	if err != nil {
-		return e, err
-	}
-	index := binary.LittleEndian.Uint32(head)
+func event(r *cursor.Cursor, algorithms map[uint16]int) Event {
+	index, t := r.U32(), Type(r.U32())
 	if index > 4 {
-		return e, fmt.Errorf("register index %d, expected 0 to 4: %w", index, ErrFormat)
+		r.Err = fmt.Errorf("register index %d, expected 0 to 4", index)
 	}
-	e.Register, e.Type = int(index)-1, Type(binary.LittleEndian.Uint32(head[4:]))
-	if e.Digest, err = r.digests(algorithms); err != nil {
-		return e, err
-	}
-	e.Data, err = r.sized()
-	return e, err
+	return Event{Register: int(index) - 1, Type: t, Digest: digests(r, algorithms), Data: sized(r)}
 }
 
 // digests reads the digests of an event and returns the SHA-384 one. Firmware
 // writes one for each algorithm that the header declares; an agent that begins
 // a log of its own (CoCo's) declares several and writes only the SHA-384 one.
-func (r *reader) digests(algorithms map[uint16]int) (d kbs.Digest, err error) {
-	n, err := r.u32()
-	if err != nil {
-		return d, err
+func digests(r *cursor.Cursor, algorithms map[uint16]int) (d kbs.Digest) {
+	n := r.U32()
+	if r.Err == nil && (n == 0 || int64(n) > int64(len(algorithms))) {
+		r.Err = fmt.Errorf("%d digests, expected 1 to %d as the header declares", n, len(algorithms))
 	}
-	if n == 0 || int64(n) > int64(len(algorithms)) {
-		return d, fmt.Errorf("%d digests, expected 1 to %d as the header declares: %w", n, len(algorithms), ErrFormat)
-	}
-	seen := make(map[uint16]bool, n)
-	for range n {
-		id, err := r.take(2)
-		if err != nil {
-			return d, err
-		}
-		alg := binary.LittleEndian.Uint16(id)
+	seen := map[uint16]bool{}
+	for i := uint32(0); i < n && r.Err == nil; i++ {
+		alg := r.U16()
 		size, known := algorithms[alg]
-		if !known || seen[alg] {
-			return d, fmt.Errorf("digest algorithm %#x, which the header does not declare or which appears twice: %w", alg, ErrFormat)
+		if r.Err == nil && (!known || seen[alg]) {
+			r.Err = fmt.Errorf("digest algorithm %#x, which the header does not declare or which appears twice", alg)
 		}
 		seen[alg] = true
-		value, err := r.take(size)
-		if err != nil {
-			return d, err
-		}
-		if alg == algSHA384 {
+		if value := r.Take(size); alg == algSHA384 {
 			copy(d[:], value)
 		}
 	}
-	if !seen[algSHA384] {
-		return d, fmt.Errorf("no SHA-384 digest, expected 1: %w", ErrFormat)
+	if r.Err == nil && !seen[algSHA384] {
+		r.Err = errors.New("no SHA-384 digest, expected 1")
 	}
-	return d, nil
+	return d
 }

@@ -26,6 +26,9 @@ type TEEConfig struct {
 	AttestationURL string  `json:"attestation_url"`
 }
 
+// MaxMemoryMiB bounds the memory of a machine.
+const MaxMemoryMiB = 1 << 20
+
 // Validate checks the shape of the machine: libkrun supports 1 to 8 vCPUs
 // (CONFIG_NR_CPUS of its kernel) and more than 128 MiB.
 func (c *TEEConfig) Validate() error {
@@ -34,8 +37,8 @@ func (c *TEEConfig) Validate() error {
 		return fmt.Errorf("workload id %q is not valid", c.WorkloadID)
 	case c.CPUs < 1 || c.CPUs > 8:
 		return fmt.Errorf("%d vCPUs, expected 1 to 8", c.CPUs)
-	case c.MemoryMiB <= 128 || c.MemoryMiB > 1<<20:
-		return fmt.Errorf("%d MiB of memory, expected more than 128 and at most 1048576", c.MemoryMiB)
+	case c.MemoryMiB <= 128 || c.MemoryMiB > MaxMemoryMiB:
+		return fmt.Errorf("%d MiB of memory, expected more than 128 and at most %d", c.MemoryMiB, MaxMemoryMiB)
 	case !c.TEE.Valid():
 		return fmt.Errorf("TEE %q, expected snp, tdx or sample", c.TEE)
 	}

@@ -14,6 +14,7 @@ import (
 type Command struct {
 	Verb   string
 	ID     string
+	Root   string // of crun's state, as given; empty for its own
 	Bundle string // as given; empty for the working directory
 	Config string // as given; empty for config.json in the bundle
 	Regex  bool   // delete: ID is a pattern
@@ -43,7 +44,7 @@ type option struct {
 	own   bool // the runtime's own and not crun's
 }
 
-// crun's options (src/crun.c, src/create.c, src/run.c, src/delete.c).
+// crun's options (src/crun.c, src/create.c, src/run.c, src/delete.c, src/exec.c).
 func globalOptions() map[string]option {
 	return map[string]option{
 		"debug": {}, "cgroup-manager": {value: true}, "systemd-cgroup": {}, "log": {value: true},
@@ -62,6 +63,13 @@ func verbOptions(verb string) map[string]option {
 		}
 	case "delete":
 		return map[string]option{"force": {short: 'f'}, "regex": {short: 'r'}, "help": {short: '?'}, "usage": {}}
+	case "exec":
+		return map[string]option{
+			"console-socket": {value: true}, "tty": {short: 't'}, "user": {short: 'u', value: true}, "cwd": {value: true},
+			"detach": {short: 'd'}, "env": {short: 'e', value: true}, "preserve-fds": {value: true}, "pid-file": {value: true},
+			"process": {short: 'p', value: true}, "process-label": {value: true}, "apparmor": {value: true}, "cap": {short: 'c', value: true},
+			"no-new-privs": {}, "cgroup": {value: true}, "help": {short: '?'}, "usage": {},
+		}
 	}
 	return nil
 }
@@ -84,7 +92,7 @@ func Parse(argv []string, own ...string) (Command, error) {
 		known[name] = option{value: true, own: true}
 	}
 	s, err := scan(argv[1:], known)
-	c.Log, c.JSON, c.Own = s.values["log"], s.values["log-format"] == "json", map[string]string{}
+	c.Root, c.Log, c.JSON, c.Own = s.values["root"], s.values["log"], s.values["log-format"] == "json", map[string]string{}
 	for _, name := range own {
 		c.Own[name] = s.values[name]
 	}
@@ -107,6 +115,9 @@ func (c *Command) parseVerb() error {
 		return nil
 	}
 	s, err := scan(c.tail, known)
+	if err != nil && c.Verb == "exec" {
+		return nil // creates nothing: crun says what is wrong, or knows more
+	}
 	if err != nil {
 		return err
 	}

@@ -1,19 +1,95 @@
 package crun
 
-func readOnly(m *Machine) []string {
-	return one(m.Root.Readonly, "the disk is not read-only: --read-only has no effect")
+import (
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccrun/ccrun/bounded"
+)
+
+// hostname is asked for unless it is the beginning of the container's id or,
+// with --network host, the host's own.
+func hostname(m *Machine) []string {
+	host, err := os.Hostname()
+	podmans := strings.HasPrefix(m.ID, m.Hostname) || err == nil && m.Hostname == host
+	return one(!podmans, "host name %q does not reach the workload, whose name is its id", m.Hostname)
 }
 
-func hostname(m *Machine) []string {
-	return one(m.Hostname != "", "the host name does not reach the workload, whose name is its id")
+// maxHostsBytes bounds a hosts file.
+const maxHostsBytes = 1 << 20
+
+// addedHosts finds lines in the container's /etc/hosts that Podman did not
+// write by itself: it begins with the host's and knows the container's names.
+func addedHosts(m *Machine) []string {
+	i := slices.IndexFunc(m.Mounts, func(mount specs.Mount) bool { return path.Clean(mount.Destination) == "/etc/hosts" })
+	if i < 0 {
+		return nil
+	}
+	inside, err := hostsOf(m.Mounts[i].Source)
+	if err != nil {
+		return nil
+	}
+	outside, _ := hostsOf("/etc/hosts")
+	podmans := []string{"localhost", "host.containers.internal", "host.docker.internal", m.Hostname}
+	var given []string
+	for name := range inside {
+		// A line with a name of Podman's, such as the container's, is Podman's.
+		if !outside[name] && !slices.ContainsFunc(strings.Fields(name), func(n string) bool { return slices.Contains(podmans, n) }) {
+			given = append(given, name)
+		}
+	}
+	slices.Sort(given)
+	return one(len(given) > 0, "names of --add-host do not reach the workload: %s", strings.Join(given, ", "))
 }
+
+// hostsOf is the names of each line of a hosts file.
+func hostsOf(file string) (map[string]bool, error) {
+	b, err := bounded.Regular(file, maxHostsBytes)
+	if err != nil {
+		return nil, err
+	}
+	lines := map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		line, _, _ = strings.Cut(line, "#")
+		if f := strings.Fields(line); len(f) > 1 {
+			lines[strings.Join(f[1:], " ")] = true
+		}
+	}
+	return lines, nil
+}
+
+// podmansSysctl is what Podman sets without being asked.
+const podmansSysctl = "net.ipv4.ping_group_range"
 
 func sysctls(m *Machine) []string {
-	return one(len(m.linux().Sysctl) > 0, "sysctls do not reach the workload's kernel")
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(m.linux().Sysctl)), func(name string) bool { return name == podmansSysctl })
+	return one(len(names) > 0, "sysctls hold for the container around the VM and do not reach the workload's kernel: %s", strings.Join(names, ", "))
 }
 
+// machinesDevice is one that every confidential machine gets in any case.
+func machinesDevice(d specs.LinuxDevice) bool { return d.Path == "/dev/kvm" || d.Path == "/dev/sev" }
+
+// devices of the host are nodes or, for a rootless Podman, mounts.
 func devices(m *Machine) []string {
-	return one(len(m.linux().Devices) > 0, "devices of the host are not visible inside the VM")
+	node := slices.ContainsFunc(m.linux().Devices, func(d specs.LinuxDevice) bool { return !machinesDevice(d) })
+	return one(node || slices.ContainsFunc(m.Mounts, boundDevice), "devices of the host are not visible inside the VM")
+}
+
+func boundDevice(m specs.Mount) bool {
+	d := path.Clean(m.Destination)
+	return m.Type == "bind" && strings.HasPrefix(d, "/dev/") && !slices.Contains([]string{"/dev/shm", "/dev/mqueue", "/dev/kvm", "/dev/sev"}, d)
+}
+
+func dropDevices(m *Machine) error {
+	if err := m.Set(slices.DeleteFunc(slices.Clone(m.Mounts), boundDevice), "mounts"); err != nil {
+		return err
+	}
+	return m.Set(slices.DeleteFunc(slices.Clone(m.linux().Devices), func(d specs.LinuxDevice) bool { return !machinesDevice(d) }), "linux", "devices")
 }
 
 func processors(m *Machine) []string {
@@ -53,4 +129,9 @@ func raiseThreads(m *Machine) error {
 func otherVariant(m *Machine) []string {
 	have := m.Annotations[VariantAnnotation]
 	return one(have != "" && have != "sev", "annotation %s is %q, expected sev for this image", VariantAnnotation, have)
+}
+
+func passt(m *Machine) []string {
+	_, given := m.Annotations[passtAnnotation]
+	return one(given, "annotation %s would leave the guest without a network", passtAnnotation)
 }

@@ -2,6 +2,7 @@ package crun
 
 import (
 	"fmt"
+	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -12,6 +13,9 @@ const (
 	// handlerAnnotation would make crun start libkrun by itself or, built
 	// without libkrun, silently a plain container.
 	handlerAnnotation = "run.oci.handler"
+	// passtAnnotation would give the guest an ethernet device in place of TSI,
+	// which the agent cannot configure.
+	passtAnnotation = "krun.use_passt"
 )
 
 // Machine is the specification of a container that will hold a virtual
@@ -19,7 +23,8 @@ const (
 type Machine struct {
 	*Spec
 	MemoryBytes int64 // of the machine and its monitor
-	Threads     int64 // of the monitor; 0 where nobody counted
+	Threads     int64 // of the monitor
+	Interactive bool  // the container's standard input is somebody's: HasInput
 }
 
 // process is the container's, or an empty one.
@@ -64,4 +69,12 @@ func annotation(name string) func(*Machine) []string {
 		_, given := m.Annotations[name]
 		return one(given, "annotation %s has no effect", name)
 	}
+}
+
+// HasInput says whether a runtime whose standard input is stdin creates a
+// container with --interactive: conmon then makes a pipe, else it opens
+// /dev/null.
+func HasInput(stdin *os.File) bool {
+	info, err := stdin.Stat()
+	return err == nil && info.Mode()&os.ModeNamedPipe != 0
 }

@@ -3,10 +3,13 @@ package crun
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // mountKind is the option that a mount comes from.
@@ -29,7 +32,7 @@ func kindOf(m specs.Mount) mountKind {
 	d := path.Clean(m.Destination)
 	switch {
 	case d == "/proc", under(d, "/dev"), under(d, "/sys"),
-		d == "/etc/resolv.conf", d == "/etc/hosts", d == "/etc/hostname", d == "/run/.containerenv":
+		d == "/etc/resolv.conf", d == "/etc/hosts", d == "/etc/hostname", d == "/etc/passwd", d == "/etc/group", d == "/run/.containerenv":
 		return containers
 	case m.Type == "tmpfs" && (d == "/tmp" || d == "/run" || d == "/var/tmp"):
 		return podmansTmpfs
@@ -70,10 +73,29 @@ func propagation(m *Machine) []string {
 	return one(m.linux().RootfsPropagation != "", "mount propagation has no effect in a VM")
 }
 
+// podmansShmSize is what Podman sets without being asked.
+const podmansShmSize = "size=65536k"
+
 func shmSize(m *Machine) []string {
 	sized := func(mount specs.Mount) bool {
 		return path.Clean(mount.Destination) == "/dev/shm" &&
-			slices.ContainsFunc(mount.Options, func(o string) bool { return strings.HasPrefix(o, "size=") })
+			slices.ContainsFunc(mount.Options, func(o string) bool { return strings.HasPrefix(o, "size=") && o != podmansShmSize })
 	}
-	return one(slices.ContainsFunc(m.Mounts, sized), "the size of /dev/shm does not reach the workload")
+	return one(slices.ContainsFunc(m.Mounts, sized), "the size of /dev/shm does not reach the workload: --shm-size has no effect")
+}
+
+// readOnly is given until the disk has a mount of its own.
+func readOnly(m *Machine) []string {
+	opened := slices.ContainsFunc(m.Mounts, func(mount specs.Mount) bool { return path.Clean(mount.Destination) == diskPath })
+	return one(m.Root.Readonly && !opened, "--read-only holds for the VM's container, not for the workload, whose disk keeps what it writes: build with --fs erofs for one that cannot be written")
+}
+
+const diskPath = "/" + krun.DiskFile
+
+// openDisk leaves the container read-only, but for the disk, which libkrun
+// opens for writing or not at all.
+func openDisk(m *Machine) error {
+	disk := specs.Mount{Destination: diskPath, Type: "bind", Source: filepath.Join(m.RootFS, krun.DiskFile),
+		Options: []string{"bind", "rprivate", "rw", "nosuid", "nodev", "noexec"}}
+	return m.Set(append(slices.Clone(m.Mounts), disk), "mounts")
 }

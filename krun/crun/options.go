@@ -3,6 +3,7 @@ package crun
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ccrun/ccrun/hint"
@@ -48,47 +49,78 @@ type row struct {
 // table is the one place that says what becomes of Podman's options, in both
 // runtimes: a verdict changes here and nowhere else. Not in it is what Podman
 // does by itself, such as networks, --restart and --pull.
+// docs/podman-differences.md has the same table for users.
 func table() []row {
-	const rebuild = "build the image with what the workload needs"
+	return slices.Concat(ofProcess(), ofMounts(), ofMachine(), ofAnnotations(), unseen())
+}
+
+func ofProcess() []row {
 	return []row{
-		{"--init", outside, dropped, reaper, dropReaper, ""},
-		{"--init's program", outside, dropped, mounts(reaperFile), dropMounts(reaperFile), ""},
-		{"arguments, --entrypoint", outside, refused, arguments, put([]string{imageCommand}, "process", "args"),
+		{"--init", warned, warned, reaper, dropReaper, ""},
+		{"--init's program", dropped, dropped, mounts(reaperFile), dropMounts(reaperFile), ""},
+		{"arguments, --entrypoint", refused, refused, arguments, put([]string{imageCommand}, "process", "args"),
 			"leave them out, or build the image with the command you want"},
-		{"--env", outside, warned, environment, dropEnvironment, rebuild},
-		{"--volume, --mount", outside, warned, mounts(volume), dropMounts(volume), rebuild},
-		{"--tmpfs", outside, warned, mounts(tmpfs), dropMounts(tmpfs), rebuild},
-		{"--secret", outside, warned, mounts(secretFile), dropMounts(secretFile), rebuild},
-		{"--read-only-tmpfs", outside, dropped, mounts(podmansTmpfs), dropMounts(podmansTmpfs), rebuild},
-		{"mounts.conf(5)", outside, dropped, mounts(subscriptions), dropMounts(subscriptions), rebuild},
-		{"--volume's propagation", outside, dropped, propagation, remove("linux", "rootfsPropagation"), rebuild},
-		{"--user", outside, dropped, user, dropUser, rebuild},
-		{"--umask", outside, dropped, umask, remove("process", "user", "umask"), rebuild},
-		{"--workdir", outside, dropped, workdir, put("/", "process", "cwd"), rebuild},
-		{"--cap-add, --cap-drop, --privileged", outside, dropped, capabilities, dropCapabilities, ""},
-		{"--security-opt no-new-privileges", outside, dropped, newPrivileges, put(true, "process", "noNewPrivileges"), ""},
+		{"--tty", refused, refused, terminal, put(false, "process", "terminal"), "leave out -t: the workload's output arrives without"},
+		{"--interactive", refused, refused, interactive, dropInteractive, "leave out -i: give the workload its input over the network, or build it into the image"},
+		{"--env", warned, warned, environment, dropEnvironment, ""},
+		{"--user, --group-add", warned, warned, user, dropUser, ""},
+		{"--umask", warned, warned, umask, remove("process", "user", "umask"), ""},
+		{"--workdir", warned, warned, workdir, put("/", "process", "cwd"), ""},
+		{"--cap-add, --cap-drop, --privileged", warned, warned, capabilities, nil, ""},
+		{"the monitor's capabilities", dropped, dropped, anyProcess, dropCapabilities, ""},
+		{"--security-opt no-new-privileges", warned, warned, noNewPrivileges, nil, ""},
+		{"the monitor's privileges", dropped, dropped, newPrivileges, put(true, "process", "noNewPrivileges"), ""},
 		{"--security-opt seccomp, label, apparmor", outside, outside, confinement, nil, ""},
-		{"--read-only", outside, honoured, readOnly, put(false, "root", "readonly"), rebuild},
-		{"--ulimit", outside, outside, limits, remove("process", "rlimits"), rebuild},
-		{"--shm-size", outside, outside, shmSize, nil, rebuild},
-		{"--hostname", outside, outside, hostname, nil, rebuild},
-		{"--sysctl", outside, outside, sysctls, remove("linux", "sysctl"), rebuild},
-		{"--device", outside, outside, devices, remove("linux", "devices"), rebuild},
-		{"--memory", outside, warned, memory, raiseMemory, "give the container more"},
-		{"--pids-limit", outside, dropped, threads, raiseThreads, "give the container more"},
-		{"--cpus, --cpuset-cpus, --cpu-shares", outside, outside, processors, remove("linux", "resources", "cpu"), rebuild},
-		{"--tty", outside, outside, terminal, nil, ""},
-		{"krun.cpus", outside, outside, annotation("krun.cpus"), remove("annotations", "krun.cpus"), rebuild},
-		{"krun.ram_mib", outside, outside, annotation("krun.ram_mib"), remove("annotations", "krun.ram_mib"), rebuild},
-		{VariantAnnotation, refused, outside, otherVariant, remove("annotations", VariantAnnotation), ""},
-		{handlerAnnotation, outside, dropped, annotation(handlerAnnotation), remove("annotations", handlerAnnotation), ""},
+		{"--ulimit", warned, warned, limits, dropLimits, ""},
+	}
+}
+
+func ofMounts() []row {
+	return []row{
+		{"--volume, --mount", warned, warned, mounts(volume), dropMounts(volume), ""},
+		{"--tmpfs", warned, warned, mounts(tmpfs), dropMounts(tmpfs), ""},
+		{"--secret", warned, warned, mounts(secretFile), dropMounts(secretFile), ""},
+		{"--read-only-tmpfs", dropped, dropped, mounts(podmansTmpfs), dropMounts(podmansTmpfs), ""},
+		{"mounts.conf(5)", dropped, dropped, mounts(subscriptions), dropMounts(subscriptions), ""},
+		{"--volume's propagation", dropped, dropped, propagation, remove("linux", "rootfsPropagation"), ""},
+		{"--read-only", warned, honoured, readOnly, openDisk, ""},
+		{"--shm-size", warned, warned, shmSize, nil, ""},
+		{"--add-host", warned, warned, addedHosts, nil, ""},
+	}
+}
+
+func ofMachine() []row {
+	return []row{
+		{"--hostname", warned, warned, hostname, nil, ""},
+		{"--sysctl", warned, warned, sysctls, nil, ""},
+		{"--device", warned, warned, devices, dropDevices, ""},
+		{"--memory", warned, warned, memory, raiseMemory, ""},
+		{"--pids-limit", warned, warned, threads, raiseThreads, ""},
+		{"--cpus, --cpuset-cpus, --cpu-shares", honoured, honoured, processors, remove("linux", "resources", "cpu"), ""},
+	}
+}
+
+func ofAnnotations() []row {
+	const leaveOut = "leave the annotation out"
+	return []row{
+		{"krun.cpus", warned, warned, annotation("krun.cpus"), remove("annotations", "krun.cpus"), ""},
+		{"krun.ram_mib", warned, warned, annotation("krun.ram_mib"), remove("annotations", "krun.ram_mib"), ""},
+		{passtAnnotation, refused, refused, passt, remove("annotations", passtAnnotation), leaveOut},
+		{VariantAnnotation, refused, refused, otherVariant, remove("annotations", VariantAnnotation), leaveOut},
+		{handlerAnnotation, warned, warned, annotation(handlerAnnotation), remove("annotations", handlerAnnotation), ""},
 		{krun.LabelFirmware, honoured, outside, annotation(krun.LabelFirmware), remove("annotations", krun.LabelFirmware), ""},
 		{krun.LabelPorts, outside, honoured, annotation(krun.LabelPorts), remove("annotations", krun.LabelPorts), ""},
+	}
+}
 
-		{"--interactive", outside, outside, nil, nil, ""},
-		{"--add-host, --dns", outside, outside, nil, nil, ""}, // in files that are mounted in any case
-		{"--health-cmd", outside, outside, nil, nil, ""},      // an exec of Podman's
-		{"exec", outside, outside, nil, nil, ""},              // crun refuses, or finds no program
+// unseen is what no runtime is told when it creates a container.
+func unseen() []row {
+	return []row{
+		{"--dns", outside, outside, nil, nil, ""},         // in a file that is mounted in any case
+		{"--publish", outside, outside, nil, nil, ""},     // of the container's network
+		{"--stop-signal", outside, outside, nil, nil, ""}, // Podman's kill
+		{"--health-cmd", outside, outside, nil, nil, ""},  // Podman's exec, which is refused
+		{"cp", outside, outside, nil, nil, ""},            // Podman's own
 	}
 }
 

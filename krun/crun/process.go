@@ -30,7 +30,7 @@ func arguments(m *Machine) []string {
 	if hasReaper(args) {
 		args = args[2:]
 	}
-	return one(!slices.Equal(args, []string{imageCommand}),
+	return one(m.Process != nil && !slices.Equal(args, []string{imageCommand}),
 		"arguments or an entry point given at launch do not reach the workload: its command is part of its measured identity")
 }
 
@@ -61,49 +61,36 @@ func dropEnvironment(m *Machine) error {
 
 func user(m *Machine) []string {
 	u := m.process().User
-	return one(u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0, "the user to run the workload as is measured with it: --user has no effect")
+	others := slices.ContainsFunc(u.AdditionalGids, func(gid uint32) bool { return gid != u.GID })
+	return one(u.UID != 0 || u.GID != 0 || others, "the user to run the workload as is measured with it: --user and --group-add have no effect")
 }
 
 func dropUser(m *Machine) error {
 	return m.Set(specs.User{Umask: m.process().User.Umask}, "process", "user")
 }
 
+// podmansUmask is what Podman sets without being asked.
+const podmansUmask = 0o022
+
 func umask(m *Machine) []string {
-	return one(m.process().User.Umask != nil, "the umask does not reach the workload")
+	given := m.process().User.Umask
+	return one(given != nil && *given != podmansUmask, "the umask does not reach the workload")
 }
 
 func workdir(m *Machine) []string {
-	return one(m.process().Cwd != "/", "the working directory is measured with the workload: --workdir has no effect")
-}
-
-// capabilities are always given: without any mention of them Podman gives its
-// own, of which a monitor needs none but the one for the workload's ports.
-func capabilities(m *Machine) []string {
-	return one(m.Process != nil, "capabilities do not reach the workload")
-}
-
-func dropCapabilities(m *Machine) error {
-	const bind = "CAP_NET_BIND_SERVICE"
-	var caps []string
-	if c := m.process().Capabilities; c != nil && slices.Contains(c.Bounding, bind) {
-		caps = []string{bind}
-	}
-	return m.Set(specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps, Inheritable: caps, Ambient: caps}, "process", "capabilities")
-}
-
-func newPrivileges(m *Machine) []string {
-	return one(m.Process != nil && !m.process().NoNewPrivileges, "whether the workload may gain privileges is not for the host to say")
-}
-
-func confinement(m *Machine) []string {
-	p := m.process()
-	return one(m.linux().Seccomp != nil || p.SelinuxLabel != "" || p.ApparmorProfile != "", "confinement holds for the VM's monitor, not for the workload")
-}
-
-func limits(m *Machine) []string {
-	return one(len(m.process().Rlimits) > 0, "limits of --ulimit do not reach the workload")
+	cwd := m.process().Cwd
+	return one(cwd != "" && cwd != "/", "the working directory is measured with the workload: --workdir has no effect")
 }
 
 func terminal(m *Machine) []string {
-	return one(m.process().Terminal, "the terminal is the VM's console, not the workload's")
+	return one(m.process().Terminal, "the workload has no terminal: -t is not possible")
+}
+
+func interactive(m *Machine) []string {
+	return one(m.Interactive, "no input reaches the workload: -i is not possible")
+}
+
+func dropInteractive(m *Machine) error {
+	m.Interactive = false
+	return nil
 }

@@ -24,6 +24,7 @@ type Spec struct {
 	specs.Spec
 	Path   string // of the file it was read from
 	Mode   os.FileMode
+	ID     string // of the container
 	Bundle string // directory of the OCI bundle
 	RootFS string // the image's root file system
 
@@ -55,7 +56,7 @@ func (c Command) Open() (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", path, err)
 	}
-	s.Path, s.Mode, s.Bundle, s.RootFS = path, info.Mode().Perm(), bundle, filepath.Clean(s.Root.Path)
+	s.Path, s.Mode, s.ID, s.Bundle, s.RootFS = path, info.Mode().Perm(), c.ID, bundle, filepath.Clean(s.Root.Path)
 	if !filepath.IsAbs(s.RootFS) {
 		s.RootFS = filepath.Join(bundle, s.RootFS)
 	}

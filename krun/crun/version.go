@@ -30,7 +30,7 @@ func CheckVersion(path, printed string) (string, error) {
 	if m == nil {
 		return "", hint.With(fmt.Errorf("%s is not crun", path), next)
 	}
-	if !slices.Contains(strings.Fields(printed), "+LIBKRUN") {
+	if !HasLibkrun(printed) {
 		return "", hint.With(fmt.Errorf("%s is built without libkrun and would run the image as a plain container", path), next)
 	}
 	major, _ := strconv.Atoi(m[1]) // digits, bounded by the pattern
@@ -40,3 +40,7 @@ func CheckVersion(path, printed string) (string, error) {
 	}
 	return m[1] + "." + m[2], nil
 }
+
+// HasLibkrun reads in what `crun --version` printed whether it can start
+// microVMs at all.
+func HasLibkrun(printed string) bool { return slices.Contains(strings.Fields(printed), "+LIBKRUN") }

@@ -23,6 +23,7 @@ type Runtime struct {
 	Firmware string // directory; empty: Root/firmware
 	Crun     string // path of the real runtime
 	HostRoot string // "/", but for tests
+	Stdin    *os.File
 }
 
 // Options of the runtime's own, which come from podman --runtime-flag.
@@ -47,6 +48,9 @@ func (r *Runtime) Command(c crun.Command) ([]string, error) {
 		r.Firmware = dir
 	}
 	argv := append([]string{r.Crun}, c.Args()...)
+	if c.Verb == "exec" && ofWorkload(c) {
+		return nil, crun.RefuseExec()
+	}
 	if !c.Creates() {
 		return argv, nil
 	}
@@ -60,6 +64,17 @@ func (r *Runtime) Command(c crun.Command) ([]string, error) {
 		return argv, err
 	}
 	return append([]string{r.Crun}, c.WithConfig(config)...), nil
+}
+
+// ofWorkload says whether c names the container of a workload image. What
+// cannot be found out is crun's to answer.
+func ofWorkload(c crun.Command) bool {
+	spec, err := c.Running()
+	if err != nil {
+		return false
+	}
+	ours, err := isWorkload(spec.RootFS)
+	return err == nil && ours
 }
 
 // Names of what prepare writes into the bundle.
@@ -97,7 +112,7 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	warnings, err := judge(spec, shape)
+	warnings, err := judge(spec, shape, crun.HasInput(r.Stdin))
 	if err != nil {
 		return "", err
 	}

@@ -259,6 +259,22 @@ func TestRuntimeRefusals(t *testing.T) {
 	}
 }
 
+// TestExec: nothing of the host's executes in the VM, and the user hears so.
+func TestExec(t *testing.T) {
+	r := testRuntime(t)
+	bundle, image := makeBundle(t)
+	state := t.TempDir()
+	args := []string{"--root", state, "exec", "-d", "--process", "/p", "id"}
+	write(t, filepath.Join(state, "id", "status"), []byte(`{"bundle":"`+bundle+`"}`))
+	if got, err := command(r, args); err != nil || !slices.Equal(got[1:], args) {
+		t.Errorf("another image: %q %v", got, err)
+	}
+	makeImage(t, image, kbs.Sample)
+	if _, err := command(r, args); err == nil || !strings.Contains(err.Error(), "confidential VM") {
+		t.Errorf("workload: %v", err)
+	}
+}
+
 func TestErrorsNameTheNextStep(t *testing.T) {
 	t.Setenv("PATH", "/nonexistent")
 	_, err := findQEMU()

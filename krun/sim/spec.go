@@ -23,11 +23,11 @@ const (
 
 // judge takes what has no effect out of s, the container that Podman asked
 // for, and returns what the user should know.
-func judge(s *crun.Spec, shape *krun.TEEConfig) (warnings []string, err error) {
+func judge(s *crun.Spec, shape *krun.TEEConfig, interactive bool) (warnings []string, err error) {
 	if s.Process == nil || s.Linux == nil {
 		return nil, errors.New("container has no process or linux section")
 	}
-	m := crun.Machine{Spec: s, MemoryBytes: int64(shape.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads}
+	m := crun.Machine{Spec: s, MemoryBytes: int64(shape.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads, Interactive: interactive}
 	return m.Judge(crun.KrunSim)
 }
 

@@ -27,6 +27,8 @@ func podmanSpec(t *testing.T) *crun.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// As Podman sets by itself; the recording machine allowed less.
+	set(t, s, []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1 << 20, Soft: 1 << 20}}, "process", "rlimits")
 	return s
 }
 
@@ -40,7 +42,7 @@ func set(t *testing.T, s *crun.Spec, value any, path ...string) {
 // rewritten judges and rewrites s for a machine of 512 MiB.
 func rewritten(t *testing.T, s *crun.Spec) (warnings []string) {
 	t.Helper()
-	warnings, err := judge(s, &krun.TEEConfig{MemoryMiB: 512})
+	warnings, err := judge(s, &krun.TEEConfig{MemoryMiB: 512}, false)
 	if err == nil {
 		err = rewrite(s, "/bundle/ccrun-root", []specs.Mount{readOnlyBind("/usr", "/usr")})
 	}
@@ -76,7 +78,7 @@ func TestRewriteGolden(t *testing.T) {
 		t.Errorf("rewritten spec differs from %s; see with -update and git diff", golden)
 	}
 	all := strings.Join(warnings, "\n")
-	for _, w := range []string{`"SECRET"`, "/data", "memory limit raised from 64 to 1024 MiB"} {
+	for _, w := range []string{`"SECRET"`, "/data", "memory limit raised from 64 to 1024 MiB", "--user", "run.oci.handler", "processes raised"} {
 		if !strings.Contains(all, w) {
 			t.Errorf("no warning about %s in:\n%s", w, all)
 		}
@@ -130,13 +132,13 @@ func TestJudge(t *testing.T) {
 	shape := &krun.TEEConfig{MemoryMiB: 512}
 	s := podmanSpec(t)
 	set(t, s, []string{"sh"}, "process", "args")
-	if _, err := judge(s, shape); err == nil || !strings.Contains(err.Error(), "measured identity") || hint.Of(err) == "" {
+	if _, err := judge(s, shape, false); err == nil || !strings.Contains(err.Error(), "measured identity") || hint.Of(err) == "" {
 		t.Errorf("arguments: %v", err)
 	}
 	for _, path := range []string{"process", "linux"} {
 		s := podmanSpec(t)
 		set(t, s, nil, path)
-		if _, err := judge(s, shape); err == nil {
+		if _, err := judge(s, shape, false); err == nil {
 			t.Errorf("accepted without %s", path)
 		}
 	}

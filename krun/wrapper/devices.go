@@ -14,6 +14,14 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
+// Least limits for libkrun beside the guest's own memory: the program, the
+// firmware library twice, and pages that guest and host share, which the guest
+// has in private memory once more; its threads, of which 8 are processors.
+const (
+	vmmMemoryBytes = 256 << 20
+	vmmThreads     = 64
+)
+
 // configure writes the specification of a container with a confidential
 // machine: what is left of Podman's options, the machine's devices, and the
 // annotation that makes crun start it. Both devices, always: crun adds none if
@@ -27,7 +35,7 @@ func (w *Wrapper) configure(s *crun.Spec, i *image) error {
 		}
 		devices = append(devices, d)
 	}
-	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB) << 20}
+	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads, Interactive: crun.HasInput(w.Stdin)}
 	warnings, err := m.Judge(crun.Krun)
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func Host(configPath string) (*Wrapper, error) {
 		BootID: string(boot),
 		Crun:   c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state, noState: noState,
 		KVM: "/dev/kvm", SEV: "/dev/sev",
-		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
+		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}, nil
 }
 

@@ -59,7 +59,7 @@ func testRuntime() int {
 	w := &Wrapper{
 		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"), BootID: cmp.Or(os.Getenv("TEST_BOOT"), "boot"),
 		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), Exec: syscall.Exec, Version: RunVersion,
-		Environ: os.Environ(), Stderr: os.Stderr, Now: time.Now,
+		Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}
 	return w.Run(os.Args)
 }
@@ -71,6 +71,7 @@ type host struct {
 	env                 map[string]string
 	fw                  *firmware.Bundle
 	initrd              []byte
+	stdin               io.Reader // nil: /dev/null, else a pipe as conmon's
 }
 
 const goodVersion = "crun version 1.24\ncommit: 54693209039e5e04cbe3c8b1cd5fe2301219f0a1\nrundir: /run/user/0/crun\nspec: 1.0.0\n+SYSTEMD +SELINUX +CAP +LIBKRUN +YAJL\n"
@@ -89,7 +90,7 @@ func newHost(t *testing.T) *host {
 	crun := filepath.Join(h.dir, "crun")
 	copyFile(t, self, crun)
 	h.writeSpec(`{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":false},"process":{"args":["/entrypoint"],"big":12345678901234567890},` +
-		`"annotations":{"a":"b"},"linux":{"devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}],"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
+		`"annotations":{"a":"b"},"linux":{"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
 	h.makeFirmware()
 	h.env = map[string]string{
 		"CCRUN_TEST_RUNTIME": h.dir, "TEST_CRUN": crun, "TEST_LIBRARY": h.fw.Path, "TEST_SEV": "/dev/zero",
@@ -141,7 +142,7 @@ func (h *host) run(args ...string) (*record, string, int) {
 	self, _ := os.Executable()
 	cmd := exec.Command(self)
 	cmd.Args = append([]string{"/usr/local/bin/krun"}, args...)
-	cmd.Dir = h.bundle
+	cmd.Dir, cmd.Stdin = h.bundle, h.stdin
 	for k, v := range h.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}

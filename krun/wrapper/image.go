@@ -49,7 +49,7 @@ func readImage(s *crun.Spec) (*image, error) {
 	}
 	initrd, err := bounded.RegularFS(root.FS(), krun.InitrdFile, firmware.MaxLibkrunInitrdBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &image{}, nil
+		return classicImage(config), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading image: %w", err)
@@ -59,6 +59,18 @@ func readImage(s *crun.Spec) (*image, error) {
 		return nil, fmt.Errorf("decoding /%s: %w", krun.TEEConfigFile, err)
 	}
 	return i, i.check(root)
+}
+
+// classicImage is one of another tool's. Of its configuration, which libkrun
+// checks, the memory matters here.
+func classicImage(config []byte) *image {
+	var size struct {
+		MemoryMiB uint `json:"ram_mib"`
+	}
+	if err := kbs.UnmarshalOpen(config, &size); err != nil || size.MemoryMiB > krun.MaxMemoryMiB {
+		size.MemoryMiB = 0
+	}
+	return &image{config: krun.TEEConfig{MemoryMiB: size.MemoryMiB}}
 }
 
 // isMount says whether a mount hides name or one of its parents.

@@ -8,6 +8,7 @@ package wrapper
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type Wrapper struct {
 	Exec     func(path string, argv, env []string) error // returns only on failure
 	Version  func(crun string) (string, error)           // output of `crun --version`
 	Environ  []string
+	Stdin    *os.File
 	Stderr   io.Writer
 	Now      func() time.Time
 }
@@ -72,6 +74,10 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 		if dir != "" {
 			env = withLibraryPath(env, dir)
 		}
+	case "exec":
+		if ofWorkload(c) {
+			return crun.RefuseExec()
+		}
 	case "delete":
 		// crun loaded the library when it created the container: nobody needs
 		// the file any more, whatever becomes of this delete.
@@ -92,14 +98,17 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 		return "", err
 	}
 	image, err := readImage(spec)
-	if err != nil || image == nil {
+	if err != nil {
 		return "", err
+	}
+	if image == nil {
+		return "", w.judgeOther(path)
 	}
 	if err := w.checkCrun(path); err != nil {
 		return "", err
 	}
-	if image.initrd == nil {
-		return "", nil // an image for libkrunfw's own initrd
+	if image.initrd == nil { // an image for libkrunfw's own initrd
+		return "", w.configure(spec, image)
 	}
 	lib, err := w.compose(spec, image)
 	if err != nil {
@@ -109,6 +118,32 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 		return "", err
 	}
 	return w.install(c.ID, spec.Bundle, lib)
+}
+
+// ofWorkload says whether c names the container of a workload image. What
+// cannot be found out is crun's to answer.
+func ofWorkload(c crun.Command) bool {
+	spec, err := c.Running()
+	if err != nil {
+		return false
+	}
+	image, err := readImage(spec)
+	return err == nil && image != nil
+}
+
+// judgeOther decides on an image that asks for no TEE, whose user asked for the
+// runtime of those that do.
+func (w *Wrapper) judgeOther(path string) error {
+	printed, err := w.Version(path)
+	if err != nil {
+		return fmt.Errorf("asking %s for its version: %w", path, err)
+	}
+	if !crun.HasLibkrun(printed) {
+		return hint.With(fmt.Errorf("the image is no confidential workload image, and %s, built without libkrun, would run it as a plain container", path),
+			"leave out --runtime krun, or make a workload image with `ccrun build`")
+	}
+	fmt.Fprintln(w.Stderr, "ccrun: the image is no confidential workload image: it runs as an ordinary microVM, which this host can look into and change")
+	return nil
 }
 
 // compose builds the library of the image's initrd and the host's firmware.

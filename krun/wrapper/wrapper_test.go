@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,10 +54,10 @@ func TestCreateWorkload(t *testing.T) {
 
 func checkSpec(t *testing.T, raw []byte) {
 	t.Helper()
-	want := `{"annotations":{"a":"b","krun.variant":"sev"},"linux":{"devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229},` +
+	want := `{"annotations":{"a":"b","krun.variant":"sev"},"linux":{"devices":[` +
 		`{"path":"/dev/kvm","type":"c","major":1,"minor":3,"fileMode":438,"uid":0,"gid":0},{"path":"/dev/sev","type":"c","major":1,"minor":5,"fileMode":438,"uid":0,"gid":0}],` +
 		`"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"}]}},` +
-		`"ociVersion":"1.0.2","process":{"args":["/entrypoint"],"big":12345678901234567890},"root":{"path":"rootfs","readonly":false}}`
+		`"ociVersion":"1.0.2","process":{"args":["/entrypoint"],"big":12345678901234567890,"capabilities":{},"noNewPrivileges":true},"root":{"path":"rootfs","readonly":false}}`
 	if string(raw) != want {
 		t.Errorf("config.json is\n%s\nwant\n%s", raw, want)
 	}
@@ -101,7 +102,6 @@ int main(void) {
 
 func TestOtherImagesPassUntouched(t *testing.T) {
 	h := newHost(t)
-	h.env["FAKE_VERSION"] = "crun version 1.8.1\n+SYSTEMD"
 	before, _ := os.ReadFile(filepath.Join(h.bundle, "config.json"))
 	r, stderr, code := h.run(h.create()...)
 	if r == nil || code != 42 {
@@ -109,6 +109,9 @@ func TestOtherImagesPassUntouched(t *testing.T) {
 	}
 	if !bytes.Equal(r.Spec, before) || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
 		t.Error("the specification or the environment of another image was changed")
+	}
+	if strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "ordinary microVM") {
+		t.Errorf("told %q, expected one line that the image is not confidential", stderr)
 	}
 	for _, args := range [][]string{{"--version-unknown-to-us"}, {"start", "c0ffee"}, {"state", "x"}, {"kill", "x", "9"}, {"exec", "--tty", "x", "sh"}, {}} {
 		if r, _, _ := h.run(args...); len(args) > 0 && args[0][0] != '-' && r == nil {
@@ -123,8 +126,12 @@ func TestClassicImage(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.rootfs, "initrd.img")); err != nil {
 		t.Fatal(err)
 	}
-	if r, stderr, _ := h.run(h.create()...); r == nil || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
+	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=b"]},"linux":{"resources":{"memory":{"limit":1}}}}`)
+	r, stderr, _ := h.run(h.create()...)
+	if r == nil || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
 		t.Errorf("not passed on untouched: %s", stderr)
+	} else if want := strconv.Itoa((512 + 256) << 20); !strings.Contains(string(r.Spec), want) || !strings.Contains(stderr, `"A" does not reach`) {
+		t.Errorf("not judged by the table: %s\n%s", stderr, r.Spec)
 	}
 	h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD"
 	if r, _, _ := h.run(h.create()...); r != nil {
@@ -137,6 +144,17 @@ func TestRefusals(t *testing.T) {
 		edit func(h *host)
 		want string
 	}{
+		"other image, crun without libkrun": {func(h *host) {
+			h.env["FAKE_VERSION"] = "crun version 1.8.1\n+SYSTEMD"
+			_ = os.Remove(filepath.Join(h.rootfs, "krun-sev.json"))
+		}, "no confidential workload image"},
+		"arguments": {func(h *host) {
+			h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint","ls"]}}`)
+		}, "leave them out"},
+		"terminal": {func(h *host) {
+			h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"terminal":true}}`)
+		}, "leave out -t"},
+		"input":                {func(h *host) { h.stdin = strings.NewReader("password") }, "leave out -i"},
 		"crun without libkrun": {func(h *host) { h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD +LIBKRUNX" }, "without libkrun"},
 		"old crun":             {func(h *host) { h.env["FAKE_VERSION"] = strings.Replace(goodVersion, "1.24", "1.20.9", 1) }, "expected 1.21"},
 		"not crun":             {func(h *host) { h.env["FAKE_VERSION"] = "runc version 1.24 +LIBKRUN" }, "is not crun"},
@@ -199,7 +217,7 @@ func checkLog(t *testing.T, path, stderr string) {
 		t.Fatal(err)
 	}
 	var l struct{ Msg, Level, Time string }
-	if err := json.Unmarshal(b, &l); err != nil || l.Level != "error" || l.Msg != strings.TrimSuffix(stderr, "\n") {
+	if err := json.Unmarshal(b, &l); err != nil || l.Level != "error" || !strings.HasSuffix(strings.TrimSuffix(stderr, "\n"), l.Msg) {
 		t.Errorf("log %q (%v)", b, err)
 	}
 	if _, err := time.Parse(time.RFC3339, l.Time); err != nil {
@@ -301,5 +319,31 @@ func TestDebianCrun(t *testing.T) {
 	h.env["TEST_CRUN"] = "/usr/bin/crun"
 	if _, stderr, code := h.run(h.create()...); code != 1 || !strings.Contains(stderr, "without libkrun") {
 		t.Errorf("status %d, %s", code, stderr)
+	}
+}
+
+// TestExec: the host cannot execute anything in a workload's VM, and says so;
+// for other containers and what it does not know it leaves the answer to crun.
+func TestExec(t *testing.T) {
+	h := newHost(t)
+	state := filepath.Join(h.dir, "crun-state", "c0ffee")
+	if err := os.MkdirAll(state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exec := []string{"--root", filepath.Dir(state), "exec", "--pid-file", "/p", "--process", "/q", "-d", "c0ffee"}
+	if r, stderr, _ := h.run(exec...); r == nil {
+		t.Errorf("no state: crun not reached: %s", stderr)
+	}
+	h.write(filepath.Join(state, "status"), []byte(`{"pid":1,"bundle":"`+h.bundle+`"}`))
+	if r, stderr, _ := h.run(exec...); r == nil {
+		t.Errorf("another image: crun not reached: %s", stderr)
+	}
+	h.workload()
+	if r, stderr, _ := h.run(exec...); r != nil || !strings.Contains(stderr, "confidential VM") {
+		t.Errorf("workload: reached crun %v, %q", r != nil, stderr)
+	}
+	exec[len(exec)-1] = "../c0ffee"
+	if r, _, _ := h.run(exec...); r == nil {
+		t.Error("odd id: crun not reached")
 	}
 }

@@ -3,22 +3,15 @@ package workload
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
-	"github.com/containers/image/v5/copy"
 	"github.com/containers/image/v5/manifest"
-	"github.com/containers/image/v5/signature"
-	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/referrers"
-	"github.com/ccrun/ccrun/workload/registry"
 )
 
 // attach stores documents about the image with manifest mf, where that can be
@@ -57,31 +50,4 @@ func signedDocument(kind string, content []byte, sign *referrers.SigningKey) (d 
 		d.Content, err = sign.Sign(kind, content)
 	}
 	return d, err
-}
-
-// signImage adds a sigstore signature in the form of skopeo and podman: the
-// library makes it as it copies the image, here onto itself.
-func signImage(ctx context.Context, sys *types.SystemContext, name string, sign *referrers.SigningKey) error {
-	ref, err := alltransports.ParseImageName(name)
-	if err != nil {
-		return err
-	}
-	// Our own image of a moment ago: no policy to apply.
-	policy, err := signature.NewPolicyContext(&signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}})
-	if err != nil {
-		return err
-	}
-	keyFile, passphrase := sign.Sigstore()
-	err = registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
-		_, err := copy.Image(ctx, policy, ref, ref, &copy.Options{
-			SignBySigstorePrivateKeyFile: keyFile, SignSigstorePrivateKeyPassphrase: passphrase,
-			SourceCtx: sys, DestinationCtx: sys, ReportWriter: io.Discard, PreserveDigests: true,
-		})
-		return err
-	})
-	if err = errors.Join(err, policy.Destroy()); err != nil {
-		return hint.With(fmt.Errorf("image is built, signing it: %w", err),
-			"containers-registries.d(5) must have `use-sigstore-attachments: true` for the registry; `skopeo standalone-sign` or another build can follow")
-	}
-	return nil
 }

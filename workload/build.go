@@ -226,7 +226,7 @@ func (b *build) publish(ctx context.Context) error {
 	if inLayout {
 		err = b.attach(ctx)
 	} else if b.Sign != nil && strings.HasPrefix(b.Destination, "docker://") {
-		err = signImage(ctx, b.System, b.Destination, b.Sign)
+		err = b.image.sign(ctx, b.System, b.Destination, b.Sign)
 	}
 	if err != nil {
 		return fmt.Errorf("image %s is whole, and registered: %w", b.out.name, err)

@@ -3,9 +3,6 @@ package workload
 import (
 	"bytes"
 	"encoding/json"
-	"io"
-	"log"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/containers/image/v5/types"
-	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -38,13 +34,15 @@ func signingKey(t testing.TB) (*referrers.SigningKey, string) {
 // keep signatures in it.
 func referrerRegistry(t testing.TB, sys *types.SystemContext, api bool) string {
 	t.Helper()
-	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(api)))
-	t.Cleanup(s.Close)
-	sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	dir := t.TempDir()
-	imagetest.WriteFile(t, filepath.Join(dir, "default.yaml"), []byte("default-docker:\n  use-sigstore-attachments: true\n"))
-	sys.RegistriesDirPath = dir
-	return strings.TrimPrefix(s.URL, "http://")
+	keepSignatures(t, sys)
+	return new(imagetest.Liar).Registry(t, sys, api)
+}
+
+// keepSignatures makes registries keep signatures as attachments.
+func keepSignatures(t testing.TB, sys *types.SystemContext) {
+	t.Helper()
+	sys.RegistriesDirPath = t.TempDir()
+	imagetest.WriteFile(t, filepath.Join(sys.RegistriesDirPath, "default.yaml"), []byte("default-docker:\n  use-sigstore-attachments: true\n"))
 }
 
 // signedBuild builds into dest, signed and with everything attached.

@@ -47,6 +47,13 @@ func (l *Liar) Tell(lies ...Lie) {
 	l.lies = append(l.lies, lies...)
 }
 
+// Forget ends all lies.
+func (l *Liar) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lies = nil
+}
+
 // Asked lists the requests so far with this method whose path holds part.
 func (l *Liar) Asked(method, part string) (list []string) {
 	l.mu.Lock()

@@ -60,6 +60,12 @@ func (k *SigningKey) Sigstore() (path string, passphrase []byte) {
 	return k.path, k.passphrase.Reveal()
 }
 
+// PublicPEM is the public half, as verifiers take it.
+func (k *SigningKey) PublicPEM() ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.key.Public())
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
+}
+
 // Sign wraps payload in an envelope.
 func (k *SigningKey) Sign(payloadType string, payload []byte) ([]byte, error) {
 	message := dsseMessage(payloadType, payload)

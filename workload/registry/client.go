@@ -39,11 +39,9 @@ type Client struct {
 // NewClient reads registries.conf, certs.d and the credentials for ref.
 func NewClient(sys *types.SystemContext, ref types.ImageReference) (*Client, error) {
 	named := ref.DockerReference()
-	insecure := sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue
-	if r, err := sysregistriesv2.FindRegistry(sys, named.Name()); err != nil {
-		return nil, fmt.Errorf("reading registries.conf: %w", err)
-	} else if r != nil && sys.DockerInsecureSkipTLSVerify == types.OptionalBoolUndefined {
-		insecure = r.Insecure
+	insecure, err := isInsecure(sys, named.Name())
+	if err != nil {
+		return nil, err
 	}
 	var opts []name.Option
 	if insecure {
@@ -64,6 +62,28 @@ func NewClient(sys *types.SystemContext, ref types.ImageReference) (*Client, err
 	t := tlsclientconfig.NewTransport()
 	t.TLSClientConfig = tlsConfig
 	return &Client{repo, auth, &boundedTransport{t, insecure}}, nil
+}
+
+func isInsecure(sys *types.SystemContext, repository string) (bool, error) {
+	r, err := sysregistriesv2.FindRegistry(sys, repository)
+	if err != nil {
+		return false, fmt.Errorf("reading registries.conf: %w", err)
+	}
+	if r != nil && sys.DockerInsecureSkipTLSVerify == types.OptionalBoolUndefined {
+		return r.Insecure, nil
+	}
+	return sys.DockerInsecureSkipTLSVerify == types.OptionalBoolTrue, nil
+}
+
+// Direct is sys for reading back what was pushed to repository: from where it
+// went, not from a mirror or another location that registries.conf names for
+// those who pull.
+func Direct(sys *types.SystemContext, repository string) (*types.SystemContext, error) {
+	insecure, err := isInsecure(sys, repository)
+	direct := *sys
+	direct.SystemRegistriesConfPath, direct.SystemRegistriesConfDirPath = os.DevNull, os.DevNull
+	direct.DockerInsecureSkipTLSVerify = types.NewOptionalBool(insecure)
+	return &direct, err
 }
 
 // certDir is where containers-certs.d(5) says that the certificates for a

@@ -1,0 +1,150 @@
+package workload
+
+import (
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/source"
+)
+
+// liar is a lying registry with an image of the attacker's in the repository
+// that a signed build goes to.
+type liar struct {
+	*imagetest.Liar
+	repo string
+	evil digest.Digest
+	o    Options
+	pub  string
+}
+
+func newLiar(t *testing.T) *liar {
+	l := &liar{Liar: &imagetest.Liar{}, o: testOptions(t, &fakeServer{})}
+	l.repo = l.Registry(t, l.o.System, false) + "/ns/app"
+	keepSignatures(t, l.o.System)
+	evil := imagetest.App(t)
+	evil.Config.Config.Cmd = []string{"--evil"}
+	evil.Upload(t, l.repo)
+	l.evil = evil.WriteLayout(t, t.TempDir())
+	l.o.Destination, l.o.Attach = "docker://"+l.repo+":v1", []string{AttachRecord, AttachProvenance}
+	l.o.Sign, l.pub = signingKey(t)
+	return l
+}
+
+func (l *liar) verify(t *testing.T, name string) bool {
+	t.Helper()
+	v, err := VerifyImage(t.Context(), VerifyOptions{Image: name, KeyPath: l.pub, System: l.o.System})
+	if err != nil {
+		t.Logf("%s: %v", name, err)
+		return false
+	}
+	t.Logf("%s: %+v", name, v.Checks)
+	return v.Pass
+}
+
+// accepted is the digest of what a host takes whose policy.json asks for the
+// owner's signature, as Podman would.
+func (l *liar) accepted(t *testing.T, name string) string {
+	t.Helper()
+	sys := *l.o.System
+	sys.SignaturePolicyPath = filepath.Join(t.TempDir(), "policy.json")
+	imagetest.WriteFile(t, sys.SignaturePolicyPath, []byte(`{"default":[{"type":"sigstoreSigned","keyPath":"`+l.pub+`"}]}`))
+	src, err := source.Open(t.Context(), "docker://"+l.repo+name, source.Options{System: &sys})
+	if err != nil {
+		return ""
+	}
+	defer src.Close()
+	return src.Digest.String()
+}
+
+// signed says for which digests the repository has signatures.
+func (l *liar) signed() (list []string) {
+	for _, path := range l.Asked("PUT", ".sig") {
+		name := path[strings.LastIndexByte(path, '/')+1:]
+		list = append(list, strings.Replace(strings.TrimSuffix(name, ".sig"), "-", ":", 1))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// TestSignedIsWhatWasBuilt: to whatever a registry answers, the owner's key
+// signs the image that was built and nothing else.
+func TestSignedIsWhatWasBuilt(t *testing.T) {
+	t.Parallel()
+	for name, lies := range map[string]func(*liar) []imagetest.Lie{
+		"another image under the tag": func(l *liar) []imagetest.Lie {
+			return []imagetest.Lie{imagetest.Swapped("v1", l.evil.String())}
+		},
+		"another digest for the manifest": func(l *liar) []imagetest.Lie {
+			return []imagetest.Lie{imagetest.OtherDigest("PUT", "/manifests/", l.evil), imagetest.OtherDigest("HEAD", "/manifests/", l.evil), imagetest.OtherDigest("GET", "/manifests/", l.evil)}
+		},
+		"both": func(l *liar) []imagetest.Lie {
+			return []imagetest.Lie{imagetest.Swapped("v1", l.evil.String()), imagetest.OtherDigest("PUT", "/manifests/", l.evil)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLiar(t)
+			l.Tell(lies(l)...)
+			res, err := Build(t.Context(), l.o)
+			if err == nil && !l.verify(t, "docker://"+l.repo+"@"+res.Digest) {
+				t.Error("what was built is not signed")
+			}
+			for _, d := range l.signed() {
+				if err != nil || d != res.Digest {
+					t.Errorf("a signature of %s (%v)", d, err)
+				}
+			}
+			for _, name := range []string{":v1", "@" + l.evil.String()} {
+				if got := l.accepted(t, name); got == l.evil.String() {
+					t.Errorf("a host that asks for the owner's signature accepts %s, which is the attacker's image", name)
+				}
+			}
+		})
+	}
+}
+
+// TestSignatureReadBack: a signature that the registry took and does not have
+// is no signature. It is looked for where it went.
+func TestSignatureReadBack(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	imagetest.WriteFile(t, l.o.System.SystemRegistriesConfPath, []byte("[[registry]]\nprefix = \""+l.repo+"\"\nlocation = \"127.0.0.1:1/elsewhere\"\n"))
+	if _, err := Build(t.Context(), l.o); err != nil {
+		t.Errorf("with a registries.conf that sends readers elsewhere: %v", err)
+	}
+	other := l.o.Registrar.(*fakeServer).the(t).Registration.Image
+	for name, lie := range map[string]func(signatures string) imagetest.Lie{
+		"withheld": func(string) imagetest.Lie {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".sig") {
+					w.WriteHeader(http.StatusNotFound)
+					return true
+				}
+				return false
+			}
+		},
+		"of another image": func(signatures string) imagetest.Lie {
+			return func(w http.ResponseWriter, r *http.Request, honest http.Handler) bool {
+				if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, ".sig") {
+					return false
+				}
+				r.URL.Path = r.URL.Path[:strings.LastIndexByte(r.URL.Path, '/')+1] + signatures
+				honest.ServeHTTP(w, r)
+				return true
+			}
+		},
+	} {
+		l := *l
+		l.o.Registrar, l.o.Destination = &fakeServer{}, "docker://"+l.repo+":v2"
+		l.Forget()
+		l.Tell(lie(strings.Replace(other, ":", "-", 1) + ".sig"))
+		if _, err := Build(t.Context(), l.o); err == nil || !strings.Contains(err.Error(), "reading the signature back") {
+			t.Errorf("signature %s: %v", name, err)
+		}
+	}
+}

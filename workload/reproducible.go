@@ -67,9 +67,9 @@ func (r randomness) bytes(purpose string) (io.Reader, error) {
 	return r.rand, nil
 }
 
-// expand is an endless stream that follows from a key of 32 bytes.
-func expand(key []byte) (io.Reader, error) {
-	block, err := aes.NewCipher(key)
+// expand is an endless stream that follows from a seed of 32 bytes.
+func expand(seed []byte) (io.Reader, error) {
+	block, err := aes.NewCipher(seed)
 	if err != nil {
 		return nil, err
 	}

@@ -50,9 +50,9 @@ var errNothingVerifies = errors.New("no key, and the signature policy accepts un
 
 type verification struct {
 	VerifyOptions
-	out *ImageVerification
-	key crypto.PublicKey
-	in  *Inspection
+	out       *ImageVerification
+	publicKey crypto.PublicKey
+	in        *Inspection
 }
 
 // VerifyImage checks an image's signature, its content against its digests,
@@ -99,7 +99,7 @@ func (v *verification) check(rule string, pass bool, format string, a ...any) {
 func (v *verification) basis() error {
 	if v.KeyPath != "" {
 		var err error
-		v.key, err = referrers.ReadPublicKey(v.KeyPath)
+		v.publicKey, err = referrers.ReadPublicKey(v.KeyPath)
 		return err
 	}
 	policy, err := signature.DefaultPolicy(v.System)
@@ -119,7 +119,7 @@ func (v *verification) basis() error {
 // signature checks the sigstore signature of an image in a registry. Elsewhere
 // the signed provenance stands for it: see provenance.
 func (v *verification) signature(ctx context.Context) error {
-	if v.key == nil {
+	if v.publicKey == nil {
 		v.check("signature", true, "the signature policy accepts it")
 		return nil
 	}

@@ -41,7 +41,7 @@ func (v *verification) attachments(ctx context.Context) error {
 // judge passes if one document of the kind is good: others may have put bad
 // ones beside it. With a key only signed provenance counts.
 func (v *verification) judge(name, kind string, docs []referrers.Document, judge func([]byte) (string, error)) {
-	required := slices.Contains(v.Require, name) || name == AttachProvenance && v.key != nil && !strings.HasPrefix(v.Image, "docker://")
+	required := slices.Contains(v.Require, name) || name == AttachProvenance && v.publicKey != nil && !strings.HasPrefix(v.Image, "docker://")
 	var errs []error
 	for _, d := range docs {
 		if d.Type != kind {
@@ -71,8 +71,8 @@ func (v *verification) opened(d referrers.Document) ([]byte, error) {
 	switch {
 	case d.Type != referrers.TypeProvenance:
 		return d.Content, nil
-	case v.key != nil:
-		return referrers.OpenEnvelope(d.Content, referrers.TypeProvenance, v.key)
+	case v.publicKey != nil:
+		return referrers.OpenEnvelope(d.Content, referrers.TypeProvenance, v.publicKey)
 	case d.MediaType == referrers.TypeDSSE: // signed by somebody whose key was not given
 		return referrers.EnvelopePayload(d.Content)
 	}
@@ -139,7 +139,7 @@ func (v *verification) provenance(b []byte) (string, error) {
 	if want := v.in.Image.Labels[krun.LabelSource]; v.out.Source != want {
 		return "", fmt.Errorf("provenance of source %s, the image's label has %s", v.out.Source, want)
 	}
-	if v.key != nil {
+	if v.publicKey != nil {
 		return "signed by the key, built from " + v.out.Source, nil
 	}
 	return "unsigned, says it is built from " + v.out.Source, nil

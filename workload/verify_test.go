@@ -249,7 +249,7 @@ func TestVerifyDocuments(t *testing.T) {
 		"provenance of other type":        {Type: referrers.TypeProvenance, MediaType: "", Content: resign(edit(statement, provenanceType, "https://slsa.dev/provenance/v0.2"))},
 		"SBOM of other version":           {Type: referrers.TypeSBOM, MediaType: "", Content: edit(good[referrers.TypeSBOM].Content, "SPDX-2.3", "SPDX-9")},
 	} {
-		v := &verification{VerifyOptions: verifyOptions(o, pub), out: &ImageVerification{Digest: res.Digest}, key: key, in: in}
+		v := &verification{VerifyOptions: verifyOptions(o, pub), out: &ImageVerification{Digest: res.Digest}, publicKey: key, in: in}
 		judges := map[string]func([]byte) (string, error){referrers.TypeRecord: v.record, referrers.TypeProvenance: v.provenance, referrers.TypeSBOM: v.sbom}
 		v.judge("doc", d.Type, []referrers.Document{d}, judges[d.Type])
 		if pass, _ := rules(v.out); len(pass) > 0 {

@@ -16,9 +16,9 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// archiveImage writes an image archive in one pass. The layer comes
-// first and its name, the digest, is known only afterwards, so its header is
-// filled in at the end; the libraries' writers make a whole copy instead.
+// archiveImage writes an image archive in one pass. The layer comes first and
+// its name, the digest, is known only afterwards, so its header is filled in at
+// the end; the libraries' writers make a whole copy instead.
 type archiveImage struct {
 	path, image string
 	format      archiveFormat

@@ -15,8 +15,7 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// libraryImage is a registry, or local storage that storeImage
-// cannot add to.
+// libraryImage is a registry, or local storage that storeImage cannot add to.
 type libraryImage struct {
 	dst  types.ImageDestination
 	temp string // where it may put ciphertext on the way

@@ -10,10 +10,10 @@ import (
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
-// registryImage pushes to a registry, again if need be: the layer with
-// an upload, which can go on where it broke off, the rest by containers/image.
-// The layer is encrypted anew for each attempt, from scratch space; a second
-// copy of it is never kept.
+// registryImage pushes to a registry, again if need be: the layer by our own
+// client, which can go on where it broke off, the rest by containers/image. The
+// layer is encrypted anew for each attempt, from scratch space; a second copy of
+// it is never kept.
 type registryImage struct {
 	libraryImage
 	open   func(context.Context) (types.ImageDestination, error)

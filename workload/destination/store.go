@@ -29,8 +29,8 @@ import (
 // manifest and configuration.
 //
 // Until then they are in the directory of a layer of our own, which no image
-// uses. So the store knows it, and neither collects it as garbage nor trips
-// over it; what a killed build left is removed by the next.
+// uses. The store knows that layer, and so neither collects it as garbage nor
+// fails over it. What a killed build left is removed by the next.
 type storeImage struct {
 	*libraryImage
 	store  storage.Store
@@ -40,8 +40,8 @@ type storeImage struct {
 	staged *stagedLayer
 }
 
-// newStoreImage returns nil where layers cannot be adopted: other
-// drivers than overlay, and options that change how files are stored.
+// newStoreImage returns nil where layers cannot be adopted: with other drivers
+// than overlay, and with options that change how files are stored.
 func newStoreImage(ref types.ImageReference, lib *libraryImage) *storeImage {
 	t, ok := ref.Transport().(istorage.StoreTransport)
 	if !ok {
@@ -68,8 +68,8 @@ func adopts(store storage.Store) bool {
 		return false
 	}
 	for _, o := range store.GraphOptions() {
-		key, _, _ := strings.Cut(o, "=")
-		if strings.HasSuffix(key, "force_mask") || strings.HasSuffix(key, "use_composefs") {
+		option, _, _ := strings.Cut(o, "=")
+		if strings.HasSuffix(option, "force_mask") || strings.HasSuffix(option, "use_composefs") {
 			return false
 		}
 	}
@@ -80,7 +80,7 @@ func adopts(store storage.Store) bool {
 func sweepStore(store storage.Store) {
 	layers, err := store.Layers()
 	if err != nil {
-		return // who needs the store will hear of it
+		return // whatever uses the store next will say so
 	}
 	for _, l := range layers {
 		if len(l.Names) != 1 || !strings.HasPrefix(l.Names[0], scratch.Pattern) || time.Since(l.Created) < scratch.Grace {
@@ -161,9 +161,9 @@ func (d *storeImage) Publish(ctx context.Context, config, manifest []byte) error
 	return nil
 }
 
-// adopt makes the store take the files over, unless it has that layer: a
-// reproducible build may have been done before. Of two that end at the same
-// time the second waits here and sees the first's.
+// adopt makes the store take the files over, unless it has that layer already:
+// a reproducible build may have been done before. Of two such builds that end at
+// the same time, the second waits here and finds the first's layer.
 func (d *storeImage) adopt() (bool, error) {
 	root := d.store.GraphRoot()
 	lock, err := os.Open(root)

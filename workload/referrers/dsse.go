@@ -30,7 +30,7 @@ func dsseMessage(payloadType string, payload []byte) []byte {
 }
 
 // OpenEnvelope returns the payload if the key has signed it as payloadType.
-func OpenEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, error) {
+func OpenEnvelope(b []byte, payloadType string, publicKey crypto.PublicKey) ([]byte, error) {
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil {
 		return nil, fmt.Errorf("reading DSSE envelope: %w", err)
@@ -40,7 +40,7 @@ func OpenEnvelope(b []byte, payloadType string, key crypto.PublicKey) ([]byte, e
 	}
 	message := dsseMessage(e.PayloadType, e.Payload)
 	for _, s := range e.Signatures {
-		if signedBy(key, message, s.Sig) {
+		if signedBy(publicKey, message, s.Sig) {
 			return e.Payload, nil
 		}
 	}
@@ -54,9 +54,9 @@ func EnvelopePayload(b []byte) ([]byte, error) {
 	return e.Payload, err
 }
 
-func signedBy(key crypto.PublicKey, message, sig []byte) bool {
+func signedBy(publicKey crypto.PublicKey, message, sig []byte) bool {
 	sum := sha256.Sum256(message)
-	switch k := key.(type) {
+	switch k := publicKey.(type) {
 	case *ecdsa.PublicKey:
 		return ecdsa.VerifyASN1(k, sum[:], sig)
 	case ed25519.PublicKey:

@@ -25,7 +25,7 @@ const maxKeyFileBytes = 64 << 10
 type SigningKey struct {
 	path       string
 	passphrase secret.Bytes
-	key        crypto.Signer
+	signer     crypto.Signer
 }
 
 // LoadSigningKey reads the file that `skopeo generate-sigstore-key` or `cosign
@@ -70,11 +70,11 @@ func (k *SigningKey) PublicPEM() ([]byte, error) {
 func (k *SigningKey) Sign(payloadType string, payload []byte) ([]byte, error) {
 	message := dsseMessage(payloadType, payload)
 	hash := crypto.Hash(0)
-	if _, ok := k.key.Public().(ed25519.PublicKey); !ok {
+	if _, ok := k.signer.Public().(ed25519.PublicKey); !ok {
 		sum := sha256.Sum256(message)
 		message, hash = sum[:], crypto.SHA256
 	}
-	sig, err := k.key.Sign(rand.Reader, message, hash)
+	sig, err := k.signer.Sign(rand.Reader, message, hash)
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/ccrun/ccrun/workload/layout"
 )
 
-// layoutStore keeps referrers in an image layout: as manifests of its
-// index, without a name.
+// layoutStore keeps referrers in an image layout: as manifests of its index,
+// without a name.
 type layoutStore struct{ dir string }
 
 func (l *layoutStore) put(_ context.Context, manifest []byte, a *Document) error {

@@ -18,9 +18,8 @@ import (
 	"github.com/ccrun/ccrun/workload/registry"
 )
 
-// registryStore keeps referrers in a registry: by the referrers API, or
-// under the fallback tag where there is none. containers/image has no way to
-// do either.
+// registryStore keeps referrers in a registry: by the referrers API, or under
+// the fallback tag where there is none. containers/image can do neither.
 type registryStore struct {
 	repo    name.Repository
 	options []remote.Option

@@ -17,9 +17,9 @@ import (
 
 // resumedBlob reads a blob from a registry that may break off or stall. The
 // library resumes by Range where the registry has it; what it gives up on is
-// fetched again from the start, less what was delivered already. Nothing here
-// needs to know that both times it was the same blob: whoever reads it checks
-// its digest.
+// fetched again from the start, and what was delivered already is skipped. That
+// both times it was the same blob need not be checked here: whoever reads it
+// checks its digest.
 type resumedBlob struct {
 	ctx  context.Context
 	src  types.ImageSource

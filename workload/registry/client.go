@@ -127,14 +127,14 @@ func credentials(sys *types.SystemContext, ref types.ImageReference) (authn.Auth
 	return authn.FromConfig(authn.AuthConfig{Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken}), nil
 }
 
-// errPlainHTTP refuses what go-containerregistry would do by itself with names
-// that look local: fall back from TLS, and send credentials in the clear to
-// whoever has blocked it.
+// errPlainHTTP refuses to speak to a registry without TLS. go-containerregistry
+// would fall back to that by itself where a name looks local, and send
+// credentials in the clear to whoever has blocked TLS.
 var errPlainHTTP = errors.New("registry without TLS is not allowed")
 
-// boundedTransport cuts answers off, by size and by time: the client reads
-// lists whole, and waits for ever. It tries again by itself when a registry is
-// overloaded or breaks off.
+// boundedTransport bounds the size of answers, which the client would read
+// whole, and the time they take, for which it would wait for ever. The client
+// tries again by itself when a registry is overloaded or breaks off.
 type boundedTransport struct {
 	next     http.RoundTripper
 	insecure bool

@@ -128,3 +128,9 @@ type watchedWriter struct {
 	guard *watchdog
 	err   error
 }
+
+// Write implements io.Writer.
+func (w *watchedWriter) Write(p []byte) (n int, err error) {
+	n, w.err = w.guard.write(w.w, p)
+	return n, w.err
+}

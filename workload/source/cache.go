@@ -50,7 +50,7 @@ const (
 type openCache struct {
 	dir      string
 	maxBytes int64
-	key      [32]byte
+	key      [32]byte // CacheKeyFile's
 }
 
 func (o *LayerCache) open() (*openCache, error) {
@@ -61,16 +61,16 @@ func (o *LayerCache) open() (*openCache, error) {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making layer cache: %w", err)
 	}
-	key, err := cacheKey(o.KeyDir)
+	cacheKey, err := readCacheKey(o.KeyDir)
 	if err != nil {
 		return nil, fmt.Errorf("opening layer cache: %w", err)
 	}
-	c.key = [32]byte(key)
+	c.key = [32]byte(cacheKey)
 	return c, nil
 }
 
-// cacheKey reads the key, or makes one.
-func cacheKey(dir string) ([]byte, error) {
+// readCacheKey reads the key, or makes one.
+func readCacheKey(dir string) ([]byte, error) {
 	if dir == "" {
 		dir = os.Getenv("XDG_RUNTIME_DIR")
 	}
@@ -82,11 +82,11 @@ func cacheKey(dir string) ([]byte, error) {
 		return nil, hint.With(fmt.Errorf("directory for its key: %q is not in memory", dir), "let XDG_RUNTIME_DIR name a directory on a tmpfs, or leave --layer-cache out")
 	}
 	path := filepath.Join(dir, CacheKeyFile)
-	key := make([]byte, 32)
-	if _, err := io.ReadFull(rand.Reader, key); err != nil {
+	cacheKey := make([]byte, 32)
+	if _, err := io.ReadFull(rand.Reader, cacheKey); err != nil {
 		return nil, err
 	}
-	if err := scratch.IgnoreExist(scratch.WriteFile(path, key, 0o600)); err != nil {
+	if err := scratch.IgnoreExist(scratch.WriteFile(path, cacheKey, 0o600)); err != nil {
 		return nil, fmt.Errorf("making its key: %w", err)
 	}
 	st, err := os.Lstat(path)
@@ -96,10 +96,10 @@ func cacheKey(dir string) ([]byte, error) {
 	if own, ok := st.Sys().(*syscall.Stat_t); !ok || !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 || int(own.Uid) != os.Geteuid() {
 		return nil, fmt.Errorf("%s must be a file that only its owner, this user, can read", path)
 	}
-	if key, err = bounded.File(path, 32); err == nil && len(key) != 32 {
-		err = fmt.Errorf("%s has %d bytes, expected 32", path, len(key))
+	if cacheKey, err = bounded.File(path, 32); err == nil && len(cacheKey) != 32 {
+		err = fmt.Errorf("%s has %d bytes, expected 32", path, len(cacheKey))
 	}
-	return key, err
+	return cacheKey, err
 }
 
 func (c *openCache) path(layer digest.Digest) string {
@@ -109,12 +109,12 @@ func (c *openCache) path(layer digest.Digest) string {
 // spool is a file's content, under a key of its own: salts are random, so no
 // two files ever share key stream, whatever they hold.
 func (c *openCache) spool(f *os.File, salt []byte, size int64) (*scratch.Spool, error) {
-	key, err := hkdf.Key(sha256.New, c.key[:], salt, cacheMagic+"content", 32)
+	layerKey, err := hkdf.Key(sha256.New, c.key[:], salt, cacheMagic+"content", 32)
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(key)
-	clear(key)
+	block, err := aes.NewCipher(layerKey)
+	clear(layerKey)
 	return scratch.SpoolAt(f, block, cacheHeadBytes, size), err
 }
 

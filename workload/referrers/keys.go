@@ -62,7 +62,7 @@ func (k *SigningKey) Sigstore() (path string, passphrase []byte) {
 
 // PublicPEM is the public half, as verifiers take it.
 func (k *SigningKey) PublicPEM() ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(k.key.Public())
+	der, err := x509.MarshalPKIXPublicKey(k.signer.Public())
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
 }
 

@@ -62,21 +62,6 @@ func RealTD(t testing.TB) (quote, collateral []byte, at time.Time) {
 	return ReadFile(t, dir, "tdx-v5-tdx15.quote.bin"), ReadFile(t, dir, "tdx-v5-tdx15.collateral.json"), time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
 }
 
-// Seed adds the real evidence whose names match, where it is at hand.
-func Seed(f *testing.F, pattern string) {
-	dir := os.Getenv("CCRUN_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	names, err := filepath.Glob(filepath.Join(dir, "vectors", "evidence", pattern))
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, n := range names {
-		f.Add(ReadFile(f, n))
-	}
-}
-
 // Leaves calls f for every value below v: its path, the value and how to set
 // it.
 func Leaves(path string, v any, f func(path string, v any, set func(any))) {

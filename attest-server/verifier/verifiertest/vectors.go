@@ -10,6 +10,15 @@ import (
 // repository, which lies above the test's directory. Without it, t is skipped.
 func Vectors(t testing.TB) string {
 	t.Helper()
+	dir := vectors(t)
+	if _, err := os.Stat(filepath.Join(dir, "INDEX.md")); err != nil {
+		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
+	}
+	return dir
+}
+
+func vectors(t testing.TB) string {
+	t.Helper()
 	dir := os.Getenv("CCRUN_SHARED")
 	for at := "."; dir == ""; at = filepath.Join(at, "..") {
 		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
@@ -18,9 +27,16 @@ func Vectors(t testing.TB) string {
 			t.Fatalf("no go.mod above this test: set CCRUN_SHARED: %v", err)
 		}
 	}
-	dir = filepath.Join(dir, "vectors")
-	if _, err := os.Stat(filepath.Join(dir, "INDEX.md")); err != nil {
-		t.Skipf("no vectors in %s: set CCRUN_SHARED", dir)
+	return filepath.Join(dir, "vectors")
+}
+
+// Seed adds the real evidence whose names match, where it is at hand.
+func Seed(f *testing.F, pattern string) {
+	names, err := filepath.Glob(filepath.Join(vectors(f), "evidence", pattern))
+	if err != nil {
+		f.Fatal(err)
 	}
-	return dir
+	for _, n := range names {
+		f.Add(ReadFile(f, n))
+	}
 }

@@ -62,8 +62,7 @@ type build struct {
 	draft
 	sourceTime bool                   // all happens when the source was made
 	agent      func() ([]byte, error) // its initrd segment, made meanwhile
-	ports      string
-	packages   []byte // the SBOM, if it is to be attached
+	packages   []byte                 // the SBOM, if it is to be attached
 	random     randomness
 	undo       func() error // takes registration and record back
 }
@@ -121,13 +120,11 @@ func (b *build) openSource(ctx context.Context) error {
 }
 
 // readSource finds out what is to run, and in which files.
-func (b *build) readSource(ctx context.Context) error {
-	p, err := processOf(b.src.Config.Config)
+func (b *build) readSource(ctx context.Context) (err error) {
+	c := b.src.Config.Config
+	b.proc, err = kbs.Canonical(processOf(c, b.Warn))
 	if err == nil {
-		b.proc, err = kbs.Canonical(p)
-	}
-	if err == nil {
-		b.ports, err = ports(b.src.Config.Config.ExposedPorts)
+		err = checkProcess(b.proc)
 	}
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", b.src.Name, err)
@@ -197,7 +194,7 @@ func (b *build) seal(context.Context) error {
 func (b *build) writeLayer(ctx context.Context) error { return b.draft.writeLayer(ctx, b.random) }
 
 func (b *build) describe(context.Context) error {
-	if err := b.draft.describe(labels(&b.sealed.reg, b.src.Digest, b.ports)); err != nil {
+	if err := b.draft.describe(labels(&b.sealed.reg, b.src.Digest, b.exposed)); err != nil {
 		return err
 	}
 	b.sealed.reg.Image = b.image.digest()

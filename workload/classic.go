@@ -156,7 +156,7 @@ func (c *classic) openSource(ctx context.Context) error {
 }
 
 func (c *classic) readSource(ctx context.Context) (err error) {
-	if c.proc, err = classicProcess(c.src.Config.Config); err != nil {
+	if c.proc, err = classicProcess(c.src.Config.Config, c.Warn); err != nil {
 		return fmt.Errorf("reading %s: %w", c.src.Name, err)
 	}
 	return c.draft.readSource(ctx, &c.SourceOptions)

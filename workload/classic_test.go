@@ -195,10 +195,10 @@ func TestClassicRefuses(t *testing.T) {
 // TestClassicProcess: the old init finds its members in any string.
 func TestClassicProcess(t *testing.T) {
 	t.Parallel()
-	if _, err := classicProcess(imgspec.ImageConfig{Cmd: []string{"/bin/x", "EntryPoint"}}); err == nil {
+	if _, err := classicProcess(imgspec.ImageConfig{Cmd: []string{"/bin/x", "EntryPoint"}}, nil); err == nil {
 		t.Error("an argument that the old init takes for a member")
 	}
-	b, err := classicProcess(imgspec.ImageConfig{Entrypoint: []string{"/bin/x", "<&>"}})
+	b, err := classicProcess(imgspec.ImageConfig{Entrypoint: []string{"/bin/x", "<&>"}}, nil)
 	if want := `{"WorkingDir":"/","Cmd":["/bin/x","<&>"],"Env":[]}`; err != nil || string(b) != want {
 		t.Errorf("got %s, %v, expected %s", b, err, want)
 	}

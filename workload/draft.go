@@ -1,12 +1,14 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/process"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/rootfs"
@@ -23,6 +25,9 @@ type draft struct {
 	proc []byte // the process, as it goes on the disk
 	tree *rootfs.Tree
 	fs   fileSystem
+
+	exposed []string // ports, as labels list them
+	user    process.Credentials
 
 	sealed *sealed
 	layer  blob.Info
@@ -63,13 +68,41 @@ func (d *draft) readSource(ctx context.Context, o *SourceOptions) (err error) {
 	if d.tree.Lookup("/"+krun.DiskFile) != nil && d.tree.Lookup("/"+krun.TEEConfigFile) != nil {
 		d.env.Warn("source is a workload image already: give its passphrase with --source-passphrase-file to build from what is on its disk")
 	}
+	d.exposed = exposed(d.src.Config.Config.ExposedPorts, d.env.Warn)
+	if d.user, err = d.findUser(ctx); err != nil {
+		return fmt.Errorf("reading %s: %w", d.src.Name, err)
+	}
 	return review(ctx, d.env, d.src, d.tree, o)
+}
+
+// findUser looks the image's user up where the agent will.
+func (d *draft) findUser(ctx context.Context) (process.Credentials, error) {
+	passwd, err := d.src.ReadFile(ctx, d.tree, "/etc/passwd", process.MaxDatabase)
+	if err != nil {
+		return process.Credentials{}, err
+	}
+	group, err := d.src.ReadFile(ctx, d.tree, "/etc/group", process.MaxDatabase)
+	if err != nil {
+		return process.Credentials{}, err
+	}
+	c := d.src.Config.Config
+	if _, err := process.MissingAccounts(c.User, c.WorkingDir, passwd, group); err != nil {
+		return process.Credentials{}, err
+	}
+	return process.LookUp(c.User, bytes.NewReader(passwd), bytes.NewReader(group))
 }
 
 // layOut plans the file system: the image's files and what the agent is to run.
 func (d *draft) layOut(o *DiskOptions) error {
 	if err := addProcess(d.tree, d.proc); err != nil {
 		return err
+	}
+	c := d.src.Config.Config
+	if err := addDirectories(d.tree, c, d.user); err != nil {
+		return err
+	}
+	for _, w := range unheeded(c, d.src.Healthcheck, o.Filesystem) {
+		d.env.Warn(w)
 	}
 	at := d.env.Now()
 	id, err := o.contentID(d.src.Config.RootFS.DiffIDs, d.proc, at)
@@ -118,7 +151,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 
 // describe makes the image's configuration and manifest.
 func (d *draft) describe(labels map[string]string) (err error) {
-	d.image, err = describeImage(d.out.Accepts(), d.env.Now().UTC(), d.layer, labels, d.src.Config.Config.ExposedPorts)
+	d.image, err = describeImage(d.out.Accepts(), d.env.Now().UTC(), d.layer, labels, d.exposed)
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 const FormatVersion = "1"
 
 // labels describes the registered workload r.
-func labels(r *kbs.Registration, source digest.Digest, ports string) map[string]string {
+func labels(r *kbs.Registration, source digest.Digest, exposed []string) map[string]string {
 	var launch []string
 	firmware := ""
 	for _, m := range r.ReferenceValues.Measurements {
@@ -37,15 +37,15 @@ func labels(r *kbs.Registration, source digest.Digest, ports string) map[string]
 		krun.LabelFirmware:       firmware,
 		krun.LabelSource:         source.String(),
 	}
-	if ports != "" {
-		l[krun.LabelPorts] = ports
+	if len(exposed) > 0 {
+		l[krun.LabelPorts] = strings.Join(exposed, ",")
 	}
 	return l
 }
 
 // imageConfig is the configuration of the workload image. Nothing of the
 // source's own configuration but its ports is in it: the rest is encrypted.
-func imageConfig(created time.Time, diffID digest.Digest, labels map[string]string, exposed map[string]struct{}) ([]byte, error) {
+func imageConfig(created time.Time, diffID digest.Digest, labels map[string]string, exposed []string) ([]byte, error) {
 	return json.Marshal(imgspec.Image{
 		Created:  &created,
 		Platform: imgspec.Platform{Architecture: "amd64", OS: "linux"},
@@ -53,12 +53,20 @@ func imageConfig(created time.Time, diffID digest.Digest, labels map[string]stri
 			Entrypoint:   []string{"/" + krun.EntrypointFile},
 			WorkingDir:   "/",
 			Labels:       labels,
-			ExposedPorts: exposed,
+			ExposedPorts: set(exposed),
 			StopSignal:   stopSignal(kbs.TEE(labels[krun.LabelTEE])),
 		},
 		RootFS:  imgspec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 		History: []imgspec.History{{Created: &created, CreatedBy: "ccrun build"}},
 	})
+}
+
+func set(names []string) map[string]struct{} {
+	m := make(map[string]struct{}, len(names))
+	for _, n := range names {
+		m[n] = struct{}{}
+	}
+	return m
 }
 
 // stopSignal is what Podman sends the VMM. libkrun takes SIGINT alone, as an
@@ -95,7 +103,7 @@ func imageManifest(accepted []string, config []byte, layer blob.Info, annotation
 // description is an image's configuration and manifest.
 type description struct{ config, manifest []byte }
 
-func describeImage(accepted []string, created time.Time, layer blob.Info, labels map[string]string, exposed map[string]struct{}) (*description, error) {
+func describeImage(accepted []string, created time.Time, layer blob.Info, labels map[string]string, exposed []string) (*description, error) {
 	config, err := imageConfig(created, layer.Digest, labels, exposed)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 )
@@ -56,8 +57,12 @@ func checkOldInit(initrd []byte) error {
 // wherever it stands, and runs /bin/sh when there is an Entrypoint but no Cmd.
 // So Cmd is the whole command, WorkingDir stands before it, and the one name
 // that could then still be found in it is refused.
-func classicProcess(config imgspec.ImageConfig) ([]byte, error) {
-	p, err := processOf(config)
+func classicProcess(config imgspec.ImageConfig, warn func(string)) ([]byte, error) {
+	p := processOf(config, warn)
+	raw, err := kbs.Canonical(p)
+	if err == nil {
+		err = checkProcess(raw)
+	}
 	if err != nil {
 		return nil, err
 	}

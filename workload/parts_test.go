@@ -81,10 +81,7 @@ func TestShortDisk(t *testing.T) {
 
 func TestProcessOf(t *testing.T) {
 	t.Parallel()
-	p, err := processOf(imgspec.ImageConfig{Cmd: []string{"x"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := processOf(imgspec.ImageConfig{Cmd: []string{"x"}}, nil)
 	b, err := kbs.Canonical(p)
 	if err != nil || string(b) != `{"Cmd":["x"],"Entrypoint":[],"Env":[],"StopSignal":"","User":"","WorkingDir":""}` {
 		t.Errorf("%s %v", b, err)

@@ -1,9 +1,10 @@
 package workload
 
 import (
-	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,27 +12,44 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-// processOf is what the guest agent runs: the image's own configuration.
-func processOf(c imgspec.ImageConfig) (krun.Process, error) {
-	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
-		return krun.Process{}, hint.With(errors.New("image has neither Entrypoint nor Cmd: nothing to run"),
-			"add one to the image: workload images take no command from the host")
-	}
-	for _, e := range c.Env {
-		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
-			return krun.Process{}, fmt.Errorf("image environment entry %.40q, expected NAME=VALUE", e)
-		}
-	}
-	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
-		return krun.Process{}, fmt.Errorf("image working directory %q is not absolute", c.WorkingDir)
+// processOf is what the guest agent runs: the image's own configuration, as
+// Podman reads it. Whether that can start, process.Decode says.
+func processOf(c imgspec.ImageConfig, warn func(string)) krun.Process {
+	dir := c.WorkingDir
+	if dir != "" && dir[0] != '/' {
+		dir = path.Join("/", dir)
 	}
 	return krun.Process{
-		Entrypoint: orEmpty(c.Entrypoint), Cmd: orEmpty(c.Cmd), Env: orEmpty(c.Env),
-		WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal,
-	}, nil
+		Entrypoint: orEmpty(c.Entrypoint), Cmd: orEmpty(c.Cmd), Env: variables(c.Env, warn),
+		WorkingDir: dir, User: c.User, StopSignal: c.StopSignal,
+	}
+}
+
+// variables gives an entry without "=" the empty value, as Podman does.
+func variables(env []string, warn func(string)) []string {
+	out := make([]string, 0, len(env))
+	for _, e := range env {
+		switch name, _, ok := strings.Cut(e, "="); {
+		case name == "":
+			warn(fmt.Sprintf("leaving out the image's variable %.40q, which has no name", e))
+		case !ok:
+			out = append(out, e+"=")
+		default:
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// checkProcess refuses before anything is registered what the agent would
+// refuse at boot. The agent's own code says so.
+func checkProcess(proc []byte) error {
+	_, err := process.Decode(proc)
+	return err
 }
 
 // orEmpty makes nil an empty list: the agent's decoder, like libkrun's C one,
@@ -43,29 +61,53 @@ func orEmpty(s []string) []string {
 	return s
 }
 
-// ports is the annotation that lists the ports an image exposes, sorted, as
-// in "53/udp,8080/tcp".
-func ports(exposed map[string]struct{}) (string, error) {
-	list := make([]string, 0, len(exposed))
-	for p := range exposed {
-		number, proto, ok := strings.Cut(p, "/")
-		if !ok {
-			proto = "tcp"
+// maxRange bounds what one EXPOSE may stand for.
+const maxRange = 1024
+
+// exposed is what an image's EXPOSE lists, in the form NUMBER/PROTOCOL, ranges
+// spelled out and sorted. It decides nothing: what cannot be read is left out.
+func exposed(ports map[string]struct{}, warn func(string)) []string {
+	var list []string
+	for p := range ports {
+		expanded := expandPort(p)
+		if expanded == nil {
+			warn(fmt.Sprintf("leaving out EXPOSE %.40q: expected NUMBER or NUMBER-NUMBER, with /tcp, /udp or /sctp", p))
 		}
-		if n, err := strconv.ParseUint(number, 10, 16); err != nil || n == 0 || (proto != "tcp" && proto != "udp" && proto != "sctp") {
-			return "", fmt.Errorf("image exposes port %q, expected NUMBER/tcp, udp or sctp", p)
-		}
-		list = append(list, number+"/"+proto)
+		list = append(list, expanded...)
 	}
-	sort.Strings(list)
-	return strings.Join(list, ","), nil
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// expandPort returns nil for what is no port or range of ports.
+func expandPort(p string) (list []string) {
+	numbers, proto, ok := strings.Cut(strings.ToLower(p), "/")
+	if !ok {
+		proto = "tcp"
+	}
+	if proto != "tcp" && proto != "udp" && proto != "sctp" {
+		return nil
+	}
+	first, last, ok := strings.Cut(numbers, "-")
+	if !ok {
+		last = first
+	}
+	from, err1 := strconv.ParseUint(first, 10, 16)
+	to, err2 := strconv.ParseUint(last, 10, 16)
+	if err1 != nil || err2 != nil || from == 0 || to < from || to-from >= maxRange {
+		return nil
+	}
+	for n := from; n <= to; n++ {
+		list = append(list, fmt.Sprintf("%d/%s", n, proto))
+	}
+	return list
 }
 
 // addProcess puts the image configuration where the agent looks for it, and
 // makes the directories that it mounts on or writes to. What an image has in
 // place of the latter, perhaps a link, stays.
-func addProcess(tree *rootfs.Tree, process []byte) error {
-	if err := tree.AddFile(krun.ProcessPath, 0o400, 0, 0, process); err != nil {
+func addProcess(tree *rootfs.Tree, proc []byte) error {
+	if err := tree.AddFile(krun.ProcessPath, 0o400, 0, 0, proc); err != nil {
 		return err
 	}
 	for _, d := range []struct {
@@ -84,4 +126,29 @@ func addProcess(tree *rootfs.Tree, process []byte) error {
 		}
 	}
 	return nil
+}
+
+// addDirectories makes those of the image's VOLUMEs and its WorkingDir that it
+// lacks, as the user's own, which is what Podman does when it makes a container.
+// What is there, with its content, stays.
+func addDirectories(tree *rootfs.Tree, c imgspec.ImageConfig, who process.Credentials) error {
+	for _, dir := range append(slices.Sorted(maps.Keys(c.Volumes)), c.WorkingDir) {
+		if err := tree.MakeDir(dir, 0o755, uint32(who.UID), uint32(who.GID)); err != nil {
+			return hint.With(fmt.Errorf("making the image's VOLUME and WORKDIR directories: %w", err), "correct VOLUME or WORKDIR of the image")
+		}
+	}
+	return nil
+}
+
+// unheeded says which fields of the configuration do less in a guest than
+// under Podman.
+func unheeded(c imgspec.ImageConfig, healthcheck bool, filesystem string) (out []string) {
+	if healthcheck {
+		out = append(out, "the image's HEALTHCHECK is not run: Podman cannot enter the guest; probe a port of it from outside")
+	}
+	if dirs := slices.Sorted(maps.Keys(c.Volumes)); len(dirs) > 0 && filesystem == "erofs" {
+		out = append(out, fmt.Sprintf("with --fs erofs, what is written to the image's VOLUMEs (%s) is in the guest's memory and gone when it ends, "+
+			"and nothing can be written where the kernel has no overlayfs; --fs ext4 keeps it as long as the container", strings.Join(dirs, " ")))
+	}
+	return out
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,9 +155,15 @@ func TestRefusedSources(t *testing.T) {
 		"other architecture":       {edit: func(m *imagetest.Image) { m.Config.Architecture = "arm64" }, want: "linux/amd64"},
 		"other system":             {edit: func(m *imagetest.Image) { m.Config.OS = "windows" }, want: "linux/amd64"},
 		"nothing to run":           {edit: func(m *imagetest.Image) { m.Config.Config.Entrypoint, m.Config.Config.Cmd = nil, nil }, want: "nothing to run"},
-		"broken environment":       {edit: func(m *imagetest.Image) { m.Config.Config.Env = []string{"novalue"} }, want: "NAME=VALUE"},
-		"relative directory":       {edit: func(m *imagetest.Image) { m.Config.Config.WorkingDir = "srv" }, want: "not absolute"},
-		"bad port":                 {edit: func(m *imagetest.Image) { m.Config.Config.ExposedPorts = map[string]struct{}{"0/tcp": {}} }, want: "port"},
+		"stop signal":              {edit: func(m *imagetest.Image) { m.Config.Config.StopSignal = "SIGFOO" }, want: "SIGFOO"},
+		"unknown user":             {edit: func(m *imagetest.Image) { m.Config.Config.User = "ghost" }, want: "ghost"},
+		"unknown group":            {edit: func(m *imagetest.Image) { m.Config.Config.User = "1:ghosts" }, want: "ghosts"},
+		"user out of range":        {edit: func(m *imagetest.Image) { m.Config.Config.User = "4294967295" }, want: "range"},
+		"NUL in an argument":       {edit: func(m *imagetest.Image) { m.Config.Config.Cmd = []string{"a\x00b"} }, want: "NUL"},
+		"empty command":            {edit: func(m *imagetest.Image) { m.Config.Config.Entrypoint = []string{""} }, want: "name is empty"},
+		"long variable":            {edit: func(m *imagetest.Image) { m.Config.Config.Env = []string{"A=" + strings.Repeat("x", 128<<10)} }, want: "131071"},
+		"long environment":         {edit: longEnvironment, want: "1048576"},
+		"volume below a file":      {edit: func(m *imagetest.Image) { m.Config.Config.Volumes = map[string]struct{}{"/etc/new/x": {}} }, want: "VOLUME"},
 		"encrypted layer":          {edit: func(m *imagetest.Image) { m.Layers[0].MediaType += "+encrypted" }, want: "encrypted"},
 		"garbage in gzip":          {edit: func(m *imagetest.Image) { m.Layers[1].Blob = append([]byte{0x1f, 0x8b, 8}, "garbage"...) }, want: "layer 2"},
 		"not a tar":                {edit: notTar, want: "layer 1"},
@@ -201,6 +208,10 @@ func unusedKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+func longEnvironment(m *imagetest.Image) {
+	m.Config.Config.Env = slices.Repeat([]string{"A=" + strings.Repeat("x", 100<<10)}, 11)
 }
 
 func notTar(m *imagetest.Image) {

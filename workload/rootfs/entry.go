@@ -1,5 +1,7 @@
 package rootfs
 
+import "archive/tar"
+
 // entry is one tar header. Its position in the index is its ordinal.
 type entry struct {
 	name      string // cleaned and absolute
@@ -18,6 +20,13 @@ type rare struct {
 	xattrs       []Xattr
 	data         []Range
 	sparse       bool
+}
+
+// isWhiteoutDevice tells whether overlayfs would take the file for a deletion.
+// So does plain Podman, whose storage is overlayfs, and a guest with EROFS.
+func (e *entry) isWhiteoutDevice() bool {
+	r := e.more()
+	return e.typeflag == tar.TypeChar && r.major == 0 && r.minor == 0
 }
 
 // more returns the rare fields for reading.

@@ -96,7 +96,8 @@ func exceeded(what string, limit, got any) error {
 }
 
 // EntryError says which layer (counted from 1) and which path in it an error
-// is about. Path is empty when the error is about the layer as a whole.
+// is about. Layer is 0 where only the caller knows which it is; Path is empty
+// when the error is about the layer as a whole.
 type EntryError struct {
 	Layer int
 	Path  string
@@ -104,10 +105,14 @@ type EntryError struct {
 }
 
 func (e *EntryError) Error() string {
-	if e.Path == "" {
-		return fmt.Sprintf("layer %d: %v", e.Layer, e.Err)
+	text := e.Err.Error()
+	if e.Path != "" {
+		text = fmt.Sprintf("%q: %s", shorten(e.Path), text)
 	}
-	return fmt.Sprintf("layer %d: %q: %v", e.Layer, shorten(e.Path), e.Err)
+	if e.Layer != 0 {
+		text = fmt.Sprintf("layer %d: %s", e.Layer, text)
+	}
+	return text
 }
 
 func (e *EntryError) Unwrap() error { return e.Err }

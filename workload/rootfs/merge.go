@@ -105,6 +105,9 @@ func (m *merger) place(dir *Node, base string, e *entry, ordinal int32) error {
 	if e.typeflag == tar.TypeLink {
 		return m.link(dir, base, e)
 	}
+	if e.isWhiteoutDevice() {
+		return nil
+	}
 	dir.set(m.arena.name(base), m.newNode(e, ordinal), m.layer)
 	return nil
 }

@@ -56,6 +56,7 @@ func TestMerge(t *testing.T) {
 		{"file to directory", [][]ent{{f("a", "1")}, {d("a"), f("a/b", "2")}}, "/a/ /a/b:2"},
 		{"file to implied directory", [][]ent{{f("a", "1")}, {f("a/b", "2")}}, "/a/ /a/b:2"},
 		{"directory again keeps children", [][]ent{{f("a/b", "1"), d("a")}, {d("a/")}}, "/a/ /a/b:1"},
+		{"overlayfs's deletion", [][]ent{{f("d/a", "1")}, {{Header: tar.Header{Name: "d/a", Typeflag: tar.TypeChar}}, f("d/b", "2")}}, "/d/ /d/b:2"},
 		{"devices", [][]ent{{{Header: tar.Header{Name: "c", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
 			{Header: tar.Header{Name: "b", Typeflag: tar.TypeBlock, Devmajor: 4095, Devminor: 1048575}},
 			{Header: tar.Header{Name: "p", Typeflag: tar.TypeFifo}}}},

@@ -75,6 +75,9 @@ func scanEntry(s *source, hdr *tar.Header, b *budget, idx *Index) (entry, error)
 	if len(xattrs) > 0 {
 		e.rareFields().xattrs = xattrs
 	}
+	if e.isWhiteoutDevice() {
+		idx.warn(fmt.Sprintf("%q: leaving out the character device 0:0: overlayfs takes it for a deletion", shorten(hdr.Name)))
+	}
 	if e.typeflag != tar.TypeReg {
 		return e, nil
 	}
@@ -140,6 +143,9 @@ func convert(hdr *tar.Header, l Limits) (entry, error) {
 }
 
 func id32(what string, v int64) (uint32, error) {
+	if v < 0 && v >= math.MinInt32 {
+		v = int64(uint32(v)) // some archivers write 32 bits with a sign: -2 is 4294967294
+	}
 	// The highest value means "no change" to chown(2) and is no owner.
 	if v < 0 || v >= math.MaxUint32 {
 		return 0, fmt.Errorf("%s must be from 0 to 4294967294, got %d", what, v)

@@ -13,6 +13,7 @@ const (
 	maxXattrName   = 255
 	maxXattrValue  = 64 << 10 // XATTR_SIZE_MAX
 	selinuxXattr   = "security.selinux"
+	overlayXattrs  = "trusted.overlay."
 	posixACLAccess = "system.posix_acl_access"
 	posixACLDeflt  = "system.posix_acl_default"
 )
@@ -53,6 +54,8 @@ func unstorable(typeflag byte, name string) string {
 		return ""
 	case rest == "" || strings.IndexByte(name, 0) >= 0:
 		return "not a valid name"
+	case strings.HasPrefix(name, overlayXattrs):
+		return "it is overlayfs's own, and would hide the file or its content"
 	case ns == "trusted", ns == "security":
 		return ""
 	case ns == "user":

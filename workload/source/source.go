@@ -6,6 +6,7 @@ package source
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -46,7 +47,9 @@ type Image struct {
 	Name   string // with transport, as resolved
 	Digest digest.Digest
 	Config *imgspec.Image
-	Layers []*Layer
+	// Healthcheck: the configuration has one, which is Docker's and not OCI's.
+	Healthcheck bool
+	Layers      []*Layer
 
 	options  Options
 	raw      types.ImageSource
@@ -114,6 +117,9 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 	}
 	s := &Image{Name: localstore.Name(raw.Reference()), Digest: digest.FromBytes(blob), raw: raw, unparsed: unparsed}
 	if s.Config, err = readConfig(ctx, img); err != nil {
+		return nil, err
+	}
+	if s.Healthcheck, err = hasHealthcheck(ctx, img); err != nil {
 		return nil, err
 	}
 	s.Layers, err = describeLayers(ctx, sys, raw, img, s.Config)
@@ -206,6 +212,24 @@ func readConfig(ctx context.Context, img types.Image) (*imgspec.Image, error) {
 		}
 	}
 	return c, nil
+}
+
+// hasHealthcheck tells whether the configuration asks for one.
+func hasHealthcheck(ctx context.Context, img types.Image) (bool, error) {
+	raw, err := img.ConfigBlob(ctx)
+	if err != nil {
+		return false, fmt.Errorf("reading image configuration: %w", err)
+	}
+	var c struct {
+		Config struct {
+			Healthcheck struct{ Test []string }
+		} `json:"config"`
+	}
+	if json.Unmarshal(raw, &c) != nil {
+		return false, nil // in a form that nobody knows
+	}
+	test := c.Config.Healthcheck.Test
+	return len(test) > 0 && test[0] != "NONE", nil
 }
 
 // SizeBytes is what the manifest says the layers have, -1 if it does not say.

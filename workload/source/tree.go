@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -32,6 +33,18 @@ func (s *Image) Tree(ctx context.Context, progress func(int64)) (*rootfs.Tree, e
 		layers[i], indexes[i] = l, l.index
 	}
 	return rootfs.Merge(layers, indexes, limits)
+}
+
+// ReadFile reads one regular file of the tree that Tree returned, nil if there
+// is none. What it returns is not verified yet: see rootfs.Tree.ReadFile.
+func (s *Image) ReadFile(ctx context.Context, tree *rootfs.Tree, name string, limit int64) ([]byte, error) {
+	return tree.ReadFile(ctx, name, limit, func(layer int) (io.ReadCloser, error) {
+		l := s.Layers[layer]
+		if l.spool != nil {
+			return l.spool.Reader(), nil
+		}
+		return l.fetch(ctx)
+	})
 }
 
 // ready refuses layers that no key was given for, before the first is fetched,

@@ -1,0 +1,66 @@
+package rootfs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/ccrun/ccrun/bounded"
+)
+
+// Follow looks p up as a process would whose root the tree is: links on the
+// way and at the end are followed. Nil if there is nothing.
+func (t *Tree) Follow(p string) *Node {
+	m := &merger{tree: t, limits: Limits{}.withDefaults()}
+	for range maxSymlinkHops {
+		dirName, base := path.Split(p)
+		if base == "" || base == "." || base == ".." {
+			dirName, base = p, ""
+		}
+		dir, err := m.existing(dirName)
+		if err != nil || base == "" {
+			return dir
+		}
+		n := dir.child(base).Node
+		if n == nil || n.Kind != Symlink {
+			return n
+		}
+		if p = n.Target(); !strings.HasPrefix(p, "/") {
+			p = dirName + p
+		}
+	}
+	return nil
+}
+
+// ReadFile reads one regular file of at most limit bytes, following links; nil
+// if there is none. open opens a layer's tar stream: of one that can seek only
+// headers are read up to the file. So nobody has verified what it returns, which
+// is good for an early word on the image, and not for anything that is written.
+func (t *Tree) ReadFile(ctx context.Context, p string, limit int64, open func(layer int) (io.ReadCloser, error)) ([]byte, error) {
+	n := t.Follow(p)
+	switch {
+	case n == nil:
+		return nil, nil
+	case n.Kind != Regular || n.Size > limit:
+		return nil, fmt.Errorf("%s: expected a regular file of at most %d bytes, got a %s of %d", p, limit, n.Kind, n.Size)
+	case n.layer == generatedLayer:
+		return n.extra.content, nil
+	}
+	r, err := open(int(n.layer))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s := newSource(ctx, r, t.layerBytes)
+	for range n.ordinal {
+		if _, err := s.next(); err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+	}
+	if _, err := s.next(); err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return bounded.Read(s.tr, p, limit)
+}

@@ -2,8 +2,10 @@ package rootfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -63,4 +65,35 @@ func (t *Tree) ReadFile(ctx context.Context, p string, limit int64, open func(la
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
 	return bounded.Read(s.tr, p, limit)
+}
+
+// MakeDir makes a directory at p, following links inside the tree, with owner
+// and mode for it and root's for the parents that are missing too. What there
+// is at p, of any kind, stays as it is.
+func (t *Tree) MakeDir(p string, mode, uid, gid uint32) error {
+	clean, err := cleanPath(p, Limits{}.withDefaults())
+	if err != nil {
+		return fmt.Errorf("making directory %q: %w", p, err)
+	}
+	if t.Follow(clean) != nil {
+		return nil
+	}
+	m := &merger{tree: t, limits: Limits{}.withDefaults()}
+	dir := t.root
+	for at, names := "", clean[1:]; names != ""; {
+		var name string
+		name, names, _ = strings.Cut(names, "/")
+		at += "/" + name
+		next, err := m.existing(at)
+		if errors.Is(err, fs.ErrNotExist) && dir.child(name).Node == nil {
+			next, err = &Node{Kind: Directory, Perm: impliedPerm, layer: generatedLayer, ordinal: noLayer}, nil
+			dir.set(name, next, generatedLayer)
+		}
+		if err != nil {
+			return fmt.Errorf("making directory %q: %w", p, err)
+		}
+		dir = next
+	}
+	dir.Perm, dir.UID, dir.GID = uint16(mode&0o7777), uid, gid
+	return nil
 }

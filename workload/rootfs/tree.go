@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -155,37 +154,6 @@ func (t *Tree) EnsureDir(p string, mode uint32) error {
 		return nil
 	}
 	dir.set(base, &Node{Kind: Directory, Perm: uint16(mode), layer: generatedLayer, ordinal: noLayer}, generatedLayer)
-	return nil
-}
-
-// MakeDir makes a directory at p, following links inside the tree, with owner
-// and mode for it and root's for the parents that are missing too. What there
-// is at p, of any kind, stays as it is.
-func (t *Tree) MakeDir(p string, mode, uid, gid uint32) error {
-	clean, err := cleanPath(p, Limits{}.withDefaults())
-	if err != nil {
-		return fmt.Errorf("making directory %q: %w", p, err)
-	}
-	if t.Follow(clean) != nil {
-		return nil
-	}
-	m := &merger{tree: t, limits: Limits{}.withDefaults()}
-	dir := t.root
-	for at, names := "", clean[1:]; names != ""; {
-		var name string
-		name, names, _ = strings.Cut(names, "/")
-		at += "/" + name
-		next, err := m.existing(at)
-		if errors.Is(err, fs.ErrNotExist) && dir.child(name).Node == nil {
-			next, err = &Node{Kind: Directory, Perm: impliedPerm, layer: generatedLayer, ordinal: noLayer}, nil
-			dir.set(name, next, generatedLayer)
-		}
-		if err != nil {
-			return fmt.Errorf("making directory %q: %w", p, err)
-		}
-		dir = next
-	}
-	dir.Perm, dir.UID, dir.GID = uint16(mode&0o7777), uid, gid
 	return nil
 }
 

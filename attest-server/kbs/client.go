@@ -44,6 +44,8 @@ type ReleaseRequest struct {
 	// OnServerTime, if set, gets the time of the authenticated server before
 	// Attest is called, and again with the secret.
 	OnServerTime func(time.Time)
+	// OnRetry, if set, is told why a try failed that another one follows.
+	OnRetry func(error)
 }
 
 // ReleaseName is the name under which a workload's DiskKey is sealed: see
@@ -79,8 +81,8 @@ func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base str
 		return err
 	}
 	pause := orDefault(c.Pause, 500*time.Millisecond)
-	last := make([]error, len(c.URLs))
-	for round := range orDefault(c.Rounds, 5) {
+	last, rounds := make([]error, len(c.URLs)), orDefault(c.Rounds, 5)
+	for round := range rounds {
 		if round > 0 {
 			if err := sleep(ctx, pause); err != nil {
 				break
@@ -96,6 +98,9 @@ func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base str
 				return fmt.Errorf("asking %s for the disk key: %w", u, err)
 			}
 			last[i] = fmt.Errorf("asking %s for the disk key: %w", u, err)
+			if ctx.Err() == nil && (round < rounds-1 || i < len(c.URLs)-1) {
+				req.retry(last[i])
+			}
 		}
 	}
 	return errors.Join(last...)
@@ -187,6 +192,12 @@ func (c *Client) connect(base string, pins Pins) (*exchange, error) {
 func (r ReleaseRequest) reportTime(t time.Time) {
 	if r.OnServerTime != nil && !t.IsZero() {
 		r.OnServerTime(t)
+	}
+}
+
+func (r ReleaseRequest) retry(why error) {
+	if r.OnRetry != nil {
+		r.OnRetry(why)
 	}
 }
 

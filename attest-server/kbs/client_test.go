@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -340,5 +341,55 @@ func TestAdminClientKnowsItsServer(t *testing.T) {
 	}
 	if _, err := c.List(t.Context()); err == nil {
 		t.Error("endless pages")
+	}
+}
+
+// TestReleaseEndsWithItsContext: whatever a guest waits for, it obeys a stop at
+// once. A host makes any of these waits long.
+func TestReleaseEndsWithItsContext(t *testing.T) {
+	hangs := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	s := newScripted(t)
+	for name, c := range map[string]*Client{
+		"dialing":       {URLs: []string{"https://192.0.2.1"}, Dial: hangs},
+		"TLS handshake": {URLs: []string{"https://" + silent.Addr().String()}},
+		"name":          {URLs: []string{"https://does-not-resolve.invalid"}},
+		"pause":         {URLs: []string{"https://127.0.0.1:1"}, Pause: time.Hour},
+	} {
+		c.PinnedKeys = s.client().PinnedKeys
+		stopped := errors.New("stop")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(100*time.Millisecond, func() { cancel(stopped) })
+		start := time.Now()
+		if _, err := c.Release(ctx, shop()); err == nil {
+			t.Errorf("%s: released", name)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: ended %s after the stop", name, took)
+		}
+	}
+}
+
+// TestReleaseSaysWhyItWaits names each try that another follows, and leaves
+// the last to the caller.
+func TestReleaseSaysWhyItWaits(t *testing.T) {
+	s := newScripted(t)
+	c := s.client()
+	c.URLs, c.Rounds = []string{"https://127.0.0.1:1", "https://127.0.0.1:2"}, 2
+	req := shop()
+	var said []string
+	req.OnRetry = func(why error) { said = append(said, why.Error()) }
+	if _, err := c.Release(t.Context(), req); err == nil {
+		t.Fatal("released by nobody")
+	}
+	if len(said) != 3 || !strings.Contains(said[0], "127.0.0.1:1") || !strings.Contains(said[1], "127.0.0.1:2") || !strings.Contains(said[2], "refused") {
+		t.Errorf("said %q, expected each failed try but the last", said)
 	}
 }

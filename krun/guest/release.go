@@ -40,6 +40,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		},
 		Opens:        b.opens,
 		OnServerTime: b.setClock,
+		OnRetry:      func(why error) { b.console.line(why.Error() + "; trying again") },
 	})
 	if denied(err) {
 		return &statusError{statusDenied, err}

@@ -12,7 +12,7 @@ import (
 // Signals are those that the VMM passes on to the workload.
 func Signals() []os.Signal {
 	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGUSR1, syscall.SIGUSR2}
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH}
 }
 
 // CatchSignals starts to catch Signals.
@@ -30,8 +30,7 @@ type supervision struct {
 	v        *VMM
 	g        *guest
 	ready    bool
-	pending  []syscall.Signal // arrived before the workload
-	stops    int              // SIGTERMs so far
+	stops    int // SIGTERMs so far
 	killed   bool
 	err      error // why, if that was not the user's wish
 	exit     int   // -1 until reported
@@ -99,17 +98,12 @@ func (s *supervision) heard(m message) {
 		return
 	}
 	s.ready, s.deadline = true, nil
-	for _, sig := range s.pending {
-		s.send(sig)
-	}
-	s.pending = nil
 }
 
-// maxPending bounds the signals kept for a workload that does not run yet.
-const maxPending = 16
-
-// signal passes sig on, later if there is no workload yet. A second SIGTERM
-// ends the machine, as does a first if the workload does not come up in time.
+// signal passes sig on. A guest that still boots takes it as well: it keeps what
+// is for the workload, and ends for what means "stop". A second SIGTERM ends
+// the machine, as does a first if there is neither a workload nor an end in
+// time.
 func (s *supervision) signal(sig syscall.Signal) {
 	if sig == syscall.SIGTERM {
 		if s.stops++; s.stops > 1 {
@@ -117,15 +111,9 @@ func (s *supervision) signal(sig syscall.Signal) {
 			s.kill()
 			return
 		}
-	}
-	if !s.ready {
-		if sig == syscall.SIGTERM {
+		if !s.ready {
 			s.deadline = time.After(s.v.StopTimeout)
 		}
-		if len(s.pending) < maxPending {
-			s.pending = append(s.pending, sig)
-		}
-		return
 	}
 	s.send(sig)
 }

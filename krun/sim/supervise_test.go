@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -148,12 +149,13 @@ func TestSignalsReachTheWorkload(t *testing.T) {
 	f.want(t, 0, nil)
 }
 
-func TestSignalsWaitForTheWorkload(t *testing.T) {
+// TestSignalsReachAGuestThatBoots: it waits for its key, perhaps, and must obey
+// a stop at once; what is for the workload it keeps itself.
+func TestSignalsReachAGuestThatBoots(t *testing.T) {
 	f := startFake(t, time.Minute)
-	f.signals <- syscall.SIGUSR1
-	f.signals <- syscall.SIGTERM // is taken when the one before has been dealt with
-	f.say(t, "ready\n")
-	if a, b := f.hear(t), f.hear(t); a != "signal 10\n" || b != "signal 15\n" {
+	f.signals <- syscall.SIGWINCH
+	f.signals <- syscall.SIGTERM
+	if a, b := f.hear(t), f.hear(t); a != "signal 28\n" || b != "signal 15\n" {
 		t.Fatalf("got %q, %q", a, b)
 	}
 	f.say(t, "exit 143\n")
@@ -189,4 +191,10 @@ func TestSecondStopKills(t *testing.T) {
 	f.hear(t)
 	f.signals <- syscall.SIGTERM
 	f.want(t, ExitKilled, nil)
+}
+
+func TestWindowChangeIsCaught(t *testing.T) {
+	if !slices.Contains(Signals(), os.Signal(syscall.SIGWINCH)) {
+		t.Error("SIGWINCH is dropped")
+	}
 }

@@ -13,6 +13,7 @@ packages=(
 )
 [[ ${1:-} != test ]] || packages+=(
 	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
+	iproute2                             # network namespaces
 	gcc libc6-dev                        # dlopen test, race detector
 	systemd                              # systemd-analyze verify, systemd-creds
 	swtpm swtpm-tools libtss2-tcti-swtpm0 libtss2-esys-3.0.2-0 libtss2-rc0 # a TPM to seal the master key to

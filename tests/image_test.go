@@ -122,7 +122,7 @@ func busyboxLayer(t testing.TB) []entry {
 		file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")),
 		file("etc/group", 0o644, []byte("root:x:0:\napp:x:1000:\nextra:x:2000:app\n")),
 	}
-	for _, name := range []string{"sh", "cat", "echo", "id", "ls", "mount", "sleep", "kill", "ps", "wget", "mknod", "env", "grep", "sync", "dd", "head", "sha256sum", "true", "false", "df", "unshare", "insmod", "pwd", "httpd", "stat", "od", "tail"} {
+	for _, name := range []string{"sh", "cat", "echo", "id", "ls", "mount", "sleep", "kill", "ps", "wget", "mknod", "env", "grep", "sync", "dd", "head", "sha256sum", "true", "false", "df", "unshare", "ip", "insmod", "pwd", "httpd", "stat", "od", "tail"} {
 		entries = append(entries, symlink("bin/"+name, "busybox"))
 	}
 	return entries

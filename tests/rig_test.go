@@ -86,9 +86,13 @@ func (w *rigWorld) buildFrom(name, source string, extra ...string) string {
 	return image
 }
 
+// network is the test's own, in which the server listens: the runtime refuses
+// the host's, as it would be for a container on a real host.
+func (w *rigWorld) network() string { return "ns:" + os.Getenv("CCRUN_RIG_NETNS") }
+
 func (w *rigWorld) podman(image string, flags ...string) result {
 	w.t.Helper()
-	args := append([]string{"run", "--rm", "--runtime", "krun", "--network", "host"}, flags...)
+	args := append([]string{"run", "--rm", "--runtime", "krun", "--network", w.network()}, flags...)
 	return w.run("podman", append(args, image)...)
 }
 
@@ -104,6 +108,7 @@ func TestKrun(t *testing.T) {
 	t.Run("logs none", w.logsNone)
 	t.Run("stop", w.stops)
 	t.Run("ccrun run", w.ccrunRun)
+	t.Run("network", w.networks)
 }
 
 func (w *rigWorld) outputAndStatus(t *testing.T) {
@@ -142,7 +147,7 @@ func (w *rigWorld) stops(t *testing.T) {
 	config := shell("trap 'echo got QUIT; exit 3' QUIT; echo up; while :; do sleep 0.1; done")
 	config["StopSignal"] = "SIGQUIT"
 	image := w.build("stops", config)
-	w.must("podman", "run", "-d", "--name", "stops", "--runtime", "krun", "--network", "host", image)
+	w.must("podman", "run", "-d", "--name", "stops", "--runtime", "krun", "--network", w.network(), image)
 	w.awaitLog(t, "stops", "up")
 	start := time.Now()
 	w.must("podman", "stop", "-t", "60", "stops")
@@ -158,14 +163,43 @@ func (w *rigWorld) stops(t *testing.T) {
 	}
 }
 
+// networks: what a workload finds with name servers, and without a network. The
+// kernel has TSI, but the rig a network device besides, because nothing here
+// speaks the other end of TSI.
+func (w *rigWorld) networks(t *testing.T) {
+	if r := w.run("podman", "run", "--rm", "--runtime", "krun", "--network", "host", "localhost/speaks"); r.code == 0 || !strings.Contains(r.stderr, "loopback") {
+		t.Errorf("the host's network: %s", r)
+	}
+	script := shell(`cat /etc/resolv.conf; cat /sys/module/kernel/parameters/tsi_hijack; ip -o addr; httpd -p 127.0.0.1:80 -h /tmp; sleep 1; cat /proc/net/tcp`)
+	for name, c := range map[string]struct {
+		flags      []string
+		want, lack []string
+	}{
+		"named": {[]string{"--dns", "9.9.9.9"}, []string{"nameserver 9.9.9.9\n", "Y\n", "10.0.2.15/24"}, []string{"0100007F:0050"}},
+		"none":  {[]string{"--network", "none"}, []string{"N\n", "127.0.0.1/8", "0100007F:0050"}, []string{"nameserver", "state UP"}},
+	} {
+		r := w.podman(w.build("network-"+name, script, c.flags...))
+		for _, s := range c.want {
+			if !strings.Contains(r.stdout, s) {
+				t.Errorf("%s: no %q in %s", name, s, r)
+			}
+		}
+		for _, s := range c.lack {
+			if strings.Contains(r.stdout, s) {
+				t.Errorf("%s: %q in %s", name, s, r)
+			}
+		}
+	}
+}
+
 // ccrunRun carries the status and the signal that Podman alone cannot.
 func (w *rigWorld) ccrunRun(t *testing.T) {
 	for image, want := range map[string]int{"localhost/speaks": 7, "localhost/denied": 77, "localhost/mute": 9} {
-		if r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", "host", image); r.code != want {
+		if r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", w.network(), image); r.code != want {
 			t.Errorf("ccrun run %s: %s\nexpected status %d", image, r, want)
 		}
 	}
-	w.ccrunSignal(t, "krun", w.build("run-signal", signalled()))
+	w.ccrunSignal(t, "krun", w.network(), w.build("run-signal", signalled()))
 }
 
 // TestKrunNoExecRun: Debian and Ubuntu mount /run noexec.

@@ -153,7 +153,7 @@ func (w *world) ccrunRun(t *testing.T) {
 	if ps := w.must("podman", "ps", "-aq"); ps != "" {
 		t.Fatalf("containers left: %s", ps)
 	}
-	w.ccrunSignal(t, runtime, w.build("run-signal", signalled()))
+	w.ccrunSignal(t, runtime, "host", w.build("run-signal", signalled()))
 }
 
 // signalled is a workload that ends by SIGTERM.
@@ -161,8 +161,8 @@ func signalled() map[string]any {
 	return shell(`trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done`)
 }
 
-func (w *world) ccrunSignal(t *testing.T, runtime, image string) {
-	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", "host", image)
+func (w *world) ccrunSignal(t *testing.T, runtime, network, image string) {
+	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", network, image)
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -91,6 +91,8 @@ func ofMounts() []row {
 
 func ofMachine() []row {
 	return []row{
+		{"--network host", refused, outside, hostNetwork, nil,
+			"give the container a network of its own, as without --network, and publish its ports with -p"},
 		{"--hostname", warned, warned, hostname, nil, ""},
 		{"--sysctl", warned, warned, sysctls, nil, ""},
 		{"--device", warned, warned, devices, dropDevices, ""},

@@ -15,7 +15,7 @@ import (
 // plain is a container of which nothing was asked.
 const plain = `{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"cwd":"/","user":{"uid":0,"gid":0},` +
 	`"env":["PATH=/bin","TERM=xterm"],"noNewPrivileges":false},"mounts":[{"destination":"/proc","type":"proc","source":"proc"},` +
-	`{"destination":"/etc/hosts","type":"bind","source":"/x"}],"linux":{},"annotations":{"other":"kept"}}`
+	`{"destination":"/etc/hosts","type":"bind","source":"/x"}],"linux":{"namespaces":[{"type":"network"}]},"annotations":{"other":"kept"}}`
 
 // examples are one for each row: how the option shows in the specification,
 // and what of it the user is told.
@@ -53,7 +53,8 @@ func examples() map[string]struct {
 		"--read-only":                         {"root readonly", true, "--read-only"},
 		"--shm-size":                          {"mounts", mount("/dev/shm", "tmpfs", "size=1m"), "/dev/shm"},
 		"--add-host":                          {"mounts", []any{map[string]any{"destination": "/etc/hosts", "type": "bind", "source": "testdata/hosts"}}, "do not reach the workload: db, other names"},
-		"--hostname":                          {"hostname", "h", `"h"`},
+		"--network host":                      {"linux namespaces", []map[string]string{{"type": "pid"}}, "the host's own loopback"},
+	"--hostname":                          {"hostname", "h", `"h"`},
 		"--sysctl":                            {"linux sysctl", map[string]string{"net.core.somaxconn": "9", "net.ipv4.ping_group_range": "0 0"}, "kernel: net.core.somaxconn"},
 		"--device":                            {"linux devices", []any{map[string]any{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}}, "devices"},
 		"--memory":                            {"linux resources memory", map[string]int{"limit": 64 << 20, "reservation": 1, "swap": 128 << 20}, "from 64 to 1024 MiB"},

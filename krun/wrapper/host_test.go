@@ -90,7 +90,7 @@ func newHost(t *testing.T) *host {
 	crun := filepath.Join(h.dir, "crun")
 	copyFile(t, self, crun)
 	h.writeSpec(`{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":false},"process":{"args":["/entrypoint"],"big":12345678901234567890},` +
-		`"annotations":{"a":"b"},"linux":{"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
+		`"annotations":{"a":"b"},"linux":{"namespaces":[{"type":"network"}],"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
 	h.makeFirmware()
 	h.env = map[string]string{
 		"CCRUN_TEST_RUNTIME": h.dir, "TEST_CRUN": crun, "TEST_LIBRARY": h.fw.Path, "TEST_SEV": "/dev/zero",

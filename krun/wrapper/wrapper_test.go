@@ -56,7 +56,7 @@ func checkSpec(t *testing.T, raw []byte) {
 	t.Helper()
 	want := `{"annotations":{"a":"b","krun.variant":"sev"},"linux":{"devices":[` +
 		`{"path":"/dev/kvm","type":"c","major":1,"minor":3,"fileMode":438,"uid":0,"gid":0},{"path":"/dev/sev","type":"c","major":1,"minor":5,"fileMode":438,"uid":0,"gid":0}],` +
-		`"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"}]}},` +
+		`"namespaces":[{"type":"network"}],"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"}]}},` +
 		`"ociVersion":"1.0.2","process":{"args":["/entrypoint"],"big":12345678901234567890,"capabilities":{},"noNewPrivileges":true},"root":{"path":"rootfs","readonly":false}}`
 	if string(raw) != want {
 		t.Errorf("config.json is\n%s\nwant\n%s", raw, want)
@@ -126,7 +126,7 @@ func TestClassicImage(t *testing.T) {
 	if err := os.Remove(filepath.Join(h.rootfs, "initrd.img")); err != nil {
 		t.Fatal(err)
 	}
-	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=b"]},"linux":{"resources":{"memory":{"limit":1}}}}`)
+	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=b"]},"linux":{"namespaces":[{"type":"network"}],"resources":{"memory":{"limit":1}}}}`)
 	r, stderr, _ := h.run(h.create()...)
 	if r == nil || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
 		t.Errorf("not passed on untouched: %s", stderr)
@@ -168,7 +168,7 @@ func TestRefusals(t *testing.T) {
 			h.writeSpec(`{"root":{"path":"rootfs"},"annotations":{"io.ccrun.firmware":"` + strings.Repeat("00", 32) + `"}}`)
 		}, "not the one the image was built for"},
 		"other variant": {func(h *host) {
-			h.writeSpec(`{"root":{"path":"rootfs"},"annotations":{"krun.variant":"aws-nitro"}}`)
+			h.writeSpec(`{"root":{"path":"rootfs"},"linux":{"namespaces":[{"type":"network"}]},"annotations":{"krun.variant":"aws-nitro"}}`)
 		}, "expected sev"},
 		"no root":      {func(h *host) { h.writeSpec(`{}`) }, "no root.path"},
 		"broken spec":  {func(h *host) { h.writeSpec(`{`) }, "decoding"},

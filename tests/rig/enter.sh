@@ -1,17 +1,22 @@
 #!/bin/bash
 # usage: enter.sh RIG DIR COMMAND...
 # Runs COMMAND where the runtime krun finds the rig: in a private mount
-# namespace with /etc/ccrun/krun.json, a /dev/sev and a /dev/kvm of its own. DIR
-# holds what that takes. Nothing of the host is changed but for the empty
-# directory /etc/ccrun.
+# namespace with /etc/ccrun/krun.json, a /dev/sev and a /dev/kvm of its own, and
+# in a network namespace of its own, which containers join as DIR/netns, because
+# the runtime refuses to share the host's. DIR holds what that takes. Nothing of
+# the host is changed but for the empty directory /etc/ccrun.
 set -euo pipefail
 if [[ ${CCRUN_RIG_ENTERED:-} != 1 ]]; then
 	export CCRUN_RIG_ENTERED=1
 	mkdir -p /etc/ccrun
-	exec unshare --mount --propagation private "$0" "$@"
+	exec unshare --mount --net --propagation private "$0" "$@"
 fi
 rig=$1 dir=$2
 shift 2
+
+ip link set lo up
+touch "$dir/netns"
+mount --bind /proc/self/ns/net "$dir/netns"
 
 mkdir -p "$dir/etc" "$dir/dev"
 mount --bind "$dir/etc" /etc/ccrun
@@ -35,4 +40,5 @@ if [[ ${CCRUN_RIG_NOEXEC_RUN:-} == 1 ]]; then
 		mount --bind /run /run && mount -o remount,bind,nosuid,nodev,noexec /run
 	fi
 fi
+export CCRUN_RIG_NETNS=$dir/netns
 exec "$@"

@@ -54,7 +54,7 @@ func examples() map[string]struct {
 		"--shm-size":                          {"mounts", mount("/dev/shm", "tmpfs", "size=1m"), "/dev/shm"},
 		"--add-host":                          {"mounts", []any{map[string]any{"destination": "/etc/hosts", "type": "bind", "source": "testdata/hosts"}}, "do not reach the workload: db, other names"},
 		"--network host":                      {"linux namespaces", []map[string]string{{"type": "pid"}}, "the host's own loopback"},
-	"--hostname":                          {"hostname", "h", `"h"`},
+		"--hostname":                          {"hostname", "h", `"h"`},
 		"--sysctl":                            {"linux sysctl", map[string]string{"net.core.somaxconn": "9", "net.ipv4.ping_group_range": "0 0"}, "kernel: net.core.somaxconn"},
 		"--device":                            {"linux devices", []any{map[string]any{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}}, "devices"},
 		"--memory":                            {"linux resources memory", map[string]int{"limit": 64 << 20, "reservation": 1, "swap": 128 << 20}, "from 64 to 1024 MiB"},

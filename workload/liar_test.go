@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"errors"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -146,5 +148,35 @@ func TestSignatureReadBack(t *testing.T) {
 		if _, err := Build(t.Context(), l.o); err == nil || !strings.Contains(err.Error(), "reading the signature back") {
 			t.Errorf("signature %s: %v", name, err)
 		}
+	}
+}
+
+// TestRefusedBeforeAnything: what cannot be signed or named is known before a
+// byte is sent, and to the server before anything is staged.
+func TestRefusedBeforeAnything(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*liar){
+		"no place for a signature": func(l *liar) { l.o.System.RegistriesDirPath = t.TempDir() },
+		"a digest as destination":  func(l *liar) { l.o.Destination = "docker://" + l.repo + "@" + l.evil.String() },
+		"a tag and a digest": func(l *liar) {
+			l.o.Destination = "docker://" + l.repo + ":v1@" + l.evil.String()
+		},
+		"a digest in local storage": func(l *liar) { l.o.Destination = "containers-storage:localhost/app@" + l.evil.String() },
+	} {
+		l := newLiar(t)
+		change(l)
+		puts := len(l.Asked("PUT", "")) + len(l.Asked("POST", ""))
+		_, err := Build(t.Context(), l.o)
+		if !errors.Is(err, hint.ErrUsage) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := len(l.Asked("PUT", "")) + len(l.Asked("POST", "")); n != puts || len(l.o.Registrar.(*fakeServer).reqs) != 0 {
+			t.Errorf("%s: %d requests that write", name, n-puts)
+		}
+	}
+	_, server, ro := built(t)
+	ro.Destination = "docker://127.0.0.1:1/app@" + digest.FromString("x").String()
+	if _, err := Rotate(t.Context(), ro); !errors.Is(err, hint.ErrUsage) || server.staged.Len() != 0 {
+		t.Errorf("rotated into a digest: %v", err)
 	}
 }

@@ -6,13 +6,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
+	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/referrers"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -195,14 +198,14 @@ func firstError(checks ...func() error) error {
 	return nil
 }
 
-func checkNames(source, destination, workloadID string) error {
+func checkNames(source, to, workloadID string) error {
 	switch {
-	case source == "" || destination == "":
+	case source == "" || to == "":
 		return hint.Usagef("source and destination are needed")
 	case workloadID != "" && !kbs.ValidWorkloadID(workloadID):
 		return hint.Usagef("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", workloadID)
 	}
-	return nil
+	return destination.Check(to)
 }
 
 func (o *SourceOptions) check() error {
@@ -265,8 +268,15 @@ func checkAttach(sys *types.SystemContext, destination string, attach []string, 
 			return hint.Usagef("attachment %q, expected record, provenance or sbom", a)
 		}
 	}
-	if !sign || strings.HasPrefix(destination, "docker://") {
+	if !sign {
 		return nil
+	}
+	if strings.HasPrefix(destination, "docker://") {
+		ref, err := alltransports.ParseImageName(destination)
+		if err != nil {
+			return hint.Usagef("destination %q: %w", destination, err)
+		}
+		return registry.CheckSignatures(sys, ref)
 	}
 	if store, err := referrers.Open(sys, destination); err != nil || store == nil || !slices.Contains(attach, AttachProvenance) {
 		return hint.With(hint.Usagef("signing %s: it has no place for a signature", destination), "sign into a registry (docker://), or attach signed provenance to a named layout (oci:DIR:NAME)")

@@ -19,6 +19,7 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -56,6 +57,9 @@ type RotateResult struct {
 // the commit both DiskKeys are released, to whichever image needs them.
 func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	o.setDefaults()
+	if err := destination.Check(o.Destination); err != nil {
+		return nil, err
+	}
 	status, err := o.Server.Get(ctx, o.WorkloadID)
 	if err != nil {
 		return nil, registerHint(fmt.Errorf("asking the server about workload %s: %w", o.WorkloadID, err))

@@ -26,6 +26,7 @@ func imageFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require HTTPS and verified certificates of registries"},
 		&cli.StringFlag{Name: "signature-policy", Usage: "`FILE` instead of policy.json, as containers-policy.json(5)"},
 		&cli.StringFlag{Name: "registries-conf", EnvVars: []string{"CONTAINERS_REGISTRIES_CONF"}, Usage: "`FILE` instead of registries.conf"},
+		&cli.StringFlag{Name: "registries.d", Usage: "`DIR` instead of registries.d, as containers-registries.d(5)"},
 		&cli.UintFlag{Name: "retry", Value: 3, Usage: "`NUMBER` of times to try again when a registry is overloaded, breaks off or does not answer"},
 		&cli.DurationFlag{Name: "retry-delay", Usage: "`TIME` between these (default: 1s, doubled each time; what the registry asks for with 429)"},
 	}
@@ -47,6 +48,7 @@ func systemContext(c *cli.Context) *types.SystemContext {
 		DockerCertPath:           c.String("cert-dir"),
 		SignaturePolicyPath:      c.String("signature-policy"),
 		SystemRegistriesConfPath: c.String("registries-conf"),
+		RegistriesDirPath:        c.String("registries.d"),
 		DockerRegistryUserAgent:  "ccrun/" + version(),
 	}
 	if c.IsSet("tls-verify") {

@@ -6,8 +6,10 @@ package destination
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
+	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/docker/reference"
 	istorage "github.com/containers/image/v5/storage"
 	"github.com/containers/image/v5/transports/alltransports"
@@ -78,9 +80,24 @@ func newImage(ctx context.Context, sys *types.SystemContext, ref types.ImageRefe
 	return lib, nil
 }
 
+// digested is a name with a digest; not a path that has an @ in it.
+var digested = regexp.MustCompile(`@[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}$`)
+
+// Check refuses what nothing can be written to, before anything is looked at.
+func Check(name string) error {
+	t := alltransports.TransportFromImageName(name)
+	if (t == nil || t.Name() == docker.Transport.Name() || t.Name() == istorage.Transport.Name()) && digested.MatchString(name) {
+		return hint.With(hint.Usagef("destination %q: a digest cannot be chosen", name), "give a tag; --digestfile has the digest afterwards")
+	}
+	return nil
+}
+
 // parseName reads a name with a transport, or without one as a name in
 // local storage, as `podman build -t` does.
 func parseName(name string) (types.ImageReference, error) {
+	if err := Check(name); err != nil {
+		return nil, err
+	}
 	if alltransports.TransportFromImageName(name) != nil {
 		if err := localstore.Need(name); err != nil {
 			return nil, err
@@ -99,9 +116,6 @@ func parseName(name string) (types.ImageReference, error) {
 		if named, err = reference.ParseNormalizedNamed("localhost/" + name); err != nil {
 			return nil, hint.Usagef("destination %q: %w", name, err)
 		}
-	}
-	if _, ok := named.(reference.Digested); ok {
-		return nil, hint.Usagef("destination %q: a digest cannot be chosen", name)
 	}
 	store, err := localstore.Open()
 	if err != nil {

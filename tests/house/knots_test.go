@@ -40,6 +40,7 @@ var fileKnots = map[string]int{
 	"workload/erofs":          2,
 	"workload/ext4":           7,
 	"workload/imagetest":      3,
+	"workload/registry":       2,
 	"workload/rootfs":         2,
 	"workload/source":         5,
 }

@@ -79,8 +79,8 @@ func (c *Cache) ImportBytes(name string, content []byte) ([]Outcome, error) {
 	return all, nil
 }
 
-// Export writes everything as a tar archive, the same bytes for the same
-// content whoever exports it and when.
+// Export writes everything as a tar archive: the same bytes for the same
+// content, on any machine and at any time.
 func (c *Cache) Export(w io.Writer) error {
 	t := tar.NewWriter(w)
 	for _, e := range c.List() {

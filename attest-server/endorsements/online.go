@@ -16,8 +16,8 @@ type Online struct {
 	PCS   *PCS
 }
 
-// Fetch gets everything for a Subject anew that can change, and its VCEK if it
-// is not there. ErrNoEndorsement if the vendor knows no such chip or platform.
+// Fetch renews what can change of a Subject's Endorsements, and fetches its VCEK
+// if it is not there. ErrNoEndorsement if the vendor knows no such chip or platform.
 func (o *Online) Fetch(ctx context.Context, s Subject) error {
 	if s.FMSPC != "" {
 		_, err := o.PCS.Renew(ctx, s.FMSPC, s.CA)
@@ -57,8 +57,8 @@ func (o *Online) refreshCRL(ctx context.Context, product string) error {
 	return err
 }
 
-// Refresh fetches CRLs and collateral anew for every Subject known. It goes on
-// after an error.
+// Refresh renews CRLs and collateral of every Subject known. It goes on after an
+// error.
 func (o *Online) Refresh(ctx context.Context) error {
 	var errs []error
 	for _, s := range o.Cache.Known() {

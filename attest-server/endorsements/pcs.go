@@ -31,9 +31,9 @@ type PCSOptions struct {
 }
 
 // PCS is a CollateralSource over Intel's Provisioning Certification Service,
-// version 4, or a PCCS, behind a cache. What is cached is answered at once: from
-// an hour before it expires it is fetched anew meanwhile, and only what has
-// expired is waited for. While the service does not answer, what there is is
+// version 4, or a PCCS, behind a cache. What is cached is answered at once, and
+// renewed in the background from an hour before it expires; a caller waits only
+// for what has expired. While the service does not answer, what there is is
 // used to its end.
 type PCS struct {
 	o  PCSOptions
@@ -92,7 +92,7 @@ func (p *PCS) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Collater
 	return []*tdx.Collateral{have.collateral.Raw}, nil
 }
 
-// renewLater is Renew that nobody waits for.
+// renewLater renews in the background.
 func (p *PCS) renewLater(ctx context.Context, fmspc, ca string) {
 	if !p.mayRenew(fmspc+" "+ca, p.o.Now()) {
 		return
@@ -103,7 +103,7 @@ func (p *PCS) renewLater(ctx context.Context, fmspc, ca string) {
 	})
 }
 
-// renewBefore is how long before their end Endorsements are fetched anew.
+// renewBefore is how long before their end Endorsements are renewed.
 const renewBefore = time.Hour
 
 // maxRenewing bounds the platforms remembered.
@@ -147,7 +147,7 @@ func (p *PCS) Renew(ctx context.Context, fmspc, ca string) (*tdx.Collateral, err
 	return e.collateral.Raw, nil
 }
 
-// Fetch gets the collateral for a platform anew. ca is "platform" or
+// Fetch asks the service for the collateral of a platform. ca is "platform" or
 // "processor", after the CA that issued the PCK. Nothing is checked.
 func (p *PCS) Fetch(ctx context.Context, fmspc, ca string) (*tdx.Collateral, error) {
 	if b, err := hex.DecodeString(fmspc); err != nil || len(b) != 6 {

@@ -154,8 +154,8 @@ func (s *Supply) Candidates(ctx context.Context, k snp.EndorsementKey) ([][]byte
 	return fetched, err
 }
 
-// Collateral implements tdx.CollateralSource. Only where there is none at all is
-// it waited for.
+// Collateral implements tdx.CollateralSource. The caller waits for the service
+// only where there is no collateral at all.
 func (s *Supply) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Collateral, error) {
 	local, err := s.local.Load().Collateral(ctx, fmspc, ca)
 	if s.online == nil || err != nil && !errors.Is(err, verifier.ErrNoEndorsement) {

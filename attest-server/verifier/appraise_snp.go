@@ -42,8 +42,8 @@ func (r *rules) snpPolicy(c *SNPClaims, ref *kbs.SNPRules) {
 	}
 }
 
-// snpIDBlock: an ID block can only narrow what launches, so without registered
-// keys any is good, as is none.
+// snpIDBlock: an ID block can only narrow what launches. So where no keys are
+// registered, any ID block passes, and so does a guest without one.
 func (r *rules) snpIDBlock(c *SNPClaims, ref *kbs.SNPRules) {
 	r.oneOf("id_key_digest", c.IDKeyDigest, ref.IDKeyDigests, true, "the ID block is signed by another key")
 	r.oneOf("author_key_digest", c.AuthorKeyDigest, ref.AuthorKeyDigests, true, "the ID block has another author")

@@ -201,6 +201,6 @@ func CheckVTPMRules(r *kbs.VTPMRules) error {
 }
 
 // bootPCR carries what the firmware booted, a boot loader or a unified kernel
-// image. Without it no other means anything: whoever is booted may extend those
-// with what he likes.
+// image. If it is not registered, the other PCRs prove nothing: what was booted
+// can extend them with any value.
 const bootPCR = "4"

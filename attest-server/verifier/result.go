@@ -43,7 +43,7 @@ type Expectation struct {
 	// registered. Whoever releases secrets sets it.
 	RequirePCRs bool
 	// Expressions are applied beside the Reference Values, which must then hold
-	// none: whoever does not evaluate them must not overlook them either.
+	// none: a caller that cannot evaluate expressions must refuse them.
 	Expressions []Expression
 }
 

@@ -12,8 +12,8 @@ import (
 // maxCachedChains bounds a Cache; an entry is 4 to 8 KiB.
 const maxCachedChains = 1024
 
-// Cache remembers certificate chains that were good, by the SHA-256 of
-// their bytes: checking one costs more than the signature on the Evidence.
+// Cache remembers certificate chains that were good, by the SHA-256 of their
+// bytes: checking one costs more than the signature on the Evidence.
 // Only what a pinned root vouches for gets in, so no guest can fill it.
 // Validity, revocation, TCB and chip are checked each time all the same.
 type Cache[V any] struct {

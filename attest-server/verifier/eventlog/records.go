@@ -35,9 +35,9 @@ func Parse(b []byte) (*Log, error) {
 	return l, nil
 }
 
-// filling reports whether no event follows. Most events fail it on the first
-// bytes, so it is cheap between events. A log of zeros has no event either:
-// index 0, type 0, no digest is none.
+// filling reports whether only the firmware's filling is left. Between events it
+// is cheap: most of them begin with another byte. Zeros cannot be an event,
+// which has at least one digest.
 func filling(b []byte) bool {
 	if len(b) == 0 {
 		return true

@@ -19,8 +19,8 @@ type tcbResult struct {
 }
 
 // evaluateTCB evaluates the TCB that the TD was launched under and, from TDX
-// 1.5 on, the one it runs under since the module was updated beneath it: if
-// only the former is out of date, launching the TD anew helps, and the status
+// 1.5 on, the one it runs under since the module was updated beneath it. If
+// only the former is out of date, a new launch of the TD helps, and the status
 // says so, as in Intel's quote verification library (TDRelaunchCheck).
 func evaluateTCB(v *VerifiedCollateral, c *verifier.TDXClaims, ext *pcs.PckExtensions, qe qeReport) (tcbResult, error) {
 	launch, err := evaluateSVN(v, c, c.TEETCBSVN, ext, qe)

@@ -149,3 +149,27 @@ func TestSupplyCRL(t *testing.T) {
 		t.Error("Run of an offline supply did not return")
 	}
 }
+
+// TestSupplyImpostors is TestBundleImpostors for a server: the operator's
+// directory may hold look-alikes of the right certificate, in any order.
+func TestSupplyImpostors(t *testing.T) {
+	v, c := vendortest.NewVendor(t, false), verifiertest.NewChip(t, false)
+	lookalike := vendortest.NewVendor(t, false, 3, 3, 3)
+	good, bad := v.VEK(t, c, verifiertest.VEKOptions{}), lookalike.VEK(t, c, verifiertest.VEKOptions{})
+	for name, files := range map[string][][]byte{"first": {good, bad, bad}, "in the middle": {bad, good, bad}, "last": {bad, bad, good}} {
+		dir := t.TempDir()
+		for i, b := range files {
+			if err := os.WriteFile(filepath.Join(dir, string(rune('a'+i))), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := OpenSupply(SupplyOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev := kbs.Evidence{TEE: kbs.SNP, Report: v.Report(t, c, nil)}
+		if _, err := v.Verifier(t, snp.Options{Endorsements: s}).Verify(t.Context(), ev, verifiertest.Time); err != nil {
+			t.Errorf("the right one %s: %v", name, err)
+		}
+	}
+}

@@ -85,17 +85,9 @@ type expression struct {
 	program cel.Program
 }
 
-// Compile compiles e and refuses what is no rule: of another type than bool,
+// compile compiles e and refuses what is no rule: of another type than bool,
 // about claims that do not exist, or true or false as CEL finds out without
 // knowing any claim.
-func (c *Compiler) Compile(e kbs.Expression) (verifier.Expression, error) {
-	x, err := c.compile(e, "")
-	if err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
 func (c *Compiler) compile(e kbs.Expression, level string) (*expression, error) {
 	wrap := func(err error) error { return fmt.Errorf("expression %q: %w", e.Name, err) }
 	switch {

@@ -66,7 +66,7 @@ func TestExpressions(t *testing.T) {
 		`claims.snp.reported_tcb.snp / claims.snp.vmpl == 1`:                "error error",
 		`size(claims.chain) == 2`:                                           "true false",
 	} {
-		x, err := c.Compile(kbs.Expression{Name: "x", Expression: text})
+		x, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err != nil {
 			if want != "refused" {
 				t.Errorf("%s: %v", text, err)
@@ -86,7 +86,7 @@ func TestExpressions(t *testing.T) {
 			t.Errorf("%s: %s, expected %s", text, s, want)
 		}
 	}
-	x, err := c.Compile(kbs.Expression{Name: "x", Expression: `claims.tee == "snp"`, Hint: "do this"})
+	x, err := c.compile(kbs.Expression{Name: "x", Expression: `claims.tee == "snp"`, Hint: "do this"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestCompileRefuses(t *testing.T) {
 		strings.Repeat("!", 2*MaxExpressionLength) + "true":                          "bytes, at most",
 		strings.Repeat("(", 300) + "claims.snp.vmpl == 0" + strings.Repeat(")", 300): "",
 	} {
-		_, err := c.Compile(kbs.Expression{Name: "x", Expression: text})
+		_, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), `expression "x": `) {
 			t.Errorf("%.80s: %v, expected %q", text, err, want)
 		}
@@ -132,7 +132,7 @@ func TestCompileRefuses(t *testing.T) {
 	good := "claims.snp.vmpl == 0"
 	for _, e := range []kbs.Expression{{Expression: good}, {Name: "a b", Expression: good}, {Name: "ä", Expression: good},
 		{Name: strings.Repeat("a", 65), Expression: good}, {Name: "x", Expression: good, Hint: strings.Repeat("h", maxHintLength+1)}} {
-		if _, err := c.Compile(e); err == nil {
+		if _, err := c.compile(e, ""); err == nil {
 			t.Errorf("accepted %.80v", e)
 		}
 	}
@@ -147,7 +147,7 @@ func TestContingentIsAccepted(t *testing.T) {
 		"has(claims.snp) ? claims.snp.vmpl == 0 : true", "has(claims.snp) != has(claims.tdx)", "claims.snp.reported_tcb == claims.snp.current_tcb",
 		"claims.snp.vmpl - 5 < 0", "-claims.snp.vmpl < 0", "now > timestamp('2026-01-01T00:00:00Z') && now < timestamp('2027-01-01T00:00:00Z')",
 	} {
-		if _, err := c.Compile(kbs.Expression{Name: "x", Expression: text}); err != nil {
+		if _, err := c.compile(kbs.Expression{Name: "x", Expression: text}, ""); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -163,7 +163,7 @@ func TestConstantByLogicIsAccepted(t *testing.T) {
 		"claims.tee == 'snp' && claims.tee == 'tdx'": false, "claims.snp.vmpl > 3 && claims.snp.vmpl < 2": false, "claims.snp.vmpl == -1": false,
 		"claims.snp.vmpl < 1 && claims.snp.vmpl != 0": false, "has(claims.snp) && !(has(claims.snp) || has(claims.tdx))": false,
 	} {
-		x, err := c.Compile(kbs.Expression{Name: "x", Expression: text})
+		x, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 		} else if r := x.Apply(snpClaims(), noon); r.Pass != want {
@@ -186,7 +186,7 @@ func TestExpensiveExpression(t *testing.T) {
 		"claims.tdx.fmspc + " + strings.Repeat("claims.tdx.fmspc + ", 80) + "'' == ''",
 	} {
 		start := time.Now()
-		x, err := c.Compile(kbs.Expression{Name: "x", Expression: text})
+		x, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err != nil {
 			if time.Since(start) > time.Second {
 				t.Errorf("%.60s: compiling took %s", text, time.Since(start))

@@ -143,7 +143,7 @@ func TestSchemaIsTheClaims(t *testing.T) {
 		if typ == "bool" {
 			text = path + " in [true, false] && has(claims.snp)"
 		}
-		x, err := c.Compile(kbs.Expression{Name: "x", Expression: text})
+		x, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err != nil || tail == "" {
 			t.Errorf("%s of type %s: %v", path, typ, err)
 			continue
@@ -224,7 +224,7 @@ func FuzzExpression(f *testing.F) {
 	c := compiler(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		start := time.Now()
-		x, err := c.Compile(kbs.Expression{Name: "x", Expression: s})
+		x, err := c.compile(kbs.Expression{Name: "x", Expression: s}, "")
 		if err == nil {
 			for _, claims := range []*verifier.Claims{snpClaims(), tdxClaims(), {}} {
 				if r := x.Apply(claims, noon); r.Pass != (r.Got == "true") {

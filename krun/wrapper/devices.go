@@ -35,6 +35,9 @@ func (w *Wrapper) configure(s *crun.Spec, i *image) error {
 		}
 		devices = append(devices, d)
 	}
+	if err := w.checkSNP(); err != nil {
+		return err
+	}
 	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads, Interactive: crun.HasInput(w.Stdin)}
 	warnings, err := m.Judge(crun.Krun)
 	if err != nil {

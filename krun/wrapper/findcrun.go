@@ -37,9 +37,9 @@ func (w *Wrapper) lookForCrun() (string, error) {
 	return path, nil
 }
 
-// findCrun returns the path of crun, which must not be this program: with
+// FindCrun returns the path of crun, which must not be this program: with
 // both installed as crun, each call would start another.
-func (w *Wrapper) findCrun() (string, error) {
+func (w *Wrapper) FindCrun() (string, error) {
 	path, err := w.lookForCrun()
 	if err != nil {
 		return "", err
@@ -58,14 +58,14 @@ func (w *Wrapper) findCrun() (string, error) {
 	return path, nil
 }
 
-// checkCrun refuses a crun that cannot run the image as it is meant.
-func (w *Wrapper) checkCrun(path string) error {
+// CheckCrun returns the version of the crun at path, or refuses it if it cannot
+// run a workload image as it is meant.
+func (w *Wrapper) CheckCrun(path string) (version string, err error) {
 	printed, err := w.Version(path)
 	if err != nil {
-		return fmt.Errorf("asking %s for its version: %w", path, err)
+		return "", fmt.Errorf("asking %s for its version: %w", path, err)
 	}
-	_, err = crun.CheckVersion(path, printed)
-	return err
+	return crun.CheckVersion(path, printed)
 }
 
 // RunVersion is the Version of a real host: the output of `crun --version`.

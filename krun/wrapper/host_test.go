@@ -58,10 +58,20 @@ func testRuntime() int {
 	dir := os.Getenv("CCRUN_TEST_RUNTIME")
 	w := &Wrapper{
 		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"), BootID: cmp.Or(os.Getenv("TEST_BOOT"), "boot"),
-		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), Exec: syscall.Exec, Version: RunVersion,
+		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), SNP: testSNP, Exec: syscall.Exec, Version: RunVersion,
 		Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}
 	return w.Run(os.Args)
+}
+
+func testSNP(kvm string) (bool, error) {
+	switch os.Getenv("TEST_SNP") {
+	case "no":
+		return false, nil
+	case "unknown":
+		return SNPMachines(kvm) // which is /dev/null
+	}
+	return true, nil
 }
 
 // host is a scratch host with a fake crun and a libkrunfw.

@@ -78,14 +78,26 @@ func (w *Wrapper) openStateDir() error {
 	if err := os.Mkdir(w.StateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	_, err := w.LibraryDir()
+	return err
+}
+
+// LibraryDir is where composed libraries lie. If it is there, it is this
+// user's own.
+func (w *Wrapper) LibraryDir() (string, error) {
+	if w.noState != nil {
+		return "", w.noState
+	}
 	var st unix.Stat_t
-	if err := unix.Lstat(w.StateDir, &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: w.StateDir, Err: err}
+	switch err := unix.Lstat(w.StateDir, &st); {
+	case errors.Is(err, fs.ErrNotExist):
+		return w.StateDir, nil
+	case err != nil:
+		return "", &os.PathError{Op: "lstat", Path: w.StateDir, Err: err}
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o777 != 0o700 || int(st.Uid) != os.Geteuid():
+		return "", fmt.Errorf("%s is not a directory of this user with mode 0700", w.StateDir)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o777 != 0o700 || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s is not a directory of this user with mode 0700", w.StateDir)
-	}
-	return nil
+	return w.StateDir, nil
 }
 
 // sweep removes what containers left that were never deleted, some 30 MiB

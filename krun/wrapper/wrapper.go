@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
@@ -31,6 +32,7 @@ type Wrapper struct {
 	BootID string
 	// KVM and SEV are the device nodes a confidential machine needs.
 	KVM, SEV string
+	SNP      func(kvm string) (bool, error)              // SNPMachines
 	Exec     func(path string, argv, env []string) error // returns only on failure
 	Version  func(crun string) (string, error)           // output of `crun --version`
 	Environ  []string
@@ -60,7 +62,7 @@ func report(c crun.Command, err error, stderr io.Writer, now time.Time) {
 }
 
 func (w *Wrapper) run(c crun.Command, argv []string) error {
-	path, err := w.findCrun()
+	path, err := w.FindCrun()
 	if err != nil {
 		return err
 	}
@@ -104,7 +106,7 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	if image == nil {
 		return "", w.judgeOther(path)
 	}
-	if err := w.checkCrun(path); err != nil {
+	if _, err := w.CheckCrun(path); err != nil {
 		return "", err
 	}
 	if image.initrd == nil { // an image for libkrunfw's own initrd
@@ -146,22 +148,27 @@ func (w *Wrapper) judgeOther(path string) error {
 	return nil
 }
 
-// compose builds the library of the image's initrd and the host's firmware.
-func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
+// Firmware reads the host's libkrunfw.
+func (w *Wrapper) Firmware() (*firmware.Bundle, error) {
 	path := w.Library
 	if path == "" {
 		var err error
-		if path, err = w.Search.Find(image.config.TEE); err != nil {
+		if path, err = w.Search.Find(kbs.SNP); err != nil { // the one TEE of crun's
 			return nil, err
 		}
 	}
-	fw, err := firmware.Load(path)
+	return firmware.Load(path)
+}
+
+// compose builds the library of the image's initrd and the host's firmware.
+func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
+	fw, err := w.Firmware()
 	if err != nil {
 		return nil, err
 	}
 	if want, have := spec.Annotations[krun.LabelFirmware], fmt.Sprintf("%x", fw.Digest); want != "" && want != have {
-		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", path, want, have),
-			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", path)
+		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", fw.Path, want, have),
+			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", fw.Path)
 	}
 	return firmware.BuildLibrary(fw, image.initrd)
 }

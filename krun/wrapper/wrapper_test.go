@@ -120,6 +120,25 @@ func TestOtherImagesPassUntouched(t *testing.T) {
 	}
 }
 
+// TestSNPMachines: only KVM's own word ends a launch; what cannot be asked is
+// left to libkrun.
+func TestSNPMachines(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/null", plain, "/nonexistent"} {
+		if has, err := SNPMachines(path); has || err == nil {
+			t.Errorf("%s: %v, %v, expected an error", path, has, err)
+		}
+	}
+	h := newHost(t).workload()
+	h.env["TEST_SNP"] = "unknown"
+	if r, stderr, _ := h.run(h.create()...); r == nil || stderr != "" {
+		t.Errorf("KVM that nobody can ask: %s", stderr)
+	}
+}
+
 // TestClassicImage boots libkrunfw's own initrd: no library, but the check.
 func TestClassicImage(t *testing.T) {
 	h := newHost(t).workload()
@@ -161,6 +180,7 @@ func TestRefusals(t *testing.T) {
 		"no crun":              {func(h *host) { h.env["TEST_CRUN"] = "/nonexistent/crun" }, "finding crun"},
 		"crun is ccrun":        {func(h *host) { self, _ := os.Executable(); h.env["TEST_CRUN"] = self }, "ccrun itself"},
 		"no SEV":               {func(h *host) { h.env["TEST_SEV"] = "/nonexistent" }, "the host has no /dev/sev"},
+		"SEV without SNP":      {func(h *host) { h.env["TEST_SNP"] = "no" }, "makes no SEV-SNP machines"},
 		"SEV is a file":        {func(h *host) { h.env["TEST_SEV"] = h.fw.Path }, "not a character device"},
 		"no library":           {func(h *host) { h.env["TEST_LIBRARY"] = "/nonexistent.so" }, "loading firmware"},
 		"hostile library":      {func(h *host) { h.write(h.fw.Path, []byte("\x7fELF junk")) }, "not an"},

@@ -24,9 +24,8 @@ echo "{\"crun\":\"$rig/shim\",\"library\":\"$rig/libkrunfw-sev.so.5\"}" >/etc/cc
 
 mount -t tmpfs tmpfs "$dir/dev"
 mkdir "$dir"/dev/{up,work}
-for node in sev kvm; do
-	[[ -e /dev/$node ]] || cp -a /dev/null "$dir/dev/up/$node"
-done
+# Whatever this machine has: its KVM would say that it makes no SNP machines.
+for node in sev kvm; do cp -a /dev/null "$dir/dev/up/$node"; done
 # The overlay hides what is mounted below /dev: take that along.
 mount -t overlay overlay -o "lowerdir=/dev,upperdir=$dir/dev/up,workdir=$dir/dev/work" "$dir/dev"
 for below in pts shm mqueue; do

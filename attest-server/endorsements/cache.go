@@ -285,28 +285,3 @@ func (c *Cache) remove(i *cached) error {
 	}
 	return nil
 }
-
-// writeAtomic makes a file in dir, which it makes too; a crash leaves all of
-// it or nothing.
-func writeAtomic(dir, name string, content []byte) (err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, newPrefix+"*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

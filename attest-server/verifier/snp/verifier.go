@@ -31,32 +31,6 @@ type Endorsements interface {
 	Candidates(ctx context.Context, k EndorsementKey) ([][]byte, error)
 }
 
-// KeysOf is the keys that may have signed a report under AMD's roots: several
-// where a report of version 2 does not say of which product line it is.
-// Nothing of it is authentic: the certificate will tell.
-func KeysOf(report []byte) ([]EndorsementKey, error) {
-	r, err := parseSNPReport(report)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := Roots()
-	if err != nil {
-		return nil, err
-	}
-	lines, err := linesFor(r, roots)
-	if err != nil {
-		return nil, err
-	}
-	var all []EndorsementKey
-	for _, l := range lines {
-		// Not every TCB can be one of every line's.
-		if k, err := r.endorsementKey(l); err == nil {
-			all = append(all, k)
-		}
-	}
-	return all, nil
-}
-
 // Options configures a Verifier. The zero value trusts AMD's roots,
 // takes certificates from the Evidence alone and knows of no revocations.
 type Options struct {
@@ -187,23 +161,6 @@ func (v *Verifier) fetch(ctx context.Context, r *snpReport, l *ProductLine) ([][
 		return nil, verifier.ErrNoEndorsement
 	}
 	return v.endorsements.Candidates(ctx, k)
-}
-
-// linesFor is those of the product lines that the report may be of: by CPUID,
-// or all for reports of version 2, where the certificate alone tells.
-func linesFor(r *snpReport, all []ProductLine) ([]*ProductLine, error) {
-	family, model, _, ok := r.cpuid()
-	var lines []*ProductLine
-	for i := range all {
-		if !ok || all[i].includes(family, model) {
-			lines = append(lines, &all[i])
-		}
-	}
-	if len(lines) == 0 {
-		return nil, verifier.Refuse("product", "a processor with a pinned root", fmt.Sprintf("family %02xh model %02xh", family, model),
-			"this processor is not known to this version", nil)
-	}
-	return lines, nil
 }
 
 // verifyWith runs every check of the report under one certificate. The chain

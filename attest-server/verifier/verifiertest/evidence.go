@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -53,13 +52,6 @@ func Generic(t testing.TB, v any) map[string]any {
 		t.Fatal(err)
 	}
 	return m
-}
-
-// RealTD is a real quote and its collateral, good at the returned time.
-func RealTD(t testing.TB) (quote, collateral []byte, at time.Time) {
-	t.Helper()
-	dir := filepath.Join(Vectors(t), "evidence")
-	return ReadFile(t, dir, "tdx-v5-tdx15.quote.bin"), ReadFile(t, dir, "tdx-v5-tdx15.collateral.json"), time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
 }
 
 // Leaves calls f for every value below v: its path, the value and how to set

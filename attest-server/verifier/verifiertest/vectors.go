@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // Vectors is the folder of real evidence: CCRUN_SHARED, or shared beside the
@@ -39,4 +40,11 @@ func Seed(f *testing.F, pattern string) {
 	for _, n := range names {
 		f.Add(ReadFile(f, n))
 	}
+}
+
+// RealTD is a real quote and its collateral, good at the returned time.
+func RealTD(t testing.TB) (quote, collateral []byte, at time.Time) {
+	t.Helper()
+	dir := filepath.Join(Vectors(t), "evidence")
+	return ReadFile(t, dir, "tdx-v5-tdx15.quote.bin"), ReadFile(t, dir, "tdx-v5-tdx15.collateral.json"), time.Date(2026, 2, 2, 14, 49, 26, 0, time.UTC)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"sync"
 
@@ -29,6 +30,7 @@ type Layer struct {
 	info   types.BlobInfo
 	diffID digest.Digest
 	local  bool            // the blob can be read again at no cost
+	stored bool            // made anew by local storage
 	keys   *DecryptionKeys // nil: none given
 	fetch  func(context.Context) (io.ReadCloser, error)
 
@@ -194,6 +196,10 @@ func (l *Layer) Digest() digest.Digest { return l.info.Digest }
 func (l *Layer) Wrap(err error) error {
 	damaged := l.found != nil && errors.Is(err, blob.ErrDigest)
 	err = fmt.Errorf("layer %d (%s): %w", l.number, l.info.Digest, err)
+	if l.stored && (errors.Is(err, blob.ErrDigest) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, fs.ErrNotExist)) {
+		return hint.With(err, "local storage cannot give back every layer as it was (files with holes, whiteouts with content; "+
+			"podman save fails, too): build from docker:// or oci: instead")
+	}
 	if damaged {
 		return hint.With(err, "the copy in the layer cache was damaged and is removed: build again")
 	}

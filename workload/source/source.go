@@ -113,7 +113,8 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 		return nil, fmt.Errorf("reading manifest: %w", err)
 	}
 	if mime != imgspec.MediaTypeImageManifest && mime != manifest.DockerV2Schema2MediaType {
-		return nil, fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime)
+		return nil, hint.With(fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime),
+			"if it is Docker's first format: `skopeo copy --format v2s2` the image, and build from the copy")
 	}
 	s := &Image{Name: localstore.Name(raw.Reference()), Digest: digest.FromBytes(blob), raw: raw, unparsed: unparsed}
 	if s.Config, err = readConfig(ctx, img); err != nil {
@@ -142,26 +143,6 @@ func readManifest(ctx context.Context, img types.UnparsedImage) ([]byte, string,
 			"an old image: `skopeo copy --format v2s2` it; any other: the registry, or a proxy before it, alters content")
 	}
 	return blob, mime, nil
-}
-
-// chooseInstance picks the manifest for linux/amd64 out of an index.
-func chooseInstance(ctx context.Context, sys *types.SystemContext, raw types.ImageSource) (*digest.Digest, error) {
-	blob, mime, err := readManifest(ctx, image.UnparsedInstance(raw, nil))
-	if err != nil {
-		return nil, err
-	}
-	if !manifest.MIMETypeIsMultiImage(manifest.NormalizedMIMEType(mime)) {
-		return nil, nil
-	}
-	list, err := manifest.ListFromBlob(blob, manifest.NormalizedMIMEType(mime))
-	if err != nil {
-		return nil, fmt.Errorf("reading image index: %w", err)
-	}
-	d, err := list.ChooseInstance(sys)
-	if err != nil {
-		return nil, fmt.Errorf("choosing from image index: %w", err)
-	}
-	return &d, nil
 }
 
 func allowed(ctx context.Context, sys *types.SystemContext, img types.UnparsedImage) error {

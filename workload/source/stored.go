@@ -77,6 +77,7 @@ func storedLayer(store storage.Store, stored *storage.Layer, number int) *Layer 
 		number: number,
 		info:   types.BlobInfo{Digest: stored.UncompressedDigest, Size: stored.UncompressedSize},
 		diffID: stored.UncompressedDigest,
+		stored: true,
 	}
 	if t := findTree(store, stored); t != nil {
 		l.local = true

@@ -1,6 +1,8 @@
 package source
 
 import (
+	"io"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -8,7 +10,22 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/blob"
 )
+
+// TestStoredLayerHint: where local storage gives a layer back otherwise than it
+// was (tar-split#21), to fetch it again does not help.
+func TestStoredLayerHint(t *testing.T) {
+	for _, err := range []error{blob.ErrDigest, io.ErrUnexpectedEOF, fs.ErrNotExist} {
+		err = hint.With(err, "fetch the source again")
+		if got := hint.Of((&Layer{stored: true}).Wrap(err)); !strings.Contains(got, "docker://") {
+			t.Errorf("%v: hint %q", err, got)
+		}
+		if got := hint.Of((&Layer{}).Wrap(err)); strings.Contains(got, "docker://") {
+			t.Errorf("a layer from elsewhere: hint %q", got)
+		}
+	}
+}
 
 // TestMatchLayers: what does not map one to one is refused, never read by a
 // way that writes plaintext to a disk.

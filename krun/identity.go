@@ -74,6 +74,8 @@ type Process struct {
 	WorkingDir string   `json:"WorkingDir"`
 	User       string   `json:"User"`
 	StopSignal string   `json:"StopSignal"`
+	// Volumes are directories to write to, also where the root is read-only.
+	Volumes map[string]struct{} `json:"Volumes,omitempty"`
 }
 
 // Encode checks id and returns its canonical form.

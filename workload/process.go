@@ -25,7 +25,7 @@ func processOf(c imgspec.ImageConfig, warn func(string)) krun.Process {
 	}
 	return krun.Process{
 		Entrypoint: orEmpty(c.Entrypoint), Cmd: orEmpty(c.Cmd), Env: variables(c.Env, warn),
-		WorkingDir: dir, User: c.User, StopSignal: c.StopSignal,
+		WorkingDir: dir, User: c.User, StopSignal: c.StopSignal, Volumes: c.Volumes,
 	}
 }
 

@@ -10,9 +10,18 @@ import (
 	"github.com/ccrun/ccrun/krun/process"
 )
 
-// maxOpenFiles is what Podman gives as root; the kernel's 1024 is for programs
-// that still use select.
-const maxOpenFiles = 1 << 20
+// A resourceLimit is what Podman gives as root, where the kernel gives less.
+type resourceLimit struct {
+	resource int
+	most     uint64
+}
+
+// resourceLimits: the kernel's 1024 open files are for programs that still use
+// select, and it counts half the threads that fit into memory for one user: 1820
+// with 512 MiB, too few for a server's workers, which mostly sleep.
+func resourceLimits() []resourceLimit {
+	return []resourceLimit{{unix.RLIMIT_NOFILE, 1 << 20}, {unix.RLIMIT_NPROC, 1 << 15}}
+}
 
 // lastCapability is probed, so that a newer kernel's capabilities go too.
 const lastCapability = 63
@@ -45,9 +54,10 @@ func dropPrivileges(who process.Credentials) error {
 			return fmt.Errorf("giving the output to the user: %w", err)
 		}
 	}
-	limit := syscall.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("setting the limit of open files: %w", err)
+	for _, l := range resourceLimits() {
+		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.most, Max: l.most}); err != nil {
+			return fmt.Errorf("setting resource limit %d: %w", l.resource, err)
+		}
 	}
 	set := capabilitySet(defaultCapabilities())
 	if err := boundCapabilities(set); err != nil {

@@ -35,6 +35,9 @@ func enterRoot(spec *stageSpec) error {
 	if err := writeEtc(spec); err != nil {
 		return err
 	}
+	if err := replaceFile("/run/.containerenv", nil); err != nil && !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("saying that this is a container: %w", err)
+	}
 	return restrictProc()
 }
 

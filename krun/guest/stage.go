@@ -61,6 +61,11 @@ func becomeWorkload() (err error) {
 	if err != nil {
 		return &statusError{statusNotExecutable, err}
 	}
+	if spec.ReadOnly {
+		if err := mountVolumes(&spec.Process); err != nil {
+			return err
+		}
+	}
 	env := environment(&spec.Process, who.Home, spec.Hostname)
 	dir, err := workingDirectory(spec.Process.WorkingDir, who)
 	if err != nil {

@@ -7,6 +7,8 @@ package process
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -55,7 +57,7 @@ func check(p *krun.Process) error {
 		what    string
 		strings []string
 	}{
-		{"argument", argv}, {"variable", p.Env}, {"working directory", []string{p.WorkingDir}}, {"user", []string{p.User}},
+		{"argument", argv}, {"variable", p.Env}, {"working directory", []string{p.WorkingDir}}, {"user", []string{p.User}}, {"volume", slices.Sorted(maps.Keys(p.Volumes))},
 	} {
 		for _, s := range list.strings {
 			if err := checkString(s); err != nil {

@@ -31,6 +31,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"NUL in a variable":      {func(p *krun.Process) { p.Env[0] = "A=\x00" }, "NUL"},
 		"NUL in the directory":   {func(p *krun.Process) { p.WorkingDir = "/\x00" }, "NUL"},
 		"NUL in the user":        {func(p *krun.Process) { p.User = "a\x00" }, "NUL"},
+		"NUL in a volume":        {func(p *krun.Process) { p.Volumes = map[string]struct{}{"/\x00": {}} }, "NUL"},
 		"long argument":          {func(p *krun.Process) { p.Cmd[0] = long }, "131071"},
 		"long variable":          {func(p *krun.Process) { p.Env[0] = "A=" + long }, "131071"},
 		"relative directory":     {func(p *krun.Process) { p.WorkingDir = "app" }, "absolute"},

@@ -23,6 +23,7 @@ mkdir -p "$rig/log"
 ln -sfn "$("$here/root.sh" "$cache" trixie)" "$rig/root"
 ln -sfn "$("$here/crun.sh" "$cache")" "$rig/crun"
 gcc -shared -fPIC -O1 -Wall -o "$rig/libkrun-sev.so.1" "$here/libkrun.c" -ldl
+export GOFLAGS="${GOFLAGS:-} -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,nethttpomithttp2"
 for program in vmm shim initrd2disk init; do
 	(cd "$here" && go build -ldflags "-s -w" -o "$rig/$program" "./$program")
 done

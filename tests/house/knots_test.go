@@ -32,7 +32,7 @@ var fileKnots = map[string]int{
 	"krun/guest":              12,
 	"krun/measure":            11,
 	"krun/sim":                2,
-	"krun/wrapper":            4,
+	"krun/wrapper":            5,
 	"luks":                    6,
 	"tests/guestinit":         3,
 	"tests/rig/vmm":           4,
@@ -90,7 +90,7 @@ func judgeKnot(t *testing.T, l listed, knot []string) {
 			"CCRUN_KNOT=%s go test -v -run FileKnots ./tests/house shows what ties them",
 			l.path(), len(knot), limit, strings.Join(knot, " "), l.path())
 	case len(knot) < limit:
-		t.Logf("%s: LOWER the limit in fileKnots from %d to %d", l.path(), limit, len(knot))
+		t.Errorf("%s: well done: lower the limit in fileKnots from %d to %d", l.path(), limit, len(knot))
 	}
 }
 

@@ -83,10 +83,10 @@ func TestSignedIsWhatWasBuilt(t *testing.T) {
 			return []imagetest.Lie{imagetest.Swapped("v1", l.evil.String())}
 		},
 		"another digest for the manifest": func(l *liar) []imagetest.Lie {
-			return []imagetest.Lie{imagetest.OtherDigest("PUT", "/manifests/", l.evil), imagetest.OtherDigest("HEAD", "/manifests/", l.evil), imagetest.OtherDigest("GET", "/manifests/", l.evil)}
+			return []imagetest.Lie{imagetest.OtherDigest("PUT", "/manifests/v1", l.evil), imagetest.OtherDigest("HEAD", "/manifests/", l.evil), imagetest.OtherDigest("GET", "/manifests/", l.evil)}
 		},
 		"both": func(l *liar) []imagetest.Lie {
-			return []imagetest.Lie{imagetest.Swapped("v1", l.evil.String()), imagetest.OtherDigest("PUT", "/manifests/", l.evil)}
+			return []imagetest.Lie{imagetest.Swapped("v1", l.evil.String()), imagetest.OtherDigest("PUT", "/manifests/v1", l.evil)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -76,3 +76,21 @@ func (m *Image) UploadWith(t testing.TB, c *http.Client, scheme, repo string) {
 	}
 	put("PUT", base+"/v2/"+name+"/manifests/1", Read(t, BlobPath(dir, d)), imgspec.MediaTypeImageManifest)
 }
+
+// Put puts a manifest or an index at url.
+func Put(t testing.TB, url, mediaType string, b []byte) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", mediaType)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		t.Fatalf("PUT %s: %s", url, resp.Status)
+	}
+}

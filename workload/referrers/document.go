@@ -41,7 +41,7 @@ func (a *Document) manifest(subject imgspec.Descriptor, created time.Time) ([]by
 
 // Store is where an image's referrers are kept.
 type Store interface {
-	put(ctx context.Context, manifest []byte, a *Document) error
+	put(ctx context.Context, subject digest.Digest, manifest []byte, a *Document) error
 	// list returns the manifests that claim to be about the image.
 	list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error)
 	// blob returns at most limit bytes, checked against the digest.

@@ -14,7 +14,7 @@ import (
 // without a name.
 type layoutStore struct{ dir string }
 
-func (l *layoutStore) put(_ context.Context, manifest []byte, a *Document) error {
+func (l *layoutStore) put(_ context.Context, _ digest.Digest, manifest []byte, a *Document) error {
 	locked, err := layout.Lock(l.dir)
 	if err != nil {
 		return err

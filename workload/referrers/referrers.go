@@ -44,7 +44,7 @@ func Open(sys *types.SystemContext, name string) (Store, error) {
 func Attach(ctx context.Context, store Store, subject imgspec.Descriptor, created time.Time, a Document) error {
 	m, err := a.manifest(subject, created)
 	if err == nil {
-		err = store.put(ctx, m, &a)
+		err = store.put(ctx, subject.Digest, m, &a)
 	}
 	if err != nil {
 		return fmt.Errorf("attaching %s: %w", a.Type, err)

@@ -32,7 +32,7 @@ func TestReferrersOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.put(t.Context(), other, &a); err != nil {
+	if err := store.put(t.Context(), digest.FromString("other"), other, &a); err != nil {
 		t.Fatal(err)
 	}
 	docs, err := Read(t.Context(), store, image)

@@ -21,8 +21,10 @@ import (
 // registryStore keeps referrers in a registry: by the referrers API, or under
 // the fallback tag where there is none. containers/image can do neither.
 type registryStore struct {
-	repo    name.Repository
-	options []remote.Option
+	client   *registry.Client
+	repo     name.Repository
+	options  []remote.Option
+	fallback *fallback
 }
 
 func newRegistryStore(sys *types.SystemContext, ref types.ImageReference) (*registryStore, error) {
@@ -30,25 +32,15 @@ func newRegistryStore(sys *types.SystemContext, ref types.ImageReference) (*regi
 	if err != nil {
 		return nil, err
 	}
-	return &registryStore{c.Repository, []remote.Option{
-		remote.WithTransport(c.Transport), remote.WithAuth(c.Auth), remote.WithUserAgent(sys.DockerRegistryUserAgent),
-	}}, nil
+	options := []remote.Option{remote.WithTransport(c.Transport), remote.WithAuth(c.Auth), remote.WithUserAgent(sys.DockerRegistryUserAgent)}
+	return &registryStore{c, c.Repository, options, &fallback{client: c, options: options}}, nil
 }
 
 func (s *registryStore) with(ctx context.Context) []remote.Option {
 	return append([]remote.Option{remote.WithContext(ctx)}, s.options...)
 }
 
-// rawManifest is a manifest as it is.
-type rawManifest []byte
-
-// RawManifest implements remote.Taggable.
-func (m rawManifest) RawManifest() ([]byte, error) { return m, nil }
-
-// MediaType makes remote.Put send the right one.
-func (m rawManifest) MediaType() (ggcr.MediaType, error) { return ggcr.OCIManifestSchema1, nil }
-
-func (s *registryStore) put(ctx context.Context, manifest []byte, a *Document) error {
+func (s *registryStore) put(ctx context.Context, subject digest.Digest, manifest []byte, a *Document) error {
 	for _, b := range []struct {
 		content   []byte
 		mediaType string
@@ -57,7 +49,14 @@ func (s *registryStore) put(ctx context.Context, manifest []byte, a *Document) e
 			return err
 		}
 	}
-	return remote.Put(s.repo.Digest(digest.FromBytes(manifest).String()), rawManifest(manifest), s.with(ctx)...)
+	listed, err := s.client.PutManifest(ctx, digest.FromBytes(manifest).String(), imgspec.MediaTypeImageManifest, manifest)
+	if err != nil || listed {
+		return err
+	}
+	if listed, err = s.client.ListsReferrers(ctx, subject); err != nil || listed {
+		return err
+	}
+	return s.fallback.enlist(ctx, manifest)
 }
 
 func (s *registryStore) list(ctx context.Context, image digest.Digest) ([]imgspec.Descriptor, error) {

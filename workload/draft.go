@@ -160,5 +160,6 @@ func (d *draft) publish(ctx context.Context) error {
 	if err := d.out.Publish(ctx, d.image.config, d.image.manifest); err != nil {
 		return fmt.Errorf("writing %s: %w", d.out.name, err)
 	}
+	d.env.compareName(ctx, d.out.name, d.image.digest())
 	return nil
 }

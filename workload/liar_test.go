@@ -180,3 +180,30 @@ func TestRefusedBeforeAnything(t *testing.T) {
 		t.Errorf("rotated into a digest: %v", err)
 	}
 }
+
+// TestNameIsReadBack: a name that is another image's right after the push is
+// said. What the result says of the image is from memory.
+func TestNameIsReadBack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		lie  func(*liar) imagetest.Lie
+		want string
+	}{
+		"honest":  {func(l *liar) imagetest.Lie { return imagetest.Swapped("other", "x") }, ""},
+		"swapped": {func(l *liar) imagetest.Lie { return imagetest.Swapped("v1", l.evil.String()) }, "pushed was"},
+		"gone":    {func(l *liar) imagetest.Lie { return imagetest.Swapped("v1", "nothing") }, "reading its name back"},
+	} {
+		l := newLiar(t)
+		l.Tell(c.lie(l))
+		l.o.Sign = nil
+		warned := ""
+		l.o.Warn = func(s string) { warned += s + "\n" }
+		res, err := Build(t.Context(), l.o)
+		if err != nil || res.Digest == l.evil.String() || res.Digest != l.o.Registrar.(*fakeServer).the(t).Registration.Image {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+		if (c.want == "") != (warned == "") || !strings.Contains(warned, c.want) {
+			t.Errorf("%s: warned of %q, expected %q", name, warned, c.want)
+		}
+	}
+}

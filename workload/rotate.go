@@ -253,7 +253,11 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 		return err
 	}
 	res.Image, res.Digest = dst.name, digest.FromBytes(mf).String()
-	return dst.Publish(ctx, cb, mf)
+	if err := dst.Publish(ctx, cb, mf); err != nil {
+		return err
+	}
+	r.compareName(ctx, dst.name, res.Digest)
+	return nil
 }
 
 // write is the layer with the disk's front replaced. The source is closed, and

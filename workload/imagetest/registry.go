@@ -94,3 +94,17 @@ func Put(t testing.TB, url, mediaType string, b []byte) {
 		t.Fatalf("PUT %s: %s", url, resp.Status)
 	}
 }
+
+// Fetch returns what is at url.
+func Fetch(t testing.TB, url string) (mediaType string, b []byte) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err = io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s, %v", url, resp.Status, err)
+	}
+	return resp.Header.Get("Content-Type"), b
+}

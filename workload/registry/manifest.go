@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -36,6 +37,15 @@ func (c *Client) PutManifest(ctx context.Context, reference, mediaType string, m
 		return nil
 	})
 	return listed, err
+}
+
+// TagNow is the digest of what the registry answers under a tag.
+func (c *Client) TagNow(ctx context.Context, tag string) (digest.Digest, error) {
+	got, err := remote.Get(c.Repository.Tag(tag), remote.WithContext(ctx), remote.WithTransport(c.Transport), remote.WithAuth(c.Auth))
+	if err != nil {
+		return "", err
+	}
+	return digest.FromBytes(got.Manifest), nil
 }
 
 // ListsReferrers says whether the registry has the referrers API.

@@ -1,0 +1,45 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/transports/alltransports"
+
+	"github.com/ccrun/ccrun/workload/registry"
+)
+
+// compareName warns when a registry does not have what was pushed under its
+// name: what is said of the image, from memory, holds for its digest only.
+func (e *Environment) compareName(ctx context.Context, name, pushed string) {
+	if !strings.HasPrefix(name, "docker://") {
+		return
+	}
+	now, err := e.nameNow(ctx, name)
+	switch {
+	case err != nil:
+		e.Warn(fmt.Sprintf("%s is pushed; reading its name back: %v", name, err))
+	case now != pushed:
+		e.Warn(fmt.Sprintf("the registry answers %s with %s, pushed was %s: somebody else has pushed there, or it lies. Give others the digest", name, now, pushed))
+	}
+}
+
+func (e *Environment) nameNow(ctx context.Context, name string) (string, error) {
+	ref, err := alltransports.ParseImageName(name)
+	if err != nil {
+		return "", err
+	}
+	c, err := registry.NewClient(e.System, ref)
+	if err != nil {
+		return "", err
+	}
+	tagged, ok := ref.DockerReference().(reference.Tagged)
+	if !ok {
+		return "", errors.New("it has no tag")
+	}
+	now, err := c.TagNow(ctx, tagged.Tag())
+	return now.String(), err
+}

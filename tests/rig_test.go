@@ -109,6 +109,7 @@ func TestKrun(t *testing.T) {
 	t.Run("stop", w.stops)
 	t.Run("ccrun run", w.ccrunRun)
 	t.Run("network", w.networks)
+	t.Run("read-only root", w.readOnlyRoot)
 }
 
 func (w *rigWorld) outputAndStatus(t *testing.T) {
@@ -121,6 +122,19 @@ func (w *rigWorld) outputAndStatus(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
 	if lines[0] != "err" || !strings.HasSuffix(lines[len(lines)-1], "ccrun: exit status 7") || len(lines) != 2 {
 		t.Errorf("stderr is %q, expected the workload's line and the agent's last", lines)
+	}
+}
+
+// readOnlyRoot is EROFS on libkrunfw's kernel, which has no overlayfs: VOLUMEs
+// can be written all the same, and the user is known.
+func (w *rigWorld) readOnlyRoot(t *testing.T) {
+	c := shell(`tail -n1 /etc/passwd; busybox whoami; echo x 2>/dev/null >/x || echo root is read-only
+echo kept >/data/f && cat /data/f; stat -c '%A %u %g' /data; stat -c '%A %s' /run/.containerenv`)
+	c["User"], c["WorkingDir"], c["Volumes"] = "10001", "/work", map[string]struct{}{"/data": {}}
+	r := w.podman(w.build("readonly", c, "--fs", "erofs"))
+	want := "10001:*:10001:0:container user:/work:/bin/sh\n10001\nroot is read-only\nkept\ndrwxr-xr-x 10001 0\n-rw-r--r-- 0\n"
+	if r.stdout != want {
+		t.Errorf("%s\nexpected %s", r, want)
 	}
 }
 

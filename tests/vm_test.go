@@ -34,6 +34,7 @@ func TestWorkload(t *testing.T) {
 			}
 		}
 	})
+	t.Run("configuration as Podman honours it", func(t *testing.T) { w.configuration(t) })
 	t.Run("nothing a workload must not have", func(t *testing.T) { w.hardening(t) })
 	t.Run("stop signal reaches the workload", func(t *testing.T) { w.stopSignal(t) })
 	t.Run("erofs", func(t *testing.T) {
@@ -77,6 +78,35 @@ func TestWorkload(t *testing.T) {
 			t.Fatal(r)
 		}
 	})
+}
+
+// configuration is an image with a user by number, volumes that it lacks, and
+// an EXPOSE and Env of the odd kinds. The lines are what Podman 4.3.1 prints.
+func (w *world) configuration(t *testing.T) {
+	for _, fs := range []string{"ext4", "erofs"} {
+		c := shell(`tail -n1 /etc/passwd; busybox whoami; id; echo "$HOME $ODD."; stat -c '%A %u %g %n' /data /deep /deep/er
+echo kept >/data/f && echo kept >/deep/er/f && cat /data/f /deep/er/f; stat -c '%A %s' /run/.containerenv; ulimit -u`)
+		c["User"], c["WorkingDir"] = "10001", "work"
+		c["Env"] = append(c["Env"].([]string), "ODD")
+		c["Volumes"] = map[string]struct{}{"/data": {}, "/deep/er": {}}
+		c["ExposedPorts"] = map[string]struct{}{"33060-33061/TCP": {}, "nonsense": {}}
+		r := w.podman(w.build("configuration-"+fs, c, "--fs", fs))
+		want := `10001:*:10001:0:container user:/work:/bin/sh
+10001
+uid=10001(10001) gid=0(root) groups=0(root)
+/work .
+drwxr-xr-x 10001 0 /data
+drwxr-xr-x 0 0 /deep
+drwxr-xr-x 10001 0 /deep/er
+kept
+kept
+-rw-r--r-- 0
+32768
+`
+		if r.code != 0 || r.stdout != want {
+			t.Errorf("%s: %s\nexpected %s", fs, r, want)
+		}
+	}
 }
 
 // probes are what a root workload tries; each must print "no".

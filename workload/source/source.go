@@ -201,16 +201,20 @@ func hasHealthcheck(ctx context.Context, img types.Image) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading image configuration: %w", err)
 	}
+	return healthcheckIn(raw), nil
+}
+
+func healthcheckIn(config []byte) bool {
 	var c struct {
 		Config struct {
 			Healthcheck struct{ Test []string }
 		} `json:"config"`
 	}
-	if json.Unmarshal(raw, &c) != nil {
-		return false, nil // in a form that nobody knows
+	if json.Unmarshal(config, &c) != nil {
+		return false // in a form that nobody knows
 	}
 	test := c.Config.Healthcheck.Test
-	return len(test) > 0 && test[0] != "NONE", nil
+	return len(test) > 0 && test[0] != "NONE"
 }
 
 // SizeBytes is what the manifest says the layers have, -1 if it does not say.

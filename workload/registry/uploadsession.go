@@ -20,7 +20,7 @@ func (u *upload) connect(ctx context.Context) error {
 	}
 	rt, err := transport.NewWithContext(ctx, u.client.Repository.Registry, u.client.Auth, u.client.Transport, []string{u.client.Repository.Scope(transport.PushScope)})
 	if err != nil {
-		return fmt.Errorf("contacting registry %s: %w", u.client.Repository.RegistryStr(), err)
+		return WithHint(fmt.Errorf("contacting registry %s: %w", u.client.Repository.RegistryStr(), err), "")
 	}
 	u.http = &http.Client{Transport: rt}
 	return nil

@@ -62,7 +62,7 @@ func openReference(ctx context.Context, sys *types.SystemContext, ref types.Imag
 	case errors.Is(err, istorage.ErrNoSuchImage):
 		return nil, hint.With(err, "`podman images` lists what is there; `podman pull` or the docker:// transport fetches more")
 	case ref.Transport().Name() == "docker":
-		return nil, hint.With(err, "check the name and the network; `podman login` for a private registry; registries.conf says which ones are insecure")
+		return nil, registry.WithHint(err, "check the name and the network; `podman login` for a private registry")
 	}
 	return nil, err
 }

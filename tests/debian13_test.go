@@ -43,7 +43,7 @@ func TestDebian13(t *testing.T) {
 		}
 	}
 	cmd := exec.Command("rig/inside.sh", root, mount, strings.Join(paths, ":"), filepath.Join(here, "podman-env.sh"), binary,
-		"-test.v", "-test.timeout", "20m", "-test.run", "^(TestKrun|TestWorkload)$")
+		"-test.v", "-test.timeout", "20m", "-test.run", "^(TestKrun|TestDoctor|TestWorkload)$")
 	for _, kv := range os.Environ() {
 		// The other Podman has its own configuration.
 		if !strings.HasPrefix(kv, "CONTAINERS_CONF") {

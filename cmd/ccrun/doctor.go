@@ -15,7 +15,6 @@ import (
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/doctor"
-	"github.com/ccrun/ccrun/krun/firmware"
 )
 
 func doctorCommand() *cli.Command {
@@ -28,7 +27,7 @@ func doctorCommand() *cli.Command {
 			&cli.StringFlag{Name: "server", Usage: "also check that the attestation server at `URL` can be reached", EnvVars: []string{"CCRUN_SERVER"}},
 		},
 		Action: func(c *cli.Context) error {
-			host := doctor.Local(firmware.FindInstalled)
+			host := doctor.Local()
 			if s := c.String("server"); s != "" {
 				if err := kbs.CheckServerURL(s); err != nil {
 					return face.WithStatus(face.Misused, err)

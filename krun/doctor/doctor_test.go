@@ -1,39 +1,112 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/wrapper"
 )
 
-const goodCrun = "crun version 1.27\ncommit: x\n+SYSTEMD +LIBKRUN\n"
+const goodCrun = "crun version 1.28\ncommit: x\n+SYSTEMD +LIBKRUN\n"
 
-// fitHost is a host on which every check passes.
-func fitHost(t *testing.T) *Host {
-	root := t.TempDir()
+// fit is a host on which every check passes, and what makes it so.
+type fit struct {
+	*Host
+	t       *testing.T
+	config  string // of the runtime
+	snp     bool
+	version string            // of crun
+	outputs map[string]string // of programs, by name
+	env     map[string]string
+}
+
+func fitHost(t *testing.T) *fit {
+	f := &fit{Host: &Host{Root: t.TempDir()}, t: t, snp: true, version: goodCrun, env: map[string]string{}}
 	for path, content := range map[string]string{
-		"dev/kvm": "", "dev/sev": "",
+		"dev/kvm": "", "dev/sev": "", "usr/bin/crun": "", "etc/ccrun/krun.json": "",
 		"sys/module/kvm_amd/parameters/sev_snp": "Y\n",
 		"sys/fs/cgroup/misc.capacity":           "sev 0\nsev_es 99\n",
+		"etc/containers/containers.conf":        "[containers]\n# annotations = [\"krun.use_passt=1\"]\n",
 		"usr/lib64/libkrun-sev.so.1":            "",
 	} {
-		p := filepath.Join(root, path)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
-			t.Fatal(err)
-		}
+		f.write(path, content)
 	}
-	outputs := map[string]string{"crun": goodCrun, "podman": "podman version 5.4.2\n", "passt": "passt 2025\n"}
-	return &Host{
-		Root:     root,
-		Output:   func(_ context.Context, name string, _ ...string) (string, error) { return outputs[name], nil },
-		Clock:    func() (int, error) { return unix.TIME_OK, nil },
-		Firmware: func() (string, error) { return "/usr/lib64/libkrunfw-sev.so.5", nil },
-		Server:   func(context.Context) error { return nil },
+	f.library("lib/libkrunfw-sev.so.5")
+	f.config = fmt.Sprintf(`{"crun":%q,"library":%q,"state_dir":%q}`, f.path("usr/bin/crun"), f.path("lib/libkrunfw-sev.so.5"), f.path("state"))
+	f.outputs = map[string]string{
+		"podman --version": "podman version 5.4.2\n", "podman --runtime": "/usr/local/libexec/ccrun/krun\n",
+		"/sbin/ldconfig -p": "\tlibkrun-sev.so.1 (libc6) => /lib32/libkrun-sev.so.1\n\tlibkrun-sev.so.1 (libc6,x86-64) => /usr/lib64/libkrun-sev.so.1\n",
+	}
+	f.Output = func(_ context.Context, name string, arg ...string) (string, error) {
+		out, ok := f.outputs[name+" "+arg[0]]
+		if !ok {
+			return "", errors.New("not installed")
+		}
+		return out, nil
+	}
+	f.Getenv = func(name string) string { return f.env[name] }
+	f.Ours = func(path string) bool { return path == "/usr/local/libexec/ccrun/krun" }
+	f.Clock = func() (int, error) { return unix.TIME_OK, nil }
+	f.Server = func(context.Context) error { return nil }
+	f.Runtime = f.realRuntime
+	return f
+}
+
+// realRuntime is the runtime itself, but for the devices of this machine.
+func (f *fit) realRuntime() (*wrapper.Wrapper, error) {
+	f.write("krun.json", f.config)
+	w, err := wrapper.Host(f.path("krun.json"))
+	if err != nil {
+		return nil, err
+	}
+	w.KVM, w.SEV, w.CrunDirs, w.Search = f.path("dev/kvm"), f.path("dev/sev"), nil, firmware.Search{}
+	w.Version = func(string) (string, error) { return f.version, nil }
+	w.SNP = func(kvm string) (bool, error) {
+		_, err := os.Stat(kvm)
+		return f.snp, err
+	}
+	return w, nil
+}
+
+func (f *fit) write(path, content string) {
+	f.t.Helper()
+	p := f.path(path)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fit) remove(path string) { _ = os.Remove(f.path(path)) }
+
+func (f *fit) library(path string) {
+	f.t.Helper()
+	fw, err := firmware.FromParts(bytes.Repeat([]byte{1}, firmware.QBootBytes), bytes.Repeat([]byte{2}, 3<<16), 0x1000000, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	lib, err := firmware.BuildLibrary(fw, bytes.Repeat([]byte{3}, 4096))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.write(path, string(lib))
+}
+
+// installed puts a libkrun of a version where no loader's cache has it.
+func (f *fit) installed(dir, version string) {
+	f.t.Helper()
+	f.remove("usr/lib64/libkrun-sev.so.1")
+	f.write(dir+"/libkrun-sev.so."+version, "")
+	if err := os.Symlink("libkrun-sev.so."+version, f.path(dir+"/libkrun-sev.so.1")); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
@@ -42,39 +115,61 @@ func TestFitHost(t *testing.T) {
 	if !fit || len(findings) != len(checks()) {
 		t.Fatalf("fit host refused: %+v", findings)
 	}
+	for _, f := range findings {
+		if f.Status != OK || f.Fix != "" {
+			t.Errorf("%+v", f)
+		}
+	}
 }
 
 func TestEachFaultIsNamed(t *testing.T) {
-	answer := func(s string) func(*Host) {
-		return func(h *Host) {
-			old := h.Output
-			h.Output = func(ctx context.Context, name string, arg ...string) (string, error) {
-				if strings.HasPrefix(s, name) {
-					return s, nil
-				}
-				return old(ctx, name, arg...)
-			}
-		}
-	}
-	remove := func(p string) func(*Host) { return func(h *Host) { _ = os.Remove(h.path(p)) } }
 	for name, c := range map[string]struct {
 		check string
 		want  Status
-		spoil func(*Host)
+		says  string // in what was found or its repair
+		spoil func(*fit)
 	}{
-		"no kvm":           {"kvm", Fail, remove("dev/kvm")},
-		"snp off":          {"tee", Fail, remove("sys/module/kvm_amd/parameters/sev_snp")},
-		"no sev device":    {"tee", Fail, remove("dev/sev")},
-		"no asids":         {"asids", Warn, remove("sys/fs/cgroup/misc.capacity")},
-		"crun plain":       {"crun", Fail, answer("crun version 1.27\n+SYSTEMD\n")},
-		"crun old":         {"crun", Fail, answer("crun version 1.20\n+LIBKRUN\n")},
-		"crun garbage":     {"crun", Fail, answer("crun")},
-		"no libkrun":       {"libkrun", Fail, remove("usr/lib64/libkrun-sev.so.1")},
-		"no firmware":      {"firmware", Fail, func(h *Host) { h.Firmware = func() (string, error) { return "", errAbsent } }},
-		"podman old":       {"podman", Fail, answer("podman version 4.3.1")},
-		"clock off":        {"clock", Warn, func(h *Host) { h.Clock = func() (int, error) { return unix.TIME_ERROR, nil } }},
-		"server away":      {"server", Fail, func(h *Host) { h.Server = func(context.Context) error { return errAbsent } }},
-		"server not named": {"", OK, func(h *Host) { h.Server = nil }},
+		"no kvm":  {"kvm", Fail, "no such file", func(f *fit) { f.remove("dev/kvm") }},
+		"snp off": {"tee", Fail, "BIOS", func(f *fit) { f.remove("sys/module/kvm_amd/parameters/sev_snp") }},
+		"tdx": {"tee", Fail, "no initrd", func(f *fit) {
+			f.remove("sys/module/kvm_amd/parameters/sev_snp")
+			f.write("sys/module/kvm_intel/parameters/tdx", "Y")
+		}},
+		"no sev":       {"tee", Fail, "dev/sev", func(f *fit) { f.remove("dev/sev") }},
+		"no snp VMs":   {"tee", Fail, "makes no SNP machines", func(f *fit) { f.snp = false }},
+		"no asids":     {"asids", Warn, "BIOS", func(f *fit) { f.remove("sys/fs/cgroup/misc.capacity") }},
+		"crun plain":   {"crun", Fail, "without libkrun", func(f *fit) { f.version = "crun version 1.28\n+SYSTEMD\n" }},
+		"crun old":     {"crun", Fail, "expected 1.21", func(f *fit) { f.version = "crun version 1.20\n+LIBKRUN\n" }},
+		"crun weak":    {"crun", Warn, "CVE-2026-47766", func(f *fit) { f.version = "crun version 1.27.1\n+LIBKRUN\n" }},
+		"crun garbage": {"crun", Fail, "not crun", func(f *fit) { f.version = "crun" }},
+		"crun gone":    {"crun", Fail, "finding crun", func(f *fit) { f.remove("usr/bin/crun") }},
+		"no libkrun":   {"libkrun", Fail, "finds no libkrun", func(f *fit) { f.remove("usr/lib64/libkrun-sev.so.1") }},
+		"loader looks elsewhere": {"libkrun", Fail, "echo /usr/local/lib64 >/etc/ld.so.conf.d", func(f *fit) {
+			f.installed("usr/local/lib64", "1.18.1")
+		}},
+		"LD_LIBRARY_PATH": {"libkrun", Warn, "echo /opt/krun >", func(f *fit) { f.installed("opt/krun", "1.18.1"); f.env["LD_LIBRARY_PATH"] = ":/none:/opt/krun" }},
+		"libkrun old":     {"libkrun", Fail, "1.15", func(f *fit) { f.installed("usr/lib64", "1.15.0") }},
+		"libkrun new":     {"libkrun", Warn, "1.20", func(f *fit) { f.installed("usr/lib64", "1.20.0") }},
+		"no firmware": {"firmware", Fail, `{"library":`, func(f *fit) {
+			f.config = fmt.Sprintf(`{"crun":%q,"state_dir":%q}`, f.path("usr/bin/crun"), f.path("state"))
+		}},
+		"firmware broken":   {"firmware", Fail, "libkrunfw", func(f *fit) { f.write("lib/libkrunfw-sev.so.5", "\x7fELF junk") }},
+		"another's library": {"library", Fail, "mode 0700", func(f *fit) { f.write("state/x", "") }},
+		"podman old":        {"podman", Warn, "`ccrun quadlet` do not", func(f *fit) { f.outputs["podman --version"] = "podman version 4.3.1" }},
+		"podman odd":        {"podman", Fail, "says", func(f *fit) { f.outputs["podman --version"] = "docker" }},
+		"no podman":         {"podman", Fail, "not installed", func(f *fit) { delete(f.outputs, "podman --version") }},
+		"stock krun":        {"runtime", Fail, "/usr/bin/krun, which is not", func(f *fit) { f.outputs["podman --runtime"] = "/usr/bin/krun\n" }},
+		"no krun":           {"runtime", Fail, "engine.runtimes", func(f *fit) { delete(f.outputs, "podman --runtime") }},
+		"passt": {"passt", Fail, "01.conf", func(f *fit) {
+			f.write("etc/containers/containers.conf.d/01.conf", "annotations = [\"krun.use_passt=1\"]")
+		}},
+		"passt of the user": {"passt", Fail, "/own.conf", func(f *fit) {
+			f.env["CONTAINERS_CONF"] = "/own.conf"
+			f.write("own.conf", "annotations = [\"krun.use_passt=1\"]")
+		}},
+		"clock off":        {"clock", Warn, "time service", func(f *fit) { f.Clock = func() (int, error) { return unix.TIME_ERROR, nil } }},
+		"server away":      {"server", Fail, "firewall", func(f *fit) { f.Server = func(context.Context) error { return errors.New("refused") } }},
+		"server not named": {"", OK, "", func(f *fit) { f.Server = nil }},
 	} {
 		h := fitHost(t)
 		c.spoil(h)
@@ -87,9 +182,64 @@ func TestEachFaultIsNamed(t *testing.T) {
 			if f.Check == c.check {
 				want = c.want
 			}
-			if f.Status != want || (f.Status != OK) != (f.Fix != "") {
+			if f.Status != want || (f.Status != OK) != (f.Fix != "") || f.Check == c.check && !strings.Contains(f.Got+f.Fix, c.says) {
 				t.Errorf("%s: %+v", name, f)
 			}
 		}
 	}
+}
+
+// TestNoExec: the directory is the runtime's own choice, and its error.
+func TestNoExec(t *testing.T) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		m := strings.Fields(line)
+		if len(m) < 4 || !strings.Contains(","+m[3]+",", ",noexec,") {
+			continue
+		}
+		h := fitHost(t)
+		h.config = fmt.Sprintf(`{"crun":%q,"library":%q,"state_dir":%q}`, h.path("usr/bin/crun"), h.path("lib/libkrunfw-sev.so.5"), m[1]+"/ccrun-no-such")
+		for _, f := range must(h.Examine(context.Background())) {
+			if f.Check == "library" && (f.Status != Fail || !strings.Contains(f.Got, "noexec") || !strings.Contains(f.Fix, "state_dir")) {
+				t.Errorf("%+v", f)
+			}
+		}
+		return
+	}
+	t.Skip("nothing is mounted noexec here")
+}
+
+func must(findings []Finding, _ bool) []Finding { return findings }
+
+// TestBrokenConfig: what cannot be read is one fault, not five.
+func TestBrokenConfig(t *testing.T) {
+	h := fitHost(t)
+	h.config = `{"crun":"relative"}`
+	findings, fit := h.Examine(context.Background())
+	if fit || findings[0].Status != Fail || !strings.Contains(findings[0].Got, "not an absolute path") {
+		t.Errorf("fit %v, %+v", fit, findings[0])
+	}
+	for _, f := range findings[1:] {
+		if f.Status != OK || f.Check == "crun" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// TestLoaderHere: the loader of this machine is asked, not remembered.
+func TestLoaderHere(t *testing.T) {
+	if _, err := os.Stat(loader); err != nil {
+		t.Skip(err)
+	}
+	h := Local()
+	dirs := h.systemDirs(context.Background())
+	for _, dir := range dirs {
+		if !strings.HasPrefix(dir, "/") || strings.Contains(dir, "local") {
+			t.Errorf("system directory %q", dir)
+		}
+	}
+	t.Logf("%q", dirs)
 }

@@ -59,6 +59,16 @@ func (w *Wrapper) configure(s *crun.Spec, i *image) error {
 	return firmware.WriteFile(s.Path, out, s.Mode)
 }
 
+// checkSNP says what libkrun calls VmFd(Error(22)): a host can have /dev/sev
+// without SEV-SNP. Where nobody can tell, libkrun finds out.
+func (w *Wrapper) checkSNP() error {
+	if has, err := w.SNP(w.KVM); has || err != nil {
+		return nil
+	}
+	return hint.With(errors.New("KVM on this host makes no SEV-SNP machines"),
+		"this image runs only on a host with SEV-SNP enabled; see `ccrun doctor`")
+}
+
 // statDevice reads the number that the host's kernel gave a device: SEV's is
 // dynamic.
 func statDevice(path, source string) (specs.LinuxDevice, error) {

@@ -1,32 +1,14 @@
 package wrapper
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
-	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
-
-// ConfigPath is the optional configuration of the runtime, which Podman gives
-// no options of its own.
-const ConfigPath = "/etc/ccrun/krun.json"
-
-// Config is ConfigPath's content.
-type Config struct {
-	Crun    string `json:"crun,omitempty"`    // absolute path; default: SystemCrunDirs, then PATH
-	Library string `json:"library,omitempty"` // libkrunfw-sev.so.5; default: the usual directories
-	// StateDir is for the composed libraries: absolute, on a file system that
-	// executes; default: the first such of /run/ccrun and /var/lib/ccrun/run.
-	StateDir string `json:"state_dir,omitempty"`
-}
 
 // Host returns the runtime of this host, configured by the file at configPath
 // if there is one.
@@ -46,34 +28,6 @@ func Host(configPath string) (*Wrapper, error) {
 		KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines,
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}, nil
-}
-
-func readConfig(path string) (Config, error) {
-	var c Config
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
-	}
-	if err != nil {
-		return c, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return c, err
-	}
-	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 {
-		return c, fmt.Errorf("%s has mode %v, expected a file that only its owner may write", path, info.Mode())
-	}
-	if err := kbs.DecodeStrict(f, maxConfigBytes, &c); err != nil {
-		return c, fmt.Errorf("decoding %s: %w", path, err)
-	}
-	for _, p := range []string{c.Crun, c.Library, c.StateDir} {
-		if p != "" && !filepath.IsAbs(p) {
-			return c, fmt.Errorf("%s: %q is not an absolute path", path, p)
-		}
-	}
-	return c, nil
 }
 
 // ReportError writes err as Run does, for errors before there is a Wrapper.

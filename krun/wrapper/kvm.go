@@ -5,8 +5,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ccrun/ccrun/hint"
 )
 
 // Of linux/kvm.h and asm/kvm.h; see Documentation/virt/kvm/api.rst.
@@ -37,14 +35,4 @@ func SNPMachines(kvm string) (bool, error) {
 		return false, &os.PathError{Op: "asking KVM for types of machines", Path: kvm, Err: errno}
 	}
 	return types&(1<<kvmSNPMachine) != 0, nil
-}
-
-// checkSNP says what libkrun calls VmFd(Error(22)): a host can have /dev/sev
-// without SEV-SNP. Where nobody can tell, libkrun finds out.
-func (w *Wrapper) checkSNP() error {
-	if has, err := w.SNP(w.KVM); has || err != nil {
-		return nil
-	}
-	return hint.With(errors.New("KVM on this host makes no SEV-SNP machines"),
-		"this image runs only on a host with SEV-SNP enabled; see `ccrun doctor`")
 }

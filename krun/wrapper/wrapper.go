@@ -154,7 +154,7 @@ func (w *Wrapper) Firmware() (*firmware.Bundle, error) {
 	if path == "" {
 		var err error
 		if path, err = w.Search.Find(kbs.SNP); err != nil { // the one TEE of crun's
-			return nil, err
+			return nil, hint.With(err, `install libkrunfw built with SEV=1, or name the file in %s: {"library":"/path/to/%s"}`, ConfigPath, firmware.LibraryName)
 		}
 	}
 	return firmware.Load(path)

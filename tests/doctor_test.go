@@ -17,7 +17,7 @@ func TestDoctor(t *testing.T) {
 	if w == nil {
 		return
 	}
-	t.Setenv("LD_LIBRARY_PATH", w.rig)
+	w.env = append(w.env, "LD_LIBRARY_PATH="+w.rig)
 	t.Logf("%s", w.run("ccrun", "doctor"))
 	r := w.run("ccrun", "doctor", "--format", "json")
 	var findings []doctor.Finding

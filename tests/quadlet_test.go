@@ -8,18 +8,19 @@ import (
 	"testing"
 )
 
-// TestQuadlet gives the unit that ccrun prints to Podman's own generator and
-// the generated service to systemd.
+// TestQuadlet gives the units that ccrun prints to Podman's own generator and
+// the generated services to systemd.
 func TestQuadlet(t *testing.T) {
 	endToEnd(t)
 	dir := t.TempDir()
-	unit, err := exec.Command(filepath.Join(binDir(t), "ccrun"), "quadlet", "--publish", "8443:8443",
-		"--network", "host", "registry.example/shop/fraud:1.2").Output()
-	if err != nil {
-		t.Fatal(err)
+	for _, runtime := range []string{"krun", "krun-sim"} {
+		unit, err := exec.Command(filepath.Join(binDir(t), "ccrun"), "quadlet", "--publish", "8443:8443", "--network", "bridge",
+			"--runtime", runtime, "--name", "under-"+runtime, "registry.example/shop/fraud:1.2").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "units/under-"+runtime+".container"), unit)
 	}
-	write(t, filepath.Join(dir, "units/fraud.container"), unit)
-
 	generator := filepath.Join(dir, "quadlet")
 	build := exec.Command("go", "build", "-o", generator, "github.com/containers/podman/v5/cmd/quadlet")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -31,11 +32,15 @@ func TestQuadlet(t *testing.T) {
 	if err != nil {
 		t.Fatalf("generator: %v", err)
 	}
-	_, service, ok := strings.Cut(string(out), "---fraud.service---\n")
-	if !ok || !strings.Contains(service, "podman --runtime=krun run") {
-		t.Fatalf("no service with our runtime in:\n%s", out)
+	for runtime, again := range map[string]string{"krun": "\nRestart=always\n", "krun-sim": "\nRestartPreventExitStatus=77\n"} {
+		name := "under-" + runtime + ".service"
+		_, service, ok := strings.Cut(string(out), "---"+name+"---\n")
+		service, _, _ = strings.Cut(service, "\n---")
+		if !ok || !strings.Contains(service, "podman --runtime="+runtime+" run") || !strings.Contains(service, again) {
+			t.Fatalf("no service with our runtime and %q in:\n%s", again, out)
+		}
+		verifyUnit(t, name, service)
 	}
-	verifyUnit(t, "fraud.service", service)
 }
 
 // TestServerUnit gives attest-server's unit to systemd.

@@ -26,7 +26,8 @@ func runCommand() *cli.Command {
 		Usage:     "run a confidential workload image through Podman's API",
 		ArgsUsage: "IMAGE",
 		Description: `Refuses to start when the runtime would run the image as a plain container.
-The exit status is the workload's; 125, 126 and 127 as in podman-run(1).
+The exit status is the workload's (0 to 255, also where "podman run" can only see
+0), or 77 if the server refused the key; 125, 126 and 127 are podman-run(1)'s.
 
 Example:
    ccrun run --rm --network host localhost/hello-confidential`,

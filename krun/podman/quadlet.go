@@ -6,6 +6,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // Unit is a Quadlet .container unit for a workload image.
@@ -16,7 +18,7 @@ type Unit struct {
 	Network string   // as Quadlet's Network=
 	Publish []string // as Quadlet's PublishPort=
 	Pull    string   // as Quadlet's Pull=; empty: missing
-	Restart string   // as systemd's Restart=; empty: on-failure
+	Restart string   // as systemd's Restart=; empty: whatever looks like a failure
 }
 
 var (
@@ -41,7 +43,11 @@ func (u Unit) Render() (string, error) {
 		return "", fmt.Errorf("unit name %q: expected letters, digits, '.', '_', '-'", u.Name)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, unitHead, u.Image, u.Name, u.Image, u.Name, u.Runtime, u.Pull)
+	fmt.Fprintf(&b, unitHead, u.Image, u.Name)
+	if !isSimulator(u.Runtime) {
+		fmt.Fprintf(&b, unseen, u.Name, krun.StatusLine(krun.StatusDenied))
+	}
+	fmt.Fprintf(&b, unitBody, u.Image, u.Name, u.Runtime, u.Pull)
 	if u.Network != "" {
 		fmt.Fprintf(&b, "Network=%s\n", u.Network)
 	}
@@ -49,6 +55,10 @@ func (u Unit) Render() (string, error) {
 		fmt.Fprintf(&b, "PublishPort=%s\n", p)
 	}
 	fmt.Fprintf(&b, unitTail, u.Restart)
+	if isSimulator(u.Runtime) {
+		fmt.Fprintf(&b, deniedIsFinal, krun.StatusDenied)
+	}
+	b.WriteString(unitInstall)
 	return b.String(), nil
 }
 
@@ -59,8 +69,11 @@ func (u *Unit) setDefaults() {
 	if u.Pull == "" {
 		u.Pull = "missing"
 	}
-	if u.Restart == "" {
+	if u.Restart == "" && isSimulator(u.Runtime) {
 		u.Restart = "on-failure"
+	}
+	if u.Restart == "" {
+		u.Restart = "always" // every end looks like a success
 	}
 }
 
@@ -75,29 +88,47 @@ func nameOf(image string) string {
 const unitHead = `# Confidential workload %[1]s, written by ccrun quadlet.
 # Install as /etc/containers/systemd/%[2]s.container (or
 # ~/.config/containers/systemd/), then: systemctl daemon-reload && systemctl start %[2]s
-[Unit]
+`
+
+// unseen is what a unit's owner must know under libkrun for TEEs.
+const unseen = `#
+# What Podman and systemd cannot see of this VM:
+# - its exit status. They see 0, also when the server refused the key. The last
+#   line has it: journalctl -u %[1]s; "%[2]s" is a refusal.
+#   So nothing is taken for success: the unit starts it again, without limit.
+# - whether it is ready: the unit is active as soon as the VM is started.
+# A job that runs once belongs into ccrun run, which carries the status.
+`
+
+const unitBody = `[Unit]
 Description=Confidential workload %[2]s
 Wants=network-online.target
 After=network-online.target
-StartLimitIntervalSec=10min
-StartLimitBurst=5
+# However long a server or the network is away.
+StartLimitIntervalSec=0
 
 [Container]
-Image=%[3]s
-ContainerName=%[4]s
+Image=%[1]s
+ContainerName=%[2]s
 # Quadlet has no key for the OCI runtime.
-GlobalArgs=--runtime=%[5]s
-Pull=%[6]s
+GlobalArgs=--runtime=%[3]s
+Pull=%[4]s
 `
 
 const unitTail = `
 [Service]
 Restart=%s
-RestartSec=10
+RestartSec=30
 # Room for the first pull of an encrypted image.
 TimeoutStartSec=15min
 TimeoutStopSec=30
+`
 
+const deniedIsFinal = `# The server refused the key, and will again.
+RestartPreventExitStatus=%d
+`
+
+const unitInstall = `
 [Install]
 WantedBy=multi-user.target default.target
 `

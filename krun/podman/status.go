@@ -17,7 +17,9 @@ var errNoStatus = hint.With(errors.New("the guest ended without reporting an exi
 
 // simulated says whether the runtime is krun-sim, which carries a guest's
 // status and every signal. libkrun carries neither: see docs/podman-differences.md.
-func (s *Service) simulated() bool { return filepath.Base(s.RuntimePath) == "krun-sim" }
+func (s *Service) simulated() bool { return isSimulator(s.RuntimePath) }
+
+func isSimulator(runtime string) bool { return filepath.Base(runtime) == "krun-sim" }
 
 // statusOf is the workload's exit status: what Podman was told, or what the
 // agent said last, where libkrun reports 0 whatever happened in the VM.

@@ -59,12 +59,15 @@ cat <<-EOF
 	server's appraisal and the key release.$plain
 EOF
 
+# Where the guest finds the network that QEMU runs in.
+gateway=$(sed -n 's/.*ccrun\.net=[^, "]*,\([^, "]*\),.*/\1/p' "$firmware/firmware.json")
+
 section "The image: nginx from Debian's packages, with a secret page"
 show "$here/shop/make-image.sh" "$cache/shop" localhost/shop
 
 section "The trust anchor: attest-server, TLS and admin token from the first start"
 show ccrun-sim init
-show ccrun-sim attest-server init --data "$work/server" --name 127.0.0.1 --name 10.0.2.2 --token-out "$work/token"
+show ccrun-sim attest-server init --data "$work/server" --name 127.0.0.1 --name "$gateway" --token-out "$work/token"
 ccrun-sim attest-server serve --data "$work/server" --listen "127.0.0.1:$port" >"$work/server.log" 2>&1 &
 server_pid=$!
 for _ in {1..100}; do
@@ -74,7 +77,7 @@ done
 export CCRUN_SERVER=https://127.0.0.1:$port CCRUN_TOKEN_FILE=$work/token CCRUN_CA=$work/server/ca.pem
 
 section "Build: OCI image -> encrypted disk, measured and registered"
-show ccrun build --tee sample --firmware "$firmware" --attest-url "https://10.0.2.2:$port" --attest-ca "$CCRUN_CA" \
+show ccrun build --tee sample --firmware "$firmware" --attest-url "https://$gateway:$port" --attest-ca "$CCRUN_CA" \
 	--workload-id shop containers-storage:localhost/shop containers-storage:localhost/shop-confidential
 show ccrun inspect localhost/shop-confidential
 show ccrun workload show shop
@@ -103,7 +106,7 @@ section "Attack 2: Evidence of an earlier session is played again"
 refused 3 "old Evidence does not answer a new nonce" ccrun-sim attack replay --workload shop
 
 section "Attack 3: an attested workload asks for another one's key"
-show ccrun build -q --tee sample --firmware "$firmware" --attest-url "https://10.0.2.2:$port" --attest-ca "$CCRUN_CA" \
+show ccrun build -q --tee sample --firmware "$firmware" --attest-url "https://$gateway:$port" --attest-ca "$CCRUN_CA" \
 	--workload-id other containers-storage:localhost/shop containers-storage:localhost/other-confidential
 refused 3 "a session yields only its own workload's key" ccrun-sim attack other-key --workload other --victim shop
 

@@ -16,3 +16,11 @@ const (
 	// LabelVersion, because nothing that handles ours can handle it.
 	LabelLayout = "io.ccrun.layout"
 )
+
+// Ports that libkrun makes for a container's streams, each for one that is no
+// terminal. Without a terminal the console is libkrun's log: lines get a prefix
+// and are cut.
+const (
+	StdoutPort = "krun-stdout"
+	StderrPort = "krun-stderr"
+)

@@ -22,6 +22,9 @@ type rigWorld struct {
 	rig string
 }
 
+// rigGateway is QEMU's own choice, which the stand-in for libkrun leaves to it.
+const rigGateway = "10.0.2.2"
+
 // inRig runs the test again where the runtime finds the rig, and reports what
 // it did there. It returns nil outside.
 func inRig(t *testing.T, env ...string) *rigWorld {
@@ -33,6 +36,7 @@ func inRig(t *testing.T, env ...string) *rigWorld {
 	}
 	if os.Getenv("CCRUN_RIG_ENTERED") == "1" {
 		w := &rigWorld{newWorldWith(t, "--test-root", filepath.Join(os.Getenv("CCRUN_SIM_ROOT"), "roots")), rig}
+		w.url = "https://" + rigGateway + ":" + w.port
 		w.settings(map[string]any{})
 		return w
 	}
@@ -53,7 +57,7 @@ func inRig(t *testing.T, env ...string) *rigWorld {
 // settings are tests/rig/vmm's, over those that every test needs.
 func (w *rigWorld) settings(more map[string]any) {
 	w.t.Helper()
-	all := map[string]any{"Append": "ccrun.net=10.0.2.15/24,10.0.2.2,", "Chip": "/.rig/chip"}
+	all := map[string]any{"Append": "ccrun.net=10.0.2.15/24," + rigGateway + ",", "Chip": "/.rig/chip"}
 	for k, v := range more {
 		all[k] = v
 	}

@@ -331,7 +331,7 @@ func TestHostileHost(t *testing.T) {
 	t.Run("server gone", func(t *testing.T) {
 		w.stopServer()
 		defer w.startServer()
-		if r := w.podman(image); r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, "10.0.2.2") {
+		if r := w.podman(image); r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, gateway(t, w.firmware)) {
 			t.Fatal(r)
 		}
 	})
@@ -370,7 +370,7 @@ func (w *world) flippedData(t *testing.T, image, secret string) {
 			flip(t, disk, off)
 		}
 	})
-	if r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout, "input/output error") {
+	if r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, "input/output error") {
 		t.Fatal(r)
 	}
 }

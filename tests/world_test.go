@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func newWorldWith(t testing.TB, serve ...string) *world {
 	write(t, filepath.Join(w.dir, "storage.conf"), fmt.Appendf(nil, "[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
 		filepath.Join(w.dir, "storage"), filepath.Join(w.dir, "run")))
 	w.port = freePort(t)
-	w.url = "https://10.0.2.2:" + w.port
+	w.url = "https://" + gateway(t, w.firmware) + ":" + w.port
 	w.env = append(os.Environ(),
 		"PATH="+w.bin+":"+os.Getenv("PATH"),
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(w.dir, "storage.conf"),
@@ -62,10 +63,25 @@ func newWorldWith(t testing.TB, serve ...string) *world {
 		"TMPDIR="+w.mkdir("tmp"))
 	w.must("ccrun-sim", "init")
 	w.must("ccrun-sim", "attest-server", "init", "--data", filepath.Join(w.dir, "server"),
-		"--name", "127.0.0.1", "--name", "10.0.2.2", "--token-out", filepath.Join(w.dir, "token"))
+		"--name", "127.0.0.1", "--name", gateway(t, w.firmware), "--name", rigGateway, "--token-out", filepath.Join(w.dir, "token"))
 	w.startServer()
 	t.Cleanup(w.close)
 	return w
+}
+
+// gateway is where a simulated machine with that firmware finds the network
+// that QEMU runs in.
+func gateway(t testing.TB, firmware string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(firmware, "firmware.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`ccrun\.net=[^, "]*,([^, "]+),`).FindSubmatch(b)
+	if m == nil {
+		t.Fatalf("no gateway in %s", b)
+	}
+	return string(m[1])
 }
 
 func (w *world) mkdir(name string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,7 +85,7 @@ func TestBuildEROFS(t *testing.T) {
 
 func checkFiles(t *testing.T, out *output, reg kbs.RegisterRequest) {
 	t.Helper()
-	modes := map[string]int64{"tmp/": 0o1777, "entrypoint": 0o555, "krun-sev.json": 0o444, "initrd.img": 0o444, "disk.img": 0o600}
+	modes := map[string]int64{"tmp/": 0o1777, "entrypoint": 0o555, "krun-sev.json": 0o444, "ccrun.json": 0o444, "initrd.img": 0o444, "disk.img": 0o600}
 	for name, mode := range modes {
 		if out.modes[name] != mode {
 			t.Errorf("%s has mode %#o, expected %#o", name, out.modes[name], mode)
@@ -110,6 +111,10 @@ func checkFiles(t *testing.T, out *output, reg kbs.RegisterRequest) {
 	}
 	if id.WorkloadID != reg.Registration.WorkloadID || !strings.HasPrefix(id.WorkloadID, "out-") {
 		t.Errorf("workload id %q", id.WorkloadID)
+	}
+	hints, err := krun.DecodeHints(out.files[krun.HintsFile])
+	if err != nil || hints.Firmware != out.labels[krun.LabelFirmware] || !slices.Equal(hints.Ports, []string{"53/udp", "8080/tcp"}) {
+		t.Errorf("what a launch needs without labels is %+v (%v)", hints, err)
 	}
 	if got := out.labels[krun.LabelPorts]; got != "53/udp,8080/tcp" {
 		t.Errorf("ports label %q", got)

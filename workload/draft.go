@@ -3,6 +3,7 @@ package workload
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -122,7 +123,11 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 	if err != nil {
 		return err
 	}
-	p := d.sealed.payload(d.env.Now(), func(ctx context.Context, w io.Writer) error {
+	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw.Digest[:]), Ports: d.exposed}.Encode()
+	if err != nil {
+		return err
+	}
+	p := d.sealed.payload(hints, d.env.Now(), func(ctx context.Context, w io.Writer) error {
 		r, err := keyslot()
 		if err != nil {
 			return err

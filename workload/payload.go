@@ -15,6 +15,7 @@ import (
 type payload struct {
 	teeConfig []byte // krun.TEEConfigFile and the disk's footer
 	initrd    []byte // agent and identity segment
+	hints     []byte // krun.HintsFile
 	diskBytes int64
 	writeDisk func(context.Context, io.Writer) error // exactly diskBytes
 	created   time.Time
@@ -22,8 +23,8 @@ type payload struct {
 }
 
 // payload is the layer with the sealed disk, which writeDisk writes.
-func (s *sealed) payload(created time.Time, writeDisk func(context.Context, io.Writer) error) *payload {
-	return &payload{teeConfig: s.teeConfig, initrd: s.initrd, diskBytes: s.diskBytes(), created: created, classic: s.classic, writeDisk: writeDisk}
+func (s *sealed) payload(hints []byte, created time.Time, writeDisk func(context.Context, io.Writer) error) *payload {
+	return &payload{teeConfig: s.teeConfig, initrd: s.initrd, hints: hints, diskBytes: s.diskBytes(), created: created, classic: s.classic, writeDisk: writeDisk}
 }
 
 // smallFiles are the entries before the disk, so that a reader who wants only
@@ -36,6 +37,7 @@ func (p *payload) smallFiles() []tarFile {
 		{"tmp/", 0o1777, nil},
 		{krun.EntrypointFile, 0o555, stub()},
 		{krun.TEEConfigFile, 0o444, p.teeConfig},
+		{krun.HintsFile, 0o444, p.hints},
 		{krun.InitrdFile, 0o444, p.initrd},
 	}
 }

@@ -68,8 +68,10 @@ func modulesOf(dir string) ([]string, error) {
 	return wanted, nil
 }
 
-// defaultCmdline is the measured kernel command line. The network is QEMU's.
-const defaultCmdline = "console=ttyS0 quiet loglevel=0 panic=-1 ccrun.net=10.0.2.15/24,10.0.2.2,10.0.2.3"
+// defaultCmdline is the measured kernel command line. The network is QEMU's,
+// out of the way of those that Podman makes: 10.0.2.0/24, the default of QEMU,
+// is slirp4netns' for rootless containers, too.
+const defaultCmdline = "console=ttyS0 quiet loglevel=0 panic=-1 ccrun.net=100.127.255.15/24,100.127.255.2,100.127.255.3"
 
 func firmwareCommand() *cli.Command {
 	return &cli.Command{

@@ -5,14 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-)
 
-// Ports that libkrun makes for the container's streams, each for one that is
-// no terminal. Without a terminal /dev/console is libkrun's log: lines get a
-// prefix and are cut.
-const (
-	stdoutPort = "krun-stdout"
-	stderrPort = "krun-stderr"
+	"github.com/ccrun/ccrun/krun"
 )
 
 // output carries the workload's stdout and stderr to the host. Pipes, not the
@@ -51,7 +45,7 @@ func (b *boot) openOutput() (*output, error) {
 }
 
 func (o *output) openPorts() error {
-	for _, name := range []string{stdoutPort, stderrPort} {
+	for _, name := range []string{krun.StdoutPort, krun.StderrPort} {
 		path, err := findPort(portsClass, name)
 		if err != nil {
 			return err

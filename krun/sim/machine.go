@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 )
 
 // qemuBinary and the Debian package that has it.
@@ -27,10 +28,6 @@ func findQEMU() (string, error) {
 	}
 	return path, nil
 }
-
-// guestAddress is the guest's on QEMU's user network; the kernel command line
-// (ccrun.net=) tells the guest the same.
-const guestAddress = "10.0.2.15"
 
 // machine is a QEMU command being put together. Files are inherited, never
 // named by a path that could change: the first is file descriptor 3.
@@ -54,8 +51,10 @@ func (m *machine) arg(a ...string) { m.args = append(m.args, a...) }
 type parts struct {
 	kernel, initrd, disk *os.File
 	report, control      *os.File // our ends stay here, these go to QEMU
-	throwAway            bool     // keep no write to disk
-	ports                []Port
+	stdout, stderr       *os.File
+	monitor              *os.File
+	throwAway            bool // keep no write to disk
+	network              guestNet
 }
 
 // newMachine lays out QEMU's command line. TCG everywhere: KVM would make the
@@ -69,11 +68,14 @@ func newMachine(b *boot, p parts) *machine {
 	m.arg("-smp", strconv.FormatUint(uint64(b.shape.CPUs), 10), "-m", strconv.FormatUint(uint64(b.shape.MemoryMiB), 10))
 	m.arg("-kernel", m.path(p.kernel), "-initrd", m.path(p.initrd), "-append", b.inputs.Cmdline)
 	m.arg("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	m.arg("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", m.add(p.monitor)), "-mon", "chardev=monitor,mode=control")
 	m.arg("-device", "virtio-serial-pci")
 	m.port("report", ReportPort, p.report)
 	m.port("control", ControlPort, p.control)
+	m.port("stdout", krun.StdoutPort, p.stdout)
+	m.port("stderr", krun.StderrPort, p.stderr)
 	m.disk(p)
-	m.network(p.ports)
+	m.arg("-netdev", p.network.netdev(), "-device", "virtio-net-pci,netdev=net,romfile=")
 	return m
 }
 
@@ -90,22 +92,13 @@ func (m *machine) disk(p parts) {
 	m.arg("-drive", drive, "-device", "virtio-blk-pci,drive=disk")
 }
 
-// network forwards each port from the container's network namespace, so that
-// podman's own -p and --network host find the workload there.
-func (m *machine) network(ports []Port) {
-	netdev := "user,id=net"
-	for _, p := range ports {
-		netdev += fmt.Sprintf(",hostfwd=%s::%d-%s:%d", p.Protocol, p.Number, guestAddress, p.Number)
-	}
-	m.arg("-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile=")
-}
-
-// command is m as a process to start. Its standard streams are the caller's:
-// the guest's console goes where the container's output goes, unfiltered.
+// command is m as a process to start. The guest's console goes where the
+// container's errors go, and nothing comes from anywhere: what is typed or piped
+// into a container would be in its log.
 func (m *machine) command(qemu, tmp string) *exec.Cmd {
 	c := exec.Command(qemu, m.args...)
 	c.ExtraFiles = m.files
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
 	c.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + tmp}
 	return c
 }

@@ -24,30 +24,38 @@ func (p Port) validate() error {
 	return nil
 }
 
-// maxPorts bounds the annotation; every port is a socket of QEMU's.
+// maxPorts bounds what is forwarded; every port is a socket of QEMU's.
 const maxPorts = 64
 
-// ParsePorts reads the value of krun.LabelPorts: numbers, each with /tcp or
-// /udp, separated by commas or, because podman's --annotation cuts at commas,
-// by spaces. The empty string is no ports.
-func ParsePorts(s string) ([]Port, error) {
-	if len(s) > maxPorts*len("65535/tcp, ") {
-		return nil, fmt.Errorf("annotation %s of %d bytes: at most %d ports", krun.LabelPorts, len(s), maxPorts)
-	}
-	var ports []Port
-	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }) {
+// forwards is the ports to forward of those that an image lists, each as
+// NUMBER/tcp or NUMBER/udp, and what the user should know of the others. A list
+// decides nothing, so none of it keeps a machine from starting.
+func forwards(list []string) (ports []Port, warnings []string) {
+	var others []string
+	for _, f := range list {
 		p, err := parsePort(f)
 		switch {
-		case err != nil:
-			return nil, fmt.Errorf("annotation %s: %w", krun.LabelPorts, err)
-		case slices.Contains(ports, p):
-			return nil, fmt.Errorf("annotation %s: %s appears twice", krun.LabelPorts, p)
-		case len(ports) == maxPorts:
-			return nil, fmt.Errorf("annotation %s: more than %d ports", krun.LabelPorts, maxPorts)
+		case err == nil && slices.Contains(ports, p):
+		case err == nil && len(ports) < maxPorts:
+			ports = append(ports, p)
+		default:
+			others = append(others, fmt.Sprintf("%.40q", f))
 		}
-		ports = append(ports, p)
 	}
-	return ports, nil
+	if n := len(others); n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d ports are not forwarded, as at most %d can be, of tcp and udp: %s",
+			n, maxPorts, strings.Join(others[:min(n, 8)], ", ")))
+	}
+	return ports, warnings
+}
+
+// maxAnnotation bounds the value of krun.LabelPorts.
+const maxAnnotation = krun.MaxHintsBytes
+
+// splitPorts reads the value of krun.LabelPorts: separated by commas or,
+// because podman's --annotation cuts at commas, by spaces.
+func splitPorts(s string) []string {
+	return strings.FieldsFunc(s[:min(len(s), maxAnnotation)], func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 func parsePort(s string) (Port, error) {
@@ -55,7 +63,7 @@ func parsePort(s string) (Port, error) {
 	n, err := strconv.ParseUint(number, 10, 16)
 	p := Port{Number: uint16(n), Protocol: protocol}
 	if err != nil || p.validate() != nil || p.String() != s {
-		return Port{}, fmt.Errorf("port %q: expected NUMBER/tcp or NUMBER/udp", s)
+		return Port{}, fmt.Errorf("port %.40q: expected NUMBER/tcp or NUMBER/udp", s)
 	}
 	return p, nil
 }

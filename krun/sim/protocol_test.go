@@ -12,53 +12,57 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-func TestParsePorts(t *testing.T) {
+func join(ports []Port) string {
+	var all []string
+	for _, p := range ports {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, " ")
+}
+
+func TestForwards(t *testing.T) {
 	for s, want := range map[string]string{
-		"":                      "",
-		"80/tcp":                "80/tcp",
-		"80/tcp,53/udp":         "80/tcp 53/udp",
-		"80/tcp 53/udp":         "80/tcp 53/udp",
-		" 80/tcp, 80/udp ":      "80/tcp 80/udp",
-		"65535/tcp,1/udp,2/udp": "65535/tcp 1/udp 2/udp",
+		"":                         "",
+		"80/tcp":                   "80/tcp",
+		"80/tcp,53/udp":            "80/tcp 53/udp",
+		"80/tcp 53/udp":            "80/tcp 53/udp",
+		" 80/tcp, 80/udp ":         "80/tcp 80/udp",
+		"80/tcp,80/tcp":            "80/tcp",
+		"65535/tcp,1/udp,2/udp":    "65535/tcp 1/udp 2/udp",
+		strings.Repeat(" ", 1<<20): "",
 	} {
-		ports, err := ParsePorts(s)
-		var got []string
-		for _, p := range ports {
-			got = append(got, p.String())
-		}
-		if err != nil || strings.Join(got, " ") != want {
-			t.Errorf("%q: %v %v", s, got, err)
+		ports, warnings := forwards(splitPorts(s))
+		if join(ports) != want || len(warnings) != 0 {
+			t.Errorf("%.40q: %v %q", s, ports, warnings)
 		}
 	}
-	many := make([]string, 0, maxPorts+1)
-	for i := range maxPorts + 1 {
+	for _, s := range []string{"80", "0/tcp", "65536/tcp", "080/tcp", "+80/tcp", "80/sctp", "80-90/tcp",
+		"8080:80/tcp", "80/tcp/", "guestfwd=tcp:1.2.3.4:1-cmd:id", "80/TCP"} {
+		if ports, warnings := forwards([]string{s, "7/tcp"}); join(ports) != "7/tcp" || len(warnings) != 1 {
+			t.Errorf("%.40q: %v %q", s, ports, warnings)
+		}
+	}
+	var many []string
+	for i := range 2000 {
 		many = append(many, Port{Number: uint16(i + 1), Protocol: "tcp"}.String())
 	}
-	for _, s := range []string{"80", "0/tcp", "65536/tcp", "080/tcp", "+80/tcp", "80/sctp", "80/tcp,80/tcp", "80-90/tcp",
-		"8080:80/tcp", "80/tcp/", "80/tcp,guestfwd=tcp:1.2.3.4:1-cmd:id", "80/TCP", strings.Repeat(" ", 1<<20), strings.Join(many, ",")} {
-		if ports, err := ParsePorts(s); err == nil {
-			t.Errorf("%.40q accepted: %v", s, ports)
-		}
+	if ports, warnings := forwards(many); len(ports) != maxPorts || len(warnings) != 1 || len(warnings[0]) > 400 {
+		t.Errorf("%d of many ports, %q", len(ports), warnings)
 	}
 }
 
-func FuzzParsePorts(f *testing.F) {
+func FuzzForwards(f *testing.F) {
 	f.Add("80/tcp,53/udp")
 	f.Add("0/tcp x")
 	f.Fuzz(func(t *testing.T, s string) {
-		ports, err := ParsePorts(s)
-		if err != nil && ports != nil {
-			t.Fatal("ports with an error")
-		}
-		var again []string
+		ports, _ := forwards(splitPorts(s))
 		for _, p := range ports {
 			if p.validate() != nil {
 				t.Fatalf("invalid port %v", p)
 			}
-			again = append(again, p.String())
 		}
-		if second, err := ParsePorts(strings.Join(again, ",")); err != nil || len(second) != len(ports) {
-			t.Fatalf("%v does not parse again: %v", again, err)
+		if again, warnings := forwards(strings.Fields(join(ports))); join(again) != join(ports) || len(warnings) != 0 {
+			t.Errorf("%v became %v (%q)", ports, again, warnings)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,16 +100,16 @@ func (r *Runtime) prepare(c crun.Command) (string, error) {
 }
 
 func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
-	ports, err := ParsePorts(spec.Annotations[krun.LabelPorts])
-	if err != nil {
-		return "", err
-	}
 	image, err := os.OpenRoot(spec.RootFS)
 	if err != nil {
 		return "", fmt.Errorf("opening image: %w", err)
 	}
 	defer image.Close()
 	shape, err := readTEEConfig(image)
+	if err != nil {
+		return "", err
+	}
+	ports, unforwarded, err := portsOf(spec, image)
 	if err != nil {
 		return "", err
 	}
@@ -126,7 +127,7 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 		return "", err
 	}
 	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: warnings}
+		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: append(warnings, unforwarded...)}
 	if err := rewrite(spec, root, mounts); err != nil {
 		return "", err
 	}
@@ -134,6 +135,34 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 		return "", fmt.Errorf("writing VMM configuration: %w", err)
 	}
 	return writeSpec(filepath.Join(spec.Bundle, specFile), spec)
+}
+
+// portsOf is what to forward: an annotation, which older images have and users
+// give, or what the image lists.
+func portsOf(spec *crun.Spec, image *os.Root) (ports []Port, warnings []string, err error) {
+	list := splitPorts(spec.Annotations[krun.LabelPorts])
+	if len(list) == 0 {
+		if list, err = hintedPorts(image); err != nil {
+			return nil, nil, err
+		}
+	}
+	ports, warnings = forwards(list)
+	return ports, warnings, nil
+}
+
+func hintedPorts(image *os.Root) ([]string, error) {
+	b, err := readRegular(image, krun.HintsFile, krun.MaxHintsBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // an older image
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, err := krun.DecodeHints(b)
+	if err != nil {
+		return nil, err
+	}
+	return h.Ports, nil
 }
 
 func writeSpec(path string, s *crun.Spec) (string, error) {

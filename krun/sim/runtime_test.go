@@ -408,6 +408,39 @@ func TestSealedMemory(t *testing.T) {
 
 func itoa(f *os.File) string { return strings.TrimSpace(string(mustJSON(f.Fd()))) }
 
+// TestPortsOfTheImage: Podman from 4.5.1 on hands over no annotations of an
+// image, and save, load and kube play lose them.
+func TestPortsOfTheImage(t *testing.T) {
+	for annotation, want := range map[string]string{"": "80/tcp 53/udp", "9999/tcp": "9999/tcp"} {
+		r := testRuntime(t)
+		bundle, image := makeBundle(t)
+		makeImage(t, image, kbs.Sample)
+		hints, err := krun.Hints{Firmware: strings.Repeat("00", 32), Ports: []string{"80/tcp", "53/udp", "7/sctp"}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(image, krun.HintsFile), hints)
+		s := podmanSpec(t)
+		set(t, s, image, "root", "path")
+		set(t, s, annotation, "annotations", krun.LabelPorts)
+		b, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(bundle, "config.json"), b)
+		if _, err := command(r, []string{"create", "--bundle", bundle, "id"}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := ReadConfig(filepath.Join(bundle, configFile))
+		if err != nil || join(c.Ports) != want {
+			t.Errorf("annotation %q: ports %v (%v), expected %s", annotation, c.Ports, err, want)
+		}
+		if strings.Contains(strings.Join(c.Warnings, "\n"), "7/sctp") != (annotation == "") {
+			t.Errorf("warnings %q", c.Warnings)
+		}
+	}
+}
+
 func mustJSON(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -419,27 +452,39 @@ func mustJSON(v any) []byte {
 func TestMachineCommandLine(t *testing.T) {
 	b := &boot{inputs: measure.Inputs{Cmdline: "console=ttyS0 a,b=c"}, shape: measure.Shape{CPUs: 2, MemoryMiB: 512}}
 	f := os.Stderr
-	m := newMachine(b, parts{kernel: f, initrd: f, disk: f, report: f, control: f, throwAway: true,
-		ports: []Port{{80, "tcp"}, {53, "udp"}}})
+	net, err := guestNetOf("quiet ccrun.net=100.127.255.15/24,100.127.255.2,100.127.255.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := parts{kernel: f, initrd: f, disk: f, report: f, control: f, stdout: f, stderr: f, monitor: f, throwAway: true, network: net}
+	m := newMachine(b, all)
 	line := strings.Join(m.args, " ")
 	for _, want := range []string{
 		"-accel tcg,thread=multi", "-cpu max,-avx2,-cx16", "-smp 2 -m 512", "-no-reboot",
 		"-kernel /proc/self/fd/3 -initrd /proc/self/fd/4 -append console=ttyS0 a,b=c",
-		"socket,id=report,fd=5 -device virtserialport,chardev=report,name=io.ccrun.report",
-		"socket,id=control,fd=6 -device virtserialport,chardev=control,name=io.ccrun.control",
-		"file=/proc/self/fd/7,snapshot=on",
-		"user,id=net,hostfwd=tcp::80-10.0.2.15:80,hostfwd=udp::53-10.0.2.15:53",
+		"socket,id=monitor,fd=5 -mon chardev=monitor,mode=control",
+		"socket,id=report,fd=6 -device virtserialport,chardev=report,name=io.ccrun.report",
+		"socket,id=control,fd=7 -device virtserialport,chardev=control,name=io.ccrun.control",
+		"socket,id=stdout,fd=8 -device virtserialport,chardev=stdout,name=krun-stdout",
+		"socket,id=stderr,fd=9 -device virtserialport,chardev=stderr,name=krun-stderr",
+		"file=/proc/self/fd/10,snapshot=on",
+		"-netdev user,id=net,net=100.127.255.0/24,dhcpstart=100.127.255.15,host=100.127.255.2,dns=100.127.255.3",
 	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("no %q in\n%s", want, line)
 		}
 	}
-	if len(m.files) != 5 {
+	if len(m.files) != 8 {
 		t.Errorf("%d files inherited", len(m.files))
 	}
-	kept := strings.Join(newMachine(b, parts{kernel: f, initrd: f, disk: f, report: f, control: f}).args, " ")
-	if strings.Contains(kept, "snapshot") || strings.Contains(kept, "hostfwd") {
+	all.throwAway, all.network = false, guestNet{}
+	kept := strings.Join(newMachine(b, all).args, " ")
+	if strings.Contains(kept, "snapshot") || strings.Contains(kept, "hostfwd") || !strings.Contains(kept, "user,id=net -device") {
 		t.Errorf("unasked for: %s", kept)
+	}
+	c := m.command("/bin/true", "/tmp")
+	if c.Stdin != nil || c.Stdout != os.Stderr || c.Stderr != os.Stderr {
+		t.Error("the machine's console is not on the errors' stream, or reads what is typed")
 	}
 }
 

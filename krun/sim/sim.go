@@ -12,6 +12,8 @@
 //	vmm.go       `ccrun-sim vmm`, the container's PID 1: boot, serve, exit
 //	boot.go      bytes read once, measured, sealed
 //	machine.go   QEMU's command line
+//	network.go   the guest's network, as its firmware has it
+//	qmp.go       ports, through QEMU's monitor
 //	report.go    the guest's evidence port
 //	control.go   the guest's control port
 package sim
@@ -62,7 +64,7 @@ type Config struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-const maxConfigBytes = 64 << 10
+const maxConfigBytes = 1 << 20
 
 // ReadConfig reads and checks the configuration at path.
 func ReadConfig(path string) (*Config, error) {

@@ -69,6 +69,7 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 			g.ended = nil
 			// What QEMU passed on before its end is in the socket already.
 			_ = g.control.SetReadDeadline(time.Now().Add(time.Second))
+			g.copied.Wait()
 			if err != nil && !s.killed && s.exit < 0 {
 				s.err = fmt.Errorf("QEMU failed (%w): its own message is above", err)
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ type outcome struct {
 
 func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
 	t.Helper()
-	f := &fakeGuest{guest: new(guest), signals: make(chan os.Signal), result: make(chan outcome, 1)}
+	f := &fakeGuest{guest: &guest{copied: new(sync.WaitGroup)}, signals: make(chan os.Signal), result: make(chan outcome, 1)}
 	var err error
 	var discard *os.File
 	if f.guest.report, discard, err = socketPair(ReportPort); err != nil {

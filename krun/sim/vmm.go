@@ -3,10 +3,12 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,10 +52,15 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return ExitFailure, err
 	}
-	g, err := v.start(root, b)
+	net, err := guestNetOf(b.inputs.Cmdline)
 	if err != nil {
 		return ExitFailure, err
 	}
+	g, err := v.start(root, b, net)
+	if err != nil {
+		return ExitFailure, err
+	}
+	go v.forward(g.monitor, net, v.Config.Ports)
 	go func() {
 		if err := serveReports(g.report, sign); err != nil {
 			v.Log.Error("report port closed", "error", err)
@@ -82,13 +89,14 @@ func (v *VMM) signer(b *boot) (Signer, error) {
 
 // guest is a running machine and our ends of its ports.
 type guest struct {
-	cmd             *exec.Cmd
-	report, control *os.File
-	ended           <-chan error // QEMU's end
+	cmd                      *exec.Cmd
+	report, control, monitor *os.File
+	copied                   *sync.WaitGroup // the workload's output
+	ended                    <-chan error    // QEMU's end
 }
 
 // start boots QEMU from memory files that hold exactly the bytes of b.
-func (v *VMM) start(root *os.Root, b *boot) (*guest, error) {
+func (v *VMM) start(root *os.Root, b *boot, net guestNet) (*guest, error) {
 	var theirs []*os.File
 	defer func() { closeAll(theirs) }()
 	own := func(f *os.File, err error) (*os.File, error) {
@@ -101,8 +109,8 @@ func (v *VMM) start(root *os.Root, b *boot) (*guest, error) {
 	if v.Config.ReadOnly {
 		flag = os.O_RDONLY
 	}
-	p := parts{throwAway: v.Config.ReadOnly, ports: v.Config.Ports}
-	g := new(guest)
+	p := parts{throwAway: v.Config.ReadOnly, network: net}
+	g := &guest{copied: new(sync.WaitGroup)}
 	var err error
 	if p.kernel, err = own(sealed("kernel", b.inputs.Kernel)); err != nil {
 		return nil, err
@@ -113,17 +121,29 @@ func (v *VMM) start(root *os.Root, b *boot) (*guest, error) {
 	if p.disk, err = own(openRegular(root, krun.DiskFile, flag)); err != nil {
 		return nil, err
 	}
-	if g.report, p.report, err = socketPair(ReportPort); err != nil {
-		return nil, err
+	var stdout, stderr *os.File
+	for name, ends := range map[string]struct{ ours, theirs **os.File }{
+		ReportPort: {&g.report, &p.report}, ControlPort: {&g.control, &p.control}, "monitor": {&g.monitor, &p.monitor},
+		krun.StdoutPort: {&stdout, &p.stdout}, krun.StderrPort: {&stderr, &p.stderr},
+	} {
+		if *ends.ours, *ends.theirs, err = socketPair(name); err != nil {
+			return nil, err
+		}
+		theirs = append(theirs, *ends.theirs)
 	}
-	theirs = append(theirs, p.report)
-	if g.control, p.control, err = socketPair(ControlPort); err != nil {
-		return nil, err
-	}
-	theirs = append(theirs, p.control)
+	g.copyOutput(stdout, os.Stdout)
+	g.copyOutput(stderr, os.Stderr)
 	g.cmd = newMachine(b, p).command(v.Config.QEMU, v.Config.TempDir)
 	g.ended, err = startTied(g.cmd)
 	return g, err
+}
+
+// copyOutput gives to what the workload writes to one of its streams.
+func (g *guest) copyOutput(from, to *os.File) {
+	g.copied.Go(func() {
+		_, _ = io.Copy(to, from)
+		_ = from.Close()
+	})
 }
 
 func closeAll(files []*os.File) {
@@ -136,7 +156,7 @@ func closeAll(files []*os.File) {
 // happens, and returns a channel with its end. The tie is to the thread that
 // forked, which therefore waits.
 func startTied(c *exec.Cmd) (<-chan error, error) {
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: !isTerminal(os.Stdin)}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started, ended := make(chan error), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -150,11 +170,6 @@ func startTied(c *exec.Cmd) (<-chan error, error) {
 		return nil, fmt.Errorf("starting QEMU: %w", err)
 	}
 	return ended, nil
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 func socketPair(name string) (ours, theirs *os.File, err error) {

@@ -24,6 +24,7 @@ const maxConfigBytes = 64 << 10
 type image struct {
 	config krun.TEEConfig
 	initrd []byte // nil for an image that boots libkrunfw's own initrd
+	hints  krun.Hints
 }
 
 // readImage reads the image's files; nil means that it asks for no TEE. The
@@ -39,7 +40,7 @@ func readImage(s *crun.Spec) (*image, error) {
 	if errors.Is(err, fs.ErrNotExist) && !isMount(s, krun.TEEConfigFile) {
 		return nil, nil
 	}
-	for _, name := range []string{krun.TEEConfigFile, krun.DiskFile, krun.InitrdFile} {
+	for _, name := range []string{krun.TEEConfigFile, krun.DiskFile, krun.InitrdFile, krun.HintsFile} {
 		if isMount(s, name) {
 			return nil, fmt.Errorf("a volume is mounted over /%s, which belongs to the image", name)
 		}
@@ -58,7 +59,27 @@ func readImage(s *crun.Spec) (*image, error) {
 	if err := kbs.UnmarshalStrict(config, &i.config); err != nil {
 		return nil, fmt.Errorf("decoding /%s: %w", krun.TEEConfigFile, err)
 	}
+	if err := i.readHints(root); err != nil {
+		return nil, err
+	}
 	return i, i.check(root)
+}
+
+// readHints reads what older images do not have.
+func (i *image) readHints(root *os.Root) error {
+	b, err := bounded.RegularFS(root.FS(), krun.HintsFile, krun.MaxHintsBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading image: %w", err)
+	}
+	h, err := krun.DecodeHints(b)
+	if err != nil {
+		return fmt.Errorf("reading image: %w", err)
+	}
+	i.hints = *h
+	return nil
 }
 
 // classicImage is one of another tool's. Of its configuration, which libkrun

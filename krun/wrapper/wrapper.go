@@ -6,6 +6,7 @@
 package wrapper
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -166,7 +167,8 @@ func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want, have := spec.Annotations[krun.LabelFirmware], fmt.Sprintf("%x", fw.Digest); want != "" && want != have {
+	want, have := cmp.Or(spec.Annotations[krun.LabelFirmware], image.hints.Firmware), fmt.Sprintf("%x", fw.Digest)
+	if want != "" && want != have {
 		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", fw.Path, want, have),
 			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", fw.Path)
 	}

@@ -187,6 +187,11 @@ func TestRefusals(t *testing.T) {
 		"other firmware": {func(h *host) {
 			h.writeSpec(`{"root":{"path":"rootfs"},"annotations":{"io.ccrun.firmware":"` + strings.Repeat("00", 32) + `"}}`)
 		}, "not the one the image was built for"},
+		"other firmware, without annotations": {func(h *host) {
+			h.write(filepath.Join(h.rootfs, "ccrun.json"), []byte(`{"firmware":"`+strings.Repeat("00", 32)+`","ports":[],"version":1}`))
+		}, "not the one the image was built for"},
+		"odd hints":     {func(h *host) { h.write(filepath.Join(h.rootfs, "ccrun.json"), []byte(`{}`)) }, "version 0"},
+		"hints are out": {func(h *host) { h.link("ccrun.json", h.fw.Path) }, "escapes"},
 		"other variant": {func(h *host) {
 			h.writeSpec(`{"root":{"path":"rootfs"},"linux":{"namespaces":[{"type":"network"}]},"annotations":{"krun.variant":"aws-nitro"}}`)
 		}, "expected sev"},

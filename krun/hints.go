@@ -1,0 +1,70 @@
+package krun
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// HintsFile is in the layer of a workload image beside the files that crun
+// looks for: what a launch needs of the labels. Podman from 4.5.1 on hands a
+// runtime no annotations of an image, and `podman save` and `kube play` lose
+// them on the way.
+const HintsFile = "ccrun.json"
+
+const (
+	// MaxHintsBytes bounds HintsFile.
+	MaxHintsBytes = 64 << 10
+	// MaxHintedPorts bounds the ports in it.
+	MaxHintedPorts = 2048
+)
+
+// Hints is HintsFile's content, in canonical JSON. Like the labels it is the
+// host's to change, for early and clear errors and for convenience; nothing
+// that must hold depends on it.
+type Hints struct {
+	Version  int      `json:"version"`  // 1
+	Firmware string   `json:"firmware"` // as LabelFirmware
+	Ports    []string `json:"ports"`    // on which the workload may listen: "80/tcp"
+}
+
+// Encode is h as HintsFile has it. Ports beyond MaxHintedPorts are left out.
+func (h Hints) Encode() ([]byte, error) {
+	h.Version = 1
+	h.Ports = append([]string{}, h.Ports[:min(len(h.Ports), MaxHintedPorts)]...)
+	if err := h.validate(); err != nil {
+		return nil, err
+	}
+	return kbs.Canonical(h)
+}
+
+// DecodeHints parses what Encode wrote, refusing everything else.
+func DecodeHints(b []byte) (*Hints, error) {
+	if len(b) > MaxHintsBytes {
+		return nil, fmt.Errorf("/%s of %d bytes, at most %d allowed", HintsFile, len(b), MaxHintsBytes)
+	}
+	var h Hints
+	if err := kbs.UnmarshalCanonical(b, &h); err != nil {
+		return nil, fmt.Errorf("decoding /%s: %w", HintsFile, err)
+	}
+	return &h, h.validate()
+}
+
+func (h *Hints) validate() error {
+	if h.Version != 1 {
+		return fmt.Errorf("/%s has version %d, expected 1", HintsFile, h.Version)
+	}
+	if b, err := hex.DecodeString(h.Firmware); err != nil || len(b) != 32 {
+		return fmt.Errorf("/%s names firmware %.80q, expected a SHA-256 of 64 hex digits", HintsFile, h.Firmware)
+	}
+	if h.Ports == nil || len(h.Ports) > MaxHintedPorts {
+		return fmt.Errorf("/%s has no list of ports, or one of more than %d", HintsFile, MaxHintedPorts)
+	}
+	for _, p := range h.Ports {
+		if len(p) == 0 || len(p) > len("65535/sctp") {
+			return fmt.Errorf("/%s lists port %.40q", HintsFile, p)
+		}
+	}
+	return nil
+}

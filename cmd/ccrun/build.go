@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -93,7 +94,20 @@ func runBuild(c *cli.Context) error {
 	if err := writeIDs(c, res.ImageID, res.Digest); err != nil {
 		return err
 	}
+	if face.LogLevel(c) != "error" {
+		fmt.Fprint(c.App.ErrWriter, moveHint(res.Image))
+	}
 	return face.Print(c, res, printBuild)
+}
+
+// moveHint is a line about an image in local storage, from where Podman pushes
+// and saves what it calls the same image under another digest.
+func moveHint(image string) string {
+	if !strings.HasPrefix(image, "containers-storage:") {
+		return ""
+	}
+	return "ccrun: hint: `podman push` compresses it in vain and changes its digest, without attachments and signature: " +
+		"`skopeo copy --preserve-digests " + image + " docker://REGISTRY/NAME:TAG`, or build into docker://\n"
 }
 
 func printBuild(w io.Writer, r *workload.Result) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,19 @@ func TestDiskSize(t *testing.T) {
 	for _, in := range []string{"+", "++1m", "-1m", "+-1m", "0", "x", "1m+"} {
 		if err := diskSize(&workload.DiskOptions{}, in); err == nil {
 			t.Errorf("%q: accepted", in)
+		}
+	}
+}
+
+// TestMoveHint: who builds into local storage learns how an image leaves it
+// with its digest.
+func TestMoveHint(t *testing.T) {
+	if got := moveHint("containers-storage:localhost/app:1"); !strings.Contains(got, "skopeo copy --preserve-digests containers-storage:localhost/app:1 docker://") {
+		t.Errorf("hint %q", got)
+	}
+	for _, image := range []string{"docker://registry.example/app:1", "oci:dir:app"} {
+		if got := moveHint(image); got != "" {
+			t.Errorf("%s: hint %q", image, got)
 		}
 	}
 }

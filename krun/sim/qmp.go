@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -13,11 +14,11 @@ import (
 // qmpTimeout bounds all that is asked of QEMU.
 const qmpTimeout = 30 * time.Second
 
-// forward has a running QEMU listen on the ports, in the container's network,
+// forwardPorts has a running QEMU listen on the ports, in the container's network,
 // so that podman's own -p and --network host find the workload there. A port
 // that cannot be had, because somebody else listens there, is a warning: given
 // on QEMU's command line it would be the end of the machine.
-func (v *VMM) forward(monitor *os.File, to guestNet, ports []Port) {
+func forwardPorts(monitor *os.File, to guestNet, ports []Port, log *slog.Logger) {
 	defer monitor.Close()
 	if len(ports) == 0 || !to.guest.IsValid() {
 		return
@@ -30,7 +31,7 @@ func (v *VMM) forward(monitor *os.File, to guestNet, ports []Port) {
 			err = q.forward(p, to)
 		}
 		if err != nil {
-			v.Log.Warn("port is not forwarded", "port", p, "reason", err)
+			log.Warn("port is not forwarded", "port", p, "reason", err)
 		}
 		if _, taken := errors.AsType[refusedPort](err); taken {
 			err = nil // the next may be free

@@ -32,7 +32,7 @@ var fileKnots = map[string]int{
 	"krun/guest":              12,
 	"krun/measure":            11,
 	"krun/sim":                2,
-	"krun/wrapper":            5,
+	"krun/wrapper":            4,
 	"luks":                    6,
 	"tests/guestinit":         3,
 	"tests/rig/vmm":           4,

@@ -213,3 +213,25 @@ func TestLiesAboutReferrers(t *testing.T) {
 		}
 	}
 }
+
+// TestRotatedIsWhatWasBuilt: an image with the workload's disk in it that is not
+// the one registered is said to be.
+func TestRotatedIsWhatWasBuilt(t *testing.T) {
+	t.Parallel()
+	_, server, ro := built(t)
+	warned := ""
+	ro.Warn = func(s string) { warned += s }
+	ro.Destination += "2"
+	for known, want := range map[string]string{
+		"": "", server.reg.Image: "", digest.FromString("another").String(): "the workload's image is " + digest.FromString("another").String(),
+	} {
+		warned = ""
+		ro.Server = &rotatingServer{reg: server.reg, current: server.current, image: known}
+		if _, err := Rotate(t.Context(), ro); err != nil {
+			t.Fatal(err)
+		}
+		if (want == "") != (warned == "") || !strings.Contains(warned, want) {
+			t.Errorf("known %s: warned of %q", known, warned)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/transports/alltransports"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/workload/registry"
 )
 
@@ -42,4 +43,15 @@ func (e *Environment) nameNow(ctx context.Context, name string) (string, error) 
 	}
 	now, err := c.TagNow(ctx, tagged.Tag())
 	return now.String(), err
+}
+
+// compareDigest warns when the image that is to be rotated is not the one that
+// the server knows. Podman gives an image another digest when it pushes it; and
+// whoever keeps it can put its layer under a configuration of their own, which
+// the rotated image would take over. While a rotation is under way it may be the
+// new one, of which the server does not know yet.
+func (e *Environment) compareDigest(name, got string, status *kbs.WorkloadStatus) {
+	if status.Rotation == "" && status.Image != "" && got != status.Image {
+		e.Warn(fmt.Sprintf("%s is %s, the workload's image is %s: the disk and identity in it are the workload's, its configuration and labels may be anybody's", name, got, status.Image))
+	}
 }

@@ -73,6 +73,7 @@ func Rotate(ctx context.Context, o RotateOptions) (*RotateResult, error) {
 	if err := r.examine(ctx, &status.Registration); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", src.Name, err)
 	}
+	o.compareDigest(src.Name, src.Digest.String(), status)
 	answer, err := r.stage(ctx)
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ type rotatingServer struct {
 }
 
 func (s *rotatingServer) Get(context.Context, string) (*kbs.WorkloadStatus, error) {
-	return &kbs.WorkloadStatus{Registration: s.reg}, nil
+	return &kbs.WorkloadStatus{Registration: s.reg, Image: s.image}, nil
 }
 
 func (s *rotatingServer) Rotate(_ context.Context, _ string, r kbs.RotateRequest) (*kbs.RotateAnswer, error) {

@@ -50,7 +50,7 @@ func rotateWorkload(c *cli.Context) error {
 	}
 	o := workload.RotateOptions{
 		WorkloadID: c.Args().Get(0), Source: c.Args().Get(1), Destination: c.Args().Get(2),
-		Server: client, KeepOld: c.Bool("keep-old"), Environment: workload.Environment{System: systemContext(c)},
+		Server: client, KeepOld: c.Bool("keep-old"), Environment: workload.Environment{System: systemContext(c), Warn: func(s string) { program.Log(c).Warn(s) }},
 	}
 	if o.Destination == "" {
 		o.Destination = o.Source

@@ -21,7 +21,7 @@ packages=(
 	chromium fonts-dejavu-core           # the auditors' page
 	ovmf                                 # firmware with a known measurement
 	debootstrap make pkg-config gperf    # tests/rig: a root of another suite, crun
-	libyajl-dev libcap-dev libseccomp-dev libsystemd-dev
+	libcap-dev libseccomp-dev libsystemd-dev
 )
 
 command -v go >/dev/null || {

@@ -18,7 +18,7 @@ if [[ ! -x $out ]]; then
 	tar -xf crun_*.orig.tar.* --strip-components 1
 	mkdir include && : >include/libkrun.h
 	CPPFLAGS=-I$work/include ./configure -q --with-libkrun --enable-embedded-yajl --disable-criu --disable-bpf >&2
-	make -s .version git-version.h
+	make -s .version git-version.h >&2
 	# Debian's next suite has no libyajl any more.
 	make -s -C libocispec/yajl libyajl.la >&2
 	make -s -j"$(nproc)" crun >&2

@@ -25,7 +25,7 @@ var version = regexp.MustCompile(`^crun version (\d{1,6})\.(\d{1,6})(?:\D|$)`)
 // plain container, which one without libkrun does silently and with status 0,
 // or unsafely.
 func CheckVersion(path, printed string) (string, error) {
-	const next = "install crun 1.21 or later built with `./configure --with-libkrun`, and libkrun built with SEV=1"
+	const next = "install crun 1.28 or later (1.21 at least) built with `./configure --with-libkrun`, and libkrun built with SEV=1"
 	m := version.FindStringSubmatch(printed)
 	if m == nil {
 		return "", hint.With(fmt.Errorf("%s is not crun", path), next)

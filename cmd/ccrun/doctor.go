@@ -19,9 +19,15 @@ import (
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "doctor",
-		Usage:       "check whether this host can run confidential workloads, and how to repair it",
-		Description: "Exits 4 when the host is not capable.\n\nExample:\n   ccrun doctor --server https://attest.example:8443",
+		Name:  "doctor",
+		Usage: "check whether this host can run confidential workloads, and how to repair it",
+		Description: `Judges what the runtime krun would take, by /etc/ccrun/krun.json if it is there: crun,
+libkrun as the dynamic loader finds it, libkrunfw, a directory that executes; and
+what KVM and Podman say. Run it as the user who runs Podman. Exits 4 when the host
+is not capable.
+
+Example:
+   ccrun doctor --server https://attest.example:8443`,
 		Flags: []cli.Flag{
 			face.FormatFlag(),
 			&cli.StringFlag{Name: "server", Usage: "also check that the attestation server at `URL` can be reached", EnvVars: []string{"CCRUN_SERVER"}},

@@ -37,6 +37,7 @@ type Inspection struct {
 // ImageInspection is the OCI side.
 type ImageInspection struct {
 	Digest string            `json:"digest"`
+	ID     string            `json:"id"`
 	Layers []string          `json:"layers"` // digests
 	Labels map[string]string `json:"labels"`
 	Files  []FileInspection  `json:"files"`

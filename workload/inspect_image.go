@@ -22,7 +22,7 @@ func (in *Inspection) image(ctx context.Context, sys *types.SystemContext, name 
 		return err
 	}
 	defer src.Close()
-	in.Image = &ImageInspection{Digest: src.Digest.String(), Labels: src.Config.Config.Labels}
+	in.Image = &ImageInspection{Digest: src.Digest.String(), ID: src.ID.String(), Labels: src.Config.Config.Labels}
 	for _, l := range src.Layers {
 		in.Image.Layers = append(in.Image.Layers, l.Digest().String())
 		if err := in.layer(ctx, l); err != nil {

@@ -266,12 +266,13 @@ func TestInspectNoSecret(t *testing.T) {
 	t.Parallel()
 	server := &fakeServer{}
 	o := testOptions(t, server)
-	if _, err := Build(t.Context(), o); err != nil {
+	res, err := Build(t.Context(), o)
+	if err != nil {
 		t.Fatal(err)
 	}
 	in, err := Inspect(t.Context(), o.System, o.Destination, server.Get)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || in.Image.Digest != res.Digest || in.Image.ID != res.ImageID {
+		t.Fatalf("inspection of %s, %s: %+v, %v", res.Digest, res.ImageID, in, err)
 	}
 	js := imagetest.JSON(t, in)
 	if bytes.Contains(js, server.the(t).DiskKey) || bytes.Contains(js, []byte(imagetest.Canary)) {

@@ -54,6 +54,7 @@ func printInspection(w io.Writer, in *workload.Inspection) error {
 	line := func(name, format string, a ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	if in.Image != nil {
 		line("digest", "%s", in.Image.Digest)
+		line("image ID", "%s", in.Image.ID)
 		line("layers", "%s", strings.Join(in.Image.Layers, " "))
 		for _, f := range in.Image.Files {
 			line("file", "%s %12d %s", f.Mode, f.SizeBytes, f.Name)

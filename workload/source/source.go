@@ -46,6 +46,7 @@ type Options struct {
 type Image struct {
 	Name   string // with transport, as resolved
 	Digest digest.Digest
+	ID     digest.Digest // of the configuration: Podman's pushes and archives keep it
 	Config *imgspec.Image
 	// Healthcheck: the configuration has one, which is Docker's and not OCI's.
 	Healthcheck bool
@@ -116,7 +117,7 @@ func readSource(ctx context.Context, sys *types.SystemContext, raw types.ImageSo
 		return nil, hint.With(fmt.Errorf("manifest of type %q, expected an OCI or Docker schema 2 image", mime),
 			"if it is Docker's first format: `skopeo copy --format v2s2` the image, and build from the copy")
 	}
-	s := &Image{Name: localstore.Name(raw.Reference()), Digest: digest.FromBytes(blob), raw: raw, unparsed: unparsed}
+	s := &Image{Name: localstore.Name(raw.Reference()), Digest: digest.FromBytes(blob), ID: img.ConfigInfo().Digest, raw: raw, unparsed: unparsed}
 	if s.Config, err = readConfig(ctx, img); err != nil {
 		return nil, err
 	}

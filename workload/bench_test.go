@@ -18,6 +18,7 @@ import (
 // files between 1 KiB and 1 MiB, and returns its size.
 func benchLayers(b *testing.B, dir string, compress bool) int64 {
 	m := &imagetest.Image{Config: imagetest.App(b).Config}
+	m.Config.Config.User = "1000:1000"
 	m.Config.RootFS.DiffIDs = nil
 	noise := make([]byte, 1<<20)
 	if _, err := rand.Read(noise); err != nil {

@@ -143,6 +143,7 @@ func TestMountPoints(t *testing.T) {
 		imagetest.File{Name: "tmp", Kind: tar.TypeSymlink, Link: "var/tmp"}, imagetest.File{Name: "proc", Kind: tar.TypeSymlink, Link: "etc"},
 		imagetest.File{Name: krun.ProcessPath, Kind: tar.TypeSymlink, Link: "etc/evil"}, imagetest.File{Name: "etc/evil", Content: "evil"})
 	m := &imagetest.Image{Config: imagetest.App(t).Config}
+	m.Config.Config.User = "1000:1000"
 	m.Config.RootFS.DiffIDs = nil
 	m.Add(imgspec.MediaTypeImageLayer, layer, layer)
 	m.WriteLayout(t, layout)

@@ -109,6 +109,7 @@ func buildMeasured(t testing.TB, src, filesystem string) cost {
 func streamedLayout(t testing.TB, dir string, write func(*tar.Writer)) {
 	t.Helper()
 	m := &imagetest.Image{Config: imagetest.App(t).Config}
+	m.Config.Config.User = "1000:1000"
 	m.Config.RootFS.DiffIDs = nil
 	m.WriteLayout(t, dir)
 	f, err := os.Create(filepath.Join(dir, "blobs/sha256/layer"))
@@ -299,6 +300,7 @@ func gzippedLayout(t testing.TB, dir string, write func(io.Writer)) {
 		t.Fatal(err)
 	}
 	m := &imagetest.Image{Config: imagetest.App(t).Config, Layers: []imagetest.Layer{{MediaType: imgspec.MediaTypeImageLayerGzip, Blob: blob.Bytes()}}}
+	m.Config.Config.User = "1000:1000"
 	m.Config.RootFS.DiffIDs = []digest.Digest{digest.NewDigest(digest.SHA256, h)}
 	m.WriteLayout(t, dir)
 }

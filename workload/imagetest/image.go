@@ -42,12 +42,13 @@ func App(t testing.TB) *Image {
 		File{Name: "etc/secret", Content: Canary},
 		File{Name: "etc/old", Content: "to be removed"})
 	middle := Tar(t, File{Name: "etc/.wh.old"}, File{Name: "srv/data", Content: strings.Repeat(Canary+"\n", 5000)})
-	top := Tar(t, File{Name: "bin/sh", Link: "app", Kind: tar.TypeSymlink}, File{Name: "etc/new", Content: "new\n"})
+	top := Tar(t, File{Name: "bin/sh", Link: "app", Kind: tar.TypeSymlink}, File{Name: "etc/new", Content: "new\n"},
+		File{Name: "etc/passwd", Content: "app:x:1000:1000::/srv:/bin/app\n"})
 	m := &Image{Config: imgspec.Image{
 		Platform: imgspec.Platform{OS: "linux", Architecture: "amd64"},
 		Config: imgspec.ImageConfig{
 			Entrypoint: []string{"/bin/app"}, Cmd: []string{"--serve"}, Env: []string{"PATH=/bin", "SECRET=" + Canary},
-			WorkingDir: "/srv", User: "1000:1000", StopSignal: "SIGINT",
+			WorkingDir: "/srv", User: "app", StopSignal: "SIGINT",
 			ExposedPorts: map[string]struct{}{"8080/tcp": {}, "53/udp": {}},
 		},
 		RootFS: imgspec.RootFS{Type: "layers"},

@@ -144,8 +144,8 @@ func Forged(t testing.TB, manifest, genuine []byte) []byte {
 	t.Helper()
 	encode := base64.RawURLEncoding.EncodeToString
 	protected := fmt.Sprintf(`{"formatLength":0,"formatTail":%q}`, encode(genuine))
-	members, ok := strings.CutPrefix(string(manifest), `{"schemaVersion":2,`)
-	if members, ok = strings.CutPrefix(members, `"mediaType":"`+mediaTypeOf(manifest)+`",`); !ok {
+	members, ok := strings.CutPrefix(string(manifest), `{"schemaVersion":2,"mediaType":"`+mediaTypeOf(manifest)+`",`)
+	if !ok {
 		t.Fatalf("manifest %s begins otherwise than expected", manifest)
 	}
 	return []byte(`{"schemaVersion":1,"signatures":[{"header":{"alg":"ES256"},"signature":"AAAA","protected":"` + encode([]byte(protected)) + `"}],` + members)

@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/source"
 )
 
@@ -145,9 +148,29 @@ func TestSignatureReadBack(t *testing.T) {
 		l.o.Registrar, l.o.Destination = &fakeServer{}, "docker://"+l.repo+":v2"
 		l.Forget()
 		l.Tell(lie(strings.Replace(other, ":", "-", 1) + ".sig"))
-		if _, err := Build(t.Context(), l.o); err == nil || !strings.Contains(err.Error(), "reading the signature back") {
+		ctx := registry.WithPatience(t.Context(), registry.Patience{Retries: 1, Delay: time.Millisecond})
+		if _, err := Build(ctx, l.o); err == nil || !strings.Contains(err.Error(), "reading the signature back") {
 			t.Errorf("signature %s: %v", name, err)
 		}
+	}
+	l.Forget()
+	var written, answered atomic.Int64
+	l.Tell(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if !strings.HasSuffix(r.URL.Path, ".sig") {
+			return false
+		}
+		if r.Method == http.MethodPut {
+			written.Add(1)
+		}
+		late := r.Method == http.MethodGet && written.Load() > 0 && answered.Add(1) < 3
+		if late {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		return late
+	})
+	l.o.Registrar = &fakeServer{}
+	if _, err := Build(registry.WithPatience(t.Context(), registry.Patience{Delay: time.Millisecond}), l.o); err != nil || answered.Load() < 3 {
+		t.Errorf("signature that is there after a while: %v", err)
 	}
 }
 

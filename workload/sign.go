@@ -49,7 +49,7 @@ func (d *description) sign(ctx context.Context, sys *types.SystemContext, name s
 	if err != nil {
 		return err
 	}
-	return registry.PatienceOf(ctx).Do(ctx, func(ctx context.Context) error {
+	return registry.PatienceOf(ctx).UntilThere(ctx, func(ctx context.Context) error {
 		return checkSigned(ctx, direct, pushed, named, key)
 	})
 }

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -89,6 +90,22 @@ func (p Patience) Do(ctx context.Context, op func(context.Context) error) error 
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// UntilThere is Do for what was written a moment ago: some registries answer for
+// a while as if it had not been.
+func (p Patience) UntilThere(ctx context.Context, op func(context.Context) error) error {
+	for n := 0; ; n++ {
+		err := p.Do(ctx, op)
+		if err == nil || n >= p.Retries || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(cmp.Or(p.Delay, time.Second<<min(n, 6))):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Push is do for what the registry has to take, and may take its time to keep.

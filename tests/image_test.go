@@ -54,16 +54,6 @@ func layerTar(t testing.TB, entries []entry) []byte {
 // that it is not our own reader's twin.
 func writeOCI(t testing.TB, dir string, config map[string]any, layers ...[]entry) {
 	t.Helper()
-	blob := func(b []byte) (string, int) {
-		sum := sha256.Sum256(b)
-		name := hex.EncodeToString(sum[:])
-		write(t, filepath.Join(dir, "blobs/sha256", name), b)
-		return "sha256:" + name, len(b)
-	}
-	descriptor := func(mediaType string, b []byte) map[string]any {
-		digest, size := blob(b)
-		return map[string]any{"mediaType": mediaType, "digest": digest, "size": size}
-	}
 	var diffIDs []string
 	var descriptors []map[string]any
 	for _, l := range layers {
@@ -74,20 +64,34 @@ func writeOCI(t testing.TB, dir string, config map[string]any, layers ...[]entry
 		g := gzip.NewWriter(&z)
 		_, _ = g.Write(raw)
 		_ = g.Close()
-		descriptors = append(descriptors, descriptor("application/vnd.oci.image.layer.v1.tar+gzip", z.Bytes()))
+		descriptors = append(descriptors, writeBlob(t, dir, "application/vnd.oci.image.layer.v1.tar+gzip", z.Bytes()))
 	}
+	writeLayout(t, dir, config, diffIDs, descriptors)
+}
+
+// writeLayout writes an OCI layout's documents; its layers are there already.
+func writeLayout(t testing.TB, dir string, config map[string]any, diffIDs []string, layers []map[string]any) {
+	t.Helper()
 	image := marshal(t, map[string]any{
 		"architecture": "amd64", "os": "linux", "config": config,
 		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs},
 	})
 	manifest := marshal(t, map[string]any{
 		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": descriptor("application/vnd.oci.image.config.v1+json", image), "layers": descriptors,
+		"config": writeBlob(t, dir, "application/vnd.oci.image.config.v1+json", image), "layers": layers,
 	})
 	write(t, filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`))
 	write(t, filepath.Join(dir, "index.json"), marshal(t, map[string]any{
-		"schemaVersion": 2, "manifests": []any{descriptor("application/vnd.oci.image.manifest.v1+json", manifest)},
+		"schemaVersion": 2, "manifests": []any{writeBlob(t, dir, "application/vnd.oci.image.manifest.v1+json", manifest)},
 	}))
+}
+
+// writeBlob returns the descriptor of what it writes.
+func writeBlob(t testing.TB, dir, mediaType string, b []byte) map[string]any {
+	sum := sha256.Sum256(b)
+	name := hex.EncodeToString(sum[:])
+	write(t, filepath.Join(dir, "blobs/sha256", name), b)
+	return map[string]any{"mediaType": mediaType, "digest": "sha256:" + name, "size": len(b)}
 }
 
 func marshal(t testing.TB, v any) []byte {

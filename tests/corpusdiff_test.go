@@ -1,0 +1,147 @@
+package tests
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// difference is one item that is not as plain Podman has it: + only ours has
+// it, - only Podman's has it, ≠ the values differ.
+type difference struct{ item, theirs, ours string }
+
+func compareItems(theirs, ours map[string]string) (all []difference) {
+	for _, stream := range []string{"stdout", "stderr"} {
+		all = append(all, compareLines(stream, theirs[stream], ours[stream])...)
+		delete(theirs, stream)
+		delete(ours, stream)
+	}
+	for item, value := range theirs {
+		got, ok := ours[item]
+		switch {
+		case !ok:
+			all = append(all, difference{"- " + item, value, ""})
+		case got != value:
+			all = append(all, difference{"≠ " + item, value, got})
+		}
+	}
+	for item, value := range ours {
+		if _, ok := theirs[item]; !ok {
+			all = append(all, difference{"+ " + item, "", value})
+		}
+	}
+	slices.SortFunc(all, func(a, b difference) int { return cmp.Compare(a.item, b.item) })
+	return all
+}
+
+// compareLines names the lines that only one has, so that a row of the table
+// can be about one.
+func compareLines(stream, theirs, ours string) (all []difference) {
+	count := map[string]int{}
+	for line := range strings.Lines(theirs) {
+		count[line]++
+	}
+	for line := range strings.Lines(ours) {
+		count[line]--
+	}
+	for line, n := range count {
+		switch quoted := strings.Trim(fmt.Sprintf("%q", line), `"`); {
+		case n > 0:
+			all = append(all, difference{"- " + stream + ": " + quoted, line, ""})
+		case n < 0:
+			all = append(all, difference{"+ " + stream + ": " + quoted, "", line})
+		}
+	}
+	if len(all) == 0 && theirs != ours {
+		all = append(all, difference{"≠ order of " + stream, theirs, ours})
+	}
+	return all
+}
+
+// differences is what was seen, by run: IMAGE/FILESYSTEM.
+type differences map[string][]difference
+
+func (d differences) add(run string, all []difference) { d[run] = all }
+
+// documented is a row of the table: items by pattern, and the runs that have it.
+type documented struct {
+	pattern string
+	items   *regexp.Regexp
+	where   []string
+}
+
+// of says whether the row holds for a run: "every", an image, a file system or
+// both (image/fs), with "not" before one for an exception.
+func (r documented) of(run string) (is bool) {
+	image, fs, _ := strings.Cut(run, "/")
+	for _, word := range r.where {
+		except := strings.HasPrefix(word, "not ")
+		switch strings.TrimPrefix(word, "not ") {
+		case "every", image, fs, run:
+			is = !except
+		}
+	}
+	return is
+}
+
+// judge fails for what is seen and not documented, and for what is documented
+// and not seen.
+func (d differences) judge(t *testing.T, rows []documented) {
+	t.Helper()
+	unlisted := map[string][]string{}
+	for _, run := range slices.Sorted(maps.Keys(d)) {
+		met := make([]bool, len(rows))
+		for _, x := range d[run] {
+			listed := false
+			for i, r := range rows {
+				if r.of(run) && r.items.MatchString(x.item) {
+					met[i], listed = true, true
+				}
+			}
+			if !listed {
+				row := fmt.Sprintf("| `%s` | %%s | `%.300q` | `%.300q` |", x.item, x.theirs, x.ours)
+				unlisted[row] = append(unlisted[row], run)
+			}
+		}
+		for i, r := range rows {
+			if r.of(run) && !met[i] {
+				t.Errorf("%s: docs/podman-differences.md lists %q, which did not occur", run, r.pattern)
+			}
+		}
+	}
+	for _, row := range slices.Sorted(maps.Keys(unlisted)) {
+		t.Errorf("docs/podman-differences.md does not list: "+row, strings.Join(unlisted[row], ", "))
+	}
+}
+
+func documentedDifferences(t *testing.T) (rows []documented) {
+	t.Helper()
+	b, err := os.ReadFile("../docs/podman-differences.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(b), "## Observed on the corpus\n")
+	if !found {
+		t.Fatal("docs/podman-differences.md has no section \"Observed on the corpus\"")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) < 6 || !strings.HasPrefix(cells[1], " `") {
+			continue
+		}
+		pattern := strings.Trim(cells[1], " `")
+		re := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$")
+		where := strings.Split(strings.TrimSpace(cells[2]), ", ")
+		if strings.TrimSpace(cells[len(cells)-2]) == "" {
+			t.Errorf("no reason for %q", pattern)
+		}
+		rows = append(rows, documented{pattern, re, where})
+	}
+	return rows
+}

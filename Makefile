@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
 export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
-.PHONY: build demo test test-unit test-race test-e2e bench fuzz lint install deps test-deps firmware rig clean FORCE
+.PHONY: build demo test test-unit test-race test-e2e soak bench fuzz lint install deps test-deps firmware rig clean FORCE
 
 build: $(addprefix bin/,$(BINS))
 
@@ -68,6 +68,11 @@ rig: test-deps
 test-e2e: build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun tests/podman-env.sh \
 		$(GO) test -count=1 -timeout 35m -v ./tests
+
+# Heavy checks, hours of them: what was run, when, and how it ended is appended
+# to docs/soak.md.
+soak: test-deps build firmware rig
+	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun CCRUN_LONG=soak tests/podman-env.sh tests/soak.sh
 
 bench: build
 	tests/bench.sh

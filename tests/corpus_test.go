@@ -49,6 +49,7 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	seen.judge(t, documentedDifferences(t))
+	t.Logf("soak: %d images, %d runs", len(images), len(seen))
 }
 
 func filesystemsOf(i int) []string {

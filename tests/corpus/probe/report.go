@@ -37,7 +37,9 @@ func report(trees []string) {
 
 func process() {
 	groups, _ := os.Getgroups()
+	groups = append(groups, os.Getgid()) // listed again or not, it makes no difference
 	slices.Sort(groups)
+	groups = slices.Compact(groups)
 	mask := syscall.Umask(0)
 	syscall.Umask(mask)
 	cwd, _ := os.Getwd()

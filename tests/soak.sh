@@ -1,0 +1,18 @@
+#!/bin/bash
+# Runs the heavy checks, one after the other, and appends a row for each to
+# docs/soak.md. `make soak` calls it with the environment that they need.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# soak WHAT TEST: the size is in the test's own last words, "soak: ...".
+soak() {
+	local what=$1 log size start=$SECONDS result=passed
+	log=$(mktemp)
+	${GO:-go} test -count=1 -timeout 6h -v -run "$2" ./tests 2>&1 | tee "$log" || result=failed
+	size=$(sed -n 's/.*soak: //p' "$log" | tail -n1)
+	echo "| $(date -u +%F) | $(git describe --always --dirty) | $what | ${size:--} | $(((SECONDS - start + 59) / 60)) min | $result |" >>docs/soak.md
+	rm -f "$log"
+	[[ $result == passed ]]
+}
+
+soak "corpus, ext4 and erofs" '^TestCorpus$'

@@ -61,7 +61,7 @@ func switchRoot(dir string) error {
 func containerMounts(readOnly bool) []mount {
 	list := []mount{
 		{"proc", "/proc", "proc", noExec, ""},
-		{"tmpfs", "/dev", "tmpfs", unix.MS_NOSUID | unix.MS_STRICTATIME, "mode=755,size=65536k"},
+		{"tmpfs", "/dev", "tmpfs", unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_STRICTATIME, "mode=755,size=65536k"},
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
 		{"shm", "/dev/shm", "tmpfs", noExec, "mode=1777,size=65536k"},
 		{"mqueue", "/dev/mqueue", "mqueue", noExec, ""},
@@ -140,6 +140,13 @@ func writeEtc(spec *stageSpec) error {
 		if err := place(path, []byte(text)); err != nil {
 			return fmt.Errorf("replacing %s: %w", path, err)
 		}
+	}
+	if spec.ReadOnly {
+		return nil
+	}
+	// Old programs look there for what is mounted.
+	if err := os.Symlink("/proc/mounts", "/etc/mtab"); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (w *rigWorld) compare(t *testing.T, c corpusImage, fs string, layers string
 	}
 	image := w.buildFrom("corpus-"+c.name+"-"+fs, source, extra...)
 	tookBuild := time.Since(start) - tookPlain
-	ours := w.observe(t, c, image, "--runtime", "krun", "--network", "host")
+	ours := w.observe(t, c, image, "--runtime", "krun", "--network", w.network())
 	if got, want := ours["limit open files"], "1048576 1048576 files"; got != want {
 		t.Errorf("limit of open files is %s, expected Podman's default, %s", got, want)
 	}

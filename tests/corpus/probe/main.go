@@ -2,7 +2,8 @@
 // it finds around it, one item a line (@@ KEY = VALUE), and then is, or starts
 // and asks, the image's own program.
 //
-//	probe [-tree DIR,DIR] [-ask HOST:PORT -say TEXT | -ask-by PROGRAM] -- PROGRAM [ARGUMENT...]
+//	probe [-tree DIR,DIR] [-ask HOST:PORT -say TEXT | -ask-by PROGRAM] [-settle TIME] --
+//	PROGRAM [ARGUMENT...]
 //
 // Without a question the program takes its place. With one it stays the parent:
 // it asks until it is answered, says "ready", hands on each signal by name, and
@@ -28,6 +29,7 @@ func main() {
 	ask := flag.String("ask", "", "address that the program answers at")
 	say := flag.String("say", "", "what to send there, \\r and \\n as such")
 	askBy := flag.String("ask-by", "", "program that asks, with arguments")
+	settle := flag.Duration("settle", 0, "how long the program goes on about an answer")
 	flag.Parse()
 	report(strings.Split(*tree, ","))
 	question := func() (string, error) { return overTCP(*ask, *say) }
@@ -38,7 +40,7 @@ func main() {
 	if *ask == "" && *askBy == "" {
 		err = become(flag.Args())
 	} else {
-		err = serve(flag.Args(), question)
+		err = serve(flag.Args(), question, *settle)
 	}
 	fmt.Fprintln(os.Stderr, "probe:", err)
 	os.Exit(1)
@@ -52,7 +54,7 @@ func become(argv []string) error {
 	return syscall.Exec(path, argv, os.Environ())
 }
 
-func serve(argv []string, question func() (string, error)) error {
+func serve(argv []string, question func() (string, error), settle time.Duration) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -68,6 +70,7 @@ func serve(argv []string, question func() (string, error)) error {
 	}()
 	go func() {
 		item("answer", patiently(question))
+		time.Sleep(settle)
 		item("ready", "yes")
 	}()
 	err := cmd.Wait()

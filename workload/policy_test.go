@@ -13,7 +13,7 @@ import (
 	"github.com/containers/image/v5/transports/alltransports"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/crypto/openpgp"
+	"golang.org/x/crypto/openpgp" //lint:ignore SA1019 what simple signing uses
 
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/referrers"

@@ -72,7 +72,7 @@ func (s workloads) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Wo
 		return Workload{}, err
 	}
 	// The query did not know the id, which says whose policy applies.
-	w.TenantPolicy, err = tenants{s.core}.TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
+	w.TenantPolicy, err = tenants(s).TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
 	if err != nil {
 		return Workload{}, err
 	}

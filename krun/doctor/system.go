@@ -50,7 +50,7 @@ func (h *Host) podmansRuntime(ctx context.Context) (string, error) {
 	}
 	path := strings.TrimSpace(out)
 	if !h.Ours(path) {
-		return "", fmt.Errorf("Podman's runtime krun is %s, which is not this ccrun", path)
+		return "", fmt.Errorf("runtime krun of Podman is %s, which is not this ccrun", path)
 	}
 	return path, nil
 }

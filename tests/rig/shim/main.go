@@ -19,12 +19,11 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "shim:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "shim:", run())
+	os.Exit(1)
 }
 
+// run becomes crun; it returns only if it cannot.
 func run() error {
 	self, err := os.Executable()
 	if err != nil {

@@ -81,7 +81,7 @@ func TestPolicyLevels(t *testing.T) {
 		if server != "" {
 			p = policyOf(t, server)
 		}
-		if err := r.server.SetPolicy(p); err != nil {
+		if err := r.server.engine.Policies.Set(p); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -131,7 +131,7 @@ func TestPolicyIsRefusedAtLoad(t *testing.T) {
 	acme := r.tenantAdmin("acme", store.Admin)
 	for _, s := range []string{`{}`, `{"snp":{"host_data":"` + strings.Repeat("01", 32) + `"}}`, `{"cel":[{"name":"x","expression":"true"}]}`,
 		`{"snp":{"allow_debug":true,"allow_migrate_ma":true,"allow_provisional":true,"allow_cxl":true}}`} {
-		if err := r.server.SetPolicy(policyOf(t, s)); err == nil || !strings.HasPrefix(err.Error(), "the server's policy: ") {
+		if err := r.server.engine.Policies.Set(policyOf(t, s)); err == nil || !strings.HasPrefix(err.Error(), "the server's policy: ") {
 			t.Errorf("server: %s: %v", s, err)
 		}
 		if _, err := New(Config{Store: r.store, Verifiers: r.server.Verifiers, Clock: r.clock.Now, Rand: r.server.Rand, Log: r.server.Log, Policy: policyOf(t, s)}); err == nil {
@@ -167,7 +167,7 @@ func TestPolicyIsRefusedAtLoad(t *testing.T) {
 	if got := r.attested("w", 1); got != nil {
 		t.Errorf("%v", got)
 	}
-	if err := r.server.SetPolicy(policyOf(t, chips("08"))); err != nil {
+	if err := r.server.engine.Policies.Set(policyOf(t, chips("08"))); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(r.attested("w", 1), "; "); got != "policy server" {

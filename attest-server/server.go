@@ -72,7 +72,7 @@ type Config struct {
 	MaxVerifying int
 
 	// Policy is what is asked of every workload beside its own rules: see
-	// SetPolicy. nil: nothing.
+	// Prepare. nil: nothing.
 	Policy *kbs.Policy
 
 	Limits answer.RateLimits
@@ -254,16 +254,23 @@ func (s *Server) HTTPServer() *http.Server {
 	}
 }
 
-// SetPolicy puts p in place of Config.Policy. What attests from now on must
-// satisfy it. A policy that is refused changes nothing.
-func (s *Server) SetPolicy(p *kbs.Policy) error { return s.engine.Policies.Set(p) }
+// Prepare makes ready what takes the place of Config.Policy and Config.Clients:
+// what attests from use on must satisfy the policy, who calls must be in the
+// list. If either is refused, there is nothing to use.
+func (s *Server) Prepare(p *kbs.Policy, list []admin.ClientCertificate) (use func(), err error) {
+	usePolicy, err := s.engine.Policies.Prepare(p)
+	if err != nil {
+		return nil, err
+	}
+	useClients, err := s.owners.PrepareClients(list)
+	if err != nil {
+		return nil, err
+	}
+	return func() { usePolicy(); useClients() }, nil
+}
 
 // Unsatisfiable calls each with every workload that policies, as they are now,
 // leave nothing to match.
 func (s *Server) Unsatisfiable(ctx context.Context, each func(workload string, err error)) error {
 	return s.engine.Policies.Unsatisfiable(ctx, each)
 }
-
-// SetClients puts list in the place of Config.Clients, from the next request
-// on.
-func (s *Server) SetClients(list []admin.ClientCertificate) error { return s.owners.SetClients(list) }

@@ -333,7 +333,7 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 	for _, bad := range []admin.ClientCertificate{{Role: store.Admin}, {Subject: "CN=x"}, {Subject: "CN=x", Role: "root"}, {Subject: "CN=x", Role: store.Admin, Tenant: "A"}} {
-		if r.server.SetClients([]admin.ClientCertificate{bad}) == nil {
+		if r.server.owners.SetClients([]admin.ClientCertificate{bad}) == nil {
 			t.Errorf("%+v accepted", bad)
 		}
 	}

@@ -42,11 +42,19 @@ const clientActor = "client/"
 // SetClients puts list in the place of the certificates accepted so far, from
 // the next request on.
 func (g *Gate) SetClients(list []ClientCertificate) error {
-	if err := checkClients(list); err != nil {
-		return err
+	use, err := g.PrepareClients(list)
+	if err == nil {
+		use()
 	}
-	g.clients.Store(&list)
-	return nil
+	return err
+}
+
+// PrepareClients is SetClients in two steps, of which the second cannot fail.
+func (g *Gate) PrepareClients(list []ClientCertificate) (use func(), err error) {
+	if err := checkClients(list); err != nil {
+		return nil, err
+	}
+	return func() { g.clients.Store(&list) }, nil
 }
 
 func (g *Gate) accepted() []ClientCertificate {

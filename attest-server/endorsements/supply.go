@@ -58,7 +58,7 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 		o.Now = time.Now
 	}
 	s := &Supply{o: o}
-	if err := s.Reload(); err != nil {
+	if _, err := s.Reload(); err != nil {
 		return nil, err
 	}
 	if o.CacheDir == "" {
@@ -82,33 +82,63 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 }
 
 // Reload reads both directories again. On error what was read before stays in
-// use.
-func (s *Supply) Reload() error {
-	bundle, listed := &Bundle{}, (*Cache)(nil)
-	var err error
+// use. undo puts that back later.
+func (s *Supply) Reload() (undo func() error, err error) {
+	after := reading{local: &Bundle{}}
 	if s.o.Dir != "" {
 		if info, err := os.Stat(s.o.Dir); err != nil || !info.IsDir() {
-			return fmt.Errorf("reading endorsements: %s is not a directory: %w", s.o.Dir, err)
+			return nil, fmt.Errorf("reading endorsements: %s is not a directory: %w", s.o.Dir, err)
 		}
-		if bundle, err = LoadBundle(os.DirFS(s.o.Dir)); err != nil {
-			return err
+		if after.local, err = LoadBundle(os.DirFS(s.o.Dir)); err != nil {
+			return nil, err
 		}
 	}
-	if listed, err = OpenCache(CacheOptions{Dir: s.o.Dir}); err != nil {
-		return err
+	if after.listed, err = OpenCache(CacheOptions{Dir: s.o.Dir}); err != nil {
+		return nil, err
+	}
+	before := reading{s.local.Load(), s.listed.Load()}
+	if err := after.keepsRevocations(before); err != nil {
+		return nil, err
 	}
 	if s.online != nil {
 		if err := s.online.Cache.Reload(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	before := s.local.Swap(bundle)
-	if err := s.passCRLs(); err != nil {
-		s.local.Store(before)
-		return errors.Join(err, s.passCRLs())
+	if err := s.use(after); err != nil {
+		return nil, errors.Join(err, s.use(before))
 	}
-	s.listed.Store(listed)
+	return func() error { return s.use(before) }, nil
+}
+
+// reading is the operator's directory as it was read once.
+type reading struct {
+	local  *Bundle
+	listed *Cache
+}
+
+// keepsRevocations refuses to do without a CRL by its absence alone: what it
+// revoked would be good again.
+func (r reading) keepsRevocations(before reading) error {
+	if before.local == nil {
+		return nil
+	}
+	there := map[string]bool{}
+	for _, l := range r.local.CRLs() {
+		there[string(l.RawIssuer)] = true
+	}
+	for _, l := range before.local.CRLs() {
+		if !there[string(l.RawIssuer)] {
+			return fmt.Errorf("reading endorsements: the CRL of %s is gone: put it back, or restart the server to do without", l.Issuer)
+		}
+	}
 	return nil
+}
+
+func (s *Supply) use(r reading) error {
+	s.local.Store(r.local)
+	s.listed.Store(r.listed)
+	return s.passCRLs()
 }
 
 // Watch gives w the CRLs there are, and those to come.

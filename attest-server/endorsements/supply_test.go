@@ -136,17 +136,45 @@ func TestSupplyCRL(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "crl"), v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0), 2).Raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Reload(); err != nil {
+	if _, err := s.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	if got := verify(); got != "revocation" {
 		t.Errorf("after a CRL revoked the ASK: refused by %q", got)
+	}
+	if err := os.Remove(filepath.Join(dir, "crl")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reload(); err == nil {
+		t.Error("a CRL that is gone was taken for a wish")
+	}
+	if got := verify(); got != "revocation" {
+		t.Errorf("after a reload that was refused: refused by %q", got)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	s.Run(ctx, func(error) { t.Error("an offline supply fetched") })
 	if ctx.Err() != nil {
 		t.Error("Run of an offline supply did not return")
+	}
+}
+
+// TestSupplyUndo: a reload that is taken back leaves everything as it was.
+func TestSupplyUndo(t *testing.T) {
+	v, dir := vendortest.NewVendor(t, false), t.TempDir()
+	s, err := OpenSupply(SupplyOptions{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "crl"), v.CRL(t, v.Line.ARK, v.ARKKey, verifiertest.Time.AddDate(0, 1, 0), 2).Raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	undo, err := s.Reload()
+	if err != nil || len(s.CRLs()) != 1 {
+		t.Fatalf("%v, %d CRLs", err, len(s.CRLs()))
+	}
+	if err := undo(); err != nil || len(s.CRLs()) != 0 {
+		t.Errorf("taken back: %v, %d CRLs", err, len(s.CRLs()))
 	}
 }
 

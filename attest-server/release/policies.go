@@ -58,13 +58,21 @@ func NewPolicies(s PolicyStore, clock func() time.Time) (*Policies, error) {
 // attests from now on must satisfy it. A policy that is refused changes
 // nothing.
 func (ps *Policies) Set(p *kbs.Policy) error {
+	use, err := ps.Prepare(p)
+	if err == nil {
+		use()
+	}
+	return err
+}
+
+// Prepare is Set in two steps, of which the second cannot fail.
+func (ps *Policies) Prepare(p *kbs.Policy) (use func(), err error) {
 	if p != nil {
 		if err := ps.compiler.CheckDefaults(*p, ps.clock()); err != nil {
-			return fmt.Errorf("the server's policy: %w", err)
+			return nil, fmt.Errorf("the server's policy: %w", err)
 		}
 	}
-	ps.server.Store(p)
-	return nil
+	return func() { ps.server.Store(p) }, nil
 }
 
 // Effective is all that is asked of w. A *policy.LevelError says that it can

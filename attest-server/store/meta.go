@@ -18,6 +18,7 @@ const (
 	signingKeyName    = "result signing key" // PKCS #8
 	sessionSecretName = "session secret"
 	auditHeadName     = "audit head" // JSON of kbs.AuditHead
+	configuredName    = "in force"   // JSON of Configured
 )
 
 // sealedMeta are the values that are sealed, plainMeta those that are not. A
@@ -25,7 +26,7 @@ const (
 // anew would be lost.
 var (
 	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
-	plainMeta  = []string{auditHeadName}
+	plainMeta  = []string{auditHeadName, configuredName}
 )
 
 const selectMeta = "SELECT value FROM meta WHERE name = ?"

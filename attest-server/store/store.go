@@ -47,6 +47,7 @@ type DB struct {
 	denials
 	sharedSessions
 	audit
+	configurations
 }
 
 // Create makes a new store in one file at path, which must not exist, and
@@ -134,7 +135,7 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 	return &DB{
 		core: c, master: master,
 		workloads: workloads{c}, releases: releases{c}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
-		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c},
+		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, configurations: configurations{c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c},
 	}
 }

@@ -2,7 +2,10 @@ package command
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -112,7 +115,12 @@ type Config struct {
 	// and its tenant's, the strictest of each: sections snp and tdx with the
 	// fields of a registration's reference_values, cel, not_after. Read again
 	// on SIGHUP. Default: nothing.
+	// To be without one where there was one takes none = true, and nothing else
+	// in the section: a policy that is only missing stays in force.
 	Policy map[string]any `toml:"policy"`
+
+	says    bool // the file has at least one field
+	inForce store.Configured
 }
 
 // ClientConfig is an entry of Clients.
@@ -167,9 +175,29 @@ func (cfg *Config) read(path string) error {
 			return fmt.Errorf("reading configuration %s: unknown field %q", path, unknown.String())
 		}
 	}
-	if _, err := cfg.policy(); err != nil {
+	cfg.says = len(meta.Keys()) > 0
+	if err := cfg.digest(b); err != nil {
 		return fmt.Errorf("reading configuration %s: %w", path, err)
 	}
+	return nil
+}
+
+// digest fills in inForce; file is the configuration's text.
+func (cfg *Config) digest(file []byte) error {
+	p, err := cfg.policy()
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(file)
+	cfg.inForce = store.Configured{Configuration: "sha256:" + hex.EncodeToString(sum[:]), NoPolicy: p == nil && cfg.Policy != nil}
+	if p == nil {
+		return nil
+	}
+	canonical, err := kbs.Canonical(p)
+	if err != nil {
+		return fmt.Errorf("[policy]: %w", err)
+	}
+	cfg.inForce.Policy = "sha384:" + kbs.Sum384(canonical).String()
 	return nil
 }
 
@@ -244,10 +272,16 @@ func storeConfig(c *cli.Context) (Config, error) {
 	return cfg, nil
 }
 
-// policy is the section of that name; nil if there is none. It is yet to be
-// checked.
+// policy is the section of that name; nil if there is none, or if it says that
+// there shall be none. It is yet to be checked.
 func (cfg *Config) policy() (*kbs.Policy, error) {
 	if cfg.Policy == nil {
+		return nil, nil
+	}
+	if none, there := cfg.Policy["none"]; there {
+		if none != true || len(cfg.Policy) > 1 {
+			return nil, errors.New("[policy]: none, expected none = true and nothing beside it, or no such field")
+		}
 		return nil, nil
 	}
 	b, err := json.Marshal(cfg.Policy)

@@ -61,15 +61,6 @@ func warnOfEndorsements(log *slog.Logger, s *endorsements.Supply) {
 	}
 }
 
-func reloadEndorsements(log *slog.Logger, s *endorsements.Supply) {
-	if err := s.Reload(); err != nil {
-		log.Error("keeping the endorsements in use", "error", err)
-		return
-	}
-	log.Info("endorsements read again", "count", len(s.List()))
-	warnOfEndorsements(log, s)
-}
-
 // endorsementExpiries is those that are renewed: CRLs and collateral. VCEKs
 // live for years and are one per machine.
 func endorsementExpiries(s *endorsements.Supply) []web.Expiry {

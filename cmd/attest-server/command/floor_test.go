@@ -33,9 +33,11 @@ func serveFloor(dir string) error {
 		return err
 	}
 	c := certificate{certFile: filepath.Join(dir, serverName), keyFile: filepath.Join(dir, serverKeyName)}
-	if err := c.load(time.Now()); err != nil {
+	identity, err := c.read(time.Now())
+	if err != nil {
 		return err
 	}
+	c.current.Store(identity)
 	config := c.config()
 	config.NextProtos = nil
 	l, err := tls.Listen("tcp", "127.0.0.1:0", config)

@@ -160,7 +160,7 @@ func TestReloadClients(t *testing.T) {
 	becomes("given", http.StatusOK)
 	set("client_ca = 'x'")
 	cmd.Process.Signal(syscall.SIGHUP)
-	log.await(t, "keeping the client certificates accepted so far")
+	log.await(t, "keeping all that is in use")
 	if got := status(); got != http.StatusOK {
 		t.Errorf("a broken configuration took the role: %d", got)
 	}

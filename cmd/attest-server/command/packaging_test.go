@@ -34,6 +34,9 @@ func TestShippedConfig(t *testing.T) {
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		name := f.Tag.Get("toml")
+		if !f.IsExported() {
+			continue // not of the file
+		}
 		if f.Type.Kind() == reflect.Struct {
 			for _, sub := range reflect.VisibleFields(f.Type) {
 				if !regexp.MustCompile(`(?ms)^#?\[` + name + `\]$.*^#?` + sub.Tag.Get("toml") + ` = `).Match(b) {

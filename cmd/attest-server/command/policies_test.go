@@ -31,7 +31,10 @@ func written(t testing.TB, text string) string {
 func TestConfiguredPolicy(t *testing.T) {
 	dir, token := initDir(t)
 	for text, want := range map[string]string{
-		"[policy]\n":                                                                      "empty",
+		"[policy]\n":               "empty",
+		"[policy]\nnone = true\n":  "",
+		"[policy]\nnone = false\n": "none",
+		"[policy]\nnone = true\nnot_after = 2099-01-01T00:00:00Z\n":                       "none",
 		"[policy.snp]\nrequire_ecc = true\n":                                              "",
 		"[policy.snp]\nrequire_eccc = true\n":                                             "require_eccc",
 		"[policy.snp]\nrequire_ecc = \"yes\"\n":                                           "require_ecc",
@@ -94,12 +97,12 @@ func TestPolicyReload(t *testing.T) {
 		}
 	}
 	reload("[policy.snp]\nsigners = [\"VLEK\"]\n")
-	log.await(t, "policy read again")
+	log.await(t, "read again: ")
 	if !registers("VLEK") {
 		t.Error("SIGHUP did not take the new policy")
 	}
 	reload("[policy]\n")
-	log.await(t, "keeping the policy in use")
+	log.await(t, "keeping all that is in use")
 	if registers("VCEK") {
 		t.Error("an empty policy took the place of the one in use")
 	}

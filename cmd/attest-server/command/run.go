@@ -7,16 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // drainTime is how long SIGTERM waits for answers under way.
@@ -50,8 +45,8 @@ func listen(address string) ([]net.Listener, error) {
 // a server of 5 MiB would collect after every dozen handshakes.
 const heapFloor = 32 << 20
 
-// run serves until ctx ends, then drains.
-func (d *server) run(ctx context.Context, listeners []net.Listener) error {
+// run serves until ctx ends, then drains. reload is what SIGHUP arrives on.
+func (d *server) run(ctx context.Context, listeners []net.Listener, reload <-chan os.Signal) error {
 	reserve := make([]byte, heapFloor)
 	defer runtime.KeepAlive(reserve)
 	ctx, stop := context.WithCancel(ctx)
@@ -62,68 +57,17 @@ func (d *server) run(ctx context.Context, listeners []net.Listener) error {
 	}
 	go d.watch(ctx)
 	go d.supply.Run(ctx, func(err error) { renewed(d.log, d.supply, err) })
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
 	d.notify(daemon.SdNotifyReady)
 	for {
 		select {
 		case <-reload:
-			d.reload()
+			d.reload(ctx)
 		case err := <-failed:
 			return errors.Join(fmt.Errorf("serving: %w", err), d.http.Close())
 		case <-ctx.Done():
 			return d.drain(ctx)
 		}
 	}
-}
-
-func (d *server) reload() {
-	d.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
-	if err := d.cert.load(time.Now()); err != nil {
-		d.log.Error("keeping the TLS identity in use", "error", err)
-	} else {
-		d.log.Info("TLS identity read again", "expires", d.cert.current.Load().Leaf.NotAfter)
-		d.warnOfExpiry()
-	}
-	reloadEndorsements(d.log, d.supply)
-	if err := d.reloadClients(); err != nil {
-		d.log.Error("keeping the client certificates accepted so far", "error", err)
-	}
-	d.reloadPolicy()
-	d.notify(daemon.SdNotifyReady)
-}
-
-// reloadClients takes client_ca and clients as the configuration has them now.
-// Whoever is no longer in the list is refused at once, even on a connection
-// that is open already.
-func (d *server) reloadClients() error {
-	cfg, err := d.reread()
-	if err != nil {
-		return err
-	}
-	if err := d.api.SetClients(cfg.clients()); err != nil {
-		return err
-	}
-	return d.cert.loadClients(cfg.ClientCA)
-}
-
-// reloadPolicy reads the configuration's [policy] again. One that is refused
-// leaves the one in force.
-func (d *server) reloadPolicy() {
-	cfg, err := d.reread()
-	var p *kbs.Policy
-	if err == nil {
-		p, err = cfg.policy()
-	}
-	if err == nil {
-		err = d.api.SetPolicy(p)
-	}
-	if err != nil {
-		d.log.Error("keeping the policy in use", "error", err)
-		return
-	}
-	d.log.Info("policy read again", "set", p != nil)
 }
 
 // drain finishes answers under way, though ctx has ended.
@@ -136,34 +80,4 @@ func (d *server) drain(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("stopping: %w", err), d.http.Close())
 	}
 	return nil
-}
-
-// watch feeds systemd's watchdog as long as the store answers.
-func (d *server) watch(ctx context.Context) {
-	interval, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || interval == 0 {
-		return
-	}
-	t := time.NewTicker(interval / 2)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			// A restart brings no database back that is away, and the requests
-			// that can be answered would be lost.
-			if err := d.store.Check(ctx); err != nil && !(d.store.Shared() && errors.Is(err, store.ErrUnavailable)) {
-				d.log.Error("not feeding the watchdog: the store does not answer", "error", err)
-				continue
-			}
-			d.notify(daemon.SdNotifyWatchdog)
-		}
-	}
-}
-
-func (d *server) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		d.log.Warn("telling systemd", "error", err)
-	}
 }

@@ -3,6 +3,9 @@ package command
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,8 +18,8 @@ func (p Program) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "answer guests and owners",
 		Description: "Prints its URL on standard output once it listens, logs to standard error. SIGHUP reads the TLS\n" +
-			"identity, endorsements, the roles of client certificates and [policy] again, SIGTERM finishes answers\n" +
-			"under way and ends. Tells systemd when it is ready (Type=notify), takes a socket from it, and the master\n" +
+			"identity, endorsements, the roles of client certificates and [policy] again, all of them or, if one is\n" +
+			"wrong, none; SIGTERM finishes answers under way and ends. Tells systemd when it is ready (Type=notify), takes a socket from it, and the master\n" +
 			"key from the credential master-key.\n\nExample:\n   " +
 			p.Name + " serve --data /var/lib/attest-server --listen :8443",
 		Flags: append([]cli.Flag{
@@ -48,9 +51,15 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	reload := make(chan os.Signal, 1) // SIGHUP ends a process that does not catch it yet
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
 	d := &server{metrics: metrics.New(), cfg: cfg, log: log, reread: func() (Config, error) { return loadConfig(c) }}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.open(c, p); err != nil {
+		return err
+	}
+	if err := d.settle(c.Context, c.Bool("check-config")); err != nil {
 		return err
 	}
 	if c.Bool("check-config") {
@@ -76,5 +85,5 @@ func (p Program) serve(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	return d.run(c.Context, listeners)
+	return d.run(c.Context, listeners, reload)
 }

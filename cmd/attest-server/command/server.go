@@ -114,11 +114,18 @@ func (d *server) openIdentity() error {
 	if d.cert.certFile == "" {
 		d.cert.certFile, d.cert.keyFile = inDir(d.cfg.Data, serverName), inDir(d.cfg.Data, serverKeyName)
 	}
-	if err := d.cert.load(time.Now()); err != nil {
+	identity, err := d.cert.read(time.Now())
+	if err != nil {
 		return err
 	}
+	clients, err := clientRoots(d.cfg.ClientCA)
+	if err != nil {
+		return err
+	}
+	d.cert.current.Store(identity)
+	d.cert.clients.Store(clients)
 	d.warnOfExpiry()
-	return d.cert.loadClients(d.cfg.ClientCA)
+	return nil
 }
 
 // parts is what the server is made of, but for verifiers and pages.

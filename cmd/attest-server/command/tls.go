@@ -41,37 +41,29 @@ func (c *certificate) expiries() []web.Expiry {
 	return all
 }
 
-// load reads the files. On error the certificate in use stays.
-func (c *certificate) load(now time.Time) error {
+// read is the identity as the files have it now.
+func (c *certificate) read(now time.Time) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return fmt.Errorf("reading TLS identity: %w", err)
+		return nil, fmt.Errorf("reading TLS identity: %w", err)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fmt.Errorf("reading TLS identity: %w", err)
+		return nil, fmt.Errorf("reading TLS identity: %w", err)
 	}
 	if now.After(leaf.NotAfter) {
-		return fmt.Errorf("reading TLS identity: certificate %s expired on %s", c.certFile, leaf.NotAfter.Format(time.DateOnly))
+		return nil, fmt.Errorf("reading TLS identity: certificate %s expired on %s", c.certFile, leaf.NotAfter.Format(time.DateOnly))
 	}
 	pair.Leaf = leaf
-	c.current.Store(&pair)
-	return nil
+	return &pair, nil
 }
 
-// loadClients reads the CAs of client certificates. On error those in use
-// stay.
-func (c *certificate) loadClients(path string) error {
+// clientRoots are the CAs of client certificates; nil if there are none.
+func clientRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
-		c.clients.Store(nil)
-		return nil
+		return nil, nil
 	}
-	roots, err := face.Roots("client_ca", path)
-	if err != nil {
-		return err
-	}
-	c.clients.Store(roots)
-	return nil
+	return face.Roots("client_ca", path)
 }
 
 // config is TLS 1.3 with Go's key exchanges, hybrid post-quantum first.

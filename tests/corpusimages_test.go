@@ -36,7 +36,7 @@ func corpus() []corpusImage {
 		{name: "java", layers: []string{"base", "java"}, tree: "/etc,/srv", ask: append(http(8080), "-settle", "5s"), // it logs after it has answered
 			program: []string{"java", "-XX:TieredStopAtLevel=1", "-Xmx128m", "-m", "jdk.httpserver", "-b", "127.0.0.1", "-p", "8080", "-d", "/srv/www"},
 			config:  config{"Env": env, "User": "www-data", "StopSignal": "15"}, differs: regexp.MustCompile(`\[[^]]*\]`)},
-		{name: "big", layers: []string{"base", "big"}, tree: "/srv", config: config{"Env": env},
+		{name: "big", layers: []string{"base", "big"}, tree: "/etc,/srv", config: config{"Env": env},
 			program: sh("for f in /srv/weights/*; do { head -c 4096 $f; tail -c 4096 $f; } | cksum; done")},
 	}
 }

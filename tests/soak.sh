@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 
 # soak WHAT TEST: the size is in the test's own last words, "soak: ...".
 soak() {
-	local what=$1 log size start=$SECONDS result=passed
+	local what=$1 log size start=$SECONDS result=passed commit
+	commit=$(git describe --always --dirty)
 	log=$(mktemp)
 	${GO:-go} test -count=1 -timeout 6h -v -run "$2" ./tests 2>&1 | tee "$log" || result=failed
 	size=$(sed -n 's/.*soak: //p' "$log" | tail -n1)
-	echo "| $(date -u +%F) | $(git describe --always --dirty) | $what | ${size:--} | $(((SECONDS - start + 59) / 60)) min | $result |" >>docs/soak.md
+	echo "| $(date -u +%F) | $commit | $what | ${size:--} | $(((SECONDS - start + 59) / 60)) min | $result |" >>docs/soak.md
 	rm -f "$log"
 	[[ $result == passed ]]
 }

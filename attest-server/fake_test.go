@@ -160,7 +160,7 @@ func (r *rig) register(id string, digest byte) {
 
 // guest is what an honest agent of workload id does.
 func (r *rig) guest(id string, digest byte) (kbs.Client, kbs.ReleaseRequest) {
-	c := kbs.Client{URLs: []string{r.http.URL}, PinnedKeys: r.pins(), Rounds: 1}
+	c := kbs.Client{URLs: []string{r.http.URL}, PinnedKeys: r.pins()}
 	return c, kbs.ReleaseRequest{
 		WorkloadID: id, TEE: kbs.Sample,
 		IdentityDigest: kbs.Sum384([]byte("identity of " + id)), FooterDigest: kbs.Sum384([]byte("footer of " + id)),

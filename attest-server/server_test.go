@@ -92,7 +92,7 @@ func TestReleaseStopsAtFirstRefusal(t *testing.T) {
 	asked := 0
 	c, req := r.guest("unknown", 1)
 	c.URLs = []string{r.http.URL, r.http.URL}
-	c.Rounds = 3
+	c.Wait = kbs.Forever
 	attest := req.Attest
 	req.Attest = func(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 		asked++

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
@@ -38,6 +39,17 @@ type Servers struct {
 	// PinnedKeys are SHA-256 digests (64 hex digits) of DER SubjectPublicKeyInfo:
 	// of the server's own certificate or of a CA above it.
 	PinnedKeys []string `json:"pinned_keys"`
+	// WaitSeconds is how long the guest waits while none of them can answer;
+	// absent: as long as it takes.
+	WaitSeconds uint32 `json:"wait_seconds,omitempty"`
+}
+
+// Wait is WaitSeconds as a kbs.Client takes it.
+func (s Servers) Wait() time.Duration {
+	if s.WaitSeconds == 0 {
+		return kbs.Forever
+	}
+	return time.Duration(s.WaitSeconds) * time.Second
 }
 
 // DiskIdentity is how to open the disk and how to know the right one.

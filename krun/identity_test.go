@@ -3,6 +3,7 @@ package krun
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
@@ -41,6 +42,28 @@ func TestIdentityRoundTrip(t *testing.T) {
 	} {
 		if _, err := DecodeIdentity([]byte(other)); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestWaitIsOptional: images without the choice keep their bytes, and a guest
+// of such an image waits.
+func TestWaitIsOptional(t *testing.T) {
+	id := goodIdentity(t)
+	b, err := id.Encode()
+	if err != nil || strings.Contains(string(b), "wait") || id.Servers.Wait() != kbs.Forever {
+		t.Errorf("%s, waits %s, %v", b, id.Servers.Wait(), err)
+	}
+	id.Servers.WaitSeconds = 90
+	if b, err = id.Encode(); err != nil || !strings.Contains(string(b), `"wait_seconds":90`) {
+		t.Fatalf("%s, %v", b, err)
+	}
+	if id, err = DecodeIdentity(b); err != nil || id.Servers.Wait() != 90*time.Second {
+		t.Errorf("decoded: %v", err)
+	}
+	for _, bad := range []string{"-1", "1.5", `"90"`, "4294967296"} {
+		if _, err := DecodeIdentity([]byte(strings.Replace(string(b), ":90", ":"+bad, 1))); err == nil {
+			t.Errorf("wait_seconds %s accepted", bad)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (p *pair) rate(r kbs.RegisterRequest, servers []*member, d time.Duration) f
 	start := time.Now()
 	for i := range 16 {
 		wg.Go(func() {
-			c := kbs.Client{URLs: []string{servers[i%len(servers)].url}, PinnedKeys: []string{p.pin}, Rounds: 1, Timeout: 30 * time.Second}
+			c := kbs.Client{URLs: []string{servers[i%len(servers)].url}, PinnedKeys: []string{p.pin}, Timeout: 30 * time.Second}
 			for time.Since(start) < d {
 				k, err := c.Release(p.Context(), kbs.ReleaseRequest{
 					WorkloadID: r.Registration.WorkloadID, TEE: kbs.Sample, IdentityDigest: r.Registration.IdentityDigest, FooterDigest: r.Registration.FooterDigest,

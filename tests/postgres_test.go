@@ -385,7 +385,7 @@ func killedServer(t *testing.T, p *pair) {
 	p.register(p.a.url, r)
 	for range 2 {
 		var victim *member
-		c := kbs.Client{URLs: []string{p.front.url()}, PinnedKeys: []string{p.pin}, Pause: 50 * time.Millisecond}
+		c := kbs.Client{URLs: []string{p.front.url()}, PinnedKeys: []string{p.pin}, Wait: time.Minute}
 		k, err := c.Release(t.Context(), kbs.ReleaseRequest{
 			WorkloadID: "killed", TEE: kbs.Sample, IdentityDigest: r.Registration.IdentityDigest, FooterDigest: r.Registration.FooterDigest,
 			Attest: func(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
@@ -532,7 +532,7 @@ func tenantPolicy(t *testing.T, p *pair) {
 	p.register(p.a.url, r)
 	attest := func(what string, at *member, failed string) {
 		t.Helper()
-		c := kbs.Client{URLs: []string{at.url}, PinnedKeys: []string{p.pin}, Rounds: 1}
+		c := kbs.Client{URLs: []string{at.url}, PinnedKeys: []string{p.pin}}
 		_, err := c.Release(t.Context(), kbs.ReleaseRequest{
 			WorkloadID: "acme.shop", TEE: kbs.Sample, IdentityDigest: r.Registration.IdentityDigest, FooterDigest: r.Registration.FooterDigest,
 			Attest: func(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) { return p.evidence(r, rd) },

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestWorkload runs the main job in a real guest kernel and looks at the
@@ -323,18 +324,44 @@ func TestHostileHost(t *testing.T) {
 	t.Run("ciphertext flipped", func(t *testing.T) { w.flippedData(t, image, secret) })
 	t.Run("revoked", func(t *testing.T) {
 		w.must("ccrun", "workload", "revoke", "other")
-		if r := w.podman(other); r.code == 0 || strings.Contains(r.stdout, "other\n") {
+		if r := w.podman(other); r.code != 77 || strings.Contains(r.stdout, "other\n") || strings.Contains(r.stdout+r.stderr, "trying again") {
 			t.Fatal(r)
 		}
 	})
 	t.Run("refused by its own policy", func(t *testing.T) { w.refusedByPolicy(t, secret) })
 	t.Run("server gone", func(t *testing.T) {
+		image := w.build("impatient", shell("echo "+secret), "--attest-wait", "2s")
 		w.stopServer()
 		defer w.startServer()
-		if r := w.podman(image); r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, gateway(t, w.firmware)) {
+		if r := w.podman(image); r.code != 125 || strings.Contains(r.stdout, secret) ||
+			!strings.Contains(r.stdout+r.stderr, gateway(t, w.firmware)) || !strings.Contains(r.stdout+r.stderr, "within 2s") {
 			t.Fatal(r)
 		}
 	})
+	t.Run("server away at boot", func(t *testing.T) { w.serverAway(t, image, secret) })
+}
+
+// serverAway starts a guest without a server, and the server later: the guest
+// says what it waits for, and then runs. One without an end to its wait is
+// stopped at once.
+func (w *world) serverAway(t *testing.T, image, secret string) {
+	w.stopServer()
+	start := func(name string) {
+		w.must("podman", "run", "-d", "--name", name, "--runtime", "krun-sim", "--network", "host", image)
+		w.awaitLog(t, name, "trying again in")
+	}
+	start("stopped")
+	began := time.Now()
+	w.must("podman", "stop", "-t", "60", "stopped")
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("a waiting guest ended %s after the stop", took)
+	}
+	start("waits")
+	time.Sleep(8 * time.Second) // longer than a guest once had patience for
+	w.startServer()
+	if code := strings.TrimSpace(w.must("podman", "wait", "waits")); code != "0" || !strings.Contains(w.run("podman", "logs", "waits").stdout, secret) {
+		t.Fatalf("status %s: %s", code, w.run("podman", "logs", "waits"))
+	}
 }
 
 var explainCommand = regexp.MustCompile(`ccrun explain ([0-9a-z]{16})`)

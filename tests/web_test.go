@@ -227,7 +227,7 @@ func webServer(t *testing.T, dir string) (base, auditor string) {
 		t.Fatal(err)
 	}
 	attest := func(digest kbs.LaunchDigest, spoil byte) error {
-		guest := kbs.Client{URLs: []string{base}, PinnedKeys: []string{pinOf(t, ca)}, Rounds: 1}
+		guest := kbs.Client{URLs: []string{base}, PinnedKeys: []string{pinOf(t, ca)}}
 		_, err := guest.Release(t.Context(), kbs.ReleaseRequest{
 			WorkloadID: "w1", TEE: kbs.Sample, IdentityDigest: reg.IdentityDigest, FooterDigest: reg.FooterDigest,
 			Attest: func(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {

@@ -1,6 +1,7 @@
 package kbs
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -125,7 +126,7 @@ func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) 
 		}
 		t.TLSClientConfig = pins.tlsConfig(u.Hostname())
 	}
-	x, err := newExchange(t, c.URL, orDefault(c.Timeout, 30*time.Second))
+	x, err := newExchange(t, c.URL, cmp.Or(max(c.Timeout, 0), 30*time.Second))
 	if err != nil {
 		return err
 	}

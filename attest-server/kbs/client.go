@@ -1,6 +1,7 @@
 package kbs
 
 import (
+	"cmp"
 	"context"
 	"crypto/hpke"
 	"errors"
@@ -23,8 +24,9 @@ type Client struct {
 	PinnedKeys []string // SHA-256 of SubjectPublicKeyInfo, hex: the leaf's or a CA's
 
 	Timeout time.Duration // of one HTTP exchange; zero: 10 s
-	Rounds  int           // how often to go through URLs while none answers; zero: 5
-	Pause   time.Duration // before the second round, doubled after each; zero: 500 ms
+	// Wait is how long to go on asking while no server can answer: a refusal
+	// ends it at once. Zero: each is asked once.
+	Wait time.Duration
 	// Dial replaces the network, e.g. in tests; nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -44,8 +46,9 @@ type ReleaseRequest struct {
 	// OnServerTime, if set, gets the time of the authenticated server before
 	// Attest is called, and again with the secret.
 	OnServerTime func(time.Time)
-	// OnRetry, if set, is told why a try failed that another one follows.
-	OnRetry func(error)
+	// OnRetry, if set, is told why a try failed that another one follows, and
+	// after which pause: none before the next URL.
+	OnRetry func(why error, pause time.Duration)
 }
 
 // ReleaseName is the name under which a workload's DiskKey is sealed: see
@@ -56,8 +59,8 @@ func ReleaseName(workloadID string) string { return "workload/" + workloadID + "
 func StagedName(workloadID string) string { return ReleaseName(workloadID) + "/staged" }
 
 // Release attests and returns the workload's DiskKey. A server that cannot be
-// reached, or is in trouble, is asked again and then the next one; a refusal
-// is final and comes back as *ProblemError. Each try has its own TEEKey.
+// reached, or is in trouble, gives way to the next one and is asked again for as
+// long as Wait says; a refusal is final and comes back as *ProblemError. Each try has its own TEEKey.
 func (c *Client) Release(ctx context.Context, req ReleaseRequest) (k secret.Bytes, err error) {
 	err = c.each(ctx, req, func(base string, pins Pins) error {
 		s, err := c.try(ctx, base, pins, req)
@@ -71,7 +74,7 @@ func (c *Client) Release(ctx context.Context, req ReleaseRequest) (k secret.Byte
 	return k, err
 }
 
-// each calls try with one URL after the other until one answers.
+// each calls try with one URL after the other until one answers or refuses.
 func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base string, pins Pins) error) error {
 	pins, err := ParsePins(c.PinnedKeys)
 	if err != nil {
@@ -80,30 +83,8 @@ func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base str
 	if err := c.check(req); err != nil {
 		return err
 	}
-	pause := orDefault(c.Pause, 500*time.Millisecond)
-	last, rounds := make([]error, len(c.URLs)), orDefault(c.Rounds, 5)
-	for round := range rounds {
-		if round > 0 {
-			if err := sleep(ctx, pause); err != nil {
-				break
-			}
-			pause *= 2
-		}
-		for i, u := range c.URLs {
-			err := try(u, pins)
-			if err == nil {
-				return nil
-			}
-			if isFinal(err) {
-				return fmt.Errorf("asking %s for the disk key: %w", u, err)
-			}
-			last[i] = fmt.Errorf("asking %s for the disk key: %w", u, err)
-			if ctx.Err() == nil && (round < rounds-1 || i < len(c.URLs)-1) {
-				req.retry(last[i])
-			}
-		}
-	}
-	return errors.Join(last...)
+	q := inquiry{wait: c.Wait, final: isFinal, retry: req.retry}
+	return q.ask(ctx, c.URLs, func(u string) error { return try(u, pins) })
 }
 
 func (c *Client) check(req ReleaseRequest) error {
@@ -182,7 +163,7 @@ func (c *Client) connect(base string, pins Pins) (*exchange, error) {
 		Protocols:       &h1,
 		MaxConnsPerHost: 1,
 	}
-	x, err := newExchange(t, base, orDefault(c.Timeout, 10*time.Second))
+	x, err := newExchange(t, base, cmp.Or(max(c.Timeout, 0), 10*time.Second))
 	if err != nil {
 		return nil, &localError{err}
 	}
@@ -195,9 +176,9 @@ func (r ReleaseRequest) reportTime(t time.Time) {
 	}
 }
 
-func (r ReleaseRequest) retry(why error) {
+func (r ReleaseRequest) retry(why error, pause time.Duration) {
 	if r.OnRetry != nil {
-		r.OnRetry(why)
+		r.OnRetry(why, pause)
 	}
 }
 
@@ -214,22 +195,4 @@ func isFinal(err error) bool {
 	}
 	var l *localError
 	return errors.As(err, &l) || errors.Is(err, context.Canceled)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
-func orDefault[T int | time.Duration](v, def T) T {
-	if v <= 0 {
-		return def
-	}
-	return v
 }

@@ -93,7 +93,7 @@ func (s *scripted) seal(id, plain string) Sealed {
 }
 
 func (s *scripted) client() *Client {
-	return &Client{URLs: []string{s.http.URL}, PinnedKeys: []string{PinOf(s.ca.cert)}, Rounds: 2, Pause: time.Millisecond, Timeout: 5 * time.Second}
+	return &Client{URLs: []string{s.http.URL}, PinnedKeys: []string{PinOf(s.ca.cert)}, Timeout: 5 * time.Second}
 }
 
 func shop() ReleaseRequest {
@@ -244,22 +244,6 @@ func TestReleaseTriesOthers(t *testing.T) {
 		t.Errorf("with the first server down: %v", err)
 	}
 
-	trouble := newScripted(t)
-	failures := 1
-	trouble.change = func(path string, w http.ResponseWriter) bool {
-		if strings.HasSuffix(path, "/key") && failures > 0 {
-			failures--
-			return problemAnswer(w, 503, CodeUnavailable)
-		}
-		return false
-	}
-	if k, err := trouble.client().Release(t.Context(), shop()); err != nil || k.Len() == 0 {
-		t.Errorf("after one 503: %v", err)
-	}
-	if len(trouble.keys) != 2 {
-		t.Errorf("%d TEE keys for two tries", len(trouble.keys))
-	}
-
 	c = s.client()
 	c.URLs = []string{dead.URL}
 	_, err := c.Release(t.Context(), shop())
@@ -275,7 +259,7 @@ func TestReleaseEndsAtDenial(t *testing.T) {
 			return strings.HasSuffix(path, "/attest") && problemAnswer(w, 403, code)
 		}
 		c := s.client()
-		c.URLs = append(c.URLs, s.http.URL)
+		c.URLs, c.Wait = append(c.URLs, s.http.URL), Forever
 		_, err := c.Release(t.Context(), shop())
 		var p *ProblemError
 		if !errors.As(err, &p) || p.Session != "n1" || !strings.Contains(p.Hint(), "ccrun explain n1") {
@@ -295,7 +279,9 @@ func TestReleaseEndsWithTheGuestsOwnError(t *testing.T) {
 	broken := errors.New("no report device")
 	req, asked := shop(), 0
 	req.Attest = func(context.Context, ReportData) (Evidence, error) { asked++; return Evidence{}, broken }
-	if _, err := s.client().Release(t.Context(), req); !errors.Is(err, broken) || asked != 1 {
+	c := s.client()
+	c.Wait = Forever
+	if _, err := c.Release(t.Context(), req); !errors.Is(err, broken) || asked != 1 {
 		t.Errorf("Release = %v after %d tries", err, asked)
 	}
 	req = shop()
@@ -351,6 +337,7 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
+	refuses := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") }
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +348,7 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		"dialing":       {URLs: []string{"https://192.0.2.1"}, Dial: hangs},
 		"TLS handshake": {URLs: []string{"https://" + silent.Addr().String()}},
 		"name":          {URLs: []string{"https://does-not-resolve.invalid"}},
-		"pause":         {URLs: []string{"https://127.0.0.1:1"}, Pause: time.Hour},
+		"pause":         {URLs: []string{"https://127.0.0.1:1"}, Wait: Forever, Dial: refuses},
 	} {
 		c.PinnedKeys = s.client().PinnedKeys
 		stopped := errors.New("stop")
@@ -374,22 +361,5 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%s: ended %s after the stop", name, took)
 		}
-	}
-}
-
-// TestReleaseSaysWhyItWaits names each try that another follows, and leaves
-// the last to the caller.
-func TestReleaseSaysWhyItWaits(t *testing.T) {
-	s := newScripted(t)
-	c := s.client()
-	c.URLs, c.Rounds = []string{"https://127.0.0.1:1", "https://127.0.0.1:2"}, 2
-	req := shop()
-	var said []string
-	req.OnRetry = func(why error) { said = append(said, why.Error()) }
-	if _, err := c.Release(t.Context(), req); err == nil {
-		t.Fatal("released by nobody")
-	}
-	if len(said) != 3 || !strings.Contains(said[0], "127.0.0.1:1") || !strings.Contains(said[1], "127.0.0.1:2") || !strings.Contains(said[2], "refused") {
-		t.Errorf("said %q, expected each failed try but the last", said)
 	}
 }

@@ -18,7 +18,11 @@ var ErrDenied = errors.New("attestation denied")
 // ProblemError is a server's refusal. It never carries a secret.
 type ProblemError struct {
 	Problem
+	// RetryAfter is how long a server in trouble wants to be left alone.
+	RetryAfter time.Duration
 }
+
+func (e *ProblemError) wantedPause() time.Duration { return e.RetryAfter }
 
 func (e *ProblemError) Error() string {
 	s := fmt.Sprintf("server answers %d %s", e.Status, e.Code)
@@ -139,11 +143,20 @@ func problemOf(resp *http.Response, what string) error {
 	var p Problem
 	if mediaType(resp) == "application/problem+json" {
 		if err := DecodeStrict(resp.Body, MaxAnswerBody, &p); err == nil && p.Code != "" && p.Status == resp.StatusCode {
-			return &ProblemError{p}
+			return &ProblemError{p, retryAfter(resp)}
 		}
 	}
-	return fmt.Errorf("%s: server answers %s without a problem description: is this an attest-server?", what, resp.Status)
+	err := fmt.Errorf("%s: server answers %s without a problem description: is this an attest-server?", what, resp.Status)
+	return &proxyError{err, retryAfter(resp)}
 }
+
+// proxyError is trouble told in other words than ours, by a proxy for example.
+type proxyError struct {
+	error
+	after time.Duration
+}
+
+func (e *proxyError) wantedPause() time.Duration { return e.after }
 
 func mediaType(resp *http.Response) string {
 	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")

@@ -143,7 +143,7 @@ func FuzzProblem(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var p Problem
 		if DecodeStrict(bytes.NewReader(b), MaxAnswerBody, &p) == nil {
-			e := &ProblemError{p}
+			e := &ProblemError{Problem: p}
 			_, _, _ = e.Error(), e.Hint(), e.final()
 		}
 	})

@@ -82,7 +82,7 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 		return nil, err
 	}
 	return &attacker{
-		client:   kbs.Client{URLs: []string{c.String("server")}, PinnedKeys: pins, Rounds: 1},
+		client:   kbs.Client{URLs: []string{c.String("server")}, PinnedKeys: pins},
 		workload: status.Registration, victim: c.String("victim"), tee: tee, out: c.App.Writer,
 	}, nil
 }

@@ -44,6 +44,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "firmware", EnvVars: []string{"CCRUN_FIRMWARE"}, Usage: "libkrunfw `FILE`, or directory with firmware.json (default: the installed library)"},
 		&cli.StringFlag{Name: "agent", Usage: "guest agent `FILE` (default: ccrun-init beside ccrun, or in ../libexec/ccrun)"},
 		&cli.StringSliceFlag{Name: "attest-url", Usage: "`URL` of the attestation server, as the guest reaches it; may be repeated, tried in order"},
+		&cli.StringFlag{Name: "attest-wait", Value: "forever", Usage: "how long the guest waits while no server can answer, `DURATION` or forever; a denial ends it at once; measured"},
 		&cli.StringFlag{Name: "attest-ca", Usage: "PEM `FILE` with the server's or its CA's certificates: the only keys the guest will trust"},
 		&cli.StringSliceFlag{Name: "pin", Usage: "SHA-256 of a server's or CA's public key (SubjectPublicKeyInfo), `HEX`; may be repeated"},
 		&cli.StringFlag{Name: "workload-id", Usage: "`ID` of the workload (default: from DEST's name, with a random part)"},

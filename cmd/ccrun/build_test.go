@@ -24,6 +24,19 @@ func TestParseMemoryMiB(t *testing.T) {
 	}
 }
 
+func TestAttestWait(t *testing.T) {
+	for in, want := range map[string]uint32{"forever": 0, "1s": 1, "90s": 90, "30m": 1800, "72h": 259200} {
+		if got, err := attestWait(in); err != nil || got != want {
+			t.Errorf("%q: %d, %v, expected %d", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "0", "0s", "-1s", "1500ms", "10", "Forever", "1000000000h", "1200000h"} {
+		if _, err := attestWait(bad); face.Status(err) != face.Misused {
+			t.Errorf("%q: %v, expected a usage error", bad, err)
+		}
+	}
+}
+
 func TestSourceDate(t *testing.T) {
 	var o workload.Environment
 	t.Setenv("SOURCE_DATE_EPOCH", "")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -148,6 +149,11 @@ func parseMemoryMiB(s string) (uint, error) {
 }
 
 func setServers(c *cli.Context, o *workload.Options) error {
+	wait, err := attestWait(c.String("attest-wait"))
+	if err != nil {
+		return err
+	}
+	o.Servers.WaitSeconds = wait
 	path := c.String("attest-ca")
 	if path == "" {
 		return nil
@@ -162,6 +168,19 @@ func setServers(c *cli.Context, o *workload.Options) error {
 	}
 	o.Servers.PinnedKeys = append(o.Servers.PinnedKeys, pins...)
 	return nil
+}
+
+// attestWait is a duration in whole seconds; 0 for "forever", which leaves the
+// identity as it was before there was a choice.
+func attestWait(s string) (uint32, error) {
+	if s == "forever" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second || d > math.MaxUint32*time.Second || d%time.Second != 0 {
+		return 0, face.Usagef("--attest-wait %q: expected whole seconds, as in 90s, 30m or 72h, or forever", s)
+	}
+	return uint32(d / time.Second), nil
 }
 
 // setMachine finds firmware and guest agent.

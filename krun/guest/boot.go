@@ -20,9 +20,12 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// bootTimeout bounds everything up to the start of the workload. A host that
-// stalls a port or the network gets a dead guest, not a waiting one.
+// bootTimeout bounds everything up to the start of the workload, but for the
+// wait for a server, which the owner bounds. A host that stalls a port or a disk
+// gets a dead guest, not a waiting one.
 const bootTimeout = 5 * time.Minute
+
+var errBootTimeout = fmt.Errorf("the boot took longer than %s", bootTimeout)
 
 // A boot is one life of the guest. Its fields are filled by the steps in
 // order; each step may rely on those before it.
@@ -49,6 +52,8 @@ type boot struct {
 
 	find func(context.Context, kbs.TEE) (Attester, error)
 	stop context.CancelCauseFunc
+	// limit is of bootTimeout.
+	limit *limit
 }
 
 // A step is one entry of the boot table.
@@ -101,9 +106,10 @@ func (b *boot) live(steps []step) (status int) {
 			status = statusBootFailed
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
-	defer cancel()
-	ctx, b.stop = context.WithCancelCause(ctx)
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	b.stop, b.limit = stop, newLimit(bootTimeout, func() { stop(errBootTimeout) })
+	defer b.limit.stop()
 	if err := b.runSteps(ctx, steps); err != nil {
 		return b.failed(err)
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // obtainKey attests to the servers of the identity, in turn, and gets the
-// DiskKey from the first that releases it.
+// DiskKey from the first that releases it. How long it waits for one is the
+// owner's choice, and no time of the boot's.
 func (b *boot) obtainKey(ctx context.Context) error {
 	source, err := b.find(ctx, b.identity.TEE)
 	if err != nil {
@@ -25,13 +26,17 @@ func (b *boot) obtainKey(ctx context.Context) error {
 	if c, ok := source.(io.Closer); ok {
 		defer func() { _ = c.Close() }()
 	}
-	client := &kbs.Client{URLs: b.identity.Servers.URLs, PinnedKeys: b.identity.Servers.PinnedKeys}
+	defer b.limit.suspend()()
+	servers, said := b.identity.Servers, complaints{line: b.console.line}
+	client := &kbs.Client{URLs: servers.URLs, PinnedKeys: servers.PinnedKeys, Wait: servers.Wait()}
 	b.diskKey, err = client.Release(ctx, kbs.ReleaseRequest{
 		WorkloadID:     b.identity.WorkloadID,
 		TEE:            b.identity.TEE,
 		IdentityDigest: b.identityDigest,
 		FooterDigest:   b.disk.footerDigest,
 		Attest: func(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errBootTimeout)
+			defer cancel()
 			e, err := source.Attest(ctx, rd)
 			if err == nil {
 				b.console.timing("got evidence")
@@ -40,7 +45,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		},
 		Opens:        b.opens,
 		OnServerTime: b.setClock,
-		OnRetry:      func(why error) { b.console.line(why.Error() + "; trying again") },
+		OnRetry:      said.retry,
 	})
 	if denied(err) {
 		return &statusError{statusDenied, err}

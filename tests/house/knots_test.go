@@ -23,7 +23,7 @@ var fileKnots = map[string]int{
 	"attest-server":           3,
 	"attest-server/admin":     3,
 	"attest-server/answer":    2,
-	"attest-server/kbs":       7,
+	"attest-server/kbs":       4,
 	"attest-server/recipient": 4,
 	"attest-server/session":   5,
 	"attest-server/web":       5,

@@ -61,9 +61,10 @@ test-race:
 	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/...  ./krun/guest ./krun/measure
 
 # The rig: crun with its krun handler, a stand-in for libkrun, libkrunfw's own
-# kernel, Podman and QEMU of Debian's next suite.
+# kernel, Podman and QEMU of Debian's next suite. And the corpus's layers.
 rig: test-deps
 	tests/rig/build.sh $(CACHE) >/dev/null
+	tests/corpus/build.sh $(CACHE) >/dev/null
 
 test-e2e: build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun tests/podman-env.sh \

@@ -3,8 +3,8 @@
 # Makes the layers of the corpus, images of realistic size and kind, below
 # CACHE/corpus and prints that directory: LAYER.tar, and LAYER.sha256 of it. They
 # are made from packages of Debian's suite below, by no version, and with their
-# maintainer scripts, as an image build does it. What is there stays as it is;
-# to make a layer anew, remove its tar.
+# maintainer scripts, as an image build does it. What is there stays as it is as
+# long as its recipe below does; to make a layer anew, remove its tar.
 set -Eeuo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(realpath -m "$1")
@@ -177,6 +177,14 @@ inside() {
 	rm -rf "$root"/var/cache/apt/*.bin "$root"/usr/share/{doc,man,info}/* "$root"/var/cache/debconf/*-old
 }
 
+# recipe is all that a layer is made of, but for the packages' versions.
+recipe() {
+	local packages=packages_$1 ground=below_$1
+	echo "$suite ${!packages:-}"
+	declare -f "steps_$1" || true
+	[[ -z ${!ground:-} ]] || recipe "${!ground}"
+}
+
 layer() {
 	local name=$1 up=$tree/$1 work lower=()
 	work=$(mktemp -d "$dir/work.XXXXXX")
@@ -208,6 +216,7 @@ layer() {
 	esac
 	find "$up" -newermt yesterday -exec touch -h -d yesterday {} + # younger files are made at the start of a container
 	(cd "$here" && CGO_ENABLED=0 go run -trimpath ./pack "$up" "${lower[@]}") >"$dir/$name.new"
+	recipe "$name" >"$dir/$name.recipe"
 	sha256sum <"$dir/$name.new" | cut -c1-64 >"$dir/$name.sha256"
 	mv "$dir/$name.new" "$dir/$name.tar"
 	rm -rf "$work"
@@ -217,6 +226,6 @@ trap 'echo "build.sh: layer ${name:-} could not be made; its log: $dir/${name:-}
 (($#)) || set -- "${all[@]}"
 for name; do
 	# Our own programs are as today's sources have them.
-	if [[ ! -e $dir/$name.tar || $name == probe || $name == scratch ]]; then layer "$name"; fi
+	if [[ ! -e $dir/$name.tar || $name == probe || $name == scratch ]] || ! recipe "$name" | cmp -s - "$dir/$name.recipe"; then layer "$name"; fi
 done
 echo "$dir"

@@ -44,7 +44,7 @@ type option struct {
 	own   bool // the runtime's own and not crun's
 }
 
-// crun's options (src/crun.c, src/create.c, src/run.c, src/delete.c, src/exec.c).
+// crun's options (src/crun.c, src/create.c, src/run.c, src/delete.c, src/start.c, src/exec.c).
 func globalOptions() map[string]option {
 	return map[string]option{
 		"debug": {}, "cgroup-manager": {value: true}, "systemd-cgroup": {}, "log": {value: true},
@@ -63,6 +63,8 @@ func verbOptions(verb string) map[string]option {
 		}
 	case "delete":
 		return map[string]option{"force": {short: 'f'}, "regex": {short: 'r'}, "help": {short: '?'}, "usage": {}}
+	case "start":
+		return map[string]option{"help": {short: '?'}, "usage": {}}
 	case "exec":
 		return map[string]option{
 			"console-socket": {value: true}, "tty": {short: 't'}, "user": {short: 'u', value: true}, "cwd": {value: true},
@@ -115,7 +117,7 @@ func (c *Command) parseVerb() error {
 		return nil
 	}
 	s, err := scan(c.tail, known)
-	if err != nil && c.Verb == "exec" {
+	if err != nil && (c.Verb == "exec" || c.Verb == "start") {
 		return nil // creates nothing: crun says what is wrong, or knows more
 	}
 	if err != nil {

@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		"krun run -db /b --preserve-fds 3 --keep x y":   {Verb: "run", ID: "x", Bundle: "/b"},
 		"krun --root create --log delete create x":      {Verb: "create", ID: "x", Log: "delete"},
 		"krun --root=/r --systemd-cgroup --debug run x": {Verb: "run", ID: "x"},
-		"krun --log-format json --log file:/l start x":  {Verb: "start", Log: "file:/l", JSON: true},
+		"krun --log-format json --log file:/l start x":  {Verb: "start", ID: "x", Log: "file:/l", JSON: true},
 		"krun --cgroup-m cgroupfs --rootless true ps x": {Verb: "ps"},
 		"krun delete -rf ^x$":                           {Verb: "delete", ID: "^x$", Regex: true},
 		"krun delete --force x":                         {Verb: "delete", ID: "x"},

@@ -26,37 +26,33 @@ const (
 // machine: what is left of Podman's options, the machine's devices, and the
 // annotation that makes crun start it. Both devices, always: crun adds none if
 // it finds /dev/kvm, and makes /dev/sev with a number that is not every host's.
-func (w *Wrapper) configure(s *crun.Spec, i *image) error {
+func (w *Wrapper) configure(s *crun.Spec, i *image) (warnings []string, err error) {
 	var devices []specs.LinuxDevice
 	for _, n := range []struct{ path, source string }{{"/dev/kvm", w.KVM}, {"/dev/sev", w.SEV}} {
 		d, err := statDevice(n.path, n.source)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		devices = append(devices, d)
 	}
 	if err := w.checkSNP(); err != nil {
-		return err
+		return nil, err
 	}
 	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads, Interactive: crun.HasInput(w.Stdin)}
-	warnings, err := m.Judge(crun.Krun)
-	if err != nil {
-		return err
-	}
-	for _, warning := range warnings {
-		fmt.Fprintln(w.Stderr, "ccrun: "+warning)
+	if warnings, err = m.Judge(crun.Krun); err != nil {
+		return nil, err
 	}
 	if err := s.AddDevices(devices); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.Set("sev", "annotations", crun.VariantAnnotation); err != nil {
-		return err
+		return nil, err
 	}
 	out, err := s.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return firmware.WriteFile(s.Path, out, s.Mode)
+	return warnings, firmware.WriteFile(s.Path, out, s.Mode)
 }
 
 // checkSNP says what libkrun calls VmFd(Error(22)): a host can have /dev/sev

@@ -23,16 +23,24 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}$`)
 const (
 	bundleLink = "bundle" // in a container's directory: its bundle
 	bootFile   = "boot"   // in a container's directory: the host's boot that made it
-	newPrefix  = ".new-"
-	staleAfter = time.Hour // for a directory that was never finished
-	maxBootID  = 64
+	// warningsFile is what was said when the container was created.
+	warningsFile = "warnings"
+	newPrefix    = ".new-"
+	staleAfter   = time.Hour // for a directory that was never finished
+	maxBootID    = 64
 )
 
-// install puts the library into a directory of its own, whole or not at all,
-// and returns the directory.
-func (w *Wrapper) install(id, bundleDir string, lib []byte) (dir string, err error) {
-	if !validID.MatchString(id) {
-		return "", fmt.Errorf("container id %q is not valid", id)
+// contents is what goes into a container's directory.
+type contents struct {
+	library  []byte // may be missing
+	warnings string
+}
+
+// install puts c into a directory of its own, whole or not at all, and returns
+// the directory.
+func (w *Wrapper) install(s *crun.Spec, c contents) (dir string, err error) {
+	if !validID.MatchString(s.ID) {
+		return "", fmt.Errorf("container id %q is not valid", s.ID)
 	}
 	if err := w.openStateDir(); err != nil {
 		return "", fmt.Errorf("installing firmware: %w", err)
@@ -47,20 +55,44 @@ func (w *Wrapper) install(id, bundleDir string, lib []byte) (dir string, err err
 			err = errors.Join(fmt.Errorf("installing firmware: %w", err), os.RemoveAll(tmp))
 		}
 	}()
-	if err := firmware.WriteFile(filepath.Join(tmp, firmware.LibraryName), lib, 0o500); err != nil {
+	if err := c.write(tmp, s.Bundle, w.BootID); err != nil {
 		return "", err
 	}
-	if err := os.Symlink(bundleDir, filepath.Join(tmp, bundleLink)); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(filepath.Join(tmp, bootFile), []byte(w.BootID), 0o600); err != nil {
-		return "", err
-	}
-	dir = filepath.Join(w.StateDir, id)
+	dir = filepath.Join(w.StateDir, s.ID)
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
 	}
 	return dir, os.Rename(tmp, dir)
+}
+
+// warn is say for a container that needs no directory but for its warnings.
+func (w *Wrapper) warn(s *crun.Spec, warnings []string) {
+	if len(warnings) > 0 {
+		_, _ = w.install(s, contents{warnings: say(w.Stderr, warnings)}) // they are in the log in any case
+	}
+}
+
+func (w *Wrapper) repeatWarnings(id string) {
+	if w.StateDir != "" && validID.MatchString(id) {
+		repeat(w.Stderr, filepath.Join(w.StateDir, id, warningsFile))
+	}
+}
+
+func (c contents) write(dir, bundle, boot string) error {
+	if c.library != nil {
+		if err := firmware.WriteFile(filepath.Join(dir, firmware.LibraryName), c.library, 0o500); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(bundle, filepath.Join(dir, bundleLink)); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{bootFile: boot, warningsFile: c.warnings} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openStateDir makes StateDir, or checks that nobody else made it: a library

@@ -77,6 +77,8 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 		if dir != "" {
 			env = withLibraryPath(env, dir)
 		}
+	case "start":
+		w.repeatWarnings(c.ID)
 	case "exec":
 		if ofWorkload(c) {
 			return crun.RefuseExec()
@@ -105,22 +107,30 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 		return "", err
 	}
 	if image == nil {
-		return "", w.judgeOther(path)
+		warnings, err := w.judgeOther(path)
+		if err == nil {
+			w.warn(spec, warnings)
+		}
+		return "", err
 	}
 	if _, err := w.CheckCrun(path); err != nil {
 		return "", err
 	}
-	if image.initrd == nil { // an image for libkrunfw's own initrd
-		return "", w.configure(spec, image)
+	var lib []byte
+	if image.initrd != nil { // else one for libkrunfw's own initrd
+		if lib, err = w.compose(spec, image); err != nil {
+			return "", err
+		}
 	}
-	lib, err := w.compose(spec, image)
+	warnings, err := w.configure(spec, image)
 	if err != nil {
 		return "", err
 	}
-	if err := w.configure(spec, image); err != nil {
-		return "", err
+	if lib == nil {
+		w.warn(spec, warnings)
+		return "", nil
 	}
-	return w.install(c.ID, spec.Bundle, lib)
+	return w.install(spec, contents{library: lib, warnings: say(w.Stderr, warnings)})
 }
 
 // ofWorkload says whether c names the container of a workload image. What
@@ -136,17 +146,16 @@ func ofWorkload(c crun.Command) bool {
 
 // judgeOther decides on an image that asks for no TEE, whose user asked for the
 // runtime of those that do.
-func (w *Wrapper) judgeOther(path string) error {
+func (w *Wrapper) judgeOther(path string) (warnings []string, err error) {
 	printed, err := w.Version(path)
 	if err != nil {
-		return fmt.Errorf("asking %s for its version: %w", path, err)
+		return nil, fmt.Errorf("asking %s for its version: %w", path, err)
 	}
 	if !crun.HasLibkrun(printed) {
-		return hint.With(fmt.Errorf("the image is no confidential workload image, and %s, built without libkrun, would run it as a plain container", path),
+		return nil, hint.With(fmt.Errorf("the image is no confidential workload image, and %s, built without libkrun, would run it as a plain container", path),
 			"leave out --runtime krun, or make a workload image with `ccrun build`")
 	}
-	fmt.Fprintln(w.Stderr, "ccrun: the image is no confidential workload image: it runs as an ordinary microVM, which this host can look into and change")
-	return nil
+	return []string{"the image is no confidential workload image: it runs as an ordinary microVM, which this host can look into and change"}, nil
 }
 
 // Firmware reads the host's libkrunfw.

@@ -372,3 +372,30 @@ func TestExec(t *testing.T) {
 		t.Error("odd id: crun not reached")
 	}
 }
+
+// TestWarningsReachTheUser: what the runtime prints when it creates a container
+// is in the log only; Podman shows what it prints when it starts one.
+func TestWarningsReachTheUser(t *testing.T) {
+	h := newHost(t).workload()
+	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=hidden"]},"linux":{"namespaces":[{"type":"network"}]}}`)
+	for _, initrd := range []bool{true, false} { // without, it is a classic image
+		if !initrd {
+			if err := os.Remove(filepath.Join(h.rootfs, "initrd.img")); err != nil {
+				t.Fatal(err)
+			}
+			h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=hidden"]},"linux":{"namespaces":[{"type":"network"}]}}`)
+		}
+		for _, args := range [][]string{h.create(), {"start", "c0ffee"}} {
+			if r, stderr, _ := h.run(args...); r == nil || !strings.Contains(stderr, `"A" does not reach`) || strings.Contains(stderr, "hidden") {
+				t.Errorf("%q: reached crun %v, said %q", args, r != nil, stderr)
+			}
+		}
+		if r, stderr, _ := h.run("start", "../c0ffee"); r == nil || stderr != "" {
+			t.Errorf("odd id: %q", stderr)
+		}
+		h.run("delete", "c0ffee")
+		if _, stderr, _ := h.run("start", "c0ffee"); stderr != "" {
+			t.Errorf("after delete: %q", stderr)
+		}
+	}
+}

@@ -68,7 +68,7 @@ rig: test-deps
 
 test-e2e: build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun tests/podman-env.sh \
-		$(GO) test -count=1 -timeout 35m -v ./tests
+		$(GO) test -count=1 -timeout 70m -v ./tests
 
 # Heavy checks, hours of them: what was run, when, and how it ended is appended
 # to docs/soak.md.

@@ -214,11 +214,15 @@ layer() {
 		unshare --mount --propagation private bash -euc 'inside "$@"' - "$name" "$(IFS=:; echo "${lower[*]}")" "$up" "$work"
 		;;
 	esac
-	find "$up" -newermt yesterday -exec touch -h -d yesterday {} + # younger files are made at the start of a container
+	# Younger files are made at the start of a container; and the same again is the same tar.
+	find "$up" -newermt yesterday -exec touch -h -d 2026-01-02 {} +
 	(cd "$here" && CGO_ENABLED=0 go run -trimpath ./pack "$up" "${lower[@]}") >"$dir/$name.new"
 	recipe "$name" >"$dir/$name.recipe"
-	sha256sum <"$dir/$name.new" | cut -c1-64 >"$dir/$name.sha256"
-	mv "$dir/$name.new" "$dir/$name.tar"
+	if ! cmp -s "$dir/$name.new" "$dir/$name.tar"; then # another test may be reading it
+		sha256sum <"$dir/$name.new" | cut -c1-64 >"$dir/$name.sha256"
+		mv "$dir/$name.new" "$dir/$name.tar"
+	fi
+	rm -f "$dir/$name.new"
 	rm -rf "$work"
 }
 

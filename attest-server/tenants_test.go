@@ -38,6 +38,26 @@ func (r *rig) tenant(name string, role store.Role) kbs.AdminClient {
 	return r.adminClient(tok)
 }
 
+// TestAuditHeadIsTheOperators: how many entries there are tells what others do.
+func TestAuditHeadIsTheOperators(t *testing.T) {
+	r := newRig(t)
+	r.register("w", 1)
+	if err := r.store.SetTenant(t.Context(), "acme", 3, 3, "local"); err != nil {
+		t.Fatal(err)
+	}
+	for tenant, want := range map[string]int{"": http.StatusOK, "acme": http.StatusForbidden} {
+		for _, role := range []store.Role{store.Admin, store.Auditor} {
+			tok, _, err := r.store.CreateToken(t.Context(), tenant, role, "", time.Time{}, "local")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status, body := r.call("GET", "/v1/audit/head", string(tok.Reveal()), nil); status != want || want != http.StatusOK && strings.Contains(string(body), "sequence") {
+				t.Errorf("tenant %q, %s: %d %s", tenant, role, status, body)
+			}
+		}
+	}
+}
+
 // TestTenantsSeeNothingOfOneAnother asks, as one tenant, for everything that
 // another has and for the same that nobody has: no answer may differ.
 func TestTenantsSeeNothingOfOneAnother(t *testing.T) {

@@ -41,6 +41,22 @@ func newTestShared(t testing.TB) (*Sessions, *store.DB) {
 	return s, db
 }
 
+// newTestSharedAt is newTestShared with a clock of the caller's.
+func newTestSharedAt(t testing.TB, clock func() time.Time) *Sessions {
+	t.Helper()
+	s, db := newTestShared(t)
+	secret, err := db.SessionSecret(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(clock)
+	o.Shared = &Shared{Store: db, Secret: secret}
+	if s, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestHostileDatabase plays an administrator of the database, who can change
 // every row but has no MasterKey: no grant of his making or moving is good.
 func TestHostileDatabase(t *testing.T) {

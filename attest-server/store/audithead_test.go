@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -115,6 +117,41 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 			t.Errorf("Open = %v", err)
 		}
 	})
+}
+
+// TestHeadOfAnotherKey: a head that verifies, but by a key of somebody else's,
+// stops the server at start.
+func TestHeadOfAnotherKey(t *testing.T) {
+	s, path, o := newStore(t)
+	mustRegister(t, s, registration("a", 1), "k")
+	h, err := s.AuditHead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, forger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.PublicKey = public
+	m, err := h.Message()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Signature = ed25519.Sign(forger, m)
+	b, err := json.Marshal(h)
+	if err != nil || h.Verify() != nil {
+		t.Fatalf("the forged head does not verify: %v, %v", err, h.Verify())
+	}
+	if _, err := s.db.Exec("UPDATE meta SET value = ? WHERE name = ?", b, auditHeadName); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if again, err := reopen(t.Context(), path, o); !errors.Is(err, ErrTampered) {
+		t.Errorf("Open = %v", err)
+		if err == nil {
+			again.Close()
+		}
+	}
 }
 
 func TestHistory(t *testing.T) {

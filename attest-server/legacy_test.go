@@ -95,7 +95,9 @@ func TestLegacyRefuses(t *testing.T) {
 		"oversize": func(c *cClient) {
 			c.attestBody = func(s string) string { return s + strings.Repeat(" ", maxForeignBody) }
 		},
-		"cookie changed":       func(c *cClient) { c.attestBody = func(s string) string { c.cookie = "B" + c.cookie[1:]; return s } },
+		"cookie changed": func(c *cClient) {
+			c.attestBody = func(s string) string { c.cookie = string(c.cookie[0]^1) + c.cookie[1:]; return s }
+		},
 		"other session cookie": func(c *cClient) { c.attestBody = func(s string) string { c.cookie = earlier.cookie; return s } },
 		"no cookie":            func(c *cClient) { c.attestBody = func(s string) string { c.cookie = ""; return s } },
 		"expired": func(c *cClient) {

@@ -33,8 +33,8 @@ type Store interface {
 	release.Store
 	release.PolicyStore
 	admin.Store
-	// Check says whether the store answers.
-	Check(ctx context.Context) error
+	// Ready says whether a guest could attest, as far as the store goes.
+	Ready(ctx context.Context) error
 }
 
 // Config is what a Server is made of. Everything without a stated default is
@@ -230,8 +230,8 @@ func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
-	if err := s.Store.Check(r.Context()); err != nil {
-		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the store does not answer", Cause: err}
+	if err := s.Store.Ready(r.Context()); err != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "no guest could attest: the store does not answer, cannot be written or is newer, or the clock is wrong", Cause: err}
 	}
 	_, err := io.WriteString(w, "ok\n")
 	return err

@@ -3,6 +3,7 @@ package attestserver
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +101,29 @@ func TestReleaseStopsAtFirstRefusal(t *testing.T) {
 	}
 	if _, err := c.Release(t.Context(), req); !errors.Is(err, kbs.ErrDenied) || asked != 1 {
 		t.Errorf("Release = %v after %d attestations", err, asked)
+	}
+}
+
+// TestReadyz: a balancer is told not to send guests where none could attest.
+func TestReadyz(t *testing.T) {
+	r := newRig(t)
+	r.register("w1", 1)
+	ready := func(want int) {
+		t.Helper()
+		if status, body := r.call("GET", "/readyz", "", nil); status != want {
+			t.Errorf("readyz: %d %s, expected %d", status, body, want)
+		}
+	}
+	ready(http.StatusOK)
+	r.clock.advance(-time.Hour)
+	ready(http.StatusServiceUnavailable)
+	r.clock.advance(time.Hour)
+	ready(http.StatusOK)
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ready(http.StatusServiceUnavailable)
+	if status, _ := r.call("GET", "/healthz", "", nil); status != http.StatusOK {
+		t.Errorf("healthz: %d", status)
 	}
 }

@@ -19,6 +19,7 @@ const (
 	sessionSecretName = "session secret"
 	auditHeadName     = "audit head" // JSON of kbs.AuditHead
 	configuredName    = "in force"   // JSON of Configured
+	probeName         = "write probe"
 )
 
 // sealedMeta are the values that are sealed, plainMeta those that are not. A
@@ -26,7 +27,7 @@ const (
 // anew would be lost.
 var (
 	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
-	plainMeta  = []string{auditHeadName, configuredName}
+	plainMeta  = []string{auditHeadName, configuredName, probeName}
 )
 
 const selectMeta = "SELECT value FROM meta WHERE name = ?"

@@ -34,7 +34,8 @@ type Options struct {
 // DB is a store in a database: its rooms, which share a core.
 type DB struct {
 	*core
-	master *masterKeyFollower
+	master    *masterKeyFollower
+	readiness readiness
 
 	workloads
 	releases

@@ -72,6 +72,16 @@ func migrate(ctx context.Context, db *sql.DB, e engine, s Schema) error {
 	return tx.Commit()
 }
 
+// CheckSchema refuses a database that a newer program has changed since it was
+// opened.
+func (d *DB) CheckSchema(tx *sql.Tx) error {
+	have, err := d.engine.version(tx)
+	if err != nil {
+		return err
+	}
+	return d.schema.check(have)
+}
+
 // Shared says whether several servers may have the database open at once.
 func (d *DB) Shared() bool { return d.engine.served() }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 const maxBatch = 64
@@ -23,6 +24,9 @@ type Writer struct {
 	closed bool
 	writes chan write
 	done   chan struct{}
+
+	commits atomic.Int64 // transactions that ended
+	failed  atomic.Bool  // something in the last of them
 }
 
 type write struct {
@@ -38,6 +42,10 @@ func NewWriter(db *DB, first func(*sql.Tx) error, last func(*sql.Tx) (committed 
 	go w.loop()
 	return w
 }
+
+// Last is how many transactions there were, and whether anything in the last
+// of them went wrong, be it only that one write was refused.
+func (w *Writer) Last() (n int64, failed bool) { return w.commits.Load(), w.failed.Load() }
 
 // Close waits for pending writes.
 func (w *Writer) Close() {
@@ -136,6 +144,8 @@ func (w *Writer) commit(batch []write) {
 		w.db.SetMaxIdleConns(0)
 		w.db.SetMaxIdleConns(maxConns)
 	}
+	w.failed.Store(errors.Join(append(errs, err)...) != nil)
+	w.commits.Add(1)
 	for i, one := range batch {
 		if err != nil {
 			one.result <- fmt.Errorf("writing store: %w", err)

@@ -25,12 +25,13 @@ type FetchOptions struct {
 }
 
 // Fetcher gets small documents from a vendor's service and is gentle about
-// it: one request at a time for each, answers that something does not exist
-// are remembered for an hour, and after an error the whole service is left
-// alone for 10 seconds, then twice as long each time up to ten minutes, or as
-// long as its Retry-After says. AMD's KDS throttles those who are not. New
-// documents are asked for at a bounded rate: what is asked for comes from
-// Evidence that nobody has authenticated yet.
+// it: one request at a time for each, answers that a machine's document does
+// not exist are remembered for two minutes, and after an error documents of that
+// kind are left alone for 10 seconds, then twice as long each time up to ten
+// minutes, or as long as its Retry-After says. AMD's KDS throttles those who are
+// not. That is for each kind on its own: a CRL that cannot be had says little of
+// VCEKs, which guests wait for. New documents are asked for at a bounded rate:
+// what is asked for comes from Evidence that nobody has authenticated yet.
 type Fetcher struct {
 	client *http.Client
 	now    func() time.Time
@@ -39,13 +40,35 @@ type Fetcher struct {
 
 	mu      sync.Mutex
 	missing map[string]time.Time // until when
-	pause   time.Duration
-	resume  time.Time
+	pauses  map[kind]pause
+}
+
+// kind is a kind of document, in errors and logs by this name.
+type kind string
+
+const (
+	kindVCEK    kind = "VCEK"
+	kindChain   kind = "certificate chain"
+	kindCRL     kind = "CRL"
+	kindRootCRL kind = "root CRL"
+	kindPCKCRL  kind = "PCK CRL"
+	kindTCB     kind = "TCB info"
+	kindQE      kind = "QE identity"
+)
+
+// ofOneMachine says whether a document is about one machine or platform. One
+// that all need is asked for again each time: it must be somewhere.
+func (k kind) ofOneMachine() bool { return k == kindVCEK || k == kindTCB }
+
+// pause is how long a kind of document is left alone, the last time and now.
+type pause struct {
+	length time.Duration
+	resume time.Time
 }
 
 // NewFetcher makes a Fetcher.
 func NewFetcher(o FetchOptions) *Fetcher {
-	f := &Fetcher{client: o.Client, now: o.Now, missing: map[string]time.Time{}, rate: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst)}
+	f := &Fetcher{client: o.Client, now: o.Now, missing: map[string]time.Time{}, pauses: map[kind]pause{}, rate: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst)}
 	if f.client == nil {
 		f.client = &http.Client{Timeout: 10 * time.Second}
 	}
@@ -68,8 +91,9 @@ func NewClient(timeout time.Duration, roots *x509.CertPool) *http.Client {
 const (
 	firstPause   = 10 * time.Second
 	longestPause = 10 * time.Minute
-	missingFor   = time.Hour
+	missingFor   = 2 * time.Minute
 	maxMissing   = 4096
+	maxSeconds   = int(longestPause / time.Second)
 	fetchEvery   = 2 * time.Second
 	fetchBurst   = 60
 )
@@ -82,14 +106,14 @@ type document struct {
 
 // get is the document at url, of at most limit bytes. ErrNoEndorsement if the
 // service says that there is none.
-func (f *Fetcher) get(ctx context.Context, url string, limit int64) (*document, error) {
+func (f *Fetcher) get(ctx context.Context, k kind, url string, limit int64) (*document, error) {
 	ch := f.flight.DoChan(url, func() (any, error) {
-		if err := f.allowed(url); err != nil {
+		if err := f.allowed(k, url); err != nil {
 			return nil, err
 		}
 		// One caller that gives up must not fail the others: the client's own
 		// timeout bounds the request.
-		return f.request(context.WithoutCancel(ctx), url, limit)
+		return f.request(context.WithoutCancel(ctx), k, url, limit)
 	})
 	select {
 	case <-ctx.Done():
@@ -102,61 +126,73 @@ func (f *Fetcher) get(ctx context.Context, url string, limit int64) (*document, 
 	}
 }
 
-func (f *Fetcher) allowed(url string) error {
+func (f *Fetcher) allowed(k kind, url string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	if until, ok := f.missing[url]; ok && now.Before(until) {
 		return verifier.ErrNoEndorsement
 	}
-	if now.Before(f.resume) {
-		return fmt.Errorf("%w: trying again in %s", verifier.ErrBusy, f.resume.Sub(now).Round(time.Second))
+	if left := f.pauses[k].resume.Sub(now); left > 0 {
+		return &verifier.Busy{After: left, Err: fmt.Errorf("asking for a %s again in %s", k, left.Round(time.Second))}
 	}
 	if !f.rate.AllowN(now, 1) {
-		return fmt.Errorf("%w: asked for more than %d documents at once", verifier.ErrBusy, fetchBurst)
+		return &verifier.Busy{After: fetchEvery, Err: fmt.Errorf("asked for more than %d documents at once", fetchBurst)}
 	}
 	return nil
 }
 
-func (f *Fetcher) request(ctx context.Context, url string, limit int64) (*document, error) {
+func (f *Fetcher) request(ctx context.Context, k kind, url string, limit int64) (*document, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
-		f.backOff(0)
-		return nil, fmt.Errorf("%w: %w", verifier.ErrBusy, err)
+		return nil, &verifier.Busy{After: f.backOff(k, 0), Err: err}
 	}
 	defer resp.Body.Close()
 	body, err := bounded.Read(resp.Body, "the answer", limit)
 	switch {
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusBadRequest:
-		f.remember(url)
-		return nil, verifier.ErrNoEndorsement
+		if k.ofOneMachine() {
+			f.remember(url)
+		}
+		return nil, fmt.Errorf("%w: GET %s: %s", verifier.ErrNoEndorsement, url, resp.Status)
 	case resp.StatusCode != http.StatusOK || err != nil && !errors.Is(err, bounded.ErrTooLarge):
 		seconds, convErr := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if convErr != nil {
 			seconds = 0
 		}
-		f.backOff(time.Duration(seconds) * time.Second)
-		return nil, fmt.Errorf("%w: GET %s: %s", verifier.ErrBusy, url, resp.Status)
+		after := f.backOff(k, time.Duration(min(seconds, maxSeconds))*time.Second)
+		return nil, &verifier.Busy{After: after, Err: fmt.Errorf("GET %s: %s", url, resp.Status)}
 	case err != nil:
 		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}
 	f.mu.Lock()
-	f.pause, f.resume = 0, time.Time{}
+	delete(f.pauses, k)
 	f.mu.Unlock()
 	return &document{body: body, header: resp.Header}, nil
 }
 
-// backOff leaves the service alone, at least as long as it asked for within
-// reason.
-func (f *Fetcher) backOff(asked time.Duration) {
+// backOff leaves a kind of document alone, at least as long as the service asked
+// for within reason, and says how long.
+func (f *Fetcher) backOff(k kind, wanted time.Duration) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pause = min(max(firstPause, 2*f.pause), longestPause)
-	f.resume = f.now().Add(min(max(f.pause, asked), longestPause))
+	length := min(max(firstPause, 2*f.pauses[k].length), longestPause)
+	wait := min(max(length, wanted), longestPause)
+	f.pauses[k] = pause{length, f.now().Add(wait)}
+	return wait
+}
+
+// Forget has everything asked for again that was missing or left alone: the
+// operator says that something has changed.
+func (f *Fetcher) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.missing)
+	clear(f.pauses)
 }
 
 func (f *Fetcher) remember(url string) {

@@ -69,7 +69,7 @@ func (k *KDS) Candidates(ctx context.Context, key snp.EndorsementKey) ([][]byte,
 		return kept, nil
 	}
 	at := k.vcekURL(key)
-	doc, err := k.o.Fetcher.get(ctx, at, chain.MaxCertificateBytes)
+	doc, err := k.o.Fetcher.get(ctx, kindVCEK, at, chain.MaxCertificateBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -101,16 +101,16 @@ func (k *KDS) vcekURL(key snp.EndorsementKey) string {
 // Chain fetches a product line's ASK (ASVK if signer is VLEK) and ARK into the
 // cache. They are pinned: it is other tools that need them there.
 func (k *KDS) Chain(ctx context.Context, product, signer string) ([]Outcome, error) {
-	return k.fetchInto(ctx, "/"+strings.ToLower(signer)+"/v1/"+url.PathEscape(product)+"/cert_chain")
+	return k.fetchInto(ctx, kindChain, "/"+strings.ToLower(signer)+"/v1/"+url.PathEscape(product)+"/cert_chain")
 }
 
 // CRL fetches the current CRL of a product line's ARK into the cache.
 func (k *KDS) CRL(ctx context.Context, product string) ([]Outcome, error) {
-	return k.fetchInto(ctx, "/vcek/v1/"+url.PathEscape(product)+"/crl")
+	return k.fetchInto(ctx, kindCRL, "/vcek/v1/"+url.PathEscape(product)+"/crl")
 }
 
-func (k *KDS) fetchInto(ctx context.Context, path string) ([]Outcome, error) {
-	doc, err := k.o.Fetcher.get(ctx, k.o.BaseURL+path, tdx.MaxCollateralBytes)
+func (k *KDS) fetchInto(ctx context.Context, of kind, path string) ([]Outcome, error) {
+	doc, err := k.o.Fetcher.get(ctx, of, k.o.BaseURL+path, tdx.MaxCollateralBytes)
 	if err != nil {
 		return nil, fmt.Errorf("fetching %s: %w", k.o.BaseURL+path, err)
 	}

@@ -155,25 +155,26 @@ func (p *PCS) Fetch(ctx context.Context, fmspc, ca string) (*tdx.Collateral, err
 	}
 	c := &tdx.Collateral{}
 	for _, s := range []struct {
-		url string
-		put func(d *document) error
+		kind kind
+		url  string
+		put  func(d *document) error
 	}{
-		{p.o.RootCRLURL, func(d *document) error { c.RootCACRL = hexCRL(d.body); return nil }},
-		{p.o.BaseURL + "/sgx/certification/v4/pckcrl?encoding=der&ca=" + url.QueryEscape(ca), func(d *document) (err error) {
+		{kindRootCRL, p.o.RootCRLURL, func(d *document) error { c.RootCACRL = hexCRL(d.body); return nil }},
+		{kindPCKCRL, p.o.BaseURL + "/sgx/certification/v4/pckcrl?encoding=der&ca=" + url.QueryEscape(ca), func(d *document) (err error) {
 			c.PCKCRL = hexCRL(d.body)
 			c.PCKCRLIssuerChain, err = chainHeader(d.header, "Sgx-Pck-Crl-Issuer-Chain")
 			return err
 		}},
-		{p.o.BaseURL + "/tdx/certification/v4/tcb?fmspc=" + fmspc, func(d *document) (err error) {
+		{kindTCB, p.o.BaseURL + "/tdx/certification/v4/tcb?fmspc=" + fmspc, func(d *document) (err error) {
 			c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain, err = signedMember(d, "tcbInfo", "Tcb-Info-Issuer-Chain")
 			return err
 		}},
-		{p.o.BaseURL + "/tdx/certification/v4/qe/identity", func(d *document) (err error) {
+		{kindQE, p.o.BaseURL + "/tdx/certification/v4/qe/identity", func(d *document) (err error) {
 			c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain, err = signedMember(d, "enclaveIdentity", "Sgx-Enclave-Identity-Issuer-Chain")
 			return err
 		}},
 	} {
-		d, err := p.o.Fetcher.get(ctx, s.url, tdx.MaxCollateralBytes)
+		d, err := p.o.Fetcher.get(ctx, s.kind, s.url, tdx.MaxCollateralBytes)
 		if err == nil {
 			err = s.put(d)
 		}

@@ -82,7 +82,8 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 }
 
 // Reload reads both directories again. On error what was read before stays in
-// use. undo puts that back later.
+// use. undo puts that back later. The vendors are asked again for what they
+// lacked, or did not answer.
 func (s *Supply) Reload() (undo func() error, err error) {
 	after := reading{local: &Bundle{}}
 	if s.o.Dir != "" {
@@ -107,6 +108,10 @@ func (s *Supply) Reload() (undo func() error, err error) {
 	}
 	if err := s.use(after); err != nil {
 		return nil, errors.Join(err, s.use(before))
+	}
+	if s.online != nil {
+		s.online.KDS.o.Fetcher.Forget()
+		s.online.PCS.o.Fetcher.Forget()
 	}
 	return func() error { return s.use(before) }, nil
 }
@@ -202,17 +207,21 @@ func (s *Supply) Collateral(ctx context.Context, fmspc, ca string) ([]*tdx.Colla
 	return append(slices.Clip(local), fetched...), nil
 }
 
-// refreshEvery and retryAfter are how often Run asks the vendors for CRLs and
-// collateral. Both are good for weeks, but a revocation should not wait.
+// refreshEvery is how often Run asks the vendors for CRLs and collateral. Both
+// are good for weeks, but a revocation should not wait. After a failure it asks
+// soon, since where a CRL is required guests wait for it: an uplink that comes
+// up after the server must not cost a quarter of an hour.
 const (
 	refreshEvery = 6 * time.Hour
-	retryAfter   = 15 * time.Minute
+	firstRetry   = firstPause + 5*time.Second
+	longestRetry = 15 * time.Minute
 )
 
 // Run renews CRLs and collateral until ctx ends, and calls each with what
 // Refresh said, nil if all went well. It returns at once if nothing is to be
 // fetched.
 func (s *Supply) Run(ctx context.Context, each func(error)) {
+	retry := time.Duration(firstRetry)
 	for s.online != nil {
 		err := s.Refresh(ctx)
 		if ctx.Err() != nil {
@@ -221,7 +230,9 @@ func (s *Supply) Run(ctx context.Context, each func(error)) {
 		each(err)
 		wait := time.Duration(refreshEvery)
 		if err != nil {
-			wait = retryAfter
+			wait, retry = retry, min(2*retry, longestRetry)
+		} else {
+			retry = firstRetry
 		}
 		t := time.NewTimer(wait)
 		select {

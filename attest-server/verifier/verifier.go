@@ -43,3 +43,16 @@ var ErrNoEndorsement = errors.New("no such endorsement")
 // ErrBusy reports that a vendor's service is not asked now, since it lately
 // answered with an error or asked for a pause.
 var ErrBusy = errors.New("vendor service is not answering")
+
+// Busy is ErrBusy with the reason, and after which time to come back.
+type Busy struct {
+	After time.Duration
+	Err   error
+}
+
+func (b *Busy) Error() string { return ErrBusy.Error() + ": " + b.Err.Error() }
+
+func (b *Busy) Unwrap() error { return b.Err }
+
+// Is makes it an ErrBusy.
+func (b *Busy) Is(target error) bool { return target == ErrBusy }

@@ -94,6 +94,10 @@ func (s meteredStore) RecordSession(ctx context.Context, r kbs.SessionRecord, au
 	start := time.Now()
 	err := s.Store.RecordSession(ctx, r, authentic)
 	s.m.writes.Observe(time.Since(start), "record")
+	if r.Result.Result == kbs.Undecided && !r.Granted {
+		s.m.attestations.Inc(string(r.Result.TEE), kbs.Undecided)
+		return err
+	}
 	s.m.attestations.Inc(string(r.Result.TEE), outcome(r.Granted, kbs.Affirming, kbs.Contraindicated))
 	for _, rule := range r.Result.Rules {
 		if !rule.Pass && rule.Rule != "appraisal" && !r.Granted {

@@ -348,7 +348,9 @@ func (w *world) serverAway(t *testing.T, image, secret string) {
 	w.stopServer()
 	start := func(name string) {
 		w.must("podman", "run", "-d", "--name", name, "--runtime", "krun-sim", "--network", "host", image)
-		w.awaitLog(t, name, "trying again in")
+		if !eventually(func() bool { return strings.Contains(w.run("podman", "logs", name).stderr, "trying again in") }) {
+			t.Fatalf("does not say that it waits: %s", w.run("podman", "logs", name))
+		}
 	}
 	start("stopped")
 	began := time.Now()

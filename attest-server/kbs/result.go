@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// The two outcomes of an appraisal. Anything else, the empty string
-// included, is a denial.
+// The outcomes of an appraisal. Anything else, the empty string included, is a
+// denial. Undecided is none: the server lacked what it needs to appraise, and
+// releases nothing until it has it.
 const (
 	Affirming       = "affirming"
 	Contraindicated = "contraindicated"
+	Undecided       = "none"
 )
 
 // Rule is one acceptance rule as it was applied, written for the workload's

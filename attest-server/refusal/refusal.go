@@ -16,7 +16,7 @@ type Error struct {
 	Session string // its number, if there is one
 	Cause   error
 
-	RetryAfter time.Duration // of rate_limited
+	RetryAfter time.Duration // of rate_limited and unavailable
 }
 
 func (e *Error) Error() string {

@@ -26,6 +26,9 @@ type appraisal struct {
 	registration kbs.Digest
 	reportData   kbs.ReportData
 	recipient    recipient.Recipient
+	// lack is set if this server lacked something to verify the Evidence with:
+	// whether it is good, nobody knows.
+	lack error
 }
 
 func (a *appraisal) granted() bool {
@@ -34,8 +37,11 @@ func (a *appraisal) granted() bool {
 
 func (a *appraisal) result(tee kbs.TEE) kbs.AttestationResult {
 	r := kbs.AttestationResult{TEE: tee, Result: kbs.Contraindicated, Rules: a.Checks}
-	if a.granted() {
+	switch {
+	case a.granted():
 		r.Result = kbs.Affirming
+	case a.lack != nil:
+		r.Result = kbs.Undecided
 	}
 	if a.claims != nil {
 		if b, err := json.Marshal(a.claims); err == nil {
@@ -123,13 +129,22 @@ func (e *Engine) workloadByDigest(ctx context.Context, a *appraisal, sess *sessi
 	return &w, nil
 }
 
-// verify has Evidence verified. A refusal is no error but a failed rule.
+// verify has Evidence verified. A refusal is no error but a failed rule, and so
+// is that there is nothing to verify it with.
 func (a *appraisal) verify(ctx context.Context, v verifier.Verifier, tee kbs.TEE, req Request) (bool, error) {
 	claims, err := req.Verify(ctx, v, a.at)
 	var refused *verifier.Error
 	switch {
 	case errors.As(err, &refused):
 		a.take(refused.Result(tee).Rules)
+		if refused.Lacking {
+			a.lack = refused
+		}
+		return false, nil
+	case errors.Is(err, verifier.ErrBusy):
+		a.Add("endorsement", false, "the vendor's word on this machine", err.Error(),
+			"the server asks the vendor again by itself; `ccrun certs import` brings it what is missing")
+		a.lack = err
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("verifying evidence: %w", err)

@@ -3,12 +3,14 @@ package release
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -31,6 +33,10 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 	if err := e.record(ctx, guest, a); err != nil {
 		return err
 	}
+	if a.lack != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server lacks what it needs to appraise the evidence", Session: sess.ID.String(),
+			Cause: a.lack, RetryAfter: comeBack(a.lack)}
+	}
 	if !a.granted() {
 		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: req.Denial, Session: sess.ID.String()}
 	}
@@ -42,6 +48,21 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 		return sessionProblem(err, sess)
 	}
 	return nil
+}
+
+// lackedFor is when a guest may come back if nothing says how long the server
+// will lack something, and longestLack the most that it is told.
+const (
+	lackedFor   = 15 * time.Second
+	longestLack = 5 * time.Minute
+)
+
+func comeBack(lack error) time.Duration {
+	var busy *verifier.Busy
+	if errors.As(lack, &busy) && busy.After > 0 {
+		return min(busy.After, longestLack)
+	}
+	return lackedFor
 }
 
 // record keeps the outcome for the owner before the guest hears of it.

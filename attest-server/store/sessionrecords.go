@@ -44,6 +44,9 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 		if r.Granted {
 			return s.log.append(tx, "session/"+r.Session, "attest.grant", r.WorkloadID, "")
 		}
+		if r.Result.Result == kbs.Undecided {
+			return nil // no denial
+		}
 		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE id = ?", r.WorkloadID); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func declared(t *testing.T) (rules, tests []string) {
 		}
 		files = append(files, some...)
 	}
-	makers := []string{"add", "Refuse", "hexRule", "oneOf", "flag", "vtpmError", "snpMinimum", "measurement"}
+	makers := []string{"add", "Refuse", "Lack", "hexRule", "oneOf", "flag", "vtpmError", "snpMinimum", "measurement"}
 	for _, name := range files {
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {

@@ -12,6 +12,9 @@ import (
 type Error struct {
 	Rule Rule // Pass is false
 	Err  error
+	// Lacking is set if the verifier's own side lacks what it needs to decide:
+	// no word on the Evidence, which is refused for now and no longer.
+	Lacking bool
 }
 
 func (e *Error) Error() string {
@@ -29,6 +32,18 @@ func (e *Error) Hint() string { return e.Rule.Hint }
 
 func Refuse(rule, expected, got, hint string, err error) error {
 	return &Error{Rule: Rule{Rule: rule, Expected: expected, Got: got, Hint: hint}, Err: err}
+}
+
+// Lack is Refuse for want of something that the verifier should have and no
+// guest can bring about: a certificate, a current CRL, the right time.
+func Lack(rule, expected, got, hint string, err error) error {
+	return &Error{Rule: Rule{Rule: rule, Expected: expected, Got: got, Hint: hint}, Err: err, Lacking: true}
+}
+
+// IsLacking says whether err is for want of something on the verifier's side.
+func IsLacking(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Lacking
 }
 
 // RuleOf is the rule that err names, if any.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -110,6 +111,9 @@ func (p *Page) countDenials(r *http.Request, tenant string, start time.Time) ([]
 	}
 	var counts []store.DenialCount
 	for _, rec := range records {
+		if rec.Result.Result == kbs.Undecided {
+			continue
+		}
 		for _, rule := range rec.Result.Rules {
 			if !rec.Granted && !rule.Pass && rule.Rule != "appraisal" && !rec.At.Before(start) {
 				counts = append(counts, store.DenialCount{Hour: rec.At.Truncate(time.Hour), Rule: rule.Rule, Count: 1})

@@ -149,6 +149,8 @@ func ruleStep(title, text string, reached bool, rules []kbs.Rule, facts ...fact)
 
 func releaseStep(rec kbs.SessionRecord) step {
 	switch {
+	case !rec.Granted && rec.Result.Result == kbs.Undecided:
+		return step{Title: "Disk key", State: "open", Label: "waiting", Text: "Not released yet: this server lacks what the failed rule names. The guest asks again."}
 	case !rec.Granted:
 		return step{Title: "Disk key", State: "fail", Label: "kept", Text: "Not released: at least one rule failed."}
 	case rec.Releases == 0:

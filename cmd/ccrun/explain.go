@@ -45,7 +45,10 @@ func runExplain(c *cli.Context) error {
 
 func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	verdict := "denied"
-	if r.Granted {
+	switch {
+	case !r.Granted && r.Result.Result == kbs.Undecided:
+		verdict = "not decided, the server lacks what the failed rule names; the guest asks again"
+	case r.Granted:
 		verdict = fmt.Sprintf("granted, key released %d times", r.Releases)
 	}
 	fmt.Fprintf(w, "session %s: %s\nworkload %s (%s) at %s from %s\n\n", r.Session, verdict,

@@ -173,3 +173,13 @@ func denied(t *testing.T, admin *kbs.AdminClient) string {
 	}
 	return p.Session
 }
+
+// TestExplainOfALack: a session that nobody decided is not shown as denied.
+func TestExplainOfALack(t *testing.T) {
+	var b strings.Builder
+	rec := &kbs.SessionRecord{Session: "s", WorkloadID: "w", Result: kbs.AttestationResult{TEE: kbs.SNP, Result: kbs.Undecided,
+		Rules: []kbs.Rule{{Rule: "endorsement", Expected: "the VCEK", Got: "none", Hint: "import it"}}}}
+	if err := printSession(&b, rec); err != nil || strings.Contains(b.String(), "denied") || !strings.Contains(b.String(), "not decided, the server lacks") {
+		t.Errorf("%s, %v", b.String(), err)
+	}
+}

@@ -3,6 +3,8 @@ package guest
 import (
 	"fmt"
 	"time"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // A limit ends something that takes too long, but for the time suspended.
@@ -64,7 +66,11 @@ func (c *complaints) retry(why error, pause time.Duration) {
 }
 
 func (c *complaints) text(why error, pause time.Duration) string {
-	text := why.Error() + "; trying again"
+	text := why.Error()
+	if next := hint.Of(why); next != "" {
+		text += "; next: " + next
+	}
+	text += "; trying again"
 	if pause > 0 {
 		text += " in " + pause.Round(100*time.Millisecond).String()
 	}

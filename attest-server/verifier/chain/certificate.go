@@ -25,11 +25,13 @@ func Describe(chain ...*x509.Certificate) []verifier.Certificate {
 	return d
 }
 
-// CheckValidity checks every certificate of the chain against the clock given.
+// CheckValidity checks every certificate of the chain, which the vendor signed,
+// against the clock given. It is the verifier that lacks the right time or a
+// newer certificate: no guest makes either.
 func CheckValidity(at time.Time, chain ...*x509.Certificate) error {
 	for _, c := range chain {
 		if at.Before(c.NotBefore) || at.After(c.NotAfter) {
-			return verifier.Refuse("certificate_validity",
+			return verifier.Lack("certificate_validity",
 				fmt.Sprintf("%q valid at %s", c.Subject.CommonName, at.UTC().Format(time.RFC3339)),
 				fmt.Sprintf("valid %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)),
 				"check the clock, or fetch a current certificate", nil)

@@ -38,7 +38,8 @@ func NewRevocations(crls []*x509.RevocationList, issuers []*x509.Certificate) (R
 // Check refuses c if any CRL of its issuer lists it, and if there are CRLs of
 // that issuer but all have expired: a host that holds back the newest one must
 // gain nothing. A CRL ahead of the clock counts, since it only knows more.
-// Without any CRL it refuses only if one is required.
+// Without any CRL it refuses only if one is required. That none is current is
+// the verifier's lack, and says nothing of c.
 func (r Revocations) Check(c, issuer *x509.Certificate, at time.Time, required bool) error {
 	crls := r[issuer]
 	if len(crls) == 0 && !required {
@@ -52,7 +53,7 @@ func (r Revocations) Check(c, issuer *x509.Certificate, at time.Time, required b
 		current = current || !crl.NextUpdate.IsZero() && !at.After(crl.NextUpdate)
 	}
 	if !current {
-		return verifier.Refuse("revocation", fmt.Sprintf("a CRL of %q current at %s", issuer.Subject.CommonName, at.UTC().Format(time.RFC3339)),
+		return verifier.Lack("revocation", fmt.Sprintf("a CRL of %q current at %s", issuer.Subject.CommonName, at.UTC().Format(time.RFC3339)),
 			crlPeriods(crls), "fetch the vendor's current CRL", nil)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,9 @@ func TestSNPChain(t *testing.T) {
 	next := verifiertest.Time.AddDate(0, 1, 0)
 	table := func(der []byte) []byte { return verifiertest.CertTable(abi.VcekGUID, der) }
 	lookalike := newVendor(t, false, 3, 3, 3)
+	// What the verifier lacks; all others are the Evidence's own fault.
+	lacks := []string{"expired", "not yet valid by an hour", "expired by an hour", "CRL expired", "no CRL where required", "no certificate",
+		"only a VLEK in the table", "another TCB in the store", "another chip in the store", "look-alike in the store"}
 	for _, tt := range []struct {
 		name, rule string // no rule: accepted
 		table      []byte
@@ -71,6 +75,9 @@ func TestSNPChain(t *testing.T) {
 		{name: "stale from the host, good in the store", table: table(v.VEK(t, &old, verifiertest.VEKOptions{})), opts: Options{Endorsements: only(good)}},
 		{name: "another TCB in the store", rule: "certificate_tcb", opts: Options{Endorsements: only(v.VEK(t, &old, verifiertest.VEKOptions{}))}},
 		{name: "another chip in the store", rule: "certificate_chip_id", opts: Options{Endorsements: only(v.VEK(t, c2, verifiertest.VEKOptions{}))}},
+		{name: "look-alike in the store", rule: "certificate_chain", opts: Options{Endorsements: only(lookalike.VEK(t, c, verifiertest.VEKOptions{}))}},
+		{name: "another key of the chip in the store", rule: "signature", opts: Options{Endorsements: only(v.VEK(t, c.Rekeyed(t), verifiertest.VEKOptions{}))}},
+		{name: "revoked, from the store", rule: "revocation", opts: Options{Endorsements: only(good), CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 2)}}},
 		{name: "a VLEK's report", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true}))},
 		{name: "a VLEK's report with CRL", report: v.Report(t, c, func(r []byte) { r[0x48] = 1 << 2 }), table: verifiertest.CertTable(abi.VlekGUID, v.VEK(t, c, verifiertest.VEKOptions{VLEK: true})),
 			opts: Options{CRLs: []*x509.RevocationList{v.CRL(t, v.line.ARK, v.ARKKey, next, 2)}, RequireCRL: true}},
@@ -97,6 +104,9 @@ func TestSNPChain(t *testing.T) {
 				claims, err := s.Verify(context.Background(), ev, tt.at)
 				if verifier.RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") || (claims == nil) != (err != nil) {
 					t.Fatalf("%s: got %v, expected rule %q", pass, err, tt.rule)
+				}
+				if want := slices.Contains(lacks, tt.name); verifier.IsLacking(err) != want {
+					t.Errorf("%s: lacking is %v, expected %v: %v", pass, !want, want, err)
 				}
 			}
 		})

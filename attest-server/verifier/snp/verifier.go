@@ -131,9 +131,11 @@ func (v *Verifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*
 // verifyStored tries what the store has for each product line the report may
 // be of. best is the refusal so far, if the Evidence brought a certificate.
 func (v *Verifier) verifyStored(ctx context.Context, r *snpReport, lines []*ProductLine, at time.Time, best error) (*verifier.Claims, error) {
+	var missing error
 	for _, l := range lines {
 		stored, err := v.fetch(ctx, r, l)
 		if errors.Is(err, verifier.ErrNoEndorsement) {
+			missing = err
 			continue
 		}
 		if err != nil {
@@ -144,14 +146,32 @@ func (v *Verifier) verifyStored(ctx context.Context, r *snpReport, lines []*Prod
 			if err == nil {
 				return c, nil
 			}
-			best = further(best, err)
+			best = further(best, lackOfStored(err))
 		}
 	}
 	if best == nil {
-		best = verifier.Refuse("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), "none",
-			"have the host send its certificates, or import the "+r.signer+" from AMD's KDS", nil)
+		best = verifier.Lack("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), "none",
+			"have the host send its certificates, or import the "+r.signer+" from AMD's KDS", missing)
 	}
 	return nil, best
+}
+
+// notThisKey is the rules that a certificate breaks if it is not of the key that
+// signed.
+func notThisKey() []string {
+	return []string{"certificate_chain", "signer", "certificate_chip_id", "certificate_tcb"}
+}
+
+// lackOfStored is a stored certificate's refusal: that it is for another key is
+// a lack of the right one. Of any other rule it is the report that breaks it.
+func lackOfStored(err error) error {
+	var refused *verifier.Error
+	if errors.As(err, &refused) && slices.Contains(notThisKey(), refused.Rule.Rule) {
+		lack := *refused
+		lack.Lacking = true
+		return &lack
+	}
+	return err
 }
 
 // fetch is the certificates to try.

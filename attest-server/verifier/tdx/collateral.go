@@ -141,7 +141,7 @@ func (v *VerifiedCollateral) checkShape() error {
 func pair(a, b pcs.HexBytes, n int) bool { return len(a.Bytes) == n && len(b.Bytes) == n }
 
 func collateralError(what string, err error) error {
-	return verifier.Refuse("collateral", what+" signed under Intel's pinned root", "something else",
+	return verifier.Lack("collateral", what+" signed under Intel's pinned root", "something else",
 		"fetch the collateral from Intel's PCS or a PCCS again", err)
 }
 
@@ -199,7 +199,7 @@ func (v *VerifiedCollateral) checkAt(at time.Time, pck *pckChain, root *x509.Cer
 		{"root CA CRL", v.rootCRL.NextUpdate}, {"PCK CRL", v.pckCRL.NextUpdate},
 	} {
 		if e.next.IsZero() || at.After(e.next) {
-			return verifier.Refuse("collateral_validity", fmt.Sprintf("%s current at %s", e.what, verifier.ShowTime(at)), "until "+verifier.ShowTime(e.next),
+			return verifier.Lack("collateral_validity", fmt.Sprintf("%s current at %s", e.what, verifier.ShowTime(at)), "until "+verifier.ShowTime(e.next),
 				"fetch current collateral from Intel's PCS or a PCCS, or check the clock", nil)
 		}
 	}

@@ -138,14 +138,17 @@ func checkQuoteSignatures(q *tdQuote, pck *pckChain) error {
 // the given time. Older collateral is asked only where fresher has expired:
 // never to forget a revocation that the fresher knows of.
 func (v *Verifier) collateralFor(ctx context.Context, pck *pckChain, at time.Time) (*VerifiedCollateral, error) {
-	best := verifier.Refuse("collateral", "collateral for FMSPC "+pck.ext.FMSPC, "none",
-		"import TCB info, QE identity and CRLs for this platform from Intel's PCS or a PCCS", nil)
+	none := func(err error) error {
+		return verifier.Lack("collateral", "collateral for FMSPC "+pck.ext.FMSPC, "none",
+			"import TCB info, QE identity and CRLs for this platform from Intel's PCS or a PCCS", err)
+	}
+	best := none(nil)
 	if v.source == nil {
 		return nil, best
 	}
 	raw, err := v.source.Collateral(ctx, pck.ext.FMSPC, caName(pck.ca))
 	if errors.Is(err, verifier.ErrNoEndorsement) {
-		return nil, best
+		return nil, none(err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up collateral for FMSPC %s: %w", pck.ext.FMSPC, err)
@@ -169,7 +172,7 @@ func (v *Verifier) collateralFor(ctx context.Context, pck *pckChain, at time.Tim
 			best = err
 		}
 		if verifier.RuleOf(err) == "revocation" {
-			return nil, err
+			return nil, err // no lack: somebody is revoked
 		}
 	}
 	return nil, best

@@ -104,6 +104,9 @@ func TestTDXCollateral(t *testing.T) {
 		if verifier.RuleOf(err) != tt.rule || (err == nil) != (tt.rule == "") {
 			t.Errorf("%s: got %v, expected rule %q", tt.name, err, tt.rule)
 		}
+		if err != nil && !verifier.IsLacking(err) {
+			t.Errorf("%s: the quote is blamed for it: %v", tt.name, err)
+		}
 	}
 }
 
@@ -143,7 +146,7 @@ func TestTDXRevocation(t *testing.T) {
 	newer.tcb.NextUpdate = newer.tcb.NextUpdate.Add(time.Hour)
 	a, b := &Collateral{}, &Collateral{}
 	s := &Verifier{root: root, source: twoCollaterals{a, b}, verified: map[*Collateral]judgement{a: {c: v}, b: {c: &newer}}}
-	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); verifier.RuleOf(err) != "revocation" {
+	if _, err := s.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, at); verifier.RuleOf(err) != "revocation" || verifier.IsLacking(err) {
 		t.Errorf("revoked in the fresher of two: got %v", err)
 	}
 }

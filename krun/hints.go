@@ -1,6 +1,7 @@
 package krun
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 
@@ -48,7 +49,14 @@ func DecodeHints(b []byte) (*Hints, error) {
 	if err := kbs.UnmarshalCanonical(b, &h); err != nil {
 		return nil, fmt.Errorf("decoding /%s: %w", HintsFile, err)
 	}
-	return &h, h.validate()
+	if err := h.validate(); err != nil {
+		return nil, err
+	}
+	again, err := h.Encode()
+	if err == nil && !bytes.Equal(again, b) { // encoding/json takes names in any case
+		err = fmt.Errorf("decoding /%s: a member's name is misspelt", HintsFile)
+	}
+	return &h, err
 }
 
 func (h *Hints) validate() error {

@@ -40,6 +40,7 @@ func TestHintsRefused(t *testing.T) {
 		"more": strings.Replace(good, `,"version"`, `,"secret":1,"version"`, 1), "version": strings.Replace(good, ":1}", ":2}", 1),
 		"digest": strings.Replace(good, digest, "0a", 1), "port": strings.Replace(good, "80/tcp", strings.Repeat("8", 40), 1),
 		"no ports": strings.Replace(good, `"ports":["80/tcp"],`, "", 1), "null ports": strings.Replace(good, `["80/tcp"]`, "null", 1),
+		"case":    strings.Replace(good, "firmware", "firmwAre", 1),
 		"no port": strings.Replace(good, "80/tcp", "", 1), "twice": strings.Replace(good, `"version"`, `"ports":[],"version"`, 1),
 		"large": `{"firmware":"` + digest + `","ports":["` + strings.Repeat("8", MaxHintsBytes) + `"],"version":1}`,
 	} {

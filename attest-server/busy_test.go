@@ -2,6 +2,9 @@ package attestserver
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,6 +28,10 @@ func (f failingTEE) Verify(context.Context, kbs.Evidence, time.Time) (*verifier.
 // is told to come back, and its owner what is missing. Nothing counts as a
 // denial, and nobody learns whether there is such a workload.
 func TestLackIsNoDenial(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, x := range map[string]struct {
 		err     error
 		rule    string
@@ -39,7 +46,9 @@ func TestLackIsNoDenial(t *testing.T) {
 		"collateral expired":     {verifier.Lack("collateral_validity", "current", "until 2020", "fetch it", nil), "collateral_validity", "until 2020", 15 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(c *Config) { c.Verifiers = map[kbs.TEE]verifier.Verifier{kbs.Sample: failingTEE{x.err}} })
+			r := newRig(t, func(c *Config) {
+				c.Verifiers, c.SigningKey = map[kbs.TEE]verifier.Verifier{kbs.Sample: failingTEE{x.err}}, key
+			})
 			r.register("w", 1)
 			r.register("revoked", 2)
 			if _, err := r.store.Revoke(t.Context(), "revoked", "local"); err != nil {
@@ -69,6 +78,14 @@ func TestLackIsNoDenial(t *testing.T) {
 			rec, err := r.admin.Session(t.Context(), session)
 			if err != nil || rec.Granted || rec.Result.Result != kbs.Undecided {
 				t.Fatalf("explained as %+v, %v", rec, err)
+			}
+			ask := httptest.NewRequest(http.MethodGet, "/v1/sessions/"+session, nil)
+			token := r.token("admin")
+			ask.Header.Set("Authorization", "Bearer "+string(token.Reveal()))
+			ask.Header.Set("Accept", verifier.EARMediaType)
+			w := httptest.NewRecorder()
+			if r.server.HTTPServer().Handler.ServeHTTP(w, ask); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "nothing was decided") {
+				t.Errorf("EAR of what nobody decided: %d %s", w.Code, w.Body)
 			}
 			var failed []string
 			for _, rule := range rec.Result.Rules {

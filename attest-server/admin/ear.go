@@ -48,6 +48,9 @@ func (s *Records) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {
 		return refusal.New(kbs.CodeNotFound, "this server has no key to sign results with")
 	}
 	result := rec.Result
+	if result.Result == kbs.Undecided {
+		return refusal.New(kbs.CodeNotFound, "nothing was decided about this session: the server lacked what it needs to appraise")
+	}
 	if !rec.Granted { // e.g. for too many sessions: no rule failed
 		result.Result = kbs.Contraindicated
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -34,7 +35,7 @@ func (s *Approvals) change(w http.ResponseWriter, r *http.Request, t store.Token
 	switch {
 	case t.Tenant == "":
 		return refusal.New(kbs.CodeForbidden, "approvals are a tenant's, and token %s is the operator's", t.ID)
-	case len(a.Name) == 0 || len(a.Name) > 256 || !kbs.ValidWorkloadID(a.WorkloadID) || a.RegistrationDigest.IsZero():
+	case len(a.Name) == 0 || len(a.Name) > 256 || strings.ContainsRune(a.Name, 0) || !kbs.ValidWorkloadID(a.WorkloadID) || a.RegistrationDigest.IsZero():
 		return refusal.New(kbs.CodeBadRequest, "expected name, workload_id and registration_digest")
 	}
 	if r.Method == http.MethodDelete {

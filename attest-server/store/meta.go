@@ -79,8 +79,25 @@ func (v sealedValues) read(ctx context.Context, name string) (secret.Bytes, erro
 		return secret.Bytes{}, fmt.Errorf("reading %s: %w", name, err)
 	}
 	b, err := v.sealer.Open(sealed, valueLocation(name))
+	if err != nil && v.writer != nil {
+		b, err = v.reopen(ctx, name)
+	}
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("opening %s: %w", name, ErrTampered)
+		return secret.Bytes{}, fmt.Errorf("opening %s: %w", name, errors.Join(ErrTampered, err))
 	}
 	return b, nil
+}
+
+// reopen is for a value that another process has just put under another
+// MasterKey: every transaction begins with following that.
+func (v sealedValues) reopen(ctx context.Context, name string) (b secret.Bytes, err error) {
+	err = v.writer.Write(ctx, func(tx *sql.Tx) error {
+		sealed, err := readMeta(tx.QueryRow(selectMeta, name))
+		if err != nil {
+			return err
+		}
+		b, err = v.sealer.Open(sealed, valueLocation(name))
+		return err
+	})
+	return b, err
 }

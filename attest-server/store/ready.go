@@ -28,8 +28,12 @@ const (
 	retryProbeSize = 64 << 10
 )
 
-// readiness is what Ready found out last.
+// readiness knows whether guests could attest, and remembers what it found out
+// last.
 type readiness struct {
+	*core
+	answers func(context.Context) error // says whether the store does, under the MasterKey in use
+
 	mu    sync.Mutex
 	at    time.Time
 	err   error
@@ -39,32 +43,34 @@ type readiness struct {
 // Ready says whether a guest could attest now: the store answers, has this
 // program's schema, takes a write, and the clock is not before the last entry
 // of the audit log.
-func (s *DB) Ready(ctx context.Context) error {
-	s.readiness.mu.Lock()
-	defer s.readiness.mu.Unlock()
+func (s *readiness) Ready(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.answers(ctx); err != nil {
+		return err
+	}
 	now := s.clock()
 	if err := s.checkClock(ctx, now); err != nil {
 		return err
 	}
-	r := &s.readiness
 	writes, failed := s.writer.Last()
-	if writes != r.known && !failed {
-		r.known, r.at, r.err = writes, now, nil
+	if writes != s.known && !failed {
+		s.known, s.at, s.err = writes, now, nil
 	}
 	wait, size := probeEvery, probeSize
-	if failed || r.err != nil {
+	if failed || s.err != nil {
 		wait, size = retryProbe, retryProbeSize
 	}
-	if age := now.Sub(r.at); age < 0 || age >= wait {
-		r.err, r.at = s.probe(ctx, size), now
-		r.known, _ = s.writer.Last()
+	if age := now.Sub(s.at); age < 0 || age >= wait {
+		s.err, s.at = s.probe(ctx, size), now
+		s.known, _ = s.writer.Last()
 	}
-	return r.err
+	return s.err
 }
 
 // checkClock compares with the last entry alone, so that one made while the
 // clock was ahead does no harm for longer than until the next.
-func (s *DB) checkClock(ctx context.Context, now time.Time) error {
+func (s *readiness) checkClock(ctx context.Context, now time.Time) error {
 	var last int64
 	err := s.db.QueryRowContext(ctx, "SELECT at FROM audit ORDER BY seq DESC LIMIT 1").Scan(&last)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -80,7 +86,7 @@ func (s *DB) checkClock(ctx context.Context, now time.Time) error {
 }
 
 // probe writes as a guest's attestation would.
-func (s *DB) probe(ctx context.Context, size int) error {
+func (s *readiness) probe(ctx context.Context, size int) error {
 	b := make([]byte, size)
 	if _, err := io.ReadFull(s.rand, b); err != nil {
 		return err

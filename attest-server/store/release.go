@@ -29,10 +29,11 @@ func (s releases) ReleaseStaged(ctx context.Context, id string, appraised kbs.Di
 }
 
 func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
-	var r releasable
+	var k secret.Bytes
 	var refused error
-	err := s.write(ctx, func(tx *sql.Tx) (err error) {
-		if r, err = s.readReleasable(tx, id, appraised, staged); err != nil {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		r, err := s.readReleasable(tx, id, appraised, staged)
+		if err != nil {
 			return err
 		}
 		if limits := r.reg.Release; limits != nil {
@@ -47,14 +48,23 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 		case refused != nil:
 			return refused
 		}
+		// What cannot be opened is neither counted nor audited as released.
+		if k, err = s.open(r, id); err != nil {
+			return err
+		}
 		return s.log.append(tx, "session/"+session, "key.release", id, r.detail())
 	})
 	if err == nil {
 		err = refused
 	}
 	if err != nil {
+		k.Wipe()
 		return secret.Bytes{}, fmt.Errorf("releasing disk key: %w", err)
 	}
+	return k, nil
+}
+
+func (s releases) open(r releasable, id string) (secret.Bytes, error) {
 	k, err := s.sealer.Open(r.sealed, r.location)
 	if errors.Is(err, masterkey.ErrSealed) {
 		err = fmt.Errorf("%w: %w", ErrTampered, err)

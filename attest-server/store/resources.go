@@ -123,11 +123,16 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 		if err != nil {
 			return err
 		}
+		// What is not there and what is not the workload's are audited alike:
+		// the time that takes would tell one from the other.
 		r, err := s.newest(tx, id)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if refused = allowed(tx, kbs.ResourceName(id), r.policy, workload, appraised); refused == nil {
+		if refused = err; refused == nil {
+			refused = allowed(tx, kbs.ResourceName(id), r.policy, workload, appraised)
+		}
+		if refused == nil {
 			refused = new(counters).allow(w.reg.Release, s.clock(), true) // expiry
 		}
 		if refused != nil {

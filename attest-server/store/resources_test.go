@@ -120,6 +120,30 @@ func TestReleaseResourceRefuses(t *testing.T) {
 	}
 }
 
+// TestForeignAndMissingResourcesCostTheSame: both are one durable entry, so that
+// time does not tell a guest what another tenant has.
+func TestForeignAndMissingResourcesCostTheSame(t *testing.T) {
+	s, _, _ := newStore(t)
+	mustRegister(t, s, registration("w", 1), "k")
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/tls/key"), kbs.ResourcePolicy{Workloads: []string{"other"}}, diskKey("v"), "x"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"acme/tls/key", "acme/tls/nothing"} {
+		before, _ := s.writer.Last()
+		if _, err := s.ReleaseResource(t.Context(), resourceID(t, name), "w", digestOf(t, s, "w"), "n"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+		after, failed := s.writer.Last()
+		var last AuditEntry
+		if err := s.Audit(t.Context(), 0, func(e AuditEntry) error { last = e; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if after != before+1 || failed || last.Action != "resource.refuse" || last.Object != name {
+			t.Errorf("%s: %d writes, failed %v, last entry %+v", name, after-before, failed, last)
+		}
+	}
+}
+
 func withdraw(t *testing.T, s *DB, tenant string, d kbs.Digest) {
 	t.Helper()
 	if err := s.Withdraw(t.Context(), tenant, kbs.Approval{Name: "resource/bank/data/key", WorkloadID: "bank.w", RegistrationDigest: d}, "x"); err != nil {

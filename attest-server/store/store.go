@@ -34,8 +34,7 @@ type Options struct {
 // DB is a store in a database: its rooms, which share a core.
 type DB struct {
 	*core
-	master    *masterKeyFollower
-	readiness readiness
+	master *masterKeyFollower
 
 	workloads
 	releases
@@ -49,6 +48,7 @@ type DB struct {
 	sharedSessions
 	audit
 	configurations
+	*readiness
 }
 
 // Create makes a new store in one file at path, which must not exist, and
@@ -133,12 +133,14 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 		db: db, writer: w, sealer: sealer, values: sealedValues{db, w, sealer},
 		log: log, clock: o.Clock, rand: o.Rand,
 	}
-	return &DB{
+	d := &DB{
 		core: c, master: master,
 		workloads: workloads{c}, releases: releases{c}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
-		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, configurations: configurations{c},
+		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, configurations: configurations{c}, readiness: &readiness{core: c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c},
 	}
+	d.readiness.answers = d.Check
+	return d
 }
 
 // Close waits for pending writes and closes the database.

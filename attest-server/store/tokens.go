@@ -110,6 +110,9 @@ func (s tokens) Authenticate(ctx context.Context, text secret.Bytes) (Token, err
 	if len(parts) != 3 || parts[0] != tokenPrefix || len(parts[1]) != 2*tokenIDSize {
 		return Token{}, ErrBadToken
 	}
+	if _, err := hex.DecodeString(parts[1]); err != nil { // not for a database to fail on
+		return Token{}, ErrBadToken
+	}
 	t, hash, err := scanToken(s.db.QueryRowContext(ctx, "SELECT "+tokenColumns+" FROM tokens WHERE id = ?", parts[1]))
 	if errors.Is(err, ErrNotFound) {
 		return Token{}, ErrBadToken

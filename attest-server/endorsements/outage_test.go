@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -181,6 +182,12 @@ func TestRunComesBackSoon(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
 		var rounds []time.Duration
+		const reload = 20*time.Hour + 7*time.Second
+		time.AfterFunc(reload, func() {
+			if _, err := supply.Reload(); err != nil {
+				t.Error(err)
+			}
+		})
 		supply.Run(ctx, func(err error) {
 			if err == nil {
 				t.Error("no error of a vendor that is away")
@@ -189,6 +196,9 @@ func TestRunComesBackSoon(t *testing.T) {
 		})
 		if rounds[1] > 20*time.Second || rounds[2] > time.Minute || len(rounds) < 90 || len(rounds) > 110 {
 			t.Errorf("%d rounds in a day, the first at %s", len(rounds), rounds[:4])
+		}
+		if i := slices.Index(rounds, reload); i < 0 || rounds[i+1] != reload+firstRetry {
+			t.Error("a reload does not have CRLs asked for at once, and soon again")
 		}
 	})
 }

@@ -42,6 +42,7 @@ type Supply struct {
 	local  atomic.Pointer[Bundle]
 	listed atomic.Pointer[Cache] // Dir again, for its dates
 	online *Online               // nil: never fetches
+	again  chan struct{}         // has Run renew now
 
 	mu       sync.Mutex
 	watchers []Watcher
@@ -57,7 +58,7 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Supply{o: o}
+	s := &Supply{o: o, again: make(chan struct{}, 1)}
 	if _, err := s.Reload(); err != nil {
 		return nil, err
 	}
@@ -112,6 +113,10 @@ func (s *Supply) Reload() (undo func() error, err error) {
 	if s.online != nil {
 		s.online.KDS.o.Fetcher.Forget()
 		s.online.PCS.o.Fetcher.Forget()
+		select {
+		case s.again <- struct{}{}:
+		default: // Run has not heeded the last one yet
+		}
 	}
 	return func() error { return s.use(before) }, nil
 }
@@ -239,6 +244,9 @@ func (s *Supply) Run(ctx context.Context, each func(error)) {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case <-s.again:
+			t.Stop()
+			retry = firstRetry
 		case <-t.C:
 		}
 	}

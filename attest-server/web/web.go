@@ -120,6 +120,7 @@ const policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-actio
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, value := range map[string]string{
 		"Content-Security-Policy":      policy,
+		"Strict-Transport-Security":    "max-age=31536000", // the cookie never goes in clear
 		"X-Frame-Options":              "DENY",
 		"X-Content-Type-Options":       "nosniff",
 		"Referrer-Policy":              "no-referrer",

@@ -239,6 +239,9 @@ func checkPage(t *testing.T, path string, w *httptest.ResponseRecorder) {
 	if got := w.Header().Get("Content-Security-Policy"); got != policy || strings.Contains(got, "unsafe") {
 		t.Errorf("%s: policy %q", path, got)
 	}
+	if !strings.HasPrefix(w.Header().Get("Strict-Transport-Security"), "max-age=") {
+		t.Errorf("%s: no Strict-Transport-Security", path)
+	}
 	if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("X-Frame-Options") != "DENY" {
 		t.Errorf("%s: headers %v", path, w.Header())
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"filippo.io/age"
@@ -72,11 +73,19 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 		return err
 	}
 	dir := cfg.Data
-	temp, err := os.MkdirTemp(dir, ".backup-")
+	if err := removeStale(dir); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(dir, backupPrefix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
+	mine, err := lockDir(temp)
+	if err != nil {
+		return err
+	}
+	defer mine.Close()
 	snapshot := filepath.Join(temp, storeName)
 	if err := withStore(c, func(s *store.DB) error { return s.Snapshot(c.Context, snapshot) }); err != nil {
 		return err
@@ -99,6 +108,35 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 		return err
 	}
 	return errors.Join(w.Close(), enc.Close())
+}
+
+// backupPrefix begins the names of directories with a snapshot. Each is locked
+// by its process, so that one whose process was killed can be told.
+const backupPrefix = ".backup-"
+
+// removeStale removes what killed backups left.
+func removeStale(dir string) error {
+	all, err := filepath.Glob(filepath.Join(dir, backupPrefix+"*"))
+	for _, path := range all {
+		f, locked := lockDir(path)
+		if locked != nil {
+			continue // another backup's, or gone meanwhile
+		}
+		err = errors.Join(err, os.RemoveAll(path), f.Close())
+	}
+	return err
+}
+
+// lockDir opens a directory that nobody else has locked.
+func lockDir(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	}
+	return f, nil
 }
 
 // addMasterKey puts in the master key as its file has it, if that is wrapped,

@@ -28,6 +28,31 @@ func identityFile(t *testing.T) (path, recipient string) {
 	return path, id.Recipient().String()
 }
 
+// TestBackupRemovesWhatKilledOnesLeft, and nothing of one that goes on.
+func TestBackupRemovesWhatKilledOnesLeft(t *testing.T) {
+	dir, _ := initDir(t)
+	_, recipient := identityFile(t)
+	left, busy := filepath.Join(dir, ".backup-left"), filepath.Join(dir, ".backup-busy")
+	for _, path := range []string{left, busy} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, storeName), []byte("a copy"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := lockDir(busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	mustRun(t, "backup", "--data", dir, "--recipient", recipient, "--output", filepath.Join(t.TempDir(), "b.age"))
+	all, _ := filepath.Glob(filepath.Join(dir, ".backup-*"))
+	if len(all) != 1 || all[0] != busy {
+		t.Errorf("there is %v, expected %s alone", all, busy)
+	}
+}
+
 // TestBackupWhileServing takes a backup of a server under load; all that was
 // acknowledged before must be in it, and a server must run on it.
 func TestBackupWhileServing(t *testing.T) {

@@ -43,7 +43,7 @@ func TestWaitsBeyondTheBootsTime(t *testing.T) {
 		if len(lines) < 72 || len(lines) > 100 {
 			t.Errorf("%d lines in three days, expected about one an hour", len(lines))
 		}
-		for _, want := range []string{"https://127.0.0.1:1", "connection refused", "trying again in"} {
+		for _, want := range []string{"https://127.0.0.1:1", "connection refused", "next: check that the container's network", "trying again in"} {
 			if !strings.Contains(lines[0], want) {
 				t.Errorf("first line %q, expected %q", lines[0], want)
 			}

@@ -45,7 +45,9 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		},
 		Opens:        b.opens,
 		OnServerTime: b.setClock,
-		OnRetry:      said.retry,
+		OnRetry: func(why error, pause time.Duration) {
+			said.retry(withReleaseHint(why, b.network), pause)
+		},
 	})
 	if denied(err) {
 		return &statusError{statusDenied, err}

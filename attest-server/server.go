@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -52,8 +53,10 @@ type Config struct {
 	// Shared is what several servers behind one address have in common. nil:
 	// this one is alone, and keeps sessions in its memory.
 	Shared *session.Shared
-	// Clients are the client certificates accepted in place of tokens.
-	Clients []admin.ClientCertificate
+	// Clients are the client certificates accepted in place of tokens, if
+	// ClientRoots vouch for them. The TLS listener has to ask for them.
+	Clients     []admin.ClientCertificate
+	ClientRoots *x509.CertPool
 	// Dialects are the protocols that guests may speak. None: native and
 	// trustee. What owners use is always there.
 	Dialects []session.Dialect
@@ -180,7 +183,7 @@ func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API,
 		Records:   &admin.Records{Store: c.Store, SigningKey: c.SigningKey},
 		Metrics:   c.Metrics.Handler(),
 	}
-	return a, a.SetClients(c.Clients)
+	return a, a.SetClients(c.Clients, c.ClientRoots)
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -254,15 +257,15 @@ func (s *Server) HTTPServer() *http.Server {
 	}
 }
 
-// Prepare makes ready what takes the place of Config.Policy and Config.Clients:
-// what attests from use on must satisfy the policy, who calls must be in the
-// list. If either is refused, there is nothing to use.
-func (s *Server) Prepare(p *kbs.Policy, list []admin.ClientCertificate) (use func(), err error) {
+// Prepare makes ready what takes the place of Config.Policy, Config.Clients and
+// ClientRoots: what attests from use on must satisfy the policy, who calls must
+// be in the list. If any is refused, there is nothing to use.
+func (s *Server) Prepare(p *kbs.Policy, list []admin.ClientCertificate, roots *x509.CertPool) (use func(), err error) {
 	usePolicy, err := s.engine.Policies.Prepare(p)
 	if err != nil {
 		return nil, err
 	}
-	useClients, err := s.owners.PrepareClients(list)
+	useClients, err := s.owners.PrepareClients(list, roots)
 	if err != nil {
 		return nil, err
 	}

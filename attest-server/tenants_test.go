@@ -297,13 +297,14 @@ func TestResourcesRefuse(t *testing.T) {
 
 // TestClientCertificates plays owners who hold a certificate and no token.
 func TestClientCertificates(t *testing.T) {
-	r := newRig(t, func(c *Config) {
-		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}}
-	})
-	r.tenant("acme", store.Auditor)
 	ca, caKey := clientCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
+	r := newRig(t, func(c *Config) {
+		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}}
+		c.ClientRoots = pool
+	})
+	r.tenant("acme", store.Auditor)
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = r.server.HTTPServer()
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: r.clock.Now}
@@ -353,19 +354,23 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 	for _, bad := range []admin.ClientCertificate{{Role: store.Admin}, {Subject: "CN=x"}, {Subject: "CN=x", Role: "root"}, {Subject: "CN=x", Role: store.Admin, Tenant: "A"}} {
-		if r.server.owners.SetClients([]admin.ClientCertificate{bad}) == nil {
+		if r.server.owners.SetClients([]admin.ClientCertificate{bad}, pool) == nil {
 			t.Errorf("%+v accepted", bad)
 		}
+	}
+	if r.server.owners.SetClients([]admin.ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}}, nil) == nil {
+		t.Error("clients without a CA accepted")
 	}
 }
 
 // TestClientCertificateClockJump: on a connection that stays open a client
 // certificate counts as long as it is valid, whichever way the clock jumps.
 func TestClientCertificateClockJump(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Clients = []admin.ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}} })
 	ca, caKey := clientCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
+	eye := []admin.ClientCertificate{{Subject: "CN=eye", Role: store.Auditor}}
+	r := newRig(t, func(c *Config) { c.Clients, c.ClientRoots = eye, pool })
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = r.server.HTTPServer()
 	var connections atomic.Int32
@@ -397,6 +402,28 @@ func TestClientCertificateClockJump(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != x.want {
 			t.Errorf("after a jump by %v: %d, expected %d", x.jump, resp.StatusCode, x.want)
+		}
+	}
+	// The list stays, and who vouches for it changes: the open connection's
+	// certificate has nobody any more.
+	other, _ := clientCA(t)
+	otherPool := x509.NewCertPool()
+	otherPool.AddCert(other)
+	for _, x := range []struct {
+		roots *x509.CertPool
+		want  int
+	}{{otherPool, http.StatusUnauthorized}, {pool, http.StatusOK}} {
+		if err := r.server.owners.SetClients(eye, x.roots); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Get(srv.URL + "/v1/workloads")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != x.want {
+			t.Errorf("under another CA: %d, expected %d", resp.StatusCode, x.want)
 		}
 	}
 	if n := connections.Load(); n != 1 {

@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -18,8 +20,17 @@ type ClientCertificate struct {
 	Tenant  string // empty: the operator's
 }
 
+// acceptedClients are those that count now.
+type acceptedClients struct {
+	list  []ClientCertificate
+	roots *x509.CertPool
+}
+
 // checkClients refuses entries that could match what they should not.
-func checkClients(list []ClientCertificate) error {
+func checkClients(list []ClientCertificate, roots *x509.CertPool) error {
+	if len(list) > 0 && roots == nil {
+		return errors.New("client certificates without a CA that vouches for them")
+	}
 	seen := map[string]bool{}
 	for _, c := range list {
 		switch {
@@ -39,10 +50,10 @@ func checkClients(list []ClientCertificate) error {
 
 const clientActor = "client/"
 
-// SetClients puts list in the place of the certificates accepted so far, from
-// the next request on.
-func (g *Gate) SetClients(list []ClientCertificate) error {
-	use, err := g.PrepareClients(list)
+// SetClients puts list, under the CAs roots, in the place of the certificates
+// accepted so far, from the next request on.
+func (g *Gate) SetClients(list []ClientCertificate, roots *x509.CertPool) error {
+	use, err := g.PrepareClients(list, roots)
 	if err == nil {
 		use()
 	}
@@ -50,34 +61,45 @@ func (g *Gate) SetClients(list []ClientCertificate) error {
 }
 
 // PrepareClients is SetClients in two steps, of which the second cannot fail.
-func (g *Gate) PrepareClients(list []ClientCertificate) (use func(), err error) {
-	if err := checkClients(list); err != nil {
+func (g *Gate) PrepareClients(list []ClientCertificate, roots *x509.CertPool) (use func(), err error) {
+	if err := checkClients(list, roots); err != nil {
 		return nil, err
 	}
-	return func() { g.clients.Store(&list) }, nil
-}
-
-func (g *Gate) accepted() []ClientCertificate {
-	if list := g.clients.Load(); list != nil {
-		return *list
-	}
-	return nil
+	return func() { g.clients.Store(&acceptedClients{list, roots}) }, nil
 }
 
 // clientToken is what a verified client certificate stands for. A connection
-// may outlive its certificate, so the time is compared again.
+// may outlive its certificate, or its CA's place in the configuration, so both
+// are looked at again.
 func (g *Gate) clientToken(r *http.Request) (store.Token, bool) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 || len(r.TLS.PeerCertificates) == 0 {
 		return store.Token{}, false
 	}
-	leaf := r.TLS.VerifiedChains[0][0]
+	leaf := r.TLS.PeerCertificates[0]
 	if now := g.Clock(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return store.Token{}, false
 	}
-	for _, c := range g.accepted() {
-		if c.Subject == leaf.Subject.String() {
+	accepted := g.clients.Load()
+	if accepted == nil {
+		return store.Token{}, false
+	}
+	for _, c := range accepted.list {
+		if c.Subject == leaf.Subject.String() && vouched(accepted.roots, r.TLS.PeerCertificates, g.Clock()) {
 			return store.Token{ID: clientActor + c.Subject, Role: c.Role, Tenant: c.Tenant}, true
 		}
 	}
 	return store.Token{}, false
+}
+
+// vouched says whether roots vouch for the first of the peer's certificates,
+// with the help of the rest.
+func vouched(roots *x509.CertPool, peer []*x509.Certificate, now time.Time) bool {
+	between := x509.NewCertPool()
+	for _, c := range peer[1:] {
+		between.AddCert(c)
+	}
+	_, err := peer[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err == nil
 }

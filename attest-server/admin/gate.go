@@ -39,7 +39,7 @@ type Gate struct {
 	Clock   func() time.Time
 	Log     *slog.Logger
 
-	clients atomic.Pointer[[]ClientCertificate]
+	clients atomic.Pointer[acceptedClients]
 }
 
 // Handler answers the bearer of a token.

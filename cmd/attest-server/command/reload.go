@@ -73,7 +73,7 @@ func (d *server) readAnew() (n anew, err error) {
 	if err != nil {
 		return n, err
 	}
-	n.use, err = d.api.Prepare(p, n.cfg.clients())
+	n.use, err = d.api.Prepare(p, n.cfg.clients(), n.clients)
 	return n, err
 }
 

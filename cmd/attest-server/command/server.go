@@ -132,7 +132,7 @@ func (d *server) openIdentity() error {
 func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) {
 	sc = d.cfg.server()
 	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
-	sc.Metrics = d.metrics
+	sc.Metrics, sc.ClientRoots = d.metrics, d.cert.clients.Load()
 	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err

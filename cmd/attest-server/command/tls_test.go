@@ -104,6 +104,11 @@ func TestCertificateClockJump(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.clients.Store(roots)
+	first, err := c.read(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.current.Store(first)
 	mine := clientCertificate(t, dir, now.Add(-time.Hour), now.Add(time.Hour))
 	for name, x := range map[string]struct {
 		jump     time.Duration

@@ -20,6 +20,9 @@ var ErrPolicyGone = errors.New("the policy in force is gone")
 // has no name here.
 const configuredActor = "server"
 
+// configuredObject is nothing that a tenant could own, whatever its name.
+const configuredObject = "/configuration"
+
 // Configured is what a server runs with. The store remembers it, so that a
 // server that starts knows whether a policy was in force before.
 type Configured struct {
@@ -96,6 +99,6 @@ func (s configurations) Configure(ctx context.Context, now Configured) (before C
 		if err != nil {
 			return err
 		}
-		return s.log.append(tx, configuredActor, "configuration.change", "configuration", now.Change(before))
+		return s.log.append(tx, configuredActor, "configuration.change", configuredObject, now.Change(before))
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // TestPolicyIsNeverLostBySilence walks through what may follow what.
@@ -15,6 +17,11 @@ func TestPolicyIsNeverLostBySilence(t *testing.T) {
 			t.Fatal(err)
 		}
 		return n, last
+	}
+	for _, tenant := range []string{"configuration", "server", "a"} {
+		if kbs.Owns(tenant, configuredObject) {
+			t.Errorf("tenant %s reads what is the operator's", tenant)
+		}
 	}
 	for i, x := range []struct {
 		now     Configured

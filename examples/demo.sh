@@ -99,7 +99,7 @@ mnt=$(podman mount "$cid")
 # Byte 4 of a gzip member is its time stamp: the guest boots all the same.
 printf '\x01' | dd of="$mnt/initrd.img" bs=1 seek=4 conv=notrunc status=none
 podman umount "$cid" >/dev/null
-refused 125 "a changed initrd has another launch digest" podman start -a "$cid" 2>&1 | tee "$work/attack1"
+refused 77 "a changed initrd has another launch digest" podman start -a "$cid" 2>&1 | tee "$work/attack1"
 show ccrun explain "$(sed -n 's/.*ccrun explain \([^ `]*\).*/\1/p' "$work/attack1" | head -n1)"
 
 section "Attack 2: Evidence of an earlier session is played again"

@@ -137,7 +137,7 @@ func (a *appraisal) verify(ctx context.Context, v verifier.Verifier, tee kbs.TEE
 	switch {
 	case errors.As(err, &refused):
 		a.take(refused.Result(tee).Rules)
-		if refused.Lacking {
+		if verifier.IsLacking(err) {
 			a.lack = refused
 		}
 		return false, nil

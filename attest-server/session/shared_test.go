@@ -44,14 +44,15 @@ func newTestShared(t testing.TB) (*Sessions, *store.DB) {
 // newTestSharedAt is newTestShared with a clock of the caller's.
 func newTestSharedAt(t testing.TB, clock func() time.Time) *Sessions {
 	t.Helper()
-	s, db := newTestShared(t)
+	_, db := newTestShared(t)
 	secret, err := db.SessionSecret(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := options(clock)
 	o.Shared = &Shared{Store: db, Secret: secret}
-	if s, err = New(o); err != nil {
+	s, err := New(o)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -55,11 +55,10 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 // change any more: QEMU boots from it, so what was measured is what runs even
 // if the host rewrites its files in between.
 func sealed(name string, b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := memoryFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("creating memory file for %s: %w", name, err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
 	if _, err := f.Write(b); err != nil {
 		return nil, errors.Join(fmt.Errorf("filling memory file for %s: %w", name, err), f.Close())
 	}
@@ -68,4 +67,12 @@ func sealed(name string, b []byte) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("sealing memory file for %s: %w", name, err), f.Close())
 	}
 	return f, nil
+}
+
+func memoryFile(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("creating memory file for %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }

@@ -52,7 +52,7 @@ type parts struct {
 	kernel, initrd, disk *os.File
 	report, control      *os.File // our ends stay here, these go to QEMU
 	stdout, stderr       *os.File
-	monitor              *os.File
+	monitor, faults      *os.File
 	throwAway            bool // keep no write to disk
 	network              guestNet
 }
@@ -76,6 +76,8 @@ func newMachine(b *boot, p parts) *machine {
 	m.port("stderr", krun.StderrPort, p.stderr)
 	m.disk(p)
 	m.arg("-netdev", p.network.netdev(), "-device", "virtio-net-pci,netdev=net,romfile=")
+	// Without it, nothing tells a triple fault from a guest's own reset.
+	m.arg("-d", "cpu_reset", "-D", m.path(p.faults))
 	return m
 }
 

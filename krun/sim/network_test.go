@@ -31,7 +31,7 @@ func TestGuestNet(t *testing.T) {
 }
 
 // fakeMonitor is QEMU's, where port 81 is taken. It returns what it was asked.
-func fakeMonitor(port io.ReadWriter) (asked []string) {
+func fakeMonitor(port io.ReadWriteCloser) (asked []string) {
 	_, _ = io.WriteString(port, `{"QMP":{"version":{}}}`+"\n"+`{"event":"RESUME"}`+"\n")
 	in := json.NewDecoder(port)
 	for {
@@ -53,6 +53,11 @@ func fakeMonitor(port io.ReadWriter) (asked []string) {
 			answer = `{"return": "Could not set up host forwarding rule\\r\\n"}`
 		}
 		_, _ = io.WriteString(port, answer+"\n")
+		if strings.Contains(c.Arguments.Line, "udp") {
+			_, _ = io.WriteString(port, `{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"},"timestamp":{}}`+"\n"+`{"event":"STOP"}`+"\n")
+			_ = port.Close()
+			return asked
+		}
 	}
 }
 
@@ -69,11 +74,15 @@ func TestTakenPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	forwardPorts(ours, net, []Port{{80, "tcp"}, {81, "tcp"}, {53, "udp"}}, slog.New(slog.NewTextHandler(&log, nil)))
+	v := &VMM{Config: &Config{Ports: []Port{{80, "tcp"}, {81, "tcp"}, {53, "udp"}}}, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	events := v.attend(ours, net)
 	want := []string{"qmp_capabilities", "human-monitor-command hostfwd_add net tcp::80-100.127.255.15:80",
 		"human-monitor-command hostfwd_add net tcp::81-100.127.255.15:81", "human-monitor-command hostfwd_add net udp::53-100.127.255.15:53"}
 	if got := <-asked; !slices.Equal(got, want) {
 		t.Errorf("asked %q", got)
+	}
+	if got := <-events; got != "RESUME, SHUTDOWN guest-reset, STOP" {
+		t.Errorf("last events %q", got)
 	}
 	if s := log.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "port=81/tcp") {
 		t.Errorf("told %q, expected a line about port 81", s)

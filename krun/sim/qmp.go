@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -14,17 +13,29 @@ import (
 // qmpTimeout bounds all that is asked of QEMU.
 const qmpTimeout = 30 * time.Second
 
-// forwardPorts has a running QEMU listen on the ports, in the container's network,
+// attend speaks with a running QEMU until its end, and then gives what it told
+// last of the machine.
+func (v *VMM) attend(monitor *os.File, net guestNet) <-chan string {
+	last := make(chan string, 1)
+	go func() {
+		defer monitor.Close()
+		q := &qmp{monitor: monitor, in: json.NewDecoder(monitor)}
+		q.forwardPorts(net, v.Config.Ports, v.Log)
+		last <- q.watch()
+	}()
+	return last
+}
+
+// forwardPorts has QEMU listen on the ports, in the container's network,
 // so that podman's own -p and --network host find the workload there. A port
 // that cannot be had, because somebody else listens there, is a warning: given
 // on QEMU's command line it would be the end of the machine.
-func forwardPorts(monitor *os.File, to guestNet, ports []Port, log *slog.Logger) {
-	defer monitor.Close()
-	if len(ports) == 0 || !to.guest.IsValid() {
-		return
+func (q *qmp) forwardPorts(to guestNet, ports []Port, log *slog.Logger) {
+	if !to.guest.IsValid() {
+		ports = nil
 	}
-	_ = monitor.SetDeadline(time.Now().Add(qmpTimeout))
-	q := &qmp{json.NewDecoder(monitor), monitor}
+	_ = q.monitor.SetDeadline(time.Now().Add(qmpTimeout))
+	defer func() { _ = q.monitor.SetDeadline(time.Time{}) }()
 	err := q.hello()
 	for _, p := range ports {
 		if err == nil {
@@ -39,6 +50,29 @@ func forwardPorts(monitor *os.File, to guestNet, ports []Port, log *slog.Logger)
 	}
 }
 
+// keptEvents is how many of the last events are told.
+const keptEvents = 3
+
+// watch reads to the monitor's end and returns the last events.
+func (q *qmp) watch() string {
+	for {
+		var a answer
+		if q.in.Decode(&a) != nil {
+			return strings.Join(q.events, ", ")
+		}
+		q.note(a)
+	}
+}
+
+// note keeps a, if it is an event: for the end, SHUTDOWN and why.
+func (q *qmp) note(a answer) {
+	if a.Event == "" {
+		return
+	}
+	q.events = append(q.events, strings.TrimSpace(a.Event+" "+a.Data.Reason))
+	q.events = q.events[max(0, len(q.events)-keptEvents):]
+}
+
 // refusedPort is what QEMU says of a port that it cannot have.
 type refusedPort string
 
@@ -46,8 +80,21 @@ func (e refusedPort) Error() string { return string(e) }
 
 // qmp speaks QEMU's monitor protocol (docs/interop/qmp-spec).
 type qmp struct {
-	in  *json.Decoder
-	out io.Writer
+	monitor *os.File
+	in      *json.Decoder
+	events  []string // the last of them
+}
+
+// answer is what QEMU says: to a command, or an event on its own.
+type answer struct {
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Desc string `json:"desc"`
+	} `json:"error"`
+	Event string `json:"event"`
+	Data  struct {
+		Reason string `json:"reason"`
+	} `json:"data"`
 }
 
 func (q *qmp) hello() error {
@@ -80,25 +127,20 @@ func (q *qmp) execute(command string, arguments any) (said string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := q.out.Write(b); err != nil {
+	if _, err := q.monitor.Write(b); err != nil {
 		return "", fmt.Errorf("asking QEMU: %w", err)
 	}
 	for {
-		var answer struct {
-			Return json.RawMessage `json:"return"`
-			Error  *struct {
-				Desc string `json:"desc"`
-			} `json:"error"`
-		}
-		switch err := q.in.Decode(&answer); {
+		var a answer
+		switch err := q.in.Decode(&a); {
 		case err != nil:
 			return "", fmt.Errorf("asking QEMU: %w", err)
-		case answer.Error != nil:
-			return "", fmt.Errorf("QEMU refuses %s: %s", command, answer.Error.Desc)
-		case answer.Return != nil:
-			_ = json.Unmarshal(answer.Return, &said) // an object where nothing is said
+		case a.Error != nil:
+			return "", fmt.Errorf("QEMU refuses %s: %s", command, a.Error.Desc)
+		case a.Return != nil:
+			_ = json.Unmarshal(a.Return, &said) // an object where nothing is said
 			return said, nil
 		}
-		// an event: not asked for
+		q.note(a)
 	}
 }

@@ -456,7 +456,7 @@ func TestMachineCommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := parts{kernel: f, initrd: f, disk: f, report: f, control: f, stdout: f, stderr: f, monitor: f, throwAway: true, network: net}
+	all := parts{kernel: f, initrd: f, disk: f, report: f, control: f, stdout: f, stderr: f, monitor: f, faults: f, throwAway: true, network: net}
 	m := newMachine(b, all)
 	line := strings.Join(m.args, " ")
 	for _, want := range []string{
@@ -467,14 +467,14 @@ func TestMachineCommandLine(t *testing.T) {
 		"socket,id=control,fd=7 -device virtserialport,chardev=control,name=io.ccrun.control",
 		"socket,id=stdout,fd=8 -device virtserialport,chardev=stdout,name=krun-stdout",
 		"socket,id=stderr,fd=9 -device virtserialport,chardev=stderr,name=krun-stderr",
-		"file=/proc/self/fd/10,snapshot=on",
+		"file=/proc/self/fd/10,snapshot=on", "-d cpu_reset -D /proc/self/fd/11",
 		"-netdev user,id=net,net=100.127.255.0/24,dhcpstart=100.127.255.15,host=100.127.255.2,dns=100.127.255.3",
 	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("no %q in\n%s", want, line)
 		}
 	}
-	if len(m.files) != 8 {
+	if len(m.files) != 9 {
 		t.Errorf("%d files inherited", len(m.files))
 	}
 	all.throwAway, all.network = false, guestNet{}

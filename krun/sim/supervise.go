@@ -1,12 +1,17 @@
 package sim
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Signals are those that the VMM passes on to the workload.
@@ -35,6 +40,7 @@ type supervision struct {
 	err      error // why, if that was not the user's wish
 	exit     int   // -1 until reported
 	deadline <-chan time.Time
+	ending   string // of QEMU: for a guest that did not tell its own
 }
 
 // supervise runs until the machine is gone.
@@ -42,6 +48,7 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 	s := &supervision{v: v, g: g, exit: -1}
 	defer g.report.Close()
 	defer g.control.Close()
+	defer g.faults.Close()
 	messages, broken := make(chan message), make(chan error, 1)
 	go func() {
 		broken <- readControl(g.control, func(m message) { messages <- m })
@@ -67,12 +74,7 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 			s.kill()
 		case err := <-g.ended:
 			g.ended = nil
-			// What QEMU passed on before its end is in the socket already.
-			_ = g.control.SetReadDeadline(time.Now().Add(time.Second))
-			g.copied.Wait()
-			if err != nil && !s.killed && s.exit < 0 {
-				s.err = fmt.Errorf("QEMU failed (%w): its own message is above", err)
-			}
+			s.machineEnded(err)
 		}
 	}
 	return s.result()
@@ -87,7 +89,39 @@ func (s *supervision) result() (int, error) {
 	case s.killed:
 		return ExitKilled, nil
 	}
-	return ExitFailure, errNoExit
+	return ExitFailure, fmt.Errorf("%w (%s)", errNoExit, s.ending)
+}
+
+// machineEnded takes what QEMU left. What the guest said before is in the
+// sockets already, however late this is: nothing is waited for but their ends.
+func (s *supervision) machineEnded(err error) {
+	endOfInput(s.g.control)
+	endOfInput(s.g.monitor)
+	s.g.copied.Wait()
+	s.ending = fmt.Sprintf("QEMU's last events: %s%s", cmp.Or(<-s.g.events, "none"), tripleFault(s.g.faults))
+	if err != nil && !s.killed && s.exit < 0 && s.err == nil {
+		s.err = fmt.Errorf("QEMU failed (%w; %s): its own message is above", err, s.ending)
+	}
+}
+
+// endOfInput lets what has arrived at a socket be read, and then the end.
+func endOfInput(socket *os.File) {
+	if c, err := socket.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
+	}
+}
+
+// maxFaultsBytes bounds what is looked at of what QEMU logged.
+const maxFaultsBytes = 1 << 20
+
+// tripleFault is for a processor that could not even tell its kernel that
+// something is wrong, after which no kernel has a last word.
+func tripleFault(log *os.File) string {
+	b, err := io.ReadAll(io.NewSectionReader(log, 0, maxFaultsBytes))
+	if err != nil || !bytes.Contains(b, []byte("Triple fault")) {
+		return ""
+	}
+	return "; the guest's processor ended in a triple fault"
 }
 
 func (s *supervision) heard(m message) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -44,6 +45,16 @@ func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
 		t.Fatal(err)
 	}
 	f.control, f.in = theirs, bufio.NewReader(theirs)
+	events := make(chan string, 1)
+	events <- "SHUTDOWN guest-reset"
+	f.events = events
+	if f.monitor, theirs, err = socketPair("monitor"); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if f.faults, err = memoryFile("faults"); err != nil {
+		t.Fatal(err)
+	}
 	f.cmd = exec.Command("cat") // ends with its input
 	if f.stop, err = f.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -109,6 +120,41 @@ func TestGuestThatDiesSilently(t *testing.T) {
 	f.say(t, "ready\n")
 	f.powerOff()
 	f.want(t, ExitFailure, errNoExit)
+}
+
+// TestNoGuestEndsWithoutAWord: of one that cannot speak any more, QEMU knows.
+func TestNoGuestEndsWithoutAWord(t *testing.T) {
+	f := startFake(t, time.Minute)
+	if _, err := f.faults.WriteString("CPU Reset (CPU 0)\nTriple fault\n"); err != nil {
+		t.Fatal(err)
+	}
+	f.say(t, "ready\n")
+	f.powerOff()
+	got := <-f.result
+	for _, want := range []string{errNoExit.Error(), "SHUTDOWN guest-reset", "triple fault"} {
+		if got.code != ExitFailure || got.err == nil || !strings.Contains(got.err.Error(), want) {
+			t.Errorf("status %d, error %v; expected %q", got.code, got.err, want)
+		}
+	}
+}
+
+// TestStatusIsReadLate: a VMM that gets no processor time for a while after
+// QEMU's end finds the guest's last word all the same.
+func TestStatusIsReadLate(t *testing.T) {
+	ours, theirs, err := socketPair(ControlPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	if _, err := theirs.WriteString(strings.Repeat("ready\n", maxControlLine) + "exit 41\n"); err != nil {
+		t.Fatal(err)
+	}
+	endOfInput(ours)
+	last := message{}
+	if err := readControl(ours, func(m message) { last = m }); err != nil || last.exit != 41 {
+		t.Errorf("read %+v at the end (%v), expected status 41", last, err)
+	}
 }
 
 func TestGuestThatTalksNonsenseIsKilled(t *testing.T) {

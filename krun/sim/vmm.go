@@ -60,7 +60,7 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return ExitFailure, err
 	}
-	go forwardPorts(g.monitor, net, v.Config.Ports, v.Log)
+	g.events = v.attend(g.monitor, net)
 	go func() {
 		if err := serveReports(g.report, sign); err != nil {
 			v.Log.Error("report port closed", "error", err)
@@ -93,6 +93,8 @@ type guest struct {
 	report, control, monitor *os.File
 	copied                   *sync.WaitGroup // the workload's output
 	ended                    <-chan error    // QEMU's end
+	events                   <-chan string   // after it: what QEMU told last of the machine
+	faults                   *os.File        // what QEMU's processors say of their resets
 }
 
 // start boots QEMU from memory files that hold exactly the bytes of b.
@@ -118,6 +120,10 @@ func (v *VMM) start(root *os.Root, b *boot, net guestNet) (*guest, error) {
 	if p.initrd, err = own(sealed("initrd", b.inputs.Initrd)); err != nil {
 		return nil, err
 	}
+	if g.faults, err = memoryFile("faults"); err != nil {
+		return nil, err
+	}
+	p.faults = g.faults
 	if p.disk, err = own(openRegular(root, krun.DiskFile, flag)); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,12 @@ func (w *rigWorld) noEffect(t *testing.T) {
 	if strings.Contains(r.stderr, "hidden") {
 		t.Errorf("a value was printed: %s", r)
 	}
+	for line := range strings.Lines(r.stderr) {
+		if strings.Count(r.stderr, line) != 1 {
+			t.Errorf("told more than once: %s", line)
+		}
+	}
+	w.toldInTheLog(t)
 	b, err := os.ReadFile(filepath.Join(w.rig, "log/vmm.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +59,15 @@ func (w *rigWorld) noEffect(t *testing.T) {
 	}
 	if !strings.Contains(vmm.Mounts, " /disk.img ") || strings.Contains(vmm.Mounts, " /data ") {
 		t.Errorf("mounts of the VMM: %s", vmm.Mounts)
+	}
+}
+
+// toldInTheLog: who starts a container and goes away finds its warnings there.
+func (w *rigWorld) toldInTheLog(t *testing.T) {
+	w.must("podman", "run", "-d", "--name", "told", "--runtime", "krun", "--network", w.network(), "-e", "LATER=hidden", "localhost/options")
+	w.must("podman", "wait", "told")
+	if logs := w.run("podman", "logs", "told"); strings.Count(logs.stderr, `"LATER"`) != 1 {
+		t.Errorf("expected one line about the variable: %s", logs)
 	}
 }
 

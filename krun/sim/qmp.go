@@ -15,12 +15,12 @@ const qmpTimeout = 30 * time.Second
 
 // attend speaks with a running QEMU until its end, and then gives what it told
 // last of the machine.
-func (v *VMM) attend(monitor *os.File, net guestNet) <-chan string {
+func attend(monitor *os.File, net guestNet, ports []Port, log *slog.Logger) <-chan string {
 	last := make(chan string, 1)
 	go func() {
 		defer monitor.Close()
 		q := &qmp{monitor: monitor, in: json.NewDecoder(monitor)}
-		q.forwardPorts(net, v.Config.Ports, v.Log)
+		q.forwardPorts(net, ports, log)
 		last <- q.watch()
 	}()
 	return last

@@ -60,7 +60,7 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return ExitFailure, err
 	}
-	g.events = v.attend(g.monitor, net)
+	g.events = attend(g.monitor, net, v.Config.Ports, v.Log)
 	go func() {
 		if err := serveReports(g.report, sign); err != nil {
 			v.Log.Error("report port closed", "error", err)

@@ -3,6 +3,7 @@ package wrapper
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}$`)
 const (
 	bundleLink = "bundle" // in a container's directory: its bundle
 	bootFile   = "boot"   // in a container's directory: the host's boot that made it
-	// warningsFile is what was said when the container was created.
+	// warningsFile is what to say when the container starts.
 	warningsFile = "warnings"
 	newPrefix    = ".new-"
 	staleAfter   = time.Hour // for a directory that was never finished
@@ -65,16 +66,30 @@ func (w *Wrapper) install(s *crun.Spec, c contents) (dir string, err error) {
 	return dir, os.Rename(tmp, dir)
 }
 
-// warn is say for a container that needs no directory but for its warnings.
-func (w *Wrapper) warn(s *crun.Spec, warnings []string) {
-	if len(warnings) > 0 {
-		_, _ = w.install(s, contents{warnings: say(w.Stderr, warnings)}) // they are in the log in any case
+// keepWarnings is for a container that needs no directory but for its warnings.
+// Where they cannot be kept they are printed at once.
+func (w *Wrapper) keepWarnings(c crun.Command, s *crun.Spec, warnings []string) {
+	text := lines(warnings)
+	if text == "" || w.startsNow(c, text) {
+		return
+	}
+	if _, err := w.install(s, contents{warnings: text}); err != nil {
+		_, _ = io.WriteString(w.Stderr, text)
 	}
 }
 
-func (w *Wrapper) repeatWarnings(id string) {
-	if w.StateDir != "" && validID.MatchString(id) {
-		repeat(w.Stderr, filepath.Join(w.StateDir, id, warningsFile))
+// startsNow prints warnings for a command that creates and starts in one.
+func (w *Wrapper) startsNow(c crun.Command, warnings string) bool {
+	if c.Verb == "run" {
+		_, _ = io.WriteString(w.Stderr, warnings)
+	}
+	return c.Verb == "run"
+}
+
+// warnOf gives the container that starts the warnings of its creation.
+func (w *Wrapper) warnOf(c crun.Command) {
+	if w.StateDir != "" && validID.MatchString(c.ID) {
+		giveWarnings(c, filepath.Join(w.StateDir, c.ID, warningsFile), w.Stderr)
 	}
 }
 

@@ -78,7 +78,7 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 			env = withLibraryPath(env, dir)
 		}
 	case "start":
-		w.repeatWarnings(c.ID)
+		w.warnOf(c)
 	case "exec":
 		if ofWorkload(c) {
 			return crun.RefuseExec()
@@ -109,7 +109,7 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	if image == nil {
 		warnings, err := w.judgeOther(path)
 		if err == nil {
-			w.warn(spec, warnings)
+			w.keepWarnings(c, spec, warnings)
 		}
 		return "", err
 	}
@@ -127,10 +127,14 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 		return "", err
 	}
 	if lib == nil {
-		w.warn(spec, warnings)
+		w.keepWarnings(c, spec, warnings)
 		return "", nil
 	}
-	return w.install(spec, contents{library: lib, warnings: say(w.Stderr, warnings)})
+	keep := contents{library: lib, warnings: lines(warnings)}
+	if w.startsNow(c, keep.warnings) {
+		keep.warnings = ""
+	}
+	return w.install(spec, keep)
 }
 
 // ofWorkload says whether c names the container of a workload image. What

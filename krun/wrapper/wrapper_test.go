@@ -3,6 +3,8 @@ package wrapper
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,7 +112,7 @@ func TestOtherImagesPassUntouched(t *testing.T) {
 	if !bytes.Equal(r.Spec, before) || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
 		t.Error("the specification or the environment of another image was changed")
 	}
-	if strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "ordinary microVM") {
+	if _, stderr, _ := h.run("start", "c0ffee"); strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "ordinary microVM") {
 		t.Errorf("told %q, expected one line that the image is not confidential", stderr)
 	}
 	for _, args := range [][]string{{"--version-unknown-to-us"}, {"start", "c0ffee"}, {"state", "x"}, {"kill", "x", "9"}, {"exec", "--tty", "x", "sh"}, {}} {
@@ -149,8 +151,8 @@ func TestClassicImage(t *testing.T) {
 	r, stderr, _ := h.run(h.create()...)
 	if r == nil || !slices.Contains(r.Env, "LD_LIBRARY_PATH=/before") {
 		t.Errorf("not passed on untouched: %s", stderr)
-	} else if want := strconv.Itoa((512 + 256) << 20); !strings.Contains(string(r.Spec), want) || !strings.Contains(stderr, `"A" does not reach`) {
-		t.Errorf("not judged by the table: %s\n%s", stderr, r.Spec)
+	} else if want := strconv.Itoa((512 + 256) << 20); !strings.Contains(string(r.Spec), want) {
+		t.Errorf("not judged by the table: %s", r.Spec)
 	}
 	h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD"
 	if r, _, _ := h.run(h.create()...); r != nil {
@@ -373,29 +375,81 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// TestWarningsReachTheUser: what the runtime prints when it creates a container
-// is in the log only; Podman shows what it prints when it starts one.
+// TestWarningsReachTheUser: each warning goes once to the standard error of the
+// container that starts, which is its log and who is attached. What a runtime
+// prints while it creates one is in the log only, or both, as it happens.
 func TestWarningsReachTheUser(t *testing.T) {
 	h := newHost(t).workload()
-	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=hidden"]},"linux":{"namespaces":[{"type":"network"}]}}`)
+	const spec = `{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=hidden"]},"linux":{"namespaces":[{"type":"network"}]}}`
+	const warning = `"A" does not reach`
+	root := filepath.Join(h.dir, "crun-state")
+	start := []string{"--root", root, "start", "c0ffee"}
 	for _, initrd := range []bool{true, false} { // without, it is a classic image
 		if !initrd {
 			if err := os.Remove(filepath.Join(h.rootfs, "initrd.img")); err != nil {
 				t.Fatal(err)
 			}
-			h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"],"env":["A=hidden"]},"linux":{"namespaces":[{"type":"network"}]}}`)
 		}
-		for _, args := range [][]string{h.create(), {"start", "c0ffee"}} {
-			if r, stderr, _ := h.run(args...); r == nil || !strings.Contains(stderr, `"A" does not reach`) || strings.Contains(stderr, "hidden") {
-				t.Errorf("%q: reached crun %v, said %q", args, r != nil, stderr)
-			}
+		h.writeSpec(spec)
+		if r, stderr, _ := h.run(h.create()...); r == nil || stderr != "" {
+			t.Errorf("create: reached crun %v, said %q", r != nil, stderr)
+		}
+		container := h.container(root)
+		if r, stderr, _ := h.run(start...); r == nil || stderr != "" {
+			t.Errorf("start: reached crun %v, said %q", r != nil, stderr)
+		}
+		if said := container(); strings.Count(said, warning) != 1 || strings.Contains(said, "hidden") {
+			t.Errorf("the container's log has %q", said)
+		}
+		if r, stderr, _ := h.run(start...); r == nil || strings.Count(stderr, warning) != 1 {
+			t.Errorf("start of a container that cannot be told: reached crun %v, said %q", r != nil, stderr)
 		}
 		if r, stderr, _ := h.run("start", "../c0ffee"); r == nil || stderr != "" {
 			t.Errorf("odd id: %q", stderr)
 		}
 		h.run("delete", "c0ffee")
-		if _, stderr, _ := h.run("start", "c0ffee"); stderr != "" {
+		if _, stderr, _ := h.run(start...); stderr != "" {
 			t.Errorf("after delete: %q", stderr)
 		}
+		h.writeSpec(spec)
+		run := h.create()
+		run[slices.Index(run, "create")] = "run"
+		if r, stderr, _ := h.run(run...); r == nil || strings.Count(stderr, warning) != 1 {
+			t.Errorf("run: reached crun %v, said %q", r != nil, stderr)
+		}
+	}
+}
+
+// container starts a process in place of container c0ffee's, with crun's state
+// below root. The function it returns ends it and says what it wrote to
+// standard error.
+func (h *host) container(root string) func() string {
+	h.t.Helper()
+	cmd := exec.Command("cat") // ends with its input
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "stat"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "c0ffee"), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	h.write(filepath.Join(root, "c0ffee/status"), fmt.Appendf(nil, `{"pid":%d,"process-start-time":%s,"bundle":%q}`,
+		cmd.Process.Pid, strings.Fields(string(stat))[21], h.bundle))
+	return func() string {
+		_ = in.Close()
+		b, _ := io.ReadAll(log)
+		_ = cmd.Wait()
+		return string(b)
 	}
 }

@@ -28,6 +28,9 @@ func newSectorCipher(g *Geometry, vk *VolumeKey) (*sectorCipher, error) {
 	if err := vk.check(g); err != nil {
 		return nil, err
 	}
+	if g.randomIV {
+		return nil, errors.New("sectors with stored IVs are the kernel's alone")
+	}
 	x, err := newXTS(vk.cipherKey())
 	if err != nil {
 		return nil, err

@@ -16,11 +16,11 @@ type target struct {
 // follows it (a footer) must not count: dm-integrity derives the number of
 // data sectors from the device's length and rewrites the superblock, even of
 // a read-only device, if that disagrees with what it finds.
-func linearTable(g *Geometry, dev string) target {
+func linearTable(g *Geometry, dev string, start int64) target {
 	return target{
 		kind:    "linear",
 		sectors: g.SegmentBytes() / dmSectorBytes,
-		params:  fmt.Appendf(nil, "%s %d", dev, g.DataOffsetBytes/dmSectorBytes),
+		params:  fmt.Appendf(nil, "%s %d", dev, (start+g.DataOffsetBytes)/dmSectorBytes),
 	}
 }
 
@@ -47,6 +47,9 @@ func cryptTable(g *Geometry, dev string, key []byte) target {
 	cipher := g.Cipher
 	if g.Integrity != nil {
 		cipher = "capi:authenc(hmac(sha256),xts(aes))-plain64"
+		if g.randomIV {
+			cipher = "capi:authenc(hmac(sha256),xts(aes))-random"
+		}
 		features = append(features, fmt.Sprintf("integrity:%d:aead", g.Integrity.TagBytes))
 	}
 	if g.SectorBytes != dmSectorBytes {

@@ -18,8 +18,9 @@ func TestTables(t *testing.T) {
 		sectors int64
 		params  string
 	}{
-		{"segment", linearTable(&g, "254:0"), "linear", 800 + 64 + 2048, "254:0 2048"},
-		{"segment without integrity", linearTable(&plain, "254:0"), "linear", 2048, "254:0 2048"},
+		{"segment", linearTable(&g, "254:0", 0), "linear", 800 + 64 + 2048, "254:0 2048"},
+		{"segment further on", linearTable(&g, "254:0", 1<<20), "linear", 800 + 64 + 2048, "254:0 4096"},
+		{"segment without integrity", linearTable(&plain, "254:0", 0), "linear", 2048, "254:0 2048"},
 		{"writable", integrityTable(&g, "253:0", false), "integrity", 2048, "253:0 0 32 J 1 block_size:4096"},
 		{"read-only", integrityTable(&g, "253:0", true), "integrity", 2048, "253:0 0 32 R 1 block_size:4096"},
 		{"authenticated", cryptTable(&g, "253:1", keyringKey(vk, "ccrun:root")), "crypt", 2048,

@@ -15,6 +15,7 @@
 package luks
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 )
@@ -30,6 +31,10 @@ type Geometry struct {
 	DataOffsetBytes int64      `json:"data_offset_bytes"` // start of the segment in the disk file
 	PlainBytes      int64      `json:"plain_bytes"`       // what the opened device holds
 	Integrity       *Integrity `json:"integrity,omitempty"`
+
+	// randomIV: each write of a sector draws an IV, which is stored with the
+	// tag. Only ScratchGeometry sets it; no JSON can.
+	randomIV bool
 }
 
 // Integrity is the dm-integrity layout under the cipher. Nil means plain
@@ -50,6 +55,7 @@ const (
 	cipherKeyBytes   = 64 // AES-256, two keys (XTS)
 	macKeyBytes      = 32
 	macTagBytes      = 32
+	ivBytes          = 16  // stored beside the tag, with randomIV
 	dmSectorBytes    = 512 // device mapper's unit, whatever the encryption sector
 	alignBytes       = 4096
 )
@@ -96,10 +102,14 @@ func DefaultGeometry(uuid string, plainBytes int64, integrity bool) (Geometry, e
 			TagBytes:              macTagBytes,
 			Log2InterleaveSectors: defaultLog2Interleave,
 		}
-		journal := min(max(plainBytes/128, minDefaultJournalBytes), maxDefaultJournalBytes)
-		g.Integrity.JournalSections = int(journal / (journalSectionSectors(g.SectorBytes, macTagBytes) * dmSectorBytes))
+		g.chooseJournal()
 	}
 	return g, g.Validate()
+}
+
+func (g *Geometry) chooseJournal() {
+	bytes := min(max(g.PlainBytes/128, minDefaultJournalBytes), maxDefaultJournalBytes)
+	g.Integrity.JournalSections = int(bytes / (journalSectionSectors(g.SectorBytes, g.Integrity.TagBytes) * dmSectorBytes))
 }
 
 // Validate accepts exactly what this package can write and open.
@@ -123,17 +133,28 @@ func (g *Geometry) Validate() error {
 		return fmt.Errorf("%d bytes of content, expected a multiple of %d up to %d", g.PlainBytes, alignBytes, int64(maxPlainBytes))
 	}
 	if g.Integrity == nil {
+		if g.randomIV {
+			return errors.New("stored IVs without integrity tags")
+		}
 		return nil
 	}
-	return g.Integrity.validate(g.SectorBytes)
+	return g.Integrity.validate(g.SectorBytes, g.wantTagBytes())
 }
 
-func (i *Integrity) validate(sectorBytes int) error {
+// wantTagBytes is what dm-integrity keeps for a sector.
+func (g *Geometry) wantTagBytes() int {
+	if g.randomIV {
+		return macTagBytes + ivBytes
+	}
+	return macTagBytes
+}
+
+func (i *Integrity) validate(sectorBytes, tagBytes int) error {
 	switch {
 	case i.Algorithm != integrityHMAC256:
 		return fmt.Errorf("disk integrity %.40q, expected %s", i.Algorithm, integrityHMAC256)
-	case i.TagBytes != macTagBytes:
-		return fmt.Errorf("integrity tags of %d bytes, expected %d", i.TagBytes, macTagBytes)
+	case i.TagBytes != tagBytes:
+		return fmt.Errorf("integrity tags of %d bytes, expected %d", i.TagBytes, tagBytes)
 	case i.Log2InterleaveSectors < minLog2Interleave || i.Log2InterleaveSectors > maxLog2Interleave:
 		return fmt.Errorf("interleave of 2^%d sectors, expected an exponent from %d to %d", i.Log2InterleaveSectors, minLog2Interleave, maxLog2Interleave)
 	}

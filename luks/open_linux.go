@@ -20,13 +20,20 @@ const (
 
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
-// Activate maps the disk on block device device as g says and returns the
-// path of the decrypted device, /dev/dm-N. Nothing is taken from the disk's
+// Place is where a disk begins: on a block device, StartBytes (a multiple of
+// 4096) into it.
+type Place struct {
+	Device     string
+	StartBytes int64
+}
+
+// Activate maps the disk at a place as g says and returns the path of the
+// decrypted device, /dev/dm-N. Nothing is taken from the disk's
 // header; the dm-integrity superblock must be the one g describes.
 //
 // The stack is linear (the segment, to the sector), dm-integrity (only with
 // integrity), dm-crypt. It needs no udev. Deactivate undoes it.
-func Activate(g Geometry, vk *VolumeKey, device, name string, readOnly bool) (path string, err error) {
+func Activate(g Geometry, vk *VolumeKey, at Place, name string, readOnly bool) (path string, err error) {
 	if err := g.Validate(); err != nil {
 		return "", err
 	}
@@ -36,7 +43,7 @@ func Activate(g Geometry, vk *VolumeKey, device, name string, readOnly bool) (pa
 	if !deviceName.MatchString(name) {
 		return "", fmt.Errorf("device name %.70q, expected up to 64 letters, digits, '_', '.', '-'", name)
 	}
-	dev, err := checkDevice(&g, device)
+	dev, err := checkDevice(&g, at)
 	if err != nil {
 		return "", err
 	}
@@ -51,7 +58,7 @@ func Activate(g Geometry, vk *VolumeKey, device, name string, readOnly bool) (pa
 			dm.undo(made)
 		}
 	}()
-	if dev, err = dm.create(name+segmentSuffix, linearTable(&g, devNumber(dev)), readOnly); err != nil {
+	if dev, err = dm.create(name+segmentSuffix, linearTable(&g, devNumber(dev), at.StartBytes), readOnly); err != nil {
 		return "", err
 	}
 	made = append(made, name+segmentSuffix)
@@ -90,7 +97,11 @@ func Deactivate(name string) error {
 // integrity, that dm-integrity will find the layout of g. The host can still
 // change the superblock afterwards; that garbles addresses, and what is read
 // from a wrong address does not verify in dm-crypt.
-func checkDevice(g *Geometry, device string) (dev uint64, err error) {
+func checkDevice(g *Geometry, at Place) (dev uint64, err error) {
+	if at.StartBytes < 0 || at.StartBytes > maxPlainBytes || at.StartBytes%alignBytes != 0 {
+		return 0, fmt.Errorf("disk at offset %d, expected a multiple of %d up to %d", at.StartBytes, alignBytes, int64(maxPlainBytes))
+	}
+	device := at.Device
 	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("opening disk: %w", err)
@@ -103,14 +114,14 @@ func checkDevice(g *Geometry, device string) (dev uint64, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return 0, fmt.Errorf("%s is not a block device", device)
 	}
-	if end, err := f.Seek(0, 2); err != nil || end < g.TotalBytes() {
-		return 0, errors.Join(fmt.Errorf("disk %s of %d bytes, expected at least %d", device, end, g.TotalBytes()), err)
+	if end, err := f.Seek(0, 2); err != nil || end < at.StartBytes+g.TotalBytes() {
+		return 0, errors.Join(fmt.Errorf("disk %s of %d bytes, expected at least %d", device, end, at.StartBytes+g.TotalBytes()), err)
 	}
 	if g.Integrity == nil {
 		return st.Rdev, nil
 	}
 	want, got := g.superblock()[:superblockUsedBytes], make([]byte, superblockUsedBytes)
-	if err := readAt(f, got, g.DataOffsetBytes); err != nil {
+	if err := readAt(f, got, at.StartBytes+g.DataOffsetBytes); err != nil {
 		return 0, fmt.Errorf("reading dm-integrity superblock: %w", err)
 	}
 	got[superblockBitmapOffset] = want[superblockBitmapOffset]

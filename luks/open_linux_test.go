@@ -14,13 +14,15 @@ func TestActivateRefuses(t *testing.T) {
 		call func() (string, error)
 		want string
 	}{
-		"zero geometry": {func() (string, error) { return Activate(Geometry{}, vk, file, "root", false) }, "UUID"},
-		"zero key":      {func() (string, error) { return Activate(g, &VolumeKey{}, file, "root", false) }, "volume key"},
-		"no name":       {func() (string, error) { return Activate(g, vk, file, "", false) }, "device name"},
-		"path as name":  {func() (string, error) { return Activate(g, vk, file, "../x", false) }, "device name"},
-		"long name":     {func() (string, error) { return Activate(g, vk, file, strings.Repeat("x", 65), false) }, "device name"},
-		"regular file":  {func() (string, error) { return Activate(g, vk, file, "root", false) }, "not a block device"},
-		"missing":       {func() (string, error) { return Activate(g, vk, file+"x", "root", false) }, "no such file"},
+		"zero geometry": {func() (string, error) { return Activate(Geometry{}, vk, Place{Device: file}, "root", false) }, "UUID"},
+		"zero key":      {func() (string, error) { return Activate(g, &VolumeKey{}, Place{Device: file}, "root", false) }, "volume key"},
+		"no name":       {func() (string, error) { return Activate(g, vk, Place{Device: file}, "", false) }, "device name"},
+		"path as name":  {func() (string, error) { return Activate(g, vk, Place{Device: file}, "../x", false) }, "device name"},
+		"long name":     {func() (string, error) { return Activate(g, vk, Place{Device: file}, strings.Repeat("x", 65), false) }, "device name"},
+		"regular file":  {func() (string, error) { return Activate(g, vk, Place{Device: file}, "root", false) }, "not a block device"},
+		"unaligned":     {func() (string, error) { return Activate(g, vk, Place{file, 512}, "root", false) }, "multiple of"},
+		"before it":     {func() (string, error) { return Activate(g, vk, Place{file, -4096}, "root", false) }, "multiple of"},
+		"missing":       {func() (string, error) { return Activate(g, vk, Place{Device: file + "x"}, "root", false) }, "no such file"},
 		"deactivating":  {func() (string, error) { return "", Deactivate("a b") }, "device name"},
 	} {
 		if _, err := try.call(); err == nil || !strings.Contains(err.Error(), try.want) {

@@ -64,13 +64,13 @@ func newOurs(c *diskcase.Case, device string) (*ours, error) {
 }
 
 func (o *ours) open(readOnly bool) (string, error) {
-	path, err := luks.Activate(o.geometry, o.vk, o.device, o.name, readOnly)
+	path, err := luks.Activate(o.geometry, o.vk, luks.Place{Device: o.device}, o.name, readOnly)
 	if err != nil {
 		return "", err
 	}
 	// The name is taken: a second one must fail, and leave the first alone,
 	// which every check that follows would notice.
-	if _, err := luks.Activate(o.geometry, o.vk, o.device, o.name, readOnly); err == nil {
+	if _, err := luks.Activate(o.geometry, o.vk, luks.Place{Device: o.device}, o.name, readOnly); err == nil {
 		return "", errors.New("a second Activate under the same name succeeds")
 	}
 	return path, nil

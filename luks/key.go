@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/ccrun/ccrun/secret"
 )
 
 // volumeKeyDigestLabel separates Digest from every other use of the key.
@@ -34,6 +36,23 @@ func (k *VolumeKey) Digest() [48]byte {
 	m := hmac.New(sha512.New384, k.b)
 	m.Write([]byte(volumeKeyDigestLabel))
 	return [48]byte(m.Sum(nil))
+}
+
+// subkeyLabel begins what subkeys are derived from, so that none is ever the
+// Digest, which is public.
+const subkeyLabel = "ccrun volume subkey v1\x00"
+
+// Subkey is HMAC-SHA384(key, "ccrun volume subkey v1", 0, purpose): 48 bytes
+// for one purpose, from which neither the key nor another subkey follows. The
+// subkey of a wiped key is empty. The caller wipes it.
+func (k *VolumeKey) Subkey(purpose string) secret.Bytes {
+	if k == nil || len(k.b) == 0 {
+		return secret.Bytes{}
+	}
+	m := hmac.New(sha512.New384, k.b)
+	m.Write([]byte(subkeyLabel))
+	m.Write([]byte(purpose))
+	return secret.New(m.Sum(nil))
 }
 
 // Wipe overwrites the key; it is refused from then on.

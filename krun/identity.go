@@ -3,6 +3,8 @@
 package krun
 
 import (
+	"crypto/hmac"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // IdentityPath is where the identity segment of the initrd puts the identity.
@@ -18,16 +21,24 @@ const IdentityPath = "/etc/ccrun/identity.json"
 // MaxIdentityBytes bounds the canonical identity JSON.
 const MaxIdentityBytes = 64 << 10
 
+// IdentityVersion is what `ccrun build` writes and the agent takes.
+//
+// Version 1 had SHA-384 of the process configuration in ProcessDigest, against
+// which anyone could try guesses of a short secret in it. It is still decoded,
+// to inspect and rotate such images, which bring an agent of their own.
+const IdentityVersion = 2
+
 // Identity is what makes a workload's launch digest its own and no other's.
 // It travels as the last segment of the initrd, in RFC 8785 form, and is
 // therefore measured. It holds no secret.
 type Identity struct {
-	Version    int          `json:"version"` // 1
+	Version    int          `json:"version"` // IdentityVersion, or 1
 	WorkloadID string       `json:"workload_id"`
 	TEE        kbs.TEE      `json:"tee"`
 	Servers    Servers      `json:"servers"`
 	Disk       DiskIdentity `json:"disk"`
-	// ProcessDigest is SHA-384 of ProcessPath's bytes on the opened disk.
+	// ProcessDigest is the function ProcessDigest of ProcessPath's bytes on the
+	// opened disk.
 	ProcessDigest kbs.Digest   `json:"process_digest"`
 	Policy        LaunchPolicy `json:"policy"`
 	Network       *Network     `json:"network,omitempty"` // nil: the machine's own
@@ -77,6 +88,22 @@ type LaunchPolicy struct {
 // inits read it.
 const ProcessPath = "/.krun_config.json"
 
+// ProcessKeyPurpose names the VolumeKey's subkey for ProcessDigest.
+const ProcessKeyPurpose = "ccrun process v1"
+
+// ProcessDigest commits to the process configuration raw. The identity is
+// public, and raw may hold short secrets: without the key, which follows from
+// the VolumeKey alone, no guess can be tried against the digest. An empty key
+// gives the zero digest, which is refused everywhere.
+func ProcessDigest(processKey secret.Bytes, raw []byte) kbs.Digest {
+	if processKey.Len() == 0 {
+		return kbs.Digest{}
+	}
+	m := hmac.New(sha512.New384, processKey.Reveal())
+	m.Write(raw)
+	return kbs.Digest(m.Sum(nil))
+}
+
 // Process is ProcessPath's content. Members as in the OCI image
 // configuration; unknown members are refused.
 type Process struct {
@@ -120,8 +147,8 @@ func DecodeIdentity(b []byte) (*Identity, error) {
 // Validate refuses an identity that leaves anything open.
 func (id *Identity) Validate() error {
 	switch {
-	case id.Version != 1:
-		return fmt.Errorf("identity version %d, expected 1", id.Version)
+	case id.Version != 1 && id.Version != IdentityVersion:
+		return fmt.Errorf("identity version %d, expected %d", id.Version, IdentityVersion)
 	case !kbs.ValidWorkloadID(id.WorkloadID):
 		return fmt.Errorf("workload id %q: expected up to 128 letters, digits, '.', '_', '-'", id.WorkloadID)
 	case !id.TEE.Valid():

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/secret"
 )
 
 func goodIdentity(t *testing.T) *Identity {
@@ -16,7 +17,7 @@ func goodIdentity(t *testing.T) *Identity {
 		t.Fatal(err)
 	}
 	return &Identity{
-		Version: 1, WorkloadID: "w1", TEE: kbs.SNP,
+		Version: IdentityVersion, WorkloadID: "w1", TEE: kbs.SNP,
 		Servers: Servers{URLs: []string{"https://a.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 		Disk:    DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
 		Policy:  LaunchPolicy{Logs: "host"}, ProcessDigest: kbs.Sum384([]byte("p")),
@@ -35,8 +36,8 @@ func TestIdentityRoundTrip(t *testing.T) {
 	// One meaning, one spelling: anything else would be a second digest.
 	for name, other := range map[string]string{
 		"space":     strings.Replace(string(b), ",", ", ", 1),
-		"unknown":   strings.Replace(string(b), `"version":1`, `"version":1,"zz":1`, 1),
-		"duplicate": strings.Replace(string(b), `"version":1`, `"version":1,"version":1`, 1),
+		"unknown":   strings.Replace(string(b), `"version":2`, `"version":2,"zz":1`, 1),
+		"duplicate": strings.Replace(string(b), `"version":2`, `"version":2,"version":2`, 1),
 		"trailing":  string(b) + "{}",
 		"empty":     "",
 	} {
@@ -71,7 +72,8 @@ func TestWaitIsOptional(t *testing.T) {
 // TestIdentityRefusesWhatIsOpen changes one member each.
 func TestIdentityRefusesWhatIsOpen(t *testing.T) {
 	for name, spoil := range map[string]func(*Identity){
-		"version":         func(i *Identity) { i.Version = 2 },
+		"version":         func(i *Identity) { i.Version = 3 },
+		"no version":      func(i *Identity) { i.Version = 0 },
 		"no id":           func(i *Identity) { i.WorkloadID = "" },
 		"path as id":      func(i *Identity) { i.WorkloadID = "../x" },
 		"tee":             func(i *Identity) { i.TEE = "sgx" },
@@ -114,4 +116,33 @@ func FuzzDecodeIdentity(f *testing.F) {
 			t.Fatalf("accepted %q, which encodes as %q (%v)", b, again, err)
 		}
 	})
+}
+
+// TestProcessDigestNeedsTheKey: the digest is another one under each key, never
+// the plain one that version 1 had, and none without a key.
+func TestProcessDigestNeedsTheKey(t *testing.T) {
+	raw := []byte("process")
+	a := ProcessDigest(secret.New([]byte("a")), raw)
+	if a == ProcessDigest(secret.New([]byte("b")), raw) || a == kbs.Sum384(raw) || a.IsZero() {
+		t.Errorf("digest %s", a)
+	}
+	if a == ProcessDigest(secret.New([]byte("a")), []byte("Process")) {
+		t.Error("two configurations have one digest")
+	}
+	if d := ProcessDigest(secret.Bytes{}, raw); !d.IsZero() {
+		t.Errorf("without a key: %s", d)
+	}
+}
+
+// TestVersion1IsStillRead: images of before can be inspected and rotated.
+func TestVersion1IsStillRead(t *testing.T) {
+	id := goodIdentity(t)
+	id.Version = 1
+	b, err := id.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err = DecodeIdentity(b); err != nil || id.Version != 1 {
+		t.Errorf("%+v, %v", id, err)
+	}
 }

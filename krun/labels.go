@@ -11,7 +11,7 @@ const (
 	LabelLaunchDigests  = "io.ccrun.launch-digest" // PROFILE=HEX, comma separated
 	LabelFirmware       = "io.ccrun.firmware"      // SHA-256 of the firmware inputs (firmware.Bundle.Digest), 64 hex digits
 	LabelPorts          = "io.ccrun.ports"         // on which the workload listens: "80/tcp,53/udp"
-	LabelSource         = "io.ccrun.source"        // manifest digest of the source image
+	LabelSource         = "io.ccrun.source"        // manifest digest of the source image; only with PublishSource
 	// LabelLayout marks an image for libkrun's own init. It has no
 	// LabelVersion, because nothing that handles ours can handle it.
 	LabelLayout = "io.ccrun.layout"

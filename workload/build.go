@@ -20,6 +20,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/referrers"
@@ -141,7 +143,7 @@ func (b *build) readSource(ctx context.Context) (err error) {
 func (b *build) listPackages(ctx context.Context) (err error) {
 	var warnings []string
 	b.src.Keep(true) // contents are read again for the disk
-	b.packages, warnings, err = sbom.List(ctx, b.tree, b.TempDir, b.src.Digest, b.Now())
+	b.packages, warnings, err = sbom.List(ctx, b.tree, b.TempDir, b.publicSource(), b.Now())
 	b.src.Keep(false)
 	for _, w := range warnings {
 		b.Warn(w)
@@ -176,8 +178,8 @@ func (b *build) seal(context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, ProcessDigest: kbs.Sum384(b.proc), Policy: b.Policy, Network: b.Network}
-	if err := b.sealed.identify(id, b.Filesystem, agent); err != nil {
+	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, Policy: b.Policy, Network: b.Network}
+	if err := b.sealed.identify(id, b.proc, b.Filesystem, agent); err != nil {
 		return err
 	}
 	if err := b.sealed.configure(b.WorkloadID, &b.MachineOptions, b.Servers.URLs[0]); err != nil {
@@ -188,17 +190,27 @@ func (b *build) seal(context.Context) error {
 		return err
 	}
 	b.sealed.describe(b.WorkloadID, b.TEE, launch, &b.PublishOptions, b.Now())
+	b.sealed.reg.Source = b.src.Digest.String()
 	return nil
 }
 
 func (b *build) writeLayer(ctx context.Context) error { return b.draft.writeLayer(ctx, b.random) }
 
 func (b *build) describe(context.Context) error {
-	if err := b.draft.describe(labels(&b.sealed.reg, b.src.Digest, b.exposed)); err != nil {
+	if err := b.draft.describe(labels(&b.sealed.reg, b.publicSource(), b.exposed)); err != nil {
 		return err
 	}
 	b.sealed.reg.Image = b.image.digest()
 	return nil
+}
+
+// publicSource is the source's digest, if all may know it: who knows all of the
+// source but a short secret in its configuration finds that by trying.
+func (b *build) publicSource() digest.Digest {
+	if b.PublishSource {
+		return b.src.Digest
+	}
+	return ""
 }
 
 func (b *build) register(ctx context.Context) (err error) {
@@ -241,7 +253,7 @@ func (b *build) attach(ctx context.Context) error {
 		name string
 		make func() (referrers.Document, error)
 	}{
-		{AttachRecord, b.sealed.recordDocument},
+		{AttachRecord, func() (referrers.Document, error) { return b.sealed.recordDocument(b.PublishSource) }},
 		{AttachProvenance, b.provenanceDocument},
 		{AttachSBOM, func() (referrers.Document, error) {
 			return referrers.Document{Type: referrers.TypeSBOM, MediaType: referrers.TypeSBOM, Content: b.packages}, nil
@@ -261,7 +273,7 @@ func (b *build) attach(ctx context.Context) error {
 
 func (b *build) provenanceDocument() (referrers.Document, error) {
 	p := provenance{
-		image: b.out.name, imageDigest: b.image.digest(), source: b.src.Name, sourceDigest: b.src.Digest,
+		image: b.out.name, imageDigest: b.image.digest(), source: b.src.Name, sourceDigest: b.publicSource(),
 		machine: &b.MachineOptions, filesystem: b.Filesystem, firmware: b.fw.Digest, version: b.Version, finished: b.Now(),
 	}
 	statement, err := p.statement(b.sealed)

@@ -42,8 +42,8 @@ func TestBuild(t *testing.T) {
 	proc := imagetest.Tool(t, "debugfs", "-R", "cat "+krun.ProcessPath, plain)
 	proc = proc[strings.IndexByte(proc, '{'):]
 	id, _ := identityOf(t, out)
-	if kbs.Sum384([]byte(proc)) != id.ProcessDigest {
-		t.Errorf("process digest is not of %s", proc)
+	if got := krun.ProcessDigest(out.open(t, reg.DiskKey).Subkey(krun.ProcessKeyPurpose), []byte(proc)); got != id.ProcessDigest || got.IsZero() {
+		t.Errorf("process digest is not of %s under the volume key", proc)
 	}
 	if res.Digest != reg.Registration.Image || !res.Registered {
 		t.Errorf("result %+v does not fit the registration", res)

@@ -154,14 +154,9 @@ func readOutput(t testing.TB, sys *types.SystemContext, name string) *output {
 	return out
 }
 
-// decrypt opens the disk as the guest does, by the measured identity alone,
-// and returns a file with its content.
-func (out *output) decrypt(t testing.TB, key []byte) string {
+// open is the volume key that the DiskKey opens.
+func (out *output) open(t testing.TB, key []byte) *luks.VolumeKey {
 	t.Helper()
-	id, _, err := firmware.InspectInitrd(out.files[krun.InitrdFile])
-	if err != nil {
-		t.Fatal(err)
-	}
 	disk := bytes.NewReader(out.files[krun.DiskFile])
 	h, err := luks.ReadHeader(disk, disk.Size())
 	if err != nil {
@@ -171,6 +166,19 @@ func (out *output) decrypt(t testing.TB, key []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return vk
+}
+
+// decrypt opens the disk as the guest does, by the measured identity alone,
+// and returns a file with its content.
+func (out *output) decrypt(t testing.TB, key []byte) string {
+	t.Helper()
+	id, _, err := firmware.InspectInitrd(out.files[krun.InitrdFile])
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := bytes.NewReader(out.files[krun.DiskFile])
+	vk := out.open(t, key)
 	if vk.Digest() != id.Disk.VolumeKeyDigest {
 		t.Fatal("volume key is not the one in the identity")
 	}

@@ -92,10 +92,12 @@ func kdfFor(passphrase secret.Bytes) luks.KDF {
 	return luks.KDF{Type: "argon2id", Iterations: 4, MemoryKiB: 64 << 10, Threads: 1}
 }
 
-// identify makes the identity of the disk and of what else is in id, and the
-// initrd that carries it.
-func (s *sealed) identify(id krun.Identity, filesystem string, agent []byte) error {
-	id.Version = 1
+// identify makes the identity of the disk, of the process on it and of what
+// else is in id, and the initrd that carries it.
+func (s *sealed) identify(id krun.Identity, process []byte, filesystem string, agent []byte) error {
+	processKey := s.volumeKey.Subkey(krun.ProcessKeyPurpose)
+	defer processKey.Wipe()
+	id.Version, id.ProcessDigest = krun.IdentityVersion, krun.ProcessDigest(processKey, process)
 	id.Disk = krun.DiskIdentity{Geometry: s.geometry, VolumeKeyDigest: s.volumeKey.Digest(), Filesystem: filesystem}
 	var err error
 	if s.identity, err = id.Encode(); err != nil {

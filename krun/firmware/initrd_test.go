@@ -23,7 +23,7 @@ func testIdentity(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	id := krun.Identity{
-		Version: 1, WorkloadID: "w1", TEE: kbs.SNP,
+		Version: krun.IdentityVersion, WorkloadID: "w1", TEE: kbs.SNP,
 		Servers:       krun.Servers{URLs: []string{"https://attest.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 		Disk:          krun.DiskIdentity{Geometry: geometry, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
 		ProcessDigest: kbs.Sum384([]byte("p")), Policy: krun.LaunchPolicy{Logs: "host"},

@@ -43,10 +43,12 @@ type boot struct {
 	disk      *disk
 	diskKey   secret.Bytes
 	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
-	mapped    string          // path of the opened device, empty before
-	mounts    []string        // to unmount at the end, last first
-	readOnly  bool            // the root cannot be written
-	process   *krun.Process
+	// processKey proves the process configuration; it follows from the volume key.
+	processKey secret.Bytes
+	mapped     string   // path of the opened device, empty before
+	mounts     []string // to unmount at the end, last first
+	readOnly   bool     // the root cannot be written
+	process    *krun.Process
 
 	workloadRan bool
 

@@ -123,6 +123,7 @@ func (b *boot) unlockDisk(context.Context) error {
 		return hint.With(fmt.Errorf("volume key has digest %x, expected %s", got, want),
 			"the disk is not the one the image was built with; pull the image again")
 	}
+	b.processKey = vk.Subkey(krun.ProcessKeyPurpose)
 	b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, luks.Place{Device: b.disk.path}, mappedName, false)
 	return err
 }

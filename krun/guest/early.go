@@ -98,8 +98,16 @@ func (b *boot) readIdentity(context.Context) error {
 	if err != nil {
 		return hint.With(err, "the initrd has no identity segment; build the image with `ccrun build`")
 	}
+	return b.takeIdentity(raw)
+}
+
+func (b *boot) takeIdentity(raw []byte) (err error) {
 	if b.identity, err = krun.DecodeIdentity(raw); err != nil {
 		return err
+	}
+	if b.identity.Version != krun.IdentityVersion {
+		return hint.With(fmt.Errorf("identity of version %d, expected %d: an image's agent and its identity are made together", b.identity.Version, krun.IdentityVersion),
+			"build the image again")
 	}
 	b.identityDigest = kbs.Sum384(raw)
 	return nil

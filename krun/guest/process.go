@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // readProcess reads what to run from the opened disk and proves that it is
@@ -32,14 +34,15 @@ func (b *boot) readProcess(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.process, err = decodeProcess(raw, b.identity.ProcessDigest)
+	defer b.processKey.Wipe()
+	b.process, err = decodeProcess(raw, b.processKey, b.identity.ProcessDigest)
 	return err
 }
 
-// decodeProcess decodes raw if its digest is want.
-func decodeProcess(raw []byte, want kbs.Digest) (*krun.Process, error) {
-	if got := kbs.Sum384(raw); want.IsZero() || got != want {
-		return nil, hint.With(fmt.Errorf("process configuration has digest %s, expected %s", got, want),
+// decodeProcess decodes raw if its digest under the key is want.
+func decodeProcess(raw []byte, processKey secret.Bytes, want kbs.Digest) (*krun.Process, error) {
+	if got := krun.ProcessDigest(processKey, raw); want.IsZero() || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		return nil, hint.With(errors.New("process configuration is not the one that was measured"),
 			"the disk was changed after the build; build again, or restore the disk")
 	}
 	p, err := process.Decode(raw)

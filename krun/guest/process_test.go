@@ -12,12 +12,17 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
+	"github.com/ccrun/ccrun/luks"
+	"github.com/ccrun/ccrun/secret"
 )
 
 const processJSON = `{"Entrypoint":["/bin/a"],"Cmd":["b"],"Env":null,"WorkingDir":"","User":"","StopSignal":""}`
 
+func testProcessKey() secret.Bytes { return secret.New([]byte("as from a volume key")) }
+
 func TestDecodeProcess(t *testing.T) {
-	p, err := decodeProcess([]byte(processJSON), kbs.Sum384([]byte(processJSON)))
+	key := testProcessKey()
+	p, err := decodeProcess([]byte(processJSON), key, krun.ProcessDigest(key, []byte(processJSON)))
 	if err != nil || !reflect.DeepEqual(process.Arguments(p), []string{"/bin/a", "b"}) {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -31,16 +36,28 @@ func TestDecodeProcess(t *testing.T) {
 		"truncated":      processJSON[:20],
 		"empty":          "",
 	} {
-		if _, err := decodeProcess([]byte(text), kbs.Sum384([]byte(text))); err == nil {
+		if _, err := decodeProcess([]byte(text), key, krun.ProcessDigest(key, []byte(text))); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := decodeProcess([]byte(processJSON), kbs.Digest{}); err == nil {
-		t.Error("the zero digest matches")
+	for name, c := range map[string]struct {
+		key  secret.Bytes
+		want kbs.Digest
+	}{
+		"zero digest":          {key, kbs.Digest{}},
+		"no key and no digest": {secret.Bytes{}, kbs.Digest{}},
+		"no key":               {secret.Bytes{}, krun.ProcessDigest(key, []byte(processJSON))},
+		"another volume's key": {secret.New([]byte("other")), krun.ProcessDigest(key, []byte(processJSON))},
+		"digest without a key": {key, kbs.Sum384([]byte(processJSON))},
+		"digest under no key":  {secret.Bytes{}, kbs.Sum384([]byte(processJSON))},
+	} {
+		if _, err := decodeProcess([]byte(processJSON), c.key, c.want); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 	changed := []byte(processJSON)
 	changed[20] ^= 1
-	if _, err := decodeProcess(changed, kbs.Sum384([]byte(processJSON))); err == nil {
+	if _, err := decodeProcess(changed, key, krun.ProcessDigest(key, []byte(processJSON))); err == nil {
 		t.Error("a changed configuration is accepted")
 	}
 }
@@ -48,7 +65,7 @@ func TestDecodeProcess(t *testing.T) {
 func FuzzDecodeProcess(f *testing.F) {
 	f.Add([]byte(processJSON))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		p, err := decodeProcess(in, kbs.Sum384(in))
+		p, err := decodeProcess(in, testProcessKey(), krun.ProcessDigest(testProcessKey(), in))
 		if err != nil {
 			return
 		}
@@ -134,5 +151,27 @@ func TestWorkingDirectory(t *testing.T) {
 	}
 	if got, err := workingDirectory("relative", me); err == nil {
 		t.Errorf("accepted %q", got)
+	}
+}
+
+// TestOldIdentityIsRefused: this agent cannot prove what version 1 digests.
+func TestOldIdentityIsRefused(t *testing.T) {
+	g, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, ok := range map[int]bool{1: false, krun.IdentityVersion: true} {
+		id := krun.Identity{
+			Version: version, WorkloadID: "w", TEE: kbs.Sample, Policy: krun.LaunchPolicy{Logs: "host"}, ProcessDigest: kbs.Sum384([]byte("p")),
+			Servers: krun.Servers{URLs: []string{"https://a.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
+			Disk:    krun.DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		}
+		raw, err := id.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := new(boot).takeIdentity(raw); (err == nil) != ok {
+			t.Errorf("version %d: %v", version, err)
+		}
 	}
 }

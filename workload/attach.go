@@ -36,9 +36,14 @@ func attach(ctx context.Context, sys *types.SystemContext, destination string, m
 	return nil
 }
 
-// recordDocument is the record without the DiskKey.
-func (s *sealed) recordDocument() (referrers.Document, error) {
-	j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity})
+// recordDocument is the record as all may read it: without the DiskKey, and
+// without the source's digest unless that is public.
+func (s *sealed) recordDocument(withSource bool) (referrers.Document, error) {
+	reg := s.reg
+	if !withSource {
+		reg.Source = ""
+	}
+	j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: reg, Identity: s.identity})
 	return referrers.Document{Type: referrers.TypeRecord, MediaType: referrers.TypeRecord, Content: j}, err
 }
 

@@ -40,6 +40,8 @@ type ClassicOptions struct {
 	// RecordPath gets the registration with the passphrase.
 	Legacy     LegacyRegistrar
 	RecordPath string
+	// PublishSource is as in PublishOptions.
+	PublishSource bool
 	// Profile is the VMM whose measurement is registered: the legacy form has
 	// room for one. Empty: measure.Libkrun112, the last that took such firmware.
 	Profile measure.Profile
@@ -217,9 +219,11 @@ func (c *classic) measure(context.Context) error {
 func (c *classic) measurement() string { return c.launch[string(c.Profile)] }
 
 func (c *classic) describe(context.Context) error {
-	return c.draft.describe(map[string]string{
-		krun.LabelLayout: classicLayout, krun.LabelWorkloadID: c.WorkloadID, krun.LabelTEE: string(c.TEE), krun.LabelSource: c.src.Digest.String(),
-	})
+	l := map[string]string{krun.LabelLayout: classicLayout, krun.LabelWorkloadID: c.WorkloadID, krun.LabelTEE: string(c.TEE)}
+	if c.PublishSource {
+		l[krun.LabelSource] = c.src.Digest.String()
+	}
+	return c.draft.describe(l)
 }
 
 // register is not taken back when publishing fails: the legacy dialect cannot.

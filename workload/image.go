@@ -20,7 +20,7 @@ import (
 // image.
 const FormatVersion = "1"
 
-// labels describes the registered workload r.
+// labels describes the registered workload r. An empty source is not told.
 func labels(r *kbs.Registration, source digest.Digest, exposed []string) map[string]string {
 	var launch []string
 	firmware := ""
@@ -35,7 +35,9 @@ func labels(r *kbs.Registration, source digest.Digest, exposed []string) map[str
 		krun.LabelIdentityDigest: r.IdentityDigest.String(),
 		krun.LabelLaunchDigests:  strings.Join(launch, ","),
 		krun.LabelFirmware:       firmware,
-		krun.LabelSource:         source.String(),
+	}
+	if source != "" {
+		l[krun.LabelSource] = source.String()
 	}
 	if len(exposed) > 0 {
 		l[krun.LabelPorts] = strings.Join(exposed, ",")

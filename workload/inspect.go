@@ -30,6 +30,7 @@ type Inspection struct {
 	Initrd     *InitrdInspection   `json:"initrd,omitempty"`
 	Registered *kbs.WorkloadStatus `json:"registered,omitempty"`
 	Problems   []string            `json:"problems,omitempty"`
+	Warnings   []string            `json:"warnings,omitempty"` // of what is right, and yet not good
 
 	v1 *luks.V1Header // of a classic disk
 }
@@ -203,6 +204,9 @@ func (in *Inspection) compare() {
 		return
 	}
 	id := in.Initrd.Identity
+	if id.Version < krun.IdentityVersion {
+		in.Warnings = append(in.Warnings, unkeyedProcess)
+	}
 	if in.TEEConfig != nil && (in.TEEConfig.WorkloadID != id.WorkloadID || in.TEEConfig.TEE != id.TEE) {
 		in.problem("%s is for workload %s on %s, the measured identity for %s on %s",
 			krun.TEEConfigFile, in.TEEConfig.WorkloadID, in.TEEConfig.TEE, id.WorkloadID, id.TEE)
@@ -214,6 +218,9 @@ func (in *Inspection) compare() {
 		in.problem("label %s does not name the identity in %s", krun.LabelIdentityDigest, krun.InitrdFile)
 	}
 }
+
+// unkeyedProcess is said of images with an identity of version 1.
+const unkeyedProcess = "whoever has this image can try guesses of short secrets in its Env, Cmd and Entrypoint against its identity: build it again, and change such secrets"
 
 func sameGeometry(a, b luks.Geometry) bool {
 	x, errX := kbs.Canonical(a)

@@ -103,6 +103,10 @@ type PublishOptions struct {
 	// Rules are registered with the measurement, which is all that they lack.
 	// Checked by whoever read them, and by the server.
 	Rules kbs.ReferenceValues
+	// PublishSource has label, provenance and SBOM name the source image by its
+	// manifest's digest. Whoever knows all of that image but a short secret in
+	// its configuration can then find the secret by trying.
+	PublishSource bool
 	// Attach lists the documents (Attach...) that become OCI referrers of the
 	// image, where the destination can hold them. Sign, if not nil, signs the
 	// image and its provenance.

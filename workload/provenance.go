@@ -59,7 +59,7 @@ type Provenance struct {
 type provenance struct {
 	image, imageDigest string
 	source             string
-	sourceDigest       digest.Digest
+	sourceDigest       digest.Digest // empty: not to be told, nor its name
 	machine            *MachineOptions
 	filesystem         string
 	firmware           [sha256.Size]byte
@@ -78,11 +78,14 @@ func (p *provenance) statement(s *sealed) ([]byte, error) {
 		"tee": string(p.machine.TEE), "cpus": fmt.Sprint(p.machine.CPUs), "memory_mib": fmt.Sprint(p.machine.MemoryMiB),
 		"filesystem": p.filesystem, "workload_id": s.reg.WorkloadID,
 	}
-	d.ResolvedDependencies = []Resource{
-		{Name: "source", URI: publicName(p.source), Digest: map[string]string{p.sourceDigest.Algorithm().String(): p.sourceDigest.Encoded()}},
+	if p.sourceDigest != "" {
+		d.ResolvedDependencies = []Resource{{Name: "source", URI: publicName(p.source),
+			Digest: map[string]string{p.sourceDigest.Algorithm().String(): p.sourceDigest.Encoded()}}}
+	}
+	d.ResolvedDependencies = append(d.ResolvedDependencies, []Resource{
 		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(p.firmware[:])}},
 		{Name: "agent", Digest: map[string]string{"sha256": digest.FromBytes(p.machine.Agent).Encoded()}},
-	}
+	}...)
 	r := &st.Predicate.RunDetails
 	r.Builder.ID = builderID
 	if p.version != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/containers/image/v5/signature"
 	"github.com/containers/image/v5/types"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/workload/referrers"
@@ -25,7 +26,10 @@ type VerifyOptions struct {
 	// Firmware, if not empty, is measured anew together with the image's initrd.
 	Firmware string
 	Require  []string // Attach... that must be there
-	System   *types.SystemContext
+	// Record is the owner's own; nil: none. It alone says what the image was
+	// built from, unless that was published.
+	Record *kbs.Record
+	System *types.SystemContext
 }
 
 // ImageCheck is one thing that VerifyImage looked at.
@@ -40,7 +44,7 @@ type ImageVerification struct {
 	Image      string       `json:"image"`
 	Digest     string       `json:"digest"`
 	WorkloadID string       `json:"workload_id,omitempty"`
-	Source     string       `json:"source_digest,omitempty"` // from signed provenance
+	Source     string       `json:"source_digest,omitempty"` // from signed provenance, or the owner's record
 	Pass       bool         `json:"pass"`
 	Checks     []ImageCheck `json:"checks"`
 }
@@ -81,6 +85,7 @@ func VerifyImage(ctx context.Context, o VerifyOptions) (*ImageVerification, erro
 	if err := v.attachments(ctx); err != nil {
 		return nil, err
 	}
+	v.ownRecord()
 	if err := v.measurement(); err != nil {
 		return nil, err
 	}
@@ -166,6 +171,25 @@ func (v *verification) identity() string {
 		return "none"
 	}
 	return v.in.Initrd.IdentityDigest.String()
+}
+
+// ownRecord compares with what the owner kept of the build.
+func (v *verification) ownRecord() {
+	if v.Record == nil {
+		return
+	}
+	r := &v.Record.Registration
+	switch {
+	case r.IdentityDigest.String() != v.identity():
+		v.check("own record", false, "it is of identity %s, the image has %s", r.IdentityDigest, v.identity())
+	case r.Image != v.out.Digest:
+		v.check("own record", false, "it is of image %s: this one was rotated since, or is not what was built", r.Image)
+	case r.Source == "":
+		v.check("own record", true, "of this image; it does not say from what that was built")
+	default:
+		v.out.Source = r.Source
+		v.check("own record", true, "of this image, built from %s", r.Source)
+	}
 }
 
 // measurement computes the launch digests anew.

@@ -139,10 +139,14 @@ func (v *verification) provenance(b []byte) (string, error) {
 	if want := v.in.Image.Labels[krun.LabelSource]; v.out.Source != want {
 		return "", fmt.Errorf("provenance of source %s, the image's label has %s", v.out.Source, want)
 	}
-	if v.publicKey != nil {
-		return "signed by the key, built from " + v.out.Source, nil
+	from := v.out.Source
+	if from == "" {
+		from = "a source that it does not name"
 	}
-	return "unsigned, says it is built from " + v.out.Source, nil
+	if v.publicKey != nil {
+		return "signed by the key, built from " + from, nil
+	}
+	return "unsigned, says it is built from " + from, nil
 }
 
 func (v *verification) sbom(b []byte) (string, error) {

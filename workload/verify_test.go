@@ -51,7 +51,7 @@ func signedBuild(t testing.TB, dest func(*types.SystemContext) string) (Options,
 	o := testOptions(t, &fakeServer{})
 	key, pub := signingKey(t)
 	o.Destination = dest(o.System)
-	o.Sign, o.Attach, o.Version = key, []string{AttachRecord, AttachProvenance, AttachSBOM}, "1.2.3"
+	o.Sign, o.Attach, o.Version, o.PublishSource = key, []string{AttachRecord, AttachProvenance, AttachSBOM}, "1.2.3", true
 	res, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -18,8 +18,12 @@ type Registration struct {
 	FooterDigest    Digest          `json:"footer_digest,omitzero"`
 	ReferenceValues ReferenceValues `json:"reference_values"`
 	Image           string          `json:"image,omitempty"` // manifest digest, for people
-	Created         *time.Time      `json:"created,omitempty"`
-	Release         *ReleaseLimits  `json:"release,omitempty"` // nil: as often as asked for
+	// Source is the manifest digest of the image that was encrypted, for people.
+	// It is a commitment to what the disk hides: the server and the owner's
+	// record have it, what is published has not.
+	Source  string         `json:"source,omitempty"`
+	Created *time.Time     `json:"created,omitempty"`
+	Release *ReleaseLimits `json:"release,omitempty"` // nil: as often as asked for
 }
 
 // ReleaseLimits says how often a workload's key is released. A session counts

@@ -40,6 +40,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		return nil, err
 	}
 	o.Destination, o.RecordPath, o.NoIntegrity = c.Args().Get(1), c.String("record"), !c.Bool("integrity")
+	o.PublishSource = c.Bool("publish-source")
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}

@@ -31,7 +31,7 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 		return nil, face.Usagef("--classic: its protocol cannot register release limits")
 	}
 	o := &workload.ClassicOptions{
-		Destination: c.Args().Get(1), WorkloadID: c.String("workload-id"), RecordPath: c.String("record"),
+		Destination: c.Args().Get(1), WorkloadID: c.String("workload-id"), RecordPath: c.String("record"), PublishSource: c.Bool("publish-source"),
 		Servers: krun.Servers{URLs: c.StringSlice("attest-url")}, Profile: measure.Profile(c.String("profile")),
 	}
 	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {

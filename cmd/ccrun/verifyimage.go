@@ -29,6 +29,7 @@ Examples:
 		Flags: append(imageFlags(),
 			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` with the public key that must have signed"},
 			&cli.StringFlag{Name: "firmware", Usage: "compute the launch measurements anew with this libkrunfw `FILE`, or directory"},
+			&cli.StringFlag{Name: "record", Usage: "compare with the owner's own `FILE` of ccrun build --record, which also says what the image was built from"},
 			&cli.StringSliceFlag{Name: "require", Usage: "`LIST` of documents that must be attached: record, provenance, sbom"},
 			face.FormatFlag()),
 		Action: runVerifyImage,
@@ -39,9 +40,16 @@ func runVerifyImage(c *cli.Context) error {
 	if err := face.Args(c, 1, 1, "IMAGE"); err != nil {
 		return err
 	}
-	v, err := workload.VerifyImage(imageContext(c), workload.VerifyOptions{
+	o := workload.VerifyOptions{
 		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: c.String("firmware"), Require: c.StringSlice("require"), System: systemContext(c),
-	})
+	}
+	if path := c.String("record"); path != "" {
+		var err error
+		if o.Record, err = workload.ReadRecord(path); err != nil {
+			return err
+		}
+	}
+	v, err := workload.VerifyImage(imageContext(c), o)
 	if err != nil {
 		return buildError(err)
 	}

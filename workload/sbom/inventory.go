@@ -36,7 +36,8 @@ type finding struct {
 
 // List writes the SBOM of what is in the tree: by the databases of
 // dpkg, apk and rpm, by what pip and npm leave beside what they install, and
-// by the modules that Go programs name. Anything else it does not know.
+// by the modules that Go programs name. Anything else it does not know. An
+// empty source is not named in it.
 func List(ctx context.Context, tree *rootfs.Tree, dir string, source digest.Digest, now time.Time) ([]byte, []string, error) {
 	v := &inventory{dir: dir, found: map[*rootfs.Node]finding{}}
 	v.lists(tree)

@@ -73,18 +73,20 @@ func Count(b []byte) (int, error) {
 }
 
 // spdx writes the document. The order is that of the package URLs, whatever
-// the order in which they were found.
+// the order in which they were found. The document's name space is of its own
+// content, which all may read, and not of the source.
 func spdx(list []softwarePackage, distro string, source digest.Digest, now time.Time) ([]byte, error) {
 	slices.SortFunc(list, func(a, b softwarePackage) int { return strings.Compare(a.purl(distro), b.purl(distro)) })
 	list = slices.Compact(list)
 	const none, root = "NOASSERTION", "SPDXRef-image"
 	d := spdxDocument{
-		SPDXVersion: spdxVersion, DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT", Name: "image " + source.String(),
-		DocumentNamespace: "https://github.com/ccrun/ccrun/spdx/" + source.Encoded(),
-		CreationInfo:      spdxCreation{now.UTC().Format(time.RFC3339), []string{"Tool: ccrun"}},
-		Packages: []spdxPackage{{SPDXID: root, Name: "source image", DownloadLocation: none, LicenseConcluded: none, LicenseDeclared: none, CopyrightText: none,
-			Checksums: []spdxChecksum{{"SHA256", source.Encoded()}}}},
+		SPDXVersion: spdxVersion, DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT", Name: "source image",
+		CreationInfo:  spdxCreation{now.UTC().Format(time.RFC3339), []string{"Tool: ccrun"}},
+		Packages:      []spdxPackage{{SPDXID: root, Name: "source image", DownloadLocation: none, LicenseConcluded: none, LicenseDeclared: none, CopyrightText: none}},
 		Relationships: []spdxRelation{{"SPDXRef-DOCUMENT", "DESCRIBES", root}},
+	}
+	if source != "" {
+		d.Name, d.Packages[0].Checksums = "image "+source.String(), []spdxChecksum{{"SHA256", source.Encoded()}}
 	}
 	for i, p := range list {
 		id := fmt.Sprintf("SPDXRef-package-%d", i+1)
@@ -94,5 +96,10 @@ func spdx(list []softwarePackage, distro string, source digest.Digest, now time.
 		})
 		d.Relationships = append(d.Relationships, spdxRelation{root, "CONTAINS", id})
 	}
+	content, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	d.DocumentNamespace = "https://github.com/ccrun/ccrun/spdx/" + digest.FromBytes(content).Encoded()
 	return json.Marshal(d)
 }

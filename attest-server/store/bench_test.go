@@ -43,7 +43,7 @@ func BenchmarkHandshakeWrites(b *testing.B) {
 			err := s.RecordSession(b.Context(), kbs.SessionRecord{Session: number, WorkloadID: "w", At: time.Now(), Granted: true,
 				Result: kbs.AttestationResult{TEE: kbs.Sample, Result: kbs.Affirming, Rules: rules}}, true)
 			if err == nil {
-				_, err = s.Release(b.Context(), "w", w.Digest, number)
+				_, err = s.Release(b.Context(), "w", w.Digest, Guest{Session: number})
 			}
 			if err != nil {
 				b.Error(err)

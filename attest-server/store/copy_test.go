@@ -78,7 +78,7 @@ func TestCopyThereAndBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if k, err := c.Release(t.Context(), "w1", w.Digest, "n"); err != nil || string(k.Reveal()) != "key-1" {
+		if k, err := c.Release(t.Context(), "w1", w.Digest, Guest{Session: "n"}); err != nil || string(k.Reveal()) != "key-1" {
 			t.Errorf("Release = %v", err)
 		}
 		if w, err := c.Workload(t.Context(), "w4"); err != nil || w.RevokedAt == nil {

@@ -96,7 +96,7 @@ func useDamaged(t *testing.T, path string, o Options) error {
 		id := fmt.Sprintf("w%d", i)
 		w, err := s.Workload(t.Context(), id)
 		if err == nil {
-			k, err2 := s.Release(t.Context(), id, w.Digest, "n")
+			k, err2 := s.Release(t.Context(), id, w.Digest, Guest{Session: "n"})
 			if err = err2; err == nil && string(k.Reveal()) != "key of "+id {
 				t.Errorf("%s: %s released as %q", path, id, k.Reveal())
 			}

@@ -64,7 +64,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("lost: %v", err)
 			continue
 		}
-		if _, err := s.Release(t.Context(), id, w.Digest, "n"); err != nil {
+		if _, err := s.Release(t.Context(), id, w.Digest, Guest{Session: "n"}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -55,7 +55,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 					t.Errorf("%s: %v", id, err)
 				}
 				w, _ := s.Workload(t.Context(), id)
-				if k, err := s.Release(t.Context(), id, w.Digest, "n"); err != nil || string(k.Reveal()) != "key-"+id {
+				if k, err := s.Release(t.Context(), id, w.Digest, Guest{Session: "n"}); err != nil || string(k.Reveal()) != "key-"+id {
 					t.Errorf("%s: %v", id, err)
 				}
 			}
@@ -81,13 +81,13 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if k, err := fresh.Release(t.Context(), id, w.Digest, "n"); err != nil || string(k.Reveal()) != "key-"+id {
+			if k, err := fresh.Release(t.Context(), id, w.Digest, Guest{Session: "n"}); err != nil || string(k.Reveal()) != "key-"+id {
 				t.Errorf("%s lost: %v", id, err)
 			}
 		}
 	}
 	w, _ := fresh.Workload(t.Context(), "staged")
-	if k, err := fresh.ReleaseStaged(t.Context(), "staged", w.Digest, "n"); err != nil || !k.Equal(r.Staged) {
+	if k, err := fresh.ReleaseStaged(t.Context(), "staged", w.Digest, Guest{Session: "n"}); err != nil || !k.Equal(r.Staged) {
 		t.Errorf("staged key: %v", err)
 	}
 	if v, err := fresh.ReleaseResource(t.Context(), id, "staged", w.Digest, "n"); err != nil || string(v.Reveal()) != "v2" {
@@ -159,7 +159,7 @@ func TestSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k, err := c.Release(t.Context(), "a", w.Digest, "n"); err != nil || string(k.Reveal()) != "key-a" {
+	if k, err := c.Release(t.Context(), "a", w.Digest, Guest{Session: "n"}); err != nil || string(k.Reveal()) != "key-a" {
 		t.Errorf("Release = %v", err)
 	}
 }

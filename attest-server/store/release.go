@@ -17,18 +17,19 @@ type releases struct{ *core }
 // Release counts a release in the session, audits it, and only then returns
 // the DiskKey. The workload must still be as it was appraised: neither
 // revoked nor, under the same id, another one. A registration that allows no
-// more releases is ErrLimit, which is audited too.
-func (s releases) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	return s.release(ctx, id, appraised, session, false)
+// more releases is ErrLimit, a guest that has confirmed is ErrConfirmed; both
+// are audited too.
+func (s releases) Release(ctx context.Context, id string, appraised kbs.Digest, to Guest) (secret.Bytes, error) {
+	return s.release(ctx, id, appraised, to, false)
 }
 
 // ReleaseStaged is Release for the DiskKey that is staged, ErrNotFound if none
 // is.
-func (s releases) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	return s.release(ctx, id, appraised, session, true)
+func (s releases) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, to Guest) (secret.Bytes, error) {
+	return s.release(ctx, id, appraised, to, true)
 }
 
-func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, session string, staged bool) (secret.Bytes, error) {
+func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, to Guest, staged bool) (secret.Bytes, error) {
 	var k secret.Bytes
 	var refused error
 	err := s.write(ctx, func(tx *sql.Tx) error {
@@ -36,15 +37,16 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 		if err != nil {
 			return err
 		}
-		if limits := r.reg.Release; limits != nil {
+		if refused = unconfirmed(context.WithoutCancel(ctx), tx, to.ReportID); refused == nil && r.reg.Release != nil {
+			limits := r.reg.Release
 			refused = approved(tx, limits.Approvals, kbs.ReleaseName(id), id, appraised)
 		}
 		if refused == nil {
-			refused = countRelease(tx, id, session, r.reg.Release, s.clock().UTC())
+			refused = countRelease(tx, id, to.Session, r.reg.Release, s.clock().UTC())
 		}
 		switch {
-		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved):
-			return s.log.append(tx, "session/"+session, "key.refuse", id, refused.Error())
+		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved), errors.Is(refused, ErrConfirmed):
+			return s.log.append(tx, "session/"+to.Session, "key.refuse", id, refused.Error())
 		case refused != nil:
 			return refused
 		}
@@ -52,7 +54,7 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 		if k, err = s.open(r, id); err != nil {
 			return err
 		}
-		return s.log.append(tx, "session/"+session, "key.release", id, r.detail())
+		return s.log.append(tx, "session/"+to.Session, "key.release", id, r.detail())
 	})
 	if err == nil {
 		err = refused

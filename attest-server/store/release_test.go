@@ -19,7 +19,7 @@ func TestKeyThatDoesNotOpenIsNoRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Release(t.Context(), "w", w.Digest, "n"); !errors.Is(err, ErrTampered) {
+	if _, err := s.Release(t.Context(), "w", w.Digest, Guest{Session: "n"}); !errors.Is(err, ErrTampered) {
 		t.Errorf("Release = %v", err)
 	}
 	if w, err = s.Workload(t.Context(), "w"); err != nil || w.Releases != 0 {

@@ -170,20 +170,20 @@ func TestDiskKeyNeedsApprovals(t *testing.T) {
 	r.Release = &kbs.ReleaseLimits{Approvals: []string{"b"}}
 	mustRegister(t, s, r, "k")
 	d := digestOf(t, s, "a.w")
-	if _, err := s.Release(t.Context(), "a.w", d, "n"); !errors.Is(err, ErrNotApproved) {
+	if _, err := s.Release(t.Context(), "a.w", d, Guest{Session: "n"}); !errors.Is(err, ErrNotApproved) {
 		t.Errorf("without approval: %v", err)
 	}
 	a := kbs.Approval{Name: kbs.ReleaseName("a.w"), WorkloadID: "a.w", RegistrationDigest: d}
 	if err := s.Approve(t.Context(), "a", a, "x"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Release(t.Context(), "a.w", d, "n"); !errors.Is(err, ErrNotApproved) {
+	if _, err := s.Release(t.Context(), "a.w", d, Guest{Session: "n"}); !errors.Is(err, ErrNotApproved) {
 		t.Errorf("with another tenant's approval: %v", err)
 	}
 	if err := s.Approve(t.Context(), "b", a, "x"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Release(t.Context(), "a.w", d, "n"); err != nil {
+	if _, err := s.Release(t.Context(), "a.w", d, Guest{Session: "n"}); err != nil {
 		t.Errorf("approved: %v", err)
 	}
 	if err := s.Approve(t.Context(), "nobody", a, "x"); !errors.Is(err, ErrNotFound) {

@@ -16,7 +16,7 @@ func TestRotation(t *testing.T) {
 	s, path, o := newStore(t)
 	mustRegister(t, s, registration("a", 1), "key-a")
 	w, _ := s.Workload(t.Context(), "a")
-	if _, err := s.ReleaseStaged(t.Context(), "a", w.Digest, "n"); !errors.Is(err, ErrNotFound) {
+	if _, err := s.ReleaseStaged(t.Context(), "a", w.Digest, Guest{Session: "n"}); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("nothing is staged: %v", err)
 	}
 	r, err := s.StageRotation(t.Context(), "a", "token/x")
@@ -32,11 +32,11 @@ func TestRotation(t *testing.T) {
 	defer again.Close()
 	released := func(name, current, next string) {
 		t.Helper()
-		k, err := again.Release(t.Context(), "a", w.Digest, "n")
+		k, err := again.Release(t.Context(), "a", w.Digest, Guest{Session: "n"})
 		if err != nil || string(k.Reveal()) != current {
 			t.Errorf("%s: Release = %q, %v", name, k.Reveal(), err)
 		}
-		k, err = again.ReleaseStaged(t.Context(), "a", w.Digest, "n")
+		k, err = again.ReleaseStaged(t.Context(), "a", w.Digest, Guest{Session: "n"})
 		if next == "" && !errors.Is(err, ErrNotFound) || next != "" && (err != nil || string(k.Reveal()) != next) {
 			t.Errorf("%s: ReleaseStaged = %q, %v", name, k.Reveal(), err)
 		}
@@ -111,7 +111,7 @@ func TestTamperedRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		w, _ := s.Workload(t.Context(), "a")
-		if k, err := s.ReleaseStaged(t.Context(), "a", w.Digest, "n"); !errors.Is(err, ErrTampered) || k.Len() != 0 {
+		if k, err := s.ReleaseStaged(t.Context(), "a", w.Digest, Guest{Session: "n"}); !errors.Is(err, ErrTampered) || k.Len() != 0 {
 			t.Errorf("%s: ReleaseStaged = %v", name, err)
 		}
 		if err := s.CommitRotation(t.Context(), "a", w.Rotation, "", "x"); !errors.Is(err, ErrTampered) {
@@ -153,7 +153,7 @@ func TestReleaseLimits(t *testing.T) {
 		number := fmt.Sprint("s", n)
 		session(t, s, number)
 		for range 3 { // lost answers
-			if _, err := s.Release(t.Context(), "a", d, number); !errors.Is(err, want) {
+			if _, err := s.Release(t.Context(), "a", d, Guest{Session: number}); !errors.Is(err, want) {
 				t.Errorf("%s: %v, expected %v", name, err, want)
 			}
 		}
@@ -172,7 +172,7 @@ func TestReleaseLimits(t *testing.T) {
 	c.now = start.Add(48 * time.Hour)
 	release("fifth of four", ErrLimit)
 	c.now = expiry
-	if _, err := s.Release(t.Context(), "a", d, "s1"); !errors.Is(err, ErrLimit) {
+	if _, err := s.Release(t.Context(), "a", d, Guest{Session: "s1"}); !errors.Is(err, ErrLimit) {
 		t.Errorf("expired, session that has the key: %v", err)
 	}
 	refused := 0
@@ -203,7 +203,7 @@ func TestOnceUnderRace(t *testing.T) {
 		session(t, s, number)
 		wg.Go(func() {
 			for range 2 {
-				_, err := []*DB{s, other}[i%2].Release(t.Context(), "a", d, number)
+				_, err := []*DB{s, other}[i%2].Release(t.Context(), "a", d, Guest{Session: number})
 				switch {
 				case err == nil:
 					mu.Lock()

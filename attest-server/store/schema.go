@@ -165,4 +165,17 @@ var migrations = []string{
 	DROP TABLE sessions;
 	ALTER TABLE session_rows RENAME TO sessions;
 	CREATE INDEX sessions_at ON sessions(at, number);`,
+
+	// REPORT_IDs whose VM has its disk open: none of them gets a DiskKey again.
+	// They outlive their workload, which may be registered anew with the same
+	// DiskKey. seq counts within a workload.
+	`CREATE TABLE confirmations(
+		workload TEXT NOT NULL,
+		seq INTEGER NOT NULL,
+		report_id BLOB NOT NULL UNIQUE,
+		at INTEGER NOT NULL,
+		session TEXT NOT NULL,
+		PRIMARY KEY(workload, seq)
+	) STRICT;
+	ALTER TABLE sessions ADD COLUMN confirmed INTEGER;`,
 }

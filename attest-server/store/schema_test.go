@@ -88,26 +88,17 @@ func TestPostgresWords(t *testing.T) {
 // TestMigrateSessions: records of an older attest-server are still there, with
 // their releases, and count against the limit.
 func TestMigrateSessions(t *testing.T) {
-	at := databasetest.Place(t)
-	old := len(migrations) - 1
-	db := atVersion(t, at, old)
-	o := options(t)
-	o.MasterKey = secret.Bytes{}
-	for i, number := range []string{"one", "two"} {
-		b, err := json.Marshal(kbs.SessionRecord{Session: number, WorkloadID: "w", At: start})
-		if err == nil {
-			_, err = db.Exec("INSERT INTO sessions(authentic, seq, number, workload, at, releases, record) VALUES(?,?,?,?,?,?,?)", 1, i+1, number, "w", unixMilli(start), i, b)
+	const old = 7 // the last without row numbers
+	s := migrated(t, old, func(exec func(string, ...any)) {
+		for i, number := range []string{"one", "two"} {
+			b, err := json.Marshal(kbs.SessionRecord{Session: number, WorkloadID: "w", At: start})
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec("INSERT INTO sessions(authentic, seq, number, workload, at, releases, record) VALUES(?,?,?,?,?,?,?)", 1, i+1, number, "w", unixMilli(start), i, b)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	o.SessionRecords = 2
-	s, err := reopen(t.Context(), at, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	})
+	s.kept = 2
 	if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: "three", WorkloadID: "w", At: start}, true); err != nil {
 		t.Fatal(err)
 	}
@@ -118,4 +109,25 @@ func TestMigrateSessions(t *testing.T) {
 	if r, err := s.Session(t.Context(), "two"); err != nil || r.Releases != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
+}
+
+// migrated is a store that fill wrote to when it was of version old.
+func migrated(t *testing.T, old int, fill func(exec func(string, ...any))) *DB {
+	t.Helper()
+	at := databasetest.Place(t)
+	db := atVersion(t, at, old)
+	fill(func(query string, args ...any) {
+		t.Helper()
+		if _, err := db.Exec(query, args...); err != nil {
+			t.Fatal(err)
+		}
+	})
+	o := options(t)
+	o.MasterKey = secret.Bytes{} // there is none yet
+	s, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
 }

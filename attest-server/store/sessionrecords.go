@@ -44,6 +44,9 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 		if r.Granted {
 			return s.log.append(tx, "session/"+r.Session, "attest.grant", r.WorkloadID, "")
 		}
+		if r.Result.Confirmed() { // no denial, but a sign of a break-in
+			return s.log.append(tx, "session/"+r.Session, "attest.refuse", r.WorkloadID, firstFailure(r.Result))
+		}
 		if r.Result.Result == kbs.Undecided {
 			return nil // no denial
 		}

@@ -76,7 +76,7 @@ func TestRegisterAndRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	k, err := again.Release(t.Context(), "a", w.Digest, "n1")
+	k, err := again.Release(t.Context(), "a", w.Digest, Guest{Session: "n1"})
 	if err != nil || string(k.Reveal()) != "key-a" {
 		t.Fatalf("Release = %q, %v", k.Reveal(), err)
 	}
@@ -130,11 +130,11 @@ func TestReleaseRefuses(t *testing.T) {
 	}
 	refuses := func(name string, want error) {
 		t.Helper()
-		if k, err := s.Release(t.Context(), "a", w.Digest, "n"); !errors.Is(err, want) || k.Len() != 0 {
+		if k, err := s.Release(t.Context(), "a", w.Digest, Guest{Session: "n"}); !errors.Is(err, want) || k.Len() != 0 {
 			t.Errorf("%s: %v, expected %v", name, err, want)
 		}
 	}
-	if _, err := s.Release(t.Context(), "a", kbs.Digest{}, "n"); !errors.Is(err, ErrChanged) {
+	if _, err := s.Release(t.Context(), "a", kbs.Digest{}, Guest{Session: "n"}); !errors.Is(err, ErrChanged) {
 		t.Errorf("zero digest: %v", err)
 	}
 	if _, err := s.Revoke(t.Context(), "a", "x"); err != nil {
@@ -180,7 +180,7 @@ func TestTamperedDatabase(t *testing.T) {
 			if err != nil {
 				return // seen already
 			}
-			if k, err := s.Release(t.Context(), "a", w.Digest, "n"); !errors.Is(err, ErrTampered) || k.Len() != 0 {
+			if k, err := s.Release(t.Context(), "a", w.Digest, Guest{Session: "n"}); !errors.Is(err, ErrTampered) || k.Len() != 0 {
 				t.Errorf("Release = %q, %v", k.Reveal(), err)
 			}
 		})
@@ -212,7 +212,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("Register without master key: %v", err)
 	}
 	w, _ := locked.Workload(t.Context(), "a")
-	if _, err := locked.Release(t.Context(), "a", w.Digest, "n"); !errors.Is(err, ErrLocked) {
+	if _, err := locked.Release(t.Context(), "a", w.Digest, Guest{Session: "n"}); !errors.Is(err, ErrLocked) {
 		t.Errorf("Release without master key: %v", err)
 	}
 	edit(t, s, "PRAGMA user_version = 99")

@@ -356,7 +356,7 @@ func (k *killed) check(round int) {
 			continue
 		}
 		if id != "rotated" {
-			if key, err := s.Release(k.Context(), id, w.Digest, "n"); err != nil || string(key.Reveal()) != "disk key of "+id {
+			if key, err := s.Release(k.Context(), id, w.Digest, store.Guest{Session: "n"}); err != nil || string(key.Reveal()) != "disk key of "+id {
 				k.Errorf("%s: %v", id, err)
 			}
 		}
@@ -394,8 +394,8 @@ func checkOpens(t *testing.T, s *store.DB, slot kbs.Keyslot, round int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, release := range []func(context.Context, string, kbs.Digest, string) (secret.Bytes, error){s.Release, s.ReleaseStaged} {
-		if k, err := release(t.Context(), "rotated", w.Digest, "n"); err == nil && keyslot.Opens(slot, k) == nil {
+	for _, release := range []func(context.Context, string, kbs.Digest, store.Guest) (secret.Bytes, error){s.Release, s.ReleaseStaged} {
+		if k, err := release(t.Context(), "rotated", w.Digest, store.Guest{Session: "n"}); err == nil && keyslot.Opens(slot, k) == nil {
 			return
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,18 +31,23 @@ type fakeTEE struct{}
 const fakeMagic = "fake report"
 
 func fakeReport(tee kbs.TEE, d kbs.LaunchDigest, rd kbs.ReportData) kbs.Evidence {
-	return kbs.Evidence{TEE: tee, Report: append(append([]byte(fakeMagic), d[:]...), rd[:]...)}
+	return fakeReportOf(9, tee, d, rd)
+}
+
+// fakeReportOf is a report of the VM whose REPORT_ID is vm in every byte.
+func fakeReportOf(vm byte, tee kbs.TEE, d kbs.LaunchDigest, rd kbs.ReportData) kbs.Evidence {
+	return kbs.Evidence{TEE: tee, Report: slices.Concat([]byte(fakeMagic), d[:], rd[:], []byte{vm})}
 }
 
 func (fakeTEE) Verify(_ context.Context, ev kbs.Evidence, _ time.Time) (*verifier.Claims, error) {
 	b, ok := bytes.CutPrefix(ev.Report, []byte(fakeMagic))
-	if !ok || len(b) != 48+64 {
+	if !ok || len(b) != 48+64+1 {
 		return nil, &verifier.Error{Rule: verifier.Rule{Rule: "signature", Expected: "a signature", Got: "none"}}
 	}
 	return &verifier.Claims{
-		TEE: ev.TEE, LaunchDigest: kbs.LaunchDigest(b[:48]), ReportData: kbs.ReportData(b[48:]),
+		TEE: ev.TEE, LaunchDigest: kbs.LaunchDigest(b[:48]), ReportData: kbs.ReportData(b[48:112]),
 		SNP: &verifier.SNPClaims{
-			ReportVersion: 3, Product: "Milan", Signer: "VCEK", HostData: make([]byte, 32), ReportIDMA: bytes.Repeat([]byte{0xff}, 32),
+			ReportVersion: 3, Product: "Milan", Signer: "VCEK", HostData: make([]byte, 32), ReportID: bytes.Repeat(b[112:], 32), ReportIDMA: bytes.Repeat([]byte{0xff}, 32),
 			IDKeyDigest: make([]byte, 48), AuthorKeyDigest: make([]byte, 48), ChipID: bytes.Repeat([]byte{7}, 64),
 		},
 	}, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
+	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
 	"github.com/ccrun/ccrun/secret"
@@ -70,16 +71,23 @@ type meteredStore struct {
 	m *meters
 }
 
-func (s meteredStore) Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	return s.released("key", func() (secret.Bytes, error) { return s.Store.Release(ctx, id, appraised, session) })
+func (s meteredStore) Release(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error) {
+	return s.released("key", func() (secret.Bytes, error) { return s.Store.Release(ctx, id, appraised, to) })
 }
 
-func (s meteredStore) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
-	return s.released("staged_key", func() (secret.Bytes, error) { return s.Store.ReleaseStaged(ctx, id, appraised, session) })
+func (s meteredStore) ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error) {
+	return s.released("staged_key", func() (secret.Bytes, error) { return s.Store.ReleaseStaged(ctx, id, appraised, to) })
 }
 
 func (s meteredStore) ReleaseResource(ctx context.Context, r kbs.ResourceID, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
 	return s.released("resource", func() (secret.Bytes, error) { return s.Store.ReleaseResource(ctx, r, id, appraised, session) })
+}
+
+func (s meteredStore) Confirm(ctx context.Context, id string, g store.Guest) error {
+	start := time.Now()
+	err := s.Store.Confirm(ctx, id, g)
+	s.m.writes.Observe(time.Since(start), "confirm")
+	return err
 }
 
 func (s meteredStore) released(kind string, get func() (secret.Bytes, error)) (secret.Bytes, error) {

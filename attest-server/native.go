@@ -30,6 +30,7 @@ type native struct {
 func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("POST /v1/auth", answers.Handle(n.auth))
 	mux.HandleFunc("POST /v1/attest", answers.Handle(n.attest))
+	mux.HandleFunc("POST /v1/workloads/{id}/confirm", answers.Handle(n.confirm))
 	mux.HandleFunc("GET /v1/workloads/{id}/key", answers.Handle(n.diskKey(n.engine.DiskKey)))
 	mux.HandleFunc("GET /v1/workloads/{id}/key/staged", answers.Handle(n.diskKey(n.engine.StagedDiskKey)))
 }
@@ -105,12 +106,9 @@ func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request
 // path must name.
 func (n *native) diskKey(get func(context.Context, release.Guest, string) ([]byte, error)) answer.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		sess, err := n.session(r)
+		sess, err := n.workloadSession(r)
 		if err != nil {
 			return err
-		}
-		if r.PathValue("id") != sess.WorkloadID {
-			return &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.ID.String()}
 		}
 		b, err := get(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, sess.WorkloadID)
 		if err != nil {
@@ -118,6 +116,28 @@ func (n *native) diskKey(get func(context.Context, release.Guest, string) ([]byt
 		}
 		return answer.WriteBody(w, http.StatusOK, b)
 	}
+}
+
+// confirm takes the guest's word that its disk opened.
+func (n *native) confirm(w http.ResponseWriter, r *http.Request) error {
+	sess, err := n.workloadSession(r)
+	if err != nil {
+		return err
+	}
+	if err := n.engine.Confirm(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, sess.WorkloadID); err != nil {
+		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, kbs.ConfirmAnswer{Result: kbs.Confirmed})
+}
+
+// workloadSession is the request's session, which must be of the workload that
+// the path names.
+func (n *native) workloadSession(r *http.Request) (*session.Session, error) {
+	sess, err := n.session(r)
+	if err == nil && r.PathValue("id") != sess.WorkloadID {
+		err = &refusal.Error{Code: kbs.CodeForbidden, Detail: "the session is for another workload", Session: sess.ID.String()}
+	}
+	return sess, err
 }
 
 // resource answers with a resource's value.

@@ -49,7 +49,7 @@ func (s *Records) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {
 	}
 	result := rec.Result
 	if result.Result == kbs.Undecided {
-		return refusal.New(kbs.CodeNotFound, "nothing was decided about this session: the server lacked what it needs to appraise")
+		return refusal.New(kbs.CodeNotFound, "nothing was decided about this session: the server lacked what it needs to appraise, or the guest has its disk open already")
 	}
 	if !rec.Granted { // e.g. for too many sessions: no rule failed
 		result.Result = kbs.Contraindicated

@@ -31,7 +31,7 @@ func statusOf(code string) int {
 		return http.StatusForbidden
 	case kbs.CodeNotFound:
 		return http.StatusNotFound
-	case kbs.CodeConflict, kbs.CodeDuplicateDigest:
+	case kbs.CodeConflict, kbs.CodeDuplicateDigest, kbs.CodeAlreadyReleased:
 		return http.StatusConflict
 	case kbs.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge

@@ -76,6 +76,7 @@ func ErrorInformation(w http.ResponseWriter, e *refusal.Error) {
 		{kbs.CodeNotAttested, "TokenNotFound", status},
 		{kbs.CodeAttestationDenied, "AttestationError", status},
 		{kbs.CodeForbidden, "PolicyDeny", http.StatusForbidden},
+		{kbs.CodeAlreadyReleased, "PolicyDeny", http.StatusConflict},
 		{kbs.CodeNotFound, "InvalidRequestPath", http.StatusNotFound},
 		{kbs.CodeRateLimited, "PluginInternalError", http.StatusTooManyRequests},
 		{kbs.CodeUnavailable, "PluginInternalError", http.StatusServiceUnavailable},

@@ -61,17 +61,62 @@ func StagedName(workloadID string) string { return ReleaseName(workloadID) + "/s
 // Release attests and returns the workload's DiskKey. A server that cannot be
 // reached, or is in trouble, gives way to the next one and is asked again for as
 // long as Wait says; a refusal is final and comes back as *ProblemError. Each try has its own TEEKey.
-func (c *Client) Release(ctx context.Context, req ReleaseRequest) (k secret.Bytes, err error) {
+func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes, error) {
+	s, k, err := c.Open(ctx, req)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	s.Close()
+	return k, nil
+}
+
+// Open is Release for a guest that will Confirm: the session stays open.
+func (c *Client) Open(ctx context.Context, req ReleaseRequest) (s *Session, k secret.Bytes, err error) {
 	err = c.each(ctx, req, func(base string, pins Pins) error {
+		if s, err = c.try(ctx, base, pins, req); err != nil {
+			return err
+		}
+		if k, err = s.DiskKey(ctx); err != nil {
+			s.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, secret.Bytes{}, err
+	}
+	return s, k, nil
+}
+
+// Confirm tells the server that this guest has its disk open, in session s or,
+// if that fails, in new ones, as Release does. It returns nil once a server is
+// known to remember it, and so gives this VM no DiskKey any more.
+func (c *Client) Confirm(ctx context.Context, req ReleaseRequest, s *Session) error {
+	err := s.Confirm(ctx)
+	if err == nil || isFinal(err) && !isExpired(err) {
+		return err
+	}
+	req.retry(fmt.Errorf("confirming the release: %w", err), 0)
+	return c.each(ctx, req, func(base string, pins Pins) error {
 		s, err := c.try(ctx, base, pins, req)
+		if isConfirmed(err) { // the answer was lost, not the question
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		k, err = s.DiskKey(ctx)
-		return err
+		return s.Confirm(ctx)
 	})
-	return k, err
+}
+
+func isConfirmed(err error) bool {
+	var p *ProblemError
+	return errors.As(err, &p) && p.Code == CodeAlreadyReleased
+}
+
+func isExpired(err error) bool {
+	var p *ProblemError
+	return errors.As(err, &p) && p.Code == CodeSessionExpired
 }
 
 // each calls try with one URL after the other until one answers or refuses.

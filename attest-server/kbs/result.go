@@ -8,12 +8,16 @@ import (
 
 // The outcomes of an appraisal. Anything else, the empty string included, is a
 // denial. Undecided is none: the server lacked what it needs to appraise, and
-// releases nothing until it has it.
+// releases nothing until it has it; or RuleFirstRelease failed.
 const (
 	Affirming       = "affirming"
 	Contraindicated = "contraindicated"
 	Undecided       = "none"
 )
+
+// RuleFirstRelease is the rule that fails for a VM that has confirmed that its
+// disk opened.
+const RuleFirstRelease = "first_release"
 
 // Rule is one acceptance rule as it was applied, written for the workload's
 // owner: what was expected, what was found, and what to do about it.
@@ -35,6 +39,18 @@ func (r Rule) Kind() string {
 		return "cel"
 	}
 	return r.Rule
+}
+
+// Confirmed says whether all that failed is RuleFirstRelease.
+func (r AttestationResult) Confirmed() bool {
+	confirmed := false
+	for _, rule := range r.Rules {
+		if !rule.Pass && rule.Rule != RuleFirstRelease {
+			return false
+		}
+		confirmed = confirmed || !rule.Pass
+	}
+	return confirmed
 }
 
 // AttestationResult is an appraisal's outcome (RFC 9334, section 8.4).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hpke"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/ccrun/ccrun/secret"
@@ -73,6 +74,18 @@ func (s *Session) DiskKey(ctx context.Context) (secret.Bytes, error) {
 	}
 	k.Wipe()
 	return staged, err
+}
+
+// Confirm says that the guest's disk opened with the DiskKey.
+func (s *Session) Confirm(ctx context.Context) error {
+	var answer ConfirmAnswer
+	if err := s.x.do(ctx, http.MethodPost, workloadPath(s.req.WorkloadID)+"/confirm", nil, &answer, MaxAnswerBody); err != nil {
+		return err
+	}
+	if answer.Result != Confirmed {
+		return fmt.Errorf("answer to the confirmation is %q, expected %q", answer.Result, Confirmed)
+	}
+	return nil
 }
 
 // DiskKeyOf asks for the DiskKey of workload id. Of any but the session's own a

@@ -64,6 +64,15 @@ type AttestAnswer struct {
 	Result string `json:"result"` // "affirming"
 }
 
+// ConfirmAnswer says that the server remembers that the guest has its disk open
+// (POST /v1/workloads/{id}/confirm): its VM gets no DiskKey from now on.
+type ConfirmAnswer struct {
+	Result string `json:"result"` // "confirmed"
+}
+
+// Confirmed is the only Result of a ConfirmAnswer.
+const Confirmed = "confirmed"
+
 // Sealed is a secret encrypted to the session's TEEKey: HPKE base mode,
 // HKDF-SHA256, AES-256-GCM, info from ReleaseInfo, no AAD.
 type Sealed struct {
@@ -95,6 +104,7 @@ const (
 	CodeSessionExpired    = "session_expired"    // unknown, expired or used session
 	CodeAttestationDenied = "attestation_denied" // some rule failed: exit code 3
 	CodeNotAttested       = "not_attested"       // key asked for before attest
+	CodeAlreadyReleased   = "already_released"   // this VM has confirmed that its disk opened: no denial
 	CodeTooLarge          = "too_large"
 	CodeRateLimited       = "rate_limited"
 	CodeUnavailable       = "unavailable"

@@ -29,6 +29,10 @@ type appraisal struct {
 	// lack is set if this server lacked something to verify the Evidence with:
 	// whether it is good, nobody knows.
 	lack error
+	// reportID is the VM's; nil where the TEE has nothing of the kind.
+	reportID []byte
+	// confirmed is set if that VM has its disk open already, whatever else holds.
+	confirmed error
 }
 
 func (a *appraisal) granted() bool {
@@ -40,7 +44,7 @@ func (a *appraisal) result(tee kbs.TEE) kbs.AttestationResult {
 	switch {
 	case a.granted():
 		r.Result = kbs.Affirming
-	case a.lack != nil:
+	case a.lack != nil || a.confirmed != nil:
 		r.Result = kbs.Undecided
 	}
 	if a.claims != nil {
@@ -77,8 +81,39 @@ func (e *Engine) appraise(ctx context.Context, sess *session.Session, req Reques
 	if err != nil || w == nil {
 		return a, err
 	}
-	return a, e.compare(a, *w)
+	if err := e.compare(a, *w); err != nil || !a.granted() {
+		return a, err
+	}
+	return a, e.firstRelease(ctx, a)
 }
+
+// firstRelease refuses a VM that has its disk open: who asks now is not its
+// agent, which asks before anything else runs.
+func (e *Engine) firstRelease(ctx context.Context, a *appraisal) error {
+	err := e.Store.Unconfirmed(ctx, a.reportID)
+	if err != nil && !errors.Is(err, store.ErrConfirmed) {
+		return err
+	}
+	if err != nil {
+		a.confirmed = err
+		a.Add(kbs.RuleFirstRelease, false, "a VM that has not confirmed that its disk opened", err.Error(),
+			"something in the VM asks for the key again, which its agent never does: stop it, and look for a break-in; a new VM gets the key")
+	}
+	return nil
+}
+
+// addReportID notes what tells the VM from all others.
+func (a *appraisal) addReportID() {
+	if a.claims.SNP == nil {
+		return
+	}
+	id := a.claims.SNP.ReportID
+	a.Add("report_id", len(id) == reportIDBytes && !id.IsZero(), "a REPORT_ID", id.String(), "the firmware gave this guest no identity of its own")
+	a.reportID = id
+}
+
+// reportIDBytes is the size of an SNP report's REPORT_ID.
+const reportIDBytes = 32
 
 // workloadByID checks the request against the registration of the session's
 // workload. nil: there is none.
@@ -152,6 +187,7 @@ func (a *appraisal) verify(ctx context.Context, v verifier.Verifier, tee kbs.TEE
 		return false, errors.New("verifying evidence: neither claims nor an error")
 	}
 	a.claims = claims
+	a.addReportID()
 	return true, nil
 }
 

@@ -17,15 +17,19 @@ import (
 )
 
 // Store is what releasing needs of a store. Errors are those of package store:
-// ErrNotFound, ErrRevoked, ErrChanged, ErrLimit, ErrNotApproved.
+// ErrNotFound, ErrRevoked, ErrChanged, ErrLimit, ErrNotApproved, ErrConfirmed.
 type Store interface {
 	Workload(ctx context.Context, id string) (store.Workload, error)
 	// WorkloadByDigest is the workload that has the launch digest among its
 	// measurements: never more than one.
 	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
-	Release(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	Release(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)
 	// ReleaseStaged is Release for the DiskKey of a rotation under way.
-	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)
+	// Confirm notes that a guest has its disk open. From then on Release refuses
+	// its VM, and Unconfirmed does: ErrConfirmed.
+	Confirm(ctx context.Context, id string, g store.Guest) error
+	Unconfirmed(ctx context.Context, reportID []byte) error
 	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
 	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error
 }

@@ -37,12 +37,15 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server lacks what it needs to appraise the evidence", Session: sess.ID.String(),
 			Cause: a.lack, RetryAfter: comeBack(a.lack)}
 	}
+	if a.confirmed != nil {
+		return alreadyReleased(a.confirmed, sess)
+	}
 	if !a.granted() {
 		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: req.Denial, Session: sess.ID.String()}
 	}
 	err = e.Sessions.Grant(ctx, sess, session.Grant{
 		WorkloadID: sess.WorkloadID, Registration: a.registration,
-		ReportData: a.reportData, Recipient: a.recipient, Left: e.ReleasesPerSession,
+		ReportData: a.reportData, Recipient: a.recipient, ReportID: a.reportID, Left: e.ReleasesPerSession,
 	})
 	if err != nil {
 		return sessionProblem(err, sess)
@@ -92,7 +95,7 @@ func (e *Engine) DiskKey(ctx context.Context, guest Guest, id string) ([]byte, e
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}
-	k, err := e.Store.Release(ctx, id, g.Registration, sess.ID.String())
+	k, err := e.Store.Release(ctx, id, g.Registration, asking(sess, g))
 	if err != nil {
 		return nil, releaseProblem(err, sess)
 	}
@@ -112,12 +115,39 @@ func (e *Engine) StagedDiskKey(ctx context.Context, guest Guest, id string) ([]b
 	if err == nil && have.Digest == g.Registration && have.Rotation == "" {
 		return nil, &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "the workload's disk key is not being rotated", Session: sess.ID.String()}
 	}
-	k, err := e.Store.ReleaseStaged(ctx, id, g.Registration, sess.ID.String())
+	k, err := e.Store.ReleaseStaged(ctx, id, g.Registration, asking(sess, g))
 	if err != nil {
 		return nil, releaseProblem(err, sess)
 	}
 	e.Log.Info("staged key released", "session", sess.ID.String(), "workload", id, "dialect", sess.Dialect, "peer", guest.Peer, "releases_left", g.Left)
 	return e.seal(g, kbs.StagedName(id), k)
+}
+
+// Confirm notes that the guest of workload id, which must be the session's, has
+// its disk open: its VM, which outlives the session, gets no DiskKey any more.
+// The guest lets nothing else run before it has this answer.
+func (e *Engine) Confirm(ctx context.Context, guest Guest, id string) error {
+	sess := guest.Session
+	g, err := e.Sessions.Granted(ctx, sess, session.Claim{WorkloadID: id})
+	if err != nil {
+		return sessionProblem(err, sess)
+	}
+	if err := e.Store.Confirm(ctx, id, asking(sess, g)); errors.Is(err, store.ErrLimit) {
+		return &refusal.Error{Code: kbs.CodeQuota, Detail: "too many guests of this workload have confirmed within a year", Session: sess.ID.String(), Cause: err}
+	} else if err != nil {
+		return err
+	}
+	e.Log.Info("release confirmed", "session", sess.ID.String(), "workload", id, "peer", guest.Peer)
+	return nil
+}
+
+func asking(sess *session.Session, g session.Grant) store.Guest {
+	return store.Guest{Session: sess.ID.String(), ReportID: g.ReportID}
+}
+
+// alreadyReleased is no denial: a new VM, with its own REPORT_ID, gets the key.
+func alreadyReleased(cause error, sess *session.Session) error {
+	return &refusal.Error{Code: kbs.CodeAlreadyReleased, Detail: "this VM has confirmed that its disk opened: start a new one", Session: sess.ID.String(), Cause: cause}
 }
 
 // Resource is the sealed resource of that name, if its policy lets the
@@ -157,6 +187,8 @@ func releaseProblem(err error, sess *session.Session) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
 		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload was revoked or changed", Session: sess.ID.String(), Cause: err}
+	case errors.Is(err, store.ErrConfirmed):
+		return alreadyReleased(err, sess)
 	case errors.Is(err, store.ErrLimit):
 		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload's release limit is reached", Session: sess.ID.String(), Cause: err}
 	}

@@ -76,23 +76,45 @@ func (t *memory) Grant(_ context.Context, s *Session, g Grant) error {
 func (t *memory) Take(_ context.Context, s *Session, c Claim) (Grant, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	g, err := t.granted(s, c)
+	switch {
+	case err != nil:
+		return Grant{}, err
+	case *g.left(c) <= 0:
+		return Grant{}, ErrExpired
+	}
+	*g.left(c)--
+	return *g, nil
+}
+
+// Granted implements Table.
+func (t *memory) Granted(_ context.Context, s *Session, c Claim) (Grant, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g, err := t.granted(s, c)
+	if err != nil {
+		return Grant{}, err
+	}
+	return *g, nil
+}
+
+func (t *memory) granted(s *Session, c Claim) (*Grant, error) {
 	now := t.now()
 	t.turn(now)
 	g, used := t.find(s.ID)
 	switch {
 	case !used && now-s.issued >= t.life:
-		return Grant{}, ErrExpired
+		return nil, ErrExpired
 	case !used:
-		return Grant{}, ErrNotAttested
+		return nil, ErrNotAttested
 	case g == nil:
-		return Grant{}, ErrDenied
-	case now >= g.until || *g.left(c) <= 0:
-		return Grant{}, ErrExpired
+		return nil, ErrDenied
+	case now >= g.until:
+		return nil, ErrExpired
 	case !g.covers(s, c):
-		return Grant{}, ErrOther
+		return nil, ErrOther
 	}
-	*g.left(c)--
-	return *g, nil
+	return g, nil
 }
 
 func (t *memory) find(id ID) (*Grant, bool) {

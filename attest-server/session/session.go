@@ -98,7 +98,8 @@ type Grant struct {
 	Registration kbs.Digest // as appraised
 	ReportData   kbs.ReportData
 	Recipient    recipient.Recipient
-	Left         int // releases of the DiskKey
+	ReportID     []byte // of its VM; empty where the TEE has none
+	Left         int    // releases of the DiskKey
 
 	resources int // releases of resources that are left
 	until     time.Duration
@@ -141,6 +142,8 @@ type Table interface {
 	// Take spends one of what the session may fetch of what c asks for. An
 	// ErrOther spends nothing.
 	Take(ctx context.Context, s *Session, c Claim) (Grant, error)
+	// Granted is Take that spends nothing.
+	Granted(ctx context.Context, s *Session, c Claim) (Grant, error)
 	// Size is how many sessions are remembered, and how many of them granted.
 	Size() (granted, marks int)
 }

@@ -125,12 +125,9 @@ func grantOf(s *Session) Dialect { return Dialect("grant of session " + s.ID.Str
 
 // Take implements Table.
 func (t *shared) Take(ctx context.Context, s *Session, c Claim) (Grant, error) {
-	g, err := t.grantedTo(ctx, s)
-	switch {
-	case err != nil:
+	g, err := t.Granted(ctx, s, c)
+	if err != nil {
 		return Grant{}, err
-	case !g.covers(s, c):
-		return Grant{}, ErrOther
 	}
 	left := g.left(c)
 	*left, err = t.store.SpendSession(ctx, s.ID.String(), c.Resource, *left)
@@ -138,6 +135,18 @@ func (t *shared) Take(ctx context.Context, s *Session, c Claim) (Grant, error) {
 		err = ErrExpired
 	}
 	return g, err
+}
+
+// Granted implements Table.
+func (t *shared) Granted(ctx context.Context, s *Session, c Claim) (Grant, error) {
+	g, err := t.grantedTo(ctx, s)
+	switch {
+	case err != nil:
+		return Grant{}, err
+	case !g.covers(s, c):
+		return Grant{}, ErrOther
+	}
+	return g, nil
 }
 
 // grantedTo is what s was granted, as long as that is good.
@@ -177,8 +186,9 @@ type grantForm struct {
 	Registration kbs.Digest     `json:"registration"`
 	ReportData   kbs.ReportData `json:"report_data"`
 	recipient.Form
-	Until time.Duration `json:"until"`
-	Left  int           `json:"left"`
+	ReportID []byte        `json:"report_id,omitempty"`
+	Until    time.Duration `json:"until"`
+	Left     int           `json:"left"`
 }
 
 func encodeGrant(g Grant) ([]byte, error) {
@@ -186,7 +196,7 @@ func encodeGrant(g Grant) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(grantForm{g.WorkloadID, g.Registration, g.ReportData, form, g.until, g.Left})
+	return json.Marshal(grantForm{g.WorkloadID, g.Registration, g.ReportData, form, g.ReportID, g.until, g.Left})
 }
 
 func decodeGrant(b []byte) (Grant, error) {
@@ -195,5 +205,8 @@ func decodeGrant(b []byte) (Grant, error) {
 		return Grant{}, err
 	}
 	r, err := f.Decode()
-	return Grant{f.WorkloadID, f.Registration, f.ReportData, r, f.Left, maxReleasedResources, f.Until}, err
+	return Grant{
+		WorkloadID: f.WorkloadID, Registration: f.Registration, ReportData: f.ReportData, Recipient: r, ReportID: f.ReportID,
+		Left: f.Left, resources: maxReleasedResources, until: f.Until,
+	}, err
 }

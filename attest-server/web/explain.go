@@ -149,6 +149,8 @@ func ruleStep(title, text string, reached bool, rules []kbs.Rule, facts ...fact)
 
 func releaseStep(rec kbs.SessionRecord) step {
 	switch {
+	case !rec.Granted && rec.Result.Confirmed():
+		return step{Title: "Disk key", State: "fail", Label: "kept", Text: "Not released: this VM has confirmed that its disk opened. Its agent never asks again: look for a break-in."}
 	case !rec.Granted && rec.Result.Result == kbs.Undecided:
 		return step{Title: "Disk key", State: "open", Label: "waiting", Text: "Not released yet: this server lacks what the failed rule names. The guest asks again."}
 	case !rec.Granted:

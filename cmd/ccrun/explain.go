@@ -46,6 +46,8 @@ func runExplain(c *cli.Context) error {
 func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	verdict := "denied"
 	switch {
+	case !r.Granted && r.Result.Confirmed():
+		verdict = "nothing released, the VM has confirmed that its disk opened"
 	case !r.Granted && r.Result.Result == kbs.Undecided:
 		verdict = "not decided, the server lacks what the failed rule names; the guest asks again"
 	case r.Granted:

@@ -41,6 +41,7 @@ type boot struct {
 	network *network         // nil when the kernel has TSI or no network
 
 	disk      *disk
+	asking    *asking
 	diskKey   secret.Bytes
 	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
 	// processKey proves the process configuration; it follows from the volume key.
@@ -79,6 +80,7 @@ func bootSteps() []step {
 		{"finding the disk", (*boot).findDisk},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
+		{"confirming the release", (*boot).confirmRelease},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
 		{"cutting the network off", (*boot).cutNetwork},

@@ -29,9 +29,10 @@ func TestBootStepsAreInOrder(t *testing.T) {
 		"obtaining the disk key":            {"finding the disk", "setting up the network"}, // the footer's digest is attested
 		"unlocking the disk":                {"obtaining the disk key"},
 		"mounting the disk":                 {"unlocking the disk"},
-		"cutting the network off":           {"obtaining the disk key"}, // which is got by it
+		"confirming the release":            {"unlocking the disk"},
+		"cutting the network off":           {"confirming the release"}, // which needs it
 		"reading the process configuration": {"mounting the disk"},
-		"locking down the kernel":           {"mounting the disk", "obtaining the disk key"}, // modules and report device are still needed before
+		"locking down the kernel":           {"mounting the disk", "confirming the release"}, // modules and report device are still needed before
 	}
 	seen := map[string]bool{}
 	steps := bootSteps()

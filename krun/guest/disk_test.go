@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"errors"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -119,6 +120,15 @@ func TestUnknownFilesystem(t *testing.T) {
 func TestReleaseHints(t *testing.T) {
 	if err := withReleaseHint(kbs.ErrUnpinned, nil); !strings.Contains(hint.Of(err), "--attest-ca") {
 		t.Errorf("unpinned: %v", err)
+	}
+	already := &kbs.ProblemError{Problem: kbs.Problem{Code: kbs.CodeAlreadyReleased, Status: 409}}
+	if err := withReleaseHint(already, nil); !strings.Contains(hint.Of(err), "start the container again") {
+		t.Errorf("already released: %v", err)
+	}
+	var b boot
+	var s *statusError
+	if err := b.refused(already); errors.As(err, &s) {
+		t.Errorf("already released ends with status %d, as if denied", s.status)
 	}
 	refused := &kbs.ProblemError{Problem: kbs.Problem{Code: kbs.CodeAttestationDenied, Session: "7"}}
 	if err := withReleaseHint(refused, nil); err != error(refused) || hint.Of(err) != refused.Hint() {

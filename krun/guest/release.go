@@ -15,6 +15,24 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
+// asking is what the agent asks its servers with. It is open from finding the
+// report interface until the release is confirmed.
+type asking struct {
+	client  *kbs.Client
+	request kbs.ReleaseRequest
+	session *kbs.Session // nil before the DiskKey came in it
+	source  Attester
+}
+
+func (a *asking) close() {
+	if a.session != nil {
+		a.session.Close()
+	}
+	if c, ok := a.source.(io.Closer); ok {
+		_ = c.Close()
+	}
+}
+
 // obtainKey attests to the servers of the identity, in turn, and gets the
 // DiskKey from the first that releases it. How long it waits for one is the
 // owner's choice, and no time of the boot's.
@@ -23,13 +41,23 @@ func (b *boot) obtainKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("finding the TEE's report interface: %w", err)
 	}
-	if c, ok := source.(io.Closer); ok {
-		defer func() { _ = c.Close() }()
-	}
+	b.asking = b.ask(source)
 	defer b.limit.suspend()()
+	b.asking.session, b.diskKey, err = b.asking.client.Open(ctx, b.asking.request)
+	if err != nil {
+		b.asking.close()
+		return b.refused(err)
+	}
+	if b.diskKey.Len() == 0 {
+		return errors.New("the server released an empty disk key")
+	}
+	return nil
+}
+
+func (b *boot) ask(source Attester) *asking {
 	servers, said := b.identity.Servers, complaints{line: b.console.line}
 	client := &kbs.Client{URLs: servers.URLs, PinnedKeys: servers.PinnedKeys, Wait: servers.Wait()}
-	b.diskKey, err = client.Release(ctx, kbs.ReleaseRequest{
+	return &asking{client: client, source: source, request: kbs.ReleaseRequest{
 		WorkloadID:     b.identity.WorkloadID,
 		TEE:            b.identity.TEE,
 		IdentityDigest: b.identityDigest,
@@ -48,17 +76,30 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		OnRetry: func(why error, pause time.Duration) {
 			said.retry(withReleaseHint(why, b.network), pause)
 		},
-	})
+	}}
+}
+
+// confirmRelease has a server remember that this VM's disk is open: from then
+// on no report that is made in it is worth a DiskKey, whoever made it. Nothing
+// else runs before.
+func (b *boot) confirmRelease(ctx context.Context) error {
+	defer b.asking.close()
+	defer b.limit.suspend()()
+	if err := b.asking.client.Confirm(ctx, b.asking.request, b.asking.session); err != nil {
+		return b.refused(err)
+	}
+	if b.identity.TEE == kbs.TDX { // whose quotes have no REPORT_ID
+		return spoilQuotes(rtmr3)
+	}
+	return nil
+}
+
+// refused gives a server's refusal its exit status.
+func (b *boot) refused(err error) error {
 	if denied(err) {
 		return &statusError{statusDenied, err}
 	}
-	if err != nil {
-		return withReleaseHint(err, b.network)
-	}
-	if b.diskKey.Len() == 0 {
-		return errors.New("the server released an empty disk key")
-	}
-	return nil
+	return withReleaseHint(err, b.network)
 }
 
 // denied says whether a server looked at this guest and refused it, which
@@ -86,6 +127,10 @@ func withReleaseHint(err error, n *network) error {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch {
+	case errors.As(err, &refused) && refused.Code == kbs.CodeAlreadyReleased:
+		return hint.With(err, "start the container again: its new VM gets the key")
+	case errors.As(err, &refused) && refused.Code == kbs.CodeNotFound:
+		return hint.With(err, "the attest-server is older than this image's agent; update it")
 	case errors.As(err, &refused):
 		return err
 	case errors.Is(err, kbs.ErrUnpinned):

@@ -67,7 +67,7 @@ func Plan(t *rootfs.Tree, o Options) (*Layout, error) {
 	}
 	for i := range l.inodes {
 		if err := l.measure(int32(i)); err != nil {
-			return nil, fmt.Errorf("planning EROFS: %s: %w", l.name(nodes[i]), err)
+			return nil, fmt.Errorf("planning EROFS: %s: %w", l.tree.Quoted(nodes[i]), err)
 		}
 	}
 	l.files = t.Files()
@@ -242,18 +242,3 @@ func (p *packer) close(block uint64) uint64 {
 }
 
 func blocksFor(bytes uint64) uint64 { return (bytes + blockSize - 1) / blockSize }
-
-// name finds a path for an error message.
-func (l *Layout) name(n *rootfs.Node) string {
-	found := "/"
-	l.tree.Walk(func(p string, m *rootfs.Node) bool {
-		if m == n {
-			found = p
-		}
-		return m != n
-	})
-	if len(found) > 200 {
-		found = "..." + found[len(found)-197:]
-	}
-	return fmt.Sprintf("%q", found)
-}

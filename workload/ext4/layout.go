@@ -180,18 +180,10 @@ func (l *Layout) measureData(slot int32, in *inode) error {
 
 // name finds a path for an error message.
 func (l *Layout) name(n *rootfs.Node) string {
-	found := "/" + lostFound
-	l.tree.Walk(func(p string, m *rootfs.Node) bool {
-		if m == n {
-			found = p
-			return false
-		}
-		return true
-	})
-	if len(found) > 200 {
-		found = "..." + found[len(found)-197:]
+	if n == l.lpf {
+		return `"/` + lostFound + `"`
 	}
-	return fmt.Sprintf("%q", found)
+	return l.tree.Quoted(n)
 }
 
 // blockRun is a run of a file's logical blocks that hold data.

@@ -95,6 +95,18 @@ func (t *Tree) Walk(visit func(p string, n *Node) bool) {
 	walk("/", t.root, visit)
 }
 
+// Quoted is a path of n, quoted and shortened for an error message.
+func (t *Tree) Quoted(n *Node) string {
+	found := "/"
+	t.Walk(func(p string, m *Node) bool {
+		if m == n {
+			found = p
+		}
+		return m != n
+	})
+	return fmt.Sprintf("%q", shorten(found))
+}
+
 func walk(p string, n *Node, visit func(string, *Node) bool) bool {
 	if !visit(p, n) {
 		return false

@@ -1,0 +1,115 @@
+package btrfs
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
+)
+
+func TestMain(m *testing.M) {
+	rootfstest.InMemory()
+	os.Exit(m.Run())
+}
+
+var testOptions = Options{
+	UUID:  [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+	Label: "ccrun", Time: time.Unix(1700000000, 5),
+}
+
+// tool finds a program of btrfs-progs, also where root's PATH is not set.
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	for _, p := range []string{name, "/sbin/" + name, "/usr/sbin/" + name} {
+		if found, err := exec.LookPath(p); err == nil {
+			return found
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing: install btrfs-progs", name)
+	}
+	t.Skipf("%s is missing: install btrfs-progs", name)
+	return ""
+}
+
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(tool(t, name), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// image writes a tree to a file with holes for zeros.
+func image(t testing.TB, tree *rootfs.Tree) string {
+	t.Helper()
+	o := testOptions
+	o.UUID = uuidFor(t)
+	l, err := Plan(tree, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := &sparseFile{f: f}
+	if err := l.WriteTo(context.Background(), w); err != nil {
+		t.Fatal(err)
+	}
+	if w.n != l.SizeBytes() {
+		t.Fatalf("wrote %d bytes, planned %d", w.n, l.SizeBytes())
+	}
+	if err := f.Truncate(w.n); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// uuidFor keeps the kernel from taking two tests' images for one.
+func uuidFor(t testing.TB) [16]byte {
+	sum := sha256.Sum256([]byte(t.Name()))
+	return [16]byte(sum[:16])
+}
+
+type sparseFile struct {
+	f *os.File
+	n int64
+}
+
+var zeroSector [sectorSize]byte
+
+func (s *sparseFile) Write(p []byte) (int, error) {
+	for off := 0; off < len(p); {
+		k := min(sectorSize, len(p)-off)
+		if !bytes.Equal(p[off:off+k], zeroSector[:k]) {
+			if _, err := s.f.WriteAt(p[off:off+k], s.n+int64(off)); err != nil {
+				return 0, err
+			}
+		}
+		off += k
+	}
+	s.n += int64(len(p))
+	return len(p), nil
+}
+
+// check fails the test unless btrfs check finds the image perfect.
+func check(t testing.TB, path string) {
+	t.Helper()
+	out := run(t, "btrfs", "check", "--check-data-csum", path)
+	for _, bad := range []string{"error", "ERROR", "mismatch", "WARNING", "warning"} {
+		if bytes.Contains([]byte(out), []byte(bad)) && !bytes.Contains([]byte(out), []byte("no error found")) {
+			t.Fatalf("btrfs check:\n%s", out)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package btrfs
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
+)
+
+// testACL is one as the kernel gives it back.
+const testACL = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x05\x00\xe8\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x05\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"
+
+var shapes = map[string][]rootfstest.File{
+	"empty": nil,
+	"small": {rootfstest.Dir("etc"), rootfstest.Regular("etc/hostname", []byte("box\n")), rootfstest.Symlink("bin", "usr/bin"), rootfstest.Regular("none", nil)},
+	"kinds": append(rootfstest.Kinds(), rootfstest.Symlink("short", "a"), rootfstest.Symlink("long", strings.Repeat("b", 1000)),
+		rootfstest.Symlink("longest", strings.Repeat("c", 4095))),
+	"xattrs": {
+		rootfstest.WithXattrs(rootfstest.Regular("cap", []byte("x")), "security.capability", string([]byte{1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})),
+		rootfstest.WithXattrs(rootfstest.Regular("many", []byte("x")), "user.a", strings.Repeat("v", 200), "user.b", "", "user.ccc", "x", "trusted.t", "yy", "user.z", strings.Repeat("w", 15000)),
+		rootfstest.WithXattrs(rootfstest.Dir("acl"), "system.posix_acl_default", testACL, "system.posix_acl_access", testACL),
+		rootfstest.WithXattrs(rootfstest.Symlink("sl", "x"), "trusted.x", strings.Repeat("q", 500)),
+	},
+	"sizes":         sizesAround(),
+	"big directory": rootfstest.Many("d", 5000, 20),
+	"long names":    rootfstest.Many("d", 9000, 255),
+	"short names":   rootfstest.Many("d", 25000, 5),
+	"content":       {rootfstest.Regular("a", bytes.Repeat([]byte("abc"), 5000)), rootfstest.Regular("b", nil), rootfstest.Regular("c", bytes.Repeat([]byte("z"), 300<<20>>3)), rootfstest.Regular("d", []byte("end"))},
+	"mirror":        {rootfstest.Regular("a", bytes.Repeat([]byte("abcd"), 20<<20)), rootfstest.Regular("b", bytes.Repeat([]byte("ef"), 40<<20)), rootfstest.Regular("d", []byte("end"))},
+	"bytes":         {rootfstest.Regular("n\xff\xfe\x80", nil), rootfstest.Regular("sp ace\n", nil)},
+	"directories":   subdirectories(),
+}
+
+// sizesAround are files of every size near a limit.
+func sizesAround() (out []rootfstest.File) {
+	for _, n := range []int{0, 1, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 65536, 65537, 1<<20 - 1, 1 << 20, 1<<20 + 1} {
+		out = append(out, rootfstest.Regular(fmt.Sprint("f", n), bytes.Repeat([]byte{byte(n), 7}, n)[:n]))
+	}
+	return out
+}
+
+func subdirectories() (dirs []rootfstest.File) {
+	for i := range 3000 {
+		dirs = append(dirs, rootfstest.Dir(fmt.Sprintf("p/%d", i)))
+	}
+	return dirs
+}
+
+func TestShapes(t *testing.T) {
+	for name, files := range shapes {
+		t.Run(name, func(t *testing.T) {
+			check(t, image(t, rootfstest.Tree(t, rootfstest.Tar(t, files))))
+		})
+	}
+}

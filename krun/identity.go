@@ -68,7 +68,7 @@ type DiskIdentity struct {
 	luks.Geometry
 	// VolumeKeyDigest is luks.VolumeKey.Digest: only the right key satisfies it.
 	VolumeKeyDigest kbs.Digest `json:"volume_key_digest"`
-	Filesystem      string     `json:"filesystem"` // "ext4" or "erofs"
+	Filesystem      string     `json:"filesystem"` // "ext4", "erofs" or "btrfs"
 }
 
 // LaunchPolicy is what the owner lets the host have a say in. The zero value:
@@ -157,8 +157,8 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without volume key digest")
 	case id.ProcessDigest.IsZero():
 		return errors.New("identity without process digest")
-	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs":
-		return fmt.Errorf("file system %q, expected ext4 or erofs", id.Disk.Filesystem)
+	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs" && id.Disk.Filesystem != "btrfs":
+		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", id.Disk.Filesystem)
 	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
 		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
 	}

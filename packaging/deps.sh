@@ -12,7 +12,8 @@ packages=(
 	skopeo curl busybox-static           # the demo's image and client
 )
 [[ ${1:-} != test ]] || packages+=(
-	cryptsetup-bin e2fsprogs erofs-utils # peers that check what we write
+	cryptsetup-bin # peers that check what we write
+	e2fsprogs erofs-utils btrfs-progs
 	iproute2                             # network namespaces
 	gcc libc6-dev                        # dlopen test, race detector
 	systemd                              # systemd-analyze verify, systemd-creds

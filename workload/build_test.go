@@ -52,34 +52,49 @@ func TestBuild(t *testing.T) {
 	imagetest.Empty(t, o.TempDir)
 }
 
-// TestBuildEROFS: the other file system, and nothing on it is lost.
-func TestBuildEROFS(t *testing.T) {
+// TestBuildReadOnly: the other file systems, and nothing on them is lost.
+func TestBuildReadOnly(t *testing.T) {
 	t.Parallel()
-	server := &fakeServer{}
-	o := testOptions(t, server)
-	o.Filesystem = "erofs"
-	if _, err := Build(t.Context(), o); !errors.Is(err, hint.ErrUsage) {
-		t.Fatalf("a size for a read-only file system: %v", err)
-	}
-	o.SizeBytes = 0
-	if _, err := Build(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	out := readOutput(t, o.System, o.Destination)
-	checkFiles(t, out, server.the(t))
-	if id, _ := identityOf(t, out); id.Disk.Filesystem != "erofs" {
-		t.Errorf("identity says %q", id.Disk.Filesystem)
-	}
-	plain := out.decrypt(t, server.the(t).DiskKey)
-	into := filepath.Join(t.TempDir(), "tree")
-	imagetest.Tool(t, "fsck.erofs", "--extract="+into, "--no-preserve", plain)
-	for path, want := range map[string]string{"/etc/secret": imagetest.Canary, "/etc/new": "new\n"} {
-		if got, err := os.ReadFile(into + path); err != nil || string(got) != want {
-			t.Errorf("%s holds %q (%v), expected %q", path, got, err, want)
-		}
-	}
-	if imagetest.Exists(into + "/etc/old") {
-		t.Error("whiteout not applied")
+	for fs, extract := range map[string]func(t *testing.T, disk, into string){
+		"erofs": func(t *testing.T, disk, into string) {
+			imagetest.Tool(t, "fsck.erofs", "--extract="+into, "--no-preserve", disk)
+		},
+		"btrfs": func(t *testing.T, disk, into string) {
+			imagetest.Tool(t, "btrfs", "check", "--check-data-csum", disk)
+			if err := os.Mkdir(into, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			imagetest.Tool(t, "btrfs", "restore", disk, into)
+		},
+	} {
+		t.Run(fs, func(t *testing.T) {
+			t.Parallel()
+			server := &fakeServer{}
+			o := testOptions(t, server)
+			o.Filesystem = fs
+			if _, err := Build(t.Context(), o); !errors.Is(err, hint.ErrUsage) {
+				t.Fatalf("a size for a read-only file system: %v", err)
+			}
+			o.SizeBytes = 0
+			if _, err := Build(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+			out := readOutput(t, o.System, o.Destination)
+			checkFiles(t, out, server.the(t))
+			if id, _ := identityOf(t, out); id.Disk.Filesystem != fs {
+				t.Errorf("identity says %q", id.Disk.Filesystem)
+			}
+			into := filepath.Join(t.TempDir(), "tree")
+			extract(t, out.decrypt(t, server.the(t).DiskKey), into)
+			for path, want := range map[string]string{"/etc/secret": imagetest.Canary, "/etc/new": "new\n"} {
+				if got, err := os.ReadFile(into + path); err != nil || string(got) != want {
+					t.Errorf("%s holds %q (%v), expected %q", path, got, err, want)
+				}
+			}
+			if imagetest.Exists(into + "/etc/old") {
+				t.Error("whiteout not applied")
+			}
+		})
 	}
 }
 

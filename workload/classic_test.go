@@ -175,6 +175,7 @@ func TestClassicRefuses(t *testing.T) {
 		"two servers":   func(o *ClassicOptions) { o.Servers.URLs = append(o.Servers.URLs, "https://b") },
 		"long id":       func(o *ClassicOptions) { o.WorkloadID = strings.Repeat("w", 70) },
 		"erofs":         func(o *ClassicOptions) { o.Filesystem = "erofs" },
+		"btrfs":         func(o *ClassicOptions) { o.Filesystem = "btrfs" },
 		"lost key":      func(o *ClassicOptions) { o.Legacy = nil },
 		"profile":       func(o *ClassicOptions) { o.Profile = "qemu-direct" },
 		"line end":      func(o *ClassicOptions) { o.Passphrase = secret.New([]byte("0123456789ab\ncd")) },

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/workload/btrfs"
 	"github.com/ccrun/ccrun/workload/erofs"
 	"github.com/ccrun/ccrun/workload/ext4"
 	"github.com/ccrun/ccrun/workload/rootfs"
@@ -30,17 +31,19 @@ type fileSystem interface {
 func (o *DiskOptions) layOut(tree *rootfs.Tree, id [sha256.Size]byte, at time.Time) (fileSystem, error) {
 	uuid, seed := [16]byte(id[:16]), [16]byte(id[16:])
 	uuid[6], uuid[8] = uuid[6]&0x0f|0x80, uuid[8]&0x3f|0x80 // RFC 9562, version 8
-	if o.Filesystem == "erofs" {
-		fs, err := erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: at})
-		if err != nil {
-			return nil, err
-		}
-		return fs, nil
+	var fs fileSystem
+	var err error
+	switch o.Filesystem {
+	case "erofs":
+		fs, err = erofs.Plan(tree, erofs.Options{UUID: uuid, Label: fsLabel, Time: at})
+	case "btrfs":
+		fs, err = btrfs.Plan(tree, btrfs.Options{UUID: uuid, Label: fsLabel, Time: at})
+	default:
+		fs, err = ext4.Plan(tree, ext4.Options{
+			SizeBytes: o.SizeBytes, FreeBytes: o.FreeBytes, UUID: uuid, HashSeed: seed,
+			Label: fsLabel, Time: at, Journal: true,
+		})
 	}
-	fs, err := ext4.Plan(tree, ext4.Options{
-		SizeBytes: o.SizeBytes, FreeBytes: o.FreeBytes, UUID: uuid, HashSeed: seed,
-		Label: fsLabel, Time: at, Journal: true,
-	})
 	if errors.Is(err, ext4.ErrTooSmall) {
 		return nil, hint.With(err, "give a larger --size, or none: then the disk is as large as its content asks for")
 	}

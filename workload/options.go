@@ -79,7 +79,7 @@ type MachineOptions struct {
 
 // DiskOptions say what the disk is like.
 type DiskOptions struct {
-	Filesystem string // "ext4" (default), or "erofs": read-only, written to in memory
+	Filesystem string // "ext4" (default), "erofs" or "btrfs": read-only, written to in memory
 	SizeBytes  int64  // of an ext4 file system; 0: as small as the content allows
 	// FreeBytes is the room to write that the content gets without SizeBytes.
 	// 0: 1 % of it and at least 4 MiB; all of it is ciphertext that is
@@ -234,10 +234,10 @@ const minPassphraseBytes = 12
 
 func (o *DiskOptions) check() error {
 	switch {
-	case o.Filesystem != "ext4" && o.Filesystem != "erofs":
-		return hint.Usagef("file system %q, expected ext4 or erofs", o.Filesystem)
-	case o.Filesystem == "erofs" && o.SizeBytes != 0:
-		return hint.With(hint.Usagef("an erofs disk has no free space to give a size to"), "leave --size out, or use --fs ext4")
+	case o.Filesystem != "ext4" && o.Filesystem != "erofs" && o.Filesystem != "btrfs":
+		return hint.Usagef("file system %q, expected ext4, erofs or btrfs", o.Filesystem)
+	case o.Filesystem != "ext4" && o.SizeBytes != 0:
+		return hint.With(hint.Usagef("an %s disk has no free space to give a size to", o.Filesystem), "leave --size out, or use --fs ext4")
 	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
 		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:

@@ -48,8 +48,10 @@ func TestUnheeded(t *testing.T) {
 	if got := unheeded(c, false, "ext4"); got != nil {
 		t.Errorf("%q", got)
 	}
-	if got := strings.Join(unheeded(c, true, "erofs"), " "); !strings.Contains(got, "HEALTHCHECK") || !strings.Contains(got, "/data") {
-		t.Errorf("%q", got)
+	for _, fs := range []string{"erofs", "btrfs"} {
+		if got := strings.Join(unheeded(c, true, fs), " "); !strings.Contains(got, "HEALTHCHECK") || !strings.Contains(got, "/data") || !strings.Contains(got, fs) {
+			t.Errorf("%s: %q", fs, got)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "attest-ca", Usage: "PEM `FILE` with the server's or its CA's certificates: the only keys the guest will trust"},
 		&cli.StringSliceFlag{Name: "pin", Usage: "SHA-256 of a server's or CA's public key (SubjectPublicKeyInfo), `HEX`; may be repeated"},
 		&cli.StringFlag{Name: "workload-id", Usage: "`ID` of the workload (default: from DEST's name, with a random part)"},
-		&cli.StringFlag{Name: "fs", Value: "ext4", Usage: "file `SYSTEM`: ext4, or erofs (read-only disk; changes stay in the guest's memory)"},
+		&cli.StringFlag{Name: "fs", Value: "ext4", Usage: "file `SYSTEM`: ext4, or erofs or btrfs (read-only disk; changes stay in the guest's memory)"},
 		&cli.StringFlag{Name: "size", Usage: "`SIZE` of the ext4 file system, or +ROOM to write beside the content (default: 1 % of it, at least 4 MiB)"},
 		&cli.BoolFlag{Name: "integrity", Value: true, Usage: "authenticate every sector; false only for guest kernels without dm-integrity"},
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the host may set, `NAME[=REGEX]`; may be repeated"},

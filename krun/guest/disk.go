@@ -23,7 +23,7 @@ import (
 const (
 	// mappedName is the device-mapper name of the opened disk.
 	mappedName = "ccrun"
-	// scratch holds an erofs image's lower and upper layers.
+	// scratch holds a read-only image's lower and upper layers.
 	scratch = "/run/ccrun"
 )
 
@@ -138,14 +138,14 @@ func (b *boot) mountDisk(context.Context) error {
 			return err
 		}
 		return freeReserved("/sys/fs/ext4/" + filepath.Base(b.mapped))
-	case "erofs":
+	case "erofs", "btrfs":
 		if hasFilesystem("overlay") {
-			return b.mountOverlay()
+			return b.mountOverlay(fs)
 		}
 		b.readOnly = true
 		return b.mountRoot(mount{b.mapped, newRoot, fs, unix.MS_NODEV | unix.MS_RDONLY, ""})
 	default:
-		return fmt.Errorf("file system %q, expected ext4 or erofs", fs)
+		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", fs)
 	}
 }
 
@@ -174,9 +174,9 @@ func (b *boot) mountRoot(m mount) error {
 }
 
 // mountOverlay puts a writable layer in memory over a read-only disk.
-func (b *boot) mountOverlay() error {
+func (b *boot) mountOverlay(fs string) error {
 	lower, upper, work := scratch+"/lower", scratch+"/upper", scratch+"/work"
-	if err := b.mountRoot(mount{b.mapped, lower, "erofs", unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
+	if err := b.mountRoot(mount{b.mapped, lower, fs, unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
 		return err
 	}
 	for _, dir := range []string{upper, work} {

@@ -44,7 +44,7 @@ func (d *draft) close() {
 		_ = d.src.Close()
 	}
 	if d.out != nil {
-		_ = d.out.Close()
+		d.out.close()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -86,6 +87,7 @@ type target struct {
 	destination.Image
 	name string // with transport
 	temp *scratch.Dir
+	warn func(string)
 }
 
 // openTarget checks name and prepares to write there. The libraries collect a
@@ -94,7 +96,7 @@ type target struct {
 // needs names for what it keeps for a while.
 func (e *Environment) openTarget(ctx context.Context, name string) (*target, error) {
 	scratch.Sweep(e.TempDir)
-	o, sys := &target{}, *e.System
+	o, sys := &target{warn: e.Warn}, *e.System
 	if t := alltransports.TransportFromImageName(name); t == nil || t.Name() == istorage.Transport.Name() {
 		var err error
 		if o.temp, err = scratch.NewDir(e.TempDir); err != nil {
@@ -109,5 +111,10 @@ func (e *Environment) openTarget(ctx context.Context, name string) (*target, err
 	return o, nil
 }
 
-// Close drops what was not published.
-func (o *target) Close() error { return errors.Join(o.Image.Close(), o.temp.Close()) }
+// close drops what was not published. What that leaves behind, the next build
+// removes; but whoever cares for the disk should know.
+func (o *target) close() {
+	if err := errors.Join(o.Image.Close(), o.temp.Close()); err != nil {
+		o.warn(fmt.Sprintf("cleaning up after writing %s: %v", o.name, err))
+	}
+}

@@ -235,7 +235,7 @@ func (r *rotation) publish(ctx context.Context, res *RotateResult) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Close()
+	defer dst.close()
 	layer, err := dst.PutLayer(ctx, r.layerBytes, r.write)
 	if err != nil {
 		return err

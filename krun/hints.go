@@ -1,7 +1,6 @@
 package krun
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 
@@ -52,11 +51,7 @@ func DecodeHints(b []byte) (*Hints, error) {
 	if err := h.validate(); err != nil {
 		return nil, err
 	}
-	again, err := h.Encode()
-	if err == nil && !bytes.Equal(again, b) { // encoding/json takes names in any case
-		err = fmt.Errorf("decoding /%s: a member's name is misspelt", HintsFile)
-	}
-	return &h, err
+	return &h, nil
 }
 
 func (h *Hints) validate() error {

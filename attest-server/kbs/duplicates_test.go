@@ -19,7 +19,7 @@ func FuzzDuplicates(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		err := checkDuplicates(b)
+		err := checkNames(b, new(any))
 		if !json.Valid(b) {
 			return // the decoder refuses it
 		}

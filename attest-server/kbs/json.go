@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -24,8 +25,9 @@ func Canonical(v any) ([]byte, error) {
 	return jcs.Transform(b)
 }
 
-// DecodeStrict reads one JSON value of at most limit bytes into v. Unknown
-// and duplicate members, trailing data and bodies over the limit are errors.
+// DecodeStrict reads one JSON value of at most limit bytes into v. Members that
+// are unknown, duplicate or in other letters, as "Nonce" for "nonce", trailing
+// data and bodies over the limit are errors.
 func DecodeStrict(r io.Reader, limit int64, v any) error {
 	var buf bytes.Buffer
 	buf.Grow(int(min(limit, 16<<10))) // of a usual body; ReadAll would begin with 512 bytes
@@ -42,7 +44,7 @@ func DecodeStrict(r io.Reader, limit int64, v any) error {
 
 // UnmarshalStrict is DecodeStrict for bytes already bounded.
 func UnmarshalStrict(b []byte, v any) error {
-	if err := checkDuplicates(b); err != nil {
+	if err := checkNames(b, v); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -56,10 +58,11 @@ func UnmarshalStrict(b []byte, v any) error {
 	return nil
 }
 
-// UnmarshalOpen is UnmarshalStrict that lets unknown members pass: for
-// protocols of others, whose newer clients may send more.
+// UnmarshalOpen is UnmarshalStrict that lets unknown members pass, but not known
+// ones in other letters: for protocols of others, whose newer clients may send
+// more.
 func UnmarshalOpen(b []byte, v any) error {
-	if err := checkDuplicates(b); err != nil {
+	if err := checkNames(b, v); err != nil {
 		return err
 	}
 	return json.Unmarshal(b, v) // refuses trailing data
@@ -83,20 +86,23 @@ func UnmarshalCanonical(b []byte, v any) error {
 
 const maxDepth = 32
 
-// checkDuplicates walks the value once; encoding/json would silently let the
-// last of two equal names win, and the two ends could disagree on which. Where
-// b is no JSON it ends without an error: the decoder says what is wrong.
+// checkNames walks the value once, for what encoding/json lets pass: it would
+// silently let the last of two equal names win, and take a name in any case of
+// its letters, so that the two ends could disagree on what was said. Where b is
+// no JSON it ends without an error: the decoder says what is wrong.
 //
 // Its own walk, since that of json.Decoder's tokens costs more than decoding.
-func checkDuplicates(b []byte) error {
-	w := walk{b: b}
-	return w.value(0)
+func checkNames(b []byte, v any) error {
+	w := walk{b: b, members: map[reflect.Type]map[string]member{}}
+	return w.value(0, shape(reflect.TypeOf(v)))
 }
 
 // walk is how far a JSON text has been walked.
 type walk struct {
 	b []byte
 	i int
+
+	members map[reflect.Type]map[string]member // of the structs met so far
 }
 
 // next skips white space and returns the byte that follows it, 0 at the end.
@@ -114,15 +120,15 @@ func (w *walk) next() byte {
 // end stops the walk: this is no JSON.
 func (w *walk) end() { w.i = len(w.b) }
 
-func (w *walk) value(depth int) error {
+func (w *walk) value(depth int, t reflect.Type) error {
 	if depth > maxDepth {
 		return fmt.Errorf("JSON nested deeper than %d", maxDepth)
 	}
 	switch w.next() {
 	case '{':
-		return w.object(depth)
+		return w.object(depth, t)
 	case '[':
-		return w.array(depth)
+		return w.array(depth, element(t))
 	case '"':
 		w.text()
 	default:
@@ -133,14 +139,14 @@ func (w *walk) value(depth int) error {
 	return nil
 }
 
-func (w *walk) array(depth int) error {
+func (w *walk) array(depth int, of reflect.Type) error {
 	w.i++
 	if w.next() == ']' {
 		w.i++
 		return nil
 	}
 	for {
-		if err := w.value(depth + 1); err != nil {
+		if err := w.value(depth+1, of); err != nil {
 			return err
 		}
 		c := w.next()
@@ -154,7 +160,7 @@ func (w *walk) array(depth int) error {
 	}
 }
 
-func (w *walk) object(depth int) error {
+func (w *walk) object(depth int, t reflect.Type) error {
 	w.i++
 	if w.next() == '}' {
 		w.i++
@@ -167,17 +173,21 @@ func (w *walk) object(depth int) error {
 			return nil
 		}
 		name := memberName(w.text())
-		if folded := fold(name); seen[folded] {
+		folded := fold(name)
+		if seen[folded] {
 			return fmt.Errorf("JSON member %q appears twice", name)
-		} else {
-			seen[folded] = true
+		}
+		seen[folded] = true
+		of, err := w.member(t, name, folded)
+		if err != nil {
+			return err
 		}
 		if w.next() != ':' {
 			w.end()
 			return nil
 		}
 		w.i++
-		if err := w.value(depth + 1); err != nil {
+		if err := w.value(depth+1, of); err != nil {
 			return err
 		}
 		c := w.next()
@@ -224,4 +234,9 @@ func memberName(quoted []byte) string {
 
 // fold is the spelling under which encoding/json takes two names for one:
 // it would let {"nonce":A,"Nonce":B} mean B where another parser reads A.
-func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+func fold(name string) string {
+	if !strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 || 'A' <= r && r <= 'Z' }) {
+		return name
+	}
+	return strings.ToLower(strings.ToUpper(name))
+}

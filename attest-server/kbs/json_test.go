@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/gowebpki/jcs"
 )
 
 func TestUnmarshalStrictRefuses(t *testing.T) {
@@ -36,6 +38,45 @@ func TestUnmarshalStrictRefuses(t *testing.T) {
 	} {
 		if err := UnmarshalStrict([]byte(s), &inner{}); err == nil {
 			t.Errorf("%s accepted: %s", name, s)
+		}
+	}
+}
+
+// TestMisspeltMembers: encoding/json takes a member's name in any case of its
+// letters, wherever the member is. What the type leaves open stays free.
+func TestMisspeltMembers(t *testing.T) {
+	type Base struct {
+		Kind string `json:"kind"`
+	}
+	type outer struct {
+		Base
+		*Problem `json:"p"`
+		Plain    int
+		Deep     []map[string]*Base `json:"deep"`
+		Free     map[string]string  `json:"free"`
+		Any      any                `json:"any"`
+		Own      json.RawMessage    `json:"own"`
+		Skipped  int                `json:"-"`
+	}
+	for text, want := range map[string]bool{
+		`{"Plain":1,"any":{"Kind":1},"deep":[{"Kind":{"kind":"x"}}],"free":{"KIND":"x"},"kind":"x","own":{"KIND":1},"p":{"code":"x"}}`: true,
+		`{"plain":1}`:                 false,
+		`{"KIND":"x"}`:                false,
+		"{\"\u212aind\":\"x\"}":       false,
+		`{"\u004bind":"x"}`:           false,
+		`{"p":{"Code":"x"}}`:          false,
+		`{"Deep":[]}`:                 false,
+		`{"deep":[{"a":{"Kind":1}}]}`: false,
+		`{"deep":[{},{"a":null,"b":{"kind":"x"},"c":{"kinD":"x"}}]}`: false,
+	} {
+		for name, decode := range map[string]func([]byte, any) error{"strict": UnmarshalStrict, "open": UnmarshalOpen} {
+			err := decode([]byte(text), &outer{})
+			if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "misspelt") {
+				t.Errorf("%s, %s: %v", name, text, err)
+			}
+		}
+		if c, err := jcs.Transform([]byte(text)); err != nil || (UnmarshalCanonical(c, &outer{}) == nil) != want {
+			t.Errorf("canonical, %s: %v", text, err)
 		}
 	}
 }

@@ -2,9 +2,9 @@ package kbs
 
 import "time"
 
-// Native dialect, /v1. Bodies are JSON; unknown members are refused. Errors
-// are RFC 9457 problem+json (Problem). The channel is TLS 1.3 to a server
-// whose public key is pinned in the measured identity segment.
+// Native dialect, /v1. Bodies are JSON, decoded by DecodeStrict. Errors are RFC
+// 9457 problem+json (Problem). The channel is TLS 1.3 to a server whose public
+// key is pinned in the measured identity segment.
 
 // Limits of the native dialect, in bytes.
 const (

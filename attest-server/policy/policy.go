@@ -15,8 +15,8 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 )
 
-// Parse reads a policy file: JSON, unknown and duplicate members refused. What
-// it asks for is left to Check.
+// Parse reads a policy file: JSON as kbs.DecodeStrict takes it. What it asks
+// for is left to Check.
 func Parse(b []byte) (kbs.Policy, error) {
 	var p kbs.Policy
 	if err := kbs.DecodeStrict(bytes.NewReader(b), kbs.MaxPolicyBody, &p); err != nil {

@@ -15,6 +15,7 @@ packages=(
 	cryptsetup-bin # peers that check what we write
 	e2fsprogs erofs-utils btrfs-progs
 	iproute2                             # network namespaces
+	catatonit                            # the process that holds a pod of Podman's
 	gcc libc6-dev                        # dlopen test, race detector
 	systemd                              # systemd-analyze verify, systemd-creds
 	swtpm swtpm-tools libtss2-tcti-swtpm0 libtss2-esys-3.0.2-0 libtss2-rc0 # a TPM to seal the master key to

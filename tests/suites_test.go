@@ -11,7 +11,7 @@ import (
 // TestDebian13 runs the tests of Podman in a root file system of Debian 13:
 // Podman 5.4, crun 1.21, QEMU 10, where the machine under them has older ones.
 func TestDebian13(t *testing.T) {
-	runInside(t, "root", "^(TestKrun|TestDoctor|TestWorkload)$")
+	runInside(t, "root", "^(TestKrun|TestDoctor|TestWorkload|TestPortable)$")
 }
 
 // TestDebianSid does the same with the newest Podman that Debian has. Whether

@@ -180,7 +180,8 @@ func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	want, have := cmp.Or(spec.Annotations[krun.LabelFirmware], image.hints.Firmware), fmt.Sprintf("%x", fw.Digest)
+	// The annotation is for older images; `podman generate kube` cuts it.
+	want, have := cmp.Or(image.hints.Firmware, spec.Annotations[krun.LabelFirmware]), fmt.Sprintf("%x", fw.Digest)
 	if want != "" && want != have {
 		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", fw.Path, want, have),
 			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", fw.Path)

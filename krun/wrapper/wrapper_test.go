@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -157,6 +158,22 @@ func TestClassicImage(t *testing.T) {
 	h.env["FAKE_VERSION"] = "crun version 1.24\n+SYSTEMD"
 	if r, _, _ := h.run(h.create()...); r != nil {
 		t.Error("run by a crun without libkrun")
+	}
+}
+
+// TestCutAnnotation: `podman generate kube` cuts annotations to 63 characters,
+// one less than a digest has. The image's own word counts.
+func TestCutAnnotation(t *testing.T) {
+	h := newHost(t).workload()
+	hints, err := krun.Hints{Firmware: fmt.Sprintf("%x", h.fw.Digest)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(filepath.Join(h.rootfs, krun.HintsFile), hints)
+	h.writeSpec(`{"root":{"path":"rootfs"},"process":{"args":["/entrypoint"]},"linux":{"namespaces":[{"type":"network"}]},` +
+		`"annotations":{"` + krun.LabelFirmware + `":"` + fmt.Sprintf("%x", h.fw.Digest)[:63] + `"}}`)
+	if r, stderr, _ := h.run(h.create()...); r == nil {
+		t.Errorf("crun not reached: %s", stderr)
 	}
 }
 

@@ -2,26 +2,26 @@
 # usage: root.sh CACHE SUITE
 # Makes a root file system of another suite of Debian, with Podman, QEMU and
 # systemd, and prints its path: the Podman and the QEMU of today, on a machine
-# that has older ones. Made once; to make it anew, remove the directory.
+# that has older ones. Made once for a list of packages.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(realpath -m "$1") suite=$2
 root=$cache/rig/$suite/root
 
 packages=(
-	ca-certificates podman crun conmon netavark nftables iptables iproute2 procps
+	ca-certificates podman crun conmon catatonit netavark nftables iptables iproute2 procps
 	qemu-system-x86 seabios systemd systemd-sysv dbus e2fsprogs cpio skopeo busybox-static curl
 )
-if [[ ! -e $root.complete ]]; then
-	rm -rf "$root"
+include=$(IFS=,; echo "${packages[*]}")
+if [[ $(cat "$root.complete" 2>/dev/null) != "$include" ]]; then
+	rm -rf "$root" "$root.complete"
 	mkdir -p "$(dirname "$root")"
-	include=$(IFS=,; echo "${packages[*]}")
 	debootstrap --variant=minbase --include="$include" "$suite" "$root" "$("$here/archive.sh")" >"$root.log" 2>&1 || {
 		tail -n 5 "$root.log" >&2
 		echo "root.sh: no root of Debian's suite $suite could be made; the whole log: $root.log" >&2
 		exit 1
 	}
 	rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-	touch "$root.complete"
+	echo "$include" >"$root.complete"
 fi
 echo "$root"

@@ -19,6 +19,7 @@ var ErrIntegrity = errors.New("disk sector failed its integrity check")
 type sectorCipher struct {
 	xts     *xts
 	mac     hash.Hash // nil without integrity
+	lanes   macLanes
 	scratch xtsScratch
 	aad     [8 + 16]byte
 	sum     [sha256.Size]byte
@@ -38,15 +39,22 @@ func newSectorCipher(g *Geometry, vk *VolumeKey) (*sectorCipher, error) {
 	c := &sectorCipher{xts: x}
 	if g.Integrity != nil {
 		c.mac = hmac.New(sha256.New, vk.macKey())
+		c.lanes.init(vk.macKey())
 	}
 	return c, nil
 }
 
-// seal encrypts b in place and, with integrity, puts its tag into tag.
-func (c *sectorCipher) seal(b, tag []byte, sector uint64) {
-	c.xts.encrypt(b, sector, &c.scratch)
-	if c.mac != nil {
-		copy(tag, c.tag(b, sector))
+// seal encrypts b, whole sectors of sectorBytes each, in place and, with
+// integrity, puts their tags into tags. sector is the number of the first.
+func (c *sectorCipher) seal(b, tags []byte, sector uint64, sectorBytes int) {
+	for i := 0; i < len(b); i += sectorBytes {
+		c.xts.encrypt(b[i:i+sectorBytes], sector+uint64(i/dmSectorBytes), &c.scratch)
+	}
+	if c.mac == nil {
+		return
+	}
+	for i := c.lanes.tags(b, tags, sector, sectorBytes); i < len(b); i += sectorBytes {
+		copy(tags[i/sectorBytes*macTagBytes:][:macTagBytes], c.tag(b[i:i+sectorBytes], sector+uint64(i/dmSectorBytes)))
 	}
 }
 
@@ -60,11 +68,17 @@ func (c *sectorCipher) open(b, tag []byte, sector uint64) error {
 }
 
 func (c *sectorCipher) tag(b []byte, sector uint64) []byte {
-	// Sector number, then the IV: plain64 is the sector number, zero padded.
-	binary.LittleEndian.PutUint64(c.aad[0:], sector)
-	binary.LittleEndian.PutUint64(c.aad[8:], sector)
+	putAAD(c.aad[:], sector)
 	c.mac.Reset()
 	c.mac.Write(c.aad[:])
 	c.mac.Write(b)
 	return c.mac.Sum(c.sum[:0])
+}
+
+// putAAD writes what is authenticated before the data: the sector's number, then
+// the IV. Of plain64 that is the number once more, with zeros behind it.
+func putAAD(b []byte, sector uint64) {
+	binary.LittleEndian.PutUint64(b[0:], sector)
+	binary.LittleEndian.PutUint64(b[8:], sector)
+	clear(b[16:])
 }

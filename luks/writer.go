@@ -218,14 +218,11 @@ func (d *Writer) advance(n int) {
 
 func (d *Writer) work(c *sectorCipher) {
 	for p := range d.tasks {
-		sb := d.g.SectorBytes
-		for i := p.from; i < p.to; i += sb {
-			var tag []byte
-			if d.g.Integrity != nil {
-				tag = p.run.tags[i/sb*macTagBytes:][:macTagBytes]
-			}
-			c.seal(p.run.data[i:i+sb], tag, p.run.sector+uint64(i/dmSectorBytes))
+		var tags []byte
+		if p.run.tags != nil {
+			tags = p.run.tags[p.from/d.g.SectorBytes*macTagBytes:]
 		}
+		c.seal(p.run.data[p.from:p.to], tags, p.run.sector+uint64(p.from/dmSectorBytes), d.g.SectorBytes)
 		p.run.pending.Done()
 	}
 }

@@ -186,10 +186,10 @@ func BenchmarkSector(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			buf, tag := make([]byte, 4096), make([]byte, macTagBytes)
-			b.SetBytes(4096)
+			buf, tags := make([]byte, pieceBytes), make([]byte, pieceBytes/4096*macTagBytes)
+			b.SetBytes(pieceBytes)
 			for b.Loop() {
-				c.seal(buf, tag, 8)
+				c.seal(buf, tags, 8, 4096)
 			}
 		})
 	}

@@ -39,7 +39,7 @@ func newXTS(key []byte) (*xts, error) {
 // encrypt encrypts b in place. sector is the IV: the sector's number in
 // 512-byte units, whatever len(b) is (dm-crypt without iv_large_sectors).
 func (x *xts) encrypt(b []byte, sector uint64, s *xtsScratch) {
-	t := x.tweaks(len(b), sector, s)
+	t := x.tweaks(x.fast.tweakBytes(len(b)), sector, s)
 	if x.fast.encrypt(b, t) {
 		return
 	}

@@ -15,16 +15,23 @@ import (
 type fastBlocks struct {
 	keys   [60]uint32 // expanded key; AES-256 uses all of it
 	rounds int        // 0: not available on this CPU
+	wide   bool       // the CPU does four blocks with one instruction
 }
 
 //go:noescape
 func encryptBlocks(keys *uint32, rounds int, buf, tweaks *byte, blocks int)
 
 //go:noescape
+func encryptFrom(keys *uint32, buf, tweaks *byte, blocks int)
+
+//go:noescape
 func subWord(x uint32) uint32
 
-// fastGroup is how many bytes encryptBlocks handles at a time.
-const fastGroup = 8 * 16
+// How many bytes encryptBlocks and encryptFrom handle at a time.
+const (
+	fastGroup = 8 * 16
+	wideGroup = 16 * 16
+)
 
 // init expands key (FIPS 197, section 5.2).
 func (f *fastBlocks) init(key []byte) {
@@ -33,6 +40,7 @@ func (f *fastBlocks) init(key []byte) {
 	}
 	nk := len(key) / 4
 	f.rounds = nk + 6
+	f.wide = f.rounds == 14 && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VAES && cpu.X86.HasAVX512VPCLMULQDQ
 	for i := range nk {
 		f.keys[i] = binary.LittleEndian.Uint32(key[4*i:])
 	}
@@ -50,12 +58,27 @@ func (f *fastBlocks) init(key []byte) {
 	}
 }
 
+// tweakBytes is how many bytes of tweaks encrypt wants for n bytes: all, or only
+// the first if it makes the others itself.
+func (f *fastBlocks) tweakBytes(n int) int {
+	if f.wide && n%wideGroup == 0 {
+		return min(n, wideGroup)
+	}
+	return n
+}
+
 // encrypt does XTS on b with the tweaks t, in place. It reports whether it
 // could.
 func (f *fastBlocks) encrypt(b, t []byte) bool {
-	if f.rounds == 0 || len(b) == 0 || len(b)%fastGroup != 0 || len(t) != len(b) {
+	switch {
+	case f.rounds == 0 || len(b) == 0 || len(t) != f.tweakBytes(len(b)):
 		return false
+	case f.wide && len(b)%wideGroup == 0:
+		encryptFrom(&f.keys[0], &b[0], &t[0], len(b)/16)
+		return true
+	case len(b)%fastGroup == 0:
+		encryptBlocks(&f.keys[0], f.rounds, &b[0], &t[0], len(b)/16)
+		return true
 	}
-	encryptBlocks(&f.keys[0], f.rounds, &b[0], &t[0], len(b)/16)
-	return true
+	return false
 }

@@ -7,4 +7,6 @@ type fastBlocks struct{}
 
 func (*fastBlocks) init([]byte) {}
 
+func (*fastBlocks) tweakBytes(n int) int { return n }
+
 func (*fastBlocks) encrypt(b, t []byte) bool { return false }

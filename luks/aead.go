@@ -3,7 +3,6 @@ package luks
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -21,7 +20,7 @@ type sectorCipher struct {
 	mac     hash.Hash // nil without integrity
 	lanes   macLanes
 	scratch xtsScratch
-	aad     [8 + 16]byte
+	aad     [aadBytes]byte
 	sum     [sha256.Size]byte
 }
 
@@ -53,7 +52,7 @@ func (c *sectorCipher) seal(b, tags []byte, sector uint64, sectorBytes int) {
 	if c.mac == nil {
 		return
 	}
-	for i := c.lanes.tags(b, tags, sector, sectorBytes); i < len(b); i += sectorBytes {
+	for i := c.lanes.tags(b, tags, sector, sectorBytes, sectorBytes/dmSectorBytes); i < len(b); i += sectorBytes {
 		copy(tags[i/sectorBytes*macTagBytes:][:macTagBytes], c.tag(b[i:i+sectorBytes], sector+uint64(i/dmSectorBytes)))
 	}
 }
@@ -73,12 +72,4 @@ func (c *sectorCipher) tag(b []byte, sector uint64) []byte {
 	c.mac.Write(c.aad[:])
 	c.mac.Write(b)
 	return c.mac.Sum(c.sum[:0])
-}
-
-// putAAD writes what is authenticated before the data: the sector's number, then
-// the IV. Of plain64 that is the number once more, with zeros behind it.
-func putAAD(b []byte, sector uint64) {
-	binary.LittleEndian.PutUint64(b[0:], sector)
-	binary.LittleEndian.PutUint64(b[8:], sector)
-	clear(b[16:])
 }

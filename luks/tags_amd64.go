@@ -3,6 +3,7 @@
 package luks
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 
 	"golang.org/x/sys/cpu"
@@ -15,7 +16,6 @@ type lanes [8][tagLanes]uint32
 const (
 	tagLanes     = 16
 	shaBlock     = 64
-	aadBytes     = 8 + 16
 	firstOfData  = shaBlock - aadBytes // of a sector, in its first block
 	paddingStart = 0x80
 )
@@ -70,16 +70,17 @@ func (m *macLanes) compress() { sha256x16(&m.state, &m.block[0][0], shaBlock, 1)
 
 // tags puts the tags of sectors of sectorBytes, a multiple of 64, where they
 // belong, and returns how many bytes of b have theirs: whole groups of 16
-// sectors, or none if the CPU cannot.
-func (m *macLanes) tags(b, tags []byte, sector uint64, sectorBytes int) int {
+// sectors, or none if the CPU cannot. Numbers go up by step from one sector to
+// the next.
+func (m *macLanes) tags(b, tags []byte, sector uint64, sectorBytes, step int) int {
 	if !m.usable {
 		return 0
 	}
 	done, group := 0, tagLanes*sectorBytes
 	for ; len(b)-done >= group; done += group {
-		m.group(b[done:done+group], sector+uint64(done/dmSectorBytes), sectorBytes)
+		m.group(b[done:done+group], sector+uint64(done/sectorBytes*step), sectorBytes, step)
 		for i := range tagLanes {
-			m.digest(tags[(done/sectorBytes+i)*macTagBytes:][:macTagBytes], i)
+			m.digest(tags[(done/sectorBytes+i)*sha256.Size:][:sha256.Size], i)
 		}
 	}
 	return done
@@ -87,11 +88,10 @@ func (m *macLanes) tags(b, tags []byte, sector uint64, sectorBytes int) int {
 
 // group leaves the tags of 16 sectors in state. The data of each starts in the
 // block that the sector's number starts, and ends in the one with the padding.
-func (m *macLanes) group(b []byte, sector uint64, sectorBytes int) {
+func (m *macLanes) group(b []byte, sector uint64, sectorBytes, step int) {
 	m.state = m.inner
 	for i := range m.block {
-		n := sector + uint64(i*(sectorBytes/dmSectorBytes))
-		putAAD(m.block[i][:aadBytes], n)
+		putAAD(m.block[i][:aadBytes], sector+uint64(i*step))
 		copy(m.block[i][aadBytes:], b[i*sectorBytes:])
 	}
 	m.compress()
@@ -102,8 +102,8 @@ func (m *macLanes) group(b []byte, sector uint64, sectorBytes int) {
 	}
 	m.compress()
 	for i := range m.block {
-		m.digest(m.block[i][:macTagBytes], i)
-		m.pad(i, macTagBytes, shaBlock+macTagBytes)
+		m.digest(m.block[i][:sha256.Size], i)
+		m.pad(i, sha256.Size, shaBlock+sha256.Size)
 	}
 	m.state = m.outer
 	m.compress()

@@ -7,4 +7,4 @@ type macLanes struct{}
 
 func (*macLanes) init([]byte) {}
 
-func (*macLanes) tags(_, _ []byte, _ uint64, _ int) int { return 0 }
+func (*macLanes) tags(_, _ []byte, _ uint64, _, _ int) int { return 0 }

@@ -19,6 +19,7 @@ func TestKrunOptions(t *testing.T) {
 	}
 	w.build("options", shell("id -u; echo written >/x && cat /x; while [ -e /wait ]; do sleep 1; done"))
 	t.Run("no effect", w.noEffect)
+	t.Run("in the log", w.toldInTheLog)
 	t.Run("refused", w.refusedOptions)
 	t.Run("exec", w.refusedExec)
 	t.Run("no key", w.waitsForItsKey)
@@ -43,7 +44,6 @@ func (w *rigWorld) noEffect(t *testing.T) {
 			t.Errorf("told more than once: %s", line)
 		}
 	}
-	w.toldInTheLog(t)
 	b, err := os.ReadFile(filepath.Join(w.rig, "log/vmm.json"))
 	if err != nil {
 		t.Fatal(err)

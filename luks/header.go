@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"context"
 	"crypto/pbkdf2"
 	"crypto/subtle"
 	"errors"
@@ -28,9 +29,15 @@ type Header struct {
 // secondary copy if the primary is damaged, and refuses whatever this package
 // would not write or cryptsetup would not write by default.
 func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
-	bin, m, err := readMetadata(r, 0, size)
+	return readHeader(r, size, func(*metadata, int64) error { return nil })
+}
+
+// readHeader reads nothing that check refuses: it gets the metadata and the
+// length of one copy of the header.
+func readHeader(r io.ReaderAt, size int64, check func(*metadata, int64) error) (*Header, error) {
+	bin, m, err := readMetadata(r, 0, size, check)
 	if err != nil {
-		bin2, m2, err2 := readSecondary(r, size)
+		bin2, m2, err2 := readSecondary(r, size, check)
 		if err2 != nil {
 			return nil, fmt.Errorf("reading LUKS2 header: %w", err)
 		}
@@ -53,7 +60,7 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	return h, nil
 }
 
-func readMetadata(r io.ReaderAt, off, size int64) (*binaryHeader, *metadata, error) {
+func readMetadata(r io.ReaderAt, off, size int64, check func(*metadata, int64) error) (*binaryHeader, *metadata, error) {
 	bin, js, err := readCopy(r, off, size)
 	if err != nil {
 		return nil, nil, err
@@ -62,13 +69,16 @@ func readMetadata(r io.ReaderAt, off, size int64) (*binaryHeader, *metadata, err
 	if err != nil {
 		return nil, nil, err
 	}
-	return bin, m, m.validate(bin.headerBytes, size)
+	if err := m.validate(bin.headerBytes, size); err != nil {
+		return nil, nil, err
+	}
+	return bin, m, check(m, bin.headerBytes)
 }
 
 // readSecondary looks for the second copy wherever it may be (section 2.3).
-func readSecondary(r io.ReaderAt, size int64) (*binaryHeader, *metadata, error) {
+func readSecondary(r io.ReaderAt, size int64, check func(*metadata, int64) error) (*binaryHeader, *metadata, error) {
 	for off := int64(minHeaderBytes); off <= maxHeaderBytes; off *= 2 {
-		if bin, m, err := readMetadata(r, off, size); err == nil {
+		if bin, m, err := readMetadata(r, off, size, check); err == nil {
 			return bin, m, nil
 		}
 	}
@@ -112,6 +122,12 @@ func (h *Header) Geometry() (Geometry, error) {
 // opens. Whether it is the workload's key the caller must check, by comparing
 // VolumeKey.Digest with the measured one.
 func (h *Header) Unlock(passphrase secret.Bytes) (*VolumeKey, error) {
+	return h.UnlockContext(context.Background(), passphrase)
+}
+
+// UnlockContext is Unlock that ends with ctx, between one costly step and the
+// next: a key derivation cannot be stopped half way.
+func (h *Header) UnlockContext(ctx context.Context, passphrase secret.Bytes) (*VolumeKey, error) {
 	if passphrase.Len() == 0 {
 		return nil, fmt.Errorf("empty passphrase: %w", ErrWrongPassphrase)
 	}
@@ -120,9 +136,16 @@ func (h *Header) Unlock(passphrase secret.Bytes) (*VolumeKey, error) {
 		if !slices.Contains(d.Keyslots, name) {
 			continue
 		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		key, err := h.openSlot(name, passphrase.Reveal())
 		if err != nil {
 			return nil, fmt.Errorf("opening keyslot %s: %w", name, err)
+		}
+		if ctx.Err() != nil {
+			clear(key)
+			return nil, context.Cause(ctx)
 		}
 		ok, err := d.matches(key)
 		if err != nil {

@@ -89,7 +89,7 @@ func kdfFor(passphrase secret.Bytes) luks.KDF {
 	if isRandomKey(passphrase.Reveal()) {
 		return luks.FastKDF()
 	}
-	return luks.KDF{Type: "argon2id", Iterations: 4, MemoryKiB: 64 << 10, Threads: 1}
+	return luks.PassphraseKDF()
 }
 
 // identify makes the identity of the disk, of the process on it and of what

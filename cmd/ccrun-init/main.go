@@ -4,23 +4,12 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/ccrun/ccrun/krun/guest"
 )
 
 func main() {
-	// The kernel passes what it does not understand of its command line as
-	// environment; nothing here listens to any.
-	os.Clearenv()
-	switch {
-	case len(os.Args) > 0 && os.Args[0] == guest.StageName:
-		guest.RunStage()
-	case os.Getpid() == 1:
-		guest.Main(guest.FindAttester)
-	default:
-		fmt.Fprintln(os.Stderr, "ccrun-init: runs only as PID 1 of a confidential VM, from the initrd that `ccrun build` makes")
-	}
+	guest.Enter(guest.FindAttester)
 	os.Exit(1)
 }

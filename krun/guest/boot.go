@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +50,7 @@ type boot struct {
 	readOnly   bool     // the root cannot be written
 	process    *krun.Process
 
+	at          string // the step under way
 	workloadRan bool
 
 	find func(context.Context, kbs.TEE) (Attester, error)
@@ -88,25 +88,12 @@ func bootSteps() []step {
 	}
 }
 
-// Main is the life of PID 1, with find to open the TEE's report device:
-// FindAttester, but for a test rig without a TEE. It always ends by powering
-// the VM off, so it never returns.
-func Main(find func(context.Context, kbs.TEE) (Attester, error)) {
-	unix.Umask(0o022)
-	b := &boot{console: newConsole(), find: find, signals: make(chan unix.Signal, 16)}
-	status := b.live(bootSteps())
-	b.shutDown(status)
-	for { // the machine is going down
-		time.Sleep(time.Hour)
-	}
-}
-
 // live boots and runs the workload. A panic is a failed boot: fail closed,
 // with an exit status, instead of a kernel panic without one.
 func (b *boot) live(steps []step) (status int) {
 	defer func() {
-		if p := recover(); p != nil {
-			b.console.fail(fmt.Errorf("panic: %v at %s", p, debug.Stack()))
+		if recover() != nil {
+			b.console.line(panicLine(b.at))
 			status = statusBootFailed
 		}
 	}()
@@ -117,6 +104,7 @@ func (b *boot) live(steps []step) (status int) {
 	if err := b.runSteps(ctx, steps); err != nil {
 		return b.failed(err)
 	}
+	b.at = "running the workload"
 	status, err := b.runWorkload(ctx)
 	if err != nil {
 		return b.failed(err)
@@ -126,6 +114,7 @@ func (b *boot) live(steps []step) (status int) {
 
 func (b *boot) runSteps(ctx context.Context, steps []step) error {
 	for _, s := range steps {
+		b.at = s.String()
 		if err := context.Cause(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}

@@ -69,10 +69,10 @@ func TestFailedStepEndsTheBoot(t *testing.T) {
 		{"status", func(*boot, context.Context) error {
 			return &statusError{127, errors.New("no file")}
 		}, 127, "ccrun-init: breaking: no file\n"},
-		{"panic", func(*boot, context.Context) error { panic("oops") }, 125, "panic: oops"},
+		{"panic", func(*boot, context.Context) error { panic("oops") }, 125, "ccrun-init: panic while breaking; next: report it, with the image's version of ccrun\n"},
 		{"index", func(b *boot, _ context.Context) error {
 			return fmt.Errorf("%v", b.mounts[3])
-		}, 125, "panic: runtime error: index out of range"},
+		}, 125, "ccrun-init: panic while breaking; next: report it, with the image's version of ccrun\n"},
 		{"stopped", func(b *boot, ctx context.Context) error {
 			b.hostSignal(unix.SIGUSR1) // no reason to stop
 			if ctx.Err() != nil {

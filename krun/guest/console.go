@@ -31,7 +31,14 @@ type console struct {
 	open  bool                 // the last line has not ended yet
 }
 
-func newConsole() *console { return &console{w: os.Stderr, clock: sinceKernel} }
+// newConsole talks to voice until it is attached elsewhere; nil: to nobody.
+func newConsole(voice *os.File) *console {
+	c := &console{w: io.Discard, clock: sinceKernel}
+	if voice != nil {
+		c.w = voice
+	}
+	return c
+}
 
 // sinceKernel is CLOCK_BOOTTIME: good for durations, never for dates.
 func sinceKernel() time.Duration {

@@ -49,7 +49,7 @@ func (b *boot) openControl(ctx context.Context) error {
 		return hint.With(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
 	}
 	b.control = &control{port: f}
-	go listenControl(f, b.hostSignal)
+	b.spawn("listening to the control port", func() { listenControl(f, b.hostSignal) })
 	return nil
 }
 

@@ -94,8 +94,11 @@ func readDisk(r io.ReaderAt, path string, size int64) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, err := luks.ReadHeader(r, size)
+	header, err := luks.ReadOwnHeader(r, size)
 	if err != nil {
+		return nil, err
+	}
+	if err := enoughMemory(header.UnlockBytes(), freeMemory()); err != nil {
 		return nil, err
 	}
 	return &disk{path: path, size: size, footerDigest: kbs.Sum384(footer.JSON), header: header}, nil
@@ -104,10 +107,10 @@ func readDisk(r io.ReaderAt, path string, size int64) (*disk, error) {
 // unlockDisk opens the keyslot with the DiskKey, proves that the volume key is
 // the identity's, and sets the disk up by the identity's geometry alone: the
 // header could name a null cipher (CVE-2025-59054, CVE-2025-58356).
-func (b *boot) unlockDisk(context.Context) error {
+func (b *boot) unlockDisk(ctx context.Context) error {
 	vk, err := b.volumeKey, error(nil)
 	if vk == nil {
-		vk, err = b.disk.header.Unlock(b.diskKey)
+		vk, err = b.disk.header.UnlockContext(ctx, b.diskKey)
 	}
 	b.diskKey.Wipe()
 	if errors.Is(err, luks.ErrWrongPassphrase) {

@@ -38,12 +38,15 @@ func (b *boot) mountKernel(context.Context) error {
 	if err := applyAll(earlySysctls()); err != nil {
 		return err
 	}
+	if err := checkKernelSilent("/proc/sys/kernel"); err != nil {
+		return err
+	}
 	// Ctrl-Alt-Del becomes a signal to PID 1, which ignores it, and not a
 	// restart behind the open disk's back.
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 	console, err := b.console.attach("/dev/console")
 	if err == nil {
-		go listenConsole(console, b.hostSignal)
+		b.spawn("listening to the console", func() { listenConsole(console, b.hostSignal) })
 	}
 	return err
 }

@@ -5,22 +5,62 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // A sysctl is a value the kernel gets before the workload starts.
 type sysctl struct{ path, value string }
 
-// earlySysctls are set before any secret exists. Magic SysRq reaches the
-// kernel from the host's end of the console, and dumps registers to it; an
-// oops does so once and must not go on half broken.
+// earlySysctls are set before any secret exists, whatever the kernel's command
+// line says: they keep registers and memory from the console, which the host
+// reads, and off files. Magic SysRq reaches the kernel from the host's end of
+// the console, and dumps registers to it; an oops does so once, and must not go
+// on half broken.
+//
+// With console log level 0 the kernel prints nothing on its consoles, and does
+// not raise it for an oops or a panic either (console_verbose in
+// kernel/printk/printk.c), as it would from every other level.
 func earlySysctls() []sysctl {
 	return []sysctl{
+		{kernelLogLevel, "0"},
+		{"/sys/module/printk/parameters/ignore_loglevel", "N"},
+		{"/sys/module/printk/parameters/console_no_auto_verbose", "Y"},
+		{"/proc/sys/kernel/panic_print", "0"},
 		{"/proc/sys/kernel/sysrq", "0"},
 		{"/proc/sys/kernel/panic_on_oops", "1"},
 		{"/proc/sys/kernel/panic", "-1"}, // restart at once, which ends the VM
+		{"/proc/sys/kernel/print-fatal-signals", "0"},
+		{"/proc/sys/debug/exception-trace", "0"},
+		{"/proc/sys/kernel/core_pattern", "core"}, // a file, not a program
+		{"/proc/sys/fs/suid_dumpable", "0"},
 	}
+}
+
+const kernelLogLevel = "/proc/sys/kernel/printk"
+
+// checkKernelSilent makes sure that nothing in dir, the kernel's settings, was
+// left out because it is not where it should be.
+func checkKernelSilent(dir string) error {
+	for _, c := range []struct{ name, want string }{{"printk", "0"}, {"sysrq", "0"}, {"panic_on_oops", "1"}} {
+		got, err := bounded.File(filepath.Join(dir, c.name), 256)
+		if errors.Is(err, os.ErrNotExist) && c.name != "panic_on_oops" {
+			if _, err := os.Stat(filepath.Join(dir, "ostype")); err == nil {
+				continue // a kernel that was built without
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("silencing the kernel: %w", err)
+		}
+		if f := strings.Fields(string(got)); len(f) == 0 || f[0] != c.want {
+			return fmt.Errorf("silencing the kernel: %s is %q, expected %s", c.name, got, c.want)
+		}
+	}
+	return nil
 }
 
 // sysctls close the ways from the workload, or from whoever breaks into it,
@@ -32,8 +72,6 @@ func sysctls() []sysctl {
 		{"/proc/sys/kernel/kptr_restrict", "2"},
 		{"/proc/sys/kernel/perf_event_paranoid", "3"},
 		{"/proc/sys/kernel/yama/ptrace_scope", "1"},
-		{"/proc/sys/kernel/core_pattern", "core"},
-		{"/proc/sys/fs/suid_dumpable", "0"},
 		{"/proc/sys/fs/protected_hardlinks", "1"},
 		{"/proc/sys/fs/protected_symlinks", "1"},
 		{"/proc/sys/user/max_user_namespaces", "0"},

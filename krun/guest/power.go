@@ -14,9 +14,6 @@ import (
 func (b *boot) shutDown(status int) {
 	defer func() {
 		_ = recover()
-		if !b.console.debug { // "reboot: Restarting system" is not the workload's output
-			_ = sysctl{"/proc/sys/kernel/printk", "0"}.apply()
-		}
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}()

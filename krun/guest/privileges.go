@@ -49,7 +49,7 @@ func capabilitySet(caps []uint) uint64 {
 // the system call filter. The order matters: each step needs what a later
 // one gives up.
 func dropPrivileges(who process.Credentials) error {
-	for _, fd := range []int{1, 2} { // so that /dev/stdout opens for the user, too
+	for _, fd := range []int{stdoutFD, stderrFD} { // so that /dev/stdout opens for the user, too
 		if err := unix.Fchown(fd, who.UID, who.GID); err != nil {
 			return fmt.Errorf("giving the output to the user: %w", err)
 		}

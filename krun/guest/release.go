@@ -71,7 +71,7 @@ func (b *boot) ask(source Attester) *asking {
 			}
 			return e, err
 		},
-		Opens:        b.opens,
+		Opens:        func(diskKey secret.Bytes) bool { return b.opens(ctx, diskKey) },
 		OnServerTime: b.setClock,
 		OnRetry: func(why error, pause time.Duration) {
 			said.retry(withReleaseHint(why, b.network), pause)
@@ -112,8 +112,8 @@ func denied(err error) bool {
 // opens says whether a DiskKey is this disk's, and keeps the volume key. While
 // the workload's DiskKey is rotated, images with the old and with the new one
 // run side by side; the header tells which this is.
-func (b *boot) opens(diskKey secret.Bytes) bool {
-	vk, err := b.disk.header.Unlock(diskKey)
+func (b *boot) opens(ctx context.Context, diskKey secret.Bytes) bool {
+	vk, err := b.disk.header.UnlockContext(ctx, diskKey)
 	if err != nil {
 		return false
 	}

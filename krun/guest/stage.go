@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,18 +24,25 @@ const StageName = "ccrun-init-stage"
 const (
 	specFD   = 3
 	resultFD = 4
+	stdoutFD = 5 // the workload's
+	stderrFD = 6
 )
 
-// RunStage is the stage: PID 1 of the workload's namespaces, which it fills,
+// runStage is the stage: PID 1 of the workload's namespaces, which it fills,
 // then drops what the workload must not have and becomes it. It returns only
 // if that failed, after saying why on its result pipe.
-func RunStage() {
+// early is what went wrong before.
+func runStage(early error) {
 	// Credentials, capabilities and the filter belong to a thread; the one
 	// that sets them is the one that executes the workload.
 	runtime.LockOSThread()
-	unix.CloseOnExec(specFD)
-	unix.CloseOnExec(resultFD)
-	err := becomeWorkload()
+	for fd := specFD; fd <= stderrFD; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	err := early
+	if err == nil {
+		err = becomeWorkload()
+	}
 	answer := stageError{Status: statusBootFailed, Text: err.Error(), Hint: hint.Of(err)}
 	if s := (*statusError)(nil); errors.As(err, &s) {
 		answer.Status = s.status
@@ -46,8 +52,8 @@ func RunStage() {
 
 func becomeWorkload() (err error) {
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v at %s", p, debug.Stack())
+		if recover() != nil {
+			err = errors.New(panicLine("becoming the workload"))
 		}
 	}()
 	spec, err := readSpec()
@@ -82,9 +88,20 @@ func becomeWorkload() (err error) {
 	if err != nil {
 		return err
 	}
-	err = syscall.Exec(path, argv, env)
+	err = execute(path, argv, env)
 	return &statusError{execStatus(err), hint.With(fmt.Errorf("executing %s: %w", path, err),
 		"the image must be for this machine's architecture and have the program's interpreter")}
+}
+
+// execute gives the streams to the workload at the last moment: what is written
+// to them before is this program's, in dying.
+func execute(path string, argv, env []string) error {
+	for fd, from := range map[int]int{1: stdoutFD, 2: stderrFD} {
+		if err := unix.Dup3(from, fd, 0); err != nil {
+			return fmt.Errorf("giving the workload its output: %w", err)
+		}
+	}
+	return syscall.Exec(path, argv, env)
 }
 
 // execStatus tells a missing interpreter (127) from what cannot run (126).

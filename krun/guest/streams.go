@@ -17,12 +17,13 @@ type output struct {
 	ports          []*os.File
 	done           chan struct{}
 	copies         int
+	spawn          guard
 }
 
 // openOutput gives each stream its port. On a machine without both ports the
 // streams share the console, and one pipe, so that their order is kept.
 func (b *boot) openOutput() (*output, error) {
-	o := &output{done: make(chan struct{}, 2)}
+	o := &output{done: make(chan struct{}, 2), spawn: b.spawn}
 	if b.identity.Policy.Logs == "none" {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		o.stdout, o.stderr = null, null
@@ -67,11 +68,11 @@ func (o *output) pipeTo(to io.Writer) (*os.File, error) {
 		return nil, err
 	}
 	o.copies++
-	go func() {
+	o.spawn("passing the workload's output on", func() {
 		_, _ = io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{r})
 		_ = r.Close()
 		o.done <- struct{}{}
-	}()
+	})
 	return w, nil
 }
 

@@ -34,7 +34,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("starting the workload: %w", err)
 	}
-	exited := reap(pid)
+	exited := b.reap(pid)
 	if err := awaitExec(ctx, result); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		<-exited
@@ -70,9 +70,9 @@ func (b *boot) supervise(pid int, stopSignal unix.Signal, exited <-chan int) int
 
 // reap waits for every child, PID 1's duty, and sends pid's exit status when
 // it is known: the code, or 128 and the signal.
-func reap(pid int) <-chan int {
+func (b *boot) reap(pid int) <-chan int {
 	exited := make(chan int, 1)
-	go func() {
+	b.spawn("waiting for the workload", func() {
 		for {
 			var ws unix.WaitStatus
 			got, err := unix.Wait4(-1, &ws, 0, nil)
@@ -86,7 +86,7 @@ func reap(pid int) <-chan int {
 				return
 			}
 		}
-	}()
+	})
 	return exited
 }
 
@@ -110,13 +110,14 @@ func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
 		return 0, nil, errors.Join(err, specW.Close())
 	}
 	defer func() { _ = resultW.Close() }()
-	null, err := os.Open(os.DevNull)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, nil, errors.Join(err, specW.Close())
 	}
 	defer func() { _ = null.Close() }()
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{StageName}, &syscall.ProcAttr{
-		Files: []uintptr{null.Fd(), out.stdout.Fd(), out.stderr.Fd(), specR.Fd(), resultW.Fd()},
+		// What the stage prints in dying is not the workload's output.
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), specR.Fd(), resultW.Fd(), out.stdout.Fd(), out.stderr.Fd()},
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
 			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
@@ -125,10 +126,10 @@ func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
 	if err != nil {
 		return 0, nil, errors.Join(err, specW.Close(), resultR.Close())
 	}
-	go func() { // the pipe may be smaller than the specification
+	b.spawn("telling the stage its part", func() { // the pipe may be smaller than that
 		_ = json.NewEncoder(specW).Encode(b.stageSpec())
 		_ = specW.Close()
-	}()
+	})
 	return pid, resultR, nil
 }
 

@@ -128,7 +128,7 @@ func TestReapAndSupervise(t *testing.T) {
 		if n, _ := out.Read(make([]byte, 4)); n > 0 {
 			b.signals <- unix.SIGTERM // means the image's stop signal
 		}
-		if got := b.supervise(cmd.Process.Pid, unix.SIGINT, reap(cmd.Process.Pid)); got != want {
+		if got := b.supervise(cmd.Process.Pid, unix.SIGINT, b.reap(cmd.Process.Pid)); got != want {
 			t.Errorf("%q: status %d, expected %d", script, got, want)
 		}
 	}

@@ -9,12 +9,6 @@ import (
 )
 
 func main() {
-	os.Clearenv()
-	switch {
-	case len(os.Args) > 0 && os.Args[0] == guest.StageName:
-		guest.RunStage()
-	case os.Getpid() == 1:
-		guest.Main(guest.OpenReportPort)
-	}
+	guest.Enter(guest.OpenReportPort)
 	os.Exit(1)
 }

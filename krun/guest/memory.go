@@ -1,0 +1,32 @@
+package guest
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
+)
+
+// memoryReserve is what must be left for everything else until the workload
+// runs.
+const memoryReserve = 16 << 20
+
+// freeMemory is what the kernel has free, in bytes; 0 if it does not say.
+func freeMemory() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int64(info.Freeram+info.Bufferram) * int64(info.Unit)
+}
+
+// enoughMemory refuses to begin what would end in Go's or the kernel's "out of
+// memory", of which there is no return.
+func enoughMemory(need, free int64) error {
+	if need+memoryReserve <= free {
+		return nil
+	}
+	return hint.With(fmt.Errorf("opening the disk takes %d MiB of memory and %d more, the guest has %d MiB free", need>>20, memoryReserve>>20, free>>20),
+		"build the image with more --memory, or without a --passphrase-file of one's own words")
+}

@@ -41,7 +41,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("finding the TEE's report interface: %w", err)
 	}
-	b.asking = b.ask(source)
+	b.asking = b.ask(ctx, source)
 	defer b.limit.suspend()()
 	b.asking.session, b.diskKey, err = b.asking.client.Open(ctx, b.asking.request)
 	if err != nil {
@@ -54,7 +54,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 	return nil
 }
 
-func (b *boot) ask(source Attester) *asking {
+func (b *boot) ask(ctx context.Context, source Attester) *asking {
 	servers, said := b.identity.Servers, complaints{line: b.console.line}
 	client := &kbs.Client{URLs: servers.URLs, PinnedKeys: servers.PinnedKeys, Wait: servers.Wait()}
 	return &asking{client: client, source: source, request: kbs.ReleaseRequest{

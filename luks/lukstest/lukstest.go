@@ -4,6 +4,7 @@ package lukstest
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"testing"
 
 	"github.com/ccrun/ccrun/luks"
@@ -52,3 +53,44 @@ func Header(t testing.TB, disk []byte) *luks.Header {
 	}
 	return h
 }
+
+// Edit replaces text in both copies of disk's metadata.
+func Edit(t testing.TB, disk []byte, old, text string) []byte {
+	t.Helper()
+	return Rewrite(t, disk, func(metadata []byte) []byte {
+		if !bytes.Contains(metadata, []byte(old)) {
+			t.Fatalf("no %s in %s", old, metadata)
+		}
+		return bytes.ReplaceAll(metadata, []byte(old), []byte(text))
+	})
+}
+
+// Rewrite returns disk, or its first 32 KiB, with both copies of its JSON
+// metadata changed and their checksums right again, as whoever holds the disk
+// can do.
+func Rewrite(t testing.TB, disk []byte, change func(metadata []byte) []byte) []byte {
+	t.Helper()
+	out := bytes.Clone(disk)
+	for _, at := range []int{0, copyBytes} {
+		c := out[at : at+copyBytes]
+		metadata, _, _ := bytes.Cut(c[metadataAt:], []byte{0})
+		metadata = change(bytes.Clone(metadata))
+		if len(metadata) >= copyBytes-metadataAt {
+			t.Fatalf("metadata of %d bytes", len(metadata))
+		}
+		clear(c[metadataAt:])
+		copy(c[metadataAt:], metadata)
+		clear(c[checksumAt : checksumAt+64])
+		sum := sha256.Sum256(c)
+		copy(c[checksumAt:], sum[:])
+	}
+	return out
+}
+
+// Where a copy of the header has what (LUKS2 specification, section 2.1), in
+// the size that this project writes.
+const (
+	copyBytes  = 16 << 10
+	metadataAt = 4096
+	checksumAt = 448
+)

@@ -35,12 +35,14 @@ func TestReadDisk(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	for name, change := range map[string]func([]byte) []byte{
-		"no footer":    func(b []byte) []byte { return b[:len(b)-4096] },
-		"empty":        func([]byte) []byte { return nil },
-		"footer only":  func(b []byte) []byte { return b[len(b)-4096:] },
-		"huge footer":  func(b []byte) []byte { b[len(b)-1] = 0x7f; return b },
-		"zero footer":  func(b []byte) []byte { clear(b[len(b)-8:]); return b },
-		"another KDF":  func(b []byte) []byte { return lukstest.Edit(t, b, `"iterations":1000,"salt"`, `"iterations":1001,"salt"`) },
+		"no footer":   func(b []byte) []byte { return b[:len(b)-4096] },
+		"empty":       func([]byte) []byte { return nil },
+		"footer only": func(b []byte) []byte { return b[len(b)-4096:] },
+		"huge footer": func(b []byte) []byte { b[len(b)-1] = 0x7f; return b },
+		"zero footer": func(b []byte) []byte { clear(b[len(b)-8:]); return b },
+		"another KDF": func(b []byte) []byte {
+			return lukstest.Edit(t, b, `"iterations":1000,"salt"`, `"iterations":1001,"salt"`)
+		},
 		"wiped header": func(b []byte) []byte { clear(b[:64<<10]); return b },
 	} {
 		b := change(bytes.Clone(img))

@@ -1,0 +1,123 @@
+package tests
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/luks/lukstest"
+)
+
+// hexWord is what a traceback, an oops or a dump of registers prints of memory.
+var hexWord = regexp.MustCompile(`(?:0x)?[0-9a-f]{8,}`)
+
+// hostileHeaders are LUKS2 headers that a host writes over an image's own. With
+// each the first keyslot still opens, and then does not fit the digest, so that
+// a guest that tries several computes with its DiskKey what the host chose.
+func hostileHeaders() map[string]func(m map[string]any) {
+	return map[string]func(m map[string]any){
+		"1 GiB of argon2": func(m map[string]any) {
+			addKeyslots(m, 1)
+			kdf := headerPart(m, "keyslots", "1", "kdf")
+			headerPart(m, "keyslots", "1")["kdf"] = map[string]any{"type": "argon2id", "salt": kdf["salt"], "time": 1, "memory": 1 << 20, "cpus": 1}
+		},
+		"32 keyslots": func(m map[string]any) { addKeyslots(m, 31) },
+		"sha512": func(m map[string]any) {
+			addKeyslots(m, 1)
+			for _, slot := range []string{"0", "1"} {
+				headerPart(m, "keyslots", slot, "kdf")["hash"] = "sha512"
+				headerPart(m, "keyslots", slot, "af")["hash"] = "sha512"
+			}
+		},
+		"dear digest": func(m map[string]any) { headerPart(m, "digests", "0")["iterations"] = 1 << 24 },
+	}
+}
+
+func headerPart(m map[string]any, path ...string) map[string]any {
+	for _, p := range path {
+		m = m[p].(map[string]any)
+	}
+	return m
+}
+
+// addKeyslots adds n copies of keyslot 0, and spoils the digest.
+func addKeyslots(m map[string]any, n int) {
+	slots, digest := headerPart(m, "keyslots"), headerPart(m, "digests", "0")
+	names := []string{"0"}
+	var at, size int64
+	area := headerPart(slots, "0", "area")
+	_, _ = fmt.Sscan(area["offset"].(string), &at)
+	_, _ = fmt.Sscan(area["size"].(string), &size)
+	for i := 1; i <= n; i++ {
+		raw, _ := json.Marshal(slots["0"])
+		var k map[string]any
+		_ = json.Unmarshal(raw, &k)
+		if at+size*int64(i+1) <= 1<<20 { // the rest lies on one another
+			k["area"].(map[string]any)["offset"] = fmt.Sprint(at + size*int64(i))
+		}
+		names = append(names, fmt.Sprint(i))
+		slots[names[i]] = k
+	}
+	digest["keyslots"] = names
+	b, _ := base64.StdEncoding.DecodeString(digest["digest"].(string))
+	b[0] ^= 1
+	digest["digest"] = base64.StdEncoding.EncodeToString(b)
+}
+
+// rewriteHeader changes the disk's metadata as the host can.
+func rewriteHeader(t *testing.T, disk string, change func(m map[string]any)) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	head := make([]byte, 32<<10)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		t.Fatal(err)
+	}
+	head = lukstest.Rewrite(t, head, func(metadata []byte) []byte {
+		var m map[string]any
+		if err := json.Unmarshal(metadata, &m); err != nil {
+			t.Fatal(err)
+		}
+		change(m)
+		out, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	})
+	if _, err := f.WriteAt(head, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHostileHeaders: whatever the host writes into the header, the guest ends
+// with a status and a line, and over three boots of each no word that looks like
+// memory is on any console, so that no two are equal either.
+func TestHostileHeaders(t *testing.T) {
+	w := newWorld(t)
+	const secret = "the-workload-ran"
+	image := w.build("headers", shell("echo "+secret))
+	for name, change := range hostileHeaders() {
+		t.Run(name, func(t *testing.T) {
+			for range 3 {
+				r := w.tamper(t, image, func(root string) { rewriteHeader(t, filepath.Join(root, "disk.img"), change) })
+				out := r.stdout + r.stderr
+				if r.code != 125 || strings.Contains(out, secret) || strings.Contains(out, "without reporting") ||
+					!strings.Contains(out, "ccrun-init: finding the disk: ") {
+					t.Fatal(r)
+				}
+				if words := hexWord.FindAllString(out, -1); len(words) > 0 {
+					t.Fatalf("the host reads %q: %s", words, r)
+				}
+			}
+		})
+	}
+}

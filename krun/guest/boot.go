@@ -137,3 +137,16 @@ func (b *boot) failed(err error) int {
 	}
 	return statusBootFailed
 }
+
+// spawn is the boot's guard: a panic anywhere ends the VM, in a fixed line.
+func (b *boot) spawn(what string, run func()) {
+	go func() {
+		defer func() {
+			if recover() != nil {
+				b.console.line(panicLine(what))
+				b.shutDown(statusBootFailed)
+			}
+		}()
+		run()
+	}()
+}

@@ -47,9 +47,9 @@ func capabilitySet(caps []uint) uint64 {
 // dropPrivileges makes the calling thread the workload's user, with Podman's
 // default capabilities for root and none in effect for anyone else, behind
 // the system call filter. The order matters: each step needs what a later
-// one gives up.
-func dropPrivileges(who process.Credentials) error {
-	for _, fd := range []int{stdoutFD, stderrFD} { // so that /dev/stdout opens for the user, too
+// one gives up. The user gets the streams, descriptors that become the workload's.
+func dropPrivileges(who process.Credentials, streams ...int) error {
+	for _, fd := range streams { // so that /dev/stdout opens for the user, too
 		if err := unix.Fchown(fd, who.UID, who.GID); err != nil {
 			return fmt.Errorf("giving the output to the user: %w", err)
 		}

@@ -88,19 +88,6 @@ func withoutEnvironment() error {
 // panics: nobody else would notice but by the end of the whole process.
 type guard func(what string, run func())
 
-// spawn is the boot's guard: a panic anywhere ends the VM, in a fixed line.
-func (b *boot) spawn(what string, run func()) {
-	go func() {
-		defer func() {
-			if recover() != nil {
-				b.console.line(panicLine(what))
-				b.shutDown(statusBootFailed)
-			}
-		}()
-		run()
-	}()
-}
-
 // panicLine says where, and nothing of what: the value of a panic may hold
 // bytes of whatever was at hand.
 func panicLine(what string) string {

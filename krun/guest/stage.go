@@ -77,7 +77,7 @@ func becomeWorkload() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := dropPrivileges(who); err != nil {
+	if err := dropPrivileges(who, stdoutFD, stderrFD); err != nil {
 		return err
 	}
 	if err := unix.Chdir(dir); err != nil {

@@ -6,13 +6,15 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
+// maxExtent is the largest that the kernel makes.
 const maxExtent = 128 << 20
 
 // inlineLimit is the largest file whose content stands among the metadata.
 const inlineLimit = 2048
 
 func isInline(n *rootfs.Node) bool {
-	return n.Kind == rootfs.Regular && n.Size > 0 && n.Size <= inlineLimit && len(dataRuns(n)) > 0
+	data, sparse := n.Data()
+	return n.Kind == rootfs.Regular && n.Size > 0 && n.Size <= inlineLimit && (!sparse || len(data) > 0)
 }
 
 var errNoPlace = errors.New("data has no place on the disk (a bug in this package)")
@@ -55,7 +57,7 @@ func (l *Layout) eachExtent(in *inode, f func(extent) error) error {
 	at := in.data
 	for _, run := range dataRuns(in.node) {
 		for run.length > 0 {
-			from, n := l.space.run(at, min(run.length, maxExtent))
+			from, n := l.space.run(at, min(run.length, l.space.extent))
 			if n == 0 {
 				return errNoPlace
 			}

@@ -8,20 +8,17 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-const (
-	maxLinks = 65535
-	// maxWaiting leaves, 8 MiB, are kept while data is written that stands
-	// before them. After so many the data's chunk ends.
-	maxWaiting = 512
-)
+const maxLinks = 65535
 
 // Plan lays the tree out. Errors name the file that BTRFS cannot hold.
-func Plan(t *rootfs.Tree, o Options) (*Layout, error) {
+func Plan(t *rootfs.Tree, o Options) (*Layout, error) { return plan(t, o, defaultLimits()) }
+
+func plan(t *rootfs.Tree, o Options, limits limits) (*Layout, error) {
 	o, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	l := &Layout{opts: o, ids: o.ids(), tree: t, buf: make([]byte, 0, 2*nodeSize)}
+	l := &Layout{opts: o, ids: o.ids(), tree: t, buf: make([]byte, 0, 2*nodeSize), space: space{limits: limits}}
 	l.number()
 	if err := l.check(); err != nil {
 		return nil, fmt.Errorf("planning BTRFS: %w", err)
@@ -101,8 +98,8 @@ type planner struct {
 func (l *Layout) placeContents() error {
 	l.fs, l.sums = &tree{owner: fsTree}, &tree{owner: csumTree}
 	p := &planner{Layout: l}
-	p.files = packer{counts: true, done: p.leafOf(l.fs)}
-	p.sums.packer = packer{counts: true, done: p.leafOf(l.sums)}
+	p.files = packer{done: p.leafOf(l.fs)}
+	p.sums.packer = packer{done: p.leafOf(l.sums)}
 	for i := range l.inodes {
 		if err := p.place(int32(i)); err != nil {
 			return fmt.Errorf("%s: %w", l.tree.Quoted(l.inodes[i].node), err)
@@ -149,7 +146,7 @@ func (p *planner) place(slot int32) error {
 		}
 	}
 	err := p.items(slot, content, p.files.add)
-	if len(p.waiting) >= maxWaiting {
+	if len(p.waiting) >= p.space.waiting {
 		p.flush()
 	}
 	return err
@@ -163,10 +160,10 @@ var noSums [maxExtent / sectorSize * sumBytes]byte
 // data places a run of a file and says where it begins.
 func (p *planner) data(length uint64) (first uint64, err error) {
 	for begun := false; length > 0; begun = true {
-		if len(p.waiting) >= maxWaiting {
+		if len(p.waiting) >= p.space.waiting {
 			p.flush()
 		}
-		n := min(length, maxExtent, p.space.room(dataChunk))
+		n := min(length, p.space.extent, p.space.room(dataChunk))
 		at := p.space.take(dataChunk, n)
 		if !begun {
 			first = at

@@ -43,6 +43,9 @@ func (l *Layout) placeRest() error {
 			}
 			settled = settled && same
 		}
+		if settled && len(l.systemChunks()) > systemBytes {
+			return errUnsettled
+		}
 		if settled {
 			return nil
 		}
@@ -75,7 +78,7 @@ func (l *Layout) placeNodes() {
 // before. Then the places stay, else there are none yet.
 func (p part) recount() (same bool, err error) {
 	var leaves []node
-	c := packer{counts: true, done: func(first key, _ []byte) error {
+	c := packer{done: func(first key, _ []byte) error {
 		leaves = append(leaves, node{first: first})
 		return nil
 	}}

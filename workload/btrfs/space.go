@@ -8,8 +8,16 @@ import (
 const (
 	superOffset = 64 << 10
 	firstByte   = 1 << 20 // what is before is left to boot loaders
-	maxChunk    = 1 << 30
 )
+
+// limits are where a chunk of data ends. Tests have smaller ones.
+type limits struct {
+	chunk   uint64 // bytes of a chunk, of any kind; a multiple of stripeSize
+	extent  uint64 // bytes of an extent; at most maxExtent
+	waiting int    // leaves that are kept while data is written that stands before them
+}
+
+func defaultLimits() limits { return limits{chunk: 1 << 30, extent: maxExtent, waiting: 512} }
 
 // mirrors are the places of the superblock's copies. No chunk reaches over
 // one, so that none has a part that must not be used.
@@ -27,9 +35,12 @@ func (c *chunk) end() uint64 { return c.start + c.used }
 
 // space is the disk as far as it has been given away, upwards and without gaps
 // but for the ends of chunks and the superblock's copies.
-type space struct{ chunks []chunk }
+type space struct {
+	limits
+	chunks []chunk
+}
 
-func (s *space) clone() space { return space{slices.Clone(s.chunks)} }
+func (s *space) clone() space { return space{s.limits, slices.Clone(s.chunks)} }
 
 // next is where a chunk can begin.
 func (s *space) next() uint64 {
@@ -48,14 +59,14 @@ func (s *space) next() uint64 {
 // kind's chunk ends with that.
 func (s *space) room(kind uint64) uint64 {
 	if n := len(s.chunks); n > 0 && s.chunks[n-1].kind == kind {
-		if c := &s.chunks[n-1]; c.end() < c.limit() {
-			return c.limit() - c.end()
+		if c := &s.chunks[n-1]; c.end() < s.limit(c) {
+			return s.limit(c) - c.end()
 		}
 	}
 	s.chunks = append(s.chunks, chunk{kind: kind, start: s.next()})
 	s.finish(len(s.chunks) - 1)
-	c := s.chunks[len(s.chunks)-1]
-	return c.limit() - c.start
+	c := &s.chunks[len(s.chunks)-1]
+	return s.limit(c) - c.start
 }
 
 // finish settles the lengths of the first n chunks.
@@ -66,8 +77,8 @@ func (s *space) finish(n int) {
 }
 
 // limit is where a chunk must end.
-func (c *chunk) limit() uint64 {
-	limit := c.start + maxChunk
+func (s *space) limit(c *chunk) uint64 {
+	limit := c.start + s.chunk
 	for _, m := range mirrors {
 		if c.start < m {
 			limit = min(limit, m)

@@ -41,7 +41,8 @@ func (l *Layout) super(at uint64) []byte {
 
 const (
 	superSystem  = 0x32b
-	superBackups = superSystem + 2048
+	systemBytes  = 2048
+	superBackups = superSystem + systemBytes
 )
 
 // usedBytes is what nodes and data take.

@@ -11,9 +11,8 @@ func (l *Layout) seal(b []byte, at, owner uint64, level uint8) {
 	binary.LittleEndian.PutUint32(b, checksum(b[32:]))
 }
 
-// upper is a node that points to others.
-func (l *Layout) upper(t *tree, level, i int) []byte {
-	b := make([]byte, nodeSize)
+// upper fills b with a node that points to others.
+func (l *Layout) upper(b []byte, t *tree, level, i int) {
 	children := t.below(level, i)
 	r := record(b[:headerBytes])
 	for _, c := range children {
@@ -21,5 +20,4 @@ func (l *Layout) upper(t *tree, level, i int) []byte {
 	}
 	binary.LittleEndian.PutUint32(b[itemsOffset:], uint32(len(children)))
 	l.seal(b, t.levels[level][i].at, t.owner, uint8(level))
-	return b
 }

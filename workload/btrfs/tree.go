@@ -52,11 +52,11 @@ func (t *tree) below(level, i int) []node {
 }
 
 // packer puts items into leaves in the order of their keys, and gives each
-// leaf that is full to done. Planning needs only the first keys: counts says
-// that no bytes are kept, and leaf is nil then.
+// leaf that is full to done. Planning needs only the first keys: without spare
+// no bytes are kept, and leaf is nil.
 type packer struct {
-	counts bool
-	done   func(first key, leaf []byte) error // leaf lacks its header
+	spare *spare
+	done  func(first key, leaf []byte) error // leaf lacks its header
 
 	leaf        []byte
 	first, last key
@@ -79,7 +79,7 @@ func (p *packer) add(k key, data []byte) error {
 	if p.items == 0 {
 		p.first = k
 	}
-	if !p.counts {
+	if p.spare != nil {
 		p.store(k, data)
 	}
 	p.last = k
@@ -90,24 +90,42 @@ func (p *packer) add(k key, data []byte) error {
 
 // store writes the item's head at the front of the leaf, its data at the back.
 func (p *packer) store(k key, data []byte) {
-	if p.leaf == nil {
-		p.leaf = make([]byte, nodeSize)
-	}
+	p.begin()
 	at := leafSpace - p.data - len(data)
 	head := record(p.leaf[:headerBytes+p.items*itemBytes])
 	head.key(k).u32(uint32(at)).u32(uint32(len(data)))
 	copy(p.leaf[headerBytes+at:], data)
 }
 
+func (p *packer) begin() {
+	if p.leaf == nil {
+		p.leaf = p.spare.get()
+	}
+}
+
+// spare is nodes that have been written: their memory serves again.
+type spare struct{ free [][]byte }
+
+func (s *spare) get() []byte {
+	n := len(s.free)
+	if n == 0 {
+		return make([]byte, nodeSize)
+	}
+	b := s.free[n-1]
+	s.free = s.free[:n-1]
+	clear(b)
+	return b
+}
+
+func (s *spare) put(b []byte) { s.free = append(s.free, b) }
+
 // close gives away the leaf that is not full. A tree of no items is one leaf.
 func (p *packer) close() error {
 	if p.items == 0 && p.closed {
 		return nil
 	}
-	if p.leaf == nil && !p.counts {
-		p.leaf = make([]byte, nodeSize)
-	}
-	if p.leaf != nil {
+	if p.spare != nil {
+		p.begin()
 		binary.LittleEndian.PutUint32(p.leaf[itemsOffset:], uint32(p.items))
 	}
 	leaf := p.leaf

@@ -16,8 +16,8 @@ import (
 // called again.
 func (l *Layout) WriteTo(ctx context.Context, w io.Writer) error {
 	wr := &writer{Layout: l, stream: newStream(ctx, w)}
-	wr.files.done = wr.leafOf(l.fs)
-	wr.sums.packer.done = wr.leafOf(l.sums)
+	wr.files = packer{spare: &wr.spare, done: wr.leafOf(l.fs)}
+	wr.sums.packer = packer{spare: &wr.spare, done: wr.leafOf(l.sums)}
 	for _, step := range []func() error{
 		func() error { return wr.zeros(superOffset) },
 		func() error { return wr.write(l.super(superOffset)) },
@@ -41,6 +41,7 @@ type writer struct {
 	*stream
 	files   packer
 	sums    summer
+	spare   spare
 	waiting []leaf // full, and not yet at their places
 	chunk   int    // the one that is being written
 	next    int32  // the slot of the next file
@@ -176,11 +177,16 @@ func (w *writer) fill(at uint64) error {
 	return w.zeros(at)
 }
 
+// node writes a node, whose memory is free then.
 func (w *writer) node(at uint64, b []byte) error {
 	if err := w.seek(at); err != nil {
 		return err
 	}
-	return w.write(b)
+	if err := w.write(b); err != nil {
+		return err
+	}
+	w.spare.put(b)
+	return nil
 }
 
 // closeLeaves writes the last leaves of files and checksums.
@@ -210,7 +216,7 @@ func (w *writer) writeRest() error {
 	}
 	for _, p := range w.parts() {
 		i := 0
-		pack := packer{done: func(_ key, b []byte) error {
+		pack := packer{spare: &w.spare, done: func(_ key, b []byte) error {
 			at := p.levels[0][i].at
 			i++
 			w.seal(b, at, p.owner, 0)
@@ -232,7 +238,9 @@ func (w *writer) writeRest() error {
 func (w *writer) uppers(t *tree) error {
 	for level := 1; level < len(t.levels); level++ {
 		for i, n := range t.levels[level] {
-			if err := w.node(n.at, w.upper(t, level, i)); err != nil {
+			b := w.spare.get()
+			w.upper(b, t, level, i)
+			if err := w.node(n.at, b); err != nil {
 				return err
 			}
 		}

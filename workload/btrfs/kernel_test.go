@@ -195,18 +195,9 @@ func fileSum(t *testing.T, path string) (sum [32]byte) {
 	return [32]byte(h.Sum(nil))
 }
 
-// TestSprout: a second device takes all that is written, the seed keeps every
-// byte, and btrfs check finds both of them perfect together, before and after
-// they are mounted again.
-func TestSprout(t *testing.T) {
-	var files []rootfstest.File
-	for _, name := range []string{"content", "xattrs", "kinds", "big directory"} {
-		files = append(files, shapes[name]...)
-	}
-	tree := rootfstest.Tree(t, rootfstest.Tar(t, files))
-	seed := image(t, tree)
-	before := fileSum(t, seed)
-	seedDevice, dir := mountSeed(t, seed)
+// sprout adds an empty device to a mounted seed, and mounts both for writing.
+func sprout(t *testing.T, dir string) (device string) {
+	t.Helper()
 	added := filepath.Join(t.TempDir(), "added.img")
 	if err := os.WriteFile(added, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -214,27 +205,46 @@ func TestSprout(t *testing.T) {
 	if err := os.Truncate(added, 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	device := loop(t, added, false)
+	device = loop(t, added, false)
 	run(t, "btrfs", "device", "add", "-f", "-K", device, dir)
 	run(t, "mount", "-o", "remount,rw", dir)
-	change(t, dir)
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatal(err)
+	return device
+}
+
+// TestSprout: a second device takes all that is written, the seed keeps every
+// byte, and btrfs check finds both of them perfect together, before and after
+// they are mounted again. At last all that is on the seed is moved away, for
+// which the kernel follows every reference to it.
+func TestSprout(t *testing.T) {
+	var files []rootfstest.File
+	for _, name := range []string{"content", "xattrs", "kinds", "big directory"} {
+		files = append(files, shapes[name]...)
 	}
-	if fileSum(t, seed) != before {
-		t.Error("the seed was written to")
+	for name, limits := range map[string]limits{"": defaultLimits(), "small chunks": small} {
+		t.Run(name, func(t *testing.T) {
+			seed := imageWith(t, rootfstest.Tree(t, rootfstest.Tar(t, files)), limits)
+			before := fileSum(t, seed)
+			seedDevice, dir := mountSeed(t, seed)
+			run(t, "btrfs", "scrub", "start", "-BRr", dir)
+			device := sprout(t, dir)
+			for _, step := range []func(*testing.T, string){change, changed, moveAway(seedDevice), changed} {
+				step(t, dir)
+				if err := unix.Unmount(dir, 0); err != nil {
+					t.Fatal(err)
+				}
+				if fileSum(t, seed) != before {
+					t.Fatal("the seed was written to")
+				}
+				run(t, "btrfs", "device", "scan", seedDevice, device)
+				check(t, device)
+				run(t, "mount", "-t", "btrfs", "-o", "noatime", device, dir)
+			}
+		})
 	}
-	run(t, "btrfs", "device", "scan", seedDevice, device)
-	check(t, device)
-	run(t, "mount", "-t", "btrfs", "-o", "noatime", device, dir)
-	changed(t, dir)
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatal(err)
-	}
-	check(t, device)
-	if fileSum(t, seed) != before {
-		t.Error("the seed was written to")
-	}
+}
+
+func moveAway(seed string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) { run(t, "btrfs", "device", "delete", seed, dir) }
 }
 
 // change does to the tree of TestSprout what a workload may do.

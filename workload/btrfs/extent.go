@@ -6,9 +6,6 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs"
 )
 
-// maxExtent is the largest that the kernel makes.
-const maxExtent = 128 << 20
-
 // inlineLimit is the largest file whose content stands among the metadata.
 const inlineLimit = 2048
 

@@ -7,7 +7,8 @@ import (
 
 const (
 	superOffset = 64 << 10
-	firstByte   = 1 << 20 // what is before is left to boot loaders
+	firstByte   = 1 << 20   // what is before is left to boot loaders
+	maxExtent   = 128 << 20 // the largest that the kernel makes
 )
 
 // limits are where a chunk of data ends. Tests have smaller ones.

@@ -81,6 +81,9 @@ type LaunchPolicy struct {
 	EnvAllow  []string `json:"env_allow,omitempty"` // NAME or NAME=REGEX
 	ArgsAllow bool     `json:"args_allow,omitempty"`
 	Logs      string   `json:"logs"` // where the output goes: "host" or "none"
+	// Signals are what the host may send beside the image's stop signal and
+	// SIGKILL: names as in "SIGHUP", sorted.
+	Signals []string `json:"signals,omitempty"`
 }
 
 // ProcessPath is the OCI image configuration on the encrypted disk: Cmd,
@@ -159,8 +162,9 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without process digest")
 	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs" && id.Disk.Filesystem != "btrfs":
 		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", id.Disk.Filesystem)
-	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
-		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
+	}
+	if err := id.Policy.validate(); err != nil {
+		return err
 	}
 	if err := id.Disk.Geometry.Validate(); err != nil {
 		return fmt.Errorf("disk in identity: %w", err)

@@ -38,6 +38,7 @@ func TestWorkload(t *testing.T) {
 	t.Run("configuration as Podman honours it", func(t *testing.T) { w.configuration(t) })
 	t.Run("nothing a workload must not have", func(t *testing.T) { w.hardening(t) })
 	t.Run("stop signal reaches the workload", func(t *testing.T) { w.stopSignal(t) })
+	t.Run("other signals do not", func(t *testing.T) { w.otherSignals(t) })
 	t.Run("erofs", func(t *testing.T) {
 		image := w.build("erofs", shell(`[ ! -e /etc/b ] && echo a >/tmp/a && echo b >/etc/b && echo more >>/etc/group && cat /tmp/a /etc/b && tail -n1 /etc/group; grep ' / ' /proc/mounts`), "--fs", "erofs")
 		for range 2 { // the second run sees nothing of the first
@@ -161,6 +162,34 @@ func (w *world) stopSignal(t *testing.T) {
 		t.Fatalf("status %s, logs %q", code, logs)
 	}
 	w.must("podman", "rm", "stop")
+}
+
+// otherSignals sends what ends or steers a program, before its stop signal: one
+// image takes SIGHUP, the other nothing.
+func (w *world) otherSignals(t *testing.T) {
+	script := `for s in HUP QUIT USR1 USR2 WINCH; do trap "echo got $s" $s; done; trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done`
+	for name, c := range map[string]struct {
+		flags []string
+		want  string
+	}{
+		"signals-none": {nil, "ready\nstopping\n"},
+		"signals-hup":  {[]string{"--signals-allow", "HUP"}, "ready\ngot HUP\nstopping\n"},
+	} {
+		image := w.build(name, shell(script), c.flags...)
+		w.must("podman", "run", "-d", "--name", name, "--runtime", "krun-sim", "--network", "host", image)
+		w.awaitLog(t, name, "ready")
+		for _, sig := range []string{"HUP", "QUIT", "USR1", "USR2", "WINCH"} {
+			w.must("podman", "kill", "--signal", sig, name)
+		}
+		if strings.Contains(c.want, "HUP") {
+			w.awaitLog(t, name, "got HUP")
+		}
+		w.must("podman", "stop", "-t", "60", name)
+		if logs := w.must("podman", "logs", name); logs != c.want {
+			t.Errorf("%s: %q, expected %q", name, logs, c.want)
+		}
+		w.must("podman", "rm", name)
+	}
 }
 
 func (w *world) awaitLog(t *testing.T, name, want string) {

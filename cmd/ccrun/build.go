@@ -55,6 +55,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "args-allow", Usage: "let the host give the workload arguments"},
 		&cli.StringFlag{Name: "network", Usage: "`MODE` of the workload's network: none, tsi (libkrun's, through the VMM: also what it sends to 127.0.0.1) or virtio (default: the machine's)"},
 		&cli.StringSliceFlag{Name: "dns", Usage: "`ADDRESS` of a name server for agent and workload; measured; may be repeated"},
+		&cli.StringSliceFlag{Name: "signals-allow", Usage: "signal that the host may send the workload, `NAME`, beside its StopSignal and KILL; may be repeated; measured"},
 		&cli.StringFlag{Name: "logs", Value: "host", Usage: "`WHERE` the workload's output goes: host or none"},
 		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},

@@ -41,6 +41,10 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	}
 	o.Destination, o.RecordPath, o.NoIntegrity = c.Args().Get(1), c.String("record"), !c.Bool("integrity")
 	o.PublishSource = c.Bool("publish-source")
+	var err error
+	if o.Policy.Signals, err = krun.ParseHostSignals(c.StringSlice("signals-allow")); err != nil {
+		return nil, face.Usagef("--signals-allow: %w", err)
+	}
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}

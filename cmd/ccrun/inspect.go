@@ -97,7 +97,8 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("servers", "%s", strings.Join(id.Servers.URLs, " "))
 	line("server keys", "%s", strings.Join(id.Servers.PinnedKeys, " "))
 	line("network", "%s, name servers [%s]", id.Network.ModeFor(id.TEE), strings.Join(id.Network.Resolvers(), " "))
-	line("policy", "logs %s, arguments %v, environment [%s]", id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "))
+	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
+		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
 	if in.Image == nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,10 @@ type boot struct {
 	identityDigest kbs.Digest
 
 	control *control
-	signals chan unix.Signal // from the host, for the workload
-	network *network         // nil when the kernel has TSI or no network
+	signals chan unix.Signal // admitted from the host, for the workload
+	// stopSignal is the image's; 0 before that is known.
+	stopSignal atomic.Int32
+	network    *network // nil when the kernel has TSI or no network
 
 	disk      *disk
 	asking    *asking

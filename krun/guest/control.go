@@ -20,6 +20,7 @@ import (
 
 const (
 	maxControlLine  = 64
+	lastSignal      = 64
 	controlDeadline = 5 * time.Second
 	// hostAbsent is the pause after an end of file, which a virtio-serial
 	// port reads as long as nobody has opened the host's side.
@@ -56,14 +57,34 @@ func (b *boot) openControl(ctx context.Context) error {
 // hostSignal takes a signal from the host: for the workload, or to end a boot
 // that has not come to one yet. A flood only fills the buffer.
 func (b *boot) hostSignal(sig unix.Signal) {
-	select {
-	case b.signals <- sig:
-	default:
+	if admitted := b.admit(sig); admitted != 0 {
+		select {
+		case b.signals <- admitted:
+		default:
+		}
 	}
 	switch sig {
-	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGKILL:
+	case unix.SIGTERM, unix.SIGINT, unix.SIGKILL:
 		b.stop(&statusError{128 + int(sig), fmt.Errorf("stopped by the host's %s before the workload started", unix.SignalName(sig))})
 	}
+}
+
+// admit is the signal that the workload gets for the host's sig; 0: none. Signals
+// are a way to steer a program: SIGUSR1 opens a debugger in one, SIGQUIT has
+// another print its threads, SIGHUP read its settings again. So the host can
+// stop and kill, as it can anyhow, and what else it may is measured. An engine's
+// "stop" is SIGTERM or SIGINT, whatever the image has for it.
+func (b *boot) admit(sig unix.Signal) unix.Signal {
+	stop := unix.Signal(b.stopSignal.Load())
+	switch {
+	case sig == unix.SIGKILL:
+		return sig
+	case sig == unix.SIGTERM || sig == unix.SIGINT:
+		return stop
+	case sig == stop || b.identity != nil && b.identity.Policy.AllowsSignal(int(sig)):
+		return sig
+	}
+	return 0
 }
 
 // listenControl hands on signals for good. The host owns the port, so what is
@@ -103,9 +124,7 @@ func nextSignal(r *bufio.Reader) (unix.Signal, error) {
 	}
 }
 
-// parseControl parses one line from the host: "signal N\n", for the signals
-// that a container engine forwards. Others are refused: the host could do
-// more harm by powering off, but a workload need not expect SIGSEGV from it.
+// parseControl parses one line from the host: "signal N\n".
 func parseControl(line string) (unix.Signal, error) {
 	number, ok := strings.CutPrefix(line, "signal ")
 	number, terminated := strings.CutSuffix(number, "\n")
@@ -113,14 +132,10 @@ func parseControl(line string) (unix.Signal, error) {
 		return 0, fmt.Errorf("control line %q, expected signal N", line)
 	}
 	n, err := strconv.ParseUint(number, 10, 8)
-	if err != nil || strconv.FormatUint(n, 10) != number {
+	if err != nil || strconv.FormatUint(n, 10) != number || n < 1 || n > lastSignal {
 		return 0, fmt.Errorf("control line %q: not a signal number", line)
 	}
-	switch sig := unix.Signal(n); sig {
-	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGKILL, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGWINCH:
-		return sig, nil
-	}
-	return 0, fmt.Errorf("signal %d from the host is not allowed", n)
+	return unix.Signal(n), nil
 }
 
 func (c *control) sayReady() error { return c.say("ready\n") }

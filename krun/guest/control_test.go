@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 func TestParseControl(t *testing.T) {
 	for line, want := range map[string]unix.Signal{
 		"signal 15\n": unix.SIGTERM, "signal 2\n": unix.SIGINT, "signal 1\n": unix.SIGHUP, "signal 3\n": unix.SIGQUIT,
-		"signal 9\n": unix.SIGKILL, "signal 10\n": unix.SIGUSR1, "signal 12\n": unix.SIGUSR2, "signal 28\n": unix.SIGWINCH,
+		"signal 11\n": unix.SIGSEGV, "signal 64\n": 64, "signal 9\n": unix.SIGKILL, "signal 10\n": unix.SIGUSR1, "signal 12\n": unix.SIGUSR2, "signal 28\n": unix.SIGWINCH,
 	} {
 		if got, err := parseControl(line); err != nil || got != want {
 			t.Errorf("%q: %v, %v", line, got, err)
@@ -24,7 +26,7 @@ func TestParseControl(t *testing.T) {
 	}
 	for _, line := range []string{
 		"", "\n", "signal\n", "signal \n", "signal 15", "signal 15\r\n", "signal 015\n", "signal +15\n", "signal -15\n", " signal 15\n",
-		"signal 15 \n", "Signal 15\n", "signal 11\n", "signal 19\n", "signal 0\n", "signal 256\n", "signal 271\n", "exit 0\n", "signal 15\nsignal 9\n",
+		"signal 15 \n", "Signal 15\n", "signal 65\n", "signal 0\n", "signal 256\n", "signal 271\n", "exit 0\n", "signal 15\nsignal 9\n",
 	} {
 		if got, err := parseControl(line); err == nil {
 			t.Errorf("%q: accepted as %v", line, got)
@@ -35,7 +37,7 @@ func TestParseControl(t *testing.T) {
 func TestNextSignalSkipsWhatItDoesNotKnow(t *testing.T) {
 	long := strings.Repeat("x", 3*maxControlLine)
 	// An overlong line must not end in one that counts.
-	in := "noise\n" + long + "signal 9\n" + "signal 11\n" + "signal 15\n" + strings.Repeat("y", maxControlLine) + "\nsignal 2\nsignal 1"
+	in := "noise\n" + long + "signal 9\n" + "signal 99\n" + "signal 15\n" + strings.Repeat("y", maxControlLine) + "\nsignal 2\nsignal 1"
 	r := bufio.NewReaderSize(strings.NewReader(in), maxControlLine)
 	for _, want := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		if got, err := nextSignal(r); err != nil || got != want {
@@ -104,8 +106,8 @@ func TestListenSurvivesAbsentHostAndFlood(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("listen blocks on a flood of signals")
 	}
-	if early != 100 || len(b.signals) != 2 {
-		t.Errorf("%d signals seen, %d kept; expected 100 and 2", early, len(b.signals))
+	if early != 100 || len(b.signals) != 0 {
+		t.Errorf("%d signals seen, %d kept; expected 100 and 0", early, len(b.signals))
 	}
 }
 
@@ -121,5 +123,49 @@ func TestSay(t *testing.T) {
 	var mute *control
 	if err := mute.sayExit(3); err != nil {
 		t.Errorf("mute control: %v", err)
+	}
+}
+
+// TestAdmittedSignals: of all that the host can send, a workload gets its own
+// stop signal and SIGKILL, and what its measured policy names.
+func TestAdmittedSignals(t *testing.T) {
+	for name, c := range map[string]struct {
+		stop    unix.Signal // 0: the workload does not run yet
+		allowed []string
+		want    map[unix.Signal]unix.Signal
+	}{
+		"before the workload": {0, nil, map[unix.Signal]unix.Signal{unix.SIGKILL: unix.SIGKILL}},
+		"by default":          {unix.SIGTERM, nil, map[unix.Signal]unix.Signal{unix.SIGKILL: unix.SIGKILL, unix.SIGTERM: unix.SIGTERM, unix.SIGINT: unix.SIGTERM}},
+		"other stop signal": {unix.SIGUSR1, nil, map[unix.Signal]unix.Signal{
+			unix.SIGKILL: unix.SIGKILL, unix.SIGTERM: unix.SIGUSR1, unix.SIGINT: unix.SIGUSR1, unix.SIGUSR1: unix.SIGUSR1}},
+		"allowed": {unix.SIGTERM, []string{"SIGHUP", "SIGWINCH"}, map[unix.Signal]unix.Signal{
+			unix.SIGKILL: unix.SIGKILL, unix.SIGTERM: unix.SIGTERM, unix.SIGINT: unix.SIGTERM, unix.SIGHUP: unix.SIGHUP, unix.SIGWINCH: unix.SIGWINCH}},
+	} {
+		b, _ := testBoot()
+		b.identity = &krun.Identity{Policy: krun.LaunchPolicy{Signals: c.allowed}}
+		b.stopSignal.Store(int32(c.stop))
+		for sig := unix.Signal(1); sig <= lastSignal; sig++ {
+			if got := b.admit(sig); got != c.want[sig] {
+				t.Errorf("%s: the workload gets %d for %d, expected %d", name, got, sig, c.want[sig])
+			}
+		}
+	}
+	b, _ := testBoot() // before there is an identity
+	if got := b.admit(unix.SIGHUP); got != 0 {
+		t.Errorf("without an identity: %d", got)
+	}
+}
+
+// TestFloodOfRefusedSignals cannot keep what means "kill" from its place.
+func TestFloodOfRefusedSignals(t *testing.T) {
+	b, _ := testBoot()
+	b.stop = func(error) {}
+	b.stopSignal.Store(int32(unix.SIGTERM))
+	for range 100 {
+		b.hostSignal(unix.SIGUSR1)
+	}
+	b.hostSignal(unix.SIGKILL)
+	if len(b.signals) != 1 || <-b.signals != unix.SIGKILL {
+		t.Error("SIGKILL is lost behind signals that nobody gets")
 	}
 }

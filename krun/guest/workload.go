@@ -25,6 +25,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	b.stopSignal.Store(int32(stopSignal))
 	out, err := b.openOutput()
 	if err != nil {
 		return 0, fmt.Errorf("setting up the workload's output: %w", err)
@@ -46,23 +47,19 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	if err := b.control.sayReady(); err != nil {
 		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
 	}
-	status := b.supervise(pid, stopSignal, exited)
+	status := b.supervise(pid, exited)
 	out.wait()
 	b.console.timing("workload exited")
 	return status, nil
 }
 
-// supervise forwards signals until the workload has exited. The engine's
-// SIGTERM means "stop", for which the image may have another signal.
-func (b *boot) supervise(pid int, stopSignal unix.Signal, exited <-chan int) int {
+// supervise forwards signals until the workload has exited.
+func (b *boot) supervise(pid int, exited <-chan int) int {
 	for {
 		select {
 		case status := <-exited:
 			return status
 		case sig := <-b.signals:
-			if sig == unix.SIGTERM {
-				sig = stopSignal
-			}
 			_ = unix.Kill(pid, sig) // it may have exited just now
 		}
 	}

@@ -126,9 +126,11 @@ func TestReapAndSupervise(t *testing.T) {
 		}
 		b, _ := testBoot()
 		if n, _ := out.Read(make([]byte, 4)); n > 0 {
-			b.signals <- unix.SIGTERM // means the image's stop signal
+			b.stopSignal.Store(int32(unix.SIGINT))
+			b.stop = func(error) {}
+			b.hostSignal(unix.SIGTERM) // means the image's stop signal
 		}
-		if got := b.supervise(cmd.Process.Pid, unix.SIGINT, b.reap(cmd.Process.Pid)); got != want {
+		if got := b.supervise(cmd.Process.Pid, b.reap(cmd.Process.Pid)); got != want {
 			t.Errorf("%q: status %d, expected %d", script, got, want)
 		}
 	}

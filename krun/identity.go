@@ -86,6 +86,10 @@ type LaunchPolicy struct {
 	Signals []string `json:"signals,omitempty"`
 }
 
+// AllowsSignal says whether the host may send the signal of that number beside
+// the stop signal and SIGKILL.
+func (p *LaunchPolicy) AllowsSignal(number int) bool { return isHostSignal(p.Signals, number) }
+
 // ProcessPath is the OCI image configuration on the encrypted disk: Cmd,
 // Entrypoint, Env, WorkingDir, User, StopSignal at top level, as both libkrun
 // inits read it.
@@ -162,8 +166,10 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without process digest")
 	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs" && id.Disk.Filesystem != "btrfs":
 		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", id.Disk.Filesystem)
+	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
+		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
 	}
-	if err := id.Policy.validate(); err != nil {
+	if err := checkHostSignals(id.Policy.Signals); err != nil {
 		return err
 	}
 	if err := id.Disk.Geometry.Validate(); err != nil {

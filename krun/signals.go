@@ -33,19 +33,17 @@ func ParseHostSignals(names []string) ([]string, error) {
 	return slices.Compact(list), nil
 }
 
-// AllowsSignal says whether the host may send the signal of that number.
-func (p *LaunchPolicy) AllowsSignal(number int) bool {
-	return slices.ContainsFunc(p.Signals, func(name string) bool { return hostSignals()[name] == number && number != 0 })
+// isHostSignal says whether names, a list as ParseHostSignals makes it, has the
+// signal of that number.
+func isHostSignal(names []string, number int) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return hostSignals()[name] == number && number != 0 })
 }
 
-// validate refuses a list of signals that has a second spelling.
-func (p *LaunchPolicy) validate() error {
-	if p.Logs != "host" && p.Logs != "none" {
-		return fmt.Errorf("logs policy %q, expected host or none", p.Logs)
-	}
-	list, err := ParseHostSignals(p.Signals)
-	if err == nil && !slices.Equal(list, p.Signals) {
-		err = fmt.Errorf("signals %q, expected %q", p.Signals, list)
+// checkHostSignals refuses a list that has a second spelling.
+func checkHostSignals(names []string) error {
+	list, err := ParseHostSignals(names)
+	if err == nil && !slices.Equal(list, names) {
+		err = fmt.Errorf("signals %q, expected %q", names, list)
 	}
 	return err
 }

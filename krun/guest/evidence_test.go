@@ -120,12 +120,13 @@ func TestReadFrame(t *testing.T) {
 		t.Errorf("%q, %q, %v", rep, certs, err)
 	}
 	for name, in := range map[string][]byte{
-		"empty":        nil,
-		"short length": {1, 0},
-		"short body":   {2, 0, 0, 0, 1},
-		"no table":     frame([]byte("report")),
-		"4 GiB":        {255, 255, 255, 255},
-		"one too many": binary.LittleEndian.AppendUint32(nil, maxEvidence+1),
+		"empty":                     nil,
+		"short length":              {1, 0},
+		"short body":                {2, 0, 0, 0, 1},
+		"no table":                  frame([]byte("report")),
+		"4 GiB":                     {255, 255, 255, 255},
+		"one too many":              frame(make([]byte, maxEvidence+1), nil),
+		"one too many in the table": frame(nil, make([]byte, maxEvidence+1)),
 	} {
 		if _, _, err := readFrame(bytes.NewReader(in)); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -19,8 +19,8 @@ type verdict uint32
 
 const (
 	unknown = verdict(unix.SECCOMP_RET_ERRNO) | verdict(unix.ENOSYS) // the profile's default
-	refuse = verdict(unix.SECCOMP_RET_ERRNO) | verdict(unix.EPERM)
-	allow  = verdict(unix.SECCOMP_RET_ALLOW)
+	refuse  = verdict(unix.SECCOMP_RET_ERRNO) | verdict(unix.EPERM)
+	allow   = verdict(unix.SECCOMP_RET_ALLOW)
 )
 
 // A span is system calls by their numbers, the last one included.

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/bounded"
 )
@@ -83,43 +82,24 @@ func sysctls() []sysctl {
 	}
 }
 
-// reportDrivers are the platform drivers behind a report device. A workload
-// with one could attest as this VM and get the disk key again for whoever
-// asks it to.
-func reportDrivers() []sysctl {
-	return []sysctl{{"/sys/bus/platform/drivers/sev-guest/unbind", "sev-guest"}}
-}
-
-// reportModules are the same drivers where they are modules.
-func reportModules() []string { return []string{"sev_guest", "tdx_guest"} }
-
-// deviceNodes are removed from the agent's own /dev too, which the workload
-// never sees: one barrier more.
-func deviceNodes() []string {
-	return []string{"/dev/sev-guest", "/dev/tdx_guest", "/dev/mem", "/dev/kmem", "/dev/port", "/dev/kmsg", "/dev/nvram"}
-}
-
-// lockDown takes away, for good, what only the boot needed. A setting that
-// the kernel has but refuses ends the boot.
+// lockDown takes away, for good, what only the boot needed, and looks whether it
+// is gone. A setting that the kernel has but refuses ends the boot, and so does
+// a way to a report that could have been closed.
 func (b *boot) lockDown(context.Context) error {
-	if err := unix.Unmount(configfsPath, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmounting %s: %w", configfsPath, err)
-	}
-	for _, name := range reportModules() { // ENOSYS: a kernel without modules
-		err := unix.DeleteModule(name, unix.O_NONBLOCK)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOSYS) {
-			return fmt.Errorf("unloading %s: %w", name, err)
-		}
-	}
-	if err := applyAll(append(reportDrivers(), sysctls()...)); err != nil {
+	if err := giveUpReports(); err != nil {
 		return err
 	}
-	for _, path := range deviceNodes() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("removing device node: %w", err)
-		}
+	left, err := reportsLeft("/")
+	if err != nil {
+		return err
 	}
-	return nil
+	if len(left.ways) > 0 {
+		return fmt.Errorf("the report device is not gone: %s", strings.Join(left.ways, ", "))
+	}
+	for _, what := range left.kernel {
+		b.console.timing("the kernel keeps " + what)
+	}
+	return applyAll(sysctls())
 }
 
 func applyAll(list []sysctl) error {
@@ -131,7 +111,7 @@ func applyAll(list []sysctl) error {
 	return nil
 }
 
-// apply skips what the kernel was built without.
+// apply skips what the kernel was built without, and reads back what it set.
 func (s sysctl) apply() error {
 	f, err := os.OpenFile(s.path, os.O_WRONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -144,11 +124,13 @@ func (s sysctl) apply() error {
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	if errors.Is(err, unix.ENODEV) { // unbind: the driver has no device
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("setting %s to %q: %w", s.path, s.value, err)
 	}
-	return nil
+	b, err := bounded.File(s.path, 4<<10)
+	got, want := strings.Fields(string(b)), strings.Fields(s.value) // printk shows more than is set
+	if err == nil && !slices.Equal(got[:min(len(got), len(want))], want) {
+		err = fmt.Errorf("%s is %q, expected %q", s.path, b, s.value)
+	}
+	return err
 }

@@ -179,12 +179,14 @@ func coverFile(path string, text []byte) error {
 	return os.Remove(source)
 }
 
-// maskedPaths and readOnlyPaths are Podman's.
+// maskedPaths and readOnlyPaths are Podman's, and what tells of a report device
+// that the kernel keeps.
 func maskedPaths() []string {
 	return []string{
 		"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats", "/proc/timer_list",
 		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/iomem", "/proc/ioports", "/proc/kallsyms",
 		"/sys/firmware", "/sys/fs/selinux", "/sys/dev/block", "/sys/devices/virtual/powercap", "/sys/class/virtio-ports",
+		"/sys/kernel/config", "/sys/devices/virtual/misc/sev-guest", "/sys/devices/virtual/misc/tdx_guest", "/sys/bus/platform/drivers/sev-guest",
 	}
 }
 

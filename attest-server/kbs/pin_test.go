@@ -89,6 +89,19 @@ func TestPins(t *testing.T) {
 		isServer("kbs.example")(c)
 		c.NotAfter = time.Now().Add(-time.Minute)
 	})
+	validAt := func(c *x509.Certificate, from, to time.Duration) {
+		c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(to)
+	}
+	youngCA := newParty(t, nil, func(c *x509.Certificate) {
+		isCA("young")(c)
+		validAt(c, time.Hour, 2*time.Hour)
+	})
+	older := newParty(t, youngCA, isServer("kbs.example"))
+	spent := newParty(t, ca, func(c *x509.Certificate) {
+		isCA("spent")(c)
+		validAt(c, -9*time.Hour, -8*time.Hour)
+	})
+	outlived := newParty(t, spent, isServer("kbs.example"))
 	client := newParty(t, ca, func(c *x509.Certificate) {
 		c.DNSNames, c.ExtKeyUsage = []string{"kbs.example"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	})
@@ -120,6 +133,8 @@ func TestPins(t *testing.T) {
 		"CA pinned":                             {ca, chain(leaf, ca), "kbs.example", true},
 		"CA pinned, by address":                 {ca, chain(leaf, ca), "192.0.2.7", true},
 		"CA pinned, expired leaf":               {ca, chain(longAgo, ca), "kbs.example", true},
+		"CA pinned, younger than its leaf":      {youngCA, chain(older, youngCA), "kbs.example", true},
+		"CA pinned, expired intermediate":       {ca, chain(outlived, spent, ca), "kbs.example", true},
 		"CA pinned, through an intermediate":    {ca, chain(deep, middle, ca), "kbs.example", true},
 		"intermediate pinned":                   {middle, chain(deep, middle), "kbs.example", true},
 		"CA pinned, not presented":              {ca, chain(leaf), "kbs.example", false},

@@ -38,14 +38,15 @@ func (p Program) certsCommand() *cli.Command {
 			{
 				Name: "renew", Usage: "issue the server's certificate anew under the same CA",
 				Description: "The server's key and the CA stay, so no workload needs a new build. Send SIGHUP to the server\n" +
-					"afterwards. The server itself never needs " + caKeyName + ", which is the power to stand in for it to every\n" +
+					"afterwards. Names are added: images were built for the old ones. The server itself never needs " + caKeyName + ", which is the power to stand in for it to every\n" +
 					"guest: keep it elsewhere, with " + caName + ", and renew there: only the certificate travels.\n\nExample:\n   " +
 					p.Name + " certs renew --name keys.example.com && systemctl reload attest-server\n   " +
 					p.Name + " certs renew --ca-dir /media/ca --cert server.pem",
 				Flags: []cli.Flag{
 					dataFlag(), certFlag("renew in place"),
 					&cli.StringFlag{Name: "ca-dir", Usage: "`DIR` with " + caName + " and " + caKeyName + " (default: --data)"},
-					&cli.StringSliceFlag{Name: "name", Usage: "DNS `NAME` or IP address (repeatable; default: the names it has)"},
+					&cli.StringSliceFlag{Name: "name", Usage: "another DNS `NAME` or IP address (repeatable); those it has stay"},
+					&cli.StringSliceFlag{Name: "drop-name", Usage: "leave out `NAME`: images built for it can reach this server no more (repeatable)"},
 				},
 				Action: renewCertificate,
 			},
@@ -74,13 +75,13 @@ func renewCertificate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	names, err := renewedNames(namesOf(old[0]), c.StringSlice("name"), c.StringSlice("drop-name"))
+	if err != nil {
+		return err
+	}
 	// The file may be anybody's: only what this CA has issued is issued anew.
 	if err := old[0].CheckSignatureFrom(ca); err != nil {
 		return fmt.Errorf("renewing certificate: %s was not issued by this CA: %w", path, err)
-	}
-	names := c.StringSlice("name")
-	if len(names) == 0 {
-		names = namesOf(old[0])
 	}
 	chain, err := issue(ca, caKey, old[0].PublicKey, names, time.Now(), rand.Reader)
 	if err != nil {
@@ -89,8 +90,32 @@ func renewCertificate(c *cli.Context) error {
 	if err := replace(path, chain); err != nil {
 		return fmt.Errorf("renewing certificate: %w", err)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "%s is valid until %s\n", path, time.Now().Add(leafLife).Format(time.DateOnly))
+	_, err = fmt.Fprintf(c.App.Writer, "%s is valid until %s for %s\n", path, time.Now().Add(leafLife).Format(time.DateOnly), strings.Join(names, " "))
 	return err
+}
+
+// renewedNames is had with add and without drop.
+func renewedNames(had, add, drop []string) ([]string, error) {
+	if err := checkNames("--name", add); err != nil {
+		return nil, err
+	}
+	names := slices.Clone(had)
+	for _, n := range add {
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	for _, n := range drop {
+		i := slices.Index(names, n)
+		if i < 0 {
+			return nil, face.Usagef("--drop-name %s: the certificate is for %s", n, strings.Join(names, " "))
+		}
+		names = slices.Delete(names, i, i+1)
+	}
+	if len(names) == 0 {
+		return nil, face.Usagef("--drop-name: no name would be left")
+	}
+	return names, nil
 }
 
 func loadCA(dir string) (*x509.Certificate, crypto.Signer, error) {

@@ -87,3 +87,51 @@ func TestCAOffline(t *testing.T) {
 		t.Errorf("restored CA certificate: %v", err)
 	}
 }
+
+// TestRenewNames: a new name drops none that images were built for, unless that
+// is asked for by name.
+func TestRenewNames(t *testing.T) {
+	dir, _ := initDir(t)
+	renew := func(args ...string) string {
+		t.Helper()
+		said := mustRun(t, append([]string{"certs", "renew", "--data", dir}, args...)...)
+		chain, err := readChain(inDir(dir, serverName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := strings.Join(namesOf(chain[0]), " ")
+		for _, n := range namesOf(chain[0]) {
+			if !strings.Contains(said, n) {
+				t.Errorf("renew %v does not say %s: %s", args, n, said)
+			}
+		}
+		return names
+	}
+	first := renew()
+	if got := renew("--name", "keys2.example.com", "--name", "2001:db8::7"); !strings.Contains(got, "kbs.example") || !strings.Contains(got, "keys2.example.com") ||
+		!strings.Contains(got, "192.0.2.7") || !strings.Contains(got, "2001:db8::7") || !strings.Contains(first, "kbs.example") {
+		t.Errorf("from %q to %q", first, got)
+	}
+	if got := renew("--drop-name", "kbs.example"); strings.Contains(got, "kbs.example") || !strings.Contains(got, "keys2.example.com") {
+		t.Errorf("after --drop-name: %q", got)
+	}
+	if _, _, err := run(t.Context(), "certs", "renew", "--data", dir, "--drop-name", "nobody.example"); err == nil || !strings.Contains(err.Error(), "nobody.example") {
+		t.Errorf("dropping what is not there: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	good := []string{"keys.example.com", "localhost", "a-1.example", "1.2.3.example", "192.0.2.7", "2001:db8::7", strings.Repeat("a", 63) + ".example"}
+	if err := checkNames("--name", good); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"", "keys.example.com:8443", "https://kbs.example.com", "[2001:db8::8]", "a b", "a..b", ".a", "a.", "-a", "a-", "A.example",
+		"*.example.com", "192.0.2", "192.0.2.300", "2001:DB8::7", "fe80::1%eth0", "a/b", "a\x00b", strings.Repeat("a", 64), strings.Repeat("a.", 130) + "a"} {
+		if err := checkNames("--name", []string{"good.example", bad}); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+		if _, _, err := run(t.Context(), "init", "--data", filepath.Join(t.TempDir(), "d"), "--name", bad); err == nil || !strings.Contains(err.Error(), "--name") {
+			t.Errorf("init --name %q: %v", bad, err)
+		}
+	}
+}

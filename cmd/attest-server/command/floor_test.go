@@ -33,7 +33,7 @@ func serveFloor(dir string) error {
 		return err
 	}
 	c := certificate{certFile: filepath.Join(dir, serverName), keyFile: filepath.Join(dir, serverKeyName)}
-	identity, err := c.read(time.Now())
+	identity, err := c.read()
 	if err != nil {
 		return err
 	}

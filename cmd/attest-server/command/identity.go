@@ -13,9 +13,14 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 const (
@@ -62,13 +67,14 @@ func newIdentity(names []string, now time.Time, random io.Reader) (identity, err
 	if id.serverKey, err = encodeKey(serverKey); err != nil {
 		return identity{}, err
 	}
-	if id.chain, err = issue(ca, caKey, serverKey.Public(), names, now, random); err != nil {
+	if id.chain, err = issue(ca, caKey, serverKey.Public(), withLocal(names), now, random); err != nil {
 		return identity{}, err
 	}
 	return id, nil
 }
 
-// issue makes a server certificate for public under ca: leaf and CA, PEM.
+// issue makes a server certificate for public and names under ca: leaf and CA,
+// PEM.
 func issue(ca *x509.Certificate, caKey crypto.Signer, public crypto.PublicKey, names []string, now time.Time, random io.Reader) ([]byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "attest-server"},
@@ -76,7 +82,7 @@ func issue(ca *x509.Certificate, caKey crypto.Signer, public crypto.PublicKey, n
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
-	for _, n := range withLocal(names) {
+	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
@@ -103,6 +109,35 @@ func withLocal(names []string) []string {
 		}
 	}
 	return all
+}
+
+// checkNames refuses what no client would ever look for in a certificate. flag
+// is where names are from.
+func checkNames(flag string, names []string) error {
+	for _, n := range names {
+		ip, err := netip.ParseAddr(n)
+		switch {
+		case err == nil && ip.Zone() == "" && ip.String() == n:
+		case err == nil:
+			return face.Usagef("%s %q: expected an address in its usual form and without a zone: %s", flag, n, ip.WithZone(""))
+		case !dnsName(n):
+			return hint.With(face.Usagef("%s %q: expected a DNS name or an IP address", flag, n),
+				"leave out scheme, port, path and brackets: keys.example.com, 192.0.2.7, 2001:db8::7")
+		}
+	}
+	return nil
+}
+
+// dnsName is a host name as in RFC 1123, 2.1, in lower case, and not one of
+// digits alone at its end, which is a spoilt address.
+func dnsName(n string) bool {
+	labels := strings.Split(n, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return len(n) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
 func serial() *big.Int {

@@ -40,6 +40,9 @@ func (p Program) initialize(c *cli.Context) error {
 	if err := face.NoArgs(c); err != nil {
 		return err
 	}
+	if err := checkNames("--name", c.StringSlice("name")); err != nil {
+		return err
+	}
 	cfg, err := storeConfig(c)
 	if err != nil {
 		return err

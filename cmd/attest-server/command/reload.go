@@ -63,7 +63,7 @@ func (d *server) readAnew() (n anew, err error) {
 	if err := n.cfg.inForce.Follows(d.cfg.inForce); err != nil {
 		return n, err
 	}
-	if n.identity, err = d.cert.read(time.Now()); err != nil {
+	if n.identity, err = d.cert.readAnew(time.Now()); err != nil {
 		return n, err
 	}
 	if n.clients, err = clientRoots(n.cfg.ClientCA); err != nil {

@@ -114,7 +114,7 @@ func (d *server) openIdentity() error {
 	if d.cert.certFile == "" {
 		d.cert.certFile, d.cert.keyFile = inDir(d.cfg.Data, serverName), inDir(d.cfg.Data, serverKeyName)
 	}
-	identity, err := d.cert.read(time.Now())
+	identity, err := d.cert.read()
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,11 @@ func (d *server) expiries() []web.Expiry {
 }
 
 func (d *server) warnOfExpiry() {
-	if until, soon := d.cert.expiresSoon(time.Now()); soon {
+	now := time.Now()
+	switch until, soon := d.cert.expiresSoon(now); {
+	case now.After(until):
+		d.log.Error("the TLS certificate has EXPIRED: guests go on, owners' tools and browsers will refuse it; if the clock is right, run `certs renew` where ca.key is, then reload", "expired", until)
+	case soon:
 		d.log.Warn("the TLS certificate expires soon: run `certs renew` where ca.key is, then reload", "expires", until)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // certificate is the server's TLS identity on disk, which SIGHUP reads again.
@@ -41,8 +42,10 @@ func (c *certificate) expiries() []web.Expiry {
 	return all
 }
 
-// read is the identity as the files have it now.
-func (c *certificate) read(now time.Time) (*tls.Certificate, error) {
+// read is the identity as the files have it now. One that has expired is
+// served all the same: guests look at no times, and a clock that is wrong after
+// a power cut must not keep a whole site down.
+func (c *certificate) read() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading TLS identity: %w", err)
@@ -51,11 +54,19 @@ func (c *certificate) read(now time.Time) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading TLS identity: %w", err)
 	}
-	if now.After(leaf.NotAfter) {
-		return nil, fmt.Errorf("reading TLS identity: certificate %s expired on %s", c.certFile, leaf.NotAfter.Format(time.DateOnly))
-	}
 	pair.Leaf = leaf
 	return &pair, nil
+}
+
+// readAnew is read for a server that runs: it does not take an expired
+// certificate in the place of one that is good.
+func (c *certificate) readAnew(now time.Time) (*tls.Certificate, error) {
+	next, err := c.read()
+	if err == nil && now.After(next.Leaf.NotAfter) && !now.After(c.current.Load().Leaf.NotAfter) {
+		return nil, hint.With(fmt.Errorf("reading TLS identity: certificate %s expired on %s, and the one in use did not", c.certFile, next.Leaf.NotAfter.Format(time.DateOnly)),
+			"run `certs renew` where ca.key is")
+	}
+	return next, err
 }
 
 // clientRoots are the CAs of client certificates; nil if there are none.

@@ -11,9 +11,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // clientHello is what a client that begins a TLS handshake says first.
@@ -104,7 +107,7 @@ func TestCertificateClockJump(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.clients.Store(roots)
-	first, err := c.read(now)
+	first, err := c.read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,26 +115,23 @@ func TestCertificateClockJump(t *testing.T) {
 	mine := clientCertificate(t, dir, now.Add(-time.Hour), now.Add(time.Hour))
 	for name, x := range map[string]struct {
 		jump     time.Duration
-		reloads  bool // the server's own certificate
-		accepted bool // the client's
+		accepted bool // the client's certificate
 	}{
-		"none":                   {0, true, true},
-		"a little ahead":         {50 * time.Minute, true, true},
-		"a day ahead":            {24 * time.Hour, true, false},
-		"ten years ahead":        {10 * 365 * 24 * time.Hour, false, false},
-		"a day behind":           {-24 * time.Hour, true, false},
-		"back to the epoch":      {-now.Sub(time.Unix(0, 0)), true, false},
-		"and back where it was":  {0, true, true},
-		"a little behind itself": {-50 * time.Minute, true, true},
+		"none":                   {0, true},
+		"a little ahead":         {50 * time.Minute, true},
+		"a day ahead":            {24 * time.Hour, false},
+		"ten years ahead":        {10 * 365 * 24 * time.Hour, false},
+		"a day behind":           {-24 * time.Hour, false},
+		"back to the epoch":      {-now.Sub(time.Unix(0, 0)), false},
+		"and back where it was":  {0, true},
+		"a little behind itself": {-50 * time.Minute, true},
 	} {
 		at := now.Add(x.jump)
-		identity, err := c.read(at)
-		if (err == nil) != x.reloads || err != nil && !strings.Contains(err.Error(), "expired") {
-			t.Errorf("%s: reading the server's certificate: %v", name, err)
+		identity, err := c.readAnew(at)
+		if err != nil {
+			t.Fatalf("%s: reading the server's certificate: %v", name, err)
 		}
-		if err == nil {
-			c.current.Store(identity)
-		}
+		c.current.Store(identity)
 		// A guest goes by its pin, whatever the time: it has no certificate.
 		if err := meet(t, &c, at); err != nil {
 			t.Errorf("%s: a guest: %v", name, err)
@@ -144,6 +144,49 @@ func TestCertificateClockJump(t *testing.T) {
 		if err != nil && (!errors.As(err, &invalid) || invalid.Reason != x509.Expired) {
 			t.Errorf("%s: refused with %v", name, err)
 		}
+	}
+}
+
+// TestExpiredCertificate: a server whose certificate has ended starts, since
+// guests look at no times, but takes none such in the place of a good one.
+func TestExpiredCertificate(t *testing.T) {
+	dir, _ := initDir(t)
+	ca, caKey, err := loadCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(inDir(dir, serverName), inDir(dir, serverKeyName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := time.Now().Add(-2 * leafLife)
+	spent, err := issue(ca, caKey, pair.Leaf.PublicKey, []string{"localhost", "127.0.0.1"}, past, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := certificate{certFile: inDir(dir, serverName), keyFile: inDir(dir, serverKeyName)}
+	c.current.Store(&pair)
+	if err := os.WriteFile(c.certFile, spent, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.readAnew(time.Now()); err == nil || !strings.Contains(err.Error(), "expired on") {
+		t.Errorf("an expired certificate for a good one: %v", err)
+	}
+	url, stop := serve(t, "--data", dir)
+	pins, err := kbs.ParsePins([]string{kbs.PinOf(ca)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(url, "https://"), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := pins.Verify(conn.ConnectionState().PeerCertificates, "127.0.0.1"); err != nil {
+		t.Errorf("a guest: %v", err)
+	}
+	if log, err := stop(); err != nil || !strings.Contains(log, "has EXPIRED") {
+		t.Errorf("the log does not shout: %v\n%s", err, log)
 	}
 }
 

@@ -62,10 +62,12 @@ func TestFileKnots(t *testing.T) {
 			continue
 		}
 		seen[l.path()] = true
-		uses, err := fileUses(l, exports)
+		c, err := typeCheck(l, exports)
 		if err != nil {
 			t.Fatalf("%s: %v", l.path(), err)
 		}
+		refuseHexOfHex(t, c)
+		uses := c.fileUses()
 		if os.Getenv("CCRUN_KNOT") == l.path() {
 			t.Log(uses)
 		}
@@ -118,37 +120,46 @@ func (u usesOf) add(from, to, name string) {
 	u[from][to][name] = true
 }
 
-// fileUses type-checks a package against its imports' export data. A test
-// file counts for nothing: it may look at all of its package.
-func fileUses(l listed, exports map[string]string) (usesOf, error) {
-	fset := token.NewFileSet()
-	var files []*ast.File
-	for _, name := range l.GoFiles {
-		f, err := parser.ParseFile(fset, filepath.Join(l.Dir, name), nil, parser.SkipObjectResolution)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
-	config := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
-		return os.Open(exports[path])
-	})}
-	pkg, err := config.Check(l.ImportPath, fset, files, info)
-	if err != nil {
-		return nil, err
-	}
+// fileUses is what the files of a package use of each other. A test file counts
+// for nothing: it may look at all of its package.
+func (c *checked) fileUses() usesOf {
 	uses := usesOf{}
-	for id, obj := range info.Uses {
-		if obj.Pkg() != pkg || !obj.Pos().IsValid() {
+	for id, obj := range c.info.Uses {
+		if obj.Pkg() != c.pkg || !obj.Pos().IsValid() {
 			continue
 		}
-		from, to := fset.Position(id.Pos()).Filename, fset.Position(obj.Pos()).Filename
+		from, to := c.fset.Position(id.Pos()).Filename, c.fset.Position(obj.Pos()).Filename
 		if from != to {
 			uses.add(filepath.Base(from), filepath.Base(to), obj.Name())
 		}
 	}
-	return uses, nil
+	return uses
+}
+
+// checked is a package with its types.
+type checked struct {
+	fset  *token.FileSet
+	files []*ast.File
+	pkg   *types.Package
+	info  *types.Info
+}
+
+// typeCheck reads l's files and checks them against its imports' export data.
+func typeCheck(l listed, exports map[string]string) (*checked, error) {
+	c := &checked{fset: token.NewFileSet(), info: &types.Info{Uses: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}}
+	for _, name := range l.GoFiles {
+		f, err := parser.ParseFile(c.fset, filepath.Join(l.Dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		c.files = append(c.files, f)
+	}
+	config := types.Config{Importer: importer.ForCompiler(c.fset, "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
+	})}
+	var err error
+	c.pkg, err = config.Check(l.ImportPath, c.fset, c.files, c.info)
+	return c, err
 }
 
 // largestKnot is the largest set of files that reach each other.

@@ -23,16 +23,16 @@ type snpReport struct {
 	info   abi.SignerInfo
 }
 
-// parseSNPReport decodes a report of version 2, 3 or 5. The versions in
-// between and after are refused: what their bytes mean is not known here.
+// parseSNPReport decodes a report of version 2 to 5 (4 has the layout of 3). Versions
+// after them are refused: what their bytes mean is not known here.
 func parseSNPReport(raw []byte) (*snpReport, error) {
 	if len(raw) != ReportBytes {
 		return nil, verifier.Refuse("evidence_format", fmt.Sprintf("an SNP report of %d bytes", ReportBytes),
 			fmt.Sprintf("%d bytes", len(raw)), "send the raw ATTESTATION_REPORT", nil)
 	}
-	if v := binary.LittleEndian.Uint32(raw); v != 2 && v != 3 && v != 5 {
-		return nil, verifier.Refuse("report_version", "2, 3 or 5", fmt.Sprint(v),
-			"this report version is newer than this program, or the bytes are no SNP report", nil)
+	if v := binary.LittleEndian.Uint32(raw); v < 2 || v > 5 {
+		return nil, verifier.Refuse("report_version", "2 to 5", fmt.Sprint(v),
+			"a version above 5 is newer than this program; any other number means that the bytes are no SNP report", nil)
 	}
 	msg, err := abi.ReportToProto(raw)
 	if err != nil {

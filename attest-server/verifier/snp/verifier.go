@@ -41,7 +41,7 @@ type Options struct {
 	RequireCRL   bool // refuse where no current CRL of the ARK is at hand
 }
 
-// Verifier verifies SEV-SNP reports of versions 2, 3 and 5, signed by a
+// Verifier verifies SEV-SNP reports of versions 2 to 5, signed by a
 // VCEK or VLEK. It is safe for concurrent use.
 type Verifier struct {
 	tee          kbs.TEE
@@ -226,7 +226,7 @@ func matchVEK(k *VEK, c *verifier.SNPClaims) error {
 	want := k.Line.hardwareID(c.ChipID)
 	chip := !c.ChipID.IsZero() && bytes.Equal(k.Facts.HardwareID, want) && c.ChipID[len(want):].IsZero()
 	if k.Facts.Signer == verifier.VCEK && !chip {
-		return verifier.Refuse("certificate_chip_id", fmt.Sprintf("the chip of the report, %x", c.ChipID), fmt.Sprintf("%x", k.Facts.HardwareID),
+		return verifier.Refuse("certificate_chip_id", fmt.Sprintf("the chip of the report, %s", c.ChipID), fmt.Sprintf("%x", k.Facts.HardwareID),
 			"the certificate belongs to another chip, or the host masks chip ids", nil)
 	}
 	if k.Facts.TCB != c.ReportedTCB {

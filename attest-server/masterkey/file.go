@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -41,7 +42,8 @@ const maxFile = 16 << 10
 func readFile(path string, forbidden fs.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: make store and key with `attest-server init`, or name the right --data", err)
+		return nil, hint.With(err, "it is where `init` put it: a file of the data directory, whose name --data must be, or the credential master-key "+
+			"of the unit (in a shell: CREDENTIALS_DIRECTORY=DIR); a store without its key can never be opened, and `init` makes another one")
 	}
 	if err != nil {
 		return nil, err

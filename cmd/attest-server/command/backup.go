@@ -55,7 +55,11 @@ func (p Program) backup(c *cli.Context) error {
 	if err != nil {
 		return face.Usagef("--recipient: %w", err)
 	}
-	write := func(w io.Writer) error { return writeBackup(c, recipients, w) }
+	var hasKey bool
+	write := func(w io.Writer) (err error) {
+		hasKey, err = writeBackup(c, recipients, w)
+		return err
+	}
 	if path := c.String("output"); path == "" {
 		err = write(c.App.Writer)
 	} else if err = newFile(path, 0o600, write); err == nil {
@@ -64,15 +68,36 @@ func (p Program) backup(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing backup: %w", err)
 	}
+	if hasKey {
+		p.Note(c, "this backup has the master key in it: store and key together are every secret")
+	} else {
+		p.Note(c, "this backup is WITHOUT the master key: keep that too, apart from it, or nothing in it can ever be opened")
+	}
 	return nil
 }
 
-func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error {
+// writeBackup says whether the master key, or what transit makes it of, is in it.
+func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) (hasKey bool, err error) {
 	cfg, err := storeConfig(c)
 	if err != nil {
-		return err
+		return false, err
 	}
-	dir := cfg.Data
+	enc, err := age.Encrypt(to, recipients...)
+	if err != nil {
+		return false, err
+	}
+	w := tar.NewWriter(enc)
+	if err := addStore(c, w, cfg.Data); err != nil {
+		return false, err
+	}
+	if hasKey, err = addMasterKey(c, w, cfg); err != nil {
+		return false, err
+	}
+	return hasKey, errors.Join(w.Close(), enc.Close())
+}
+
+// addStore puts in a snapshot of the store and the files beside it.
+func addStore(c *cli.Context, w *tar.Writer, dir string) error {
 	if err := removeStale(dir); err != nil {
 		return err
 	}
@@ -90,11 +115,6 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 	if err := withStore(c, func(s *store.DB) error { return s.Snapshot(c.Context, snapshot) }); err != nil {
 		return err
 	}
-	enc, err := age.Encrypt(to, recipients...)
-	if err != nil {
-		return err
-	}
-	w := tar.NewWriter(enc)
 	for _, name := range backupNames[:len(backupNames)-1] {
 		path := inDir(dir, name)
 		if name == storeName {
@@ -104,10 +124,7 @@ func writeBackup(c *cli.Context, recipients []age.Recipient, to io.Writer) error
 			return err
 		}
 	}
-	if err := addMasterKey(c, w, cfg); err != nil {
-		return err
-	}
-	return errors.Join(w.Close(), enc.Close())
+	return nil
 }
 
 // backupPrefix begins the names of directories with a snapshot. Each is locked
@@ -140,22 +157,22 @@ func lockDir(path string) (*os.File, error) {
 }
 
 // addMasterKey puts in the master key as its file has it, if that is wrapped,
-// and in clear only if it was asked for.
-func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) error {
+// and in clear only if it was asked for; and says whether it did.
+func addMasterKey(c *cli.Context, w *tar.Writer, cfg Config) (bool, error) {
 	path := inDir(cfg.Data, masterkey.Name)
 	ciphertext, err := masterkey.TransitCiphertext(path)
 	if err == nil && ciphertext != "" {
-		return addFile(w, masterkey.Name, path)
+		return true, addFile(w, masterkey.Name, path)
 	}
 	if !c.Bool("with-master-key") {
-		return nil
+		return false, nil
 	}
 	k, err := cfg.loadMasterKey(c.Context)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer k.Wipe()
-	return addEntry(w, masterkey.Name, int64(k.Len()), bytes.NewReader(k.Reveal()))
+	return true, addEntry(w, masterkey.Name, int64(k.Len()), bytes.NewReader(k.Reveal()))
 }
 
 func addFile(w *tar.Writer, name, path string) error {

@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // identityFile makes an age identity and returns its file and its recipient.
@@ -117,6 +118,7 @@ func TestRestoreRefuses(t *testing.T) {
 		"something behind it": {append(bytes.Clone(whole), 'x'), identity, nil},
 		"empty":               {nil, identity, nil},
 		"another master key":  {whole, identity, []string{"--master-key", foreignKey}},
+		"no master key":       {whole, identity, nil},
 	} {
 		path, to := filepath.Join(t.TempDir(), "b"), filepath.Join(t.TempDir(), "data")
 		if err := os.WriteFile(path, x.backup, 0o600); err != nil {
@@ -142,6 +144,54 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	if _, _, err := run(t.Context(), "backup", "--data", dir, "--recipient", "age1nonsense"); err == nil {
 		t.Error("no recipient's backup")
+	}
+}
+
+// TestRestoreWithoutMasterKey: a backup says whether it is worth anything by
+// itself, and restore calls no success what has no key, or checks with the
+// credential.
+func TestRestoreWithoutMasterKey(t *testing.T) {
+	dir, _ := initDir(t)
+	identity, recipient := identityFile(t)
+	file := filepath.Join(t.TempDir(), "backup.age")
+	say := func(args ...string) (said string, err error) {
+		_, said, err = run(t.Context(), args...)
+		return said, err
+	}
+	if said, err := say("backup", "--data", dir, "--recipient", recipient, "--output", file); err != nil || !strings.Contains(said, "WITHOUT the master key") {
+		t.Errorf("backup without the key says %q, %v", said, err)
+	}
+	if said, err := say("backup", "--data", dir, "--recipient", recipient, "--output", file+"2", "--with-master-key"); err != nil || !strings.Contains(said, "every secret") {
+		t.Errorf("backup with the key says %q, %v", said, err)
+	}
+	to := func() string { return filepath.Join(t.TempDir(), "data") }
+	_, _, err := run(t.Context(), "restore", "--data", to(), "--identity", identity, file)
+	if err == nil || !strings.Contains(err.Error(), "no master key") || !strings.Contains(hint.Of(err), "--master-key") {
+		t.Errorf("restored without a key: %v", err)
+	}
+	if said, err := say("restore", "--data", to(), "--identity", identity, "--without-master-key", file); err != nil || !strings.Contains(said, "WITHOUT a master key") {
+		t.Errorf("restore --without-master-key says %q, %v", said, err)
+	}
+	if said, err := say("restore", "--data", to(), "--identity", identity, "--master-key", inDir(dir, masterkey.Name), file); err != nil || strings.Contains(said, "WITHOUT") {
+		t.Errorf("restore --master-key says %q, %v", said, err)
+	}
+	credentials := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	key, err := os.ReadFile(inDir(dir, masterkey.Name))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(credentials, masterkey.Name), key, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := say("restore", "--data", to(), "--identity", identity, file); err != nil || !strings.Contains(said, "credential") {
+		t.Errorf("restore with the key as credential says %q, %v", said, err)
+	}
+	if err := os.WriteFile(filepath.Join(credentials, masterkey.Name), bytes.Repeat([]byte("k"), masterkey.Size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := say("restore", "--data", to(), "--identity", identity, file); err == nil {
+		t.Error("restored although the credential is another key")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -28,7 +29,8 @@ func (p Program) restoreCommand() *cli.Command {
 		Usage: "make a data directory from a backup",
 		Description: "DIR must not exist, or be empty. What was registered, revoked or released since the backup is\n" +
 			"forgotten: revoke again what was revoked, and see that limits count anew from there. Nothing is kept of a\n" +
-			"backup that is damaged or whose store is not whole. With database in --config the store goes there, if it\n" +
+			"backup that is damaged, whose store is not whole, or whose secrets the master key does not open. That key is\n" +
+			"the backup's own, --master-key, or the credential master-key. With database in --config the store goes there, if it\n" +
 			"holds none; the backup may be of a server that had its store in a file, and the other way round.\n\nExample:\n   " +
 			p.Name + " restore --data /var/lib/attest-server --identity key.txt attest-server.age",
 		ArgsUsage: "[FILE]",
@@ -36,6 +38,7 @@ func (p Program) restoreCommand() *cli.Command {
 			configFlag(), dataFlag(),
 			&cli.StringFlag{Name: "identity", Required: true, Usage: "`FILE` with age identities"},
 			&cli.StringFlag{Name: "master-key", Usage: "`FILE` with the master key, if the backup is without"},
+			&cli.BoolFlag{Name: "without-master-key", Usage: "restore although no master key is at hand, and check no secret"},
 		},
 		Action: p.restore,
 	}
@@ -73,8 +76,33 @@ func (p Program) restore(c *cli.Context) error {
 	if err != nil {
 		return dir.undo(fmt.Errorf("restoring: %w", err))
 	}
-	p.Note(c, "restored %s; start it with `%s serve --data %[1]s`", dir.path, p.Name)
+	return p.restored(c, cfg, dir.path)
+}
+
+// restored says what can be done with the directory now.
+func (p Program) restored(c *cli.Context, cfg Config, path string) error {
+	from, err := masterKeySource(cfg, "")
+	if err != nil {
+		return err
+	}
+	outside, err := from.Outside()
+	switch inside := exists(inDir(path, masterkey.Name)); {
+	case err != nil:
+		return err
+	case inside:
+		p.Note(c, "restored %s; start it with `%s serve --data %[1]s`", path, p.Name)
+	case outside:
+		p.Note(c, "restored %s, whose master key is the credential: start it with `%s serve --data %[1]s` by the unit that has it", path, p.Name)
+	default:
+		p.Note(c, "restored %s WITHOUT a master key: no secret was checked, and `%s serve` needs the key as the credential master-key or in %s",
+			path, p.Name, inDir(path, masterkey.Name))
+	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func readIdentities(path string) ([]age.Identity, error) {
@@ -142,7 +170,7 @@ func completeRestore(c *cli.Context, cfg Config, dir *newDir) error {
 	dir.files = append(dir.files, storeFiles()[1:]...)
 	file := cfg
 	file.Database = "" // the backup's store is in a file, whatever it was in
-	if err := file.verifyStore(c.Context); err != nil {
+	if err := file.verifyStore(c.Context, c.Bool("without-master-key")); err != nil {
 		return err
 	}
 	if cfg.Database != "" {
@@ -174,21 +202,28 @@ func restoreMasterKey(c *cli.Context, cfg Config, dir *newDir) error {
 	return nil
 }
 
-// verifyStore checks a store in a file: with the master key, if that is in its
-// directory.
-func (cfg Config) verifyStore(ctx context.Context) error {
-	var master secret.Bytes
-	if _, err := os.Stat(inDir(cfg.Data, masterkey.Name)); err == nil {
-		from, err := masterKeySource(cfg, "")
-		if err != nil {
-			return err
-		}
-		from.Credentials = ""
-		if master, err = from.Load(ctx); err != nil {
-			return err
-		}
-		defer master.Wipe()
+// verifyStore checks a store in a file with the master key, which may be
+// missing only if unchecked says so.
+func (cfg Config) verifyStore(ctx context.Context, unchecked bool) error {
+	from, err := masterKeySource(cfg, "")
+	if err != nil {
+		return err
 	}
+	if exists(inDir(cfg.Data, masterkey.Name)) {
+		from.Credentials = "" // the backup's own, or the one that was given
+	}
+	master, err := from.Load(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !unchecked {
+			return hint.With(errors.New("the backup has no master key, and without that nobody can open its secrets"),
+				"give --master-key FILE; or, if the key will come later, --without-master-key")
+		}
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
 	return cfg.withStore(ctx, master, func(s *store.DB) error { return s.Verify(ctx) })
 }
 

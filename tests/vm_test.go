@@ -351,6 +351,7 @@ func TestHostileHost(t *testing.T) {
 		})
 	}
 	t.Run("ciphertext flipped", func(t *testing.T) { w.flippedData(t, image, secret) })
+	t.Run("what cannot start", func(t *testing.T) { w.discreet(t) })
 	t.Run("revoked", func(t *testing.T) {
 		w.must("ccrun", "workload", "revoke", "other")
 		if r := w.podman(other); r.code != 77 || strings.Contains(r.stdout, "other\n") || strings.Contains(r.stdout+r.stderr, "trying again") {
@@ -415,6 +416,30 @@ func (w *world) refusedByPolicy(t *testing.T, secret string) {
 	}
 }
 
+// discreet starts what cannot start: the host learns where and of which class,
+// and nothing of what is in the configuration.
+func (w *world) discreet(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(config map[string]any)
+		code   int
+		want   string
+	}{
+		"missing-program": {func(c map[string]any) { c["Entrypoint"] = []string{"codename-tool"} }, 127, "finding the program: not-found: "},
+		"missing-path":    {func(c map[string]any) { c["Entrypoint"] = []string{"/opt/codename/tool"} }, 127, "finding the program: not-found: "},
+		"no-program":      {func(c map[string]any) { c["Entrypoint"] = []string{"/etc/passwd"} }, 126, "finding the program: not-executable: "},
+		"no-directory":    {func(c map[string]any) { c["WorkingDir"] = "/etc/passwd/codename" }, 125, "making the working directory: bad-directory: "},
+	} {
+		config := shell("echo codename ran")
+		config["Env"] = []string{"PATH=/opt/codename/bin", "CODENAME=codename"}
+		c.change(config)
+		r := w.podman(w.build(name, config, "--logs", "none"))
+		out := r.stdout + r.stderr
+		if r.code != c.code || !strings.Contains(out, "ccrun-init: starting the workload: "+c.want) || strings.Contains(out, "odename") {
+			t.Errorf("%s: %s", name, r)
+		}
+	}
+}
+
 // flippedData changes every sector of the files: reads must fail with an
 // I/O error, not return other bytes.
 func (w *world) flippedData(t *testing.T, image, secret string) {
@@ -428,7 +453,7 @@ func (w *world) flippedData(t *testing.T, image, secret string) {
 			flip(t, disk, off)
 		}
 	})
-	if r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, "input/output error") {
+	if r.code == 0 || strings.Contains(r.stdout, secret) || !strings.Contains(r.stdout+r.stderr, "damaged: the disk's content does not verify") {
 		t.Fatal(r)
 	}
 }

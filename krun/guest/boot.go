@@ -83,12 +83,18 @@ func bootSteps() []step {
 		{"finding the disk", (*boot).findDisk},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
-		{"confirming the release", (*boot).confirmRelease},
+		{"confirming the release", told((*boot).confirmRelease)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
-		{"cutting the network off", (*boot).cutNetwork},
-		{"locking down the kernel", (*boot).lockDown},
+		{"cutting the network off", told((*boot).cutNetwork)},
+		{"locking down the kernel", told((*boot).lockDown)},
 	}
+}
+
+// told is for a step after the disk was opened whose errors are not about what
+// is on it, so that the host may read them. Of others it gets a class.
+func told(run func(*boot, context.Context) error) func(*boot, context.Context) error {
+	return func(b *boot, ctx context.Context) error { return openly(run(b, ctx)) }
 }
 
 // live boots and runs the workload. A panic is a failed boot: fail closed,
@@ -110,7 +116,7 @@ func (b *boot) live(steps []step) (status int) {
 	b.at = "running the workload"
 	status, err := b.runWorkload(ctx)
 	if err != nil {
-		return b.failed(err)
+		return b.failed(fmt.Errorf("starting the workload: %w", b.forHost(ctx, err)))
 	}
 	return status
 }
@@ -122,14 +128,23 @@ func (b *boot) runSteps(ctx context.Context, steps []step) error {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 		if err := s.run(b, ctx); err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause // the error is only how the step noticed
-			}
-			return fmt.Errorf("%s: %w", s, err)
+			return fmt.Errorf("%s: %w", s, b.forHost(ctx, err))
 		}
 		b.console.timing(s.String())
 	}
 	return nil
+}
+
+// forHost is what may be said of err. Once ctx has ended, err is only how a
+// step noticed that.
+func (b *boot) forHost(ctx context.Context, err error) error {
+	switch cause := context.Cause(ctx); {
+	case cause != nil:
+		return cause
+	case b.mapped == "": // nothing of the disk is known yet
+		return err
+	}
+	return discreet(err)
 }
 
 func (b *boot) failed(err error) int {

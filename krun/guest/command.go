@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -62,7 +61,7 @@ func lookUp(name, path, dir string) (string, error) {
 		return name, executable(name)
 	}
 	if name == "" {
-		return "", &statusError{statusNotFound, errors.New("the command's name is empty")}
+		return "", &statusError{statusNotFound, classed(classConfiguration, errors.New("the command's name is empty"))}
 	}
 	denied := error(nil)
 	for _, p := range filepath.SplitList(path) {
@@ -82,7 +81,7 @@ func lookUp(name, path, dir string) (string, error) {
 	if denied != nil {
 		return "", denied
 	}
-	return "", &statusError{statusNotFound, hint.With(fmt.Errorf("executable %q not found in PATH %q", name, path), "correct Entrypoint, Cmd or PATH of the image")}
+	return "", &statusError{statusNotFound, classed(classNotFound, fmt.Errorf("executable %q not found in PATH %q", name, path))}
 }
 
 func executable(path string) error {
@@ -90,14 +89,14 @@ func executable(path string) error {
 	err := unix.Stat(path, &st)
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-		return &statusError{statusNotFound, hint.With(fmt.Errorf("executable %s not found", path), "correct Entrypoint or Cmd of the image")}
+		return &statusError{statusNotFound, classed(classNotFound, fmt.Errorf("executable %s not found", path))}
 	case err != nil:
-		return &statusError{statusNotExecutable, fmt.Errorf("executable %s: %w", path, err)}
+		return &statusError{statusNotExecutable, classed(classNotExecutable, fmt.Errorf("executable %s: %w", path, err))}
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return &statusError{statusNotExecutable, fmt.Errorf("%s is not a regular file", path)}
+		return &statusError{statusNotExecutable, classed(classNotExecutable, fmt.Errorf("%s is not a regular file", path))}
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return &statusError{statusNotExecutable, hint.With(fmt.Errorf("executing %s: %w", path, err), "make it executable for the image's user")}
+		return &statusError{statusNotExecutable, classed(classNotExecutable, fmt.Errorf("executing %s: %w", path, err))}
 	}
 	return nil
 }

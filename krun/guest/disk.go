@@ -123,7 +123,7 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 	b.console.timing("opened keyslot")
 	got, want := vk.Digest(), b.identity.Disk.VolumeKeyDigest
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return hint.With(fmt.Errorf("volume key has digest %x, expected %s", got, want),
+		return hint.With(fmt.Errorf("volume key has another digest than %s", want),
 			"the disk is not the one the image was built with; pull the image again")
 	}
 	b.processKey = vk.Subkey(krun.ProcessKeyPurpose)
@@ -170,7 +170,7 @@ func freeReserved(sysfs string) error {
 
 func (b *boot) mountRoot(m mount) error {
 	if err := m.do(); err != nil {
-		return hint.With(err, "the disk's content does not verify or is damaged; pull the image again")
+		return classed(classDamaged, err)
 	}
 	b.mounts = append(b.mounts, m.target)
 	return nil

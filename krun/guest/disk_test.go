@@ -63,8 +63,8 @@ func TestUnlockRefuses(t *testing.T) {
 	}{
 		"wrong disk key":    {"other key", kbs.Digest(vk.Digest()), "no LUKS keyslot opens"},
 		"empty disk key":    {"", kbs.Digest(vk.Digest()), "no LUKS keyslot opens"},
-		"other disk":        {"disk key", kbs.Digest{1}, "volume key has digest"},
-		"unset volume key":  {"disk key", kbs.Digest{}, "volume key has digest"},
+		"other disk":        {"disk key", kbs.Digest{1}, "volume key has another digest"},
+		"unset volume key":  {"disk key", kbs.Digest{}, "volume key has another digest"},
 		"device not a disk": {"disk key", kbs.Digest(vk.Digest()), "/nonexistent"},
 	} {
 		d, err := readDisk(bytes.NewReader(img), "/nonexistent", int64(len(img)))

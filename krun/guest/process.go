@@ -12,7 +12,6 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
 	"github.com/ccrun/ccrun/secret"
@@ -23,14 +22,11 @@ import (
 func (b *boot) readProcess(context.Context) error {
 	fd, err := unix.Open(filepath.Join(newRoot, krun.ProcessPath), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return hint.With(fmt.Errorf("opening %s on the disk: %w", krun.ProcessPath, err), "build the image with `ccrun build`")
+		return classed(classConfiguration, fmt.Errorf("opening %s on the disk: %w", krun.ProcessPath, err))
 	}
 	f := os.NewFile(uintptr(fd), krun.ProcessPath)
 	defer func() { _ = f.Close() }()
 	raw, err := bounded.Read(f, krun.ProcessPath, process.MaxBytes)
-	if errors.Is(err, unix.EIO) {
-		return hint.With(err, "the disk's content does not verify; pull the image again")
-	}
 	if err != nil {
 		return err
 	}
@@ -42,12 +38,11 @@ func (b *boot) readProcess(context.Context) error {
 // decodeProcess decodes raw if its digest under the key is want.
 func decodeProcess(raw []byte, processKey secret.Bytes, want kbs.Digest) (*krun.Process, error) {
 	if got := krun.ProcessDigest(processKey, raw); want.IsZero() || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return nil, hint.With(errors.New("process configuration is not the one that was measured"),
-			"the disk was changed after the build; build again, or restore the disk")
+		return nil, classed(classChanged, errors.New("process configuration is not the one that was measured"))
 	}
 	p, err := process.Decode(raw)
 	if errors.Is(err, process.ErrNoCommand) {
 		err = &statusError{statusNotFound, err}
 	}
-	return p, err
+	return p, classed(classConfiguration, err)
 }

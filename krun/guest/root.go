@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ccrun/ccrun/hint"
 )
 
 // enterRoot makes the disk's file system the root of this mount namespace and
@@ -83,7 +81,7 @@ func mountContainer(readOnly bool) error {
 		case errors.Is(err, unix.EROFS) && m.fstype == "tmpfs": // a read-only image without that directory
 		case errors.Is(err, unix.ENODEV) && m.fstype == "mqueue": // kernel without it
 		case err != nil:
-			return hint.With(err, "the image needs directories /proc, /sys and /dev if its file system is read-only")
+			return classed(classDirectory, err) // /proc, /sys and /dev are needed if the file system is read-only
 		}
 	}
 	return makeDevices("/dev")

@@ -30,8 +30,9 @@ const (
 
 // runStage is the stage: PID 1 of the workload's namespaces, which it fills,
 // then drops what the workload must not have and becomes it. It returns only
-// if that failed, after saying why on its result pipe.
-// early is what went wrong before.
+// if that failed, after saying why on its result pipe: where, and of which
+// class, for the rest is not for the agent's console. early is what went wrong
+// before.
 func runStage(early error) {
 	// Credentials, capabilities and the filter belong to a thread; the one
 	// that sets them is the one that executes the workload.
@@ -39,88 +40,124 @@ func runStage(early error) {
 	for fd := specFD; fd <= stderrFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	s := &stage{}
 	err := early
 	if err == nil {
-		err = becomeWorkload()
+		err = s.become(stageSteps())
 	}
-	answer := stageError{Status: statusBootFailed, Text: err.Error(), Hint: hint.Of(err)}
-	if s := (*statusError)(nil); errors.As(err, &s) {
-		answer.Status = s.status
+	answer := stageError{Status: statusBootFailed, Step: s.at, Class: classOf(err)}
+	if e := (*statusError)(nil); errors.As(err, &e) {
+		answer.Status = e.status
 	}
 	_ = json.NewEncoder(os.NewFile(resultFD, "result")).Encode(answer)
 }
 
-func becomeWorkload() (err error) {
+// stage is one life of the stage. Its fields are filled by the steps in order.
+type stage struct {
+	at   int // the step under way
+	spec *stageSpec
+	who  process.Credentials
+	env  []string
+	dir  string
+	path string // of the program
+}
+
+// A stageStep is one entry of the stage's table. Its name is for the console.
+type stageStep struct {
+	name string
+	run  func(*stage) error
+}
+
+func stageSteps() []stageStep {
+	return []stageStep{
+		{"reading what to run", (*stage).readSpec},
+		{"entering the disk", (*stage).enterRoot},
+		{"looking up the user", (*stage).lookUpUser},
+		{"making the volumes", (*stage).makeVolumes},
+		{"making the working directory", (*stage).makeDirectory},
+		{"dropping privileges", (*stage).dropPrivileges},
+		{"finding the program", (*stage).findProgram},
+		{"executing the program", (*stage).execute},
+	}
+}
+
+func (s *stage) become(steps []stageStep) (err error) {
 	defer func() {
 		if recover() != nil {
-			err = errors.New(panicLine("becoming the workload"))
+			err = errors.New("panic")
 		}
 	}()
-	spec, err := readSpec()
-	if err != nil {
-		return err
-	}
-	if err := enterRoot(spec); err != nil {
-		return err
-	}
-	who, err := workloadUser(&spec.Process, "/etc", spec.ReadOnly)
-	if err != nil {
-		return &statusError{statusNotExecutable, err}
-	}
-	if spec.ReadOnly {
-		if err := mountVolumes(&spec.Process); err != nil {
+	for i, step := range steps {
+		s.at = i
+		if err := step.run(s); err != nil {
 			return err
 		}
 	}
-	env := environment(&spec.Process, who.Home, spec.Hostname)
-	dir, err := workingDirectory(spec.Process.WorkingDir, who)
-	if err != nil {
-		return err
+	return nil
+}
+
+func (s *stage) readSpec() error {
+	f := os.NewFile(specFD, "specification")
+	defer func() { _ = f.Close() }()
+	s.spec = &stageSpec{}
+	return classed(classInternal, kbs.DecodeStrict(f, 4*process.MaxBytes, s.spec))
+}
+
+func (s *stage) enterRoot() error { return enterRoot(s.spec) }
+
+func (s *stage) lookUpUser() (err error) {
+	if s.who, err = workloadUser(&s.spec.Process, "/etc", s.spec.ReadOnly); err != nil {
+		return &statusError{statusNotExecutable, classed(classUser, err)}
 	}
-	if err := dropPrivileges(who, stdoutFD, stderrFD); err != nil {
-		return err
+	s.env = environment(&s.spec.Process, s.who.Home, s.spec.Hostname)
+	return nil
+}
+
+func (s *stage) makeVolumes() error {
+	if !s.spec.ReadOnly {
+		return nil
 	}
-	if err := unix.Chdir(dir); err != nil {
-		return &statusError{statusNotExecutable, fmt.Errorf("entering working directory %s: %w", dir, err)}
+	return classed(classDirectory, mountVolumes(&s.spec.Process))
+}
+
+func (s *stage) makeDirectory() (err error) {
+	s.dir, err = workingDirectory(s.spec.Process.WorkingDir, s.who)
+	return classed(classDirectory, err)
+}
+
+func (s *stage) dropPrivileges() error {
+	return classed(classRefused, dropPrivileges(s.who, stdoutFD, stderrFD))
+}
+
+func (s *stage) findProgram() (err error) {
+	if err := unix.Chdir(s.dir); err != nil {
+		return &statusError{statusNotExecutable, classed(classDirectory, fmt.Errorf("entering the working directory: %w", err))}
 	}
-	argv := process.Arguments(&spec.Process)
-	path, err := lookUp(argv[0], getenv(env, "PATH"), dir)
-	if err != nil {
-		return err
-	}
-	err = execute(path, argv, env)
-	return &statusError{execStatus(err), hint.With(fmt.Errorf("executing %s: %w", path, err),
-		"the image must be for this machine's architecture and have the program's interpreter")}
+	s.path, err = lookUp(process.Arguments(&s.spec.Process)[0], getenv(s.env, "PATH"), s.dir)
+	return err
 }
 
 // execute gives the streams to the workload at the last moment: what is written
-// to them before is this program's, in dying.
-func execute(path string, argv, env []string) error {
+// to them before is this program's, in dying. The mark tells the agent that the
+// pipe's end will be the workload's begin, and not the stage's death.
+func (s *stage) execute() error {
 	for fd, from := range map[int]int{1: stdoutFD, 2: stderrFD} {
 		if err := unix.Dup3(from, fd, 0); err != nil {
-			return fmt.Errorf("giving the workload its output: %w", err)
+			return classed(classInternal, err)
 		}
 	}
-	return syscall.Exec(path, argv, env)
+	if _, err := unix.Write(resultFD, []byte{executing}); err != nil {
+		return classed(classInternal, err)
+	}
+	err := syscall.Exec(s.path, process.Arguments(&s.spec.Process), s.env)
+	if errors.Is(err, unix.ENOENT) { // it is there, but not its interpreter
+		return &statusError{statusNotFound, classed(classNotFound, err)}
+	}
+	return &statusError{statusNotExecutable, classed(classNotExecutable, err)}
 }
 
-// execStatus tells a missing interpreter (127) from what cannot run (126).
-func execStatus(err error) int {
-	if errors.Is(err, unix.ENOENT) {
-		return statusNotFound
-	}
-	return statusNotExecutable
-}
-
-func readSpec() (*stageSpec, error) {
-	f := os.NewFile(specFD, "specification")
-	defer func() { _ = f.Close() }()
-	var spec stageSpec
-	if err := kbs.DecodeStrict(f, 4*process.MaxBytes, &spec); err != nil {
-		return nil, fmt.Errorf("reading the stage's specification: %w", err)
-	}
-	return &spec, nil
-}
+// executing is the byte on the result pipe before the workload begins.
+const executing = '!'
 
 // workingDirectory makes dir if the image lacks it, the user's own, as Podman
 // does.
@@ -129,7 +166,7 @@ func workingDirectory(dir string, who process.Credentials) (string, error) {
 		dir = "/"
 	}
 	if dir[0] != '/' {
-		return "", hint.With(fmt.Errorf("working directory %q, expected an absolute path", dir), "correct the image's WorkingDir")
+		return "", fmt.Errorf("working directory %q, expected an absolute path", dir)
 	}
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
@@ -155,6 +192,17 @@ type stageSpec struct {
 // stageError is why the stage could not become the workload.
 type stageError struct {
 	Status int
-	Text   string
-	Hint   string
+	Step   int // of stageSteps
+	Class  class
+}
+
+// error is e as the console may have it. Whatever it says, only names out of the
+// tables get there.
+func (e *stageError) error() error {
+	steps, name := stageSteps(), "becoming the workload"
+	if e.Step >= 0 && e.Step < len(steps) {
+		name = steps[e.Step].name
+	}
+	err := hint.With(fmt.Errorf("%s: %s", name, e.Class), "%s", remedies()[e.Class].next)
+	return &statusError{e.Status, openly(err)}
 }

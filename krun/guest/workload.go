@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/process"
 )
 
@@ -23,24 +24,24 @@ const maxHostname = 63
 func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	stopSignal, err := process.ParseStopSignal(b.process.StopSignal)
 	if err != nil {
-		return 0, err
+		return 0, classed(classConfiguration, err)
 	}
 	b.stopSignal.Store(int32(stopSignal))
 	out, err := b.openOutput()
 	if err != nil {
-		return 0, fmt.Errorf("setting up the workload's output: %w", err)
+		return 0, openly(fmt.Errorf("setting up the workload's output: %w", err))
 	}
 	pid, result, err := b.startStage(out)
 	out.closeWriters()
 	if err != nil {
-		return 0, fmt.Errorf("starting the workload: %w", err)
+		return 0, err
 	}
 	exited := b.reap(pid)
 	if err := awaitExec(ctx, result); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		<-exited
 		out.wait()
-		return 0, fmt.Errorf("starting the workload: %w", err)
+		return 0, err
 	}
 	b.workloadRan = true
 	b.console.timing("workload started")
@@ -150,8 +151,8 @@ func (b *boot) stageSpec() *stageSpec {
 
 func hostname(workloadID string) string { return workloadID[:min(len(workloadID), maxHostname)] }
 
-// awaitExec waits until the stage has become the workload (end of file, by
-// close-on-exec) or has said why it did not.
+// awaitExec waits until the stage has become the workload (its mark, then end
+// of file, by close-on-exec) or has said why it did not.
 func awaitExec(ctx context.Context, result *os.File) error {
 	stop := context.AfterFunc(ctx, func() { _ = result.Close() })
 	defer func() {
@@ -163,12 +164,19 @@ func awaitExec(ctx context.Context, result *os.File) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	if err != nil || len(raw) == 0 {
-		return err
+	if err != nil {
+		return classed(classInternal, err)
+	}
+	answer, begins := bytes.CutPrefix(raw, []byte{executing})
+	switch {
+	case begins && len(answer) == 0:
+		return nil
+	case len(answer) == 0:
+		return classed(classInternal, errors.New("the workload's stage ended without an answer"))
 	}
 	var e stageError
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("reading the workload stage's answer: %w", err)
+	if err := kbs.UnmarshalStrict(answer, &e); err != nil {
+		return classed(classInternal, fmt.Errorf("reading the workload stage's answer: %w", err))
 	}
-	return &statusError{e.Status, hint.With(errors.New(e.Text), "%s", e.Hint)}
+	return e.error()
 }

@@ -31,18 +31,32 @@ func TestAwaitExec(t *testing.T) {
 		}
 		return awaitExec(context.Background(), r)
 	}
-	if err := say(""); err != nil {
+	if err := say("!"); err != nil {
 		t.Errorf("executed: %v", err)
 	}
-	raw, err := json.Marshal(stageError{Status: 127, Text: "not found", Hint: "fix it"})
-	if err != nil {
-		t.Fatal(err)
+	answer := func(e stageError) string {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
 	}
-	if err := say(string(raw)); status(err) != 127 || err.Error() != "not found" {
-		t.Errorf("got %v", err)
+	find := len(stageSteps()) - 2
+	for text, want := range map[string]string{
+		answer(stageError{Status: 127, Step: find, Class: classNotFound}):           "finding the program: not-found: ",
+		"!" + answer(stageError{Status: 127, Step: find + 1, Class: classNotFound}): "executing the program: not-found: ",
+		answer(stageError{Status: 127, Step: -1, Class: "secret"}):                  "becoming the workload: internal",
+		answer(stageError{Status: 127, Step: 99}):                                   "becoming the workload: internal",
+	} {
+		if err := say(text); status(err) != 127 || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
-	if err := say("garbage"); err == nil {
-		t.Error("garbage counts as executed")
+	// A stage that dies has not become the workload.
+	for _, text := range []string{"", "garbage", "!!", "{}{}", `{"Text":"x"}`} {
+		if err := say(text); err == nil {
+			t.Errorf("%q counts as executed", text)
+		}
 	}
 }
 

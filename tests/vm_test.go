@@ -427,7 +427,6 @@ func (w *world) discreet(t *testing.T) {
 		"missing-program": {func(c map[string]any) { c["Entrypoint"] = []string{"codename-tool"} }, 127, "finding the program: not-found: "},
 		"missing-path":    {func(c map[string]any) { c["Entrypoint"] = []string{"/opt/codename/tool"} }, 127, "finding the program: not-found: "},
 		"no-program":      {func(c map[string]any) { c["Entrypoint"] = []string{"/etc/passwd"} }, 126, "finding the program: not-executable: "},
-		"no-directory":    {func(c map[string]any) { c["WorkingDir"] = "/etc/passwd/codename" }, 125, "making the working directory: bad-directory: "},
 	} {
 		config := shell("echo codename ran")
 		config["Env"] = []string{"PATH=/opt/codename/bin", "CODENAME=codename"}

@@ -9,8 +9,6 @@ import (
 	"os"
 	"path"
 
-	"github.com/containers/image/v5/pkg/compression"
-
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
@@ -58,7 +56,7 @@ func openTarIndex(ctx context.Context, name, tempDir string) (*tarIndex, error) 
 }
 
 func (x *tarIndex) spoolCompressed(ctx context.Context, f io.Reader, tempDir string) error {
-	decompress, stream, err := compression.DetectCompression(&contextReader{ctx, f})
+	decompress, stream, err := detectCompression(&contextReader{ctx, f})
 	if err != nil || decompress == nil {
 		return err
 	}

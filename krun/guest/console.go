@@ -2,11 +2,13 @@ package guest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -18,22 +20,30 @@ import (
 const (
 	consolePrefix  = "ccrun-init: "
 	maxConsoleLine = 2048
+	// consolePatience is how long the agent waits for a host that does not read
+	// before it goes on without having been heard.
+	consolePatience = 5 * time.Second
 )
 
 // console is the agent's voice. The host reads it, so it carries no secret;
 // the workload's output goes to the same device untouched, so the agent is
-// silent unless something failed or ccrun.debug asks for timings.
+// silent unless something failed or ccrun.debug asks for timings. A host that
+// does not read it, or has stopped it, holds nothing up but the workload's own
+// writing.
 type console struct {
-	mu    sync.Mutex
-	w     io.Writer
-	debug bool
-	clock func() time.Duration // since the kernel started
-	open  bool                 // the last line has not ended yet
+	mu       sync.Mutex
+	w        io.Writer
+	debug    bool
+	clock    func() time.Duration // since the kernel started
+	open     bool                 // the last line has not ended yet
+	patience time.Duration        // of a write; zero: without an end
+	unheard  bool                 // the last write was given up
+	closed   atomic.Bool          // no more is written of the workload's
 }
 
 // newConsole talks to voice until it is attached elsewhere; nil: to nobody.
 func newConsole(voice *os.File) *console {
-	c := &console{w: io.Discard, clock: sinceKernel}
+	c := &console{w: io.Discard, clock: sinceKernel, patience: consolePatience}
 	if voice != nil {
 		c.w = voice
 	}
@@ -75,18 +85,46 @@ func (c *console) print(prefix, text string) {
 	if c.open {
 		start = "\n"
 	}
-	_, _ = io.WriteString(c.w, start+prefix+oneLine(text)+"\n")
+	_, _ = c.write([]byte(start + prefix + oneLine(text) + "\n"))
 	c.open = false
 }
 
-// Write passes the workload's output on as it is.
+// Write passes the workload's output on as it is. It waits for the host as long
+// as the workload runs, as a pipe would, but lets the agent in between.
 func (c *console) Write(p []byte) (int, error) {
+	done := 0
+	for {
+		n, err := c.part(p[done:])
+		done += n
+		if done == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) || c.closed.Load() {
+			return done, err
+		}
+	}
+}
+
+func (c *console) part(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(p) > 0 {
-		c.open = p[len(p)-1] != '\n'
+	n, err := c.write(p)
+	if n > 0 {
+		c.open = p[n-1] != '\n'
 	}
-	return c.w.Write(p)
+	return n, err
+}
+
+// write gives the host its time to read, once: after that it gets ever so little
+// until it reads again.
+func (c *console) write(p []byte) (int, error) {
+	if f, ok := c.w.(interface{ SetWriteDeadline(time.Time) error }); ok && c.patience > 0 {
+		patience := c.patience
+		if c.unheard {
+			patience /= 50
+		}
+		_ = f.SetWriteDeadline(time.Now().Add(patience)) // a file that has none waits
+	}
+	n, err := c.w.Write(p)
+	c.unheard = errors.Is(err, os.ErrDeadlineExceeded)
+	return n, err
 }
 
 // interrupt is what libkrun types on the console for a SIGINT, the only signal
@@ -130,7 +168,7 @@ func oneLine(text string) string {
 // attach makes path (/dev/console) the agent's output, in raw mode: the
 // workload's bytes must reach the host as they were written.
 func (c *console) attach(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}

@@ -40,6 +40,7 @@ func silence() (voice *os.File, err error) {
 		_ = unix.Close(null)
 	}
 	if fd >= 0 {
+		_ = unix.SetNonblock(fd, true) // so that a host that does not read holds nothing up
 		voice = os.NewFile(uintptr(fd), "console")
 	}
 	return voice, refuseCores()

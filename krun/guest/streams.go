@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"github.com/ccrun/ccrun/krun"
 )
@@ -18,12 +20,23 @@ type output struct {
 	done           chan struct{}
 	copies         int
 	spawn          guard
+	passed         atomic.Int64  // bytes that the host took
+	patience       time.Duration // of wait, for a host that takes none
+	giveUp         func()        // ends writing to the console
 }
+
+// outputPatience is how long the last output waits for a host that takes none
+// of it, once the workload has ended.
+const outputPatience = 30 * time.Second
+
+// progressBytes is what counts as progress meanwhile.
+const progressBytes = 4 << 10
 
 // openOutput gives each stream its port. On a machine without both ports the
 // streams share the console, and one pipe, so that their order is kept.
 func (b *boot) openOutput() (*output, error) {
-	o := &output{done: make(chan struct{}, 2), spawn: b.spawn}
+	o := &output{done: make(chan struct{}, 2), spawn: b.spawn, patience: outputPatience,
+		giveUp: func() { b.console.closed.Store(true) }}
 	if b.identity.Policy.Logs == "none" {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		o.stdout, o.stderr = null, null
@@ -69,7 +82,7 @@ func (o *output) pipeTo(to io.Writer) (*os.File, error) {
 	}
 	o.copies++
 	o.spawn("passing the workload's output on", func() {
-		_, _ = io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{r})
+		_, _ = io.Copy(&countingWriter{to, &o.passed}, struct{ io.Reader }{r})
 		_ = r.Close()
 		o.done <- struct{}{}
 	})
@@ -80,10 +93,38 @@ func (o *output) pipeTo(to io.Writer) (*os.File, error) {
 // shared file twice is an error without a consequence.
 func (o *output) closeWriters() { _ = errors.Join(o.stdout.Close(), o.stderr.Close()) }
 
-// wait returns when the host has been given everything.
+// countingWriter counts what its Writer took.
+type countingWriter struct {
+	to io.Writer
+	n  *atomic.Int64
+}
+
+func (c *countingWriter) Write(p []byte) (done int, err error) {
+	for done < len(p) && err == nil {
+		var n int
+		n, err = c.to.Write(p[done:min(done+progressBytes, len(p))])
+		c.n.Add(int64(n))
+		done += n
+	}
+	return done, err
+}
+
+// wait returns when the host has been given everything, or takes no more: a disk
+// must not stay open because nobody reads a log.
 func (o *output) wait() {
-	for range o.copies {
-		<-o.done
+	before := o.passed.Load()
+	for left := o.copies; left > 0; {
+		select {
+		case <-o.done:
+			left--
+		case <-time.After(o.patience):
+			if now := o.passed.Load(); now != before {
+				before = now
+				continue
+			}
+			o.giveUp()
+			left = 0
+		}
 	}
 	for _, p := range o.ports {
 		_ = p.Close()

@@ -44,6 +44,7 @@ type boot struct {
 
 	disk      *disk
 	asking    *asking
+	clock     *clock
 	diskKey   secret.Bytes
 	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
 	// processKey proves the process configuration; it follows from the volume key.

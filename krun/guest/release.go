@@ -8,8 +8,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
@@ -51,10 +49,11 @@ func (b *boot) obtainKey(ctx context.Context) error {
 	if b.diskKey.Len() == 0 {
 		return errors.New("the server released an empty disk key")
 	}
-	return nil
+	return b.clock.check()
 }
 
 func (b *boot) ask(ctx context.Context, source Attester) *asking {
+	b.clock = newClock(b.console.line)
 	servers, said := b.identity.Servers, complaints{line: b.console.line}
 	client := &kbs.Client{URLs: servers.URLs, PinnedKeys: servers.PinnedKeys, Wait: servers.Wait()}
 	return &asking{client: client, source: source, request: kbs.ReleaseRequest{
@@ -72,7 +71,7 @@ func (b *boot) ask(ctx context.Context, source Attester) *asking {
 			return e, err
 		},
 		Opens:        func(diskKey secret.Bytes) bool { return b.opens(ctx, diskKey) },
-		OnServerTime: b.setClock,
+		OnServerTime: b.clock.compare,
 		OnRetry: func(why error, pause time.Duration) {
 			said.retry(withReleaseHint(why, b.network), pause)
 		},
@@ -87,6 +86,9 @@ func (b *boot) confirmRelease(ctx context.Context) error {
 	defer b.limit.suspend()()
 	if err := b.asking.client.Confirm(ctx, b.asking.request, b.asking.session); err != nil {
 		return b.refused(err)
+	}
+	if err := b.clock.check(); err != nil {
+		return err
 	}
 	if b.identity.TEE == kbs.TDX { // whose quotes have no REPORT_ID
 		return spoilQuotes(rtmr3)
@@ -141,20 +143,4 @@ func withReleaseHint(err error, n *network) error {
 		return hint.With(err, "check that the container's network reaches the server")
 	}
 	return err
-}
-
-// clockTolerance is how far the host's clock may be off before the server's
-// replaces it; below, the network's delay is as large.
-const clockTolerance = 10 * time.Second
-
-// setClock takes the time from the authenticated server, because the VM's
-// clock is the host's and the workload checks certificates by it.
-func (b *boot) setClock(t time.Time) {
-	if off := time.Until(t); off.Abs() < clockTolerance {
-		return
-	}
-	tv := unix.NsecToTimeval(t.UnixNano())
-	if err := unix.Settimeofday(&tv); err != nil {
-		b.console.timing(fmt.Sprintf("setting the clock: %v", err))
-	}
 }

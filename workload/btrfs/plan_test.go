@@ -69,6 +69,7 @@ func TestPlanRefuses(t *testing.T) {
 		"big attribute":  {file("d/f", "user.x", strings.Repeat("v", maxXattr-5)), testOptions, `"/d/f": attribute "user.x": name and value have 16229 bytes; BTRFS holds 16228`},
 		"bad ACL":        {file("f", "system.posix_acl_access", "nonsense"), testOptions, `"/f": attribute "system.posix_acl_access": not a POSIX ACL`},
 		"ACL's tag":      {file("f", "system.posix_acl_default", strings.Replace(testACL, "\x04\x00\x05", "\x03\x00\x05", 1)), testOptions, "unknown tag"},
+		"ACL for nobody": {file("f", "system.posix_acl_access", strings.Replace(testACL, "\xe8\x03\x00\x00", "\xff\xff\xff\xff", 1)), testOptions, "names nobody"},
 		"too many links": {links, testOptions, `"/f": it has 65536 hard links; BTRFS holds 65535`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -230,6 +230,10 @@ func TestSize(t *testing.T) {
 
 func TestPlanRefuses(t *testing.T) {
 	ok := rootfstest.Tree(t, rootfstest.Tar(t, shapes["small"]))
+	acl := rootfstest.Tree(t, rootfstest.Tar(t, []rootfstest.File{rootfstest.WithXattrs(rootfstest.Regular("f", nil), "system.posix_acl_access", "nonsense")}))
+	if _, err := Plan(acl, Options{UUID: testUUID}); err == nil || !strings.Contains(err.Error(), `"/f": attribute "system.posix_acl_access": not a POSIX ACL`) {
+		t.Errorf("got %v, want an error about the ACL", err)
+	}
 	for want, o := range map[string]Options{"UUID": {}, "label": {UUID: testUUID, Label: strings.Repeat("l", 16)}} {
 		if _, err := Plan(ok, o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)

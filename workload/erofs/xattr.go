@@ -32,6 +32,9 @@ func xattrBody(n *rootfs.Node) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("attribute %q: %w", x.Name, err)
 		}
+		if err := x.CheckACL(); err != nil {
+			return nil, fmt.Errorf("attribute %q: %w", x.Name, err)
+		}
 		if len(x.Value) > 65535 {
 			return nil, fmt.Errorf("attribute %q: value has %d bytes; EROFS holds 65535", x.Name, len(x.Value))
 		}

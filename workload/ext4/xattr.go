@@ -36,13 +36,14 @@ var xattrPrefixes = []struct {
 }{{1, "user."}, {4, "trusted."}, {6, "security."}}
 
 func toAttr(x rootfs.Xattr) (attr, error) {
+	if err := x.CheckACL(); err != nil {
+		return attr{}, err
+	}
 	switch x.Name {
 	case "system.posix_acl_access":
-		v, err := diskACL(x.Value)
-		return attr{2, "", v}, err
+		return attr{2, "", diskACL(x.Value)}, nil
 	case "system.posix_acl_default":
-		v, err := diskACL(x.Value)
-		return attr{3, "", v}, err
+		return attr{3, "", diskACL(x.Value)}, nil
 	}
 	for _, p := range xattrPrefixes {
 		if rest, ok := strings.CutPrefix(x.Name, p.prefix); ok && rest != "" && len(rest) <= 255 {
@@ -54,22 +55,15 @@ func toAttr(x rootfs.Xattr) (attr, error) {
 
 // diskACL turns the ACL that system calls use (version 2, every entry with an
 // id) into ext4's own (version 1, ids only for named users and groups).
-func diskACL(v []byte) ([]byte, error) {
-	if len(v) < 4 || (len(v)-4)%8 != 0 || binary.LittleEndian.Uint32(v) != 2 {
-		return nil, errors.New("not a POSIX ACL of version 2")
-	}
+func diskACL(v []byte) []byte {
 	out := []byte{1, 0, 0, 0}
 	for e := v[4:]; len(e) > 0; e = e[8:] {
 		out = append(out, e[:4]...)
-		switch binary.LittleEndian.Uint16(e) {
-		case 0x02, 0x08: // ACL_USER, ACL_GROUP
+		if tag := binary.LittleEndian.Uint16(e); tag == 0x02 || tag == 0x08 { // ACL_USER, ACL_GROUP
 			out = append(out, e[4:8]...)
-		case 0x01, 0x04, 0x10, 0x20:
-		default:
-			return nil, errors.New("POSIX ACL with an unknown tag")
 		}
 	}
-	return out, nil
+	return out
 }
 
 // splitXattrs says which attributes go into the inode and which into a block.

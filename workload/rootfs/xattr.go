@@ -2,6 +2,8 @@ package rootfs
 
 import (
 	"archive/tar"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,6 +68,31 @@ func unstorable(typeflag byte, name string) string {
 		return "user attributes exist on files and directories only"
 	}
 	return "unknown namespace"
+}
+
+// CheckACL refuses an ACL that the kernel could not read back from a disk: it
+// would keep everybody from the file (posix_acl_from_xattr, fs/posix_acl.c).
+// Other attributes pass.
+func (x Xattr) CheckACL() error {
+	v := x.Value
+	switch {
+	case x.Name != posixACLAccess && x.Name != posixACLDeflt:
+		return nil
+	case len(v) < 4 || len(v)%8 != 4 || binary.LittleEndian.Uint32(v) != 2:
+		return errors.New("not a POSIX ACL of version 2")
+	}
+	for e := v[4:]; len(e) > 0; e = e[8:] {
+		switch binary.LittleEndian.Uint16(e) {
+		case 0x02, 0x08: // a user, a group
+			if binary.LittleEndian.Uint32(e[4:]) == 1<<32-1 {
+				return errors.New("POSIX ACL that names nobody")
+			}
+		case 0x01, 0x04, 0x10, 0x20: // owner, owning group, mask, others
+		default:
+			return errors.New("POSIX ACL with an unknown tag")
+		}
+	}
+	return nil
 }
 
 func (idx *Index) warn(s string) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,9 +83,10 @@ func imageWith(t testing.TB, tree *rootfs.Tree, limits limits) string {
 	return path
 }
 
-// uuidFor keeps the kernel from taking two tests' images for one.
+// uuidFor keeps the kernel from taking two tests' images for one, or those of
+// two runs side by side.
 func uuidFor(t testing.TB) [16]byte {
-	sum := sha256.Sum256([]byte(t.Name()))
+	sum := sha256.Sum256([]byte(t.TempDir() + fmt.Sprint(os.Getpid())))
 	return [16]byte(sum[:16])
 }
 

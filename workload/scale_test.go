@@ -227,7 +227,7 @@ func TestScale(t *testing.T) {
 	for _, n := range files {
 		dir := t.TempDir()
 		manyFiles(t, dir, n)
-		for _, fs := range []string{"ext4", "erofs"} {
+		for _, fs := range []string{"ext4", "erofs", "btrfs"} {
 			c := buildMeasured(t, dir, fs)
 			t.Logf("%7d files, %s: peak %d MiB, %.2f s", n, fs, c.PeakMiB, c.Seconds)
 			// Of the limit, what these files may take, and the rest of a build.

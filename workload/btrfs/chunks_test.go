@@ -3,6 +3,7 @@ package btrfs
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
@@ -19,6 +20,8 @@ func TestRandomTrees(t *testing.T) {
 	n := uint64(8)
 	if testing.Short() {
 		n = 2
+	} else if os.Getenv("CCRUN_LONG") != "" {
+		n = 100
 	}
 	for seed := range n {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

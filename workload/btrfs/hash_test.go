@@ -129,9 +129,7 @@ func TestManyLinks(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatal(err)
-	}
+	unmount(t, dir)
 	check(t, device)
 }
 

@@ -1,10 +1,12 @@
 package btrfs
 
 import (
+	"archive/tar"
 	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
@@ -29,6 +31,8 @@ var shapes = map[string][]rootfstest.File{
 	"short names":   rootfstest.Many("d", 25000, 5),
 	"content":       {rootfstest.Regular("a", bytes.Repeat([]byte("abc"), 5000)), rootfstest.Regular("b", nil), rootfstest.Regular("c", bytes.Repeat([]byte("z"), 300<<20>>3)), rootfstest.Regular("d", []byte("end"))},
 	"mirror":        {rootfstest.Regular("a", bytes.Repeat([]byte("abcd"), 20<<20)), rootfstest.Regular("b", bytes.Repeat([]byte("ef"), 40<<20)), rootfstest.Regular("d", []byte("end"))},
+	"full chunk":    {rootfstest.Regular("f", bytes.Repeat([]byte{1}, stripeSize))},
+	"extremes":      extremes(),
 	"bytes":         {rootfstest.Regular("n\xff\xfe\x80", nil), rootfstest.Regular("sp ace\n", nil)},
 	"directories":   subdirectories(),
 }
@@ -39,6 +43,29 @@ func sizesAround() (out []rootfstest.File) {
 		out = append(out, rootfstest.Regular(fmt.Sprint("f", n), bytes.Repeat([]byte{byte(n), 7}, n)[:n]))
 	}
 	return out
+}
+
+// extremes are values at the ends of what there can be, on the root, too.
+func extremes() []rootfstest.File {
+	file := func(name string, at time.Time, uid int, mode int64) rootfstest.File {
+		f := rootfstest.Regular(name, []byte(name))
+		f.Header.ModTime, f.Header.Uid, f.Header.Gid, f.Header.Mode = at, uid, uid, mode
+		return f
+	}
+	link := func(name, target string) rootfstest.File {
+		return rootfstest.File{Header: tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: target, Mode: 0o600}}
+	}
+	root := rootfstest.WithXattrs(rootfstest.Dir("./"), "user.root", "yes", "system.posix_acl_access", testACL)
+	root.Header.Uid, root.Header.Mode = 1<<31, 0o1753
+	return []rootfstest.File{
+		root,
+		file("past", time.Unix(-1<<33, 999999999), 1<<32-2, 0o7777), file("minus one", time.Unix(-1, 1), 1<<31-1, 0),
+		file("far", time.Unix(1<<40, 0), 1<<31, 0o4711), file("y2038", time.Unix(1<<31, 0), 0, 0o2755),
+		rootfstest.WithXattrs(rootfstest.Regular("largest attribute", nil), "user.x", strings.Repeat("v", maxXattr-6)),
+		{Header: tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600}}, link("fifo too", "fifo"),
+		{Header: tar.Header{Name: "device", Typeflag: tar.TypeChar, Devmajor: 4095, Devminor: 1<<20 - 1}}, link("device too", "device"),
+		rootfstest.Symlink("symlink", "nowhere"), link("symlink too", "symlink"),
+	}
 }
 
 func subdirectories() (dirs []rootfstest.File) {

@@ -12,8 +12,8 @@ import (
 // answer to GET /v1/audit/head. Whoever keeps one can prove later that the
 // log was cut or rewritten.
 type AuditHead struct {
-	Sequence  int64     `json:"sequence"`
-	Hash      string    `json:"hash"`       // of that entry: SHA-256, hex
+	Sequence  int64     `json:"sequence"`   // 0: of a log without entries
+	Hash      string    `json:"hash"`       // of that entry: SHA-256, hex; zeros for 0
 	At        time.Time `json:"at"`         // of signing, in milliseconds
 	PublicKey []byte    `json:"public_key"` // Ed25519, 32 bytes
 	Signature []byte    `json:"signature"`  // Ed25519 over Message
@@ -28,7 +28,7 @@ const auditHeadLabel = "ccrun audit head v1"
 // milliseconds, each behind its length.
 func (h AuditHead) Message() ([]byte, error) {
 	sum, err := hex.DecodeString(h.Hash)
-	if err != nil || len(sum) != 32 || h.Sequence < 1 {
+	if err != nil || len(sum) != 32 || h.Sequence < 0 || h.Sequence == 0 && [32]byte(sum) != [32]byte{} {
 		return nil, ErrBadAuditHead
 	}
 	var b []byte

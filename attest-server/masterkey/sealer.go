@@ -80,12 +80,11 @@ func (s *Sealer) kek() cipher.AEAD {
 	return s.keks[len(s.keks)-1]
 }
 
-// Holds says whether sealed is plain under the MasterKey that s seals with
+// OpenCurrent is Open for what is sealed under the MasterKey that s seals with
 // now; one that it sealed with before does not count.
-func (s *Sealer) Holds(sealed, where []byte, plain secret.Bytes) bool {
+func (s *Sealer) OpenCurrent(sealed, where []byte) (secret.Bytes, error) {
 	now := &Sealer{keks: []cipher.AEAD{s.kek()}}
-	got, err := now.Open(sealed, where)
-	return err == nil && got.Equal(plain)
+	return now.Open(sealed, where)
 }
 
 // unwrap opens a data key, under the newest MasterKey that does.

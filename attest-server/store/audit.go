@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -30,19 +29,13 @@ func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) err
 		chain = auditChain{hash: make([]byte, sha256.Size)}
 	}
 	for rows.Next() {
-		var e AuditEntry
-		var at int64
-		var prev, sum []byte
-		if err := rows.Scan(&e.Sequence, &at, &e.Actor, &e.Action, &e.Object, &e.Detail, &prev, &sum); err != nil {
-			return err
-		}
-		if err := chain.follow(e, at, prev, sum); err != nil {
+		e, err := chain.next(rows)
+		if err != nil {
 			return err
 		}
 		if e.Sequence <= after {
 			continue
 		}
-		e.At, e.Hash = fromMilli(at), hex.EncodeToString(sum)
 		if err := each(e); err != nil {
 			return err
 		}
@@ -50,11 +43,15 @@ func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) err
 	return rows.Err()
 }
 
-// AuditHead is the end of the chain as last signed. ErrNotFound if nothing
-// was ever signed: entries written without the MasterKey wait for the next
-// start with it.
+// AuditHead is the end of the chain as last signed. ErrNotFound if that is
+// before the first entry: those written without the MasterKey wait for the next
+// write with it.
 func (s audit) AuditHead(ctx context.Context) (kbs.AuditHead, error) {
-	return readAuditHead(s.db.QueryRowContext(ctx, selectMeta, auditHeadName))
+	h, err := readAuditHead(s.db.QueryRowContext(ctx, selectMeta, auditHeadName))
+	if err == nil && h.Sequence == 0 {
+		return h, fmt.Errorf("signed audit head: %w", ErrNotFound)
+	}
+	return h, err
 }
 
 // AuditKey is the public key that signs audit heads, read with the MasterKey.

@@ -2,12 +2,10 @@ package store
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"encoding/binary"
-	"errors"
+	"encoding/hex"
 	"fmt"
 	"hash"
-	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -16,34 +14,6 @@ const auditLabel = "ccrun audit v1"
 
 // AuditEntry is one link of the audit chain: who did what to what, when.
 type AuditEntry = kbs.AuditEntry
-
-// auditLog is where entries are appended.
-type auditLog struct {
-	now  func() time.Time
-	head headSigner
-}
-
-// append adds an entry within the transaction of the action itself: neither
-// is on disk without the other. detail must hold no secret.
-func (l *auditLog) append(tx *sql.Tx, actor, action, object, detail string) error {
-	e := AuditEntry{Actor: actor, Action: action, Object: object, Detail: detail, At: l.now().UTC()}
-	var prev []byte
-	err := tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&e.Sequence, &prev)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("appending to audit: %w", err)
-	}
-	if prev == nil {
-		prev = make([]byte, sha256.Size)
-	}
-	e.Sequence++
-	_, err = tx.Exec("INSERT INTO audit(seq, at, actor, action, object, detail, prev, hash) VALUES(?,?,?,?,?,?,?,?)",
-		e.Sequence, unixMilli(e.At), actor, action, object, detail, prev, auditHash(e, unixMilli(e.At), prev))
-	if err != nil {
-		return fmt.Errorf("appending to audit: %w", err)
-	}
-	l.head.moved = true
-	return nil
-}
 
 // auditHash is SHA-256 over the label, the previous hash and every member,
 // each behind its length.
@@ -69,6 +39,17 @@ func frame(h hash.Hash, b []byte) {
 type auditChain struct {
 	seq  int64
 	hash []byte
+}
+
+// next is the entry of a row of all columns, if it follows.
+func (c *auditChain) next(r row) (e AuditEntry, err error) {
+	var at int64
+	var prev, sum []byte
+	if err := r.Scan(&e.Sequence, &at, &e.Actor, &e.Action, &e.Object, &e.Detail, &prev, &sum); err != nil {
+		return e, err
+	}
+	e.At, e.Hash = fromMilli(at), hex.EncodeToString(sum)
+	return e, c.follow(e, at, prev, sum)
 }
 
 func (c *auditChain) follow(e AuditEntry, at int64, prev, sum []byte) error {

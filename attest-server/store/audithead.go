@@ -16,18 +16,19 @@ import (
 )
 
 // The chain itself shows that an entry was edited or removed, but not that its
-// end was cut off. So each transaction that appends signs the new end, with a
-// key that lies sealed in the store. Who can write the database but has no
-// MasterKey cannot sign another end, and can go back only to one that he has
-// kept a copy of.
+// end was cut off, nor who wrote it. So each transaction that appends signs the
+// new end, with a key that lies sealed in the store and that the check value
+// under the MasterKey names. Who can write the database but has no MasterKey
+// cannot sign another end, can have none signed for him (see admit), and can go
+// back only to one that he has kept a copy of.
 
 // headSigner signs the end of the chain. Only the Writer's goroutine uses it.
 type headSigner struct {
-	now    func() time.Time
-	shared bool               // others sign, too
-	key    ed25519.PrivateKey // nil without the MasterKey
-	last   kbs.AuditHead      // signed last, by this server
-	moved  bool               // the chain may have moved since
+	now   func() time.Time
+	key   ed25519.PrivateKey // nil without the MasterKey
+	last  kbs.AuditHead      // signed last, by this process; others sign, too
+	begun bool               // this transaction's first entry is being appended, or was
+	own   map[int64]string   // hashes of this transaction's entries, by sequence number
 }
 
 func readAuditHead(r row) (h kbs.AuditHead, err error) {
@@ -47,38 +48,94 @@ func readAuditHead(r row) (h kbs.AuditHead, err error) {
 	return h, nil
 }
 
-// open readies signing, makes the key if there is none yet, and refuses a
-// store whose chain no longer holds the entry signed last.
-func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Reader) error {
+// open readies signing and refuses a store whose chain no longer holds the
+// entry signed last. signer is the key that the check value names. It, and a
+// signed head, must be there: what is missing was taken away. Only where the
+// check value is an old one (nil) is that made up for, once.
+func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Reader, signer ed25519.PublicKey, reseal func(ed25519.PublicKey) ([]byte, error)) error {
 	if values.sealer == nil {
 		return nil
 	}
-	seed, err := values.readOrMake(ctx, auditKeyName, func() (secret.Bytes, error) {
-		b := make([]byte, ed25519.SeedSize)
-		_, err := io.ReadFull(rand, b)
-		return secret.New(b), err
-	})
-	if err != nil {
-		return err
-	}
-	k, err := asAuditKey(seed)
+	k, err := s.openKey(ctx, values, rand, signer)
 	if err != nil {
 		return err
 	}
 	return values.writer.Write(ctx, func(tx *sql.Tx) error {
 		h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
+		switch {
+		case errors.Is(err, ErrNotFound) && signer == nil:
+			h, err = kbs.AuditHead{}, nil
+		case errors.Is(err, ErrNotFound):
+			err = fmt.Errorf("%w: %w", err, ErrTampered)
+		case err == nil && !signedBy(h, k):
+			err = fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
 		}
-		if err == nil && !signedBy(h, k) {
-			return fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
+		if err == nil {
+			err = holdsHead(tx, h)
 		}
-		if err := holdsHead(tx, h); err != nil {
-			return err
+		if err == nil && signer == nil {
+			h, err = s.renew(tx, k, reseal)
+		} else if err == nil {
+			_, err = admit(tx, h)
 		}
-		s.key, s.last, s.moved = k, h, true
-		return nil
+		if err == nil {
+			s.key, s.last = k, h
+		}
+		return err
 	})
+}
+
+// openKey is the signing key, which is made only for a store from before keys.
+func (s *headSigner) openKey(ctx context.Context, values sealedValues, rand io.Reader, signer ed25519.PublicKey) (ed25519.PrivateKey, error) {
+	var seed secret.Bytes
+	var err error
+	if signer == nil {
+		seed, err = values.readOrMake(ctx, auditKeyName, func() (secret.Bytes, error) { return drawSeed(rand) })
+	} else if seed, err = values.read(ctx, auditKeyName); errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w: %w", err, ErrTampered)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k, err := asAuditKey(seed)
+	if err == nil && signer != nil && !signer.Equal(k.Public()) {
+		err = fmt.Errorf("audit signing key is not the one of this store: %w", ErrTampered)
+	}
+	return k, err
+}
+
+func drawSeed(rand io.Reader) (secret.Bytes, error) {
+	b := make([]byte, ed25519.SeedSize)
+	_, err := io.ReadFull(rand, b)
+	return secret.New(b), err
+}
+
+// renew signs all that an old store holds and puts k's name into its check
+// value.
+func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(ed25519.PublicKey) ([]byte, error)) (kbs.AuditHead, error) {
+	check, err := reseal(k.Public().(ed25519.PublicKey))
+	if err != nil {
+		return kbs.AuditHead{}, err
+	}
+	if _, err = tx.Exec("UPDATE meta SET value = ? WHERE name = ?", check, checkName); err != nil {
+		return kbs.AuditHead{}, err
+	}
+	h, err := chainEnd(tx)
+	if err != nil {
+		return h, err
+	}
+	return s.signHead(tx, k, h)
+}
+
+// chainEnd is the last entry, unsigned.
+func chainEnd(tx *sql.Tx) (h kbs.AuditHead, err error) {
+	var sum []byte
+	err = tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&h.Sequence, &sum)
+	if errors.Is(err, sql.ErrNoRows) {
+		return kbs.AuditHead{Hash: noHash}, nil
+	}
+	h.Hash = hex.EncodeToString(sum)
+	return h, err
 }
 
 // asAuditKey wipes seed.
@@ -108,60 +165,79 @@ func holdsHead(tx *sql.Tx, h kbs.AuditHead) error {
 }
 
 // check sees that nothing is signed over: what this server signed last is
-// still there, and so is what another signed after it.
-func (s *headSigner) check(tx *sql.Tx) error {
-	if err := holdsHead(tx, s.last); err != nil || !s.shared {
-		return err
+// still there, and so is what another signed after it. It returns what was
+// signed last by either.
+func (s *headSigner) check(tx *sql.Tx) (kbs.AuditHead, error) {
+	if err := holdsHead(tx, s.last); err != nil {
+		return s.last, err
 	}
 	h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))
 	switch {
-	case errors.Is(err, ErrNotFound) && s.last.Sequence == 0:
-		return nil
 	case errors.Is(err, ErrNotFound) || err == nil && h.Sequence < s.last.Sequence:
-		return fmt.Errorf("audit head is older than entry %d, signed last: %w", s.last.Sequence, ErrTampered)
+		return h, fmt.Errorf("audit head is older than entry %d, signed last: %w", s.last.Sequence, ErrTampered)
 	case err != nil:
-		return err
+		return h, err
 	case !signedBy(h, s.key):
-		return fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
+		return h, fmt.Errorf("audit head is signed by another key: %w", ErrTampered)
 	}
-	return holdsHead(tx, h)
+	return h, holdsHead(tx, h)
+}
+
+// reset forgets the transaction before, be it committed or not.
+func (s *headSigner) reset() { s.begun, s.own = false, nil }
+
+// begin checks, before this transaction's first entry, what is there: what was
+// signed, and what has come since without the MasterKey.
+func (s *headSigner) begin(tx *sql.Tx) (unsigned entries, err error) {
+	if s.begun || s.key == nil {
+		return unsigned, nil
+	}
+	h, err := s.check(tx)
+	if err != nil {
+		return unsigned, err
+	}
+	if unsigned, err = admit(tx, h); err == nil {
+		s.begun, s.own = true, map[int64]string{}
+	}
+	return unsigned, err
 }
 
 // sign signs the end of the chain within the transaction that moved it, and
 // remembers it once that is committed.
 func (s *headSigner) sign(tx *sql.Tx) (committed func(), err error) {
 	h := s.last
-	if s.moved && s.key != nil {
+	if s.begun {
 		if h, err = s.next(tx); err != nil {
 			return nil, err
 		}
 	}
-	return func() { s.last, s.moved = h, false }, nil
+	return func() { s.last = h }, nil
 }
 
-// next signs the chain's end, if it is not the one signed last.
+// next signs the chain's end, which must be an entry of this transaction. If
+// all of its writes were refused there is none.
 func (s *headSigner) next(tx *sql.Tx) (kbs.AuditHead, error) {
-	if err := s.check(tx); err != nil {
-		return s.last, err
+	h, err := chainEnd(tx)
+	if err != nil {
+		return s.last, fmt.Errorf("signing audit head: %w", err)
 	}
-	h := kbs.AuditHead{At: fromMilli(unixMilli(s.now())), PublicKey: s.key.Public().(ed25519.PublicKey)}
-	var sum []byte
-	err := tx.QueryRow("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&h.Sequence, &sum)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Sequence == s.last.Sequence {
+	if s.own[h.Sequence] != h.Hash {
 		return s.last, nil
 	}
-	if err != nil {
-		return s.last, fmt.Errorf("signing audit head: %w", err)
-	}
-	h.Hash = hex.EncodeToString(sum)
+	return s.signHead(tx, s.key, h)
+}
+
+// signHead signs h and puts it into the store.
+func (s *headSigner) signHead(tx *sql.Tx, k ed25519.PrivateKey, h kbs.AuditHead) (kbs.AuditHead, error) {
+	h.At, h.PublicKey = fromMilli(unixMilli(s.now())), k.Public().(ed25519.PublicKey)
 	m, err := h.Message()
 	if err != nil {
-		return s.last, fmt.Errorf("signing audit head: %w", err)
+		return h, fmt.Errorf("signing audit head: %w", err)
 	}
-	h.Signature = ed25519.Sign(s.key, m)
+	h.Signature = ed25519.Sign(k, m)
 	b, err := json.Marshal(h)
 	if err != nil {
-		return s.last, err
+		return h, err
 	}
 	_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", auditHeadName, b)
 	return h, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
+	"github.com/ccrun/ccrun/secret"
 )
 
 func TestAuditHeadIsSigned(t *testing.T) {
@@ -50,8 +51,8 @@ func TestAuditHeadIsSigned(t *testing.T) {
 		}
 	}
 
-	// Without the master key entries are appended, not signed; the next start
-	// with it signs them.
+	// Without the master key entries are appended, not signed; the next write
+	// with it signs them, and says that it did.
 	s.Close()
 	keyless := o
 	keyless.MasterKey = other.MasterKey
@@ -71,8 +72,114 @@ func TestAuditHeadIsSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if h, err := s.AuditHead(t.Context()); err != nil || h.Sequence != 3 {
+	mustRegister(t, s, registration("c", 3), "k")
+	if h, err := s.AuditHead(t.Context()); err != nil || h.Sequence != 5 {
 		t.Errorf("head %+v, %v", h, err)
+	}
+	var said []string
+	if err := s.Audit(t.Context(), 3, func(e AuditEntry) error { said = append(said, e.Action+" "+e.Object); return nil }); err != nil || strings.Join(said, ", ") != "audit.unsigned 3-3, workload.register c" {
+		t.Errorf("after an unsigned entry: %v, %v", said, err)
+	}
+}
+
+// forged appends an entry that follows, as who writes the database can.
+func forged(t *testing.T, s *DB, actor, action string) {
+	t.Helper()
+	forger := auditLog{now: s.clock} // signs nothing
+	if err := s.write(t.Context(), func(tx *sql.Tx) error { return forger.append(tx, actor, action, "shop", "") }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForgedAuditIsNotSigned: what somebody who writes the database, without the
+// MasterKey, puts in the log's or the key's place is neither signed nor started
+// on. Each case leaves a chain that is whole by itself.
+func TestForgedAuditIsNotSigned(t *testing.T) {
+	const unlocked = "DROP TRIGGER IF EXISTS audit_delete; "
+	for name, forge := range map[string]func(*testing.T, *DB){
+		"an entry of a token's":        func(t *testing.T, s *DB) { forged(t, s, "token/0f1e2d3c4b5a", "workload.revoke") },
+		"an entry of a session's":      func(t *testing.T, s *DB) { forged(t, s, "session/x", "key.release") },
+		"an entry of this command's":   func(t *testing.T, s *DB) { forged(t, s, "local", "workload.revoke") },
+		"an entry that looks admitted": func(t *testing.T, s *DB) { forged(t, s, "store", "audit.unsigned") },
+		"all entries removed, with key and head": func(t *testing.T, s *DB) {
+			edit(t, s, unlocked+"DELETE FROM audit; DELETE FROM meta WHERE name IN ('audit signing key', 'audit head')")
+		},
+		"rewritten, with key and head removed": func(t *testing.T, s *DB) {
+			edit(t, s, unlocked+"DELETE FROM audit; DELETE FROM meta WHERE name IN ('audit signing key', 'audit head')")
+			forged(t, s, "local", "token.create")
+		},
+		"rewritten, with the head removed": func(t *testing.T, s *DB) {
+			edit(t, s, unlocked+"DELETE FROM audit; DELETE FROM meta WHERE name = 'audit head'")
+			forged(t, s, "local", "token.create")
+		},
+		"the key removed":  func(t *testing.T, s *DB) { edit(t, s, "DELETE FROM meta WHERE name = 'audit signing key'") },
+		"the head removed": func(t *testing.T, s *DB) { edit(t, s, "DELETE FROM meta WHERE name = 'audit head'") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, at, o := newStore(t)
+			mustRegister(t, s, registration("a", 1), "k")
+			// The forger's own connection, without the MasterKey.
+			keyless := o
+			keyless.MasterKey = secret.Bytes{}
+			forger, err := reopen(t.Context(), at, keyless)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forge(t, forger)
+			if err := forger.Verify(t.Context()); err != nil && !errors.Is(err, ErrTampered) {
+				t.Errorf("Verify = %v", err)
+			}
+			forger.Close()
+			if name != "the key removed" { // the server has it
+				if _, err := s.Register(t.Context(), registration("b", 2), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+					t.Errorf("the running server signs: %v", err)
+				}
+			}
+			s.Close()
+			if again, err := reopen(t.Context(), at, o); !errors.Is(err, ErrTampered) {
+				t.Errorf("Open = %v", err)
+				if err == nil {
+					again.Close()
+				}
+			}
+		})
+	}
+}
+
+// TestAuditOfOldStore: a store whose check value names no signing key yet gets
+// one, once.
+func TestAuditOfOldStore(t *testing.T) {
+	for name, had := range map[string]string{
+		"neither key nor head": "DELETE FROM meta WHERE name IN ('audit signing key', 'audit head')",
+		"key and head":         "SELECT 1",
+	} {
+		s, at, o := newStore(t)
+		mustRegister(t, s, registration("a", 1), "k")
+		old, err := s.sealer.Seal(secret.New([]byte(oldCheckLabel)), valueLocation(checkName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit(t, s, had)
+		if _, err := s.db.Exec("UPDATE meta SET value = ? WHERE name = ?", old, checkName); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if s, err = reopen(t.Context(), at, o); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		key, err := s.AuditKey(t.Context(), o.MasterKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if s, err = reopen(t.Context(), at, o); err != nil || !key.Equal(s.master.signer) {
+			t.Fatalf("%s, opened again: the check value names %x, expected %x, %v", name, s.master.signer, key, err)
+		}
+		edit(t, s, "DELETE FROM meta WHERE name = 'audit signing key'")
+		s.Close()
+		if _, err = reopen(t.Context(), at, o); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s, with the key removed: %v", name, err)
+		}
 	}
 }
 

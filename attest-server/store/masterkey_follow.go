@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -14,7 +15,12 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-const checkPlain = "ccrun store v1"
+// The check value says under which MasterKey a store is, and, behind the label,
+// which key signs its audit log. Stores from before have the old label alone.
+const (
+	checkLabel    = "ccrun store v2 audit key "
+	oldCheckLabel = "ccrun store v1"
+)
 
 // masterKeyFollower sees to it that everything is sealed under the MasterKey of
 // the store, which another process may change. Which one that is shows the
@@ -24,15 +30,26 @@ type masterKeyFollower struct {
 	reload func() ([]secret.Bytes, error)
 	rand   io.Reader
 	check  atomic.Pointer[[]byte] // the check value under the MasterKey in use
+	signer ed25519.PublicKey      // of the audit log, as the check value at start says; nil: it is an old one
 }
 
-// sealCheck is the check value of a new store.
-func (f *masterKeyFollower) sealCheck() ([]byte, error) {
-	return f.sealer.Seal(secret.New([]byte(checkPlain)), valueLocation(checkName))
+// sealCheck is the check value of a store whose audit log signer signs.
+func (f *masterKeyFollower) sealCheck(signer ed25519.PublicKey) ([]byte, error) {
+	return f.sealer.Seal(secret.New(append([]byte(checkLabel), signer...)), valueLocation(checkName))
 }
 
-func holdsCheck(s *masterkey.Sealer, check []byte) bool {
-	return s.Holds(check, valueLocation(checkName), secret.New([]byte(checkPlain)))
+// holdsCheck says whether check is under the MasterKey of s, and which key it
+// names.
+func holdsCheck(s *masterkey.Sealer, check []byte) (signer ed25519.PublicKey, ok bool) {
+	plain, err := s.OpenCurrent(check, valueLocation(checkName))
+	if err != nil {
+		return nil, false
+	}
+	b := plain.Reveal()
+	if key, labelled := bytes.CutPrefix(b, []byte(checkLabel)); labelled && len(key) == ed25519.PublicKeySize {
+		return bytes.Clone(key), true
+	}
+	return nil, string(b) == oldCheckLabel
 }
 
 // start finds a wrong MasterKey when the store is opened, not at the first
@@ -48,7 +65,11 @@ func (f *masterKeyFollower) start(ctx context.Context, db *database.DB) error {
 	if err != nil {
 		return err
 	}
-	return f.adopt(check)
+	if err := f.adopt(check); err != nil {
+		return err
+	}
+	f.signer, _ = holdsCheck(f.sealer, check)
+	return nil
 }
 
 // follow notices, at the start of each transaction, that another process has
@@ -77,7 +98,7 @@ func (f *masterKeyFollower) follows(check []byte) bool {
 // adopt seals with the MasterKey that check is under from now on:
 // ErrWrongMasterKey if it is not to be had.
 func (f *masterKeyFollower) adopt(check []byte) error {
-	if holdsCheck(f.sealer, check) {
+	if _, ok := holdsCheck(f.sealer, check); ok {
 		f.check.Store(&check)
 		return nil
 	}
@@ -98,7 +119,7 @@ func (f *masterKeyFollower) adopt(check []byte) error {
 		if err != nil {
 			return err
 		}
-		if holdsCheck(other, check) {
+		if _, ok := holdsCheck(other, check); ok {
 			f.sealer.Follow(other)
 			f.check.Store(&check)
 			return nil

@@ -178,4 +178,8 @@ var migrations = []string{
 		PRIMARY KEY(workload, seq)
 	) STRICT;
 	ALTER TABLE sessions ADD COLUMN confirmed INTEGER;`,
+
+	// The check value names the audit log's key from here on: programs from
+	// before do not know it.
+	`SELECT 1;`,
 }

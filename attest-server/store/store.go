@@ -6,12 +6,14 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/secret"
@@ -118,7 +120,7 @@ func openIn(ctx context.Context, o Options, connect func() (*database.DB, error)
 	}
 	s := assemble(db, sealer, o)
 	if err = check(s, ctx); err == nil {
-		err = s.log.head.open(ctx, s.values, o.Rand)
+		err = s.log.head.open(ctx, s.values, o.Rand, s.master.signer, s.master.sealCheck)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -128,8 +130,12 @@ func openIn(ctx context.Context, o Options, connect func() (*database.DB, error)
 
 func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 	master := &masterKeyFollower{sealer: sealer, reload: o.ReloadMasterKeys, rand: o.Rand}
-	log := &auditLog{now: o.Clock, head: headSigner{now: o.Clock, shared: db.Shared()}}
-	w := database.NewWriter(db, master.follow, log.head.sign)
+	log := &auditLog{now: o.Clock, head: headSigner{now: o.Clock}}
+	begin := func(tx *sql.Tx) error {
+		log.head.reset()
+		return master.follow(tx)
+	}
+	w := database.NewWriter(db, begin, log.head.sign)
 	c := &core{
 		db: db, writer: w, sealer: sealer, values: sealedValues{db, w, sealer},
 		log: log, clock: o.Clock, rand: o.Rand,
@@ -150,13 +156,32 @@ func (s *DB) Close() error {
 	return s.db.Close()
 }
 
+// writeCheck readies a new store: the check value, which names the key that
+// signs the audit log, that key, and its signature that the log is empty.
 func (s *DB) writeCheck(ctx context.Context) error {
-	sealed, err := s.master.sealCheck()
+	seed, err := drawSeed(s.rand)
+	if err != nil {
+		return fmt.Errorf("making audit signing key: %w", err)
+	}
+	sealedSeed, err := s.sealer.Seal(seed, valueLocation(auditKeyName))
 	if err != nil {
 		return err
 	}
+	k, err := asAuditKey(seed)
+	if err != nil {
+		return err
+	}
+	signer := k.Public().(ed25519.PublicKey)
+	check, err := s.master.sealCheck(signer)
+	if err != nil {
+		return err
+	}
+	s.master.signer = signer
 	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?)", checkName, sealed)
+		if _, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?), (?, ?)", checkName, check, auditKeyName, sealedSeed); err != nil {
+			return err
+		}
+		_, err := s.log.head.signHead(tx, k, kbs.AuditHead{Hash: noHash})
 		return err
 	})
 }

@@ -29,7 +29,8 @@ func (p Program) auditCommand() *cli.Command {
 				Name: "verify", Usage: "check chain and signature and print the head, SEQUENCE:HASH",
 				Description: "An edited or deleted entry breaks the chain by itself; a tail cut off lacks the entry that was signed\n" +
 					"last. The signing key is checked with the master key if that is at hand, or with --public-key.\n" +
-					"Entries of `token` commands, which need no master key, are signed at the server's next write.\n" +
+					"Entries of `token`, `tenant` and `policy`, which need no master key, are signed at the server's next\n" +
+					"write, and an entry `audit.unsigned` says which they were: anybody who writes the database can make such.\n" +
 					"Keep the head elsewhere and give it to the next --expect: only that shows an old copy of the whole\n" +
 					"store.\n\nExample:\n   " + p.Name + " audit verify",
 				Flags: []cli.Flag{
@@ -68,6 +69,9 @@ func (p Program) verifyAudit(c *cli.Context) error {
 			head = fmt.Sprintf("%d:%s", e.Sequence, e.Hash)
 			found = found || strings.EqualFold(head, expect)
 			covered = covered || e.Sequence == signed.Sequence && e.Hash == signed.Hash
+			if covered && e.Sequence > signed.Sequence && !store.WrittenKeyless(e) {
+				return fmt.Errorf("audit entry %d (%s by %s) is signed by nobody, and a server would have: %w", e.Sequence, e.Action, e.Actor, store.ErrTampered)
+			}
 			return nil
 		})
 		if err != nil {
@@ -103,6 +107,9 @@ func (p Program) checkSigned(c *cli.Context, s *store.DB, signed kbs.AuditHead, 
 		return fmt.Errorf("audit chain is whole up to %s, but its end was never signed: start the server once, if it was upgraded just now: %w", head, store.ErrTampered)
 	case !covered:
 		return fmt.Errorf("audit chain ends at %s and lacks entry %d, signed %s: %w", head, signed.Sequence, signed.At.Format(time.RFC3339), store.ErrTampered)
+	}
+	if last, _, _ := strings.Cut(head, ":"); last != strconv.FormatInt(signed.Sequence, 10) {
+		p.Note(c, "entries %d to %s were written without the master key, as `token`, `tenant` and `policy` do, and are not signed yet: are they yours?", signed.Sequence+1, last)
 	}
 	by, err := expectedSigner(c, s)
 	if err != nil {

@@ -28,7 +28,7 @@ func TestAuditVerifySeesSignature(t *testing.T) {
 		t.Error("another --public-key is accepted")
 	}
 	mustRun(t, "token", "create", "--data", dir, "--role", "auditor")
-	if log, err := verify(); err != nil || !strings.Contains(log, "signed up to entry 1 ") {
+	if log, err := verify(); err != nil || !strings.Contains(log, "signed up to entry 1 ") || !strings.Contains(log, "entries 2 to 2 were written without the master key") {
 		t.Errorf("verify with an unsigned entry: %q, %v", log, err)
 	}
 	master := filepath.Join(dir, masterkey.Name)
@@ -44,6 +44,7 @@ func TestAuditVerifySeesSignature(t *testing.T) {
 	for _, edit := range []string{
 		"DELETE FROM audit WHERE seq = 2; DELETE FROM audit WHERE seq = 1",
 		"DELETE FROM meta WHERE name = 'audit head'",
+		"UPDATE audit SET actor = 'token/0f1e2d3c4b5a' WHERE seq = 2",
 	} {
 		copied := t.TempDir()
 		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
@@ -54,7 +55,7 @@ func TestAuditVerifySeesSignature(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = db.Exec("DROP TRIGGER audit_delete; " + edit)
+		_, err = db.Exec("DROP TRIGGER audit_delete; DROP TRIGGER audit_update; " + edit)
 		if db.Close(); err != nil {
 			t.Fatal(err)
 		}

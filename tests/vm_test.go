@@ -471,7 +471,7 @@ func (w *world) copyRoot(t *testing.T, image string) string {
 	return to
 }
 
-func copyFile(t *testing.T, from, to string) {
+func copyFile(t testing.TB, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err != nil {

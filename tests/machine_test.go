@@ -153,7 +153,7 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 	write(t, initrd, m.initrd(t, disks))
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", processor, "-smp", "1", "-m", "512",
-		"-kernel", m.kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
+		"-kernel", m.kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check",
 		"-serial", "stdio", "-device", "virtio-serial-pci", "-chardev", "file,id=results,path=" + results,
 		"-device", "virtserialport,chardev=results,name=" + diskcase.ResultPort}
 	for i, d := range disks {

@@ -154,7 +154,7 @@ func (s *startBench) bare(mib int) func(all bool) []string {
 		return []string{"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
 			"-M", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", simProcessor, "-smp", "1", "-m", "512",
 			"-kernel", at("kernel"), "-initrd", at(fmt.Sprintf("initrd.%v", all)), "-append", fw.Cmdline,
-			"-serial", "null", "-device", "virtio-serial-pci", "-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out,name=" + krun.StdoutPort,
+			"-serial", "file:/dev/stderr", "-device", "virtio-serial-pci", "-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out,name=" + krun.StdoutPort,
 			"-drive", "if=none,id=disk,format=raw,file=" + at("plain.disk"), "-device", "virtio-blk-pci,drive=disk",
 			"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="}
 	}

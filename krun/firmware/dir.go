@@ -144,9 +144,9 @@ func (b *Bundle) flatten(vmlinux []byte) error {
 
 // Sample is what WriteDir makes firmware for the simulator from.
 type Sample struct {
-	Kernel    string   // path of a bzImage
-	ModuleDir string   // e.g. /usr/lib/modules/VERSION; empty for no modules
-	Modules   []string // names to load, dependencies are added
+	Kernel    string // path of a bzImage
+	ModuleDir string // e.g. /usr/lib/modules/VERSION; empty for no modules
+	Modules   Modules
 	Cmdline   string
 }
 

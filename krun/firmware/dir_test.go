@@ -38,12 +38,16 @@ func TestModulesSegment(t *testing.T) {
 	ko(t, dir, "loop_a.ko", "loop_b")
 	ko(t, dir, "loop_b.ko", "loop_a")
 	ko(t, dir, "broken.ko", "missing")
+	ko(t, dir, "fs-a.ko", "dm-mod,crc")
+	ko(t, dir, "crc.ko", "")
+	ko(t, dir, "overlay.ko", "crc")
 	if xz, err := exec.LookPath("xz"); err == nil {
 		run(t, xz, "--check=crc32", filepath.Join(dir, "dm-mod.ko"))
 	}
 	root := filepath.Dir(filepath.Dir(dir))
 	writeFile(t, filepath.Join(root, "modules.builtin"), []byte("kernel/fs/ext4/ext4.ko\n"))
-	b, err := ModulesSegment(root, []string{"virtio_blk", "dm_crypt", "ext4", "dm-integrity", "dm_crypt"})
+	b, err := ModulesSegment(root, Modules{Always: []string{"virtio_blk", "dm_crypt", "ext4", "dm-integrity", "dm_crypt"},
+		Filesystems: map[string][]string{"b": {"overlay", "dm_mod"}, "a": {"fs_a", "overlay"}, "ext4": {"ext4"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,15 +62,24 @@ func TestModulesSegment(t *testing.T) {
 		}
 	}
 	want := []string{"/lib/modules/virtio_blk.ko", "/lib/modules/dm_mod.ko", "/lib/modules/dm_crypt.ko",
-		"/lib/modules/async_xor.ko", "/lib/modules/dm_integrity.ko", "/etc/ccrun/modules"}
+		"/lib/modules/async_xor.ko", "/lib/modules/dm_integrity.ko", "/etc/ccrun/modules",
+		"/lib/modules/crc.ko", "/lib/modules/fs_a.ko", "/lib/modules/overlay.ko", "/etc/ccrun/modules.a",
+		"/etc/ccrun/modules.b", "/etc/ccrun/modules.ext4"}
 	if !slices.Equal(names, want) {
 		t.Errorf("modules %v, want %v", names, want)
 	}
 	if !bytes.Contains(b, []byte("/lib/modules/virtio_blk.ko\n/lib/modules/dm_mod.ko\n/lib/modules/dm_crypt.ko\n/lib/modules/async_xor.ko\n/lib/modules/dm_integrity.ko\n")) {
 		t.Error("the list is not in load order")
 	}
+	for fs, want := range map[string]string{"a": "/lib/modules/crc.ko\n/lib/modules/fs_a.ko\n/lib/modules/overlay.ko\n",
+		"b": "/lib/modules/crc.ko\n/lib/modules/overlay.ko\n", "ext4": ""} {
+		_, list, ok := strings.Cut(string(b), strings.TrimPrefix(FilesystemList(fs), "/")+"\x00")
+		if list = strings.TrimLeft(list, "\x00"); !ok || !strings.HasPrefix(list, want+"\x00") && !strings.HasPrefix(list, want+"070701") {
+			t.Errorf("list for %s is %.80q, expected %q", fs, list, want)
+		}
+	}
 	for _, bad := range []string{"loop_a", "broken", "nothing"} {
-		if _, err := ModulesSegment(root, []string{bad}); err == nil {
+		if _, err := ModulesSegment(root, Modules{Always: []string{bad}}); err == nil {
 			t.Errorf("%s accepted", bad)
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -18,38 +20,67 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 )
 
-// ModulesFile lists the modules to load, one path a line, in order.
+// ModulesFile lists the modules to load, one path a line, in order. A file of
+// that name and FilesystemList's ending lists those of one file system.
 const ModulesFile = "/etc/ccrun/modules"
+
+// FilesystemList lists the modules to load, after ModulesFile's, for an image
+// of that file system.
+func FilesystemList(filesystem string) string { return ModulesFile + "." + filesystem }
+
+// Modules names what to pack, without dependencies, which are added.
+type Modules struct {
+	Always []string
+	// Filesystems has what only images of a file system take.
+	Filesystems map[string][]string
+}
 
 const (
 	maxModules     = 128
 	maxModuleBytes = 32 << 20
 )
 
-// ModulesSegment is an uncompressed archive with kernel modules and
-// ModulesFile. Dependencies come from each module's own .modinfo section and
-// are put in front of it. Names in wanted that the kernel has built in are
+// ModulesSegment is an uncompressed archive with kernel modules and their
+// lists. Dependencies come from each module's own .modinfo section and
+// are put in front of it. Names that the kernel has built in are
 // left out; names that it does not know are an error. It is not compressed because
 // unpacking gzip under emulation costs more than copying.
-func ModulesSegment(moduleDir string, wanted []string) ([]byte, error) {
-	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}}
+func ModulesSegment(moduleDir string, wanted Modules) ([]byte, error) {
+	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}, packed: map[string][]string{}}
 	if err := l.index(moduleDir); err != nil {
 		return nil, fmt.Errorf("reading kernel modules: %w", err)
 	}
 	l.out.directories("lib", "lib/modules", "etc", "etc/ccrun")
-	for _, name := range wanted {
-		if err := l.load(name); err != nil {
-			return nil, fmt.Errorf("packing kernel module %s: %w", name, err)
+	if err := l.group(ModulesFile, wanted.Always); err != nil {
+		return nil, err
+	}
+	always := l.state
+	for _, fs := range slices.Sorted(maps.Keys(wanted.Filesystems)) {
+		l.state = maps.Clone(always) // each file system's list is whole
+		if err := l.group(FilesystemList(fs), wanted.Filesystems[fs]); err != nil {
+			return nil, err
 		}
 	}
-	l.out.add(node{name: strings.TrimPrefix(ModulesFile, "/"), mode: typeRegular | 0o444, data: []byte(l.list.String())})
 	return l.out.finish(), nil
+}
+
+// group packs the modules and, in file, the list of them.
+func (l *moduleLoader) group(file string, wanted []string) error {
+	l.list.Reset()
+	for _, name := range wanted {
+		if err := l.load(name); err != nil {
+			return fmt.Errorf("packing kernel module %s: %w", name, err)
+		}
+	}
+	l.out.add(node{name: strings.TrimPrefix(file, "/"), mode: typeRegular | 0o444, data: []byte(l.list.String())})
+	return nil
 }
 
 type moduleLoader struct {
 	files   map[string]string // module name -> path
 	builtin map[string]bool
-	state   map[string]int // 1 while its dependencies load, 2 when done
+	state   map[string]int      // 1 while its dependencies load, 2 when done
+	packed  map[string][]string // modules in out, and what each depends on
 	list    strings.Builder
 	out     archive
 }
@@ -97,23 +128,37 @@ func (l *moduleLoader) load(name string) error {
 		return fmt.Errorf("more than %d modules", maxModules)
 	}
 	l.state[name] = 1
-	data, err := readModule(path)
-	if err != nil {
+	file := "lib/modules/" + name + ".ko"
+	if err := l.pack(name, file, path); err != nil {
 		return err
 	}
-	depends, err := moduleDepends(data)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
+	l.state[name] = 2
+	l.list.WriteString("/" + file + "\n")
+	return nil
+}
+
+// pack loads what a module depends on, and puts it into the archive, once.
+func (l *moduleLoader) pack(name, file, path string) error {
+	depends, packed := l.packed[name]
+	var data []byte
+	var err error
+	if !packed {
+		if data, err = readModule(path); err != nil {
+			return err
+		}
+		if depends, err = moduleDepends(data); err != nil {
+			return fmt.Errorf("reading %s: %w", path, err)
+		}
+		l.packed[name] = depends
 	}
 	for _, d := range depends {
 		if err := l.load(d); err != nil {
 			return err
 		}
 	}
-	l.state[name] = 2
-	file := "lib/modules/" + name + ".ko"
-	l.out.add(node{name: file, mode: typeRegular | 0o444, data: data})
-	l.list.WriteString("/" + file + "\n")
+	if !packed {
+		l.out.add(node{name: file, mode: typeRegular | 0o444, data: data})
+	}
 	return nil
 }
 

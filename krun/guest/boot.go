@@ -85,6 +85,7 @@ func bootSteps() []step {
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
 		{"confirming the release", told((*boot).confirmRelease)},
+		{"loading the file system's modules", told((*boot).loadFilesystem)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
 		{"cutting the network off", told((*boot).cutNetwork)},

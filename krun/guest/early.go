@@ -16,9 +16,13 @@ import (
 	"github.com/ccrun/ccrun/krun"
 )
 
-// modulesPath lists module files, one a line, in the order to load them. Only
-// firmware with a modular kernel has it.
-const modulesPath = "/etc/ccrun/modules"
+// modulesPath lists module files, one a line, in the order to load them, and
+// with a dot and its name those of a file system. Only firmware with a modular
+// kernel has them.
+const (
+	modulesPath = "/etc/ccrun/modules"
+	modulesDir  = "/lib/modules"
+)
 
 const maxModulesList = 64 << 10
 
@@ -52,11 +56,27 @@ func (b *boot) mountKernel(context.Context) error {
 }
 
 func (b *boot) loadModules(context.Context) error {
-	list, err := bounded.File(modulesPath, maxModulesList)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return b.mountConfigfs()
-	case err != nil:
+	if err := loadList(modulesPath); err != nil {
+		return err
+	}
+	return b.mountConfigfs()
+}
+
+// loadFilesystem loads what only images of this one's file system take, and
+// removes the others', which would stay in memory.
+func (b *boot) loadFilesystem(context.Context) error {
+	if err := loadList(modulesPath + "." + b.identity.Disk.Filesystem); err != nil {
+		return err
+	}
+	return os.RemoveAll(modulesDir)
+}
+
+func loadList(path string) error {
+	list, err := bounded.File(path, maxModulesList)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(list)) {
@@ -68,7 +88,7 @@ func (b *boot) loadModules(context.Context) error {
 			return hint.With(fmt.Errorf("loading %s: %w", name, err), "rebuild the firmware's module segment for this kernel")
 		}
 	}
-	return b.mountConfigfs()
+	return nil
 }
 
 func loadModule(name string) error {

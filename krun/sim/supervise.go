@@ -27,8 +27,9 @@ func CatchSignals() <-chan os.Signal {
 	return c
 }
 
-// errNoExit reports a guest that ended without saying how.
-var errNoExit = errors.New("the guest ended without reporting an exit status; its last words are on the console above")
+// errNoExit reports a guest that ended without saying how. Its agent's last words
+// are on the console; its kernel has none, because they could hold secrets.
+var errNoExit = errors.New("the guest ended without reporting an exit status: killed by its kernel, which is mute, if its agent says nothing above")
 
 // supervision is what is known of a guest while it runs.
 type supervision struct {

@@ -74,7 +74,11 @@ func loadModules() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range strings.Fields(string(list)) {
+	filesystem, err := os.ReadFile(modulesFile + ".ext4")
+	if err != nil {
+		return err
+	}
+	for _, path := range strings.Fields(string(list) + string(filesystem)) {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

@@ -85,11 +85,16 @@ func mountKernel() error {
 
 // loadModules loads what the firmware brings, as the guest agent does.
 func loadModules() error {
-	list, err := os.ReadFile(firmware.ModulesFile)
-	if err != nil {
-		return err
+	lists, _ := filepath.Glob(firmware.ModulesFile + "*") // sorted: the file systems' come last
+	var all []byte
+	for _, path := range lists {
+		list, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, list...)
 	}
-	for _, path := range strings.Fields(string(list)) {
+	for _, path := range strings.Fields(string(all)) {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

@@ -30,7 +30,7 @@ type machine struct {
 
 // cmdline is libkrun's for a TEE as far as QEMU's machine has the devices; the
 // kernel of a real one has it built in.
-const cmdline = "reboot=k panic=-1 console=hvc0 quiet tsi_hijack root=/dev/vdb rw rootfstype=ext4 init=/init"
+const cmdline = "reboot=k panic=-1 no_timer_check console=hvc0 quiet tsi_hijack root=/dev/vdb rw rootfstype=ext4 init=/init"
 
 // newMachine lays the guest out: libkrun's order of devices on virtio-mmio.
 func newMachine(p *parts, s settings) (*machine, error) {

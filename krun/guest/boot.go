@@ -54,7 +54,9 @@ type boot struct {
 	readOnly   bool     // the root cannot be written
 	process    *krun.Process
 
-	at          string // the step under way
+	at          atomic.Value // string: the step under way
+	started     func()       // ends the watch over the boot
+	powerOff    func()       // nil: this is no VM
 	workloadRan bool
 
 	find func(context.Context, kbs.TEE) (Attester, error)
@@ -104,7 +106,7 @@ func told(run func(*boot, context.Context) error) func(*boot, context.Context) e
 func (b *boot) live(steps []step) (status int) {
 	defer func() {
 		if recover() != nil {
-			b.console.line(panicLine(b.at))
+			b.console.line(panicLine(fmt.Sprint(b.at.Load())))
 			status = statusBootFailed
 		}
 	}()
@@ -112,10 +114,12 @@ func (b *boot) live(steps []step) (status int) {
 	defer stop(nil)
 	b.stop, b.limit = stop, newLimit(bootTimeout, func() { stop(errBootTimeout) })
 	defer b.limit.stop()
+	b.started = b.watch(ctx)
+	defer b.started()
 	if err := b.runSteps(ctx, steps); err != nil {
 		return b.failed(err)
 	}
-	b.at = "running the workload"
+	b.at.Store("running the workload")
 	status, err := b.runWorkload(ctx)
 	if err != nil {
 		return b.failed(fmt.Errorf("starting the workload: %w", b.forHost(ctx, err)))
@@ -125,7 +129,7 @@ func (b *boot) live(steps []step) (status int) {
 
 func (b *boot) runSteps(ctx context.Context, steps []step) error {
 	for _, s := range steps {
-		b.at = s.String()
+		b.at.Store(s.String())
 		if err := context.Cause(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
@@ -136,5 +139,75 @@ func TestReleaseHints(t *testing.T) {
 	refused := &kbs.ProblemError{Problem: kbs.Problem{Code: kbs.CodeAttestationDenied, Session: "7"}}
 	if err := withReleaseHint(refused, nil); err != error(refused) || hint.Of(err) != refused.Hint() {
 		t.Errorf("the server's own hint is hidden: %v", err)
+	}
+}
+
+// faultyDisk answers as the host's disk may: with an error at the nth reading,
+// with less than was asked for, with the end, or each time with something else.
+type faultyDisk struct {
+	content []byte
+	nth     int
+	fault   func(d *faultyDisk, p []byte, off int64) (int, error)
+	reads   int
+}
+
+func (d *faultyDisk) ReadAt(p []byte, off int64) (int, error) {
+	if d.reads++; d.reads-1 == d.nth {
+		return d.fault(d, p, off)
+	}
+	return bytes.NewReader(d.content).ReadAt(p, off)
+}
+
+// TestReadDiskFaults: a fault at any of the readings is an error, and never a
+// disk that was half read.
+func TestReadDiskFaults(t *testing.T) {
+	img, _, _ := testDisk(t)
+	good := &faultyDisk{content: img, nth: -1}
+	if _, err := readDisk(good, "/dev/vda", int64(len(img))); err != nil || good.reads < 4 {
+		t.Fatalf("%d readings, %v", good.reads, err)
+	}
+	for name, fault := range map[string]func(d *faultyDisk, p []byte, off int64) (int, error){
+		"EIO": func(*faultyDisk, []byte, int64) (int, error) { return 0, unix.EIO },
+		"half, EIO": func(d *faultyDisk, p []byte, off int64) (int, error) {
+			n := copy(p, d.content[off:][:len(p)/2])
+			return n, unix.EIO
+		},
+		"short": func(d *faultyDisk, p []byte, off int64) (int, error) {
+			n := copy(p, d.content[off:][:len(p)/2])
+			return n, io.EOF
+		},
+		"end":     func(*faultyDisk, []byte, int64) (int, error) { return 0, io.EOF },
+		"shrinks": func(d *faultyDisk, _ []byte, _ int64) (int, error) { d.content = nil; return 0, io.EOF },
+	} {
+		for nth := range good.reads {
+			d := &faultyDisk{content: img, nth: nth, fault: fault}
+			got, err := readDisk(d, "/dev/vda", int64(len(img)))
+			if err == nil && d.reads == good.reads {
+				t.Errorf("%s at reading %d: %+v", name, nth, got)
+			}
+		}
+	}
+}
+
+// TestReadDiskOfAnotherSize: what the device says of its size is the host's
+// word too. One that grew has its footer elsewhere, one that shrank has none.
+func TestReadDiskOfAnotherSize(t *testing.T) {
+	img, _, _ := testDisk(t)
+	grown := append(bytes.Clone(img), make([]byte, 1<<20)...)
+	for name, c := range map[string]struct {
+		content []byte
+		size    int64
+	}{
+		"grown":             {grown, int64(len(grown))},
+		"says that it grew": {img, int64(len(img)) + 4096},
+		"says it is huge":   {img, 1 << 62},
+		"shrunk":            {img[:len(img)-4096], int64(len(img)) - 4096},
+		"says it shrank":    {img, int64(len(img)) - 512},
+		"says it is empty":  {img, 0},
+		"says it is less":   {img, -1},
+	} {
+		if d, err := readDisk(bytes.NewReader(c.content), "/dev/vda", c.size); err == nil {
+			t.Errorf("%s: %+v", name, d)
+		}
 	}
 }

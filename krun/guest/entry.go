@@ -38,7 +38,7 @@ func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
 // returns. early is what went wrong before.
 func live(find func(context.Context, kbs.TEE) (Attester, error), voice *os.File, early error) {
 	unix.Umask(0o022)
-	b := &boot{console: newConsole(voice), find: find, signals: make(chan unix.Signal, 16)}
+	b := &boot{console: newConsole(voice), find: find, signals: make(chan unix.Signal, 16), powerOff: powerOff}
 	status := statusBootFailed
 	if early != nil {
 		b.console.fail(early)

@@ -119,3 +119,37 @@ func TestComplaintsNameEachServer(t *testing.T) {
 		}
 	})
 }
+
+// TestStuckStepEndsTheBoot: a step that waits in the kernel for the host's disk
+// notices no deadline. The VM ends all the same, with a status and the step.
+func TestStuckStepEndsTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, out, _ := lonely(t, 0)
+		stuck, off := make(chan bool), make(chan bool)
+		b.powerOff = func() { close(off) }
+		start := time.Now()
+		go b.live([]step{{"reading the disk", func(*boot, context.Context) error { <-stuck; return nil }}})
+		<-off
+		if took := time.Since(start); took != bootTimeout+stuckGrace || !strings.Contains(out.String(), "reading the disk: the boot took longer than 5m0s") ||
+			!strings.Contains(out.String(), "125") {
+			t.Errorf("after %s: %q", took, out)
+		}
+		close(stuck)
+		synctest.Wait()
+	})
+}
+
+// TestEndsWithoutItsDisk: nor does closing a disk that the host stalls keep a
+// guest from ending.
+func TestEndsWithoutItsDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, out, _ := lonely(t, 0)
+		stuck := make(chan bool)
+		start := time.Now()
+		b.within(closeTimeout, "closing the disk", func() { <-stuck })
+		if took := time.Since(start); took != closeTimeout || !strings.Contains(out.String(), "closing the disk takes longer") {
+			t.Errorf("after %s: %q", took, out)
+		}
+		close(stuck)
+	})
+}

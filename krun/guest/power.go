@@ -8,18 +8,20 @@ import (
 	"github.com/ccrun/ccrun/krun"
 )
 
-// shutDown closes the disk, reports the exit status and ends the VM. Restart,
-// not power-off: libkrun's guests have no ACPI and end by the keyboard
-// controller's reset (reboot=k), and QEMU runs with -no-reboot.
+// shutDown closes the disk, reports the exit status and ends the VM.
 func (b *boot) shutDown(status int) {
 	defer func() {
 		_ = recover()
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		b.end()
 	}()
 	b.diskKey.Wipe()
-	b.closeDisk()
+	b.within(closeTimeout, "closing the disk", b.closeDisk)
 	b.console.timing("disk closed")
+	b.report(status)
+}
+
+// report gives the host the guest's last word.
+func (b *boot) report(status int) {
 	if b.control == nil { // libkrun ends with status 0 whatever happened in the VM
 		b.console.print("", krun.StatusLine(status))
 		return
@@ -27,4 +29,19 @@ func (b *boot) shutDown(status int) {
 	if err := b.control.sayExit(status); err != nil {
 		b.console.fail(fmt.Errorf("reporting exit status %d: %w", status, err))
 	}
+}
+
+// end ends the VM, if this is one.
+func (b *boot) end() {
+	if b.powerOff != nil {
+		b.powerOff()
+	}
+}
+
+// powerOff ends the VM. Restart, not power-off: libkrun's guests have no ACPI
+// and end by the keyboard controller's reset (reboot=k), and QEMU runs with
+// -no-reboot.
+func powerOff() {
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }

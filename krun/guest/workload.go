@@ -44,6 +44,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	b.workloadRan = true
+	b.started()
 	b.console.timing("workload started")
 	if err := b.control.sayReady(); err != nil {
 		b.console.timing(fmt.Sprintf("reporting ready: %v", err))

@@ -10,6 +10,7 @@ import (
 
 var (
 	threatRow = regexp.MustCompile(`(?m)^\| *(\d+) *\|([^|]*)\|([^|]*)\|([^|]*)\|$`)
+	handedRow = regexp.MustCompile(`(?m)^\| ([a-zA-Z][^|]*) \|([^|]*)\|([^|]*)\|$`)
 	namedTest = regexp.MustCompile("`([a-z/-]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 )
 
@@ -24,17 +25,36 @@ func TestThreatsNameTheirTests(t *testing.T) {
 	if len(rows) < 20 {
 		t.Fatalf("%d attacks in the table", len(rows))
 	}
+	given := handedRow.FindAllStringSubmatch(handed(t, string(b)), -1)
+	if len(given) < 20 {
+		t.Fatalf("%d rows of what the host hands the guest", len(given))
+	}
+	for _, row := range given {
+		rows = append(rows, []string{"", row[1], "", row[2], row[3]})
+	}
 	for _, row := range rows {
 		names := namedTest.FindAllStringSubmatch(row[4], -1)
 		if len(names) == 0 && !strings.Contains(row[3], "**not stopped**") {
-			t.Errorf("attack %s names no test", row[1])
+			t.Errorf("row %s names no test", row[1])
 		}
 		for _, n := range names {
 			if !testExists(t, n[1], n[2]) {
-				t.Errorf("attack %s names %s: %s, which does not exist", row[1], n[1], n[2])
+				t.Errorf("row %s names %s: %s, which does not exist", row[1], n[1], n[2])
 			}
 		}
 	}
+}
+
+// handed is the section with the table of what the host hands the guest.
+func handed(t *testing.T, doc string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(doc, "**What the host hands the guest.**")
+	_, rest, head := strings.Cut(rest, "|---|---|---|\n")
+	section, _, end := strings.Cut(rest, "\n**")
+	if !ok || !head || !end {
+		t.Fatal("no table of what the host hands the guest")
+	}
+	return section
 }
 
 func testExists(t *testing.T, pkg, name string) bool {

@@ -38,6 +38,13 @@ func TestWorkload(t *testing.T) {
 	t.Run("configuration as Podman honours it", func(t *testing.T) { w.configuration(t) })
 	t.Run("nothing a workload must not have", func(t *testing.T) { w.hardening(t) })
 	t.Run("stop signal reaches the workload", func(t *testing.T) { w.stopSignal(t) })
+	t.Run("input from the host does not", func(t *testing.T) {
+		image := w.build("input", shell(`echo "read $(cat)."`))
+		r := w.run("sh", "-c", "echo typed | podman run --rm -i --runtime krun-sim --network host "+image)
+		if r.code != 0 || r.stdout != "read .\n" {
+			t.Fatal(r)
+		}
+	})
 	t.Run("other signals do not", func(t *testing.T) { w.otherSignals(t) })
 	t.Run("erofs", func(t *testing.T) {
 		image := w.build("erofs", shell(`[ ! -e /etc/b ] && echo a >/tmp/a && echo b >/etc/b && echo more >>/etc/group && cat /tmp/a /etc/b && tail -n1 /etc/group; grep ' / ' /proc/mounts`), "--fs", "erofs")

@@ -114,7 +114,7 @@ func (b *boot) live(steps []step) (status int) {
 	defer stop(nil)
 	b.stop, b.limit = stop, newLimit(bootTimeout, func() { stop(errBootTimeout) })
 	defer b.limit.stop()
-	b.started = b.watch(ctx)
+	b.started = watch(ctx, b.spawn, b.abandon)
 	defer b.started()
 	if err := b.runSteps(ctx, steps); err != nil {
 		return b.failed(err)

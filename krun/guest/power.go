@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,9 @@ func (b *boot) shutDown(status int) {
 		b.end()
 	}()
 	b.diskKey.Wipe()
-	b.within(closeTimeout, "closing the disk", b.closeDisk)
+	within(closeTimeout, b.closeDisk, func() {
+		b.console.line(fmt.Sprintf("closing the disk takes longer than %s: going on without; next: check the host's disk", closeTimeout))
+	})
 	b.console.timing("disk closed")
 	b.report(status)
 }
@@ -44,4 +47,15 @@ func (b *boot) end() {
 func powerOff() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// abandon ends the VM as it is: whatever it waits for is in the host's hand.
+func (b *boot) abandon(cause error) {
+	b.console.fail(fmt.Errorf("%s: %w", b.at.Load(), cause))
+	status := statusBootFailed
+	if s := (*statusError)(nil); errors.As(cause, &s) {
+		status = s.status
+	}
+	b.report(status)
+	b.end()
 }

@@ -2,8 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -15,10 +13,11 @@ const stuckGrace = 10 * time.Second
 // closeTimeout bounds what the end of a guest waits for its disk.
 const closeTimeout = 30 * time.Second
 
-// watch ends the VM if ctx has ended and the boot has not, until over is called.
-func (b *boot) watch(ctx context.Context) (over func()) {
+// watch calls abandon if ctx has ended and what it is for has not, until over is
+// called.
+func watch(ctx context.Context, spawn guard, abandon func(cause error)) (over func()) {
 	done := make(chan struct{})
-	b.spawn("watching the boot", func() {
+	spawn("watching the boot", func() {
 		select {
 		case <-done:
 			return
@@ -27,25 +26,14 @@ func (b *boot) watch(ctx context.Context) (over func()) {
 		select {
 		case <-done:
 		case <-time.After(stuckGrace):
-			b.abandon(context.Cause(ctx))
+			abandon(context.Cause(ctx))
 		}
 	})
 	return sync.OnceFunc(func() { close(done) })
 }
 
-// abandon ends the VM as it is: whatever it waits for is in the host's hand.
-func (b *boot) abandon(cause error) {
-	b.console.fail(fmt.Errorf("%s: %w", b.at.Load(), cause))
-	status := statusBootFailed
-	if s := (*statusError)(nil); errors.As(cause, &s) {
-		status = s.status
-	}
-	b.report(status)
-	b.end()
-}
-
-// within runs do, and goes on without it after limit.
-func (b *boot) within(limit time.Duration, what string, do func()) {
+// within runs do, and goes on without it after limit: then late is told.
+func within(limit time.Duration, do func(), late func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -55,6 +43,6 @@ func (b *boot) within(limit time.Duration, what string, do func()) {
 	select {
 	case <-done:
 	case <-time.After(limit):
-		b.console.line(fmt.Sprintf("%s takes longer than %s: going on without; next: check the host's disk", what, limit))
+		late()
 	}
 }

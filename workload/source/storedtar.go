@@ -1,7 +1,6 @@
 package source
 
 import (
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 
 	"github.com/ccrun/ccrun/workload/blob"
+	"github.com/ccrun/ccrun/workload/gunzip"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -53,11 +53,8 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading %s: %w", t.split, err), f.Close())
-	}
-	files, err := t.driver.DiffGetter(t.id)
+	z := gunzip.NewReader(f)
+	files, err := openStoredFiles(t.driver, t.id)
 	if err != nil {
 		return nil, errors.Join(err, z.Close(), f.Close())
 	}
@@ -70,7 +67,7 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 type treeReader struct {
 	size    int64
 	entries *splitReader
-	files   drivers.FileGetCloser
+	files   *storedFiles
 	closers blob.Closers
 
 	off     int64
@@ -122,7 +119,7 @@ func (r *treeReader) content(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if r.file == nil {
-		f, err := r.files.Get(r.name)
+		f, err := r.files.open(r.name)
 		if err != nil {
 			return 0, fmt.Errorf("reading layer from local storage: %w", err)
 		}

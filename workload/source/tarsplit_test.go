@@ -87,6 +87,8 @@ func FuzzSplitReader(f *testing.F) {
 	f.Add(packed(f)[:200])
 	f.Add([]byte(`{"type":2,"payload":"aGVhZGVy","position":0}` + "\n" + `{"type":1,"name":"a","payload":"","position":1}`))
 	f.Add([]byte(`{"type":2,"payload":"aA==","position":0,"payload":"bQ=="}`))
+	f.Add([]byte(`{"type":1,"name":"a\u003c","size":12,"payload":null,"position":1}` + "\n" + `{"type":1,"name":"b","size":012,"payload":null,"position":1}`))
+	f.Add([]byte(`{"type":1,"name":"a","size":999999999999999999,"payload":"AAAAAAAAAAA=","position":0,"name":"b"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := readSplit(b)
 		if err != nil {
@@ -97,7 +99,7 @@ func FuzzSplitReader(f *testing.F) {
 			return // whatever is read twice fails at the layer's digest, or is right
 		}
 		for i := range min(len(got), len(want)) {
-			if got[i].Type != want[i].Type || got[i].GetName() != want[i].GetName() {
+			if got[i].Type != want[i].Type || got[i].GetName() != want[i].GetName() || got[i].Size != want[i].Size || !bytes.Equal(got[i].Payload, want[i].Payload) {
 				t.Fatalf("entry %d: %+v, library %+v", i, got[i], want[i])
 			}
 		}

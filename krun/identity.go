@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -24,8 +25,10 @@ const MaxIdentityBytes = 64 << 10
 // IdentityVersion is what `ccrun build` writes and the agent takes.
 //
 // Version 1 had SHA-384 of the process configuration in ProcessDigest, against
-// which anyone could try guesses of a short secret in it. It is still decoded,
-// to inspect and rotate such images, which bring an agent of their own.
+// which anyone could try guesses of a short secret in it, and neither Scratch nor
+// Disk.ImageBytes: all its guests wrote to the image's disk, under one key. It is
+// still decoded, to inspect and rotate such images, which bring an agent of
+// their own.
 const IdentityVersion = 2
 
 // Identity is what makes a workload's launch digest its own and no other's.
@@ -37,6 +40,8 @@ type Identity struct {
 	TEE        kbs.TEE      `json:"tee"`
 	Servers    Servers      `json:"servers"`
 	Disk       DiskIdentity `json:"disk"`
+	// Scratch is where the workload's writes go.
+	Scratch Scratch `json:"scratch,omitzero"`
 	// ProcessDigest is the function ProcessDigest of ProcessPath's bytes on the
 	// opened disk.
 	ProcessDigest kbs.Digest   `json:"process_digest"`
@@ -68,7 +73,10 @@ type DiskIdentity struct {
 	luks.Geometry
 	// VolumeKeyDigest is luks.VolumeKey.Digest: only the right key satisfies it.
 	VolumeKeyDigest kbs.Digest `json:"volume_key_digest"`
-	Filesystem      string     `json:"filesystem"` // "ext4", "erofs" or "btrfs"
+	Filesystem      string     `json:"filesystem"` // one of Filesystems
+	// ImageBytes is the length of the image, with the footer at its end, which is
+	// opened read-only. What a device has behind it is scratch.
+	ImageBytes int64 `json:"image_bytes,omitempty"`
 }
 
 // LaunchPolicy is what the owner lets the host have a say in. The zero value:
@@ -164,8 +172,8 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without volume key digest")
 	case id.ProcessDigest.IsZero():
 		return errors.New("identity without process digest")
-	case id.Disk.Filesystem != "ext4" && id.Disk.Filesystem != "erofs" && id.Disk.Filesystem != "btrfs":
-		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", id.Disk.Filesystem)
+	case !slices.Contains(Filesystems(), id.Disk.Filesystem):
+		return fmt.Errorf("file system %q, expected one of %v", id.Disk.Filesystem, Filesystems())
 	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
 		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
 	}
@@ -175,10 +183,27 @@ func (id *Identity) Validate() error {
 	if err := id.Disk.Geometry.Validate(); err != nil {
 		return fmt.Errorf("disk in identity: %w", err)
 	}
+	if err := id.validateScratch(); err != nil {
+		return err
+	}
 	if err := id.Network.Validate(id.TEE); err != nil {
 		return err
 	}
 	return id.Servers.validate()
+}
+
+func (id *Identity) validateScratch() error {
+	d := &id.Disk
+	if id.Version == 1 {
+		if d.ImageBytes != 0 || id.Scratch != (Scratch{}) || d.Filesystem == "btrfs" {
+			return errors.New("identity of version 1 with scratch, or what came with it")
+		}
+		return nil
+	}
+	if n, least := d.ImageBytes, d.TotalBytes(); n <= least || n > least+MaxFooterBytes+2*FooterAlign || n%FooterAlign != 0 {
+		return fmt.Errorf("image of %d bytes, expected a multiple of %d with room for %d and a footer", n, FooterAlign, least)
+	}
+	return id.Scratch.Validate(d.Filesystem)
 }
 
 func (s Servers) validate() error {

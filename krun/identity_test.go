@@ -19,7 +19,8 @@ func goodIdentity(t *testing.T) *Identity {
 	return &Identity{
 		Version: IdentityVersion, WorkloadID: "w1", TEE: kbs.SNP,
 		Servers: Servers{URLs: []string{"https://a.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Disk:    DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		Disk:    DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "btrfs", ImageBytes: g.TotalBytes() + FooterAlign},
+		Scratch: Scratch{Kind: ScratchDisk, Bytes: 1 << 30, Damaged: DamagedReplace},
 		Policy:  LaunchPolicy{Logs: "host"}, ProcessDigest: kbs.Sum384([]byte("p")),
 	}
 }
@@ -91,6 +92,21 @@ func TestIdentityRefusesWhatIsOpen(t *testing.T) {
 		"integrity":       func(i *Identity) { i.Disk.Integrity = &luks.Integrity{Algorithm: "none"} },
 		"no key digest":   func(i *Identity) { i.Disk.VolumeKeyDigest = kbs.Digest{} },
 		"file system":     func(i *Identity) { i.Disk.Filesystem = "vfat" },
+		"no image size":   func(i *Identity) { i.Disk.ImageBytes = 0 },
+		"image is longer": func(i *Identity) { i.Disk.ImageBytes += 1 << 20 },
+		"image is cut":    func(i *Identity) { i.Disk.ImageBytes -= 4096 },
+		"odd image":       func(i *Identity) { i.Disk.ImageBytes++ },
+		"no scratch":      func(i *Identity) { i.Scratch = Scratch{} },
+		"unknown scratch": func(i *Identity) { i.Scratch.Kind = "tape" },
+		"tiny scratch":    func(i *Identity) { i.Scratch.Bytes = 4096 },
+		"huge scratch":    func(i *Identity) { i.Scratch.Bytes = 1 << 41 },
+		"odd scratch":     func(i *Identity) { i.Scratch.Bytes++ },
+		"no rule":         func(i *Identity) { i.Scratch.Damaged = "" },
+		"unknown rule":    func(i *Identity) { i.Scratch.Damaged = "ignore" },
+		"scratch on ext4": func(i *Identity) { i.Disk.Filesystem = "ext4" },
+		"memory of size":  func(i *Identity) { i.Scratch = Scratch{Kind: ScratchMemory, Bytes: 1 << 30} },
+		"rule for none":   func(i *Identity) { i.Scratch = Scratch{Kind: ScratchNone, Damaged: DamagedRefuse} },
+		"old version":     func(i *Identity) { i.Version = 1 },
 		"no process":      func(i *Identity) { i.ProcessDigest = kbs.Digest{} },
 		"encrypted logs":  func(i *Identity) { i.Policy.Logs = "encrypted" },
 		"no logs policy":  func(i *Identity) { i.Policy.Logs = "" },
@@ -137,7 +153,7 @@ func TestProcessDigestNeedsTheKey(t *testing.T) {
 // TestVersion1IsStillRead: images of before can be inspected and rotated.
 func TestVersion1IsStillRead(t *testing.T) {
 	id := goodIdentity(t)
-	id.Version = 1
+	id.Version, id.Scratch, id.Disk.ImageBytes, id.Disk.Filesystem = 1, Scratch{}, 0, "ext4"
 	b, err := id.Encode()
 	if err != nil {
 		t.Fatal(err)

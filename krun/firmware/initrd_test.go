@@ -25,7 +25,8 @@ func testIdentity(t testing.TB) []byte {
 	id := krun.Identity{
 		Version: krun.IdentityVersion, WorkloadID: "w1", TEE: kbs.SNP,
 		Servers:       krun.Servers{URLs: []string{"https://attest.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
-		Disk:          krun.DiskIdentity{Geometry: geometry, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
+		Disk:          krun.DiskIdentity{Geometry: geometry, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4", ImageBytes: geometry.TotalBytes() + krun.FooterAlign},
+		Scratch:       krun.Scratch{Kind: krun.ScratchMemory},
 		ProcessDigest: kbs.Sum384([]byte("p")), Policy: krun.LaunchPolicy{Logs: "host"},
 	}
 	b, err := id.Encode()

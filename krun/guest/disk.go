@@ -8,30 +8,26 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 )
 
-const (
-	// mappedName is the device-mapper name of the opened disk.
-	mappedName = "ccrun"
-	// scratch holds a read-only image's lower and upper layers.
-	scratch = "/run/ccrun"
-)
+// mappedName is the device-mapper name of the opened image.
+const mappedName = "ccrun"
 
 // disk is what the agent keeps of the host's disk: read once, before
 // anything is decided, into memory that the host cannot reach.
 type disk struct {
 	path         string
-	size         int64
+	size         int64 // of the device: the image, and what is behind it
 	footerDigest kbs.Digest
 	header       *luks.Header
 }
@@ -47,7 +43,7 @@ func (b *boot) findDisk(ctx context.Context) error {
 	})
 	var all []error
 	for _, path := range paths {
-		d, err := openDisk(path)
+		d, err := openDisk(path, b.identity.Disk.ImageBytes)
 		if err == nil {
 			b.disk = d
 			return nil
@@ -75,7 +71,7 @@ func virtioDisks(class string) ([]string, error) {
 	return paths, nil
 }
 
-func openDisk(path string) (*disk, error) {
+func openDisk(path string, imageBytes int64) (*disk, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -85,16 +81,20 @@ func openDisk(path string) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the disk's size: %w", err)
 	}
-	return readDisk(f, path, size)
+	return readDisk(f, path, size, imageBytes)
 }
 
-// readDisk reads footer and header once each.
-func readDisk(r io.ReaderAt, path string, size int64) (*disk, error) {
-	footer, err := krun.ReadFooter(r, size)
+// readDisk reads footer and header once each. Where the image ends, the identity
+// says, not the host's device.
+func readDisk(r io.ReaderAt, path string, size, imageBytes int64) (*disk, error) {
+	if imageBytes <= 0 || size < imageBytes {
+		return nil, fmt.Errorf("disk of %d bytes, expected an image of %d", size, imageBytes)
+	}
+	footer, err := krun.ReadFooter(r, imageBytes)
 	if err != nil {
 		return nil, err
 	}
-	header, err := luks.ReadOwnHeader(r, size)
+	header, err := luks.ReadOwnHeader(r, imageBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -127,45 +127,28 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 			"the disk is not the one the image was built with; pull the image again")
 	}
 	b.processKey = vk.Subkey(krun.ProcessKeyPurpose)
-	b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, luks.Place{Device: b.disk.path}, mappedName, false)
-	return err
+	if b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, luks.Place{Device: b.disk.path}, mappedName, true); err != nil {
+		return err
+	}
+	b.opened = append(b.opened, mappedName)
+	return b.openScratch(vk)
 }
 
-// mountDisk mounts the opened disk at newRoot, always without devices: the
-// workload's are its private /dev's. Set-user-ID programs stay, as in any
-// container; the capability bounding set limits them.
+// mountDisk mounts the opened image at newRoot, and where its guests write, always
+// without devices: the workload's are its private /dev's. Set-user-ID programs
+// stay, as in any container; the capability bounding set limits them.
 func (b *boot) mountDisk(context.Context) error {
+	if err := checkReadOnly(b.mapped); err != nil {
+		return err
+	}
 	switch fs := b.identity.Disk.Filesystem; fs {
-	case "ext4":
-		if err := b.mountRoot(mount{b.mapped, newRoot, fs, unix.MS_NODEV, ""}); err != nil {
-			return err
-		}
-		return freeReserved("/sys/fs/ext4/" + filepath.Base(b.mapped))
-	case "erofs", "btrfs":
-		if hasFilesystem("overlay") {
-			return b.mountOverlay(fs)
-		}
-		b.readOnly = true
-		return b.mountRoot(mount{b.mapped, newRoot, fs, unix.MS_NODEV | unix.MS_RDONLY, ""})
+	case "btrfs":
+		return b.mountBtrfs()
+	case "erofs", "ext4":
+		return b.mountLayered(fs)
 	default:
-		return fmt.Errorf("file system %q, expected ext4, erofs or btrfs", fs)
+		return fmt.Errorf("file system %q, expected one of %v", fs, krun.Filesystems())
 	}
-}
-
-// freeReserved gives the workload the room that the build promised. The kernel
-// holds back the smaller of 2 % and 4096 clusters of every ext4 file system
-// with extents, even from root (ext4_calculate_resv_clusters, fs/ext4/super.c):
-// all of the room in an image of some 200 MiB or more.
-func freeReserved(sysfs string) error {
-	path := filepath.Join(sysfs, "reserved_clusters")
-	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
-		return fmt.Errorf("freeing the clusters that the kernel holds back: %w", err)
-	}
-	left, err := bounded.File(path, 64)
-	if err == nil && strings.TrimSpace(string(left)) != "0" {
-		err = fmt.Errorf("%s is %q, expected 0", path, strings.TrimSpace(string(left)))
-	}
-	return err
 }
 
 func (b *boot) mountRoot(m mount) error {
@@ -174,20 +157,6 @@ func (b *boot) mountRoot(m mount) error {
 	}
 	b.mounts = append(b.mounts, m.target)
 	return nil
-}
-
-// mountOverlay puts a writable layer in memory over a read-only disk.
-func (b *boot) mountOverlay(fs string) error {
-	lower, upper, work := scratch+"/lower", scratch+"/upper", scratch+"/work"
-	if err := b.mountRoot(mount{b.mapped, lower, fs, unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
-		return err
-	}
-	for _, dir := range []string{upper, work} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return b.mountRoot(mount{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work})
 }
 
 // closeDisk unmounts and closes what the boot opened, as far as it got. The
@@ -200,15 +169,18 @@ func (b *boot) closeDisk() {
 			_ = unix.Mount("", b.mounts[i], "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
 		}
 	}
-	if b.mapped == "" {
-		return
+	for _, name := range slices.Backward(b.opened) {
+		b.closeDevice(name)
 	}
+}
+
+func (b *boot) closeDevice(name string) {
 	deadline := time.Now().Add(500 * time.Millisecond)
 	for {
-		err := luks.Deactivate(mappedName)
+		err := luks.Deactivate(name)
 		if err == nil || time.Now().After(deadline) {
 			if err != nil {
-				b.console.timing(fmt.Sprintf("closing the disk: %v", err))
+				b.console.timing(fmt.Sprintf("closing %s: %v", name, err))
 			}
 			return
 		}

@@ -33,12 +33,21 @@ func testDisk(t *testing.T) ([]byte, luks.Geometry, *luks.VolumeKey) {
 
 func TestReadDisk(t *testing.T) {
 	img, _, _ := testDisk(t)
-	d, err := readDisk(bytes.NewReader(img), "/dev/vda", int64(len(img)))
+	d, err := readDisk(bytes.NewReader(img), "/dev/vda", int64(len(img)), int64(len(img)))
 	if err != nil || d.footerDigest != kbs.Sum384([]byte(footerJSON)) {
 		t.Fatalf("%+v, %v", d, err)
 	}
+	// What is behind the image is scratch: a footer there is the host's.
+	longer := append(bytes.Clone(img), krun.AppendFooter(int64(len(img)), []byte(`{"workload_id":"other"}`))...)
+	if d, err := readDisk(bytes.NewReader(longer), "/dev/vda", int64(len(longer)), int64(len(img))); err != nil || d.footerDigest != kbs.Sum384([]byte(footerJSON)) {
+		t.Errorf("with a footer behind the image: %+v, %v", d, err)
+	}
+	if _, err := readDisk(bytes.NewReader(img), "/dev/vda", int64(len(img)), 0); err == nil {
+		t.Error("an image of unknown length is accepted")
+	}
 	for name, change := range map[string]func([]byte) []byte{
-		"no footer":   func(b []byte) []byte { return b[:len(b)-4096] },
+		"cut":         func(b []byte) []byte { return b[:len(b)-4096] },
+		"no footer":   func(b []byte) []byte { clear(b[len(b)-4096:]); return b },
 		"empty":       func([]byte) []byte { return nil },
 		"footer only": func(b []byte) []byte { return b[len(b)-4096:] },
 		"huge footer": func(b []byte) []byte { b[len(b)-1] = 0x7f; return b },
@@ -49,7 +58,7 @@ func TestReadDisk(t *testing.T) {
 		"wiped header": func(b []byte) []byte { clear(b[:64<<10]); return b },
 	} {
 		b := change(bytes.Clone(img))
-		if _, err := readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b))); err == nil {
+		if _, err := readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b)), int64(len(img))); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -70,7 +79,7 @@ func TestUnlockRefuses(t *testing.T) {
 		"unset volume key":  {"disk key", kbs.Digest{}, "volume key has another digest"},
 		"device not a disk": {"disk key", kbs.Digest(vk.Digest()), "/nonexistent"},
 	} {
-		d, err := readDisk(bytes.NewReader(img), "/nonexistent", int64(len(img)))
+		d, err := readDisk(bytes.NewReader(img), "/nonexistent", int64(len(img)), int64(len(img)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +105,7 @@ func TestReadDiskMutations(t *testing.T) {
 			b[r.IntN(32<<10)] ^= byte(1 + r.IntN(255))
 		}
 		b[len(b)-1-r.IntN(32)] ^= byte(r.IntN(256))
-		_, _ = readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b)))
+		_, _ = readDisk(bytes.NewReader(b), "/dev/vda", int64(len(b)), int64(len(img)))
 	}
 }
 

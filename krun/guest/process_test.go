@@ -166,6 +166,9 @@ func TestOldIdentityIsRefused(t *testing.T) {
 			Servers: krun.Servers{URLs: []string{"https://a.example:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 			Disk:    krun.DiskIdentity{Geometry: g, VolumeKeyDigest: kbs.Sum384([]byte("k")), Filesystem: "ext4"},
 		}
+		if ok {
+			id.Disk.ImageBytes, id.Scratch.Kind = g.TotalBytes()+krun.FooterAlign, krun.ScratchMemory
+		}
 		raw, err := id.Encode()
 		if err != nil {
 			t.Fatal(err)

@@ -23,7 +23,7 @@ func builtDisk(t *testing.T, dir string) *interopDisk {
 	source, image, record := filepath.Join(dir, "source"), filepath.Join(dir, "image"), filepath.Join(dir, "record")
 	writeOCI(t, source, shell("true"), busyboxLayer(t))
 	build := exec.Command(filepath.Join(binDir(t), "ccrun"), "build", "-q", "--tee", "sample", "--firmware", os.Getenv("CCRUN_SIM_FIRMWARE"),
-		"--attest-url", "https://127.0.0.1:1", "--pin", strings.Repeat("00", 31)+"01", "--size", "32m", "--no-register", "--record", record, "oci:"+source, "oci:"+image)
+		"--attest-url", "https://127.0.0.1:1", "--pin", strings.Repeat("00", 31)+"01", "--fs", "ext4", "--no-register", "--record", record, "oci:"+source, "oci:"+image)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("ccrun build: %v: %s", err, out)
 	}

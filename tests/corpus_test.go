@@ -27,7 +27,7 @@ type corpusImage struct {
 // TestCorpus runs each image of the corpus under plain Podman and as a
 // workload image, and compares what a program, and who runs it, can observe.
 // The differences are those of docs/podman-differences.md, no fewer and no
-// more. Each runs once, on ext4 and erofs in turn; CCRUN_LONG=soak runs each on
+// more. Each runs once, on btrfs and erofs in turn; CCRUN_LONG=soak runs each on
 // both. CCRUN_CORPUS=NAME,NAME runs those alone.
 func TestCorpus(t *testing.T) {
 	images := corpus()
@@ -55,7 +55,7 @@ func TestCorpus(t *testing.T) {
 }
 
 func filesystemsOf(i int) []string {
-	all := []string{"ext4", "erofs"}
+	all := []string{"btrfs", "erofs"}
 	if os.Getenv("CCRUN_LONG") == "soak" {
 		return all
 	}
@@ -128,9 +128,6 @@ func (w *rigWorld) compare(t *testing.T, c corpusImage, fs string, layers string
 	theirs := w.observe(t, c, plain, "--network", "none", "--cap-drop", "AUDIT_WRITE,MKNOD,NET_RAW")
 	tookPlain := time.Since(start)
 	extra := []string{"--fs", fs, "--network", "none", "--memory", "1024"}
-	if fs == "ext4" {
-		extra = append(extra, "--size", "+128MiB")
-	}
 	image := w.buildFrom("corpus-"+c.name+"-"+fs, source, extra...)
 	tookBuild := time.Since(start) - tookPlain
 	ours := w.observe(t, c, image, "--runtime", "krun", "--network", w.network())

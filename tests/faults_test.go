@@ -53,13 +53,6 @@ func TestBuildFaults(t *testing.T) {
 	t.Run("signals at any moment", func(t *testing.T) { w.stoppedBuilds(t) })
 	t.Run("disk full", func(t *testing.T) { w.fullDisk(t) })
 	t.Run("two at once", func(t *testing.T) { w.twoBuilds(t) })
-	t.Run("image larger than the disk", func(t *testing.T) {
-		args := w.buildArgs(w.bigSource(t, "big", 96), filepath.Join(w.dir, "small"))
-		r := w.run("ccrun", append([]string{args[0], "--size", "32MiB"}, args[1:]...)...)
-		if r.code != 1 || !strings.Contains(r.stderr, "hint") || exists(filepath.Join(w.dir, "small/index.json")) {
-			t.Fatal(r)
-		}
-	})
 	t.Run("hostile layers", func(t *testing.T) { w.hostileLayers(t) })
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // reproduced is what two builds of the same must have in common.
@@ -47,7 +49,7 @@ func TestReproducibleElsewhere(t *testing.T) {
 	}
 	key := filepath.Join(w.dir, "disk-key")
 	write(t, key, []byte(strings.Repeat("5a", 32)))
-	for _, fs := range []string{"ext4", "erofs"} {
+	for _, fs := range krun.Filesystems() {
 		t.Run(fs, func(t *testing.T) {
 			a := w.reproduce(t, w.bin, "oci:"+here, fs, key, "umask 022", "TZ=UTC", "LC_ALL=C", "SOURCE_DATE_EPOCH=1700000000")
 			b := w.reproduce(t, bin, "oci:"+there+":app", fs, key, "umask 077; cd /", "TZ=Asia/Kolkata", "LC_ALL=tr_TR.UTF-8", "LANG=tr_TR.UTF-8",

@@ -179,10 +179,10 @@ func (b *build) seal(context.Context) error {
 		return err
 	}
 	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, Policy: b.Policy, Network: b.Network}
-	if err := b.sealed.identify(id, b.proc, b.Filesystem, agent); err != nil {
+	if err := b.sealed.configure(b.WorkloadID, &b.MachineOptions, b.Servers.URLs[0]); err != nil {
 		return err
 	}
-	if err := b.sealed.configure(b.WorkloadID, &b.MachineOptions, b.Servers.URLs[0]); err != nil {
+	if err := b.sealed.identify(id, b.proc, &b.DiskOptions, agent); err != nil {
 		return err
 	}
 	launch, err := b.measurements(b.fw, b.sealed.initrd)

@@ -120,6 +120,7 @@ type classic struct {
 
 func (c *classic) prepare(context.Context) (err error) {
 	c.Environment.setDefaults()
+	c.writable = true
 	c.DiskOptions.setDefaults()
 	c.env = &c.Environment
 	at := c.Now()

@@ -102,7 +102,7 @@ func (d *draft) layOut(o *DiskOptions) error {
 	if err := addDirectories(d.tree, c, d.user); err != nil {
 		return err
 	}
-	for _, w := range unheeded(c, d.src.Healthcheck, o.Filesystem) {
+	for _, w := range unheeded(c, d.src.Healthcheck, o.Scratch.Kind) {
 		d.env.Warn(w)
 	}
 	at := d.env.Now()
@@ -123,7 +123,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 	if err != nil {
 		return err
 	}
-	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw.Digest[:]), Ports: d.exposed}.Encode()
+	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw.Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes}.Encode()
 	if err != nil {
 		return err
 	}

@@ -39,9 +39,13 @@ func (o *DiskOptions) layOut(tree *rootfs.Tree, id [sha256.Size]byte, at time.Ti
 	case "btrfs":
 		fs, err = btrfs.Plan(tree, btrfs.Options{UUID: uuid, Label: fsLabel, Time: at})
 	default:
+		free := o.FreeBytes
+		if !o.writable && o.SizeBytes == 0 {
+			free = 4096
+		}
 		fs, err = ext4.Plan(tree, ext4.Options{
-			SizeBytes: o.SizeBytes, FreeBytes: o.FreeBytes, UUID: uuid, HashSeed: seed,
-			Label: fsLabel, Time: at, Journal: true,
+			SizeBytes: o.SizeBytes, FreeBytes: free, UUID: uuid, HashSeed: seed,
+			Label: fsLabel, Time: at, Journal: o.writable,
 		})
 	}
 	if errors.Is(err, ext4.ErrTooSmall) {

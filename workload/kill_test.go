@@ -36,7 +36,7 @@ func killedChild() {
 		return
 	}
 	o := s.options()
-	o.SizeBytes = 16 << 20
+	o.SizeBytes, o.Filesystem = 16<<20, "ext4"
 	o.Progress = func(stage string, done, _ int64) {
 		if strings.HasPrefix(stage, s.Stage) && done >= s.Done {
 			fmt.Println("here")

@@ -79,8 +79,11 @@ type MachineOptions struct {
 
 // DiskOptions say what the disk is like.
 type DiskOptions struct {
-	Filesystem string // "ext4" (default), "erofs" or "btrfs": read-only, written to in memory
-	SizeBytes  int64  // of an ext4 file system; 0: as small as the content allows
+	Filesystem string // "btrfs" (default), "erofs" or "ext4"; an image is never written to
+	// Scratch is where the workload's writes go. Its zero value is an area of
+	// DefaultScratchBytes with BTRFS and integrity, else the guest's memory.
+	Scratch   krun.Scratch
+	SizeBytes int64 // of an ext4 file system; 0: as small as the content allows
 	// FreeBytes is the room to write that the content gets without SizeBytes.
 	// 0: 1 % of it and at least 4 MiB; all of it is ciphertext that is
 	// stored, pushed and pulled.
@@ -88,7 +91,11 @@ type DiskOptions struct {
 	NoIntegrity bool // for guest kernels without dm-integrity
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
+	writable   bool // a classic image, whose guests write to its disk
 }
+
+// DefaultScratchBytes cost a host what is written of them.
+const DefaultScratchBytes = 8 << 30
 
 // PublishOptions say where the image goes and who learns of it.
 type PublishOptions struct {
@@ -152,8 +159,17 @@ func (o *Options) setDefaults() {
 }
 
 func (o *DiskOptions) setDefaults() {
-	if o.Filesystem == "" {
+	switch {
+	case o.Filesystem == "" && o.writable:
 		o.Filesystem = "ext4"
+	case o.Filesystem == "":
+		o.Filesystem = "btrfs"
+	}
+	if o.Scratch == (krun.Scratch{}) && !o.writable {
+		o.Scratch.Kind = krun.ScratchMemory
+		if o.Filesystem == "btrfs" && !o.NoIntegrity {
+			o.Scratch = krun.Scratch{Kind: krun.ScratchDisk, Bytes: DefaultScratchBytes, Damaged: krun.DamagedReplace}
+		}
 	}
 }
 
@@ -234,16 +250,23 @@ const minPassphraseBytes = 12
 
 func (o *DiskOptions) check() error {
 	switch {
-	case o.Filesystem != "ext4" && o.Filesystem != "erofs" && o.Filesystem != "btrfs":
-		return hint.Usagef("file system %q, expected ext4, erofs or btrfs", o.Filesystem)
+	case !slices.Contains(krun.Filesystems(), o.Filesystem):
+		return hint.Usagef("file system %q, expected one of %v", o.Filesystem, krun.Filesystems())
 	case o.Filesystem != "ext4" && o.SizeBytes != 0:
-		return hint.With(hint.Usagef("an %s disk has no free space to give a size to", o.Filesystem), "leave --size out, or use --fs ext4")
+		return hint.With(hint.Usagef("an %s disk has no free space to give a size to", o.Filesystem), "leave --size out; --scratch SIZE is the room to write in")
 	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
 		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:
 		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
+	case o.Scratch.Kind == krun.ScratchDisk && o.NoIntegrity:
+		return hint.With(hint.Usagef("scratch on disk needs a guest kernel with dm-integrity"), "add --scratch 0 to write to the guest's memory")
 	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
 		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
+	case o.writable:
+		return nil
+	}
+	if err := o.Scratch.Validate(o.Filesystem); err != nil {
+		return hint.Usagef("%w", err)
 	}
 	return nil
 }

@@ -142,13 +142,13 @@ func addDirectories(tree *rootfs.Tree, c imgspec.ImageConfig, who process.Creden
 
 // unheeded says which fields of the configuration do less in a guest than
 // under Podman.
-func unheeded(c imgspec.ImageConfig, healthcheck bool, filesystem string) (out []string) {
+func unheeded(c imgspec.ImageConfig, healthcheck bool, scratch krun.ScratchKind) (out []string) {
 	if healthcheck {
 		out = append(out, "the image's HEALTHCHECK is not run: Podman cannot enter the guest; probe a port of it from outside")
 	}
-	if dirs := slices.Sorted(maps.Keys(c.Volumes)); len(dirs) > 0 && filesystem != "ext4" {
-		out = append(out, fmt.Sprintf("with --fs %s, what is written to the image's VOLUMEs (%s) is in the guest's memory and gone when it ends, "+
-			"and nothing can be written where the kernel has no overlayfs; --fs ext4 keeps it as long as the container", filesystem, strings.Join(dirs, " ")))
+	if dirs := slices.Sorted(maps.Keys(c.Volumes)); len(dirs) > 0 && (scratch == krun.ScratchMemory || scratch == krun.ScratchNone) {
+		out = append(out, fmt.Sprintf("what is written to the image's VOLUMEs (%s) is in the guest's memory and gone when it ends; "+
+			"--fs btrfs with --scratch SIZE keeps it as long as the container", strings.Join(dirs, " ")))
 	}
 	return out
 }

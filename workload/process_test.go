@@ -9,6 +9,7 @@ import (
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
@@ -45,12 +46,12 @@ func TestConfigurationAsPodmanReadsIt(t *testing.T) {
 func TestUnheeded(t *testing.T) {
 	t.Parallel()
 	c := imgspec.ImageConfig{Volumes: map[string]struct{}{"/data": {}}}
-	if got := unheeded(c, false, "ext4"); got != nil {
+	if got := unheeded(c, false, krun.ScratchDisk); got != nil {
 		t.Errorf("%q", got)
 	}
-	for _, fs := range []string{"erofs", "btrfs"} {
-		if got := strings.Join(unheeded(c, true, fs), " "); !strings.Contains(got, "HEALTHCHECK") || !strings.Contains(got, "/data") || !strings.Contains(got, fs) {
-			t.Errorf("%s: %q", fs, got)
+	for _, kind := range []krun.ScratchKind{krun.ScratchMemory, krun.ScratchNone} {
+		if got := strings.Join(unheeded(c, true, kind), " "); !strings.Contains(got, "HEALTHCHECK") || !strings.Contains(got, "/data") || !strings.Contains(got, "--scratch") {
+			t.Errorf("%s: %q", kind, got)
 		}
 	}
 }

@@ -29,7 +29,9 @@ type sealed struct {
 	initrd    []byte
 	teeConfig []byte
 	footer    []byte // with its padding, as it follows the LUKS part
-	reg       kbs.Registration
+	// launchBytes is how long a launch makes disk.img; 0: as it is.
+	launchBytes int64
+	reg         kbs.Registration
 }
 
 // wipe overwrites the keys.
@@ -92,16 +94,22 @@ func kdfFor(passphrase secret.Bytes) luks.KDF {
 	return luks.PassphraseKDF()
 }
 
-// identify makes the identity of the disk, of the process on it and of what
+// identify, after configure, makes the identity of the disk, of the process on it and of what
 // else is in id, and the initrd that carries it.
-func (s *sealed) identify(id krun.Identity, process []byte, filesystem string, agent []byte) error {
+func (s *sealed) identify(id krun.Identity, process []byte, o *DiskOptions, agent []byte) error {
 	processKey := s.volumeKey.Subkey(krun.ProcessKeyPurpose)
 	defer processKey.Wipe()
 	id.Version, id.ProcessDigest = krun.IdentityVersion, krun.ProcessDigest(processKey, process)
-	id.Disk = krun.DiskIdentity{Geometry: s.geometry, VolumeKeyDigest: s.volumeKey.Digest(), Filesystem: filesystem}
+	id.Disk = krun.DiskIdentity{Geometry: s.geometry, VolumeKeyDigest: s.volumeKey.Digest(), Filesystem: o.Filesystem, ImageBytes: s.diskBytes()}
+	id.Scratch = o.Scratch
 	var err error
 	if s.identity, err = id.Encode(); err != nil {
 		return fmt.Errorf("making identity: %w", err)
+	}
+	if id.Scratch.Kind == krun.ScratchDisk {
+		if s.launchBytes, err = id.Disk.LaunchBytes(id.Scratch); err != nil {
+			return err
+		}
 	}
 	segment, err := firmware.IdentitySegment(s.identity)
 	if err != nil {

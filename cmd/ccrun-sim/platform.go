@@ -45,14 +45,15 @@ var guestModules = []string{
 }
 
 var filesystemModules = map[string][]string{
-	"ext4":  {"ext4"},
+	"btrfs": {"btrfs", "loop"}, // loop: for scratch in memory
+	"ext4":  {"ext4", "overlay"},
 	"erofs": {"erofs", "overlay"},
 }
 
 // renamedModules have other names in other kernels (sha256_generic is sha256
 // since 6.16). Distributions have them built in; where one is a file it goes
-// along.
-var renamedModules = []string{"hmac", "sha256_generic", "sha256"}
+// along. So do BTRFS's checksums, which it asks for by name.
+var renamedModules = []string{"hmac", "sha256_generic", "sha256", "crc32c_generic", "crc32c_intel"}
 
 // modulesOf is what of all these to take from dir.
 func modulesOf(dir string) (firmware.Modules, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -71,6 +72,9 @@ func setParts(c *cli.Context, e *workload.Environment, s *workload.SourceOptions
 	e.System, e.Warn = systemContext(c), func(s string) { log.Warn(s) }
 	s.Source, s.Lint, s.AllowedBases = c.Args().Get(0), lintLevel(c), c.StringSlice("base-allow")
 	m.TEE, d.Filesystem = kbs.TEE(c.String("tee")), c.String("fs")
+	if c.Bool("classic") && !c.IsSet("fs") {
+		d.Filesystem = "" // the one that there is
+	}
 	if c.Uint("cpus") > 255 {
 		return face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}
@@ -119,7 +123,41 @@ func setSizes(c *cli.Context, m *workload.MachineOptions, d *workload.DiskOption
 		return err
 	}
 	m.MemoryMiB = n
+	if err := setScratch(c, d); err != nil {
+		return err
+	}
 	return diskSize(d, c.String("size"))
+}
+
+// setScratch reads where the workload's writes go. Without a word it is the
+// default of workload.DiskOptions.
+func setScratch(c *cli.Context, d *workload.DiskOptions) error {
+	size, rule, readOnly := c.String("scratch"), c.String("scratch-damaged"), c.Bool("read-only")
+	switch {
+	case c.Bool("classic") && (size != "" || rule != "" || readOnly):
+		return face.Usagef("--scratch, --scratch-damaged and --read-only: a classic image is written to itself")
+	case !c.Bool("classic") && c.String("size") != "":
+		return hint.With(face.Usagef("--size: an image is not written to"), "--scratch SIZE is the room for what the workload writes")
+	case readOnly && (size != "" || rule != ""):
+		return face.Usagef("--read-only and --scratch: a root that cannot be written needs no room to write in")
+	case readOnly:
+		d.Scratch.Kind = krun.ScratchNone
+		return nil
+	case size == "" && rule == "":
+		return nil
+	}
+	d.Scratch = krun.Scratch{Kind: krun.ScratchDisk, Bytes: workload.DefaultScratchBytes, Damaged: cmp.Or(rule, krun.DamagedReplace)}
+	if size == "" {
+		return nil
+	}
+	n, err := units.RAMInBytes(size)
+	if err != nil || n < 0 {
+		return face.Usagef("--scratch %q: expected a number with a unit, as in 8g or 8GiB, or 0", size)
+	}
+	if d.Scratch.Bytes = (n + 4095) / 4096 * 4096; n == 0 {
+		d.Scratch = krun.Scratch{Kind: krun.ScratchMemory, Damaged: rule}
+	}
+	return nil
 }
 
 // diskSize reads "2g" or "2GiB", the size of all, and "+64m", the room beside

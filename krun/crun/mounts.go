@@ -84,10 +84,15 @@ func shmSize(m *Machine) []string {
 	return one(slices.ContainsFunc(m.Mounts, sized), "the size of /dev/shm does not reach the workload: --shm-size has no effect")
 }
 
-// readOnly is given until the disk has a mount of its own.
+// readOnly reaches the workload: AddScratch gives its disk no room to write in.
 func readOnly(m *Machine) []string {
+	return one(m.Root.Readonly, "the root is read-only")
+}
+
+// closedDisk is given until the disk has a mount of its own.
+func closedDisk(m *Machine) []string {
 	opened := slices.ContainsFunc(m.Mounts, func(mount specs.Mount) bool { return path.Clean(mount.Destination) == diskPath })
-	return one(m.Root.Readonly && !opened, "--read-only holds for the VM's container, not for the workload, whose disk keeps what it writes: build with --fs erofs for one that cannot be written")
+	return one(m.Root.Readonly && !opened, "the disk is in a read-only root")
 }
 
 const diskPath = "/" + krun.DiskFile

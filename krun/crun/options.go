@@ -83,7 +83,8 @@ func ofMounts() []row {
 		{"--read-only-tmpfs", dropped, dropped, mounts(podmansTmpfs), dropMounts(podmansTmpfs), ""},
 		{"mounts.conf(5)", dropped, dropped, mounts(subscriptions), dropMounts(subscriptions), ""},
 		{"--volume's propagation", dropped, dropped, propagation, remove("linux", "rootfsPropagation"), ""},
-		{"--read-only", warned, honoured, readOnly, openDisk, ""},
+		{"--read-only", honoured, honoured, readOnly, nil, ""}, // AddScratch
+		{"--read-only's disk", dropped, outside, closedDisk, openDisk, ""},
 		{"--shm-size", warned, warned, shmSize, nil, ""},
 		{"--add-host", warned, warned, addedHosts, nil, ""},
 	}

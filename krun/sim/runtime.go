@@ -109,16 +109,20 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ports, unforwarded, err := portsOf(spec, image)
+	hints, err := readHints(image)
 	if err != nil {
 		return "", err
 	}
+	ports, unforwarded := portsOf(spec, hints)
 	warnings, err := judge(spec, shape, crun.HasInput(r.Stdin))
 	if err != nil {
 		return "", err
 	}
 	qemu, err := findQEMU()
 	if err != nil {
+		return "", err
+	}
+	if err := spec.AddScratch(hints.DiskBytes); err != nil {
 		return "", err
 	}
 	root := filepath.Join(spec.Bundle, rootDir)
@@ -139,30 +143,23 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 
 // portsOf is what to forward: an annotation, which older images have and users
 // give, or what the image lists.
-func portsOf(spec *crun.Spec, image *os.Root) (ports []Port, warnings []string, err error) {
+func portsOf(spec *crun.Spec, hints *krun.Hints) (ports []Port, warnings []string) {
 	list := splitPorts(spec.Annotations[krun.LabelPorts])
 	if len(list) == 0 {
-		if list, err = hintedPorts(image); err != nil {
-			return nil, nil, err
-		}
+		list = hints.Ports
 	}
-	ports, warnings = forwards(list)
-	return ports, warnings, nil
+	return forwards(list)
 }
 
-func hintedPorts(image *os.Root) ([]string, error) {
+func readHints(image *os.Root) (*krun.Hints, error) {
 	b, err := readRegular(image, krun.HintsFile, krun.MaxHintsBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // an older image
+		return new(krun.Hints), nil // an older image
 	}
 	if err != nil {
 		return nil, err
 	}
-	h, err := krun.DecodeHints(b)
-	if err != nil {
-		return nil, err
-	}
-	return h.Ports, nil
+	return krun.DecodeHints(b)
 }
 
 func writeSpec(path string, s *crun.Spec) (string, error) {

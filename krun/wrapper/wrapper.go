@@ -126,6 +126,9 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if err := spec.AddScratch(image.hints.DiskBytes); err != nil {
+		return "", err
+	}
 	if lib == nil {
 		w.keepWarnings(c, spec, warnings)
 		return "", nil

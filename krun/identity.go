@@ -79,6 +79,19 @@ type DiskIdentity struct {
 	ImageBytes int64 `json:"image_bytes,omitempty"`
 }
 
+// LaunchBytes is the length that disk.img has at a launch: the image, and
+// behind it the scratch area, if there is to be one.
+func (d *DiskIdentity) LaunchBytes(s Scratch) (int64, error) {
+	if s.Kind != ScratchDisk {
+		return d.ImageBytes, nil
+	}
+	g, err := s.Geometry()
+	if err != nil {
+		return 0, err
+	}
+	return d.ImageBytes + g.TotalBytes(), nil
+}
+
 // LaunchPolicy is what the owner lets the host have a say in. The zero value:
 // nothing.
 //

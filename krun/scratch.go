@@ -70,18 +70,5 @@ func (s Scratch) Validate(filesystem string) error {
 // front of the data.
 func (s Scratch) Geometry() (luks.Geometry, error) { return luks.ScratchGeometry(s.Bytes) }
 
-// LaunchBytes is the length that disk.img has at a launch: the image, and
-// behind it the scratch area, if there is to be one.
-func (d *DiskIdentity) LaunchBytes(s Scratch) (int64, error) {
-	if s.Kind != ScratchDisk {
-		return d.ImageBytes, nil
-	}
-	g, err := s.Geometry()
-	if err != nil {
-		return 0, err
-	}
-	return d.ImageBytes + g.TotalBytes(), nil
-}
-
 // Filesystems are what a disk may hold.
 func Filesystems() []string { return []string{"btrfs", "erofs", "ext4"} }

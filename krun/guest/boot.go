@@ -49,12 +49,8 @@ type boot struct {
 	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
 	// processKey proves the process configuration; it follows from the volume key.
 	processKey secret.Bytes
-	mapped     string   // path of the opened image, empty before
-	opened     []string // device-mapper names to close at the end, last first
-	scratch    *scratch // nil: nothing is written to the disk
-	mounts     []string // to unmount at the end, last first
-	readOnly   bool     // the root cannot be written
-	process    *krun.Process
+	opened
+	process *krun.Process
 
 	at          atomic.Value // string: the step under way
 	started     func()       // ends the watch over the boot

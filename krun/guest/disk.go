@@ -8,20 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 )
-
-// mappedName is the device-mapper name of the opened image.
-const mappedName = "ccrun"
 
 // disk is what the agent keeps of the host's disk: read once, before
 // anything is decided, into memory that the host cannot reach.
@@ -127,63 +120,22 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 			"the disk is not the one the image was built with; pull the image again")
 	}
 	b.processKey = vk.Subkey(krun.ProcessKeyPurpose)
-	if b.mapped, err = luks.Activate(b.identity.Disk.Geometry, vk, luks.Place{Device: b.disk.path}, mappedName, true); err != nil {
+	if err = b.activateImage(b.identity.Disk.Geometry, vk, b.disk.path); err != nil {
 		return err
 	}
-	b.opened = append(b.opened, mappedName)
-	return b.openScratch(vk)
+	b.say = b.console.line
+	return b.openScratch(vk, area{
+		place: luks.Place{Device: b.disk.path, StartBytes: b.identity.Disk.ImageBytes},
+		room:  b.disk.size - b.identity.Disk.ImageBytes, rule: b.identity.Scratch, identity: b.identityDigest,
+	})
 }
 
 // mountDisk mounts the opened image at newRoot, and where its guests write, always
 // without devices: the workload's are its private /dev's. Set-user-ID programs
 // stay, as in any container; the capability bounding set limits them.
 func (b *boot) mountDisk(context.Context) error {
-	if err := checkReadOnly(b.mapped); err != nil {
-		return err
-	}
-	switch fs := b.identity.Disk.Filesystem; fs {
-	case "btrfs":
-		return b.mountBtrfs()
-	case "erofs", "ext4":
-		return b.mountLayered(fs)
-	default:
-		return fmt.Errorf("file system %q, expected one of %v", fs, krun.Filesystems())
-	}
+	return b.mount(b.identity.Disk.Filesystem, b.identity.Scratch)
 }
 
-func (b *boot) mountRoot(m mount) error {
-	if err := m.do(); err != nil {
-		return classed(classDamaged, err)
-	}
-	b.mounts = append(b.mounts, m.target)
-	return nil
-}
-
-// closeDisk unmounts and closes what the boot opened, as far as it got. The
-// workload's mounts die with its namespace a moment after it, hence the tries.
-func (b *boot) closeDisk() {
-	unix.Sync()
-	for i := len(b.mounts) - 1; i >= 0; i-- {
-		if err := unix.Unmount(b.mounts[i], 0); err != nil {
-			b.console.timing(fmt.Sprintf("unmounting %s: %v", b.mounts[i], err))
-			_ = unix.Mount("", b.mounts[i], "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		}
-	}
-	for _, name := range slices.Backward(b.opened) {
-		b.closeDevice(name)
-	}
-}
-
-func (b *boot) closeDevice(name string) {
-	deadline := time.Now().Add(500 * time.Millisecond)
-	for {
-		err := luks.Deactivate(name)
-		if err == nil || time.Now().After(deadline) {
-			if err != nil {
-				b.console.timing(fmt.Sprintf("closing %s: %v", name, err))
-			}
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
+// closeDisk undoes as much of this as there is.
+func (b *boot) closeDisk() { b.close(b.console.timing) }

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,18 +133,4 @@ func (b *boot) takeIdentity(raw []byte) (err error) {
 	}
 	b.identityDigest = kbs.Sum384(raw)
 	return nil
-}
-
-// hasFilesystem says whether the running kernel can mount fstype.
-func hasFilesystem(fstype string) bool {
-	list, err := bounded.File("/proc/filesystems", 64<<10)
-	if err != nil {
-		return false
-	}
-	for line := range bytes.Lines(list) {
-		if f := bytes.Fields(line); len(f) > 0 && string(f[len(f)-1]) == fstype {
-			return true
-		}
-	}
-	return false
 }

@@ -22,12 +22,12 @@ const (
 // sproutInMemory has a BTRFS image write to a loop device over a file in memory:
 // the one kind of a disk in memory that libkrunfw's kernels have. What the
 // workload deletes is given back (discard).
-func (b *boot) sproutInMemory() error {
+func (o *opened) sproutInMemory() error {
 	device, err := memoryDisk()
 	if err != nil {
 		return fmt.Errorf("making a disk in memory: %w", err)
 	}
-	return b.sprout(device, "discard=async")
+	return o.sprout(device, "discard=async")
 }
 
 func memoryDisk() (device string, err error) {
@@ -74,18 +74,18 @@ func loopDevice(f *os.File) (string, error) {
 
 // mountLayered mounts a disk that cannot be written, and a writable layer in
 // memory over it where the kernel has overlayfs.
-func (b *boot) mountLayered(fstype string) error {
-	if b.identity.Scratch.Kind == krun.ScratchNone || !hasFilesystem("overlay") {
-		b.readOnly = true
-		return b.mountRoot(mount{b.mapped, newRoot, fstype, unix.MS_NODEV | unix.MS_RDONLY, ""})
+func (o *opened) mountLayered(fstype string, kind krun.ScratchKind) error {
+	if kind == krun.ScratchNone || !hasFilesystem("overlay") {
+		o.readOnly = true
+		return o.mountRoot(mount{o.mapped, newRoot, fstype, unix.MS_NODEV | unix.MS_RDONLY, ""})
 	}
 	lower, upper, work := memoryDir+"/lower", memoryDir+"/upper", memoryDir+"/work"
-	if err := b.mountRoot(mount{b.mapped, lower, fstype, unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
+	if err := o.mountRoot(mount{o.mapped, lower, fstype, unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
 		return err
 	}
 	err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755))
 	if err != nil {
 		return err
 	}
-	return b.mountRoot(mount{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work})
+	return o.mountRoot(mount{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work})
 }

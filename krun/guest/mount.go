@@ -1,10 +1,13 @@
 package guest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // newRoot is where the disk's file system is mounted.
@@ -30,3 +33,17 @@ func (m mount) do() error {
 }
 
 const noExec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// hasFilesystem says whether the running kernel can mount fstype.
+func hasFilesystem(fstype string) bool {
+	list, err := bounded.File("/proc/filesystems", 64<<10)
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(list) {
+		if f := bytes.Fields(line); len(f) > 0 && string(f[len(f)-1]) == fstype {
+			return true
+		}
+	}
+	return false
+}

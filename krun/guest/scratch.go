@@ -8,8 +8,7 @@ import (
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
@@ -50,41 +49,46 @@ func (s *scratch) wipe() {
 	}
 }
 
+// area is where a scratch area should be, and of whom.
+type area struct {
+	place    luks.Place
+	room     int64 // what the disk has from there on, in bytes
+	rule     krun.Scratch
+	identity kbs.Digest
+}
+
+// context ties a header to this image: all of the identity, with the size of the
+// area, the rule for damage and the image's own key digest in it.
+func (a area) context() []byte { return append([]byte(scratchMagic+"\x00"), a.identity[:]...) }
+
 // readScratch looks at what the disk has behind the image. It draws a new key in
 // any case: from getrandom(2), as the TEEKey is, which waits until the kernel has
 // seeded its generator from the processor (docs/threat-model.md, row 8).
-func (b *boot) readScratch(vk *luks.VolumeKey) (*scratch, error) {
-	s := &scratch{place: luks.Place{Device: b.disk.path, StartBytes: b.identity.Disk.ImageBytes}}
+func readScratch(vk *luks.VolumeKey, a area) (*scratch, error) {
+	s := &scratch{place: a.place}
 	var err error
-	if s.geometry, err = b.identity.Scratch.Geometry(); err != nil {
+	if s.geometry, err = a.rule.Geometry(); err != nil {
 		return nil, err
 	}
-	switch room := b.disk.size - s.place.StartBytes; {
-	case room <= 0:
+	switch {
+	case a.room <= 0:
 		return nil, errNoScratch
-	case room < s.geometry.TotalBytes():
-		return nil, hint.With(fmt.Errorf("scratch area of %d bytes, expected %d: it was cut", room, s.geometry.TotalBytes()),
+	case a.room < s.geometry.TotalBytes():
+		return nil, hint.With(fmt.Errorf("scratch area of %d bytes, expected %d: it was cut", a.room, s.geometry.TotalBytes()),
 			"remove the container, which loses what it wrote, and start another")
 	}
 	header, err := s.readHeader()
 	if err != nil {
 		return nil, err
 	}
-	context := b.scratchContext()
 	if !allZero(header) {
-		s.kept, s.damaged = openScratchHeader(header, vk, context, s.geometry)
+		s.kept, s.damaged = openScratchHeader(header, vk, a.context(), s.geometry)
 	}
 	if s.fresh, err = luks.NewVolumeKey(rand.Reader, s.geometry); err != nil {
 		return nil, err
 	}
-	s.header, err = sealScratchHeader(rand.Reader, vk, context, s.fresh)
+	s.header, err = sealScratchHeader(rand.Reader, vk, a.context(), s.fresh)
 	return s, err
-}
-
-// scratchContext ties a header to this image: all of the identity, with the
-// size of the area, the rule for damage and the image's own key digest in it.
-func (b *boot) scratchContext() []byte {
-	return append([]byte(scratchMagic+"\x00"), b.identityDigest[:]...)
 }
 
 func (s *scratch) readHeader() ([]byte, error) {
@@ -149,43 +153,4 @@ func (s *scratch) writeAt(offset int64, write func(io.Writer) error) (err error)
 		return fmt.Errorf("writing the scratch area: %w", err)
 	}
 	return f.Sync()
-}
-
-// openScratch prepares what the identity wants written to a disk. Without an
-// area, as with podman's --read-only, the root cannot be written; an owner who
-// has damaged areas refused has that refused, too.
-func (b *boot) openScratch(vk *luks.VolumeKey) error {
-	if b.identity.Scratch.Kind != krun.ScratchDisk {
-		return nil
-	}
-	s, err := b.readScratch(vk)
-	if errors.Is(err, errNoScratch) && b.identity.Scratch.Damaged == krun.DamagedReplace {
-		b.console.line("the root is read-only: " + err.Error())
-		return nil
-	}
-	if errors.Is(err, errNoScratch) {
-		return hint.With(err, "run the image without --read-only, under a current ccrun")
-	}
-	if err != nil {
-		return err
-	}
-	b.scratch = s
-	return nil
-}
-
-// checkReadOnly: the image's device takes no write, whatever asks.
-func checkReadOnly(device string) error {
-	f, err := os.Open(device)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	ro, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
-	if err != nil {
-		return fmt.Errorf("asking whether %s is read-only: %w", device, err)
-	}
-	if ro != 1 {
-		return fmt.Errorf("%s can be written, expected a read-only device", device)
-	}
-	return nil
 }

@@ -14,21 +14,18 @@ import (
 	"github.com/ccrun/ccrun/luks"
 )
 
-// scratchBoot is a boot that has just found its image's volume key, on a disk
-// with room bytes behind an image of 8192.
-func scratchBoot(t *testing.T, room int64) (*boot, *luks.VolumeKey) {
+// scratchArea has room bytes behind an image of 8192.
+func scratchArea(t *testing.T, room int64) (area, *luks.VolumeKey) {
 	t.Helper()
 	_, _, vk := testDisk(t)
-	b, _ := testBoot()
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(path, bytes.Repeat([]byte("image"), 8192)[:8192], 0o600), os.Truncate(path, 8192+room)); err != nil {
 		t.Fatal(err)
 	}
-	b.disk = &disk{path: path, size: 8192 + room}
-	b.identity = &krun.Identity{Disk: krun.DiskIdentity{ImageBytes: 8192},
-		Scratch: krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes, Damaged: krun.DamagedReplace}}
-	b.identityDigest = kbs.Sum384([]byte("identity"))
-	return b, vk
+	return area{
+		place: luks.Place{Device: path, StartBytes: 8192}, room: room, identity: kbs.Sum384([]byte("identity")),
+		rule: krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes, Damaged: krun.DamagedReplace},
+	}, vk
 }
 
 func scratchRoom(t *testing.T) int64 {
@@ -43,23 +40,23 @@ func scratchRoom(t *testing.T) int64 {
 // TestScratchKeyIsKept: what one start commits, the next one opens, and no other
 // image's guest does.
 func TestScratchKeyIsKept(t *testing.T) {
-	b, vk := scratchBoot(t, scratchRoom(t)+4096) // grown: what is too much is not looked at
-	first, err := b.readScratch(vk)
+	a, vk := scratchArea(t, scratchRoom(t)+4096) // grown: what is too much is not looked at
+	first, err := readScratch(vk, a)
 	if err != nil || first.kept != nil || first.damaged != nil {
 		t.Fatalf("unused area: %+v, %v", first, err)
 	}
-	again, err := b.readScratch(vk)
+	again, err := readScratch(vk, a)
 	if err != nil || again.fresh.Digest() == first.fresh.Digest() || bytes.Equal(again.header, first.header) {
 		t.Fatalf("two starts draw one key: %v", err)
 	}
 	if err := errors.Join(first.writeEmpty(), first.commit()); err != nil {
 		t.Fatal(err)
 	}
-	image, err := os.ReadFile(b.disk.path)
+	image, err := os.ReadFile(a.place.Device)
 	if err != nil || !bytes.Equal(image[:8192], bytes.Repeat([]byte("image"), 8192)[:8192]) {
 		t.Fatalf("the image was written to (%v)", err)
 	}
-	second, err := b.readScratch(vk)
+	second, err := readScratch(vk, a)
 	if err != nil || second.kept == nil || second.kept.Digest() != first.fresh.Digest() {
 		t.Fatalf("the key is not kept: %+v, %v", second, err)
 	}
@@ -70,8 +67,8 @@ func TestScratchKeyIsKept(t *testing.T) {
 	if second.kept.Subkey("x").Len()+second.fresh.Subkey("x").Len() != 0 {
 		t.Error("keys are left")
 	}
-	b.identityDigest[0] ^= 1
-	if other, err := b.readScratch(vk); err != nil || other.kept != nil || !errors.Is(other.damaged, errNotScratch) {
+	a.identity[0] ^= 1
+	if other, err := readScratch(vk, a); err != nil || other.kept != nil || !errors.Is(other.damaged, errNotScratch) {
 		t.Errorf("another identity's guest: %+v, %v", other, err)
 	}
 }
@@ -79,13 +76,13 @@ func TestScratchKeyIsKept(t *testing.T) {
 // TestScratchHeaderIsHostile: whatever the host makes of a header, the key is the
 // one that a guest put there, or none.
 func TestScratchHeaderIsHostile(t *testing.T) {
-	b, vk := scratchBoot(t, scratchRoom(t))
-	s, err := b.readScratch(vk)
+	a, vk := scratchArea(t, scratchRoom(t))
+	s, err := readScratch(vk, a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, _, otherImage := testDisk(t)
-	otherHeader, err := sealScratchHeader(rand.Reader, otherImage, b.scratchContext(), s.fresh)
+	otherHeader, err := sealScratchHeader(rand.Reader, otherImage, a.context(), s.fresh)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,14 +96,14 @@ func TestScratchHeaderIsHostile(t *testing.T) {
 		"no magic":      append(make([]byte, len(scratchMagic)), s.header[len(scratchMagic):]...),
 		"bare magic":    append([]byte(scratchMagic), make([]byte, scratchHeaderBytes-len(scratchMagic))...),
 	} {
-		if key, err := openScratchHeader(header, vk, b.scratchContext(), s.geometry); !errors.Is(err, errNotScratch) || key != nil {
+		if key, err := openScratchHeader(header, vk, a.context(), s.geometry); !errors.Is(err, errNotScratch) || key != nil {
 			t.Errorf("%s: %v, %v", name, key, err)
 		}
 	}
 	for i := range end + 64 {
 		flipped := bytes.Clone(s.header)
 		flipped[i] ^= 0x80
-		if key, err := openScratchHeader(flipped, vk, b.scratchContext(), s.geometry); !errors.Is(err, errNotScratch) || key != nil {
+		if key, err := openScratchHeader(flipped, vk, a.context(), s.geometry); !errors.Is(err, errNotScratch) || key != nil {
 			t.Fatalf("bit flipped in byte %d: %v, %v", i, key, err)
 		}
 	}
@@ -129,30 +126,31 @@ func TestScratchOfEverySize(t *testing.T) {
 		"as it should be": {full, krun.DamagedRefuse, ""},
 		"more":            {full + 1<<20, krun.DamagedRefuse, ""},
 	} {
-		b, vk := scratchBoot(t, c.room)
-		b.identity.Scratch.Damaged = c.damaged
-		err := b.openScratch(vk)
+		a, vk := scratchArea(t, c.room)
+		a.rule.Damaged = c.damaged
+		said := false
+		o := opened{say: func(string) { said = true }}
+		err := o.openScratch(vk, a)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, expected %q", name, err, c.want)
 		}
-		if (b.scratch != nil) != (c.room >= full) {
-			t.Errorf("%s: scratch %v", name, b.scratch)
+		if (o.scratch != nil) != (c.room >= full) || said != (c.room == 0 && err == nil) {
+			t.Errorf("%s: scratch %v, said %v", name, o.scratch, said)
 		}
 	}
-	b, vk := scratchBoot(t, full)
-	b.identity.Scratch = krun.Scratch{Kind: krun.ScratchNone}
-	if err := b.openScratch(vk); err != nil || b.scratch != nil {
-		t.Errorf("none wanted: %v, %v", b.scratch, err)
+	a, vk := scratchArea(t, full)
+	a.rule = krun.Scratch{Kind: krun.ScratchNone}
+	var none opened
+	if err := none.openScratch(vk, a); err != nil || none.scratch != nil {
+		t.Errorf("none wanted: %v, %v", none.scratch, err)
 	}
 }
 
 // TestDamagedScratchIsRefused before anything of it is touched, where the owner
 // wants that.
 func TestDamagedScratchIsRefused(t *testing.T) {
-	b, _ := scratchBoot(t, scratchRoom(t))
-	b.identity.Scratch.Damaged = krun.DamagedRefuse
-	b.scratch = &scratch{damaged: errNotScratch}
-	if err := b.mountScratch(); !errors.Is(err, errNotScratch) {
+	o := opened{scratch: &scratch{damaged: errNotScratch}}
+	if err := o.mountScratch(krun.DamagedRefuse); !errors.Is(err, errNotScratch) {
 		t.Errorf("%v", err)
 	}
 }

@@ -19,66 +19,75 @@ import (
 // is added to the mounted seed takes all writes, and from then on names the
 // seed as what it grew from (linux, Documentation: btrfs(5), "seeding device").
 
-// mountBtrfs mounts a seed, and with scratch what grows from it.
-func (b *boot) mountBtrfs() error {
-	switch {
-	case b.identity.Scratch.Kind == krun.ScratchMemory:
-		return b.sproutInMemory()
-	case b.scratch == nil:
-		b.readOnly = true
-		return b.mountRoot(mount{b.mapped, newRoot, "btrfs", unix.MS_NODEV | unix.MS_RDONLY, ""})
+// openScratch prepares what the identity wants written to a disk. Without an
+// area, as with podman's --read-only, the root cannot be written; an owner who
+// has damaged areas refused has that refused, too.
+func (o *opened) openScratch(vk *luks.VolumeKey, a area) error {
+	if a.rule.Kind != krun.ScratchDisk {
+		return nil
 	}
-	defer b.scratch.wipe()
-	return b.mountScratch()
+	s, err := readScratch(vk, a)
+	if errors.Is(err, errNoScratch) && a.rule.Damaged == krun.DamagedReplace {
+		o.say("the root is read-only: " + err.Error())
+		return nil
+	}
+	if errors.Is(err, errNoScratch) {
+		return hint.With(err, "run the image without --read-only, under a current ccrun")
+	}
+	if err != nil {
+		return err
+	}
+	o.scratch = s
+	return nil
 }
 
 // mountScratch goes on with the area as it is or with a new one, never with
 // parts of both: each has a key of its own.
-func (b *boot) mountScratch() error {
-	s := b.scratch
+func (o *opened) mountScratch(damaged string) error {
+	s := o.scratch
 	if s.kept != nil {
-		if s.damaged = b.mountKept(); s.damaged == nil {
+		if s.damaged = o.mountKept(); s.damaged == nil {
 			return nil
 		}
 		_ = btrfsControl(btrfsForgetDevice, "")
 	}
 	if s.damaged != nil {
-		if b.identity.Scratch.Damaged != krun.DamagedReplace {
+		if damaged != krun.DamagedReplace {
 			return hint.With(fmt.Errorf("opening the scratch area: %w", s.damaged),
 				"try once more; if it stays so, remove the container, which loses what it wrote, and start another")
 		}
-		b.console.line("a new, empty scratch area takes the place of one that does not open: " + s.damaged.Error())
+		o.say("a new, empty scratch area takes the place of one that does not open: " + s.damaged.Error())
 	}
-	return b.mountFresh()
+	return o.mountFresh()
 }
 
 // mountKept mounts an area that has a seed already.
-func (b *boot) mountKept() error {
-	s := b.scratch
+func (o *opened) mountKept() error {
+	s := o.scratch
 	device, err := luks.Activate(s.geometry, s.kept, s.place, scratchName, false)
 	if err != nil {
 		return err
 	}
-	b.opened = append(b.opened, scratchName)
-	if err = btrfsControl(btrfsScanDevice, b.mapped); err == nil {
+	o.devices = append(o.devices, scratchName)
+	if err = btrfsControl(btrfsScanDevice, o.mapped); err == nil {
 		err = mount{device, newRoot, "btrfs", unix.MS_NODEV, ""}.do()
 	}
 	if err == nil {
-		b.mounts = append(b.mounts, newRoot)
+		o.mounts = append(o.mounts, newRoot)
 		return nil
 	}
 	if e := luks.Deactivate(scratchName); e != nil {
 		return errors.Join(err, e)
 	}
-	b.opened = b.opened[:len(b.opened)-1]
+	o.devices = o.devices[:len(o.devices)-1]
 	return err
 }
 
 // mountFresh lets the area begin anew. The header comes last: until then nothing
 // of it counts, and a guest that is killed here leaves an unused area, or one
 // that is replaced again.
-func (b *boot) mountFresh() error {
-	s := b.scratch
+func (o *opened) mountFresh() error {
+	s := o.scratch
 	if err := s.writeEmpty(); err != nil {
 		return err
 	}
@@ -86,8 +95,8 @@ func (b *boot) mountFresh() error {
 	if err != nil {
 		return err
 	}
-	b.opened = append(b.opened, scratchName)
-	if err := b.sprout(device, ""); err != nil {
+	o.devices = append(o.devices, scratchName)
+	if err := o.sprout(device, ""); err != nil {
 		return err
 	}
 	if err := syncFilesystem(newRoot); err != nil {
@@ -97,8 +106,8 @@ func (b *boot) mountFresh() error {
 }
 
 // sprout mounts the image and has device take all writes.
-func (b *boot) sprout(device, options string) error {
-	if err := b.mountRoot(mount{b.mapped, newRoot, "btrfs", unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
+func (o *opened) sprout(device, options string) error {
+	if err := o.mountRoot(mount{o.mapped, newRoot, "btrfs", unix.MS_NODEV | unix.MS_RDONLY, ""}); err != nil {
 		return err
 	}
 	if err := addDevice(newRoot, device); err != nil {

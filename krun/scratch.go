@@ -66,6 +66,19 @@ func (s Scratch) Validate(filesystem string) error {
 	return nil
 }
 
+// String says it to people.
+func (s Scratch) String() string {
+	switch s.Kind {
+	case ScratchDisk:
+		return fmt.Sprintf("scratch of %d MiB beside it on disk; if damaged: %s", s.Bytes>>20, s.Damaged)
+	case ScratchMemory:
+		return "written to in memory"
+	case ScratchNone:
+		return "read-only"
+	}
+	return "written to under the key of all its instances (version 1)"
+}
+
 // Geometry lays out a ScratchDisk. Its header is in the DataOffsetBytes in
 // front of the data.
 func (s Scratch) Geometry() (luks.Geometry, error) { return luks.ScratchGeometry(s.Bytes) }

@@ -296,7 +296,7 @@ func TestOldIdentityIsWarnedOf(t *testing.T) {
 	}
 	in.Initrd.Identity.Version = 1
 	in.compare()
-	if len(in.Warnings) != 1 || len(in.Problems) != 0 {
+	if len(in.Warnings) != 2 || len(in.Problems) != 0 {
 		t.Errorf("warnings %q, problems %q", in.Warnings, in.Problems)
 	}
 }

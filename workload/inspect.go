@@ -205,7 +205,7 @@ func (in *Inspection) compare() {
 	}
 	id := in.Initrd.Identity
 	if id.Version < krun.IdentityVersion {
-		in.Warnings = append(in.Warnings, unkeyedProcess)
+		in.Warnings = append(in.Warnings, unkeyedProcess, sharedKey)
 	}
 	if in.TEEConfig != nil && (in.TEEConfig.WorkloadID != id.WorkloadID || in.TEEConfig.TEE != id.TEE) {
 		in.problem("%s is for workload %s on %s, the measured identity for %s on %s",
@@ -214,6 +214,9 @@ func (in *Inspection) compare() {
 	if g := in.Disk.Geometry; g != nil && !sameGeometry(*g, id.Disk.Geometry) {
 		in.problem("LUKS2 header and measured identity describe different disks")
 	}
+	if n := id.Disk.ImageBytes; n != 0 && n != in.Disk.SizeBytes {
+		in.problem("%s has %d bytes, the identity says %d", krun.DiskFile, in.Disk.SizeBytes, n)
+	}
 	if in.Image != nil && in.Image.Labels[krun.LabelIdentityDigest] != in.Initrd.IdentityDigest.String() {
 		in.problem("label %s does not name the identity in %s", krun.LabelIdentityDigest, krun.InitrdFile)
 	}
@@ -221,6 +224,9 @@ func (in *Inspection) compare() {
 
 // unkeyedProcess is said of images with an identity of version 1.
 const unkeyedProcess = "whoever has this image can try guesses of short secrets in its Env, Cmd and Entrypoint against its identity: build it again, and change such secrets"
+
+// sharedKey, too.
+const sharedKey = "all its instances write to its disk under one key: the host can mix their sectors; build it again"
 
 func sameGeometry(a, b luks.Geometry) bool {
 	x, errX := kbs.Canonical(a)

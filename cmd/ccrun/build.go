@@ -51,7 +51,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "fs", Value: "btrfs", Usage: "file `SYSTEM` of the image, which is never written to: btrfs, or erofs or ext4 (the workload's writes stay in the guest's memory, if its kernel has overlayfs)"},
 		&cli.StringFlag{Name: "scratch", Usage: "room for the workload's writes, kept as long as the container, under a key of its own: `SIZE`, sparse on the host's disk; 0: in the guest's memory; measured (default: 8GiB with btrfs)"},
 		&cli.StringFlag{Name: "scratch-damaged", Usage: "what a guest does about a scratch area that does not open: replace it by an empty one, or refuse to start; measured, `RULE` (default: replace)"},
-		&cli.BoolFlag{Name: "read-only", Usage: "give the workload a root that cannot be written, with /tmp, /run, /var/tmp and empty VOLUMEs in memory, as podman run --read-only does; measured"},
+		&cli.BoolFlag{Name: "read-only", Usage: "give the workload a root that cannot be written, with /tmp, /run, /var/tmp and VOLUMEs in memory, as podman run --read-only does; measured"},
 		&cli.StringFlag{Name: "size", Usage: "with --classic: `SIZE` of the ext4 file system, or +ROOM to write beside the content (default: 1 % of it, at least 4 MiB)"},
 		&cli.BoolFlag{Name: "integrity", Value: true, Usage: "authenticate every sector; false only for guest kernels without dm-integrity"},
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the host may set, `NAME[=REGEX]`; may be repeated"},

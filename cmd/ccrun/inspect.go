@@ -97,6 +97,7 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("servers", "%s", strings.Join(id.Servers.URLs, " "))
 	line("server keys", "%s", strings.Join(id.Servers.PinnedKeys, " "))
 	line("network", "%s, name servers [%s]", id.Network.ModeFor(id.TEE), strings.Join(id.Network.Resolvers(), " "))
+	line("root", "%s, %s", id.Disk.Filesystem, id.Scratch)
 	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
 		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
 	if in.Image == nil {

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/luks"
 )
 

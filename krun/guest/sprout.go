@@ -32,13 +32,10 @@ func (o *opened) openScratch(vk *luks.VolumeKey, a area) error {
 		return nil
 	}
 	if errors.Is(err, errNoScratch) {
-		return hint.With(err, "run the image without --read-only, under a current ccrun")
-	}
-	if err != nil {
-		return err
+		err = hint.With(err, "run the image without --read-only, under a current ccrun")
 	}
 	o.scratch = s
-	return nil
+	return openly(err)
 }
 
 // mountScratch goes on with the area as it is or with a new one, never with
@@ -53,8 +50,8 @@ func (o *opened) mountScratch(damaged string) error {
 	}
 	if s.damaged != nil {
 		if damaged != krun.DamagedReplace {
-			return hint.With(fmt.Errorf("opening the scratch area: %w", s.damaged),
-				"try once more; if it stays so, remove the container, which loses what it wrote, and start another")
+			return openly(hint.With(fmt.Errorf("opening the scratch area: %w", s.damaged),
+				"try once more; if it stays so, remove the container, which loses what it wrote, and start another"))
 		}
 		o.say("a new, empty scratch area takes the place of one that does not open: " + s.damaged.Error())
 	}

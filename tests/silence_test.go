@@ -1,15 +1,18 @@
 package tests
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/luks/lukstest"
 )
 
@@ -124,5 +127,50 @@ func TestHostileHeaders(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestKernelDiesSilently: the death of PID 1 makes the kernel panic, and a kernel
+// that may talk prints its registers then, which held what the agent computed
+// last. One that was silenced as the agent does it prints nothing.
+func TestKernelDiesSilently(t *testing.T) {
+	endToEnd(t)
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	need(t, err)
+	kernel := filepath.Join(os.Getenv("CCRUN_SIM_FIRMWARE"), "vmlinuz")
+	_, err = os.Stat(kernel)
+	need(t, err)
+	dir := t.TempDir()
+	initrd := filepath.Join(dir, "initrd")
+	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "init"), "./dyinginit")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the guest's init: %v: %s", err, out)
+	}
+	elf, err := os.ReadFile(filepath.Join(dir, "init"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	segment, err := firmware.AgentSegment(elf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, initrd, segment)
+	for mode, loud := range map[string]bool{"loud": true, "silent": false} {
+		ctx, cancel := context.WithTimeout(t.Context(), interopTimeout)
+		out, err := exec.CommandContext(ctx, qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
+			"-M", "q35", "-accel", "tcg", "-cpu", simProcessor, "-m", "512", "-kernel", kernel, "-initrd", initrd,
+			"-append", "console=ttyS0 loglevel=4 panic=-1 -- "+mode, "-serial", "stdio").CombinedOutput()
+		cancel()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", mode, err, out)
+		}
+		_, after, died := strings.Cut(string(out), "dying now")
+		if !died || (mode == "silent") != strings.Contains(string(out), "silencing the kernel: <nil>") {
+			t.Fatalf("%s: %s", mode, out)
+		}
+		if registers := strings.Contains(after, "RAX: "); registers != loud || !loud && strings.TrimSpace(after) != "" {
+			t.Errorf("%s: after the death the host reads %s", mode, after)
+		}
 	}
 }

@@ -38,10 +38,7 @@ func (b *boot) mountKernel(context.Context) error {
 			return err
 		}
 	}
-	if err := applyAll(earlySysctls()); err != nil {
-		return err
-	}
-	if err := checkKernelSilent("/proc/sys/kernel"); err != nil {
+	if err := SilenceKernel(); err != nil {
 		return err
 	}
 	// Ctrl-Alt-Del becomes a signal to PID 1, which ignores it, and not a

@@ -40,6 +40,15 @@ func earlySysctls() []sysctl {
 	}
 }
 
+// SilenceKernel keeps the kernel from printing what it or a program of ours dies
+// of. /proc and /sys must be mounted.
+func SilenceKernel() error {
+	if err := applyAll(earlySysctls()); err != nil {
+		return err
+	}
+	return checkKernelSilent("/proc/sys/kernel")
+}
+
 const kernelLogLevel = "/proc/sys/kernel/printk"
 
 // checkKernelSilent makes sure that nothing in dir, the kernel's settings, was

@@ -40,22 +40,27 @@ type scratchWorld struct {
 	imageBytes int64
 }
 
-// TestScratch: what a guest writes is a container's own, it survives the
-// container's stops and kills, and nothing that a host makes of it is taken for
-// what the guest wrote.
-func TestScratch(t *testing.T) {
+// newScratchWorld is nil outside the rig.
+func newScratchWorld(t *testing.T) *scratchWorld {
 	w := inRig(t)
 	if w == nil {
-		return
+		return nil
 	}
-	s := &scratchWorld{rigWorld: w}
-	var err error
-	if s.geometry, err = (krun.Scratch{Kind: krun.ScratchDisk, Bytes: scratchSize}).Geometry(); err != nil {
+	g, err := krun.Scratch{Kind: krun.ScratchDisk, Bytes: scratchSize}.Geometry()
+	if err != nil {
 		t.Fatal(err)
 	}
-	image := w.build("remembers", shell(remembers), "--scratch", "512MiB")
-	t.Run("kept by its container", func(t *testing.T) { s.kept(t, image) })
-	t.Run("hostile host", func(t *testing.T) { s.hostile(t, image) })
+	return &scratchWorld{rigWorld: w, geometry: g}
+}
+
+// TestScratch: what a guest writes is its container's own, and survives the
+// container's stops and kills.
+func TestScratch(t *testing.T) {
+	s := newScratchWorld(t)
+	if s == nil {
+		return
+	}
+	t.Run("kept by its container", s.kept)
 	t.Run("refused by policy", s.refused)
 	t.Run("in memory", s.inMemory)
 	t.Run("read-only", s.readOnly)
@@ -68,6 +73,19 @@ func (s *scratchWorld) create(t *testing.T, image string) string {
 	id := strings.TrimSpace(s.must("podman", "create", "--runtime", "krun", "--network", s.network(), image))
 	t.Cleanup(func() { s.run("podman", "rm", "-f", "-t", "1", id) })
 	return id
+}
+
+// length is that of a container's disk.
+func (s *scratchWorld) length(t *testing.T, id string) (n int64) {
+	t.Helper()
+	s.disk(t, id, func(path string) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = info.Size()
+	})
+	return n
 }
 
 func (s *scratchWorld) start(id string) result { return s.run("podman", "start", "-a", id) }
@@ -114,17 +132,12 @@ func found(r result, id string) bool {
 	return strings.Contains(r.stdout, "found "+id+" "+id+"\nbulk right\n")
 }
 
-func (s *scratchWorld) kept(t *testing.T, image string) {
+func (s *scratchWorld) kept(t *testing.T) {
+	image := s.build("remembers", shell(remembers), "--scratch", "512MiB")
 	one, other := s.create(t, image), s.create(t, image)
+	s.imageBytes = s.length(t, one)
 	var before [sha256.Size]byte
-	s.disk(t, one, func(path string) {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.imageBytes = info.Size()
-		before = sumOf(t, path, s.imageBytes)
-	})
+	s.disk(t, one, func(path string) { before = sumOf(t, path, s.imageBytes) })
 	first := s.start(one)
 	if !strings.Contains(first.stdout, "nothing found") {
 		t.Fatal(first)
@@ -164,11 +177,17 @@ func sumOf(t *testing.T, path string, n int64) (sum [sha256.Size]byte) {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// hostile gives a container disks that were made of two containers' disks and of
+// TestScratchOfAHost gives a container disks that were made of two containers' disks and of
 // older states. Of all of them the guest finds a whole state that one of them
 // had, or it says that it begins anew, or it cannot read: never parts of two.
-func (s *scratchWorld) hostile(t *testing.T, image string) {
+func TestScratchOfAHost(t *testing.T) {
+	s := newScratchWorld(t)
+	if s == nil {
+		return
+	}
+	image := s.build("remembers", shell(remembers), "--scratch", "512MiB")
 	a, b := s.create(t, image), s.create(t, image)
+	s.imageBytes = s.length(t, a)
 	states := map[string]string{}
 	keep := func(name, id string) string {
 		states[name] = wrote(t, s.start(id))
@@ -196,9 +215,7 @@ func (s *scratchWorld) hostile(t *testing.T, image string) {
 		{"header zeroed", func(t *testing.T, disk string) { zero(t, disk, s.imageBytes, 4096) }, ""},
 		{"area gone", func(t *testing.T, disk string) { truncate(t, disk, s.imageBytes) }, ""},
 		{"cut", func(t *testing.T, disk string) { truncate(t, disk, s.imageBytes+4<<20) }, ""},
-		{"bit of the magic", func(t *testing.T, disk string) { flip(t, disk, s.imageBytes) }, ""},
 		{"bit of the wrapped key", func(t *testing.T, disk string) { flip(t, disk, s.imageBytes+100) }, ""},
-		{"bit behind the key", func(t *testing.T, disk string) { flip(t, disk, s.imageBytes+4095) }, ""},
 		{"dm-integrity's superblock", func(t *testing.T, disk string) { flip(t, disk, s.imageBytes+s.geometry.DataOffsetBytes+16) }, ""},
 		{"bits everywhere", func(t *testing.T, disk string) { s.each(t, disk, func(at int64) { flip(t, disk, at+7) }) }, ""},
 		{"an image's of another name", func(t *testing.T, disk string) { copyRange(t, alien, disk, s.imageBytes, area) }, ""},
@@ -338,14 +355,7 @@ func copyRange(t *testing.T, from, to string, offset, n int64) {
 func (s *scratchWorld) refused(t *testing.T) {
 	image := s.build("strict", shell(remembers), "--scratch", "512MiB", "--scratch-damaged", "refuse")
 	id := s.create(t, image)
-	var length int64
-	s.disk(t, id, func(path string) {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		length = info.Size()
-	})
+	length := s.length(t, id)
 	first := s.start(id)
 	if second := s.start(id); !found(second, wrote(t, first)) {
 		t.Fatalf("untouched: %s", second)

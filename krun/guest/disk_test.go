@@ -171,7 +171,7 @@ func (d *faultyDisk) ReadAt(p []byte, off int64) (int, error) {
 func TestReadDiskFaults(t *testing.T) {
 	img, _, _ := testDisk(t)
 	good := &faultyDisk{content: img, nth: -1}
-	if _, err := readDisk(good, "/dev/vda", int64(len(img))); err != nil || good.reads < 4 {
+	if _, err := readDisk(good, "/dev/vda", int64(len(img)), int64(len(img))); err != nil || good.reads < 4 {
 		t.Fatalf("%d readings, %v", good.reads, err)
 	}
 	for name, fault := range map[string]func(d *faultyDisk, p []byte, off int64) (int, error){
@@ -189,7 +189,7 @@ func TestReadDiskFaults(t *testing.T) {
 	} {
 		for nth := range good.reads {
 			d := &faultyDisk{content: img, nth: nth, fault: fault}
-			got, err := readDisk(d, "/dev/vda", int64(len(img)))
+			got, err := readDisk(d, "/dev/vda", int64(len(img)), int64(len(img)))
 			if err == nil && d.reads == good.reads {
 				t.Errorf("%s at reading %d: %+v", name, nth, got)
 			}
@@ -198,24 +198,29 @@ func TestReadDiskFaults(t *testing.T) {
 }
 
 // TestReadDiskOfAnotherSize: what the device says of its size is the host's
-// word too. One that grew has its footer elsewhere, one that shrank has none.
+// word too. The image is as long as was measured; what one that grew has behind
+// it does not count, and one that shrank is refused, as is one that only says
+// that it is long enough.
 func TestReadDiskOfAnotherSize(t *testing.T) {
 	img, _, _ := testDisk(t)
 	grown := append(bytes.Clone(img), make([]byte, 1<<20)...)
 	for name, c := range map[string]struct {
 		content []byte
 		size    int64
+		ok      bool
 	}{
-		"grown":             {grown, int64(len(grown))},
-		"says that it grew": {img, int64(len(img)) + 4096},
-		"says it is huge":   {img, 1 << 62},
-		"shrunk":            {img[:len(img)-4096], int64(len(img)) - 4096},
-		"says it shrank":    {img, int64(len(img)) - 512},
-		"says it is empty":  {img, 0},
-		"says it is less":   {img, -1},
+		"grown":             {grown, int64(len(grown)), true},
+		"says that it grew": {img, int64(len(img)) + 4096, true},
+		"says it is huge":   {img, 1 << 62, true},
+		"shrunk":            {img[:len(img)-4096], int64(len(img)) - 4096, false},
+		"shrunk, says not":  {img[:len(img)-4096], int64(len(img)), false},
+		"says it shrank":    {img, int64(len(img)) - 512, false},
+		"says it is empty":  {img, 0, false},
+		"says it is less":   {img, -1, false},
 	} {
-		if d, err := readDisk(bytes.NewReader(c.content), "/dev/vda", c.size); err == nil {
-			t.Errorf("%s: %+v", name, d)
+		d, err := readDisk(bytes.NewReader(c.content), "/dev/vda", c.size, int64(len(img)))
+		if (err == nil) != c.ok || c.ok && d.footerDigest != kbs.Sum384([]byte(footerJSON)) {
+			t.Errorf("%s: %+v, %v", name, d, err)
 		}
 	}
 }

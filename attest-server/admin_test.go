@@ -1,8 +1,10 @@
 package attestserver
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,7 +43,7 @@ func TestRoles(t *testing.T) {
 		{"GET", "/v1/workloads/w1", nil, none, none, none},
 		{"GET", "/v1/sessions/0000", nil, kbs.CodeNotFound, kbs.CodeNotFound, kbs.CodeNotFound},
 		{"PUT", "/v1/workloads/w1", put, none, none, forbidden},
-		{"POST", "/v1/workloads/w1/revoke", nil, none, none, forbidden},
+		{"POST", "/v1/workloads/w1/revoke", nil, none, forbidden, forbidden},        // an admin's
 		{"DELETE", "/v1/workloads/w1", nil, kbs.CodeNotFound, forbidden, forbidden}, // an admin's
 	} {
 		for _, who := range []struct {
@@ -83,6 +85,88 @@ func TestPublisherRemovesItsOwn(t *testing.T) {
 	if err := mine.Remove(t.Context(), "w1"); !errors.As(err, &p) || p.Code != kbs.CodeNotFound {
 		t.Errorf("again: %v", err)
 	}
+}
+
+// principal is a new token of a principal's.
+func (r *rig) principal(principal, tenant string) kbs.AdminClient {
+	r.t.Helper()
+	tok, _, err := r.store.CreateTokenFor(r.t.Context(), principal, tenant, store.Publisher, "", time.Time{}, "local")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.adminClient(tok)
+}
+
+// TestPrincipalOwns: what was made with one token of a principal's, each other
+// of his may change, by whichever route; nobody else's token, of the same name
+// in another tenant neither.
+func TestPrincipalOwns(t *testing.T) {
+	r := newRig(t)
+	r.tenant("acme", store.Auditor)
+	first, next := r.principal("ci", ""), r.principal("ci", "")
+	if _, err := first.Register(t.Context(), request("w1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := kbs.ParseResourceID("shop/tls/key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := kbs.ResourceRequest{Value: []byte("v"), Policy: kbs.ResourcePolicy{Workloads: []string{"w1"}}}
+	if _, err := first.SetResource(t.Context(), id, set); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]kbs.AdminClient{
+		"a token": r.adminClient(r.token(store.Publisher)), "another principal": r.principal("ci2", ""), "a prefix": r.principal("c", ""),
+	} {
+		other := set
+		other.Value = []byte("mine now")
+		_, setErr := c.SetResource(t.Context(), id, other)
+		_, revokeErr := c.Revoke(t.Context(), "w1")
+		for what, err := range map[string]error{
+			"set": setErr, "remove resource": c.RemoveResource(t.Context(), id), "revoke": revokeErr, "remove": c.Remove(t.Context(), "w1"),
+			"set, CoCo's way":    trusteeResource(t, c, http.MethodPost, id, "mine now"),
+			"remove, CoCo's way": trusteeResource(t, c, http.MethodDelete, id, ""),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "principal") {
+				t.Errorf("%s: %s: %v", name, what, err)
+			}
+		}
+	}
+	if err := trusteeResource(t, next, http.MethodPost, id, "v2"); err != nil {
+		t.Errorf("the principal's next token: %v", err)
+	}
+	if err := next.RemoveResource(t.Context(), id); err != nil {
+		t.Errorf("the principal's next token: %v", err)
+	}
+	if _, err := next.Revoke(t.Context(), "w1"); err != nil {
+		t.Errorf("the principal's next token: %v", err)
+	}
+	if err := next.Remove(t.Context(), "w1"); err != nil {
+		t.Errorf("the principal's next token: %v", err)
+	}
+	if store.SameOwner("principal/acme.ci/000000000001", "principal/ci/000000000001") || store.SameOwner("", "") || store.SameOwner("principal/a/1", "principal/a.b/1") {
+		t.Error("principals of several tenants are one")
+	}
+}
+
+// trusteeResource sets or removes a resource as kbs-client does.
+func trusteeResource(t *testing.T, c kbs.AdminClient, method string, id kbs.ResourceID, value string) error {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, c.URL+"/kbs/v0/resource/"+id.String(), strings.NewReader(value))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+text(c.Token))
+	resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.RootCAs}}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return err
 }
 
 func text(s secret.Bytes) string { return string(s.Reveal()) }

@@ -301,7 +301,7 @@ func TestClientCertificates(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	r := newRig(t, func(c *Config) {
-		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}}
+		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}, {Subject: "CN=ghost", Role: store.Publisher, Tenant: "ghost"}}
 		c.ClientRoots = pool
 	})
 	r.tenant("acme", store.Auditor)
@@ -337,6 +337,8 @@ func TestClientCertificates(t *testing.T) {
 	}{
 		"tenant's publisher reads":     {ci, "GET", "/v1/workloads", 200},
 		"tenant's publisher revokes":   {ci, "POST", "/v1/workloads/acme.w/revoke", 404},
+		"publisher of no tenant":       {clientCert(t, ca, caKey, pkix.Name{CommonName: "ghost"}, now), "GET", "/v1/workloads", 403},
+		"approvals of no tenant":       {clientCert(t, ca, caKey, pkix.Name{CommonName: "ghost"}, now), "PUT", "/v1/approvals", 403},
 		"another's name":               {ci, "GET", "/v1/workloads/w", 404},
 		"auditor reads":                {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "GET", "/v1/workloads", 200},
 		"auditor reads metrics":        {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "GET", "/metrics", 200},

@@ -29,6 +29,7 @@ var (
 // valid token is store.ErrBadToken.
 type TokenStore interface {
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
+	HasTenant(ctx context.Context, name string) (bool, error)
 }
 
 // Gate knows owners by their tokens and client certificates. All but clients,
@@ -50,7 +51,12 @@ func actor(t store.Token) string {
 	if strings.HasPrefix(t.ID, clientActor) {
 		return t.ID
 	}
-	return "token/" + t.ID
+	return t.Actor()
+}
+
+// caller is t's bearer to the store.
+func caller(t store.Token) store.Caller {
+	return store.Caller{Actor: actor(t), Any: t.Role == store.Admin}
 }
 
 // Admit lets h be called with a valid token of one of the roles.
@@ -72,6 +78,9 @@ func (g *Gate) Authorize(r *http.Request, roles []store.Role, b secret.Bytes) (s
 		if t, ok = g.clientToken(r); !ok {
 			return store.Token{}, refusal.New(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
 		}
+		if err := g.needTenant(r.Context(), t); err != nil {
+			return store.Token{}, err
+		}
 	} else {
 		var err error
 		if t, err = g.authenticate(r, b); err != nil {
@@ -86,6 +95,20 @@ func (g *Gate) Authorize(r *http.Request, roles []store.Role, b secret.Bytes) (s
 		return store.Token{}, refusal.New(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 	}
 	return t, nil
+}
+
+// needTenant refuses a certificate that the configuration gives to a tenant that
+// is not there: nothing would bound it, and a later tenant of that name would
+// find what it left. A token's tenant was there when it was made.
+func (g *Gate) needTenant(ctx context.Context, t store.Token) error {
+	if t.Tenant == "" {
+		return nil
+	}
+	there, err := g.Tokens.HasTenant(ctx, t.Tenant)
+	if err == nil && !there {
+		err = refusal.New(kbs.CodeForbidden, "the configuration gives this certificate to tenant %s, which does not exist", t.Tenant)
+	}
+	return err
 }
 
 func (g *Gate) authenticate(r *http.Request, b secret.Bytes) (store.Token, error) {

@@ -17,14 +17,14 @@ import (
 const maxPolicyEntries = 64
 
 // ResourceStore is what resources need of a store. Errors are those of package
-// store: ErrNotFound, *QuotaError.
+// store: ErrNotFound, ErrNotOwner, *QuotaError.
 type ResourceStore interface {
-	PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
+	PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, by store.Caller) (kbs.ResourceAnswer, error)
 	// PutResourceValue leaves a resource's policy as it is; a new one gets first.
-	PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error)
+	PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, by store.Caller) (kbs.ResourceAnswer, error)
 	Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error)
 	Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error)
-	RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error
+	RemoveResource(ctx context.Context, id kbs.ResourceID, by store.Caller) error
 }
 
 // Resources holds secrets beside workloads' DiskKeys.
@@ -65,7 +65,7 @@ func (s *Resources) put(w http.ResponseWriter, r *http.Request, t store.Token) e
 	if err := checkResource(req.Policy, value); err != nil {
 		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
-	a, err := s.Store.PutResource(r.Context(), id, req.Policy, value, actor(t))
+	a, err := s.Store.PutResource(r.Context(), id, req.Policy, value, caller(t))
 	if err != nil {
 		return registerProblem(err, t)
 	}
@@ -100,7 +100,7 @@ func (s *Resources) SetValue(ctx context.Context, id kbs.ResourceID, value secre
 	if t.Tenant != "" {
 		first.Tenants = []string{t.Tenant}
 	}
-	a, err := s.Store.PutResourceValue(ctx, id, first, value, actor(t))
+	a, err := s.Store.PutResourceValue(ctx, id, first, value, caller(t))
 	if errors.Is(err, store.ErrNotFound) {
 		return refusal.New(kbs.CodeNotFound, "%s is new and nobody could get it: say who with `ccrun resource set %s --workload ID`, later values may come this way", id, id)
 	}
@@ -176,7 +176,7 @@ func (s *Resources) Remove(r *http.Request, t store.Token) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.RemoveResource(r.Context(), id, actor(t)); err != nil {
+	if err := s.Store.RemoveResource(r.Context(), id, caller(t)); err != nil {
 		return workloadProblem(err)
 	}
 	s.Log.Info("resource removed", "resource", id.String(), "by", actor(t))

@@ -69,8 +69,8 @@ func mayDestroy(ctx context.Context, s workloadReader, t store.Token, id string)
 	if err != nil {
 		return workloadProblem(err)
 	}
-	if have.RegisteredBy != actor(t) {
-		return refusal.New(kbs.CodeForbidden, "workload %s was registered with another token: only that one or an admin may do this", id)
+	if !store.SameOwner(have.RegisteredBy, actor(t)) {
+		return refusal.New(kbs.CodeForbidden, "workload %s was registered by %s: only a token of that principal or an admin may do this", id, have.RegisteredBy)
 	}
 	return nil
 }

@@ -100,12 +100,15 @@ func registerProblem(err error, t store.Token) error {
 	case errors.As(err, &dup):
 		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: dup.Error() + ": " + dup.Hint()}
 	}
-	return err
+	return workloadProblem(err)
 }
 
 func workloadProblem(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return &refusal.Error{Code: kbs.CodeNotFound, Detail: err.Error()}
+	}
+	if errors.Is(err, store.ErrNotOwner) {
+		return &refusal.Error{Code: kbs.CodeForbidden, Detail: err.Error() + ": only a token of that principal or an admin may do this"}
 	}
 	return err
 }
@@ -130,7 +133,12 @@ func (s *Workloads) list(w http.ResponseWriter, r *http.Request, t store.Token) 
 	return answer.WriteJSON(w, http.StatusOK, list)
 }
 
+// revoke is for good, so it needs the workload's owner or an admin, as removing
+// does.
 func (s *Workloads) revoke(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	if err := mayDestroy(r.Context(), s.Store, t, r.PathValue("id")); err != nil {
+		return err
+	}
 	have, err := s.Store.Revoke(r.Context(), r.PathValue("id"), actor(t))
 	if err != nil {
 		return workloadProblem(err)

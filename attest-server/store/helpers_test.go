@@ -11,6 +11,9 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
+// anyone is an admin.
+var anyone = Caller{Actor: "x", Any: true}
+
 func create(ctx context.Context, at string, o Options) (*DB, error) {
 	if databasetest.OnPostgres() {
 		return CreatePostgres(ctx, database.Postgres{DSN: at}, o)

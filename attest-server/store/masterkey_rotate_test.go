@@ -28,7 +28,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 	}
 	id := resourceID(t, "a/b/c")
 	for i := range 3 {
-		if _, err := s.PutResource(t.Context(), id, kbs.ResourcePolicy{Workloads: []string{"staged"}}, diskKey(fmt.Sprint("v", i)), "x"); err != nil {
+		if _, err := s.PutResource(t.Context(), id, kbs.ResourcePolicy{Workloads: []string{"staged"}}, diskKey(fmt.Sprint("v", i)), anyone); err != nil {
 			t.Fatal(err)
 		}
 	}

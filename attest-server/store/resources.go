@@ -19,19 +19,20 @@ const versionsKept = 5
 type resources struct{ *core }
 
 // PutResource gives a resource a new version, unless its newest is exactly
-// this. What falls out of versionsKept is gone.
-func (s resources) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error) {
+// this. What falls out of versionsKept is gone. ErrNotOwner: the newest is
+// another principal's.
+func (s resources) PutResource(ctx context.Context, id kbs.ResourceID, p kbs.ResourcePolicy, value secret.Bytes, by Caller) (kbs.ResourceAnswer, error) {
 	policy, err := kbs.Canonical(p)
 	if err != nil {
 		return kbs.ResourceAnswer{}, fmt.Errorf("encoding policy: %w", err)
 	}
-	return s.putResource(ctx, id, value, actor, func([]byte) ([]byte, error) { return policy, nil })
+	return s.putResource(ctx, id, value, by, func([]byte) ([]byte, error) { return policy, nil })
 }
 
 // PutResourceValue is PutResource that leaves the policy as it is. A new
 // resource gets the policy first, or is ErrNotFound if first names nobody.
-func (s resources) PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, actor string) (kbs.ResourceAnswer, error) {
-	return s.putResource(ctx, id, value, actor, func(have []byte) ([]byte, error) {
+func (s resources) PutResourceValue(ctx context.Context, id kbs.ResourceID, first kbs.ResourcePolicy, value secret.Bytes, by Caller) (kbs.ResourceAnswer, error) {
+	return s.putResource(ctx, id, value, by, func(have []byte) ([]byte, error) {
 		if have == nil && len(first.Workloads)+len(first.Tenants) > 0 {
 			return kbs.Canonical(first)
 		}
@@ -44,7 +45,7 @@ func (s resources) PutResourceValue(ctx context.Context, id kbs.ResourceID, firs
 
 // putResource stores value under the policy that choose returns. choose is
 // given the policy in force, or nil.
-func (s resources) putResource(ctx context.Context, id kbs.ResourceID, value secret.Bytes, actor string, choose func([]byte) ([]byte, error)) (a kbs.ResourceAnswer, err error) {
+func (s resources) putResource(ctx context.Context, id kbs.ResourceID, value secret.Bytes, by Caller, choose func([]byte) ([]byte, error)) (a kbs.ResourceAnswer, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		have, err := s.newest(tx, id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -56,6 +57,8 @@ func (s resources) putResource(ctx context.Context, id kbs.ResourceID, value sec
 		switch {
 		case err != nil:
 			return err
+		case there && by.may(have.by) != nil:
+			return by.may(have.by)
 		case there && string(have.policy) == string(policy) && have.value.Equal(value):
 			a = kbs.ResourceAnswer{Version: have.version}
 			return nil
@@ -65,7 +68,7 @@ func (s resources) putResource(ctx context.Context, id kbs.ResourceID, value sec
 			}
 		}
 		a = kbs.ResourceAnswer{Version: have.version + 1, Created: true}
-		return s.insertResource(tx, id, a.Version, policy, value, actor)
+		return s.insertResource(tx, id, a.Version, policy, value, by.Actor)
 	})
 	if err != nil {
 		return kbs.ResourceAnswer{}, fmt.Errorf("storing resource %s: %w", id, err)
@@ -93,12 +96,13 @@ type resource struct {
 	version int64
 	policy  []byte
 	value   secret.Bytes
+	by      string
 }
 
 func (s resources) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error) {
 	var sealed []byte
-	err = tx.QueryRow("SELECT version, policy, value FROM resources WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC LIMIT 1",
-		id.Repo, id.Type, id.Tag).Scan(&r.version, &r.policy, &sealed)
+	err = tx.QueryRow("SELECT version, policy, value, created_by FROM resources WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC LIMIT 1",
+		id.Repo, id.Type, id.Tag).Scan(&r.version, &r.policy, &sealed, &r.by)
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("resource %s: %w", id, ErrNotFound)
 	}
@@ -214,12 +218,24 @@ func (s resources) Resources(ctx context.Context, tenant, after string, limit in
 
 func scanName(r row) (name string, err error) { return name, r.Scan(&name) }
 
-// RemoveResource deletes every version.
-func (s resources) RemoveResource(ctx context.Context, id kbs.ResourceID, actor string) error {
+// RemoveResource deletes every version. ErrNotOwner: the newest is another
+// principal's.
+func (s resources) RemoveResource(ctx context.Context, id kbs.ResourceID, by Caller) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		var owner string
+		err := tx.QueryRow("SELECT created_by FROM resources WHERE repo = ? AND type = ? AND tag = ? ORDER BY version DESC LIMIT 1", id.Repo, id.Type, id.Tag).Scan(&owner)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = ErrNotFound
+		}
+		if err == nil {
+			err = by.may(owner)
+		}
+		if err != nil {
+			return fmt.Errorf("resource %s: %w", id, err)
+		}
 		if err := changed(tx.Exec("DELETE FROM resources WHERE repo = ? AND type = ? AND tag = ?", id.Repo, id.Type, id.Tag)); err != nil {
 			return fmt.Errorf("resource %s: %w", id, err)
 		}
-		return s.log.append(tx, actor, "resource.remove", id.String(), "")
+		return s.log.append(tx, by.Actor, "resource.remove", id.String(), "")
 	})
 }

@@ -36,7 +36,7 @@ func TestResourceVersions(t *testing.T) {
 	p := kbs.ResourcePolicy{Workloads: []string{"w"}}
 	for i := 1; i <= 7; i++ {
 		for _, created := range []bool{true, false} { // the second is the same again
-			a, err := s.PutResource(t.Context(), id, p, diskKey(fmt.Sprint("very-secret-", i)), "x")
+			a, err := s.PutResource(t.Context(), id, p, diskKey(fmt.Sprint("very-secret-", i)), anyone)
 			if err != nil || a.Version != int64(i) || a.Created != created {
 				t.Fatalf("PutResource = %+v, %v", a, err)
 			}
@@ -53,10 +53,10 @@ func TestResourceVersions(t *testing.T) {
 	if strings.Contains(readAll(t, path), "very-secret") {
 		t.Error("the file holds the value")
 	}
-	if err := s.RemoveResource(t.Context(), id, "x"); err != nil {
+	if err := s.RemoveResource(t.Context(), id, anyone); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.RemoveResource(t.Context(), id, "x"); !errors.Is(err, ErrNotFound) {
+	if err := s.RemoveResource(t.Context(), id, anyone); !errors.Is(err, ErrNotFound) {
 		t.Errorf("removed twice: %v", err)
 	}
 	if _, err := s.ReleaseResource(t.Context(), id, "w", digestOf(t, s, "w"), "n"); !errors.Is(err, ErrNotFound) {
@@ -101,7 +101,7 @@ func TestReleaseResourceRefuses(t *testing.T) {
 			id := resourceID(t, "bank/data/key")
 			p := kbs.ResourcePolicy{Workloads: []string{"bank.w"}, Approvals: []string{"bank", "card"}}
 			for _, r := range []kbs.ResourceID{id, resourceID(t, "bank/data/other")} {
-				if _, err := s.PutResource(t.Context(), r, p, diskKey("value"), "x"); err != nil {
+				if _, err := s.PutResource(t.Context(), r, p, diskKey("value"), anyone); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -125,7 +125,7 @@ func TestReleaseResourceRefuses(t *testing.T) {
 func TestForeignAndMissingResourcesCostTheSame(t *testing.T) {
 	s, _, _ := newStore(t)
 	mustRegister(t, s, registration("w", 1), "k")
-	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/tls/key"), kbs.ResourcePolicy{Workloads: []string{"other"}}, diskKey("v"), "x"); err != nil {
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/tls/key"), kbs.ResourcePolicy{Workloads: []string{"other"}}, diskKey("v"), anyone); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"acme/tls/key", "acme/tls/nothing"} {
@@ -232,16 +232,16 @@ func TestTenants(t *testing.T) {
 		t.Errorf("page = %+v, %v", page, err)
 	}
 	p := kbs.ResourcePolicy{Tenants: []string{"acme"}}
-	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/a/b"), p, diskKey("v"), "x"); err != nil {
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/a/b"), p, diskKey("v"), anyone); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/a/b"), p, diskKey("v2"), "x"); err != nil {
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acme/a/b"), p, diskKey("v2"), anyone); err != nil {
 		t.Errorf("another version at the quota: %v", err)
 	}
-	if _, err := s.PutResource(t.Context(), resourceID(t, "acme.x/a/b"), p, diskKey("v"), "x"); !errors.As(err, &quota) {
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acme.x/a/b"), p, diskKey("v"), anyone); !errors.As(err, &quota) {
 		t.Errorf("second of one resource: %v", err)
 	}
-	if _, err := s.PutResource(t.Context(), resourceID(t, "acmee/a/b"), p, diskKey("v"), "x"); err != nil {
+	if _, err := s.PutResource(t.Context(), resourceID(t, "acmee/a/b"), p, diskKey("v"), anyone); err != nil {
 		t.Errorf("another's resource: %v", err)
 	}
 	if l, err := s.Resources(t.Context(), "acme", "", 10); err != nil || len(l.Resources) != 1 || l.Resources[0] != "acme/a/b" {
@@ -263,7 +263,7 @@ func TestTenants(t *testing.T) {
 		t.Error("removed a tenant that has workloads")
 	}
 	for _, err := range []error{s.Remove(t.Context(), "acme.a", "x"), s.Remove(t.Context(), "acme.b", "x"),
-		s.RemoveResource(t.Context(), resourceID(t, "acme/a/b"), "x"), s.RemoveTenant(t.Context(), "acme", "local")} {
+		s.RemoveResource(t.Context(), resourceID(t, "acme/a/b"), anyone), s.RemoveTenant(t.Context(), "acme", "local")} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -297,5 +297,29 @@ func TestQuotaUnderRace(t *testing.T) {
 	wg.Wait()
 	if l, err := s.Workloads(t.Context(), "acme", "", 100); err != nil || len(l.Workloads) != 3 {
 		t.Errorf("%d workloads of 3, %v", len(l.Workloads), err)
+	}
+}
+
+// TestTenantLeavesNoApprovals: a later tenant of the same name starts with none.
+func TestTenantLeavesNoApprovals(t *testing.T) {
+	s, _, _ := newStore(t)
+	if err := s.SetTenant(t.Context(), "acme", 1, 1, "local"); err != nil {
+		t.Fatal(err)
+	}
+	mustRegister(t, s, registration("other", 1), "k")
+	w, err := s.Workload(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Approve(t.Context(), "acme", kbs.Approval{Name: "deploy", WorkloadID: "other", RegistrationDigest: w.Digest}, "x"); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{s.RemoveTenant(t.Context(), "acme", "local"), s.SetTenant(t.Context(), "acme", 1, 1, "local")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, err := s.Approvals(t.Context(), "acme"); err != nil || len(l.Approvals) != 0 {
+		t.Errorf("inherited %+v, %v", l, err)
 	}
 }

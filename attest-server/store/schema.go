@@ -179,7 +179,7 @@ var migrations = []string{
 	) STRICT;
 	ALTER TABLE sessions ADD COLUMN confirmed INTEGER;`,
 
-	// The check value names the audit log's key from here on: programs from
-	// before do not know it.
-	`SELECT 1;`,
+	// Besides, the check value names the audit log's key from here on: programs
+	// from before do not know it.
+	`ALTER TABLE tokens ADD COLUMN principal TEXT NOT NULL DEFAULT ''; -- empty: the token stands for itself`,
 }

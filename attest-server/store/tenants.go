@@ -55,7 +55,8 @@ func (s tenants) SetTenant(ctx context.Context, name string, maxWorkloads, maxRe
 	})
 }
 
-// RemoveTenant removes a tenant that has nothing left and revokes its tokens.
+// RemoveTenant removes a tenant that has nothing left, with what it approved,
+// and revokes its tokens.
 func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		workloads, resources, err := countOwned(tx, name)
@@ -67,6 +68,10 @@ func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 		}
 		if err := changed(tx.Exec("DELETE FROM tenants WHERE name = ?", name)); err != nil {
 			return fmt.Errorf("tenant %s: %w", name, err)
+		}
+		// A later tenant of that name inherits nothing.
+		if _, err := tx.Exec("DELETE FROM approvals WHERE tenant = ?", name); err != nil {
+			return err
 		}
 		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.clock()), name); err != nil {
 			return err
@@ -139,6 +144,11 @@ func checkQuota(tx *sql.Tx, name, what string) error {
 		return q
 	}
 	return nil
+}
+
+// HasTenant says whether there is a tenant of that name.
+func (s tenants) HasTenant(ctx context.Context, name string) (exists bool, err error) {
+	return exists, s.db.QueryRowContext(ctx, "SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists)
 }
 
 func tenantExists(tx *sql.Tx, name string) (exists bool, err error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -38,7 +39,8 @@ var ErrBadToken = errors.New("token is unknown, expired or revoked")
 type Token struct {
 	ID        string     `json:"id"`
 	Role      Role       `json:"role"`
-	Tenant    string     `json:"tenant,omitempty"` // empty: the operator's
+	Tenant    string     `json:"tenant,omitempty"`    // empty: the operator's
+	Principal string     `json:"principal,omitempty"` // whose it is; empty: nobody's but itself
 	Name      string     `json:"name,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
@@ -59,8 +61,17 @@ type tokens struct{ *core }
 // ccrun_ID_SECRET, is returned this once; the store keeps a SHA-256 of it,
 // which 256 random bits need no salt for. A zero expiry means never.
 func (s tokens) CreateToken(ctx context.Context, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
+	return s.CreateTokenFor(ctx, "", tenant, role, name, expires, actor)
+}
+
+// CreateTokenFor is CreateToken for a principal, who owns what is made with
+// any of his tokens. Principals of different tenants are different ones.
+func (s tokens) CreateTokenFor(ctx context.Context, principal, tenant string, role Role, name string, expires time.Time, actor string) (secret.Bytes, Token, error) {
 	if !role.Valid() {
 		return secret.Bytes{}, Token{}, fmt.Errorf("role %q, expected admin, publisher or auditor", role)
+	}
+	if principal != "" && !kbs.ValidTenant(principal) {
+		return secret.Bytes{}, Token{}, fmt.Errorf("principal %q: expected up to 32 lower-case letters, digits and '-'", principal)
 	}
 	if len(name) > 200 {
 		return secret.Bytes{}, Token{}, fmt.Errorf("token name of %d bytes, at most 200 allowed", len(name))
@@ -69,7 +80,7 @@ func (s tokens) CreateToken(ctx context.Context, tenant string, role Role, name 
 	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return secret.Bytes{}, Token{}, fmt.Errorf("making token: %w", err)
 	}
-	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Name: name, CreatedAt: s.clock().UTC()}
+	t := Token{ID: hex.EncodeToString(random[:tokenIDSize]), Role: role, Tenant: tenant, Principal: principal, Name: name, CreatedAt: s.clock().UTC()}
 	if !expires.IsZero() {
 		until := fromMilli(unixMilli(expires))
 		t.ExpiresAt = &until
@@ -91,13 +102,16 @@ func (s tokens) insertToken(tx *sql.Tx, t Token, hash [sha256.Size]byte, actor s
 		}
 		detail += ", tenant " + t.Tenant
 	}
+	if t.Principal != "" {
+		detail += ", principal " + t.Principal
+	}
 	var until *int64
 	if t.ExpiresAt != nil {
 		ms := unixMilli(*t.ExpiresAt)
 		until = &ms
 	}
-	_, err := tx.Exec("INSERT INTO tokens(id, hash, role, tenant, name, created_at, expires_at) VALUES(?,?,?,?,?,?,?)",
-		t.ID, hash[:], string(t.Role), t.Tenant, t.Name, unixMilli(t.CreatedAt), until)
+	_, err := tx.Exec("INSERT INTO tokens(id, hash, role, tenant, principal, name, created_at, expires_at) VALUES(?,?,?,?,?,?,?,?)",
+		t.ID, hash[:], string(t.Role), t.Tenant, t.Principal, t.Name, unixMilli(t.CreatedAt), until)
 	if err != nil {
 		return fmt.Errorf("storing token: %w", err)
 	}
@@ -128,12 +142,12 @@ func (s tokens) Authenticate(ctx context.Context, text secret.Bytes) (Token, err
 	return t, nil
 }
 
-const tokenColumns = "id, hash, role, tenant, name, created_at, expires_at, revoked_at"
+const tokenColumns = "id, hash, role, tenant, principal, name, created_at, expires_at, revoked_at"
 
 func scanToken(r row) (t Token, hash []byte, err error) {
 	var created int64
 	var expires, revoked *int64
-	err = r.Scan(&t.ID, &hash, &t.Role, &t.Tenant, &t.Name, &created, &expires, &revoked)
+	err = r.Scan(&t.ID, &hash, &t.Role, &t.Tenant, &t.Principal, &t.Name, &created, &expires, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, nil, ErrNotFound
 	}

@@ -62,6 +62,13 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err := d.settle(c.Context, c.Bool("check-config")); err != nil {
 		return err
 	}
+	if err := d.checkTenants(c.Context, cfg); err != nil {
+		// The rest of the server's owners must not go without it for one name.
+		if c.Bool("check-config") {
+			return err
+		}
+		log.Error("client certificates of nobody: they are refused", "error", err)
+	}
 	if c.Bool("check-config") {
 		err := d.api.Unsatisfiable(c.Context, func(workload string, err error) {
 			log.Warn("a workload can never attest", "workload", workload, "error", err)

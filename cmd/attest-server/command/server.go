@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/web"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -154,6 +156,23 @@ func (d *server) close() error {
 	}
 	if d.end != nil {
 		d.end()
+	}
+	return errors.Join(errs...)
+}
+
+// checkTenants says which client certificates cfg gives to tenants that do not
+// exist.
+func (d *server) checkTenants(ctx context.Context, cfg Config) error {
+	var errs []error
+	for _, x := range cfg.clients() {
+		if x.Tenant == "" {
+			continue
+		}
+		there, err := d.store.HasTenant(ctx, x.Tenant)
+		if err == nil && !there {
+			err = hint.With(fmt.Errorf("client certificate %s is of tenant %s, which does not exist", x.Subject, x.Tenant), "correct `clients`, or make it: `attest-server tenant set %s`", x.Tenant)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

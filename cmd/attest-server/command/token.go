@@ -17,7 +17,7 @@ func (p Program) tokenCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "token",
 		Usage:       "create, list and revoke the tokens of owners and operators",
-		Description: "Works on DIR itself, also while the server runs. Needs no master key.\n\nExample:\n   " + p.Name + " token create --role publisher --name ci --expires 720h",
+		Description: "Works on DIR itself, also while the server runs. Needs no master key.\n\nExample:\n   " + p.Name + " token create --role publisher --principal ci --expires 720h",
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "make a token; it is printed once, on standard output",
@@ -26,6 +26,7 @@ func (p Program) tokenCommand() *cli.Command {
 					configFlag(), dataFlag(),
 					&cli.StringFlag{Name: "role", Required: true, Usage: "`ROLE`: admin, publisher (registers, revokes, reads) or auditor (reads)"},
 					&cli.StringFlag{Name: "tenant", Usage: "`NAME` of the tenant whose it is (default: the operator's, for everything)"},
+					&cli.StringFlag{Name: "principal", Usage: "`NAME` of whose it is: what was registered with one of his tokens, each other can rotate, revoke or remove"},
 					&cli.StringFlag{Name: "name", Usage: "`TEXT` to know it by"},
 					&cli.DurationFlag{Name: "expires", Usage: "valid for `TIME`, e.g. 720h (default: until revoked)"},
 					&cli.StringFlag{Name: "token-out", Usage: "write it to a new `FILE`, mode 0600, instead"},
@@ -63,7 +64,7 @@ func (p Program) createToken(c *cli.Context) error {
 		expires = time.Now().Add(d)
 	}
 	return withStore(c, func(s *store.DB) error {
-		text, t, err := s.CreateToken(c.Context, c.String("tenant"), role, c.String("name"), expires, "local")
+		text, t, err := s.CreateTokenFor(c.Context, c.String("principal"), c.String("tenant"), role, c.String("name"), expires, "local")
 		if err != nil {
 			return err
 		}
@@ -85,9 +86,9 @@ func listTokens(c *cli.Context, s *store.DB) error {
 
 func printTokens(out io.Writer, tokens []store.Token) error {
 	w := face.Table(out)
-	fmt.Fprintln(w, "ID\tROLE\tTENANT\tCREATED\tEXPIRES\tREVOKED\tNAME")
+	fmt.Fprintln(w, "ID\tROLE\tTENANT\tPRINCIPAL\tCREATED\tEXPIRES\tREVOKED\tNAME")
 	for _, t := range tokens {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), t.CreatedAt.Format(time.RFC3339), face.Time(t.ExpiresAt, "never"), face.Time(t.RevokedAt, "-"), t.Name)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Role, cmp.Or(t.Tenant, "-"), cmp.Or(t.Principal, "-"), t.CreatedAt.Format(time.RFC3339), face.Time(t.ExpiresAt, "never"), face.Time(t.RevokedAt, "-"), t.Name)
 	}
 	return w.Flush()
 }

@@ -76,6 +76,7 @@ soak: test-deps build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun CCRUN_LONG=soak tests/podman-env.sh tests/soak.sh
 
 bench: build
+	packaging/deps.sh bench
 	tests/bench.sh
 	tests/bench-server.sh
 

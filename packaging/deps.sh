@@ -1,7 +1,7 @@
 #!/bin/bash
-# usage: deps.sh [test]    installs the Debian packages that building and the
-# demo use, and those of the tests, when any is missing. Asks for nothing and
-# changes nothing else.
+# usage: deps.sh [test|bench]    installs the Debian packages that building and
+# the demo use, and those of the tests or benchmarks, when any is missing. Asks
+# for nothing and changes nothing else.
 set -euo pipefail
 
 packages=(
@@ -24,6 +24,10 @@ packages=(
 	ovmf                                 # firmware with a known measurement
 	debootstrap make pkg-config gperf    # tests/rig: a root of another suite, crun
 	libcap-dev libseccomp-dev libsystemd-dev
+)
+[[ ${1:-} != bench ]] || packages+=(
+	openssl time # the floor, peak memory
+	postgresql   # the store of several servers
 )
 
 command -v go >/dev/null || {

@@ -3,12 +3,20 @@
 #
 # All of a round's runs follow each other, so that a ratio compares what the
 # same machine did at the same time; ratios are medians over rounds. What is
-# not installed is skipped, and named.
+# not installed is skipped, and named. What fails is named, with its last words,
+# and left out from then on; only a build of ours that fails makes the status 1.
+#
+# The floor reads the input, which is in the page cache, and has openssl hash the
+# output, which is not: builds write around it. "floor, cached" does the same once
+# more, when the output is there too. It is the least that a build could take if
+# its output were never written, and its row says how much of the floor is the
+# reading of a disk.
 #
 # Environment: BENCH_ROUNDS   rounds (3)
 #              BENCH_DIR      an empty directory with 5 GB free (a temporary one)
 #              BENCH_MIB      size of the large image (700)
 #              BENCH_CORES    cores to run the large image on ("all 1")
+#              BENCH_PARTS    "builds", or "builds ciphers" with what follows them
 #              BENCH_BUILDAH  a buildah with mkcw, 1.39 or later (buildah): Debian
 #                             13's package, or its files in a directory of their
 #                             own with the interpreter and run path set there
@@ -22,6 +30,7 @@
 set -euo pipefail
 export LC_ALL=C
 rounds=${BENCH_ROUNDS:-3} mib=${BENCH_MIB:-700} buildah=${BENCH_BUILDAH:-buildah} cores=${BENCH_CORES:-all 1}
+parts=${BENCH_PARTS:-builds ciphers}
 bin=$(cd "$(dirname "$0")/../bin" && pwd)
 work=${BENCH_DIR:-$(mktemp -d -p "${TMPDIR:-/var/tmp}")}
 mkdir -p "$work"
@@ -98,25 +107,34 @@ storage() {
 pinned() { if [[ $pins == all ]]; then "$@"; else taskset -c "0-$((pins - 1))" "$@"; fi; }
 pins=all
 
-# run NAME COMMAND...: one measured run, a line "NAME wall cpu rss" in $work/runs
+declare -A failed=()
+status=0
+
+# fail NAME: leaves NAME out from now on, and says why.
+fail() {
+	failed[$1]=yes
+	echo "failed: $1: $(grep -v '^$' "$work/said" | tail -n1 || true)" >&2
+	[[ $1 == */mkcw ]] || status=1
+}
+
+# run NAME COMMAND...: one measured run, a line "NAME round wall cpu rss" in $work/runs
 run() {
-	local name=$1
+	local name=$1 TIMEFORMAT='%R %U %S'
 	shift
+	[[ -z ${failed[$name]:-} ]] || return 0
 	if [[ -n $gnutime ]]; then
-		pinned "$gnutime" -o "$work/one" -f '%e %U %S %M' bash -c 'set -e; "$@"' bench "$@"
-		awk -v n="$name" -v r="$round" '{print n, r, $1, $2 + $3, $4 / 1024}' "$work/one" >>"$work/runs"
+		pinned "$gnutime" -q -o "$work/one" -f '%e %U %S %M' bash -c 'set -e; "$@"' bench "$@" >"$work/said" 2>&1 || { fail "$name"; return 0; }
 	else
-		local TIMEFORMAT='%R %U %S'
-		{ time pinned bash -c 'set -e; "$@"' bench "$@" 2>&3; } 3>&2 2>"$work/one"
-		awk -v n="$name" -v r="$round" '{print n, r, $1, $2 + $3, 0}' "$work/one" >>"$work/runs"
+		{ time pinned bash -c 'set -e; "$@"' bench "$@" >"$work/said" 2>&1; } 2>"$work/one" || { fail "$name"; return 0; }
 	fi
+	awk -v n="$name" -v r="$round" '{print n, r, $1, $2 + $3, $4 / 1024}' "$work/one" >>"$work/runs"
 }
 
 # floor IMAGE: reads the input, hashes as many bytes as the output has.
 floor() { cat "$work/$1.plain/blobs/sha256/"* >/dev/null && openssl dgst -sha256 "$work/$1.out/blobs/sha256/"* >/dev/null; }
 toLayout() { rm -rf "$place/$1.$3out" && TMPDIR=$place/tmp ours "oci:$work/$1.$2:app" "oci:$place/$1.$3out:cw" "${@:4}"; }
 toStore() { CONTAINERS_STORAGE_CONF=$place/ours.conf TMPDIR=$place/tmp ours "containers-storage:localhost/$1" "containers-storage:localhost/$1-cw"; }
-mkcw() { CONTAINERS_STORAGE_CONF=$place/theirs.conf TMPDIR=$place/tmp "$buildah" mkcw --type snp --cpus 1 --memory 512 --passphrase bench --workload-id x "localhost/$1" "localhost/$1-cw" >/dev/null 2>&1; }
+mkcw() { CONTAINERS_STORAGE_CONF=$place/theirs.conf TMPDIR=$place/tmp "$buildah" mkcw --type snp --cpus 1 --memory 512 --passphrase bench --workload-id x "localhost/$1" "localhost/$1-cw"; }
 export -f floor toLayout toStore mkcw
 export buildah place
 
@@ -140,8 +158,9 @@ builds() {
 	[[ -z $peer ]] || "$3" "$1$2/mkcw" mkcw "$1"
 }
 
-gnutime=$(command -v time || true)
-[[ -n $gnutime ]] || { gnutime=; skip "peak memory: apt-get install time"; }
+command -v openssl >/dev/null || { echo "bench: the floor needs openssl: apt-get install openssl" >&2; exit 1; }
+gnutime=$(type -P time || true)
+[[ -n $gnutime ]] || skip "peak memory: apt-get install time"
 store=yes peer=yes
 if [[ $(id -u) != 0 ]]; then
 	skip "local storage and mkcw: not root"
@@ -172,6 +191,7 @@ for i in "small $((mib / 4))" "large $mib"; do
 			suffix=
 			[[ $pins == all ]] || suffix=@$pins
 			run "$1$suffix/floor" floor "$1"
+			run "$1$suffix/floor,cached" floor "$1"
 			builds "$1" "$suffix" run
 		done
 	done
@@ -183,16 +203,17 @@ pins=all
 occupy() {
 	local name=$1 before now peak pid
 	shift
+	[[ -z ${failed[$name]:-} ]] || return 0
 	rm -rf "$place/"*out # an earlier one's output
 	before=$(used) peak=$before
-	"$@" &
+	"$@" >"$work/said" 2>&1 &
 	pid=$!
 	while kill -0 "$pid" 2>/dev/null; do
 		now=$(used)
 		((now <= peak)) || peak=$now
 		sleep 0.02
 	done
-	wait "$pid"
+	wait "$pid" || { fail "$name"; return 0; }
 	now=$(used)
 	echo "$name $((peak - now)) $((now - before))" >>"$work/disks"
 }
@@ -249,6 +270,7 @@ function dash(v) { return v == "" ? "-" : v }
 ' "$work/disks" "$work/runs"
 
 echo
+[[ " $parts " == *" ciphers "* ]] || exit "$status"
 cd "$(dirname "$0")/.."
 go test -run '^$' -bench 'XTS|Sector|Writer' -benchtime 0.3s ./luks | grep -E '^Benchmark|^cpu'
 if command -v openssl >/dev/null; then
@@ -259,3 +281,4 @@ fi
 skip "luksy alone: not a dependency; it is inside mkcw"
 cryptsetup benchmark --cipher aes-xts --key-size 512 2>/dev/null | grep aes-xts || skip "cryptsetup benchmark: needs AF_ALG"
 go test -run '^$' -bench . -benchtime 0.3s ./attest-server/verifier/... ./krun/measure | grep -E '^Benchmark'
+exit "$status"

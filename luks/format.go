@@ -1,7 +1,6 @@
 package luks
 
 import (
-	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -46,10 +45,7 @@ func newHeader(bin binaryHeader, keyslotsBytes int64, g *Geometry, vk *VolumeKey
 	}
 	salt1, salt2 := salts[:headerSaltBytes], salts[headerSaltBytes:2*headerSaltBytes]
 	slotSalt, digestSalt := salts[2*headerSaltBytes:][:saltBytes], salts[2*headerSaltBytes:][saltBytes:]
-	d, err := newDigest(vk, digestSalt)
-	if err != nil {
-		return nil, err
-	}
+	d := newDigest(vk, digestSalt)
 	m := newMetadata(bin.headerBytes, keyslotsBytes, g, d, newSlotKDF(kdf, slotSalt))
 	return renderHeader(bin, m, g, salt1, salt2, func(out []byte, k keyslot) error {
 		return sealSlot(out, k, vk, passphrase, rand)
@@ -81,14 +77,10 @@ func renderHeader(bin binaryHeader, m *metadata, g *Geometry, salt1, salt2 []byt
 }
 
 // newDigest is how the metadata recognizes the volume key.
-func newDigest(vk *VolumeKey, salt []byte) (digest, error) {
+func newDigest(vk *VolumeKey, salt []byte) digest {
 	d := digest{Type: "pbkdf2", Keyslots: []string{"0"}, Segments: []string{"0"}, Hash: "sha256", Iterations: minPBKDF2Iterations, Salt: salt}
-	sum, err := pbkdf2.Key(sha256.New, string(vk.b), salt, d.Iterations, sha256.Size)
-	if err != nil {
-		return digest{}, fmt.Errorf("computing volume key digest: %w", err)
-	}
-	d.Digest = sum
-	return d, nil
+	d.Digest = pbkdf2Key(sha256.New, vk.b, salt, d.Iterations, sha256.Size)
+	return d
 }
 
 func newMetadata(headerBytes, keyslotsBytes int64, g *Geometry, d digest, kdf slotKDF) *metadata {

@@ -1,7 +1,6 @@
 package luks
 
 import (
-	"crypto/pbkdf2"
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
@@ -87,5 +86,5 @@ func (k KDF) derive(passphrase, salt []byte, n int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pbkdf2.Key(h, string(passphrase), salt, k.Iterations, n)
+	return pbkdf2Key(h, passphrase, salt, k.Iterations, n), nil
 }

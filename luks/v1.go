@@ -2,7 +2,6 @@ package luks
 
 import (
 	"bytes"
-	"crypto/pbkdf2"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
@@ -211,10 +210,7 @@ func (h *V1Header) Unlock(passphrase secret.Bytes) (*VolumeKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("opening keyslot %d: %w", i, err)
 		}
-		sum, err := pbkdf2.Key(newHash, string(key), h.raw.DigestSalt[:], int(h.raw.DigestIter), v1DigestBytes)
-		if err != nil {
-			return nil, fmt.Errorf("computing volume key digest: %w", err)
-		}
+		sum := pbkdf2Key(newHash, key, h.raw.DigestSalt[:], int(h.raw.DigestIter), v1DigestBytes)
 		if subtle.ConstantTimeCompare(sum, h.raw.Digest[:]) == 1 {
 			return &VolumeKey{b: key}, nil
 		}
@@ -288,10 +284,7 @@ func newV1Header(g *Geometry, vk *VolumeKey, passphrase secret.Bytes, o WriterOp
 	if _, err := io.ReadFull(o.Rand, r.DigestSalt[:]); err != nil {
 		return nil, fmt.Errorf("drawing salts: %w", err)
 	}
-	sum, err := pbkdf2.Key(sha256.New, string(vk.b), r.DigestSalt[:], int(r.DigestIter), v1DigestBytes)
-	if err != nil {
-		return nil, fmt.Errorf("computing volume key digest: %w", err)
-	}
+	sum := pbkdf2Key(sha256.New, vk.b, r.DigestSalt[:], int(r.DigestIter), v1DigestBytes)
 	r.Digest = [v1DigestBytes]byte(sum)
 	for i := range r.Slots {
 		s := &r.Slots[i]

@@ -110,4 +110,7 @@ show ccrun build -q --tee sample --firmware "$firmware" --attest-url "https://$g
 	--workload-id other containers-storage:localhost/shop containers-storage:localhost/other-confidential
 refused 3 "a session yields only its own workload's key" ccrun-sim attack other-key --workload other --victim shop
 
+section "Attack 4: a program in a running VM asks for the key again"
+refused 3 "a VM whose disk is open gets its key no more" ccrun-sim attack second-release --workload shop
+
 section "Done in $((SECONDS - started)) s. The TEE was simulated; see README for what ran on real hardware"

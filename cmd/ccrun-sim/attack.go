@@ -34,6 +34,7 @@ func attackCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{Name: "replay", Usage: "show an earlier session's Evidence again", Description: "Example:\n   ccrun-sim attack replay --workload shop --server https://127.0.0.1:8443 --ca ca.pem --token-file token", Flags: flags, Action: attack((*attacker).replay)},
 			{Name: "other-key", Usage: "ask for another workload's key with genuine Evidence", Description: "Example:\n   ccrun-sim attack other-key --workload shop --victim bank --server https://127.0.0.1:8443 --ca ca.pem --token-file token", Flags: append([]cli.Flag{victim}, flags...), Action: attack((*attacker).otherKey)},
+			{Name: "second-release", Usage: "ask again from a VM whose disk is open", Description: "Plays a program that reached the report device of a running VM.\n\nExample:\n   ccrun-sim attack second-release --workload shop --server https://127.0.0.1:8443 --ca ca.pem --token-file token", Flags: flags, Action: attack((*attacker).secondRelease)},
 		},
 	}
 }
@@ -90,14 +91,19 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 // evidence is what the attacker's genuine guest can have signed: any report
 // data, but only its own launch digest.
 func (a *attacker) evidence(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
-	if len(a.workload.ReferenceValues.Measurements) == 0 {
-		return kbs.Evidence{}, errors.New("workload has no measurement")
-	}
-	launch, err := sample.NewLaunch(a.workload.ReferenceValues.Measurements[0].LaunchDigest)
+	launch, err := a.launch()
 	if err != nil {
 		return kbs.Evidence{}, err
 	}
 	return a.tee.Sign(rd, launch)
+}
+
+// launch is a new VM of the workload.
+func (a *attacker) launch() (sample.Launch, error) {
+	if len(a.workload.ReferenceValues.Measurements) == 0 {
+		return sample.Launch{}, errors.New("workload has no measurement")
+	}
+	return sample.NewLaunch(a.workload.ReferenceValues.Measurements[0].LaunchDigest)
 }
 
 // request is what a guest of workload id would ask with, but for the identity
@@ -146,6 +152,33 @@ func (a *attacker) otherKey(ctx context.Context) error {
 	diskKey, err := session.DiskKeyOf(ctx, a.victim)
 	diskKey.Wipe()
 	return a.mustRefuse("that session asking for "+a.victim+"'s key", err)
+}
+
+// secondRelease is an honest agent up to the point where its workload starts.
+// Then the attacker has reports made in that VM, over a key of his own.
+func (a *attacker) secondRelease(ctx context.Context) error {
+	launch, err := a.launch()
+	if err != nil {
+		return err
+	}
+	inVM := func(_ context.Context, rd kbs.ReportData) (kbs.Evidence, error) { return a.tee.Sign(rd, launch) }
+	request := a.request(a.workload.WorkloadID, inVM)
+	session, diskKey, err := a.client.Open(ctx, request)
+	if err != nil {
+		return fmt.Errorf("the agent's session: %w", err)
+	}
+	defer session.Close()
+	diskKey.Wipe()
+	if err := a.client.Confirm(ctx, request, session); err != nil {
+		return fmt.Errorf("the agent's confirmation: %w", err)
+	}
+	a.say("the agent has the key, and has confirmed that its disk opened")
+	again, err := session.DiskKey(ctx)
+	again.Wipe()
+	if err := a.mustRefuse("the agent's session asking again", err); face.Status(err) != face.Denied {
+		return err
+	}
+	return a.mustRefuse("a new session of the same VM", a.release(ctx, a.workload.WorkloadID, inVM))
 }
 
 func (a *attacker) say(format string, v ...any) {

@@ -91,6 +91,9 @@ func TestAttacksAreRefused(t *testing.T) {
 			"attesting as bank from a guest of shop: refused (attestation_denied)",
 			"a session of shop, honestly attested", "that session asking for bank's key: refused (forbidden)",
 		}},
+		{[]string{"second-release"}, []string{
+			"the agent has the key", "the agent's session asking again: refused (already_released)", "a new session of the same VM: refused (already_released)",
+		}},
 	} {
 		got := execute(t, nil, "ccrun-sim", append(append([]string{"attack"}, append(x.args, "--workload", "shop")...), flags...)...)
 		if got.code != face.Denied {

@@ -18,7 +18,7 @@ func demoCommand() *cli.Command {
 	self, _ := os.Executable()
 	return &cli.Command{
 		Name:        "demo",
-		Usage:       "the main job end to end in the simulated TEE, then three attacks that must fail",
+		Usage:       "the main job end to end in the simulated TEE, then four attacks that must fail",
 		Description: "Needs podman, qemu and curl, and CCRUN_SIM_FIRMWARE (see `ccrun-sim firmware`).\n\nExample:\n   make demo",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "bin", Value: filepath.Dir(self), Usage: "`DIR` with ccrun, ccrun-init and ccrun-sim"},

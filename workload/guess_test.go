@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -101,14 +100,14 @@ func (g *guesser) find(b []byte) string {
 	if found := g.scan(b); found != "" {
 		return found
 	}
-	for _, run := range hexRun.FindAll(b, -1) {
+	for _, run := range runs(b, isHex, 32) {
 		raw, _ := hex.DecodeString(string(run[:len(run)&^1]))
 		if found := g.scan(raw); found != "" {
 			return found
 		}
 	}
-	for _, run := range base64Run.FindAll(b, -1) {
-		raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(string(run), "="))
+	for _, run := range runs(b, isBase64, 40) {
+		raw, err := base64.RawStdEncoding.DecodeString(string(run))
 		if err != nil || len(raw) < 32 {
 			continue
 		}
@@ -119,10 +118,28 @@ func (g *guesser) find(b []byte) string {
 	return ""
 }
 
-var (
-	hexRun    = regexp.MustCompile(`[0-9a-f]{32,}`)
-	base64Run = regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}`)
-)
+// runs are the parts of b that have nothing but bytes of a kind, at least
+// shortest of them. Disks are searched for them, which takes a regular
+// expression seconds.
+func runs(b []byte, of func(byte) bool, shortest int) (found [][]byte) {
+	start := 0
+	for i := 0; i <= len(b); i++ {
+		if i < len(b) && of(b[i]) {
+			continue
+		}
+		if i-start >= shortest {
+			found = append(found, b[start:i])
+		}
+		start = i + 1
+	}
+	return found
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
+
+func isBase64(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '+' || c == '/'
+}
 
 func (g *guesser) scan(b []byte) string {
 	for i := 0; i+8 <= len(b); i++ {
@@ -181,7 +198,7 @@ func TestNothingToGuessAgainst(t *testing.T) {
 		"reproducible": func() Options { return reproducibleOptions(t, &fakeServer{}) },
 		"signed": func() Options {
 			o := testOptions(t, &fakeServer{})
-			o.Sign, _ = signingKey(t)
+			o.Sign, _ = signingKey(t, owner)
 			return o
 		},
 	} {
@@ -252,7 +269,7 @@ func TestOwnerKnowsTheSource(t *testing.T) {
 	server := &fakeServer{}
 	o := testOptions(t, server)
 	o.RecordPath = filepath.Join(t.TempDir(), "record")
-	key, pub := signingKey(t)
+	key, pub := signingKey(t, owner)
 	o.Sign, o.Attach = key, []string{AttachRecord, AttachProvenance}
 	res := mustBuild(t, o)
 	if got := server.the(t).Registration.Source; got != res.SourceDigest || got == "" {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,8 +32,17 @@ func TestMain(m *testing.M) {
 		killedChild()
 		return
 	}
-	os.Exit(m.Run())
+	var err error
+	if shared, err = os.MkdirTemp("", "ccrun-workload-test-"); err != nil {
+		log.Fatal(err)
+	}
+	code := m.Run()
+	os.RemoveAll(shared)
+	os.Exit(code)
 }
+
+// shared is a directory for what tests share.
+var shared string
 
 // fakeServer is a Registrar.
 type fakeServer struct {
@@ -102,7 +112,7 @@ func testOptions(t testing.TB, server *fakeServer) Options {
 		Environment:    Environment{System: imagetest.System(t), TempDir: t.TempDir()},
 		SourceOptions:  SourceOptions{Source: "oci:" + layout},
 		MachineOptions: MachineOptions{TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, Firmware: testFirmware(t), Agent: stub()}, // any static ELF will do
-		DiskOptions:    DiskOptions{SizeBytes: 16 << 20, Filesystem: "ext4"},
+		DiskOptions:    DiskOptions{SizeBytes: 8 << 20, Filesystem: "ext4"},
 		PublishOptions: PublishOptions{Destination: "oci:" + filepath.Join(t.TempDir(), "out") + ":app"},
 		Servers:        krun.Servers{URLs: []string{"https://192.0.2.1:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 	}

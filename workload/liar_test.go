@@ -37,7 +37,7 @@ func newLiar(t *testing.T) *liar {
 	evil.Upload(t, l.repo)
 	l.evil = evil.WriteLayout(t, t.TempDir())
 	l.o.Destination, l.o.Attach = "docker://"+l.repo+":v1", []string{AttachRecord, AttachProvenance}
-	l.o.Sign, l.pub = signingKey(t)
+	l.o.Sign, l.pub = signingKey(t, owner)
 	return l
 }
 

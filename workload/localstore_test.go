@@ -179,7 +179,7 @@ func TestStoreFaults(t *testing.T) {
 	o := base
 	ctx, cancel := context.WithCancel(t.Context())
 	o.Progress = func(stage string, done, _ int64) {
-		if strings.HasPrefix(stage, "encrypting") && done > 8<<20 {
+		if strings.HasPrefix(stage, "encrypting") && done > 4<<20 {
 			cancel()
 		}
 	}
@@ -241,6 +241,7 @@ func TestStoreFull(t *testing.T) {
 			t.Skipf("no tmpfs: %v", err)
 		}
 		o := testOptions(t, &fakeServer{})
+		o.SizeBytes = 16 << 20
 		o.Destination = fmt.Sprintf("containers-storage:[overlay@%s+%s]localhost/app:1", disk, t.TempDir())
 		_, err := Build(t.Context(), o)
 		var h interface{ Hint() string }

@@ -80,8 +80,8 @@ func signSource(t testing.TB, sys *types.SystemContext, name string, key *referr
 // kind of signature, and a source it refuses leaves nothing.
 func TestSourcePolicy(t *testing.T) {
 	t.Parallel()
-	sigKey, sigPub := signingKey(t)
-	otherSig, otherSigPub := signingKey(t)
+	sigKey, sigPub := signingKey(t, owner)
+	otherSig, otherSigPub := signingKey(t, stranger)
 	gpg, gpgPub := gpgKey(t)
 	otherGPG, otherGPGPub := gpgKey(t)
 	requirement := map[string]string{

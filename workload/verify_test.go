@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containers/image/v5/types"
@@ -19,15 +20,37 @@ import (
 	"github.com/ccrun/ccrun/workload/referrers"
 )
 
-// signingKey makes a key pair and returns it, and the file of its public half.
-func signingKey(t testing.TB) (*referrers.SigningKey, string) {
-	t.Helper()
-	private, public := imagetest.SigstoreKey(t, "pass")
+// signer is a signing key, and the file of its public half.
+type signer struct {
+	key *referrers.SigningKey
+	pub string
+}
+
+// owner and stranger are the same in all tests: a passphrase is slow to try, as
+// it should be.
+var owner, stranger = sync.OnceValues(newSigner), sync.OnceValues(newSigner)
+
+func newSigner() (signer, error) {
+	dir, err := os.MkdirTemp(shared, "signer-")
+	if err != nil {
+		return signer{}, err
+	}
+	private, public, err := imagetest.SigstoreKey(dir, "pass")
+	if err != nil {
+		return signer{}, err
+	}
 	k, err := referrers.LoadSigningKey(private, secret.New([]byte("pass")))
+	return signer{k, public}, err
+}
+
+// signingKey is one of the two.
+func signingKey(t testing.TB, of func() (signer, error)) (*referrers.SigningKey, string) {
+	t.Helper()
+	s, err := of()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k, public
+	return s.key, s.pub
 }
 
 // referrerRegistry is one with or without the referrers API, and a policy to
@@ -49,7 +72,7 @@ func keepSignatures(t testing.TB, sys *types.SystemContext) {
 func signedBuild(t testing.TB, dest func(*types.SystemContext) string) (Options, *Result, string) {
 	t.Helper()
 	o := testOptions(t, &fakeServer{})
-	key, pub := signingKey(t)
+	key, pub := signingKey(t, owner)
 	o.Destination = dest(o.System)
 	o.Sign, o.Attach, o.Version, o.PublishSource = key, []string{AttachRecord, AttachProvenance, AttachSBOM}, "1.2.3", true
 	res, err := Build(t.Context(), o)
@@ -128,7 +151,7 @@ func TestSupplyChain(t *testing.T) {
 // TestVerifyImageRefuses changes one thing each; each must fail its own rule.
 func TestVerifyImageRefuses(t *testing.T) {
 	t.Parallel()
-	_, otherPub := signingKey(t)
+	_, otherPub := signingKey(t, stranger)
 	base, _, pub := signedBuild(t, supplyDestinations(t)["referrers API"])
 	for name, c := range map[string]struct {
 		change func(t *testing.T, o *Options, v *VerifyOptions)
@@ -269,7 +292,7 @@ func TestVerifyNothing(t *testing.T) {
 	if _, err := VerifyImage(t.Context(), VerifyOptions{Image: o.Source, System: o.System}); err == nil || !strings.Contains(err.Error(), "no key") {
 		t.Errorf("verified against nothing: %v", err)
 	}
-	o.Sign, _ = signingKey(t)
+	o.Sign, _ = signingKey(t, owner)
 	o.Destination = "oci:" + t.TempDir()
 	if _, err := Build(t.Context(), o); err == nil {
 		t.Error("signed where no signature can be kept")

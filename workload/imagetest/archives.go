@@ -49,10 +49,13 @@ func Tar(t testing.TB, files ...File) []byte {
 	return b.Bytes()
 }
 
-// Gzip compresses b as most layers are.
+// Gzip compresses b as most layers are, but hastily.
 func Gzip(t testing.TB, b []byte) []byte {
 	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
+	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.Write(b); err != nil {
 		t.Fatal(err)
 	}

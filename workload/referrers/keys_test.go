@@ -1,14 +1,23 @@
 package referrers
 
 import (
+	"path/filepath"
 	"testing"
+
+	"github.com/containers/image/v5/signature/sigstore"
 
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
 func TestLoadSigningKey(t *testing.T) {
-	private, public := imagetest.SigstoreKey(t, "pass")
+	pair, err := sigstore.GenerateKeyPair([]byte("pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, public := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "pub")
+	imagetest.WriteFile(t, private, pair.PrivateKey)
+	imagetest.WriteFile(t, public, pair.PublicKey)
 	if _, err := LoadSigningKey(private, secret.New([]byte("pass"))); err != nil {
 		t.Error(err)
 	}

@@ -75,10 +75,11 @@ test-e2e: build firmware rig
 soak: test-deps build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun CCRUN_LONG=soak tests/podman-env.sh tests/soak.sh
 
-bench: build
+bench: build firmware
 	packaging/deps.sh bench
 	tests/bench.sh
 	tests/bench-server.sh
+	$(SIMENV) tests/podman-env.sh tests/bench-start.sh
 
 fuzz:
 	tests/fuzz.sh $(FUZZTIME)

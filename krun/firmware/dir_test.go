@@ -94,6 +94,32 @@ func TestModulesSegment(t *testing.T) {
 	}
 }
 
+// TestUnsigned: the kernel would spend a quarter of a start on the signatures of
+// modules, which the launch measurement covers.
+func TestUnsigned(t *testing.T) {
+	sign := func(module string, n uint32) []byte {
+		b := append([]byte(module), make([]byte, 8)...)
+		return append(binary.BigEndian.AppendUint32(b, n), signatureMagic...)
+	}
+	for signed, want := range map[string]string{
+		"module":                         "module",
+		string(sign("modulesig", 3)):     "module",
+		string(sign("module", 0)):        "module",
+		string(sign("", 0)):              "",
+		string(sign("module", 6)):        "",
+		"module" + signatureMagic + "\n": "module" + signatureMagic + "\n",
+	} {
+		if got, err := unsigned([]byte(signed)); err != nil || string(got) != want {
+			t.Errorf("%q: %q (%v), expected %q", signed, got, err, want)
+		}
+	}
+	for _, bad := range [][]byte{[]byte(signatureMagic), []byte("short" + signatureMagic), sign("module", 7), sign("module", 1<<32-1)} {
+		if got, err := unsigned(bad); err == nil {
+			t.Errorf("%q became %q", bad, got)
+		}
+	}
+}
+
 func TestFirmwareDirectory(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "k"), noise(6, 10_000))

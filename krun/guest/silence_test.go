@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -43,9 +44,10 @@ func useUp() {
 	limit := unix.Rlimit{Cur: 1 << 30, Max: 1 << 30}
 	_ = unix.Setrlimit(unix.RLIMIT_AS, &limit)
 	var all [][]byte
-	for {
+	for len(all) < 1<<20 {
 		all = append(all, make([]byte, 64<<20))
 	}
+	runtime.KeepAlive(all)
 }
 
 const dyingWord = "word-that-must-not-be-seen"

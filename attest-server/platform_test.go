@@ -12,20 +12,21 @@ import (
 	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/sample/sampletest"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 )
 
 var rigTime = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 
-// simulated makes one platform for all tests: its RSA keys take a second.
+// simulated makes one platform for all tests.
 var simulated = sync.OnceValues(func() (string, error) {
 	parent, err := os.MkdirTemp("", "ccrun-attestserver-test-")
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(parent, "platform")
-	return dir, sample.Create(dir, rigTime.Add(-time.Hour))
+	return dir, sampletest.Create(dir, rigTime.Add(-time.Hour))
 })
 
 func TestMain(m *testing.M) {

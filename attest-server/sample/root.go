@@ -30,10 +30,22 @@ type platform struct {
 // VCEK with fresh keys. It takes some seconds (two RSA-4096 keys). dir appears
 // whole or not at all; one that exists is an error.
 func Create(dir string, now time.Time) error {
+	var keys [2]*rsa.PrivateKey
+	for i := range keys {
+		var err error
+		if keys[i], err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
+			return fmt.Errorf("creating simulated platform: %w", err)
+		}
+	}
+	return CreateWith(dir, now, keys[0], keys[1])
+}
+
+// CreateWith is Create with given keys of the ARK and the ASK.
+func CreateWith(dir string, now time.Time, ark, ask crypto.Signer) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return fmt.Errorf("creating simulated platform: %s: %w", dir, fs.ErrExist)
 	}
-	p, err := newPlatform(now)
+	p, err := newPlatform(now, ark, ask)
 	if err != nil {
 		return fmt.Errorf("creating simulated platform: %w", err)
 	}
@@ -115,15 +127,9 @@ func (p *platform) write(dir string) error {
 	return nil
 }
 
-func newPlatform(now time.Time) (*platform, error) {
-	p := new(platform)
+func newPlatform(now time.Time, ark, ask crypto.Signer) (*platform, error) {
+	p := &platform{arkKey: ark, askKey: ask}
 	var err error
-	if p.arkKey, err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
-		return nil, err
-	}
-	if p.askKey, err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
-		return nil, err
-	}
 	if p.vcekKey, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package sample
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/binary"
@@ -25,14 +26,39 @@ import (
 
 var testTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-// platforms makes two, once: their RSA keys take seconds.
+// platforms makes two, once: RSA keys take seconds, so that the second's are
+// the first's, the other way round.
 var platforms = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ccrun-sample-test-")
 	if err != nil {
 		return "", err
 	}
-	return dir, errors.Join(Create(filepath.Join(dir, "one"), testTime), Create(filepath.Join(dir, "two"), testTime))
+	one := filepath.Join(dir, "one")
+	if err := Create(one, testTime); err != nil {
+		return dir, err
+	}
+	ark, err := readSigner(filepath.Join(one, PrivateDir, "ark-key.pem"))
+	if err != nil {
+		return dir, err
+	}
+	ask, err := readSigner(filepath.Join(one, PrivateDir, "ask-key.pem"))
+	if err != nil {
+		return dir, err
+	}
+	return dir, CreateWith(filepath.Join(dir, "two"), testTime, ask, ark)
 })
+
+func readSigner(path string) (crypto.Signer, error) {
+	der, err := readPEM(path, "PRIVATE KEY")
+	if err != nil {
+		return nil, err
+	}
+	k, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	return k.(crypto.Signer), nil
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/sample/sampletest"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
@@ -23,15 +24,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// platform is one simulated platform for all tests: making its keys takes a
-// second.
+// platform is one simulated platform for all tests.
 var platform = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ccrun-sim-test-")
 	if err != nil {
 		return "", err
 	}
 	root := filepath.Join(dir, "root")
-	if err := sample.Create(root, time.Now()); err != nil {
+	if err := sampletest.Create(root, time.Now()); err != nil {
 		return dir, err
 	}
 	kernel := filepath.Join(dir, "vmlinuz")

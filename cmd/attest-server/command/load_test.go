@@ -22,6 +22,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/sample/sampletest"
 )
 
 // guests is a simulated machine that launches guests of one registered
@@ -40,7 +41,7 @@ const loadWorkload = "load"
 func newGuests(t testing.TB, dir string) (g *guests, env []string) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "platform")
-	if err := sample.Create(root, time.Now()); err != nil {
+	if err := sampletest.Create(root, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	chip, err := sample.OpenAttester(root)

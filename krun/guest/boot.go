@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +74,9 @@ type step struct {
 func (s step) String() string { return s.name }
 
 // bootSteps is the whole boot up to the workload, in order.
-func bootSteps() []step {
+func bootSteps() []step { return slices.Concat(earlySteps(), diskSteps(), lateSteps()) }
+
+func earlySteps() []step {
 	return []step{
 		{"mounting kernel file systems", (*boot).mountKernel},
 		{"reading the kernel command line", (*boot).readCommandLine},
@@ -81,6 +84,15 @@ func bootSteps() []step {
 		{"reading the identity", (*boot).readIdentity},
 		{"opening the control port", (*boot).openControl},
 		{"setting up the network", (*boot).setUpNetwork},
+	}
+}
+
+// awaitingKeeper is PID 1's step instead of diskSteps.
+const awaitingKeeper = "waiting for the keeper"
+
+// diskSteps know the DiskKey, or what follows from it: they are the keeper's.
+func diskSteps() []step {
+	return []step{
 		{"finding the disk", (*boot).findDisk},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
@@ -88,6 +100,11 @@ func bootSteps() []step {
 		{"loading the file system's modules", told((*boot).loadFilesystem)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
+	}
+}
+
+func lateSteps() []step {
+	return []step{
 		{"cutting the network off", told((*boot).cutNetwork)},
 		{"locking down the kernel", told((*boot).lockDown)},
 	}
@@ -132,7 +149,11 @@ func (b *boot) runSteps(ctx context.Context, steps []step) error {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 		if err := s.run(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", s, b.forHost(ctx, err))
+			err = b.forHost(ctx, err)
+			if s.name == awaitingKeeper && context.Cause(ctx) == nil { // who named its own step
+				return err
+			}
+			return fmt.Errorf("%s: %w", s, err)
 		}
 		b.console.timing(s.String())
 	}

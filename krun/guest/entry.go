@@ -11,13 +11,17 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-// Enter is the whole of an agent's main: this program is PID 1 of a VM, or the
-// stage between agent and workload, and nothing else. find opens the TEE's
+// Enter is the whole of an agent's main: this program is PID 1 of a VM, its
+// keeper, or the stage between agent and workload, and nothing else. find opens the TEE's
 // report device: FindAttester, but for a test rig without a TEE. It returns
 // only if there was nothing to do.
 func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
-	stage, first := len(os.Args) > 0 && os.Args[0] == StageName, os.Getpid() == 1
-	if !stage && !first {
+	role := ""
+	if len(os.Args) > 0 {
+		role = os.Args[0]
+	}
+	stage, keeper, first := role == StageName, role == keeperName, os.Getpid() == 1
+	if !stage && !keeper && !first {
 		fmt.Fprintln(os.Stderr, "ccrun-init: runs only as PID 1 of a confidential VM, from the initrd that `ccrun build` makes")
 		return
 	}
@@ -29,6 +33,8 @@ func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
 	switch {
 	case stage:
 		runStage(err)
+	case keeper:
+		runKeeper(find, voice, err, keeperSteps())
 	default:
 		live(find, voice, err)
 	}
@@ -43,7 +49,7 @@ func live(find func(context.Context, kbs.TEE) (Attester, error), voice *os.File,
 	if early != nil {
 		b.console.fail(early)
 	} else {
-		status = b.live(bootSteps())
+		status = b.live(stepsWithKeeper())
 	}
 	b.shutDown(status)
 	for { // the machine is going down

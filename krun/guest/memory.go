@@ -2,6 +2,7 @@ package guest
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -29,4 +30,15 @@ func enoughMemory(need, free int64) error {
 	}
 	return hint.With(fmt.Errorf("opening the disk takes %d MiB of memory and %d more, the guest has %d MiB free", need>>20, memoryReserve>>20, free>>20),
 		"build the image with more --memory, or without a --passphrase-file of one's own words")
+}
+
+// holdMemory keeps what is freed: the kernel would get it with all that is in
+// it, and nobody would overwrite it. Some 300 KiB for each try to confirm, one a
+// minute, is what that costs a guest whose server is gone.
+func holdMemory(hold bool) {
+	percent := 100
+	if hold {
+		percent = -1
+	}
+	debug.SetGCPercent(percent)
 }

@@ -17,6 +17,9 @@ func newLimit(d time.Duration, over func()) *limit {
 	return &limit{time.AfterFunc(d, over), time.Now().Add(d)}
 }
 
+// left is how much of it is left.
+func (l *limit) left() time.Duration { return max(0, time.Until(l.end)) }
+
 func (l *limit) stop() { l.timer.Stop() }
 
 // suspend stops the clock until resume is called, on the same goroutine.

@@ -64,6 +64,7 @@ func (b *boot) ask(ctx context.Context, source Attester) *asking {
 		Attest: func(ctx context.Context, rd kbs.ReportData) (kbs.Evidence, error) {
 			ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errBootTimeout)
 			defer cancel()
+			holdMemory(true) // there is a TEEKey now
 			e, err := source.Attest(ctx, rd)
 			if err == nil {
 				b.console.timing("got evidence")
@@ -73,6 +74,9 @@ func (b *boot) ask(ctx context.Context, source Attester) *asking {
 		Opens:        func(diskKey secret.Bytes) bool { return b.opens(ctx, diskKey) },
 		OnServerTime: b.clock.compare,
 		OnRetry: func(why error, pause time.Duration) {
+			if b.asking.session == nil { // nothing was released to the TEEKey
+				holdMemory(false)
+			}
 			said.retry(withReleaseHint(why, b.network), pause)
 		},
 	}}

@@ -1,0 +1,209 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/process"
+)
+
+// keeperName is argv[0] of this program as the keeper: the process that gets
+// the DiskKey and opens the disk with it. Go copies what it computes with, and
+// forgets copies without wiping them, so what was in its memory cannot be
+// wiped from within. PID 1 never has the key, and overwrites the whole memory
+// of the keeper once that is done (wipeProcess), before it lets anything else
+// run. What is left is the kernel's: the volume key, in dm-crypt.
+const keeperName = "ccrun-init-keeper"
+
+// stepsWithKeeper is the boot as PID 1 takes it.
+func stepsWithKeeper() []step {
+	return slices.Concat(earlySteps(), []step{{awaitingKeeper, (*boot).openByKeeper}}, lateSteps())
+}
+
+// keeperSteps are the keeper's, after what it must read for itself.
+func keeperSteps() []step {
+	return append([]step{
+		{"reading the kernel command line", (*boot).readCommandLine},
+		{"reading the identity", (*boot).readIdentity},
+	}, diskSteps()...)
+}
+
+// kept is what the keeper's steps leave to PID 1. It holds no secret but the
+// workload's configuration.
+type kept struct {
+	Mapped   string
+	Devices  []string
+	Mounts   []string
+	ReadOnly bool
+	Process  *krun.Process
+	Failure  *failure `json:",omitempty"`
+}
+
+// A failure is an error that the host may be told as it is (forHost).
+type failure struct {
+	Status     int
+	Text, Hint string
+}
+
+// openByKeeper has the keeper open the disk, and then overwrites its memory.
+func (b *boot) openByKeeper(ctx context.Context) error {
+	pid, result, err := b.startKeeper()
+	if err != nil {
+		return fmt.Errorf("starting the keeper: %w", err)
+	}
+	resume := b.limit.suspend() // which the keeper has for its own
+	k, err := awaitKeeper(ctx, result)
+	resume()
+	if f := k.Failure; err == nil && f != nil {
+		err = &statusError{f.Status, openly(hint.With(errors.New(f.Text), "%s", f.Hint))}
+	}
+	if err != nil { // the VM ends; to stop it could take as long as the host likes
+		_ = unix.Kill(pid, unix.SIGKILL)
+		return err
+	}
+	if err := wipeProcess(pid); err != nil {
+		return fmt.Errorf("wiping the keeper's memory: %w", err)
+	}
+	b.opened = opened{mapped: k.Mapped, devices: k.Devices, mounts: k.Mounts, readOnly: k.ReadOnly, say: b.console.line}
+	b.process = k.Process
+	if b.mapped == "" || b.process == nil {
+		return errors.New("the keeper opened nothing, and does not say why")
+	}
+	return nil
+}
+
+func (b *boot) startKeeper() (pid int, result *os.File, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = null.Close() }()
+	resultR, resultW, err := os.Pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resultW.Close() }()
+	voice := int(null.Fd())
+	if f, ok := b.console.w.(*os.File); ok {
+		if voice, err = duplicate(f); err != nil {
+			return 0, nil, errors.Join(err, resultR.Close())
+		}
+		defer func() { _ = unix.Close(voice) }()
+	}
+	pid, err = syscall.ForkExec("/proc/self/exe", []string{keeperName, b.limit.left().String()}, &syscall.ProcAttr{
+		Files: []uintptr{null.Fd(), null.Fd(), uintptr(voice), resultW.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return 0, nil, errors.Join(err, resultR.Close())
+	}
+	return pid, resultR, nil
+}
+
+// duplicate is f once more. File.Fd would have the console wait for the host.
+func duplicate(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 3) })
+	return fd, errors.Join(failed, err)
+}
+
+// awaitKeeper reads what the keeper says, once. It says it when it has ended
+// with everything.
+func awaitKeeper(ctx context.Context, result *os.File) (k kept, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = result.Close() })
+	defer func() {
+		if stop() {
+			_ = result.Close()
+		}
+	}()
+	raw, err := bounded.Read(result, "the keeper's answer", 4*process.MaxBytes)
+	switch cause := context.Cause(ctx); {
+	case cause != nil:
+		return k, cause
+	case err != nil:
+		return k, err
+	case len(raw) == 0:
+		return k, errors.New("the keeper ended without a word: the guest is out of memory, or its program is broken")
+	}
+	return k, kbs.UnmarshalStrict(raw, &k)
+}
+
+// runKeeper is the keeper. It never returns: PID 1 ends it when its memory is
+// overwritten. early is what went wrong before.
+func runKeeper(find func(context.Context, kbs.TEE) (Attester, error), voice *os.File, early error, steps []step) {
+	unix.CloseOnExec(specFD)
+	b := &boot{console: newConsole(voice), find: find, signals: make(chan unix.Signal, 16)}
+	answer := keeperAnswer{result: os.NewFile(specFD, "result")}
+	err := early
+	if err == nil {
+		err = b.keep(os.Args, steps, answer.fail)
+	}
+	if err != nil {
+		within(closeTimeout, b.closeDisk, func() {})
+		answer.fail(err)
+	}
+	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process})
+	for {
+		_ = unix.Pause()
+	}
+}
+
+// keeperAnswer is said once.
+type keeperAnswer struct {
+	once   sync.Once
+	result *os.File
+}
+
+func (a *keeperAnswer) say(k kept) {
+	a.once.Do(func() {
+		_ = json.NewEncoder(a.result).Encode(k)
+		_ = a.result.Close()
+	})
+}
+
+func (a *keeperAnswer) fail(err error) {
+	f := &failure{Status: statusBootFailed, Text: err.Error(), Hint: hint.Of(err)}
+	if s := (*statusError)(nil); errors.As(err, &s) {
+		f.Status = s.status
+	}
+	a.say(kept{Failure: f})
+}
+
+// keep is the keeper's work. stuck is called if that goes on after its time.
+func (b *boot) keep(args []string, steps []step, stuck func(error)) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New(panicLine(fmt.Sprint(b.at.Load())))
+		}
+	}()
+	if len(args) != 2 {
+		return fmt.Errorf("keeper with %d arguments, expected 2", len(args))
+	}
+	left, err := time.ParseDuration(args[1])
+	if err != nil {
+		return fmt.Errorf("keeper's time: %w", err)
+	}
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	b.stop, b.limit = stop, newLimit(left, func() { stop(errBootTimeout) })
+	defer b.limit.stop()
+	apart := func(_ string, run func()) { go run() }
+	defer watch(ctx, apart, func(cause error) { stuck(fmt.Errorf("%s: %w", b.at.Load(), cause)) })()
+	return b.runSteps(ctx, steps)
+}

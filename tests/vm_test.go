@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"archive/tar"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -27,11 +28,11 @@ func TestWorkload(t *testing.T) {
 		}
 	})
 	t.Run("user, groups, working directory", func(t *testing.T) {
-		c := shell(`id; pwd; echo $HOME; echo x >y && cat y`)
+		c := shell(`id; pwd; echo $HOME; echo x >y && cat y; grep Cap /proc/self/status`)
 		c["User"], c["WorkingDir"] = "app", "/home/app"
 		src := w.build("user", c)
 		r := w.podman(src)
-		for _, want := range []string{"uid=1000(app) gid=1000", "2000(extra)", "/home/app"} {
+		for _, want := range []string{"uid=1000(app) gid=1000", "2000(extra)", "/home/app", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"} {
 			if !strings.Contains(r.stdout, want) {
 				t.Errorf("no %q in %s", want, r)
 			}
@@ -142,7 +143,9 @@ func (w *world) hardening(t *testing.T) {
 	for name, probe := range probes {
 		fmt.Fprintf(&script, "if %s; then echo '%s: yes'; else echo '%s: no'; fi\n", probe, name, name)
 	}
-	r := w.podman(w.build("hardening", shell(script.String())))
+	script.WriteString("/bin/probe\n")
+	layers := [][]entry{busyboxLayer(t), probeLayer(t, w.dir)}
+	r := w.podman(w.buildLayers("hardening", shell(script.String()), layers, "--fs", "ext4"))
 	for name := range probes {
 		if !strings.Contains(r.stdout, name+": no") {
 			t.Errorf("%s is open to the workload", name)
@@ -153,9 +156,45 @@ func (w *world) hardening(t *testing.T) {
 	if !strings.Contains(r.stdout, "CapBnd:\t00000000800405fb") {
 		t.Errorf("bounding set is not Podman's default")
 	}
+	barriers(t, "ext4", r)
+	probe := map[string]any{"Entrypoint": []string{"/bin/probe"}}
+	barriers(t, "erofs", w.podman(w.buildLayers("hardening-erofs", probe, layers, "--fs", "erofs")))
+}
+
+// barriers reads what the probe found.
+func barriers(t *testing.T, fs string, r result) {
+	t.Helper()
+	for line := range strings.Lines(r.stdout) {
+		if strings.HasPrefix(line, "YES: ") {
+			t.Errorf("%s: a barrier is missing: %s", fs, strings.TrimSpace(line))
+		}
+	}
+	if n := strings.Count(r.stdout, "\nno: "); n < 40 || !strings.Contains(r.stdout, "\ndone\n") {
+		t.Errorf("%s: %d barriers were tried", fs, n)
+	}
 	if t.Failed() {
 		t.Log(r)
 	}
+}
+
+// probeLayer has the probe, and device nodes that anybody may open.
+func probeLayer(t *testing.T, dir string) []entry {
+	t.Helper()
+	path := filepath.Join(dir, "probe")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "./probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the probe: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := func(name string, minor int64) entry {
+		return entry{Header: tar.Header{Name: name, Mode: 0o666, Typeflag: tar.TypeChar, Devmajor: 1, Devminor: minor}}
+	}
+	return []entry{file("bin/probe", 0o755, b), {Header: tar.Header{Name: "devices/", Mode: 0o755, Typeflag: tar.TypeDir}},
+		node("devices/null", 3), node("devices/zero", 5)}
 }
 
 func (w *world) stopSignal(t *testing.T) {

@@ -198,8 +198,13 @@ func (w *world) must(name string, arg ...string) string {
 // build makes the workload image localhost/NAME from busybox and config.
 func (w *world) build(name string, config map[string]any, extra ...string) string {
 	w.t.Helper()
+	return w.buildLayers(name, config, [][]entry{busyboxLayer(w.t)}, extra...)
+}
+
+func (w *world) buildLayers(name string, config map[string]any, layers [][]entry, extra ...string) string {
+	w.t.Helper()
 	src := filepath.Join(w.dir, "src", name)
-	writeOCI(w.t, src, config, busyboxLayer(w.t))
+	writeOCI(w.t, src, config, layers...)
 	args := append([]string{"build", "-q", "--tee", "sample", "--firmware", w.firmware, "--attest-url", w.url,
 		"--attest-ca", filepath.Join(w.dir, "server/ca.pem"), "--workload-id", name}, extra...)
 	image := "localhost/" + name

@@ -136,9 +136,16 @@ func TestFilterConditions(t *testing.T) {
 }
 
 // TestFilterLoads: the kernel takes the program, and it does what the machine
-// of these tests does. A thread that has it is not given back.
+// of these tests does. Where the test may make a device node (it has CAP_MKNOD),
+// the filter alone keeps it from that. A thread that has it is not given back.
 func TestFilterLoads(t *testing.T) {
-	done := make(chan error)
+	done, dir := make(chan error), t.TempDir()
+	before, after := filepath.Join(dir, "before"), filepath.Join(dir, "after")
+	report := int(unix.Mkdev(10, 124))
+	mayMake := unix.Mknod(before, unix.S_IFCHR|0o600, report) == nil
+	if os.Geteuid() == 0 && !mayMake {
+		t.Log("no CAP_MKNOD: the filter is not tried without it")
+	}
 	go func() {
 		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -156,10 +163,17 @@ func TestFilterLoads(t *testing.T) {
 			done <- fmt.Errorf("io_uring_setup: %v, call 1000: %v, getpid: %v", uring, later, pid)
 			return
 		}
-		done <- nil
+		if err := unix.Mknod(after, unix.S_IFCHR|0o600, report); mayMake && err != unix.EPERM {
+			done <- fmt.Errorf("with CAP_MKNOD, mknod of the report device: %v", err)
+			return
+		}
+		done <- unix.Mknod(filepath.Join(dir, "pipe"), unix.S_IFIFO|0o600, 0)
 	}()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if _, err := os.Lstat(after); err == nil {
+		t.Error("the report device's node is there")
 	}
 }
 

@@ -2,10 +2,12 @@ package guest
 
 import (
 	"fmt"
+	"os"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 )
 
@@ -20,6 +22,20 @@ func freeMemory() int64 {
 		return 0
 	}
 	return int64(info.Freeram+info.Bufferram) * int64(info.Unit)
+}
+
+// residentKiB is this process's memory, the pages of its program included; 0 if
+// the kernel does not say.
+func residentKiB() int {
+	b, err := bounded.File("/proc/self/statm", 256)
+	var size, resident int
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &size, &resident)
+	}
+	if err != nil {
+		return 0
+	}
+	return resident * os.Getpagesize() / 1024
 }
 
 // enoughMemory refuses to begin what would end in Go's or the kernel's "out of

@@ -45,7 +45,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	}
 	b.workloadRan = true
 	b.started()
-	b.console.timing("workload started")
+	b.console.timing(fmt.Sprintf("workload started, the agent has %d KiB of memory", residentKiB()))
 	if err := b.control.sayReady(); err != nil {
 		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
 	}

@@ -71,6 +71,7 @@ type stageStep struct {
 func stageSteps() []stageStep {
 	return []stageStep{
 		{"reading what to run", (*stage).readSpec},
+		{"closing devices off", (*stage).closeDevices},
 		{"entering the disk", (*stage).enterRoot},
 		{"looking up the user", (*stage).lookUpUser},
 		{"making the volumes", (*stage).makeVolumes},
@@ -101,6 +102,18 @@ func (s *stage) readSpec() error {
 	defer func() { _ = f.Close() }()
 	s.spec = &stageSpec{}
 	return classed(classInternal, kbs.DecodeStrict(f, 4*process.MaxBytes, s.spec))
+}
+
+// closeDevices looks whether the devices of others are out of reach, and makes
+// the control group the root of those that the workload sees.
+func (s *stage) closeDevices() error {
+	if !s.spec.DeviceGroup {
+		return nil
+	}
+	if err := checkDevicesRefused("/dev"); err != nil {
+		return err
+	}
+	return unix.Unshare(unix.CLONE_NEWCGROUP)
 }
 
 func (s *stage) enterRoot() error { return enterRoot(s.spec) }
@@ -187,6 +200,8 @@ type stageSpec struct {
 	Hosts      string
 	ResolvConf string // empty: keep the image's
 	Process    krun.Process
+	// DeviceGroup says that the stage must be in openDeviceGroup's group.
+	DeviceGroup bool
 }
 
 // stageError is why the stage could not become the workload.

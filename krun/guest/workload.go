@@ -114,19 +114,32 @@ func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
 		return 0, nil, errors.Join(err, specW.Close())
 	}
 	defer func() { _ = null.Close() }()
+	group, err := openDeviceGroup()
+	if err != nil {
+		return 0, nil, errors.Join(err, specW.Close(), resultR.Close())
+	}
+	groupFD := -1
+	if group != nil {
+		defer func() { _ = group.Close() }()
+		groupFD = int(group.Fd())
+	}
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{StageName}, &syscall.ProcAttr{
 		// What the stage prints in dying is not the workload's output.
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), specR.Fd(), resultW.Fd(), out.stdout.Fd(), out.stderr.Fd()},
 		Sys: &syscall.SysProcAttr{
-			Setsid:     true,
-			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+			Setsid:      true,
+			UseCgroupFD: group != nil,
+			CgroupFD:    groupFD,
+			Cloneflags:  syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		},
 	})
 	if err != nil {
 		return 0, nil, errors.Join(err, specW.Close(), resultR.Close())
 	}
 	b.spawn("telling the stage its part", func() { // the pipe may be smaller than that
-		_ = json.NewEncoder(specW).Encode(b.stageSpec())
+		spec := b.stageSpec()
+		spec.DeviceGroup = group != nil
+		_ = json.NewEncoder(specW).Encode(spec)
 		_ = specW.Close()
 	})
 	return pid, resultR, nil

@@ -154,6 +154,7 @@ builds() {
 	"$3" "$1$2/plain-to-oci" toLayout "$1" plain ""
 	"$3" "$1$2/gzip-to-oci" toLayout "$1" gzip gz
 	"$3" "$1$2/plain-to-oci,erofs" toLayout "$1" plain erofs --fs erofs
+	"$3" "$1$2/plain-to-oci,btrfs" toLayout "$1" plain btrfs --fs btrfs
 	[[ -z $store ]] || "$3" "$1$2/storage-to-storage" toStore "$1"
 	[[ -z $peer ]] || "$3" "$1$2/mkcw" mkcw "$1"
 }

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,11 @@ func inRig(t *testing.T, env ...string) *rigWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("rig/enter.sh", rig, t.TempDir(), self, "-test.v", "-test.run", "^"+regexp.QuoteMeta(t.Name())+"$")
+	only := "^" + regexp.QuoteMeta(t.Name()) + "$"
+	if _, part, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
+		only += "/" + part // some of its subtests
+	}
+	cmd := exec.Command("rig/enter.sh", rig, t.TempDir(), self, "-test.v", "-test.run", only)
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	t.Logf("in the rig:\n%s", out)

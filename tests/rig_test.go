@@ -241,6 +241,10 @@ func TestKrunNoExecRun(t *testing.T) {
 	}
 }
 
+// stepTimes are what the agent says, under ccrun.debug, of when it had opened the
+// image and its scratch area.
+var stepTimes = regexp.MustCompile(`(?m)\[ *[0-9.]+ s\] (opened keyslot|unlocking the disk|confirming the release|loading the file system's modules|mounting the disk)`)
+
 // TestRoom: the room that the documentation promises can be written, whatever
 // the size of the image, and what is deleted can be written again.
 func TestRoom(t *testing.T) {
@@ -249,6 +253,7 @@ func TestRoom(t *testing.T) {
 		return
 	}
 	const scratch = 192 << 20
+	w.settings(map[string]any{"Append": "ccrun.debug ccrun.net=10.0.2.15/24," + rigGateway + ","})
 	for _, mib := range []int{20, 1700} {
 		name := "room" + strconv.Itoa(mib)
 		src := filepath.Join(w.dir, "src", name)
@@ -265,7 +270,7 @@ func TestRoom(t *testing.T) {
 		if len(lines) != 2 {
 			t.Error(r)
 		}
-		t.Logf("image of %d MiB, scratch of %d: %s", mib, scratch, lines)
+		t.Logf("image of %d MiB, scratch of %d: %s\n%s", mib, scratch, lines, strings.Join(stepTimes.FindAllString(r.stderr, -1), "\n"))
 		w.must("podman", "rmi", "-f", image)
 		if err := os.RemoveAll(src); err != nil {
 			t.Fatal(err)

@@ -154,7 +154,7 @@ builds() {
 	"$3" "$1$2/plain-to-oci" toLayout "$1" plain ""
 	"$3" "$1$2/gzip-to-oci" toLayout "$1" gzip gz
 	"$3" "$1$2/plain-to-oci,erofs" toLayout "$1" plain erofs --fs erofs
-	"$3" "$1$2/plain-to-oci,btrfs" toLayout "$1" plain btrfs --fs btrfs
+	"$3" "$1$2/plain-to-oci,ext4" toLayout "$1" plain ext4 --fs ext4
 	[[ -z $store ]] || "$3" "$1$2/storage-to-storage" toStore "$1"
 	[[ -z $peer ]] || "$3" "$1$2/mkcw" mkcw "$1"
 }

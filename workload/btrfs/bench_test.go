@@ -1,7 +1,6 @@
 package btrfs
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -12,48 +11,13 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
-// generated is a layer made on the fly, so that nothing big is held or stored:
-// dirs directories of files files of size bytes each.
-type generated struct {
-	dirs, files int
-	size        int64
-}
-
-func (g generated) Open(context.Context) (io.ReadCloser, error) {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(g.write(w)) }()
-	return r, nil
-}
-
-var pattern = bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-
-func (g generated) write(w io.Writer) error {
-	tw := tar.NewWriter(w)
-	for d := range g.dirs {
-		for f := range g.files {
-			h := &tar.Header{Name: fmt.Sprintf("%d/%d", d, f), Typeflag: tar.TypeReg, Mode: 0o644, Size: g.size, Format: tar.FormatPAX}
-			if err := tw.WriteHeader(h); err != nil {
-				return err
-			}
-			for left := g.size; left > 0; {
-				n, err := tw.Write(pattern[:min(left, int64(len(pattern)))])
-				if err != nil {
-					return err
-				}
-				left -= int64(n)
-			}
-		}
-	}
-	return tw.Close()
-}
-
 // BenchmarkWrite streams a layer held in memory, as a build does after
 // decompression: 256 MiB in files of 16 KiB, 1 MiB, 256 MiB.
 func BenchmarkWrite(b *testing.B) {
-	for _, g := range []generated{{64, 256, 16 << 10}, {16, 16, 1 << 20}, {1, 1, 256 << 20}} {
-		b.Run(fmt.Sprintf("%dKiB", g.size>>10), func(b *testing.B) {
+	for _, g := range []rootfstest.Generated{{Dirs: 64, Files: 256, Size: 16 << 10}, {Dirs: 16, Files: 16, Size: 1 << 20}, {Dirs: 1, Files: 1, Size: 256 << 20}} {
+		b.Run(fmt.Sprintf("%dKiB", g.Size>>10), func(b *testing.B) {
 			var buf bytes.Buffer
-			if err := g.write(&buf); err != nil {
+			if err := g.Write(&buf); err != nil {
 				b.Fatal(err)
 			}
 			l, err := Plan(rootfstest.Tree(b, rootfstest.Layer(buf.Bytes())), testOptions)
@@ -73,7 +37,7 @@ func BenchmarkWrite(b *testing.B) {
 // BenchmarkPlan merges and plans 100 000 files.
 func BenchmarkPlan(b *testing.B) {
 	var buf bytes.Buffer
-	if err := (generated{100, 1000, 1}).write(&buf); err != nil {
+	if err := (rootfstest.Generated{Dirs: 100, Files: 1000, Size: 1}).Write(&buf); err != nil {
 		b.Fatal(err)
 	}
 	layer := rootfstest.Layer(buf.Bytes())
@@ -106,8 +70,8 @@ func live() uint64 {
 
 // TestMemoryIsFlat: neither much data nor much that is inline is kept.
 func TestMemoryIsFlat(t *testing.T) {
-	for name, g := range map[string]generated{
-		"data": {1, 5, 300 << 20}, "inline": {40, 5000, inlineLimit}, "sectors": {20, 5000, inlineLimit + 1},
+	for name, g := range map[string]rootfstest.Generated{
+		"data": {Dirs: 1, Files: 5, Size: 300 << 20}, "inline": {Dirs: 40, Files: 5000, Size: inlineLimit}, "sectors": {Dirs: 20, Files: 5000, Size: inlineLimit + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := Plan(rootfstest.Tree(t, g), testOptions)

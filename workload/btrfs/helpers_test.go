@@ -1,13 +1,10 @@
 package btrfs
 
 import (
-	"bytes"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -64,23 +61,7 @@ func imageWith(t testing.TB, tree *rootfs.Tree, limits limits) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "disk.img")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w := &sparseFile{f: f}
-	if err := l.WriteTo(context.Background(), w); err != nil {
-		t.Fatal(err)
-	}
-	if w.n != l.SizeBytes() {
-		t.Fatalf("wrote %d bytes, planned %d", w.n, l.SizeBytes())
-	}
-	if err := f.Truncate(w.n); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return rootfstest.Image(t, l)
 }
 
 // uuidFor keeps the kernel from taking two tests' images for one, or those of
@@ -88,27 +69,6 @@ func imageWith(t testing.TB, tree *rootfs.Tree, limits limits) string {
 func uuidFor(t testing.TB) [16]byte {
 	sum := sha256.Sum256([]byte(t.TempDir() + fmt.Sprint(os.Getpid())))
 	return [16]byte(sum[:16])
-}
-
-type sparseFile struct {
-	f *os.File
-	n int64
-}
-
-var zeroSector [sectorSize]byte
-
-func (s *sparseFile) Write(p []byte) (int, error) {
-	for off := 0; off < len(p); {
-		k := min(sectorSize, len(p)-off)
-		if !bytes.Equal(p[off:off+k], zeroSector[:k]) {
-			if _, err := s.f.WriteAt(p[off:off+k], s.n+int64(off)); err != nil {
-				return 0, err
-			}
-		}
-		off += k
-	}
-	s.n += int64(len(p))
-	return len(p), nil
 }
 
 // check fails the test unless btrfs check finds the image perfect.

@@ -61,7 +61,7 @@ func TestLongFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 2.3 GB")
 	}
-	tree := rootfstest.Tree(t, generated{1, 1, 2300<<20 + 1})
+	tree := rootfstest.Tree(t, rootfstest.Generated{Dirs: 1, Files: 1, Size: 2300<<20 + 1})
 	path := image(t, tree)
 	check(t, path)
 	_, dir := mountSeed(t, path)

@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -12,48 +11,13 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
-// generated is a layer made on the fly, so that nothing big is held or stored:
-// dirs directories of files files of size bytes each.
-type generated struct {
-	dirs, files int
-	size        int64
-}
-
-func (g generated) Open(context.Context) (io.ReadCloser, error) {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(g.write(w)) }()
-	return r, nil
-}
-
-var pattern = bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-
-func (g generated) write(w io.Writer) error {
-	tw := tar.NewWriter(w)
-	for d := range g.dirs {
-		for f := range g.files {
-			h := &tar.Header{Name: fmt.Sprintf("%d/%d", d, f), Typeflag: tar.TypeReg, Mode: 0o644, Size: g.size, Format: tar.FormatPAX}
-			if err := tw.WriteHeader(h); err != nil {
-				return err
-			}
-			for left := g.size; left > 0; {
-				n, err := tw.Write(pattern[:min(left, int64(len(pattern)))])
-				if err != nil {
-					return err
-				}
-				left -= int64(n)
-			}
-		}
-	}
-	return tw.Close()
-}
-
 // BenchmarkWrite streams a layer held in memory, as a build does after
 // decompression: 256 MiB in files of 16 KiB, 1 MiB, 256 MiB.
 func BenchmarkWrite(b *testing.B) {
-	for _, g := range []generated{{64, 256, 16 << 10}, {16, 16, 1 << 20}, {1, 1, 256 << 20}} {
-		b.Run(fmt.Sprintf("%dKiB", g.size>>10), func(b *testing.B) {
+	for _, g := range []rootfstest.Generated{{Dirs: 64, Files: 256, Size: 16 << 10}, {Dirs: 16, Files: 16, Size: 1 << 20}, {Dirs: 1, Files: 1, Size: 256 << 20}} {
+		b.Run(fmt.Sprintf("%dKiB", g.Size>>10), func(b *testing.B) {
 			var buf bytes.Buffer
-			if err := g.write(&buf); err != nil {
+			if err := g.Write(&buf); err != nil {
 				b.Fatal(err)
 			}
 			l, err := Plan(rootfstest.Tree(b, rootfstest.Layer(buf.Bytes())), Options{UUID: testUUID, Journal: true})
@@ -73,7 +37,7 @@ func BenchmarkWrite(b *testing.B) {
 // BenchmarkPlan merges and plans 100 000 files.
 func BenchmarkPlan(b *testing.B) {
 	var buf bytes.Buffer
-	if err := (generated{100, 1000, 1}).write(&buf); err != nil {
+	if err := (rootfstest.Generated{Dirs: 100, Files: 1000, Size: 1}).Write(&buf); err != nil {
 		b.Fatal(err)
 	}
 	layer := rootfstest.Layer(buf.Bytes())
@@ -107,7 +71,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	var before runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before) // the other tests' trees
-	l, err := Plan(rootfstest.Tree(t, generated{1, 5, 1 << 30}), Options{UUID: testUUID, Journal: true})
+	l, err := Plan(rootfstest.Tree(t, rootfstest.Generated{Dirs: 1, Files: 5, Size: 1 << 30}), Options{UUID: testUUID, Journal: true})
 	if err != nil {
 		t.Fatal(err)
 	}

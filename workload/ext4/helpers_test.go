@@ -1,15 +1,13 @@
 package ext4
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 var testUUID = [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
@@ -39,45 +37,7 @@ func writeImage(t testing.TB, tree *rootfs.Tree, o Options) (string, *Layout) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img := filepath.Join(t.TempDir(), "disk.img")
-	f, err := os.Create(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w := &sparseFile{f: f}
-	if err := l.WriteTo(context.Background(), w); err != nil {
-		t.Fatal(err)
-	}
-	if w.n != l.SizeBytes() {
-		t.Fatalf("wrote %d bytes, planned %d", w.n, l.SizeBytes())
-	}
-	if err := f.Truncate(w.n); err != nil {
-		t.Fatal(err)
-	}
-	return img, l
-}
-
-// sparseFile leaves zeros out, so that big images cost tests nothing.
-type sparseFile struct {
-	f *os.File
-	n int64
-}
-
-var zeros = make([]byte, 1<<20)
-
-func (s *sparseFile) Write(p []byte) (int, error) {
-	for off := 0; off < len(p); {
-		k := min(blockSize, len(p)-off)
-		if !bytes.Equal(p[off:off+k], zeros[:k]) {
-			if _, err := s.f.WriteAt(p[off:off+k], s.n+int64(off)); err != nil {
-				return 0, err
-			}
-		}
-		off += k
-	}
-	s.n += int64(len(p))
-	return len(p), nil
+	return rootfstest.Image(t, l), l
 }
 
 // fsck fails the test unless e2fsck finds the image perfect.

@@ -206,24 +206,13 @@ func TestSourceChanged(t *testing.T) {
 	}
 }
 
-type fullDisk struct{ left int }
-
-var errFull = errors.New("no space left")
-
-func (f *fullDisk) Write(p []byte) (int, error) {
-	if f.left -= len(p); f.left < 0 {
-		return 0, errFull
-	}
-	return len(p), nil
-}
-
 func TestWriteErrors(t *testing.T) {
 	l, err := Plan(rootfstest.Tree(t, rootfstest.Tar(t, shapes["content"])), Options{UUID: testUUID, Journal: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for left := 0; left < int(l.SizeBytes()); left += 5 << 20 {
-		if err := l.WriteTo(context.Background(), &fullDisk{left}); !errors.Is(err, errFull) {
+		if err := l.WriteTo(context.Background(), &rootfstest.FullDisk{Left: left}); !errors.Is(err, rootfstest.ErrFull) {
 			t.Errorf("full after %d: got %v", left, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -27,13 +28,17 @@ type platform struct {
 }
 
 // Create makes a simulated platform in dir at time now: an ARK, an ASK and a
-// VCEK with fresh keys. It takes some seconds (two RSA-4096 keys). dir appears
-// whole or not at all; one that exists is an error.
+// VCEK with fresh keys. It takes some seconds (two RSA-4096 keys). dir may hold
+// other things, such as firmware, but no platform: that is fs.ErrExist. The
+// platform is there whole or not at all.
 func Create(dir string, now time.Time) error {
 	var keys [2]*rsa.PrivateKey
 	for i := range keys {
-		var err error
-		if keys[i], err = rsa.GenerateKey(rand.Reader, 4096); err != nil {
+		err := lacksPlatform(dir) // before the seconds that a key takes
+		if err == nil {
+			keys[i], err = rsa.GenerateKey(rand.Reader, 4096)
+		}
+		if err != nil {
 			return fmt.Errorf("creating simulated platform: %w", err)
 		}
 	}
@@ -42,27 +47,69 @@ func Create(dir string, now time.Time) error {
 
 // CreateWith is Create with given keys of the ARK and the ASK.
 func CreateWith(dir string, now time.Time, ark, ask crypto.Signer) error {
-	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("creating simulated platform: %s: %w", dir, fs.ErrExist)
+	if err := create(dir, now, ark, ask); err != nil {
+		return fmt.Errorf("creating simulated platform: %w", err)
+	}
+	return nil
+}
+
+func create(dir string, now time.Time, ark, ask crypto.Signer) error {
+	if err := lacksPlatform(dir); err != nil {
+		return err
 	}
 	p, err := newPlatform(now, ark, ask)
 	if err != nil {
-		return fmt.Errorf("creating simulated platform: %w", err)
+		return err
 	}
-	parent := filepath.Dir(dir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return fmt.Errorf("creating simulated platform: %w", err)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	tmp, err := os.MkdirTemp(parent, ".ccrun-sim-")
+	tmp, err := os.MkdirTemp(dir, ".ccrun-sim-")
 	if err != nil {
-		return fmt.Errorf("creating simulated platform: %w", err)
+		return err
 	}
-	defer os.RemoveAll(tmp) // nothing left of it after the rename
+	defer os.RemoveAll(tmp) // nothing left of it after the renames
 	if err := p.write(tmp); err != nil {
-		return fmt.Errorf("creating simulated platform: %w", err)
+		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return fmt.Errorf("creating simulated platform: %w", err)
+	return install(tmp, dir)
+}
+
+// lacksPlatform goes by the chip, which install puts there last.
+func lacksPlatform(dir string) error {
+	chip := filepath.Join(dir, ChipDir)
+	_, err := os.Lstat(chip)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: %w", chip, fs.ErrExist)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
+}
+
+// install moves a platform from tmp to dir, one process at a time. What a killed
+// one left there has no chip, and nobody knows its roots.
+func install(tmp, dir string) error {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %s: %w", dir, err)
+	}
+	if err := lacksPlatform(dir); err != nil {
+		return err
+	}
+	for _, d := range []string{PrivateDir, RootsDir, ChipDir} {
+		to := filepath.Join(dir, d)
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(tmp, d), to); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -85,9 +132,6 @@ func Ensure(dir string, now time.Time) error {
 
 // write lays p out below dir. Keys are readable by their owner only.
 func (p *platform) write(dir string) error {
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
 	for _, d := range []struct {
 		name string
 		mode fs.FileMode

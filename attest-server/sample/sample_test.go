@@ -353,9 +353,35 @@ func TestPlatformOnDisk(t *testing.T) {
 	if err != nil || !bytes.Equal(before, after) {
 		t.Error("Ensure changed a platform that was there")
 	}
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".ccrun-sim-*"))
+	left, err := filepath.Glob(filepath.Join(dir, ".ccrun-sim-*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left over: %v %v", left, err)
+	}
+}
+
+// TestPlatformBesideOthers: a platform is made where firmware lies already, and
+// where another init was killed half way.
+func TestPlatformBesideOthers(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"firmware", RootsDir, PrivateDir} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, d), 0o755), os.WriteFile(filepath.Join(dir, d, "old"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Ensure(dir, testTime); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "firmware", "old")); err != nil {
+		t.Errorf("firmware: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, RootsDir, "old")); err == nil {
+		t.Error("a root of a killed init is trusted")
+	}
+	if _, err := NewVerifier(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenAttester(dir); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -138,11 +138,11 @@ func (w *world) startREADMEServer(t *testing.T, steps []step, port string) *exec
 			serve = w.replace(s.command, port)
 		}
 	}
-	token, err := exec.Command("bash", "-euc", "PATH="+w.bin+":$PATH; "+initialise).Output()
-	if err != nil {
-		t.Fatalf("%s: %v", initialise, err)
+	initialize := exec.Command("bash", "-euc", "PATH="+w.bin+":$PATH; "+initialise)
+	initialize.Dir = w.dir // the README's token and ca.pem lie where its reader works
+	if out, err := initialize.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", initialise, err, out)
 	}
-	write(t, filepath.Join(w.dir, "token"), token)
 	copyFile(t, filepath.Join(w.dir, "attest-server/ca.pem"), filepath.Join(w.dir, "ca.pem"))
 	cmd := exec.Command("bash", "-euc", "PATH="+w.bin+":$PATH; exec "+serve)
 	if err := cmd.Start(); err != nil {

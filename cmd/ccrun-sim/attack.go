@@ -63,7 +63,7 @@ func newAttacker(c *cli.Context) (*attacker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading CA: %w", err)
 	}
-	token, err := face.ReadSecretFile(c.String("token-file"))
+	token, err := face.ReadTokenFile(c.String("token-file"))
 	if err != nil {
 		return nil, fmt.Errorf("reading token: %w", err)
 	}

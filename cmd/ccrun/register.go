@@ -52,12 +52,9 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 		return nil, hint.With(face.Usagef("no token for %s", server),
 			"give --token-file FILE or set CCRUN_TOKEN_FILE; `attest-server token create --role publisher` makes a token")
 	}
-	token, err := face.ReadSecretFile(tokenFile)
+	token, err := face.ReadTokenFile(tokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading --token-file: %w", err)
-	}
-	if token.Len() == 0 {
-		return nil, hint.With(face.Usagef("--token-file %s is empty", tokenFile), "put the token that `attest-server init` or `token create` printed into it")
 	}
 	c := &kbs.AdminClient{URL: server, Token: token}
 	if ca == "" {

@@ -170,3 +170,32 @@ func TestReadSecretFile(t *testing.T) {
 		t.Errorf("a longer one: %d bytes, %v", got.Len(), err)
 	}
 }
+
+func TestReadTokenFile(t *testing.T) {
+	const good = "ccrun_0f1e2d3c4b5a_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	path := filepath.Join(t.TempDir(), "token")
+	put := func(text string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{good, good + "\n", good + "\r\n"} {
+		put(text, 0o600)
+		if got, err := ReadTokenFile(path); err != nil || string(got.Reveal()) != good {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, text := range []string{"", "\n", "hunter2", good[:60], good + "x", " " + good, good + "\n" + good, "-----BEGIN CERTIFICATE-----"} {
+		put(text, 0o600)
+		if _, err := ReadTokenFile(path); err == nil || !strings.Contains(err.Error(), "holds no token") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o602, 0o601} {
+		put(good, mode)
+		if _, err := ReadTokenFile(path); err == nil || !strings.Contains(hint.Of(err), "chmod 0600") {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -25,6 +27,8 @@ func Read(c *cli.Context, path string, limit int64) ([]byte, error) {
 // maxSecret bounds a password, token or passphrase, in bytes.
 const maxSecret = 4096
 
+var tokenForm = regexp.MustCompile(`^ccrun_[0-9a-f]{12}_[A-Za-z0-9_-]{43}$`)
+
 // ReadSecretFile reads the password, token or passphrase in the file path.
 func ReadSecretFile(path string) (secret.Bytes, error) {
 	f, err := os.Open(path)
@@ -33,6 +37,35 @@ func ReadSecretFile(path string) (secret.Bytes, error) {
 	}
 	defer f.Close()
 	return ReadSecret(f, path)
+}
+
+// ReadTokenFile reads an attest-server's token. As ssh does with its keys, it
+// refuses a file that others can read, and says so of one that holds no token:
+// the server would only say that it knows none such.
+func ReadTokenFile(path string) (secret.Bytes, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&0o077 != 0 {
+		return secret.Bytes{}, hint.With(fmt.Errorf("%s has mode %04o: others can read or change the token", path, p),
+			"chmod 0600 %s; if somebody may have read it, `attest-server token revoke` ends it", path)
+	}
+	token, err := ReadSecret(f, path)
+	if b, cr := bytes.CutSuffix(token.Reveal(), []byte("\r")); err == nil && cr { // an editor's of Windows
+		token = secret.New(b)
+	}
+	if err == nil && !tokenForm.Match(token.Reveal()) {
+		token.Wipe()
+		err = hint.With(Usagef("%s holds no token, which is ccrun_ID_SECRET on one line", path),
+			"put the token that `attest-server init` or `token create` printed into it")
+	}
+	return token, err
 }
 
 // ReadSecret is ReadSecretFile for what is open already. It leaves out the

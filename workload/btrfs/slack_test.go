@@ -63,7 +63,7 @@ func TestSlack(t *testing.T) {
 // after the other.
 func TestExtents(t *testing.T) {
 	for _, limits := range []limits{defaultLimits(), small} {
-		l, err := plan(rootfstest.Tree(t, generated{1, 3, 300<<20 + 1}), testOptions, limits)
+		l, err := plan(rootfstest.Tree(t, rootfstest.Generated{Dirs: 1, Files: 3, Size: 300<<20 + 1}), testOptions, limits)
 		if err != nil {
 			t.Fatal(err)
 		}

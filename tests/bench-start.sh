@@ -14,6 +14,7 @@
 # Environment: BENCH_ROUNDS   rounds; ratios are medians over them (3)
 #              BENCH_MIB      size of the large image (1500)
 #              BENCH_WORK     1: instructions only, in a minute or two
+#              BENCH_FLAGS    more flags for ccrun build, such as --fs ext4
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CCRUN_E2E=1 CCRUN_BIN=$PWD/bin go test -run '^$' -bench 'Start$' -benchtime 1x -timeout 40m ./tests | grep -vE '^(PASS|ok|goos|goarch|pkg|cpu)'

@@ -48,7 +48,7 @@ exec %s "$@" -icount shift=0,sleep=on
 // round follow each other; ratios are medians over rounds.
 //
 // BENCH_ROUNDS rounds (3), BENCH_MIB of the large image (1500), BENCH_WORK=1 for
-// work alone.
+// work alone, BENCH_FLAGS more flags for ccrun build.
 func BenchmarkStart(b *testing.B) {
 	s := newStartBench(b)
 	rounds, _ := strconv.Atoi(cmp.Or(os.Getenv("BENCH_ROUNDS"), "3"))
@@ -116,8 +116,10 @@ func (s *startBench) image(name string, mib int) string {
 	src := filepath.Join(s.dir, "src", name)
 	writeOCI(s.t, src, shell(startScript), s.filled(mib))
 	image := "localhost/" + name
-	s.must("ccrun", "build", "-q", "--tee", "sample", "--firmware", s.firmware, "--attest-url", s.url,
-		"--attest-ca", filepath.Join(s.dir, "server/ca.pem"), "--workload-id", name, "oci:"+src, "containers-storage:"+image)
+	args := []string{"build", "-q", "--tee", "sample", "--firmware", s.firmware, "--attest-url", s.url,
+		"--attest-ca", filepath.Join(s.dir, "server/ca.pem"), "--workload-id", name}
+	args = append(args, strings.Fields(os.Getenv("BENCH_FLAGS"))...)
+	s.must("ccrun", append(args, "oci:"+src, "containers-storage:"+image)...)
 	_ = os.RemoveAll(src)
 	return image
 }

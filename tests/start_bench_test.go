@@ -132,10 +132,21 @@ func (s *startBench) copyRootOf(image string) string {
 	id := strings.TrimSpace(s.must("podman", "create", image))
 	root := strings.TrimSpace(s.must("podman", "mount", id))
 	to := s.mkdir("root")
-	for _, name := range []string{krun.DiskFile, krun.InitrdFile, krun.TEEConfigFile} {
+	for _, name := range []string{krun.DiskFile, krun.InitrdFile, krun.TEEConfigFile, krun.HintsFile} {
 		copyFile(s.t, filepath.Join(root, name), filepath.Join(to, name))
 	}
 	s.must("podman", "rm", "-f", id)
+	b, err := os.ReadFile(filepath.Join(to, krun.HintsFile))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	hints, err := krun.DecodeHints(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if hints.DiskBytes > 0 { // room for scratch, which the runtime makes
+		truncate(s.t, filepath.Join(to, krun.DiskFile), hints.DiskBytes)
+	}
 	return to
 }
 

@@ -540,7 +540,7 @@ func replaceInFile(t *testing.T, path, old, now string) {
 }
 
 // truncate sets a file's size, from the end when negative.
-func truncate(t *testing.T, path string, size int64) {
+func truncate(t testing.TB, path string, size int64) {
 	t.Helper()
 	if size < 0 {
 		info, err := os.Stat(path)

@@ -95,9 +95,25 @@ type Measurement struct {
 	CPUs         uint         `json:"cpus"`
 	MemoryMiB    uint         `json:"memory_mib"`
 	Firmware     string       `json:"firmware"` // sha256 of the firmware inputs, hex
+	ACPI         ACPI         `json:"acpi,omitempty"`
 	NotBefore    *time.Time   `json:"not_before,omitempty"`
 	NotAfter     *time.Time   `json:"not_after,omitempty"`
 }
+
+// ACPI says whether a machine's kernel runs the code in ACPI tables, which a
+// host can write and no SNP digest covers. It is empty for machines that have
+// none, such as libkrun's; for QEMU's it must be said.
+type ACPI string
+
+// What a Measurement says of ACPI.
+const (
+	ACPIOff     ACPI = "off"     // the measured command line keeps the code from running
+	ACPIAllowed ACPI = "allowed" // it runs, and the owner lets it
+)
+
+// NeedsACPI says whether a measurement of that profile must say something of
+// ACPI: QEMU's machines with SNP, and the simulator's.
+func NeedsACPI(profile string) bool { return profile == "qemu-snp" || profile == "qemu-direct" }
 
 // SNPRules loosens or tightens what is asked of an SNP report. The zero value
 // is the strict default: no DEBUG, no MIGRATE_MA, no CXL, VMPL 0, HOST_DATA

@@ -33,8 +33,9 @@ type OVMF struct {
 	SEV []SEVSection
 	// ResetEIP is where secondary vCPUs start (SEV-ES reset block); 0 if absent.
 	ResetEIP uint32
-	// HashTableGPA is where the hashes of kernel, initrd and command line go;
-	// 0 if the firmware does not check them.
+	// HashTableGPA is where the hashes of kernel, initrd and command line go; 0
+	// if there is no such place. Whether the firmware looks at them, only
+	// VerifiesKernel tells.
 	HashTableGPA uint32
 	// TDX lists the sections of the TDVF metadata, in order; nil if absent.
 	TDX []TDXSection

@@ -113,6 +113,9 @@ type Inputs struct {
 	CPUSignature uint32
 	// GuestFeatures are the VMSA's SEV_FEATURES (SNP); QEMU's default is 1.
 	GuestFeatures uint64
+	// AllowACPI lets a QEMU machine be measured whose kernel runs the host's
+	// ACPI code; see ErrACPI.
+	AllowACPI bool
 	// EventLog gives what of RTMR0 cannot be computed (TDX); may be nil.
 	EventLog *eventlog.Log
 }
@@ -144,6 +147,9 @@ type Result struct {
 	Profile Profile          `json:"profile"`
 	Shape                    // of the machine measured
 	Digest  kbs.LaunchDigest `json:"digest"`
+	// ACPI says what a registration must tell of the host's ACPI code; empty
+	// where the profile has none, or measures it.
+	ACPI kbs.ACPI `json:"acpi,omitempty"`
 	// RTMRs are TDX's runtime registers, as far as the inputs determine them.
 	RTMRs   map[int]kbs.Digest `json:"rtmrs,omitempty"`
 	Regions []Region           `json:"regions"`

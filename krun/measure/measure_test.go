@@ -100,7 +100,7 @@ func TestRegionsDescribeTheInputs(t *testing.T) {
 func TestEveryInputMatters(t *testing.T) {
 	for p, base := range map[Profile]Inputs{
 		Libkrun116: testInputs(),
-		QEMUDirect: {Kernel: noise(2, 70_001), Initrd: noise(3, 50_001), Cmdline: "quiet"},
+		QEMUDirect: {Kernel: noise(2, 70_001), Initrd: noise(3, 50_001), Cmdline: StopsACPI},
 	} {
 		shape := Shape{2, 1024}
 		want, err := Launch(p, base, shape)
@@ -124,7 +124,7 @@ func TestEveryInputMatters(t *testing.T) {
 			},
 			"load address or command line": func(in *Inputs, _ *Shape) {
 				if p == QEMUDirect {
-					in.Cmdline = "quiet "
+					in.Cmdline = StopsACPI + " "
 				} else {
 					in.KernelLoad += 4096
 				}

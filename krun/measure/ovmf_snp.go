@@ -4,11 +4,13 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -145,8 +147,19 @@ func (in *Inputs) kernelHashes() (*[pageBytes]byte, error) {
 	if at < section.GPA || at+hashAreaBytes > section.GPA+pageBytes {
 		return nil, fmt.Errorf("firmware reads hashes at %#x, outside the page at %#x that is launched with them", at, section.GPA)
 	}
+	verifies, err := in.OVMF.VerifiesKernel()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("looking for the code that checks kernel hashes: %w", err)
+	case !verifies:
+		return nil, hint.With(ErrUnverified, "take OVMF's AmdSev build, which refuses other kernels (Debian: package ovmf-amdsev, /usr/share/ovmf/OVMF.amdsev.fd)")
+	}
 	return in.hashPage(at - section.GPA), nil
 }
+
+// ErrUnverified reports firmware that is launched with the hashes of a kernel
+// and then boots any: its digest would say nothing about the kernel.
+var ErrUnverified = errors.New("firmware has a page for kernel hashes but no code that compares them, so the digest would say nothing about the kernel")
 
 func (in *Inputs) hashPage(offset uint64) *[pageBytes]byte {
 	var page [pageBytes]byte

@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/virtee/sev-snp-measure-go/cpuid"
@@ -13,6 +15,7 @@ import (
 	"github.com/virtee/sev-snp-measure-go/ovmf"
 	"github.com/virtee/sev-snp-measure-go/vmmtypes"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/firmware/ovmftest"
 )
@@ -28,7 +31,7 @@ func parseOVMF(t testing.TB, spec ovmftest.Spec) *firmware.OVMF {
 
 func snpInputs(t testing.TB) Inputs {
 	return Inputs{OVMF: parseOVMF(t, ovmftest.AmdSev()), CPUSignature: 0x800f12, GuestFeatures: 1,
-		Kernel: noise(2, 9000), Initrd: noise(3, 5000), Cmdline: "console=ttyS0"}
+		Kernel: noise(2, 9000), Initrd: noise(3, 5000), Cmdline: "console=ttyS0 " + StopsACPI}
 }
 
 // TestPublishedSNPVectors: the digests that virtee/sev-snp-measure publishes
@@ -167,7 +170,7 @@ func TestSNPEveryInputCounts(t *testing.T) {
 		"nothing":  func(*Inputs, *Shape) {},
 		"kernel":   func(in *Inputs, _ *Shape) { in.Kernel = noise(2, 9001) },
 		"initrd":   func(in *Inputs, _ *Shape) { in.Initrd = nil },
-		"cmdline":  func(in *Inputs, _ *Shape) { in.Cmdline = "" },
+		"cmdline":  func(in *Inputs, _ *Shape) { in.Cmdline = "acpi=off" },
 		"cpu":      func(in *Inputs, _ *Shape) { in.CPUSignature++ },
 		"features": func(in *Inputs, _ *Shape) { in.GuestFeatures = 0x21 },
 		"cpus":     func(_ *Inputs, s *Shape) { s.CPUs++ },
@@ -206,12 +209,13 @@ func TestSNPRefuses(t *testing.T) {
 		"no cpus":         func(_ *Inputs, s *Shape) { s.CPUs = 0 },
 		"too many cpus":   func(_ *Inputs, s *Shape) { s.CPUs = 513 },
 		"initrd alone":    func(in *Inputs, _ *Shape) { in.Kernel = nil },
-		"NUL in cmdline":  func(in *Inputs, _ *Shape) { in.Cmdline = "a\x00b" },
+		"NUL in cmdline":  func(in *Inputs, _ *Shape) { in.Cmdline = StopsACPI + " a\x00b" },
 		"qboot":           func(in *Inputs, _ *Shape) { in.QBoot = noise(1, 4096) },
 		"no reset block":  func(in *Inputs, _ *Shape) { in.OVMF.ResetEIP = 0 },
 		"no hash table":   func(in *Inputs, _ *Shape) { in.OVMF.HashTableGPA = 0 },
 		"hashes outside":  func(in *Inputs, _ *Shape) { in.OVMF.HashTableGPA = 0x811000 },
 		"hashes too late": func(in *Inputs, _ *Shape) { in.OVMF.HashTableGPA = 0x810f51 },
+		"generic build":   func(in *Inputs, _ *Shape) { in.OVMF = parseOVMF(t, genericOVMF()) },
 		"no hash page":    func(in *Inputs, _ *Shape) { in.OVMF.SEV = in.OVMF.SEV[:5] },
 		"two hash pages": func(in *Inputs, _ *Shape) {
 			in.OVMF.SEV = append(in.OVMF.SEV, firmware.SEVSection{GPA: 0x900000, SizeBytes: pageBytes, Type: firmware.SEVKernelHashes})
@@ -225,6 +229,28 @@ func TestSNPRefuses(t *testing.T) {
 		if r, err := Launch(QEMUSNP, in, s); err == nil {
 			t.Errorf("%s: %v", name, r.Digest)
 		}
+	}
+}
+
+// genericOVMF has the page for hashes since edk2 4b1711d431, and a compressed
+// volume, but no code in it that compares them.
+func genericOVMF() ovmftest.Spec {
+	spec := ovmftest.AmdSev()
+	spec.Volume = noise(9, 8192)
+	return spec
+}
+
+// TestHashPageIsNoVerifier: such firmware has a digest of its own, but none with
+// a kernel.
+func TestHashPageIsNoVerifier(t *testing.T) {
+	in := snpInputs(t)
+	in.OVMF = parseOVMF(t, genericOVMF())
+	if r, err := Launch(QEMUSNP, in, Shape{2, 1024}); !errors.Is(err, ErrUnverified) || !strings.Contains(hint.Of(err), "AmdSev") {
+		t.Errorf("%v, %v; %s", r, err, hint.Of(err))
+	}
+	in.Kernel, in.Initrd, in.Cmdline = nil, nil, ""
+	if _, err := Launch(QEMUSNP, in, Shape{2, 1024}); err != nil {
+		t.Errorf("without a kernel: %v", err)
 	}
 }
 

@@ -141,6 +141,9 @@ func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Profile: p, Shape: s, Digest: d, Regions: <-regions}
+	if r.ACPI, err = l.in.acpiState(p); err != nil {
+		return nil, err
+	}
 	if _, tdx := stackOf(p); tdx {
 		registers, events, err := l.rtmrs(p, s)
 		if err != nil {
@@ -156,6 +159,9 @@ func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
 func (l *Prepared) Digest(p Profile, s Shape) (kbs.LaunchDigest, error) {
 	if err := s.check(p); err != nil {
 		return kbs.LaunchDigest{}, fmt.Errorf("measuring: %w", err)
+	}
+	if _, err := l.in.acpiState(p); err != nil {
+		return kbs.LaunchDigest{}, fmt.Errorf("measuring for %s: %w", p, err)
 	}
 	var d kbs.LaunchDigest
 	var err error

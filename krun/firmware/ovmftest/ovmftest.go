@@ -3,10 +3,12 @@
 package ovmftest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 
 	"github.com/google/uuid"
+	"github.com/ulikunitz/xz/lzma"
 )
 
 // Section is one item of TDVF metadata.
@@ -23,12 +25,24 @@ type Spec struct {
 	HashTableGPA uint32      // 0: no entry
 	SEV          [][3]uint32 // address, bytes, type; nil: no metadata
 	TDX          []Section   // nil: no metadata
+	// Volume is put at offset 0x100, compressed as edk2 does it; nil: nothing.
+	Volume []byte
+}
+
+// Verifier is a volume with what is left of BlobVerifierLibSevHashes among other
+// code: the GUIDs of the hashes of command line, initrd and kernel.
+func Verifier() []byte {
+	b := make([]byte, 8192)
+	for i, guid := range []string{"97d02dd8-bd20-4c94-aa78-e7714d36ab2a", "44baf731-3a2f-4bd7-9af1-41e29169781d", "4de79437-abd2-427f-b835-d5b172d2045b"} {
+		putGUID(b[100+1000*i:], guid)
+	}
+	return b
 }
 
 // AmdSev is laid out as edk2's AmdSev build of 2024, 64 KiB in all.
 func AmdSev() Spec {
 	return Spec{
-		SizeBytes: 0x10000, ResetEIP: 0x80b004, HashTableGPA: 0x810c00,
+		SizeBytes: 0x10000, ResetEIP: 0x80b004, HashTableGPA: 0x810c00, Volume: Verifier(),
 		SEV: [][3]uint32{{0x800000, 0x9000, 1}, {0x80a000, 0x3000, 1}, {0x80d000, 0x1000, 2}, {0x80e000, 0x1000, 3},
 			{0x80f000, 0x1000, 4}, {0x810000, 0x1000, 0x10}, {0x811000, 0xf000, 1}},
 	}
@@ -56,11 +70,7 @@ func (s Spec) Build() []byte {
 	at := len(b) - 32
 	put := func(guid string, length int, data []byte) {
 		at -= 16
-		u := uuid.MustParse(guid)
-		le.PutUint32(b[at:], binary.BigEndian.Uint32(u[:]))
-		le.PutUint16(b[at+4:], binary.BigEndian.Uint16(u[4:]))
-		le.PutUint16(b[at+6:], binary.BigEndian.Uint16(u[6:]))
-		copy(b[at+8:], u[8:])
+		putGUID(b[at:], guid)
 		at -= 2
 		le.PutUint16(b[at:], uint16(length))
 		at -= len(data)
@@ -97,7 +107,44 @@ func (s Spec) Build() []byte {
 		entry("e47a6535-984a-4798-865e-4685a7bf8ec2", le.AppendUint32(nil, 0xc00))
 	}
 	le.PutUint16(b[footer:], uint16(footer+18-at))
+	if s.Volume != nil {
+		copy(b[volumeOffset:], section(s.Volume))
+	}
 	return b
+}
+
+const volumeOffset = 0x100
+
+// section compresses a volume into a GUID-defined section with attributes 1, as
+// edk2's GenSec does.
+func section(volume []byte) []byte {
+	var packed bytes.Buffer
+	w, err := lzma.WriterConfig{Size: int64(len(volume)), DictCap: 1 << 16}.NewWriter(&packed)
+	if err == nil {
+		_, err = w.Write(volume)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		panic(err) // of constants
+	}
+	head := make([]byte, 24, 24+packed.Len())
+	size := cap(head)
+	copy(head, []byte{byte(size), byte(size >> 8), byte(size >> 16), 2})
+	putGUID(head[4:], "ee4e5898-3914-4259-9d6e-dc7bd79403cf")
+	head[20], head[22] = 24, 1
+	return append(head, packed.Bytes()...)
+}
+
+// putGUID writes a GUID as EFI does: the first three fields little-endian.
+func putGUID(to []byte, guid string) {
+	u := uuid.MustParse(guid)
+	le := binary.LittleEndian
+	le.PutUint32(to, binary.BigEndian.Uint32(u[:]))
+	le.PutUint16(to[4:], binary.BigEndian.Uint16(u[4:]))
+	le.PutUint16(to[6:], binary.BigEndian.Uint16(u[6:]))
+	copy(to[8:16], u[8:])
 }
 
 func metadata(signature string, count, itemBytes int) []byte {

@@ -105,7 +105,14 @@ type LaunchPolicy struct {
 	// Signals are what the host may send beside the image's stop signal and
 	// SIGKILL: names as in "SIGHUP", sorted.
 	Signals []string `json:"signals,omitempty"`
+	// AllowACPI starts the guest although its kernel runs the host's ACPI code;
+	// see ACPIWarning.
+	AllowACPI bool `json:"allow_acpi,omitempty"`
 }
+
+// ACPIWarning says what AllowACPI means, to whoever asks for it or looks at it.
+const ACPIWarning = "the host's ACPI tables are code that runs in the guest's kernel, with all of its memory, and no measurement covers them: " +
+	"a host that wants the workload's secrets can have them"
 
 // AllowsSignal says whether the host may send the signal of that number beside
 // the stop signal and SIGKILL.
@@ -187,6 +194,8 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without process digest")
 	case !slices.Contains(Filesystems(), id.Disk.Filesystem):
 		return fmt.Errorf("file system %q, expected one of %v", id.Disk.Filesystem, Filesystems())
+	case id.Policy.AllowACPI && id.TEE != kbs.Sample:
+		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
 	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
 		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
 	}

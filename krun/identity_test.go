@@ -108,6 +108,9 @@ func TestIdentityRefusesWhatIsOpen(t *testing.T) {
 		"rule for none":   func(i *Identity) { i.Scratch = Scratch{Kind: ScratchNone, Damaged: DamagedRefuse} },
 		"old version":     func(i *Identity) { i.Version = 1 },
 		"no process":      func(i *Identity) { i.ProcessDigest = kbs.Digest{} },
+		"network":         func(i *Identity) { i.Network = &Network{Mode: NetworkVirtio} },
+		"name server":     func(i *Identity) { i.Network = &Network{DNS: []string{"dns.example"}} },
+		"ACPI of libkrun": func(i *Identity) { i.Policy.AllowACPI = true },
 		"encrypted logs":  func(i *Identity) { i.Policy.Logs = "encrypted" },
 		"no logs policy":  func(i *Identity) { i.Policy.Logs = "" },
 		"too much to say": func(i *Identity) { i.Policy.EnvAllow = []string{strings.Repeat("x", MaxIdentityBytes)} },
@@ -116,6 +119,10 @@ func TestIdentityRefusesWhatIsOpen(t *testing.T) {
 		spoil(id)
 		if _, err := id.Encode(); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+		// What encodes to nothing else must not pass for good either.
+		if err := id.Validate(); err == nil && name != "too much to say" {
+			t.Errorf("%s: valid", name)
 		}
 	}
 }

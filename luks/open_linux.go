@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"runtime"
@@ -114,21 +115,32 @@ func checkDevice(g *Geometry, at Place) (dev uint64, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return 0, fmt.Errorf("%s is not a block device", device)
 	}
-	if end, err := f.Seek(0, 2); err != nil || end < at.StartBytes+g.TotalBytes() {
-		return 0, errors.Join(fmt.Errorf("disk %s of %d bytes, expected at least %d", device, end, at.StartBytes+g.TotalBytes()), err)
+	if err := checkContent(g, at, f); err != nil {
+		return 0, fmt.Errorf("disk %s: %w", device, err)
+	}
+	return st.Rdev, nil
+}
+
+// checkContent is checkDevice for what is on the device.
+func checkContent(g *Geometry, at Place, f io.ReadSeeker) error {
+	if end, err := f.Seek(0, io.SeekEnd); err != nil || end < at.StartBytes+g.TotalBytes() {
+		return errors.Join(fmt.Errorf("%d bytes, expected at least %d", end, at.StartBytes+g.TotalBytes()), err)
 	}
 	if g.Integrity == nil {
-		return st.Rdev, nil
+		return nil
 	}
 	want, got := g.superblock()[:superblockUsedBytes], make([]byte, superblockUsedBytes)
-	if err := readAt(f, got, at.StartBytes+g.DataOffsetBytes); err != nil {
-		return 0, fmt.Errorf("reading dm-integrity superblock: %w", err)
+	if _, err := f.Seek(at.StartBytes+g.DataOffsetBytes, io.SeekStart); err != nil {
+		return fmt.Errorf("reading dm-integrity superblock: %w", err)
+	}
+	if _, err := io.ReadFull(f, got); err != nil {
+		return fmt.Errorf("reading dm-integrity superblock: %w", err)
 	}
 	got[superblockBitmapOffset] = want[superblockBitmapOffset]
 	if !bytes.Equal(got, want) {
-		return 0, fmt.Errorf("dm-integrity superblock %x, expected %x: the disk is damaged, another one, or was opened writable by cryptsetup, which takes a footer for data", got, want)
+		return fmt.Errorf("dm-integrity superblock %x, expected %x: the disk is damaged, another one, or was opened writable by cryptsetup, which takes a footer for data", got, want)
 	}
-	return st.Rdev, nil
+	return nil
 }
 
 func devNumber(dev uint64) string {

@@ -81,7 +81,7 @@ image() {
 firmware=$work/firmware
 mkdir -p "$firmware" "$work/tmp" "$work/disk"
 head -c 8M /dev/zero >"$firmware/vmlinuz"
-echo '{"version":1,"kind":"qemu-direct","kernel":"vmlinuz","cmdline":"quiet"}' >"$firmware/firmware.json"
+echo '{"version":1,"kind":"qemu-direct","kernel":"vmlinuz","cmdline":"quiet initcall_blacklist=acpi_init"}' >"$firmware/firmware.json"
 pin=$(printf 'ab%.0s' {1..32})
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
 

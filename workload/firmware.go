@@ -24,7 +24,26 @@ func (o *MachineOptions) loadFirmware() (*firmware.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fw, checkMachine(o.TEE, fw.Kind)
+	if err := checkMachine(o.TEE, fw.Kind); err != nil {
+		return nil, err
+	}
+	return fw, o.checkACPI(fw)
+}
+
+// checkACPI refuses a machine that runs the host's ACPI code unless that is
+// allowed, and an allowance that is not needed.
+func (o *MachineOptions) checkACPI(fw *firmware.Bundle) error {
+	in := measure.Inputs{Kernel: fw.Kernel, Cmdline: fw.Cmdline, AllowACPI: o.AllowACPI}
+	for _, p := range measure.Profiles(o.TEE, fw.Kind) {
+		got, err := in.ACPI(p)
+		if err != nil {
+			return fmt.Errorf("firmware %s: %w", o.Firmware, err)
+		}
+		if o.AllowACPI && got != kbs.ACPIAllowed {
+			return hint.With(hint.Usagef("the host's ACPI code is allowed where there is none, or the measured command line stops it"), "leave --allow-acpi out")
+		}
+	}
+	return nil
 }
 
 // checkServerNames refuses a server's name that nothing in the guest will resolve:
@@ -86,6 +105,7 @@ func (o *MachineOptions) measurements(fw *firmware.Bundle, initrd []byte) ([]kbs
 	if err != nil {
 		return nil, err
 	}
+	in.AllowACPI = o.AllowACPI
 	prepared, err := measure.Prepare(in)
 	if err != nil {
 		return nil, fmt.Errorf("measuring: %w", err)
@@ -99,9 +119,13 @@ func (o *MachineOptions) measurements(fw *firmware.Bundle, initrd []byte) ([]kbs
 		if err != nil {
 			return nil, fmt.Errorf("measuring for %s: %w", p, err)
 		}
+		acpi, err := in.ACPI(p)
+		if err != nil {
+			return nil, err
+		}
 		list = append(list, kbs.Measurement{
 			LaunchDigest: r, Profile: string(p), CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB,
-			Firmware: hex.EncodeToString(fw.Digest[:]),
+			Firmware: hex.EncodeToString(fw.Digest[:]), ACPI: acpi,
 		})
 	}
 	return list, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
@@ -99,7 +100,7 @@ func testFirmware(t testing.TB) string {
 	dir := t.TempDir()
 	imagetest.WriteFile(t, filepath.Join(dir, "vmlinuz"), bytes.Repeat([]byte("kernel"), 1000))
 	imagetest.WriteFile(t, filepath.Join(dir, firmware.ConfigFile),
-		imagetest.JSON(t, firmware.Config{Version: 1, Kind: firmware.KindQEMUDirect, Kernel: "vmlinuz", Cmdline: "quiet"}))
+		imagetest.JSON(t, firmware.Config{Version: 1, Kind: firmware.KindQEMUDirect, Kernel: "vmlinuz", Cmdline: "quiet " + measure.StopsACPI}))
 	return dir
 }
 

@@ -75,6 +75,9 @@ type MachineOptions struct {
 	MemoryMiB uint
 	Firmware  string // libkrunfw library, or directory with firmware.json
 	Agent     []byte // ccrun-init, a static ELF
+	// AllowACPI lets the host's ACPI code run in the guest's kernel, where the
+	// firmware's command line does not stop it.
+	AllowACPI bool
 }
 
 // DiskOptions say what the disk is like.
@@ -156,6 +159,7 @@ func (o *Options) setDefaults() {
 	if o.Policy.Logs == "" {
 		o.Policy.Logs = "host"
 	}
+	o.Policy.AllowACPI = o.AllowACPI
 }
 
 func (o *DiskOptions) setDefaults() {

@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -147,6 +148,27 @@ func checkRecord(path string, r *kbs.Record) error {
 		return fmt.Errorf("record %s: identity and registration name different workloads", path)
 	case len(r.Registration.ReferenceValues.Measurements) == 0:
 		return fmt.Errorf("record %s: no launch measurement", path)
+	}
+	return nil
+}
+
+// CheckACPI refuses a record whose machine runs the host's ACPI code, or does not
+// say: with allow, one that says so is good.
+func CheckACPI(r *kbs.Record, allow bool) error {
+	allowed := false
+	for _, m := range r.Registration.ReferenceValues.Measurements {
+		switch {
+		case m.ACPI == kbs.ACPIAllowed && !allow:
+			return hint.With(fmt.Errorf("measurement %s of profile %s lets the host's ACPI code run: %s", m.LaunchDigest, m.Profile, krun.ACPIWarning),
+				"build with firmware whose command line has %s, or register with --allow-acpi", measure.StopsACPI)
+		case m.ACPI != kbs.ACPIAllowed && m.ACPI != kbs.ACPIOff && kbs.NeedsACPI(m.Profile):
+			return hint.With(fmt.Errorf("measurement %s of profile %s does not say whether the host's ACPI code runs: acpi is %q, expected %s or %s",
+				m.LaunchDigest, m.Profile, m.ACPI, kbs.ACPIOff, kbs.ACPIAllowed), "measure it again with `ccrun measure` or `ccrun build` of this version")
+		}
+		allowed = allowed || m.ACPI == kbs.ACPIAllowed
+	}
+	if allow && !allowed {
+		return hint.With(hint.Usagef("the host's ACPI code is allowed, but no measurement of the record lets it run"), "leave --allow-acpi out")
 	}
 	return nil
 }

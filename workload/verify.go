@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/workload/referrers"
 	"github.com/ccrun/ccrun/workload/source"
@@ -163,6 +164,9 @@ func (v *verification) content() {
 	case len(v.in.Problems) == 0:
 		v.out.WorkloadID = v.in.Initrd.Identity.WorkloadID
 		v.check("content", true, "every digest fits, disk and identity %s belong together", v.in.Initrd.IdentityDigest)
+		if v.in.Initrd.Identity.Policy.AllowACPI {
+			v.check("acpi", true, "ALLOWED: %s", krun.ACPIWarning)
+		}
 	}
 }
 
@@ -203,6 +207,7 @@ func (v *verification) measurement() error {
 	}
 	c := v.in.TEEConfig
 	m := MachineOptions{TEE: c.TEE, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB}
+	m.AllowACPI = v.in.Initrd.Identity != nil && v.in.Initrd.Identity.Policy.AllowACPI
 	list, err := m.measurements(fw, v.in.Initrd.Content)
 	if err != nil {
 		return err

@@ -363,3 +363,37 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		}
 	}
 }
+
+// TestServerURLs: nothing but HTTPS to a host, whoever asks.
+func TestServerURLs(t *testing.T) {
+	for _, good := range []string{"https://a.example", "https://a.example:8443", "https://192.0.2.1:8443/", "https://[2001:db8::1]:8443"} {
+		if err := CheckServerURL(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "a.example", "http://a.example", "HTTP://a.example", "ftp://a.example", "//a.example", "https://", "https:///x", "https://a.example/x",
+		"https://u@a.example", "https://u:p@a.example", "https://a.example?x", "https://a.example?x=1", "https://a.example#x", "https://a.example:x",
+	} {
+		if err := CheckServerURL(bad); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+		if x, err := newExchange(&http.Transport{}, bad, time.Second); err == nil {
+			t.Errorf("%q: an exchange with %s", bad, x.base)
+		}
+	}
+}
+
+// TestNoProxyFromTheEnvironment: it is the host's to set. What the standard
+// library reads of it is read once in a process, so that the transport is looked
+// at and not what it does.
+func TestNoProxyFromTheEnvironment(t *testing.T) {
+	x, err := (&Client{}).connect("https://a.example", Pins{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, ok := x.client.Transport.(*http.Transport)
+	if !ok || transport.Proxy != nil {
+		t.Errorf("transport %T with a proxy", x.client.Transport)
+	}
+}

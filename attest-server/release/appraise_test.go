@@ -1,6 +1,7 @@
 package release
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -31,6 +32,27 @@ func TestGrantedNeedsEverything(t *testing.T) {
 		a := whole()
 		if lose(a); a.granted() || a.result(kbs.SNP).Result != kbs.Contraindicated {
 			t.Errorf("granted without %s", name)
+		}
+	}
+}
+
+// TestNothingEqualsNothing: what is empty on both sides is no match.
+func TestNothingEqualsNothing(t *testing.T) {
+	for name, add := range map[string]func(*Checks){
+		"a zero digest":          func(c *Checks) { c.addDigest("d", kbs.Digest{}, kbs.Digest{}, "") },
+		"none registered":        func(c *Checks) { c.addDigest("d", kbs.Digest{}, kbs.Digest{1}, "") },
+		"none claimed":           func(c *Checks) { c.addDigest("d", kbs.Digest{1}, kbs.Digest{}, "") },
+		"an empty nonce":         func(c *Checks) { c.AddNonce(nil, nil) },
+		"no nonce":               func(c *Checks) { c.AddNonce([]byte("n"), nil) },
+		"the beginning of one":   func(c *Checks) { c.AddNonce([]byte("no"), []byte("n")) },
+		"no accepted type":       func(c *Checks) { c.addType("", nil) },
+		"no rule":                func(*Checks) {},
+		"a key with a complaint": func(c *Checks) { q := Request{}; q.SetKey(recipient.RSA{}, errors.New("weak"), "", ""); *c = q.Checks },
+		"no key":                 func(c *Checks) { q := Request{}; q.SetKey(nil, nil, "", ""); *c = q.Checks },
+	} {
+		var c Checks
+		if add(&c); c.passed() {
+			t.Errorf("%s passes: %+v", name, c)
 		}
 	}
 }

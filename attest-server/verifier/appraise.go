@@ -48,11 +48,11 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 func CELRule(name string) string { return "cel:" + name }
 
 // measurement wants the launch digest to be one of the registered ones whose
-// time it is. An empty set and a zero digest fail.
+// time it is. An empty set fails, and a zero digest matches nothing.
 func (r *rules) measurement(name string, got kbs.LaunchDigest, ref kbs.ReferenceValues, at time.Time) {
 	var expected []string
 	hint := "the guest is not the one registered: compare with `ccrun measure --against EVIDENCE`"
-	pass := false
+	pass, acpi := false, kbs.ACPI("")
 	for _, m := range ref.Measurements {
 		if m.LaunchDigest.IsZero() {
 			continue
@@ -65,12 +65,15 @@ func (r *rules) measurement(name string, got kbs.LaunchDigest, ref kbs.Reference
 			hint = "this measurement's period of validity is over, or has not begun"
 			continue
 		}
-		pass = true
+		pass, acpi = true, m.ACPI
 	}
 	if len(expected) == 0 {
 		expected, hint = []string{"a registered launch digest"}, "no measurement is registered: nothing can match"
 	}
-	r.add(name, pass && !got.IsZero(), strings.Join(expected, " or "), got.String(), hint)
+	r.add(name, pass, strings.Join(expected, " or "), got.String(), hint)
+	if acpi == kbs.ACPIAllowed { // no rule is broken, but whoever reads must see it
+		r.add("acpi", true, "off, or ALLOWED by the registration", "ALLOWED: the host's ACPI code runs in the guest's kernel, and nothing measures it", "")
+	}
 }
 
 // reportData wants the evidence to be bound to this session. On Azure the

@@ -233,6 +233,63 @@ func TestAppraiseTDXMutations(t *testing.T) {
 	}
 }
 
+// TestRTMRLeftOut: a register that a registration leaves out is no register that
+// may hold anything, least of all zeros, which kernels without measuring stubs
+// leave in it.
+func TestRTMRLeftOut(t *testing.T) {
+	for _, n := range []string{"0", "1", "2"} {
+		for name, leave := range map[string]func(r map[string]string){
+			"left out": func(r map[string]string) { delete(r, n) },
+			"empty":    func(r map[string]string) { r[n] = "" },
+		} {
+			c, ref, want := strictTDX()
+			leave(ref.TDX.RTMRs)
+			c.TDX.RTMRs[n[0]-'0'] = make(Hex, 48)
+			if r := Appraise(c, ref, want); r.OK() || failed(r) != "rtmr"+n {
+				t.Errorf("RTMR %s %s: failed rules %q", n, name, failed(r))
+			}
+		}
+	}
+}
+
+// TestACPIIsTold: a measurement that lets the host's code run passes, with a rule
+// that whoever reads the result sees; no other has that rule.
+func TestACPIIsTold(t *testing.T) {
+	for _, acpi := range []kbs.ACPI{"", kbs.ACPIOff, kbs.ACPIAllowed} {
+		c, ref, want := strictSNP()
+		for i := range ref.Measurements {
+			ref.Measurements[i].ACPI = acpi
+		}
+		r := Appraise(c, ref, want)
+		i := slices.IndexFunc(r.Rules, func(x Rule) bool { return x.Rule == "acpi" })
+		if told := i >= 0; !r.OK() || told != (acpi == kbs.ACPIAllowed) || told && !strings.Contains(r.Rules[i].Got, "ALLOWED") {
+			t.Errorf("%q: %q, rule at %d", acpi, failed(r), i)
+		}
+	}
+}
+
+// TestNothingAppraisedIsNoGrant: no rules, no word.
+func TestNothingAppraisedIsNoGrant(t *testing.T) {
+	if r := (rules{}).result(&Claims{}); r.OK() {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestZeroDigests: neither a zero launch digest that is registered nor one that
+// is claimed matches anything, each by itself.
+func TestZeroDigests(t *testing.T) {
+	some, at := kbs.LaunchDigest{1}, time.Now()
+	for name, c := range map[string]struct{ registered, claimed kbs.LaunchDigest }{
+		"registered": {claimed: some}, "claimed": {registered: some}, "both": {},
+	} {
+		var r rules
+		r.measurement("measurement", c.claimed, kbs.ReferenceValues{Measurements: []kbs.Measurement{{LaunchDigest: c.registered}}}, at)
+		if len(r) != 1 || r[0].Pass || c.registered.IsZero() && !strings.Contains(r[0].Hint, "no measurement is registered") {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
 // TestAppraiseVTPMMissing: a registration for a guest with a vTPM is not met
 // by one without.
 func TestAppraiseVTPMMissing(t *testing.T) {

@@ -54,6 +54,10 @@ func checkMeasurements(ref kbs.ReferenceValues) error {
 		switch {
 		case m.LaunchDigest.IsZero():
 			return fmt.Errorf("measurement %d without launch_digest", i)
+		case m.ACPI != "" && m.ACPI != kbs.ACPIOff && m.ACPI != kbs.ACPIAllowed:
+			return fmt.Errorf("measurement %d has acpi %q, expected %s or %s", i, m.ACPI, kbs.ACPIOff, kbs.ACPIAllowed)
+		case m.ACPI == "" && kbs.NeedsACPI(m.Profile):
+			return fmt.Errorf("measurement %d of profile %s does not say whether the host's ACPI code runs: expected acpi to be %s or %s", i, m.Profile, kbs.ACPIOff, kbs.ACPIAllowed)
 		case ref.TEE == kbs.TDX && m.LaunchDigest.String() == stockQbootMRTD:
 			return fmt.Errorf("measurement %d is the MRTD of libkrun's stock TDX firmware, which measures neither kernel nor initrd", i)
 		case m.NotBefore != nil && m.NotAfter != nil && !m.NotBefore.Before(*m.NotAfter):

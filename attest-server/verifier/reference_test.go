@@ -41,7 +41,18 @@ func TestCheckReferenceValues(t *testing.T) {
 		{"rules of the other TEE", "another TEE", snp, func(r *kbs.ReferenceValues) { r.TDX = &kbs.TDXRules{} }},
 		{"rules of the other TEE, TDX", "another TEE", tdx, func(r *kbs.ReferenceValues) { r.SNP = &kbs.SNPRules{} }},
 		{"TDX without rules", "rtmrs", tdx, func(r *kbs.ReferenceValues) { r.TDX = nil }},
+		{"no RTMR 0", "rtmrs without 0", tdx, func(r *kbs.ReferenceValues) { delete(r.TDX.RTMRs, "0") }},
 		{"no RTMR 1", "rtmrs without 1", tdx, func(r *kbs.ReferenceValues) { delete(r.TDX.RTMRs, "1") }},
+		{"no RTMR 2", "rtmrs without 2", tdx, func(r *kbs.ReferenceValues) { delete(r.TDX.RTMRs, "2") }},
+		{"QEMU without a word on ACPI", "whether the host's ACPI code runs", snp, func(r *kbs.ReferenceValues) { r.Measurements[0].Profile = "qemu-snp" }},
+		{"the simulator without a word on ACPI", "whether the host's ACPI code runs", snp, func(r *kbs.ReferenceValues) { r.Measurements[1].Profile = "qemu-direct" }},
+		{"QEMU that stops ACPI", "", snp, func(r *kbs.ReferenceValues) {
+			r.Measurements[0].Profile, r.Measurements[0].ACPI = "qemu-snp", kbs.ACPIOff
+		}},
+		{"QEMU with ACPI allowed", "", snp, func(r *kbs.ReferenceValues) {
+			r.Measurements[0].Profile, r.Measurements[0].ACPI = "qemu-snp", kbs.ACPIAllowed
+		}},
+		{"unknown word on ACPI", "acpi \"on\"", snp, func(r *kbs.ReferenceValues) { r.Measurements[0].ACPI = "on" }},
 		{"RTMR 4", "expected 0 to 3", tdx, func(r *kbs.ReferenceValues) { r.TDX.RTMRs["4"] = r.TDX.RTMRs["1"] }},
 		{"short RTMR", "rtmr 2", tdx, func(r *kbs.ReferenceValues) { r.TDX.RTMRs["2"] = "00" }},
 		{"unknown status", "tcb_status", tdx, func(r *kbs.ReferenceValues) { r.TDX.TCBStatus = []string{"SWHardening"} }},

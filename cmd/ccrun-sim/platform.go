@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/measure"
 )
 
 func initCommand() *cli.Command {
@@ -81,7 +82,8 @@ func modulesOf(dir string) (firmware.Modules, error) {
 // protects nobody here. The network is QEMU's,
 // out of the way of those that Podman makes: 10.0.2.0/24, the default of QEMU,
 // is slirp4netns' for rootless containers, too.
-const defaultCmdline = "console=ttyS0 quiet loglevel=0 panic=-1 no_timer_check cryptomgr.notests ccrun.net=100.127.255.15/24,100.127.255.2,100.127.255.3"
+// The host's ACPI tables are data, not code.
+const defaultCmdline = "console=ttyS0 quiet loglevel=0 panic=-1 " + measure.StopsACPI + " no_timer_check cryptomgr.notests ccrun.net=100.127.255.15/24,100.127.255.2,100.127.255.3"
 
 func firmwareCommand() *cli.Command {
 	return &cli.Command{

@@ -59,6 +59,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "network", Usage: "`MODE` of the workload's network: none, tsi (libkrun's, through the VMM: also what it sends to 127.0.0.1) or virtio (default: the machine's)"},
 		&cli.StringSliceFlag{Name: "dns", Usage: "`ADDRESS` of a name server for agent and workload; measured; may be repeated"},
 		&cli.StringSliceFlag{Name: "signals-allow", Usage: "signal that the host may send the workload, `NAME`, beside its StopSignal and KILL; may be repeated; measured"},
+		&cli.BoolFlag{Name: "allow-acpi", Usage: "let the host's ACPI code run in the guest's kernel, which nothing measures; measured, registered and shown (QEMU's machines only)"},
 		&cli.StringFlag{Name: "logs", Value: "host", Usage: "`WHERE` the workload's output goes: host or none"},
 		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},
@@ -118,7 +119,7 @@ func moveHint(image string) string {
 func printBuild(w io.Writer, r *workload.Result) error {
 	fmt.Fprintf(w, "image:       %s\ndigest:      %s\nworkload:    %s\n", r.Image, r.Digest, r.Registration.WorkloadID)
 	for _, m := range r.Registration.ReferenceValues.Measurements {
-		fmt.Fprintf(w, "measurement: %s (%s, %d vCPU, %d MiB)\n", m.LaunchDigest, m.Profile, m.CPUs, m.MemoryMiB)
+		fmt.Fprintf(w, "measurement: %s (%s, %d vCPU, %d MiB%s)\n", m.LaunchDigest, m.Profile, m.CPUs, m.MemoryMiB, acpiNote(m))
 	}
 	switch {
 	case r.Registered && r.Record != "":

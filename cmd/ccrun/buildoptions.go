@@ -75,6 +75,9 @@ func setParts(c *cli.Context, e *workload.Environment, s *workload.SourceOptions
 	if c.Bool("classic") && !c.IsSet("fs") {
 		d.Filesystem = "" // the one that there is
 	}
+	if m.AllowACPI = c.Bool("allow-acpi"); m.AllowACPI {
+		log.Warn("--allow-acpi: " + krun.ACPIWarning)
+	}
 	if c.Uint("cpus") > 255 {
 		return face.Usagef("--cpus %d: expected 1 to 8", c.Uint("cpus"))
 	}

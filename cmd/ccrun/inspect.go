@@ -100,6 +100,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("root", "%s, %s", id.Disk.Filesystem, id.Scratch)
 	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
 		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
+	if id.Policy.AllowACPI {
+		line("ACPI", "ALLOWED: %s", krun.ACPIWarning)
+	}
 	if in.Image == nil {
 		return
 	}
@@ -120,6 +123,14 @@ func printRegistered(line func(name, format string, a ...any), s *kbs.WorkloadSt
 		line("revoked", "%s", s.RevokedAt.Format("2006-01-02T15:04:05Z07:00"))
 	}
 	for _, m := range s.Registration.ReferenceValues.Measurements {
-		line("accepts", "%s=%s", m.Profile, m.LaunchDigest)
+		line("accepts", "%s=%s%s", m.Profile, m.LaunchDigest, acpiNote(m))
 	}
+}
+
+// acpiNote is loud about a measurement that lets the host's ACPI code run.
+func acpiNote(m kbs.Measurement) string {
+	if m.ACPI == kbs.ACPIAllowed {
+		return ", host's ACPI code ALLOWED"
+	}
+	return ""
 }

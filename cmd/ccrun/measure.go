@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -43,9 +44,11 @@ func measureCommand() *cli.Command {
 		Usage: "print the launch measurement that a machine will have",
 		Description: "Nothing is executed and no TEE is needed. Without --initrd, the firmware's own initrd is measured.\n\n" +
 			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is the .fd file, and kernel, initrd and command line are\n" +
-			"measured through it. For TDX the MRTD is printed; --format json also gives RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
+			"measured through it. For SNP, it must be the AmdSev build, and the command line keep the kernel from running the host's ACPI\n" +
+			"code, which nothing measures, unless --allow-acpi allows it. For TDX the MRTD is printed; --format json also gives RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
 			"Examples:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
-			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img --append console=ttyS0",
+			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \\\n" +
+			"      --append 'console=ttyS0 " + measure.StopsACPI + "'",
 		Flags: append(append(shapeFlags(), imageFlags()...),
 			&cli.StringFlag{Name: "vmm", Usage: "krun or qemu", Value: "krun"},
 			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. OVMF.fd for qemu", TakesFile: true},
@@ -54,6 +57,7 @@ func measureCommand() *cli.Command {
 			&cli.StringFlag{Name: "append", Usage: "kernel's `COMMAND LINE` (qemu only)"},
 			&cli.StringFlag{Name: "vcpu-type", Usage: "QEMU's CPU `MODEL`, or CPUID signature such as 0xa00f11 (qemu with snp only)", Value: "EPYC-v4"},
 			&cli.Uint64Flag{Name: "guest-features", Usage: "SEV_FEATURES of the vCPUs (qemu with snp only)", Value: 1},
+			&cli.BoolFlag{Name: "allow-acpi", Usage: "measure a machine whose kernel runs the host's ACPI code, which can do anything in it (qemu and sample only)"},
 			&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of such a machine, for RTMR 0 (qemu with tdx only)", TakesFile: true},
 			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE` (krun only)"},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
@@ -121,12 +125,30 @@ func runMeasure(c *cli.Context) error {
 			return err
 		}
 	}
+	if err := checkAllowedACPI(c, out.Results); err != nil {
+		return err
+	}
 	if err := face.Print(c, out, printMeasurements); err != nil {
 		return err
 	}
 	if out.Against != nil && !out.Against.Same {
 		return face.Silent(face.Denied)
 	}
+	return nil
+}
+
+// checkAllowedACPI warns where --allow-acpi counts, and refuses it where not: it
+// must not stay in scripts for nothing.
+func checkAllowedACPI(c *cli.Context, list []*measure.Result) error {
+	if !c.Bool("allow-acpi") {
+		return nil
+	}
+	for _, r := range list {
+		if r.ACPI != kbs.ACPIAllowed {
+			return face.Usagef("--allow-acpi: the command line stops the host's ACPI code already, or there is none: leave it out")
+		}
+	}
+	program.Log(c).Warn("--allow-acpi: " + krun.ACPIWarning)
 	return nil
 }
 

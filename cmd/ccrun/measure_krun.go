@@ -21,6 +21,7 @@ type krunMachine struct {
 	tee    kbs.TEE
 	bundle *firmware.Bundle
 	initrd []byte // as given; nil for the firmware's own
+	acpi   bool   // the host's ACPI code is allowed
 }
 
 // newKrunMachine takes initrd, or --initrd if that is nil.
@@ -30,10 +31,13 @@ func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, e
 			return nil, face.Usagef("--%s: only with --vmm qemu", name)
 		}
 	}
-	m := &krunMachine{tee: tee, initrd: initrd}
+	m := &krunMachine{tee: tee, initrd: initrd, acpi: c.Bool("allow-acpi")}
 	var err error
 	if m.bundle, err = loadFirmware(c.String("firmware"), tee); err != nil {
 		return nil, err
+	}
+	if m.acpi && m.bundle.Kind != firmware.KindQEMUDirect {
+		return nil, face.Usagef("--allow-acpi: libkrun's machines have no ACPI, and need none")
 	}
 	if file := c.String("initrd"); file != "" {
 		if m.initrd, err = bounded.File(file, firmware.MaxInitrdBytes); err != nil {
@@ -80,12 +84,16 @@ func (m *krunMachine) about() measuredFirmware {
 	return measuredFirmware{Path: m.bundle.Path, Kind: m.bundle.Kind, SHA256: hex.EncodeToString(m.bundle.Digest[:])}
 }
 
-func (m *krunMachine) inputs() (measure.Inputs, error) { return measure.FromBundle(m.bundle, m.initrd) }
+func (m *krunMachine) inputs() (measure.Inputs, error) {
+	in, err := measure.FromBundle(m.bundle, m.initrd)
+	in.AllowACPI = m.acpi
+	return in, err
+}
 
 // variants are the firmware's own initrd, the initrd without its padding, and
 // another installed library.
 func (m *krunMachine) variants() ([]measure.Variant, error) {
-	in, err := measure.FromBundle(m.bundle, m.initrd)
+	in, err := m.inputs()
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func newOVMFMachine(c *cli.Context, tee kbs.TEE) (*ovmfMachine, error) {
 	if tee == kbs.Sample {
 		return nil, face.Usagef("--tee sample: QEMU's machines with OVMF are of TEE snp or tdx; the simulator is a --vmm krun")
 	}
-	for name, only := range map[string]kbs.TEE{"vcpu-type": kbs.SNP, "guest-features": kbs.SNP, "event-log": kbs.TDX} {
+	for name, only := range map[string]kbs.TEE{"vcpu-type": kbs.SNP, "guest-features": kbs.SNP, "allow-acpi": kbs.SNP, "event-log": kbs.TDX} {
 		if c.IsSet(name) && tee != only {
 			return nil, face.Usagef("--%s: only with --tee %s", name, only)
 		}
@@ -68,7 +68,7 @@ func (m *ovmfMachine) readParts(c *cli.Context) error {
 			return face.Usagef("--%s %s: the file is empty", part.flag, file)
 		}
 	}
-	m.in.Cmdline = c.String("append")
+	m.in.Cmdline, m.in.AllowACPI = c.String("append"), c.Bool("allow-acpi")
 	if m.tee == kbs.SNP {
 		m.in.GuestFeatures = c.Uint64("guest-features")
 		if m.in.CPUSignature, err = measure.ParseCPU(c.String("vcpu-type")); err != nil {
@@ -96,6 +96,7 @@ func (m *ovmfMachine) variants() ([]measure.Variant, error) {
 	list := []measure.Variant{{Inputs: m.in}}
 	add := func(name string, change func(*measure.Inputs)) {
 		in := m.in
+		in.AllowACPI = true // what a host boots by mistake, it may
 		change(&in)
 		list = append(list, measure.Variant{Name: name, Inputs: in})
 	}

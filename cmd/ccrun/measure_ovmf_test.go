@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
 	"github.com/ccrun/ccrun/krun/firmware/ovmftest"
+	"github.com/ccrun/ccrun/krun/measure"
 )
 
 // ovmfFiles writes firmware for both TEEs, a kernel with EFI stub and an initrd.
@@ -39,7 +40,7 @@ func ovmfFiles(t *testing.T) (fd, kernel, initrd string) {
 
 func TestMeasureQEMUSNP(t *testing.T) {
 	fd, kernel, initrd := ovmfFiles(t)
-	base := []string{"measure", "--vmm", "qemu", "--tee", "snp", "--firmware", fd, "--cpus", "2", "--kernel", kernel, "--append", "console=ttyS0"}
+	base := []string{"measure", "--vmm", "qemu", "--tee", "snp", "--firmware", fd, "--cpus", "2", "--kernel", kernel, "--append", "console=ttyS0 " + measure.StopsACPI}
 	full := append(base[:len(base):len(base)], "--initrd", initrd)
 	code, out := command(t, append(full, "--format", "json")...)
 	var m measurements
@@ -71,6 +72,26 @@ func TestMeasureQEMUSNP(t *testing.T) {
 		code, out := command(t, append(c.args[:len(c.args):len(c.args)], "--against", file)...)
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("%v: status %d, %q, want %d, %q", c.args[12:], code, out, c.code, c.want)
+		}
+	}
+}
+
+// TestMeasureACPI: whoever allows the host's code gets the digest, a word in the
+// JSON, and is told.
+func TestMeasureACPI(t *testing.T) {
+	fd, kernel, initrd := ovmfFiles(t)
+	args := []string{"measure", "--vmm", "qemu", "--tee", "snp", "--firmware", fd, "--kernel", kernel, "--initrd", initrd, "--format", "json", "--append"}
+	for _, c := range []struct {
+		line string
+		more []string
+		want kbs.ACPI
+	}{
+		{"quiet " + measure.StopsACPI, nil, kbs.ACPIOff}, {"quiet", []string{"--allow-acpi"}, kbs.ACPIAllowed},
+	} {
+		code, out := command(t, append(append(args[:len(args):len(args)], c.line), c.more...)...)
+		var m measurements
+		if err := json.Unmarshal([]byte(out), &m); err != nil || code != 0 || len(m.Results) != 1 || m.Results[0].ACPI != c.want {
+			t.Errorf("%q %v: status %d, %v, %s", c.line, c.more, code, err, out)
 		}
 	}
 }
@@ -138,6 +159,9 @@ func TestMeasureQEMURefuses(t *testing.T) {
 		{"--vmm", "qemu", "--firmware", fd, "--tee", "tdx", "--vcpu-type", "EPYC"}, {"--vmm", "qemu", "--firmware", fd, "--tee", "tdx", "--event-log", initrd},
 		{"--vmm", "qemu", "--firmware", fd, "--tee", "tdx", "--kernel", kernel}, {"--vmm", "qemu", "--firmware", fd, "--profile", "sev"},
 		{"--vmm", "qemu", "--firmware", fd, "--profile", "qemu-tdx"}, {"--vmm", "qemu", "--firmware", fd, "--cpus", "513"},
+		{"--vmm", "qemu", "--firmware", fd, "--kernel", kernel, "--append", "console=ttyS0"}, // the host's ACPI code would run
+		{"--vmm", "qemu", "--firmware", fd, "--kernel", kernel, "--append", measure.StopsACPI, "--allow-acpi"}, {"--vmm", "qemu", "--firmware", fd, "--allow-acpi"},
+		{"--vmm", "qemu", "--firmware", fd, "--tee", "tdx", "--allow-acpi"}, {"--firmware", lib, "--allow-acpi"},
 		{"--vmm", "krun", "--firmware", lib, "--kernel", kernel}, {"--firmware", lib, "--append", "quiet"}, {"--firmware", fd},
 	} {
 		if code, out := command(t, append([]string{"measure"}, args...)...); code == 0 || out != "" {

@@ -23,7 +23,8 @@ key: delete it once the server has it, or keep it as you keep keys.
 
 Example:
    ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
-		Flags:  append(append(serverFlags(), releaseFlags()...), policyFlag(), face.FormatFlag()),
+		Flags: append(append(serverFlags(), releaseFlags()...), policyFlag(), face.FormatFlag(),
+			&cli.BoolFlag{Name: "allow-acpi", Usage: "register a machine whose kernel runs the host's ACPI code, which nothing measures"}),
 		Action: runRegister,
 	}
 }
@@ -90,6 +91,9 @@ func runRegister(c *cli.Context) error {
 		return err
 	}
 	defer clear(r.DiskKey)
+	if err := workload.CheckACPI(r, c.Bool("allow-acpi")); err != nil {
+		return err
+	}
 	limits, err := releaseLimits(c, time.Now())
 	if err != nil {
 		return err

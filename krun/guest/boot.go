@@ -82,6 +82,7 @@ func earlySteps() []step {
 		{"reading the kernel command line", (*boot).readCommandLine},
 		{"loading kernel modules", (*boot).loadModules},
 		{"reading the identity", (*boot).readIdentity},
+		{"looking for the host's ACPI", (*boot).refuseACPI},
 		{"opening the control port", (*boot).openControl},
 		{"setting up the network", (*boot).setUpNetwork},
 	}

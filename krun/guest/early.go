@@ -131,3 +131,7 @@ func (b *boot) takeIdentity(raw []byte) (err error) {
 	b.identityDigest = kbs.Sum384(raw)
 	return nil
 }
+
+func (b *boot) refuseACPI(context.Context) error {
+	return checkACPI(acpiPath, b.identity.Policy.AllowACPI)
+}

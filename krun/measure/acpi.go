@@ -2,12 +2,8 @@ package measure
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/hint"
 )
 
 // ErrACPI reports a machine whose kernel would run what the host wrote into
@@ -19,21 +15,6 @@ var ErrACPI = errors.New("the kernel would run the host's ACPI code, which nothi
 // then never loads the tables' code, but finds its processors; `acpi=off` also
 // stops the code, and all processors but the first.
 const StopsACPI = "initcall_blacklist=acpi_init"
-
-// acpiState says of a machine of profile p what its registration must tell of
-// the host's ACPI code: nothing where the profile has none or measures it.
-func (in *Inputs) acpiState(p Profile) (kbs.ACPI, error) {
-	switch {
-	case p != QEMUDirect && (p != QEMUSNP || len(in.Kernel) == 0):
-		return "", nil
-	case stopsACPI(in.Cmdline):
-		return kbs.ACPIOff, nil
-	case in.AllowACPI:
-		return kbs.ACPIAllowed, nil
-	}
-	return "", hint.With(fmt.Errorf("%w: expected %s on the command line, got %q", ErrACPI, StopsACPI, in.Cmdline),
-		"put %s on the command line, or allow the host this code with --allow-acpi", StopsACPI)
-}
 
 // stopsACPI reads a command line as the kernel does (lib/cmdline.c, next_arg),
 // but knows the two parameters in one spelling each: what is written otherwise

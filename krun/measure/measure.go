@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -118,6 +119,21 @@ type Inputs struct {
 	AllowACPI bool
 	// EventLog gives what of RTMR0 cannot be computed (TDX); may be nil.
 	EventLog *eventlog.Log
+}
+
+// ACPI says of a machine of profile p what its registration must tell of
+// the host's ACPI code: nothing where the profile has none or measures it.
+func (in *Inputs) ACPI(p Profile) (kbs.ACPI, error) {
+	switch {
+	case p != QEMUDirect && (p != QEMUSNP || len(in.Kernel) == 0):
+		return "", nil
+	case stopsACPI(in.Cmdline):
+		return kbs.ACPIOff, nil
+	case in.AllowACPI:
+		return kbs.ACPIAllowed, nil
+	}
+	return "", hint.With(fmt.Errorf("%w: expected %s on the command line, got %q", ErrACPI, StopsACPI, in.Cmdline),
+		"put %s on the command line, or allow the host this code with --allow-acpi", StopsACPI)
 }
 
 // FromBundle takes the inputs from firmware and the workload's initrd, padded

@@ -141,7 +141,7 @@ func (l *Prepared) Launch(p Profile, s Shape) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Profile: p, Shape: s, Digest: d, Regions: <-regions}
-	if r.ACPI, err = l.in.acpiState(p); err != nil {
+	if r.ACPI, err = l.in.ACPI(p); err != nil {
 		return nil, err
 	}
 	if _, tdx := stackOf(p); tdx {
@@ -160,7 +160,7 @@ func (l *Prepared) Digest(p Profile, s Shape) (kbs.LaunchDigest, error) {
 	if err := s.check(p); err != nil {
 		return kbs.LaunchDigest{}, fmt.Errorf("measuring: %w", err)
 	}
-	if _, err := l.in.acpiState(p); err != nil {
+	if _, err := l.in.ACPI(p); err != nil {
 		return kbs.LaunchDigest{}, fmt.Errorf("measuring for %s: %w", p, err)
 	}
 	var d kbs.LaunchDigest

@@ -38,7 +38,7 @@ var platform = sync.OnceValues(func() (string, error) {
 	if err := os.WriteFile(kernel, bytes.Repeat([]byte("kernel"), 1000), 0o600); err != nil {
 		return dir, err
 	}
-	_, err = firmware.WriteDir(filepath.Join(root, "firmware"), firmware.Sample{Kernel: kernel, Cmdline: "console=ttyS0"})
+	_, err = firmware.WriteDir(filepath.Join(root, "firmware"), firmware.Sample{Kernel: kernel, Cmdline: "console=ttyS0 " + measure.StopsACPI})
 	return dir, err
 })
 

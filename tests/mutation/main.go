@@ -13,7 +13,6 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,13 +26,8 @@ func main() {
 	}
 }
 
-// where the lists are, from the module's root.
-const (
-	home          = "tests/mutation"
-	listDir       = home + "/list"
-	survivorsFile = home + "/survivors.txt"
-	resultsFile   = "docs/mutation.md"
-)
+// listDir is where the lists are, from the module's root.
+const listDir = "tests/mutation/list"
 
 func run() error {
 	some := flag.Int("some", 0, "judge this `NUMBER` of mutants, chosen by the seed, whatever is known of them")
@@ -75,7 +69,7 @@ func run() error {
 	if err := w.all(ctx, chosen, again); err != nil {
 		return err
 	}
-	s := w.summary(chosen, excused)
+	s := summarize(chosen, w.known, w.commit, excused)
 	fmt.Println(s)
 	if *record && len(chosen) == len(all) {
 		if err := s.append(filepath.Join(root, resultsFile)); err != nil {
@@ -99,15 +93,4 @@ func choose(all []mutant, n int, seed string) []mutant {
 
 func named(all []mutant, ids []string) []mutant {
 	return slices.DeleteFunc(slices.Clone(all), func(m mutant) bool { return !slices.Contains(ids, m.id) })
-}
-
-// commit names the tree that is judged.
-func commit(root string) string {
-	c := exec.Command("git", "describe", "--always", "--dirty")
-	c.Dir = root
-	out, err := c.Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
 }

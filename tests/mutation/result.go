@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+// Files from the module's root.
+const (
+	survivorsFile = "tests/mutation/survivors.txt"
+	resultsFile   = "docs/mutation.md"
+)
+
 // readSurvivors reads the mutants that may survive: an ID and the reason, one
 // a line. A name that no mutant has is an error.
 func readSurvivors(file string, all []mutant) (map[string]string, error) {
@@ -44,10 +50,10 @@ type summary struct {
 	unexpected, needless []string
 }
 
-func (w *work) summary(list []mutant, excused map[string]string) *summary {
-	s := &summary{commit: w.commit, commits: map[string]bool{}, count: map[verdict]int{}}
+func summarize(list []mutant, known map[string]outcome, commit string, excused map[string]string) *summary {
+	s := &summary{commit: commit, commits: map[string]bool{}, count: map[verdict]int{}}
 	for _, m := range list {
-		o := w.known[m.id]
+		o := known[m.id]
 		s.count[o.Verdict]++
 		s.took += o.Seconds
 		s.commits[o.Commit] = true

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -102,4 +103,15 @@ func (w *work) save() error {
 		return err
 	}
 	return os.Rename(w.file+".new", w.file)
+}
+
+// commit names the tree that is judged.
+func commit(root string) string {
+	c := exec.Command("git", "describe", "--always", "--dirty")
+	c.Dir = root
+	out, err := c.Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
 }

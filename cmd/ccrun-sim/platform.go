@@ -1,18 +1,23 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
+	"github.com/ccrun/ccrun/krun/sim"
 )
 
 func initCommand() *cli.Command {
@@ -89,7 +94,7 @@ func firmwareCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "firmware",
 		Usage: "make the directory that simulated machines boot from",
-		Description: "Takes a distribution's kernel and modules. The same directory goes to `ccrun build --tee sample\n" +
+		Description: "Takes a distribution's kernel and modules, and boots it once to see that it runs none of the host's ACPI code. The same directory goes to `ccrun build --tee sample\n" +
 			"--firmware DIR`, which measures it, and to krun-sim, which boots it.\n\nExample:\n" +
 			"   ccrun-sim firmware --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 \\\n" +
 			"      --modules /lib/modules/6.1.0-56-cloud-amd64 --output /var/lib/ccrun-sim/firmware",
@@ -99,6 +104,7 @@ func firmwareCommand() *cli.Command {
 			&cli.StringFlag{Name: "modules", Required: true, Usage: "`DIR` of that kernel's modules"},
 			&cli.StringFlag{Name: "output", Usage: "`DIR` to make (default: firmware in the sample root)"},
 			&cli.StringFlag{Name: "cmdline", Value: defaultCmdline, Usage: "kernel command `LINE`"},
+			&cli.BoolFlag{Name: "allow-acpi", Usage: "let the guest's kernel run the host's ACPI code, which nothing measures"},
 			&cli.BoolFlag{Name: "debug", Usage: "have the guest agent print timings"},
 		},
 		Action: makeFirmware,
@@ -126,6 +132,25 @@ func makeFirmware(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkACPI(c, b); err != nil {
+		return errors.Join(err, os.Remove(filepath.Join(out, firmware.ConfigFile))) // without it, it is no firmware
+	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s\n", b.Path)
 	return err
+}
+
+// checkACPI wants the kernel to run no code of the host's, and tries it.
+func checkACPI(c *cli.Context, b *firmware.Bundle) error {
+	in := measure.Inputs{Kernel: b.Kernel, Cmdline: b.Cmdline, AllowACPI: c.Bool("allow-acpi")}
+	state, err := in.ACPI(measure.QEMUDirect)
+	switch {
+	case err != nil:
+		return err
+	case state == kbs.ACPIAllowed:
+		program.Log(c).Warn("--allow-acpi: " + krun.ACPIWarning)
+		return nil
+	case c.Bool("allow-acpi"):
+		return face.Usagef("--allow-acpi: the command line stops the host's ACPI code: leave it out")
+	}
+	return sim.ProbeACPI(c.Context, b)
 }

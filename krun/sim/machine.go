@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/measure"
 )
 
 // qemuBinary and the Debian package that has it.
@@ -61,11 +62,7 @@ type parts struct {
 // simulation depend on the host, and is useless on many machines without a TEE.
 func newMachine(b *boot, p parts) *machine {
 	m := new(machine)
-	m.arg("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot")
-	// QEMU 7.2 emulates cmpxchg16b wrongly with recent kernels: random double
-	// faults. AVX2 makes guest cryptography slower under TCG, not faster.
-	m.arg("-M", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16")
-	m.arg("-smp", strconv.FormatUint(uint64(b.shape.CPUs), 10), "-m", strconv.FormatUint(uint64(b.shape.MemoryMiB), 10))
+	m.hardware(b.shape)
 	m.arg("-kernel", m.path(p.kernel), "-initrd", m.path(p.initrd), "-append", b.inputs.Cmdline)
 	m.arg("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	m.arg("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", m.add(p.monitor)), "-mon", "chardev=monitor,mode=control")
@@ -79,6 +76,15 @@ func newMachine(b *boot, p parts) *machine {
 	// Without it, nothing tells a triple fault from a guest's own reset.
 	m.arg("-d", "cpu_reset", "-D", m.path(p.faults))
 	return m
+}
+
+// hardware is what every machine of the simulator has.
+func (m *machine) hardware(s measure.Shape) {
+	m.arg("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot")
+	// QEMU 7.2 emulates cmpxchg16b wrongly with recent kernels: random double
+	// faults. AVX2 makes guest cryptography slower under TCG, not faster.
+	m.arg("-M", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16")
+	m.arg("-smp", strconv.FormatUint(uint64(s.CPUs), 10), "-m", strconv.FormatUint(uint64(s.MemoryMiB), 10))
 }
 
 func (m *machine) port(id, name string, socket *os.File) {

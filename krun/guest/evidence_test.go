@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,6 +133,32 @@ func TestReadFrame(t *testing.T) {
 		if _, _, err := readFrame(bytes.NewReader(in)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	// Refused for its length, and not because no more came.
+	for _, n := range []uint32{maxEvidence + 1, 1 << 31, 1<<32 - 1} {
+		_, _, err := readFrame(bytes.NewReader(append(binary.LittleEndian.AppendUint32(nil, n), make([]byte, 64)...)))
+		if err == nil || !strings.Contains(err.Error(), "at most") {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestReportPortIsClosed: after Close, nobody asks for Evidence here.
+func TestReportPortIsClosed(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	d := reportDevice{f: write}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := write.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("writing to a closed port: %v", err)
+	}
+	if n, err := read.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the other end has %d bytes, %v", n, err)
 	}
 }
 

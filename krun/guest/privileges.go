@@ -59,6 +59,11 @@ func dropPrivileges(who process.Credentials, streams ...int) error {
 			return fmt.Errorf("setting resource limit %d: %w", l.resource, err)
 		}
 	}
+	return confine(who)
+}
+
+// confine is dropPrivileges without what it gives.
+func confine(who process.Credentials) error {
 	set := capabilitySet(defaultCapabilities())
 	if err := boundCapabilities(set); err != nil {
 		return err

@@ -96,6 +96,15 @@ func exitStatus(ws unix.WaitStatus) int {
 	return ws.ExitStatus()
 }
 
+// stageAttributes are a session and namespaces of the stage's own. The network is
+// the VM's.
+func stageAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Setsid:     true,
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+	}
+}
+
 // startStage starts this program again as the stage that becomes the
 // workload. What it is to do travels over a pipe: argument vectors show.
 func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
@@ -123,15 +132,12 @@ func (b *boot) startStage(out *output) (pid int, result *os.File, err error) {
 		defer func() { _ = group.Close() }()
 		groupFD = int(group.Fd())
 	}
+	attributes := stageAttributes()
+	attributes.UseCgroupFD, attributes.CgroupFD = group != nil, groupFD
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{StageName}, &syscall.ProcAttr{
 		// What the stage prints in dying is not the workload's output.
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), specR.Fd(), resultW.Fd(), out.stdout.Fd(), out.stderr.Fd()},
-		Sys: &syscall.SysProcAttr{
-			Setsid:      true,
-			UseCgroupFD: group != nil,
-			CgroupFD:    groupFD,
-			Cloneflags:  syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-		},
+		Sys:   attributes,
 	})
 	if err != nil {
 		return 0, nil, errors.Join(err, specW.Close(), resultR.Close())

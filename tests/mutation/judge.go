@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -46,7 +47,7 @@ const testLimit = 10 * time.Minute
 type judge struct {
 	root  string
 	tmp   string
-	sound map[string]error // baseline by packages and pattern
+	sound map[string]error // baseline by package
 }
 
 func (j *judge) run(ctx context.Context, m mutant) outcome {
@@ -61,9 +62,6 @@ func (j *judge) decide(ctx context.Context, m mutant) outcome {
 	if err != nil {
 		return outcome{Verdict: broken, Detail: err.Error()}
 	}
-	if err := j.baseline(ctx, m); err != nil {
-		return outcome{Verdict: broken, Detail: err.Error()}
-	}
 	overlay, err := j.overlay(files)
 	if err != nil {
 		return outcome{Verdict: undecided, Detail: err.Error()}
@@ -76,22 +74,17 @@ func (j *judge) decide(ctx context.Context, m mutant) outcome {
 	return outcome{Verdict: survived}
 }
 
-// baseline wants the tests to pass without the mutant: what fails anyway kills
-// nothing. Go remembers results, so this is dear only once.
-func (j *judge) baseline(ctx context.Context, m mutant) error {
-	name := strings.Join(m.tests, " ") + " " + m.run
-	if err, known := j.sound[name]; known {
+// baseline wants a package's tests to pass without any mutant: what fails anyway
+// kills nothing. Go remembers the result, so this is dear only once.
+func (j *judge) baseline(ctx context.Context, pkg string) error {
+	if err, known := j.sound[pkg]; known {
 		return err
 	}
-	args := append([]string{"test", "-vet=off", "-timeout", testLimit.String(), "-run", m.run}, m.tests...)
-	out, err := j.command(ctx, j.root, nil, "go", args...)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("tests fail without the mutant: %s", tail(out))
-	case m.run != "" && strings.Count(out, "[no tests to run]") == len(m.tests):
-		err = fmt.Errorf("no test is called %s", m.run)
+	out, err := j.command(ctx, j.root, nil, "go", "test", "-vet=off", "-timeout", testLimit.String(), pkg)
+	if err != nil {
+		err = fmt.Errorf("tests of %s fail without the mutant: %s", pkg, tail(out))
 	}
-	j.sound[name] = err
+	j.sound[pkg] = err
 	return err
 }
 
@@ -116,15 +109,22 @@ func (j *judge) overlay(files map[string][]byte) (string, error) {
 // inPackage builds the mutant's test binary and runs it, in two steps: a mutant
 // that does not compile is not a killed one.
 func (j *judge) inPackage(ctx context.Context, m mutant, pkg, overlay string) outcome {
+	if err := j.baseline(ctx, pkg); err != nil {
+		return outcome{Verdict: broken, Detail: err.Error()}
+	}
 	binary := filepath.Join(j.tmp, "mutant.test")
 	flags := strings.TrimSpace(os.Getenv("GOFLAGS") + " -overlay=" + overlay) // also for what tests build
 	env := []string{"GOFLAGS=" + flags}
 	if out, err := j.command(ctx, j.root, env, "go", "test", "-c", "-vet=off", "-o", binary, pkg); err != nil {
 		return outcome{Verdict: broken, Detail: "does not compile: " + tail(out)}
 	}
+	dir := filepath.Join(j.root, pkg)
+	if list, err := j.command(ctx, dir, env, binary, "-test.list", cmp.Or(m.run, ".")); err != nil || !strings.Contains(list, "Test") && !strings.Contains(list, "Fuzz") {
+		return outcome{Verdict: broken, Detail: fmt.Sprintf("no test of %s is called %s (%v)", pkg, m.run, err)}
+	}
 	ctx, cancel := context.WithTimeout(ctx, testLimit+time.Minute)
 	defer cancel()
-	out, err := j.command(ctx, filepath.Join(j.root, pkg), env, binary, "-test.run", m.run, "-test.timeout", testLimit.String())
+	out, err := j.command(ctx, dir, env, binary, "-test.run", m.run, "-test.timeout", testLimit.String())
 	if err == nil {
 		return outcome{Verdict: survived}
 	}

@@ -19,7 +19,6 @@ type mutant struct {
 	changes []change
 	tests   []string // packages, as ./dir
 	run     string   // pattern of the tests that ought to notice; empty: all
-	entry   string   // the lines of the list that it comes from
 }
 
 // change puts one text in the place of another that is in the file once.
@@ -82,9 +81,6 @@ func parseList(text string) ([]mutant, error) {
 		}
 		if err := p.line(line); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n+1, err)
-		}
-		if len(p.all) > 0 {
-			p.all[len(p.all)-1].entry += line + "\n"
 		}
 	}
 	return p.all, nil

@@ -106,7 +106,9 @@ func TestJudge(t *testing.T) {
 	for name, text := range map[string]string{
 		"go.mod":      "module m\n\ngo 1.26\n",
 		"p/p.go":      "package p\n\nimport \"os\"\n\nvar _ = os.Args\n\nfunc open(x int) bool { return x > 3 && x < 9 }\n",
-		"p/p_test.go": "package p\n\nimport \"testing\"\n\nfunc TestOpen(t *testing.T) {\n\tif open(3) {\n\t\tt.Error(\"open\")\n\t}\n}\n\nfunc TestBad(t *testing.T) { t.Error(\"always\") }\n",
+		"p/p_test.go": "package p\n\nimport \"testing\"\n\nfunc TestOpen(t *testing.T) {\n\tif open(3) {\n\t\tt.Error(\"open\")\n\t}\n}\n",
+		"q/q.go":      "package q\n\nfunc x() {}\n",
+		"q/q_test.go": "package q\n\nimport \"testing\"\n\nfunc TestBad(t *testing.T) { t.Error(\"always\") }\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			t.Fatal(err)
@@ -124,7 +126,7 @@ func TestJudge(t *testing.T) {
 		"noticed":             {"TestOpen", "x > 3", "x > 2", killed},
 		"not noticed":         {"TestOpen", "x < 9", "x < 99", survived},
 		"does not compile":    {"TestOpen", "x < 9", "y < 9", broken},
-		"fails anyway":        {"TestBad", "x > 3", "x > 2", broken},
+		"any of its tests":    {"", "x > 3", "x > 2", killed},
 		"no such test":        {"TestNone", "x > 3", "x > 2", broken},
 		"killed from outside": {"TestOpen", "return", "os.Exit(3); return", undecided},
 	} {
@@ -132,6 +134,10 @@ func TestJudge(t *testing.T) {
 		if o := j.run(context.Background(), m); o.Verdict != c.want {
 			t.Errorf("%s: %+v, expected %s", name, o, c.want)
 		}
+	}
+	bad := mutant{id: "B", tests: []string{"./q"}, changes: []change{{"q/q.go", "x()", "y()"}}}
+	if o := j.run(context.Background(), bad); o.Verdict != broken {
+		t.Errorf("tests that fail anyway: %+v", o)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "p/p.go"))
 	if err != nil || !strings.Contains(string(b), "x > 3 && x < 9") {

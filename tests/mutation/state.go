@@ -66,12 +66,12 @@ func line(m mutant, o outcome) string {
 	return strings.TrimSpace(fmt.Sprintf("%-9s %5.1f s  %s %s  %s%s", o.Verdict, o.Seconds, m.id, m.means, strings.Join(o.By, " "), o.Detail))
 }
 
-// key is a digest of the entry and of every file in the packages that it
+// key is a digest of the mutant and of every file in the packages that it
 // changes and tests. What those import is left out: nearly every commit would
 // begin anew, and the row of a result says of how many commits it is.
 func (w *work) key(m mutant) (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%d %s", len(m.entry), m.entry)
+	fmt.Fprintf(h, "%q %q %q\n", m.changes, m.tests, m.run)
 	for _, dir := range m.dirs() {
 		entries, err := os.ReadDir(filepath.Join(w.judge.root, dir))
 		if err != nil {

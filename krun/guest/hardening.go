@@ -102,8 +102,8 @@ func (b *boot) lockDown(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(left.ways) > 0 {
-		return fmt.Errorf("the report device is not gone: %s", strings.Join(left.ways, ", "))
+	if err := left.refusal(); err != nil {
+		return err
 	}
 	for _, what := range left.kernel {
 		b.console.timing("the kernel keeps " + what)

@@ -67,6 +67,14 @@ type remains struct {
 	kernel []string // what the kernel does not give up
 }
 
+// refusal is an error if a way is left.
+func (r remains) refusal() error {
+	if len(r.ways) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the report device is not gone: %s", strings.Join(r.ways, ", "))
+}
+
 // reportsLeft looks for every way to a report below root, the agent's own.
 func reportsLeft(root string) (r remains, err error) {
 	nodes := deviceNodes()

@@ -81,3 +81,18 @@ func TestReportsLeftNeedsEyes(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsLeftEndsTheBoot: a way to a report does, what the kernel keeps does
+// not.
+func TestWhatIsLeftEndsTheBoot(t *testing.T) {
+	for _, r := range []remains{{}, {kernel: []string{"a class"}}} {
+		if err := r.refusal(); err != nil {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	for _, r := range []remains{{ways: []string{"/dev/sev-guest"}}, {ways: []string{"a", "b"}, kernel: []string{"c"}}} {
+		if err := r.refusal(); err == nil || !strings.Contains(err.Error(), r.ways[0]) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}

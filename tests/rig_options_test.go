@@ -26,12 +26,12 @@ func TestKrunOptions(t *testing.T) {
 }
 
 func (w *rigWorld) noEffect(t *testing.T) {
-	r := w.podman("localhost/options", "--read-only", "--memory", "256m", "--user", "1000", "--cap-drop", "all", "-e", "SECRET=hidden",
+	r := w.podman("localhost/options", "--memory", "256m", "--user", "1000", "--cap-drop", "all", "-e", "SECRET=hidden",
 		"-v", w.dir+":/data", "--tmpfs", "/scratch", "--ulimit", "nofile=64", "--ulimit", "nproc=99", "--umask", "077", "--pids-limit", "10", "--device", "/dev/null:/dev/zzz")
 	if r.stdout != "0\nwritten\n" {
 		t.Errorf("the workload noticed, or did not run: %s", r)
 	}
-	for _, told := range []string{"--read-only", "memory limit raised from 256 to 768", "--user", "--cap-drop", `"SECRET"`, "/data", "/scratch", "--ulimit", "umask", "processes raised", "devices"} {
+	for _, told := range []string{"memory limit raised from 256 to 768", "--user", "--cap-drop", `"SECRET"`, "/data", "/scratch", "--ulimit", "umask", "processes raised", "devices"} {
 		if !strings.Contains(r.stderr, told) {
 			t.Errorf("no line about %s: %s", told, r)
 		}
@@ -44,6 +44,26 @@ func (w *rigWorld) noEffect(t *testing.T) {
 			t.Errorf("told more than once: %s", line)
 		}
 	}
+	status, mounts := w.vmm(t)
+	for _, want := range []string{"NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Uid:\t0\t0\t0\t0"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("the VMM has no %q", want)
+		}
+	}
+	if strings.Contains(mounts, " /data ") {
+		t.Errorf("mounts of the VMM: %s", mounts)
+	}
+	if r := w.podman("localhost/options", "--read-only"); r.stdout != "0\n" {
+		t.Errorf("a root that should be read-only, or the workload did not run: %s", r)
+	}
+	if _, mounts := w.vmm(t); !strings.Contains(mounts, " /disk.img ") {
+		t.Errorf("mounts of the VMM: %s", mounts)
+	}
+}
+
+// vmm is what the last VMM could do and see.
+func (w *rigWorld) vmm(t *testing.T) (status, mounts string) {
+	t.Helper()
 	b, err := os.ReadFile(filepath.Join(w.rig, "log/vmm.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -52,14 +72,7 @@ func (w *rigWorld) noEffect(t *testing.T) {
 	if err := json.Unmarshal(b, &vmm); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Uid:\t0\t0\t0\t0"} {
-		if !strings.Contains(vmm.Status, want) {
-			t.Errorf("the VMM has no %q", want)
-		}
-	}
-	if !strings.Contains(vmm.Mounts, " /disk.img ") || strings.Contains(vmm.Mounts, " /data ") {
-		t.Errorf("mounts of the VMM: %s", vmm.Mounts)
-	}
+	return vmm.Status, vmm.Mounts
 }
 
 // toldInTheLog: who starts a container and goes away finds its warnings there.

@@ -39,11 +39,11 @@ func attach(ctx context.Context, sys *types.SystemContext, destination string, m
 // recordDocument is the record as all may read it: without the DiskKey, and
 // without the source's digest unless that is public.
 func (s *sealed) recordDocument(withSource bool) (referrers.Document, error) {
-	reg := s.reg
-	if !withSource {
-		reg.Source = ""
+	r := kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}
+	if withSource {
+		r.Source = s.source
 	}
-	j, err := kbs.Canonical(kbs.Record{Version: 1, Registration: reg, Identity: s.identity})
+	j, err := kbs.Canonical(r)
 	return referrers.Document{Type: referrers.TypeRecord, MediaType: referrers.TypeRecord, Content: j}, err
 }
 

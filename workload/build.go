@@ -190,7 +190,7 @@ func (b *build) seal(context.Context) error {
 		return err
 	}
 	b.sealed.describe(b.WorkloadID, b.TEE, launch, &b.PublishOptions, b.Now())
-	b.sealed.reg.Source = b.src.Digest.String()
+	b.sealed.source = b.src.Digest.String()
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/imagetest"
+	"github.com/ccrun/ccrun/workload/referrers"
 )
 
 // A guesser knows all of a source image but four digits of one variable, as
@@ -262,8 +263,9 @@ func TestPublishedSourceIsFound(t *testing.T) {
 	}
 }
 
-// TestOwnerKnowsTheSource: the server and the owner's record know what all
-// others must not.
+// TestOwnerKnowsTheSource: the owner's record knows what all others must not. The
+// registration in it is the same to the byte as at the server and as attached, or
+// nobody could approve it by the one that he has.
 func TestOwnerKnowsTheSource(t *testing.T) {
 	t.Parallel()
 	server := &fakeServer{}
@@ -272,12 +274,19 @@ func TestOwnerKnowsTheSource(t *testing.T) {
 	key, pub := signingKey(t, owner)
 	o.Sign, o.Attach = key, []string{AttachRecord, AttachProvenance}
 	res := mustBuild(t, o)
-	if got := server.the(t).Registration.Source; got != res.SourceDigest || got == "" {
-		t.Errorf("the server knows %q", got)
-	}
 	record, err := ReadRecord(o.RecordPath)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || record.Source != res.SourceDigest || record.Source == "" {
+		t.Fatalf("the record knows %+v, %v", record, err)
+	}
+	attached := attachedRecord(t, o, res)
+	if attached.Source != "" {
+		t.Errorf("published: %s", attached.Source)
+	}
+	registered := imagetest.JSON(t, server.the(t).Registration)
+	for name, r := range map[string]*kbs.Record{"own record": record, "attached record": attached} {
+		if got := imagetest.JSON(t, r.Registration); !bytes.Equal(got, registered) {
+			t.Errorf("%s registers %s, the server %s", name, got, registered)
+		}
 	}
 	verify := VerifyOptions{Image: o.Destination, KeyPath: pub, System: o.System}
 	v, err := VerifyImage(t.Context(), verify)
@@ -299,6 +308,31 @@ func TestOwnerKnowsTheSource(t *testing.T) {
 			t.Errorf("record of another %s: %+v, %v", name, v, err)
 		}
 	}
+}
+
+// attachedRecord is the record that anyone can read beside the image.
+func attachedRecord(t *testing.T, o Options, res *Result) *kbs.Record {
+	t.Helper()
+	store, err := referrers.Open(o.System, o.Destination)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := referrers.Read(t.Context(), store, digest.Digest(res.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range docs {
+		if d.Type != referrers.TypeRecord {
+			continue
+		}
+		var r kbs.Record
+		if err := kbs.UnmarshalStrict(d.Content, &r); err != nil {
+			t.Fatal(err)
+		}
+		return &r
+	}
+	t.Fatal("no record attached")
+	return nil
 }
 
 // TestOldIdentityIsWarnedOf: an image of before is still right, and says what is

@@ -101,7 +101,7 @@ func unregister(ctx context.Context, server Registrar, id string) error {
 }
 
 func (s *sealed) writeRecord(path string, withDiskKey bool) error {
-	r := kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity}
+	r := kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity, Source: s.source}
 	if withDiskKey {
 		r.DiskKey = bytes.Clone(s.diskKey.Reveal())
 		defer clear(r.DiskKey)

@@ -32,6 +32,7 @@ type sealed struct {
 	// launchBytes is how long a launch makes disk.img; 0: as it is.
 	launchBytes int64
 	reg         kbs.Registration
+	source      string // manifest digest; for the owner's record
 }
 
 // wipe overwrites the keys.

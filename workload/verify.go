@@ -188,11 +188,11 @@ func (v *verification) ownRecord() {
 		v.check("own record", false, "it is of identity %s, the image has %s", r.IdentityDigest, v.identity())
 	case r.Image != v.out.Digest:
 		v.check("own record", false, "it is of image %s: this one was rotated since, or is not what was built", r.Image)
-	case r.Source == "":
+	case v.Record.Source == "":
 		v.check("own record", true, "of this image; it does not say from what that was built")
 	default:
-		v.out.Source = r.Source
-		v.check("own record", true, "of this image, built from %s", r.Source)
+		v.out.Source = v.Record.Source
+		v.check("own record", true, "of this image, built from %s", v.Record.Source)
 	}
 }
 

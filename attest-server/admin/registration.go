@@ -45,10 +45,10 @@ func (s *Workloads) check(reg kbs.Registration, diskKey secret.Bytes) error {
 		return fmt.Errorf("this server has no verifier for tee %q: the workload could never attest", tee)
 	case diskKey.Len() == 0 || diskKey.Len() > maxDiskKey:
 		return fmt.Errorf("disk_key of %d bytes, expected 1 to %d", diskKey.Len(), maxDiskKey)
-	case len(reg.Image) > 512 || len(reg.Source) > 512:
-		return fmt.Errorf("image of %d bytes, source of %d, at most 512 allowed", len(reg.Image), len(reg.Source))
-	case strings.ContainsRune(reg.Image+reg.Source, 0): // no text to PostgreSQL
-		return errors.New("image or source with a NUL character")
+	case len(reg.Image) > 512:
+		return fmt.Errorf("image of %d bytes, at most 512 allowed", len(reg.Image))
+	case strings.ContainsRune(reg.Image, 0): // no text to PostgreSQL
+		return errors.New("image with a NUL character")
 	}
 	if err := checkLimits(reg.Release, s.Clock()); err != nil {
 		return err

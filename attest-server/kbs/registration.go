@@ -18,12 +18,8 @@ type Registration struct {
 	FooterDigest    Digest          `json:"footer_digest,omitzero"`
 	ReferenceValues ReferenceValues `json:"reference_values"`
 	Image           string          `json:"image,omitempty"` // manifest digest, for people
-	// Source is the manifest digest of the image that was encrypted, for people.
-	// It is a commitment to what the disk hides: the server and the owner's
-	// record have it, what is published has not.
-	Source  string         `json:"source,omitempty"`
-	Created *time.Time     `json:"created,omitempty"`
-	Release *ReleaseLimits `json:"release,omitempty"` // nil: as often as asked for
+	Created         *time.Time      `json:"created,omitempty"`
+	Release         *ReleaseLimits  `json:"release,omitempty"` // nil: as often as asked for
 }
 
 // ReleaseLimits says how often a workload's key is released. A session counts
@@ -67,7 +63,10 @@ type Record struct {
 	Version      int          `json:"version"` // 1
 	Registration Registration `json:"registration"`
 	Identity     []byte       `json:"identity"` // canonical identity JSON
-	DiskKey      []byte       `json:"disk_key,omitempty"`
+	// Source is the manifest digest of the image that was encrypted, for people.
+	// It is a commitment to what the disk hides, so what is published is without.
+	Source  string `json:"source,omitempty"`
+	DiskKey []byte `json:"disk_key,omitempty"`
 }
 
 // ReferenceValues is what Evidence is appraised against. The zero value

@@ -116,9 +116,6 @@ func printRegistered(line func(name, format string, a ...any), s *kbs.WorkloadSt
 		return
 	}
 	line("registered", "%s by %s, %d releases, %d denials", s.RegisteredAt.Format("2006-01-02T15:04:05Z07:00"), s.RegisteredBy, s.Releases, s.Denials)
-	if s.Registration.Source != "" {
-		line("built from", "%s", face.Printable(s.Registration.Source))
-	}
 	if s.RevokedAt != nil {
 		line("revoked", "%s", s.RevokedAt.Format("2006-01-02T15:04:05Z07:00"))
 	}

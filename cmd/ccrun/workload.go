@@ -87,7 +87,6 @@ func showWorkload(c *cli.Context) error {
 		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt))
 		fmt.Fprintf(t, "tee\t%s\n", r.ReferenceValues.TEE)
 		fmt.Fprintf(t, "image\t%s\n", face.Printable(cmp.Or(s.Image, "-")))
-		fmt.Fprintf(t, "built from\t%s\n", face.Printable(cmp.Or(r.Source, "-")))
 		fmt.Fprintf(t, "registered\t%s by %s\n", face.Time(&s.RegisteredAt, ""), s.RegisteredBy)
 		fmt.Fprintf(t, "releases\t%d, last %s\n", s.Releases, face.Time(s.LastRelease, "never"))
 		fmt.Fprintf(t, "limits\t%s\n", limitsOf(s))

@@ -24,10 +24,11 @@ const (
 
 // dirEntry is a name on disk.
 type dirEntry struct {
-	name string
-	ino  uint32
-	kind byte
-	hash uint32
+	name  string
+	ino   uint32
+	kind  byte
+	hash  uint32
+	minor uint32 // the hash's other half, for those that share the first
 }
 
 func (e dirEntry) space() int { return direntSpace(len(e.name)) }
@@ -71,15 +72,15 @@ func dxNodes(leaves int) int {
 // dirLeaves sorts the entries by hash and packs them into blocks.
 func (l *Layout) dirLeaves(children []rootfs.Entry) [][]dirEntry {
 	entries := make([]dirEntry, len(children))
-	minors := make(map[string]uint32)
 	for i, c := range children {
 		entries[i] = l.dirEntry(c)
-		major, minor := hashName(l.opts.HashSeed, c.Name)
-		entries[i].hash = major
-		minors[c.Name] = minor
+		entries[i].hash, entries[i].minor = hashName(l.opts.HashSeed, c.Name)
 	}
 	slices.SortFunc(entries, func(a, b dirEntry) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(minors[a.name], minors[b.name]), cmp.Compare(a.name, b.name))
+		if a.hash != b.hash {
+			return cmp.Compare(a.hash, b.hash)
+		}
+		return cmp.Or(cmp.Compare(a.minor, b.minor), cmp.Compare(a.name, b.name))
 	})
 	var leaves [][]dirEntry
 	start, space := 0, 0

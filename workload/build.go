@@ -26,7 +26,6 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/referrers"
 	"github.com/ccrun/ccrun/workload/sbom"
-	"github.com/ccrun/ccrun/workload/sums"
 )
 
 // Build makes the workload image that o describes, registers it, or writes
@@ -38,7 +37,6 @@ import (
 func Build(ctx context.Context, o Options) (*Result, error) {
 	b := &build{Options: o}
 	defer b.close()
-	ctx = sums.With(ctx)
 	for _, step := range []func(context.Context) error{
 		b.prepare,
 		b.openDestination,
@@ -160,7 +158,7 @@ func (b *build) layOut(context.Context) error { return b.draft.layOut(&b.DiskOpt
 func (b *build) drawKeys(ctx context.Context) (err error) {
 	b.random = randomness{rand: b.Rand}
 	if b.Reproducible {
-		h := sums.New(ctx)
+		h := sha256.New()
 		b.src.Keep(true)
 		if err := b.fs.WriteTo(ctx, &meterWriter{ctx, h, b.meter("deriving keys", b.fs.SizeBytes())}); err != nil {
 			return err

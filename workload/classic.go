@@ -14,7 +14,6 @@ import (
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
-	"github.com/ccrun/ccrun/workload/sums"
 )
 
 const (
@@ -70,7 +69,6 @@ type ClassicResult struct {
 func BuildClassic(ctx context.Context, o ClassicOptions) (*ClassicResult, error) {
 	c := &classic{ClassicOptions: o}
 	defer c.close()
-	ctx = sums.With(ctx)
 	for _, step := range []func(context.Context) error{
 		c.prepare,
 		c.openDestination,

@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/hint"
-	"github.com/ccrun/ccrun/workload/sums"
 )
 
 // Info names a blob.
@@ -41,7 +39,7 @@ type checkedReader struct {
 	ctx  context.Context
 	r    io.Reader
 	want digest.Digest
-	sum  hash.Hash
+	v    digest.Verifier
 	n    int64
 	size int64 // as declared, -1 if unknown
 	end  error
@@ -56,15 +54,9 @@ func NewReader(ctx context.Context, r io.Reader, want digest.Digest, size int64)
 		v.end = fmt.Errorf("digest %q: %w", want, err)
 		return v
 	}
-	if want.Algorithm() == digest.SHA256 {
-		v.sum = sums.New(ctx)
-	} else {
-		v.sum = want.Algorithm().Hash()
-	}
+	v.v = want.Verifier()
 	return v
 }
-
-func (v *checkedReader) verified() bool { return digest.NewDigest(v.want.Algorithm(), v.sum) == v.want }
 
 // Read implements io.Reader.
 func (v *checkedReader) Read(p []byte) (int, error) {
@@ -75,12 +67,12 @@ func (v *checkedReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := v.r.Read(p)
-	_, _ = v.sum.Write(p[:n])
+	_, _ = v.v.Write(p[:n])
 	v.n += int64(n)
 	switch {
 	case v.size >= 0 && v.n > v.size:
 		v.end = fmt.Errorf("%w: more than the %d bytes that the manifest says", ErrDigest, v.size)
-	case err == io.EOF && !v.verified():
+	case err == io.EOF && !v.v.Verified():
 		v.end = hint.With(fmt.Errorf("%w %s after %d bytes: truncated or altered", ErrDigest, v.want, v.n), "fetch the source again")
 	case err != nil:
 		v.end = err

@@ -2,7 +2,7 @@ package destination
 
 import (
 	"archive/tar"
-	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -19,7 +19,6 @@ import (
 
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
-	"github.com/ccrun/ccrun/workload/sums"
 )
 
 // stagedLayer is a layer's files in a directory, and all that it takes to
@@ -50,12 +49,12 @@ func (s *stagedLayer) Close() error {
 
 // stageLayer unpacks the layer of a workload image into dir: plain files and
 // directories of root, all at the top.
-func stageLayer(ctx context.Context, r io.Reader, dir string) (*stagedLayer, error) {
+func stageLayer(r io.Reader, dir string) (*stagedLayer, error) {
 	split, err := scratch.UnnamedFile(filepath.Dir(dir))
 	if err != nil {
 		return nil, err
 	}
-	st := &stager{dir: dir, in: &recorder{r: r}, sum: sums.New(ctx), pack: tarsplit.NewJSONPacker(split)}
+	st := &stager{dir: dir, in: &recorder{r: r}, sum: sha256.New(), pack: tarsplit.NewJSONPacker(split)}
 	if err := st.run(); err != nil {
 		return nil, errors.Join(err, split.Close())
 	}

@@ -59,7 +59,7 @@ func TestStageLayer(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		s, err := stageLayer(t.Context(), bytes.NewReader(stream), dir)
+		s, err := stageLayer(bytes.NewReader(stream), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func TestStageHostile(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := stageLayer(t.Context(), bytes.NewReader(stream), dir); err == nil {
+		if s, err := stageLayer(bytes.NewReader(stream), dir); err == nil {
 			t.Errorf("%s: accepted: %v", name, s.info)
 		}
 	}

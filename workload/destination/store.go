@@ -160,7 +160,7 @@ func (d *storeImage) PutLayer(ctx context.Context, size int64, write blob.WriteF
 		return blob.Info{}, fmt.Errorf("making a layer in local storage: %w", scratch.SpaceError(d.store.GraphRoot(), err))
 	}
 	return blob.Pipe(ctx, write, func(r io.Reader) (blob.Info, error) {
-		s, err := stageLayer(ctx, r, d.dir)
+		s, err := stageLayer(r, d.dir)
 		if err != nil {
 			return blob.Info{}, scratch.SpaceError(d.store.GraphRoot(), err)
 		}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/ccrun/ccrun/workload/blob"
-	"github.com/ccrun/ccrun/workload/sums"
 )
 
 // upload sends a layer to a registry by the OCI distribution specification:
@@ -125,7 +125,7 @@ func (u *upload) finish(ctx context.Context) error {
 func (u *upload) send(ctx context.Context) error {
 	watched, guard := watchPush(context.WithValue(ctx, unhurried{}, true), u.patience.Stall)
 	defer guard.stop()
-	sum, skip := sums.New(ctx), u.offset
+	sum, skip := sha256.New(), u.offset
 	_, err := blob.Pipe(ctx, func(inner context.Context, w io.Writer) error {
 		out := &tailWriter{w: &watchedWriter{w: w, guard: guard}, sum: sum, skip: skip}
 		switch err := u.write(inner, out); {

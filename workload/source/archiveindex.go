@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 
+	"github.com/containers/image/v5/pkg/compression"
+
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/scratch"
@@ -56,7 +58,7 @@ func openTarIndex(ctx context.Context, name, tempDir string) (*tarIndex, error) 
 }
 
 func (x *tarIndex) spoolCompressed(ctx context.Context, f io.Reader, tempDir string) error {
-	decompress, stream, err := detectCompression(&contextReader{ctx, f})
+	decompress, stream, err := compression.DetectCompression(&contextReader{ctx, f})
 	if err != nil || decompress == nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func (l *Layer) prepare(ctx context.Context, dir string, limits rootfs.Limits, p
 	if err != nil {
 		return l.Wrap(err)
 	}
-	decompress, stream, err := detectCompression(content)
+	decompress, stream, err := compression.DetectCompression(content)
 	switch {
 	case err != nil:
 	case decompress == nil && l.encrypted():
@@ -152,7 +152,7 @@ func (l *Layer) Stream(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, l.Wrap(errors.Join(err, rc.Close()))
 	}
-	decompress, plain, err := detectCompression(content)
+	decompress, plain, err := compression.DetectCompression(content)
 	if err != nil {
 		return nil, l.Wrap(errors.Join(err, rc.Close()))
 	}

@@ -68,7 +68,7 @@ mutation:
 
 # The race detector needs cgo, and only packages that share memory need it.
 test-race:
-	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/... ./krun/guest ./krun/measure ./workload/gunzip ./workload/sums
+	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/... ./krun/guest ./krun/measure
 
 # The rig: crun with its krun handler, a stand-in for libkrun, libkrunfw's own
 # kernel, Podman and QEMU of Debian's next suite. And the corpus's layers.

@@ -9,7 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"hash"
-	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -38,12 +38,19 @@ var secrets = map[string]bool{"passphrase": true, "password": true, "volumeKey":
 
 // TestNoSecretBecomesAString: nobody can wipe a string.
 func TestNoSecretBecomesAString(t *testing.T) {
-	files, err := parser.ParseDir(token.NewFileSet(), ".", func(f os.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := 0
-	for name, f := range files["luks"].Files {
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ast.Inspect(f, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) != 1 {

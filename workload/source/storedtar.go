@@ -1,6 +1,7 @@
 package source
 
 import (
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 
 	"github.com/ccrun/ccrun/workload/blob"
-	"github.com/ccrun/ccrun/workload/gunzip"
 	"github.com/ccrun/ccrun/workload/scratch"
 )
 
@@ -53,7 +53,10 @@ func (t *storedTree) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := gunzip.NewReader(f)
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	files, err := openStoredFiles(t.driver, t.id)
 	if err != nil {
 		return nil, errors.Join(err, z.Close(), f.Close())

@@ -91,7 +91,8 @@ func tcbFields(fmc bool, lower, higher string) (all []mutation) {
 func snpFields(fmc bool) []field {
 	one := func(m ...mutation) []mutation { return m }
 	return []field{
-		{"version", 0x00, 4, join(one(set("report_version", 0), set("report_version", 1), set("report_version", 4), set("report_version", 6), set("report_version", 0xff)), bits(8, 31, "report_version"))},
+		// Version 4 is read as 3 is, and refused by nothing.
+		{"version", 0x00, 4, join(one(set("report_version", 0), set("report_version", 1), set("", 4), set("report_version", 6), set("report_version", 0xff)), bits(8, 31, "report_version"))},
 		{"guest_svn", 0x04, 4, one(set("guest_svn", 2), set("guest_svn", 0), set(shown, 4))},
 		{"policy: abi_minor", 0x08, 1, one(set("abi_minimum", 50), set(shown, 52))},
 		{"policy: abi_major", 0x09, 1, one(set("abi_minimum", 0), set(shown, 2))},

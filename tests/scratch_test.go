@@ -355,16 +355,17 @@ func copyRange(t *testing.T, from, to string, offset, n int64) {
 func (s *scratchWorld) refused(t *testing.T) {
 	image := s.build("strict", shell(remembers), "--scratch", "512MiB", "--scratch-damaged", "refuse")
 	id := s.create(t, image)
-	length := s.length(t, id)
+	s.imageBytes = s.length(t, id)
+	_, tags := s.sector(0) // and what follows: BTRFS's superblock
 	first := s.start(id)
 	if second := s.start(id); !found(second, wrote(t, first)) {
 		t.Fatalf("untouched: %s", second)
 	}
 	good := s.saved(t, id, "strict.img")
 	for name, spoil := range map[string]func(disk string){
-		"header":     func(disk string) { flip(t, disk, length+20) },
-		"superblock": func(disk string) { flip(t, disk, length+s.geometry.DataOffsetBytes+16) },
-		"data":       func(disk string) { zero(t, disk, length+s.geometry.DataOffsetBytes+8<<20, 16<<20) },
+		"header":     func(disk string) { flip(t, disk, s.imageBytes+20) },
+		"superblock": func(disk string) { flip(t, disk, s.imageBytes+s.geometry.DataOffsetBytes+16) },
+		"data":       func(disk string) { zero(t, disk, tags, 1<<20) },
 	} {
 		s.disk(t, id, func(disk string) {
 			copySparse(t, good, disk)
@@ -403,7 +404,7 @@ func (s *scratchWorld) readOnly(t *testing.T) {
 	c := shell(`for d in / /etc /tmp /run /var/tmp /data /full /dev/shm; do echo x 2>/dev/null >$d/x && echo $d yes || echo $d no; done; cat /full/had`)
 	c["Volumes"] = map[string]struct{}{"/data": {}, "/full": {}}
 	src := filepath.Join(s.dir, "src/ro")
-	writeOCI(t, src, c, append(busyboxLayer(t), file("full/had", 0o644, []byte("content\n"))))
+	writeOCI(t, src, c, append(busyboxLayer(t), file("full/had", 0o644, []byte("content\n")), file("var/tmp/had", 0o644, nil)))
 	want := "/ no\n/etc no\n/tmp yes\n/run yes\n/var/tmp yes\n/data yes\n/full yes\n/dev/shm yes\ncontent\n"
 	for name, r := range map[string]result{
 		"build": s.podman(s.buildFrom("ro-built", "oci:"+src, "--read-only")),

@@ -47,7 +47,7 @@ const testLimit = 10 * time.Minute
 type judge struct {
 	root  string
 	tmp   string
-	sound map[string]error // baseline by package
+	fails map[string][]string // baseline by package
 }
 
 func (j *judge) run(ctx context.Context, m mutant) outcome {
@@ -74,18 +74,19 @@ func (j *judge) decide(ctx context.Context, m mutant) outcome {
 	return outcome{Verdict: survived}
 }
 
-// baseline wants a package's tests to pass without any mutant: what fails anyway
-// kills nothing. Go remembers the result, so this is dear only once.
-func (j *judge) baseline(ctx context.Context, pkg string) error {
-	if err, known := j.sound[pkg]; known {
-		return err
+// baseline is the tests of a package that fail without any mutant: those kill
+// nothing. Go remembers the result, so this is dear only once.
+func (j *judge) baseline(ctx context.Context, pkg string) ([]string, error) {
+	if fail, known := j.fails[pkg]; known {
+		return fail, nil
 	}
 	out, err := j.command(ctx, j.root, nil, "go", "test", "-vet=off", "-timeout", testLimit.String(), pkg)
-	if err != nil {
-		err = fmt.Errorf("tests of %s fail without the mutant: %s", pkg, tail(out))
+	fail := failedTests(out)
+	if err != nil && len(fail) == 0 {
+		return nil, fmt.Errorf("tests of %s do not run without the mutant: %s", pkg, tail(out))
 	}
-	j.sound[pkg] = err
-	return err
+	j.fails[pkg] = fail
+	return fail, nil
 }
 
 // overlay writes the changed files, and what tells Go of them.
@@ -109,7 +110,8 @@ func (j *judge) overlay(files map[string][]byte) (string, error) {
 // inPackage builds the mutant's test binary and runs it, in two steps: a mutant
 // that does not compile is not a killed one.
 func (j *judge) inPackage(ctx context.Context, m mutant, pkg, overlay string) outcome {
-	if err := j.baseline(ctx, pkg); err != nil {
+	anyway, err := j.baseline(ctx, pkg)
+	if err != nil {
 		return outcome{Verdict: broken, Detail: err.Error()}
 	}
 	binary := filepath.Join(j.tmp, "mutant.test")
@@ -128,12 +130,15 @@ func (j *judge) inPackage(ctx context.Context, m mutant, pkg, overlay string) ou
 	if err == nil {
 		return outcome{Verdict: survived}
 	}
-	by := failedTests(out)
+	failed := failedTests(out)
+	by := slices.DeleteFunc(slices.Clone(failed), func(name string) bool { return slices.Contains(anyway, name) })
 	switch {
 	case strings.Contains(out, "panic: test timed out"):
 		return outcome{Verdict: undecided, Detail: "the tests' time was up"}
 	case len(by) > 0:
 		return outcome{Verdict: killed, By: by}
+	case len(failed) > 0:
+		return outcome{Verdict: survived, Detail: "only tests fail that fail anyway"}
 	case strings.Contains(out, "\npanic: ") || strings.HasPrefix(out, "panic: "):
 		return outcome{Verdict: killed, By: []string{"a panic"}}
 	}

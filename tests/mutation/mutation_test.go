@@ -107,7 +107,7 @@ func TestJudge(t *testing.T) {
 		"go.mod":      "module m\n\ngo 1.26\n",
 		"p/p.go":      "package p\n\nimport \"os\"\n\nvar _ = os.Args\n\nfunc open(x int) bool { return x > 3 && x < 9 }\n",
 		"p/p_test.go": "package p\n\nimport \"testing\"\n\nfunc TestOpen(t *testing.T) {\n\tif open(3) {\n\t\tt.Error(\"open\")\n\t}\n}\n",
-		"q/q.go":      "package q\n\nfunc x() {}\n",
+		"q/q.go":      "package q\n\nfunc x() int { return 1 }\n",
 		"q/q_test.go": "package q\n\nimport \"testing\"\n\nfunc TestBad(t *testing.T) { t.Error(\"always\") }\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
@@ -118,7 +118,7 @@ func TestJudge(t *testing.T) {
 		}
 	}
 	t.Setenv("GOFLAGS", "")
-	j := &judge{root: dir, tmp: t.TempDir(), sound: map[string]error{}}
+	j := &judge{root: dir, tmp: t.TempDir(), fails: map[string][]string{}}
 	for name, c := range map[string]struct {
 		run, old, new string
 		want          verdict
@@ -135,8 +135,8 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %+v, expected %s", name, o, c.want)
 		}
 	}
-	bad := mutant{id: "B", tests: []string{"./q"}, changes: []change{{"q/q.go", "x()", "y()"}}}
-	if o := j.run(context.Background(), bad); o.Verdict != broken {
+	bad := mutant{id: "B", tests: []string{"./q"}, changes: []change{{"q/q.go", "return 1", "return 2"}}}
+	if o := j.run(context.Background(), bad); o.Verdict != survived {
 		t.Errorf("tests that fail anyway: %+v", o)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "p/p.go"))

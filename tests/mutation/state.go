@@ -34,7 +34,7 @@ func newWork(root, file string) (*work, error) {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
 	tmp, err := os.MkdirTemp("", "mutation")
-	w.judge = &judge{root: root, tmp: tmp, sound: map[string]error{}}
+	w.judge = &judge{root: root, tmp: tmp, fails: map[string][]string{}}
 	return w, err
 }
 

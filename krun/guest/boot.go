@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,9 +72,7 @@ type step struct {
 // String names the step as an error does: a gerund and its object.
 func (s step) String() string { return s.name }
 
-// bootSteps is the whole boot up to the workload, in order.
-func bootSteps() []step { return slices.Concat(earlySteps(), diskSteps(), lateSteps()) }
-
+// earlySteps, diskSteps and lateSteps are the boot up to the workload, in order.
 func earlySteps() []step {
 	return []step{
 		{"mounting kernel file systems", (*boot).mountKernel},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/ccrun/ccrun/hint"
 )
+
+// bootSteps is the whole boot up to the workload, PID 1's and the keeper's.
+func bootSteps() []step { return slices.Concat(earlySteps(), diskSteps(), lateSteps()) }
 
 func testBoot() (*boot, *bytes.Buffer) {
 	var out bytes.Buffer

@@ -25,22 +25,22 @@ var hostLine = regexp.MustCompile(`(?m)^time=.*$`)
 // hostileHeaders are LUKS2 headers that a host writes over an image's own. With
 // each the first keyslot still opens, and then does not fit the digest, so that
 // a guest that tries several computes with its DiskKey what the host chose.
-func hostileHeaders() map[string]func(m map[string]any) {
-	return map[string]func(m map[string]any){
-		"1 GiB of argon2": func(m map[string]any) {
+func hostileHeaders() map[string]func(m map[string]any, diskBytes int64) {
+	return map[string]func(m map[string]any, diskBytes int64){
+		"1 GiB of argon2": func(m map[string]any, _ int64) {
 			addKeyslots(m, 1)
 			kdf := headerPart(m, "keyslots", "1", "kdf")
 			headerPart(m, "keyslots", "1")["kdf"] = map[string]any{"type": "argon2id", "salt": kdf["salt"], "time": 1, "memory": 1 << 20, "cpus": 1}
 		},
-		"32 keyslots": func(m map[string]any) { addKeyslots(m, 31) },
-		"sha512": func(m map[string]any) {
+		"all keyslots that fit": manyKeyslots,
+		"sha512": func(m map[string]any, _ int64) {
 			addKeyslots(m, 1)
 			for _, slot := range []string{"0", "1"} {
 				headerPart(m, "keyslots", slot, "kdf")["hash"] = "sha512"
 				headerPart(m, "keyslots", slot, "af")["hash"] = "sha512"
 			}
 		},
-		"dear digest": func(m map[string]any) { headerPart(m, "digests", "0")["iterations"] = 1 << 24 },
+		"dear digest": func(m map[string]any, _ int64) { headerPart(m, "digests", "0")["iterations"] = 1 << 24 },
 	}
 }
 
@@ -51,8 +51,17 @@ func headerPart(m map[string]any, path ...string) map[string]any {
 	return m
 }
 
-// addKeyslots adds n copies of keyslot 0, and spoils the digest. The room for
-// them is taken from the data, which lie where the identity says.
+// manyKeyslots takes the room for up to 32 from the data, which lie where the
+// identity says.
+func manyKeyslots(m map[string]any, diskBytes int64) {
+	const first, each = 32 << 10, 96 * 4000 >> 12 << 12
+	room := min(16<<20, diskBytes>>20<<20-1<<20)
+	headerPart(m, "config")["keyslots_size"] = fmt.Sprint(room - first)
+	headerPart(m, "segments", "0")["offset"] = fmt.Sprint(room)
+	addKeyslots(m, int(min(31, (room-first)/(each+4096)-1)))
+}
+
+// addKeyslots adds n copies of keyslot 0, and spoils the digest.
 func addKeyslots(m map[string]any, n int) {
 	slots, digest := headerPart(m, "keyslots"), headerPart(m, "digests", "0")
 	names := []string{"0"}
@@ -72,22 +81,20 @@ func addKeyslots(m map[string]any, n int) {
 	b, _ := base64.StdEncoding.DecodeString(digest["digest"].(string))
 	b[0] ^= 1
 	digest["digest"] = base64.StdEncoding.EncodeToString(b)
-	if n == 1 { // fits as it is
-		return
-	}
-	const room = 16 << 20
-	headerPart(m, "config")["keyslots_size"] = fmt.Sprint(room - at)
-	headerPart(m, "segments", "0")["offset"] = fmt.Sprint(room)
 }
 
 // rewriteHeader changes the disk's metadata as the host can.
-func rewriteHeader(t *testing.T, disk string, change func(m map[string]any)) {
+func rewriteHeader(t *testing.T, disk string, change func(m map[string]any, diskBytes int64)) {
 	t.Helper()
 	f, err := os.OpenFile(disk, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
 	head := make([]byte, 32<<10)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		t.Fatal(err)
@@ -97,7 +104,7 @@ func rewriteHeader(t *testing.T, disk string, change func(m map[string]any)) {
 		if err := json.Unmarshal(metadata, &m); err != nil {
 			t.Fatal(err)
 		}
-		change(m)
+		change(m, info.Size())
 		out, err := json.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +122,7 @@ func rewriteHeader(t *testing.T, disk string, change func(m map[string]any)) {
 func TestHostileHeaders(t *testing.T) {
 	w := newWorld(t)
 	const secret = "the-workload-ran"
-	image := w.build("headers", shell("echo "+secret), "--fs", "ext4", "--size", "+32m") // room for 32 keyslots
+	image := w.build("headers", shell("echo "+secret))
 	for name, change := range hostileHeaders() {
 		t.Run(name, func(t *testing.T) {
 			for range 3 {

@@ -218,7 +218,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("no %q in the demo's output", want)
 		}
 	}
-	if n := strings.Count(string(out), "-> refused, as it must be"); n != 3 {
-		t.Errorf("%d of 3 attacks refused\n%s", n, out)
+	if n := strings.Count(string(out), "-> refused, as it must be"); n != 4 {
+		t.Errorf("%d of 4 attacks refused\n%s", n, out)
 	}
 }

@@ -30,6 +30,9 @@ func enterRoot(spec *stageSpec) error {
 	if err := mountContainer(spec.ReadOnly); err != nil {
 		return err
 	}
+	if err := openStdin("/dev/null"); err != nil {
+		return err
+	}
 	if err := writeEtc(spec); err != nil {
 		return err
 	}
@@ -119,6 +122,19 @@ func makeDevices(dev string) error {
 		if err := os.Symlink(target, filepath.Join(dev, link)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// openStdin makes path the workload's standard input. The stage's own is of the
+// agent's /dev, which the workload would find under a name that is none here.
+func openStdin(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.Dup3(fd, 0, 0), unix.Close(fd))
+	}
+	if err != nil {
+		return fmt.Errorf("opening standard input: %w", err)
 	}
 	return nil
 }

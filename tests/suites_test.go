@@ -65,7 +65,7 @@ func runInside(t *testing.T, link, tests string) {
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
-	cmd.Env = append(cmd.Env, "TMPDIR="+tmp, "CCRUN_INSIDE="+link)
+	cmd.Env = append(cmd.Env, "TMPDIR="+tmp, "CCRUN_INSIDE="+link, "CCRUN_PROBE="+buildProbe(t, dir))
 	out, err := cmd.CombinedOutput()
 	t.Logf("in %s:\n%s", link, out)
 	if err != nil {

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -18,8 +17,9 @@ import (
 // store.ErrNotFound.
 type RecordStore interface {
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
-	// Audit calls each with the entries after a sequence number, oldest first.
-	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
+	// AuditPage is at most limit entries after a sequence number, oldest first:
+	// a tenant's, or all if it is empty.
+	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
 }
 
@@ -44,8 +44,6 @@ func (s *Records) getSession(w http.ResponseWriter, r *http.Request, t store.Tok
 	return answer.WriteJSON(w, http.StatusOK, rec)
 }
 
-var errPageFull = errors.New("page is full")
-
 func (s *Records) getAudit(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	limit, err := pageLimit(r)
 	if err != nil {
@@ -57,19 +55,8 @@ func (s *Records) getAudit(w http.ResponseWriter, r *http.Request, t store.Token
 			return refusal.New(kbs.CodeBadRequest, "after %q, expected a sequence number", q)
 		}
 	}
-	page := kbs.AuditPage{Entries: []kbs.AuditEntry{}}
-	err = s.Store.Audit(r.Context(), after, func(e kbs.AuditEntry) error {
-		if !kbs.Owns(t.Tenant, e.Object) {
-			return nil
-		}
-		if len(page.Entries) == limit {
-			page.Next = page.Entries[limit-1].Sequence
-			return errPageFull
-		}
-		page.Entries = append(page.Entries, e)
-		return nil
-	})
-	if err != nil && !errors.Is(err, errPageFull) {
+	page, err := s.Store.AuditPage(r.Context(), t.Tenant, after, limit)
+	if err != nil {
 		return err
 	}
 	return answer.WriteJSON(w, http.StatusOK, page)

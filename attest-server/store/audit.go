@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -14,12 +16,39 @@ import (
 // audit is how the audit log is read.
 type audit struct{ *core }
 
+// AuditPage is at most limit entries after a sequence number, oldest first: all,
+// or those of one tenant since it was made. Their chain is not checked; Audit
+// does that.
+func (s audit) AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error) {
+	query, args := "SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit + 1}
+	if tenant != "" {
+		var since int64
+		err := s.db.QueryRowContext(ctx, "SELECT audit_after FROM tenants WHERE name = ?", tenant).Scan(&since)
+		if errors.Is(err, sql.ErrNoRows) {
+			return kbs.AuditPage{Entries: []AuditEntry{}}, nil
+		}
+		if err != nil {
+			return kbs.AuditPage{}, fmt.Errorf("reading tenant %s: %w", tenant, err)
+		}
+		query = "SELECT " + auditColumns + " FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?"
+		args = []any{tenant, max(after, since), limit + 1}
+	}
+	all, err := list(ctx, s.db, func(r row) (AuditEntry, error) { l, err := scanLink(r); return l.AuditEntry, err }, query, args...)
+	if err != nil {
+		return kbs.AuditPage{}, fmt.Errorf("reading audit: %w", err)
+	}
+	page := kbs.AuditPage{Entries: all}
+	if len(all) > limit {
+		page.Entries, page.Next = all[:limit], all[limit-1].Sequence
+	}
+	return page, nil
+}
+
 // Audit calls each with every entry after the given sequence number, oldest
 // first. It checks that each links to the one before it; a broken link is
 // ErrTampered. That the end was cut off it cannot see: compare with AuditHead.
 func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
-	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor, action, object, detail, prev, hash
-		FROM audit WHERE seq >= ? ORDER BY seq`, after)
+	rows, err := s.db.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE seq >= ? ORDER BY seq", after)
 	if err != nil {
 		return fmt.Errorf("reading audit: %w", err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -41,22 +42,38 @@ type auditChain struct {
 	hash []byte
 }
 
-// next is the entry of a row of all columns, if it follows.
-func (c *auditChain) next(r row) (e AuditEntry, err error) {
-	var at int64
-	var prev, sum []byte
-	if err := r.Scan(&e.Sequence, &at, &e.Actor, &e.Action, &e.Object, &e.Detail, &prev, &sum); err != nil {
-		return e, err
-	}
-	e.At, e.Hash = fromMilli(at), hex.EncodeToString(sum)
-	return e, c.follow(e, at, prev, sum)
+// link is an entry with what chains it.
+type link struct {
+	AuditEntry
+	at        int64
+	prev, sum []byte
 }
 
-func (c *auditChain) follow(e AuditEntry, at int64, prev, sum []byte) error {
-	linked := c.hash == nil || string(prev) == string(c.hash)
-	if e.Sequence != c.seq+1 || !linked || string(sum) != string(auditHash(e, at, prev)) {
-		return fmt.Errorf("audit entry %d does not follow entry %d: %w", e.Sequence, c.seq, ErrTampered)
+const auditColumns = "seq, at, actor, action, object, detail, prev, hash"
+
+// scanLink reads a row of auditColumns.
+func scanLink(r row) (l link, err error) {
+	if err := r.Scan(&l.Sequence, &l.at, &l.Actor, &l.Action, &l.Object, &l.Detail, &l.prev, &l.sum); err != nil {
+		return l, err
 	}
-	c.seq, c.hash = e.Sequence, sum
+	l.At, l.Hash = fromMilli(l.at), hex.EncodeToString(l.sum)
+	return l, nil
+}
+
+// next is the entry of a row of auditColumns, if it follows.
+func (c *auditChain) next(r row) (AuditEntry, error) {
+	l, err := scanLink(r)
+	if err != nil {
+		return l.AuditEntry, err
+	}
+	return l.AuditEntry, c.follow(l)
+}
+
+func (c *auditChain) follow(l link) error {
+	linked := c.hash == nil || bytes.Equal(l.prev, c.hash)
+	if l.Sequence != c.seq+1 || !linked || !bytes.Equal(l.sum, auditHash(l.AuditEntry, l.at, l.prev)) {
+		return fmt.Errorf("audit entry %d does not follow entry %d: %w", l.Sequence, c.seq, ErrTampered)
+	}
+	c.seq, c.hash = l.Sequence, l.sum
 	return nil
 }

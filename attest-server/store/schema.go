@@ -12,9 +12,17 @@ const appendOnlyPostgres = `
 	CREATE TRIGGER audit_update BEFORE UPDATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
 	CREATE TRIGGER audit_delete BEFORE DELETE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();`
 
+// The tenant of an entry is a function of its object, so that nobody can say
+// of an entry, whose hash covers the object, that it is another's: see
+// kbs.TenantOf. A test compares both.
+const (
+	tenantOfObject         = `GENERATED ALWAYS AS (substr(object, 1, instr(replace(object, '/', '.') || '.', '.') - 1)) VIRTUAL`
+	tenantOfObjectPostgres = `GENERATED ALWAYS AS (split_part(replace(object, '/', '.'), '.', 1)) STORED`
+)
+
 // schema is every table of the store, as it came to be.
 var schema = database.Schema{
-	Postgres: []string{appendOnly, appendOnlyPostgres},
+	Postgres: []string{appendOnly, appendOnlyPostgres, tenantOfObject, tenantOfObjectPostgres},
 	Steps:    migrations,
 }
 
@@ -182,4 +190,11 @@ var migrations = []string{
 	// Besides, the check value names the audit log's key from here on: programs
 	// from before do not know it.
 	`ALTER TABLE tokens ADD COLUMN principal TEXT NOT NULL DEFAULT ''; -- empty: the token stands for itself`,
+
+	// A tenant reads its own part of the audit log, from when it was made: an
+	// earlier one of the same name ended with its removal.
+	`ALTER TABLE audit ADD COLUMN tenant TEXT ` + tenantOfObject + `;
+	CREATE INDEX audit_tenant ON audit(tenant, seq);
+	ALTER TABLE tenants ADD COLUMN audit_after INTEGER NOT NULL DEFAULT 0;
+	UPDATE tenants SET audit_after = coalesce((SELECT max(seq) FROM audit WHERE audit.tenant = tenants.name AND action = 'tenant.remove'), 0);`,
 }

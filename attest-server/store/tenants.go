@@ -45,7 +45,8 @@ func (s tenants) SetTenant(ctx context.Context, name string, maxWorkloads, maxRe
 		if !exists && workloads+resources > 0 {
 			return fmt.Errorf("tenant %s: %d workloads and %d resources have names that begin with it: choose another name, or remove them", name, workloads, resources)
 		}
-		_, err = tx.Exec(`INSERT INTO tenants(name, max_workloads, max_resources, created_at) VALUES(?,?,?,?)
+		_, err = tx.Exec(`INSERT INTO tenants(name, max_workloads, max_resources, created_at, audit_after)
+			VALUES(?,?,?,?,(SELECT coalesce(max(seq), 0) FROM audit))
 			ON CONFLICT(name) DO UPDATE SET max_workloads = excluded.max_workloads, max_resources = excluded.max_resources`,
 			name, maxWorkloads, maxResources, unixMilli(s.clock()))
 		if err != nil {

@@ -43,7 +43,7 @@ func admit(tx *sql.Tx, head kbs.AuditHead) (unsigned entries, err error) {
 	if err != nil {
 		return unsigned, err
 	}
-	rows, err := tx.Query("SELECT seq, at, actor, action, object, detail, prev, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", head.Sequence, maxUnsigned+1)
+	rows, err := tx.Query("SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", head.Sequence, maxUnsigned+1)
 	if err != nil {
 		return unsigned, fmt.Errorf("reading audit: %w", err)
 	}

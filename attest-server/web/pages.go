@@ -207,10 +207,7 @@ func (p *Page) head(r *http.Request) (h kbs.AuditHead, signed bool, err error) {
 	return h, err == nil, err
 }
 
-var errEnough = errors.New("enough entries")
-
-// audit shows the signed head and the entries before it, latest first. The
-// links of those shown are checked on the way.
+// audit shows the signed head and the entries before it, latest first.
 func (p *Page) audit(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Title, v.Here = "Audit", "/ui/audit"
 	head, signed, err := p.head(r)
@@ -221,17 +218,11 @@ func (p *Page) audit(w http.ResponseWriter, r *http.Request, v view) error {
 	if n, err := strconv.ParseInt(r.URL.Query().Get("upto"), 10, 64); err == nil && n > 0 && n < upTo {
 		upTo = n
 	}
-	var entries []kbs.AuditEntry
-	err = p.Store.Audit(r.Context(), max(0, upTo-pageSize), func(e kbs.AuditEntry) error {
-		if e.Sequence > upTo && upTo < head.Sequence || len(entries) >= 2*pageSize {
-			return errEnough
-		}
-		entries = append(entries, e)
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
+	page, err := p.Store.AuditPage(r.Context(), "", max(0, upTo-pageSize), 2*pageSize)
+	if err != nil {
 		return err
 	}
+	entries := slices.DeleteFunc(page.Entries, func(e kbs.AuditEntry) bool { return e.Sequence > upTo && upTo < head.Sequence })
 	slices.Reverse(entries)
 	v.Data = struct {
 		Head    kbs.AuditHead

@@ -29,7 +29,7 @@ type Store interface {
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	Sessions(ctx context.Context, q store.SessionQuery, limit int) ([]kbs.SessionRecord, error)
 	Denials(ctx context.Context, since time.Time) ([]store.DenialCount, error)
-	Audit(ctx context.Context, after int64, each func(kbs.AuditEntry) error) error
+	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
 }
 

@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -21,7 +22,7 @@ func (d *DB) CopyTo(ctx context.Context, to *DB, tables []string, last func(*sql
 	}
 	defer tx.Rollback()
 	for _, table := range tables {
-		if err := copyTable(ctx, from, tx, table); err != nil {
+		if err := copyTable(ctx, from, tx, table, d.engine.stored(table)); err != nil {
 			return fmt.Errorf("%s: %w", table, err)
 		}
 	}
@@ -31,17 +32,23 @@ func (d *DB) CopyTo(ctx context.Context, to *DB, tables []string, last func(*sql
 	return tx.Commit()
 }
 
-func copyTable(ctx context.Context, from, to *sql.Tx, table string) error {
-	rows, err := from.QueryContext(ctx, "SELECT * FROM "+table)
+// copyTable copies the columns that the query stored names: what is computed
+// from others cannot be written.
+func copyTable(ctx context.Context, from, to *sql.Tx, table, stored string) error {
+	columns, err := names(ctx, from, stored)
+	if err != nil {
+		return err
+	}
+	if len(columns) == 0 {
+		return errors.New("table has no columns")
+	}
+	list := strings.Join(columns, ", ")
+	rows, err := from.QueryContext(ctx, "SELECT "+list+" FROM "+table)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return err
-	}
-	insert := "INSERT INTO " + table + "(" + strings.Join(columns, ", ") + ") VALUES(?" + strings.Repeat(",?", len(columns)-1) + ")"
+	insert := "INSERT INTO " + table + "(" + list + ") VALUES(?" + strings.Repeat(",?", len(columns)-1) + ")"
 	values, into := make([]any, len(columns)), make([]any, len(columns))
 	for i := range values {
 		into[i] = &values[i]
@@ -55,4 +62,20 @@ func copyTable(ctx context.Context, from, to *sql.Tx, table string) error {
 		}
 	}
 	return rows.Err()
+}
+
+func names(ctx context.Context, tx *sql.Tx, query string) (all []string, err error) {
+	rows, err := tx.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		all = append(all, name)
+	}
+	return all, rows.Err()
 }

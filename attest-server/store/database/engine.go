@@ -29,6 +29,8 @@ type engine interface {
 	// warnings are settings of the database under which what is acknowledged
 	// can be lost, and whatever else its operator should hear.
 	warnings(ctx context.Context, db *sql.DB, now time.Time) ([]string, error)
+	// stored is a query for the names of a table's columns but the computed ones.
+	stored(table string) string
 	// served says that several servers may have the database open at once.
 	served() bool
 }

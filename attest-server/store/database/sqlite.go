@@ -54,6 +54,10 @@ func (sqliteEngine) share() string                      { return "" }
 func (sqliteEngine) now() string                        { return "CAST(unixepoch('subsec') * 1000 AS INTEGER)" }
 func (sqliteEngine) served() bool                       { return false }
 
+func (sqliteEngine) stored(table string) string {
+	return "SELECT name FROM pragma_table_xinfo('" + table + "') WHERE hidden = 0"
+}
+
 func (sqliteEngine) version(tx *sql.Tx) (v int, err error) {
 	return v, tx.QueryRow("PRAGMA user_version").Scan(&v)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // WorkloadStore is what workloads need of a store. Errors are those of package
-// store: ErrNotFound, *ConflictError, *DuplicateDigestError, *QuotaError.
+// store: ErrNotFound, *ConflictError, *DuplicateIdentityError, *QuotaError.
 type WorkloadStore interface {
 	Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
@@ -91,12 +91,12 @@ func registerProblem(err error, t store.Token) error {
 		return &refusal.Error{Code: kbs.CodeQuota, Detail: quota.Error() + ": " + quota.Hint()}
 	}
 	var conflict *store.ConflictError
-	var dup *store.DuplicateDigestError
+	var dup *store.DuplicateIdentityError
 	switch {
 	case errors.As(err, &conflict):
 		return &refusal.Error{Code: kbs.CodeConflict, Detail: conflict.Error() + ": " + conflict.Hint()}
 	case errors.As(err, &dup) && !kbs.Owns(t.Tenant, dup.WorkloadID):
-		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: "the launch digest belongs to another workload: " + dup.Hint()}
+		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: "the launch digest belongs to another workload, whose other reference values do not rule this one's guests out: " + dup.Hint()}
 	case errors.As(err, &dup):
 		return &refusal.Error{Code: kbs.CodeDuplicateDigest, Detail: dup.Error() + ": " + dup.Hint()}
 	}

@@ -76,7 +76,7 @@ func (e *Engine) appraise(ctx context.Context, sess *session.Session, req Reques
 		return a, err
 	}
 	if req.Runtime == nil {
-		w, err = e.workloadByDigest(ctx, a, sess, req)
+		w, err = e.workloadByTuple(ctx, a, sess, req)
 	}
 	if err != nil || w == nil {
 		return a, err
@@ -141,27 +141,52 @@ func (e *Engine) workloadByID(ctx context.Context, a *appraisal, sess *session.S
 	return &w, nil
 }
 
-// workloadByDigest finds out which workload the verified guest is.
-func (e *Engine) workloadByDigest(ctx context.Context, a *appraisal, sess *session.Session, req Request) (*store.Workload, error) {
-	w, err := e.Store.WorkloadByDigest(ctx, a.claims.LaunchDigest)
-	if errors.Is(err, store.ErrNotFound) {
+// workloadByTuple finds out which workload the verified guest is. Where it is
+// none, the one it misses least is appraised all the same, so that the owner
+// reads which rules failed; rule registered keeps that from granting anything.
+func (e *Engine) workloadByTuple(ctx context.Context, a *appraisal, sess *session.Session, req Request) (*store.Workload, error) {
+	c, err := e.Store.WorkloadOf(ctx, a.claims.LaunchDigest, shown(a.claims))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		a.Add("registered", false, "a workload with this launch digest", a.claims.LaunchDigest.String(),
 			"register the guest's measurement, or it is not the guest you think")
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, store.ErrAmbiguous):
+		a.Add("registered", false, "exactly one workload that this guest can be", err.Error(),
+			"the server refuses to register two such workloads, so its store was changed: remove all but one")
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
-	sess.WorkloadID = w.Registration.WorkloadID
+	w := c.Workload
+	id := w.Registration.WorkloadID
 	a.registration = w.Digest
-	a.Add("registered", true, "a workload with this launch digest", sess.WorkloadID, "")
+	a.addCandidate(c)
+	if !c.Shared {
+		sess.WorkloadID = id
+	}
 	a.addType(w.Registration.Type, req.Accepts)
 	if sess.Dialect == session.Legacy { // whose guest said which one it is
-		same := sess.Named(sess.WorkloadID)
-		a.Add("workload_id", same, sess.WorkloadID, yesNo(same, "the same", "another"), "the guest's disk names another workload than the one with its measurement")
+		same := sess.Named(id)
+		a.Add("workload_id", same, id, yesNo(same, "the same", "another"), "the guest's disk names another workload than the one with its measurement")
 	}
 	a.addLimits(w)
 	return &w, nil
+}
+
+// addCandidate says how the workload was found. One that alone has the launch
+// digest is who the guest wants to be: its own rules say what is wrong with that.
+// Of several it is the nearest, which need not be the guest's; if they are not of
+// one tenant, the session stays without a workload, so that only the operator
+// reads it: neither may learn what another's guests show, or are asked for.
+func (a *appraisal) addCandidate(c store.Candidate) {
+	if c.Whole || c.Among == 1 {
+		a.Add("registered", true, "a workload with this launch digest", c.Registration.WorkloadID, "")
+		return
+	}
+	a.Add("registered", false, "a workload with all that this guest shows",
+		fmt.Sprintf("none of the %d with its launch digest; the nearest is %s", c.Among, c.Registration.WorkloadID),
+		"the rules that failed below are those of the nearest: if the guest is to be another, register what it shows")
 }
 
 // verify has Evidence verified. A refusal is no error but a failed rule, and so

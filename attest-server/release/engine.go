@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/tuple"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -20,9 +21,9 @@ import (
 // ErrNotFound, ErrRevoked, ErrChanged, ErrLimit, ErrNotApproved, ErrConfirmed.
 type Store interface {
 	Workload(ctx context.Context, id string) (store.Workload, error)
-	// WorkloadByDigest is the workload that has the launch digest among its
-	// measurements: never more than one.
-	WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (store.Workload, error)
+	// WorkloadOf is the one workload whose whole identity Evidence shows, or the
+	// nearest that has its launch digest. Of several it is none: ErrAmbiguous.
+	WorkloadOf(ctx context.Context, d kbs.LaunchDigest, shown tuple.Tuple) (store.Candidate, error)
 	Release(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)
 	// ReleaseStaged is Release for the DiskKey of a rotation under way.
 	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)

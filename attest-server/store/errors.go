@@ -39,20 +39,22 @@ func (e *ConflictError) Hint() string {
 	return "choose another --workload-id, or remove the old one with `ccrun workload rm " + e.WorkloadID + "`"
 }
 
-// DuplicateDigestError says that another workload has the same launch digest,
-// so that its guests could not be told apart from this one's.
-type DuplicateDigestError struct {
+// DuplicateIdentityError says that one Evidence could be another workload's as
+// well as this one's: they share a launch digest, and nothing else that both ask
+// for tells them apart.
+type DuplicateIdentityError struct {
 	LaunchDigest kbs.LaunchDigest
-	WorkloadID   string // the one that has it
+	WorkloadID   string // the other one
 }
 
-func (e *DuplicateDigestError) Error() string {
-	return fmt.Sprintf("launch digest %s belongs to workload %s", e.LaunchDigest, e.WorkloadID)
+func (e *DuplicateIdentityError) Error() string {
+	return fmt.Sprintf("launch digest %s belongs to workload %s, and its other reference values do not rule this one's guests out", e.LaunchDigest, e.WorkloadID)
 }
 
 // Hint is the next step.
-func (e *DuplicateDigestError) Hint() string {
-	return "two workloads must not share a measurement: build the image again under its own --workload-id"
+func (e *DuplicateIdentityError) Hint() string {
+	return "two workloads must not share a measurement: build the image again under its own --workload-id; " +
+		"where the launch digest is a firmware's or paravisor's alone, register values of HOST_DATA, MRCONFIGID, RTMRs or PCRs in which the two differ"
 }
 
 // QuotaError says that a tenant has as many of something as it may have.

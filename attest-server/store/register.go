@@ -7,12 +7,14 @@ import (
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/tuple"
 	"github.com/ccrun/ccrun/secret"
 )
 
 // Register stores a registration with its DiskKey. created is false if
 // exactly that was there already. Otherwise a taken id is a *ConflictError
-// and a taken launch digest a *DuplicateDigestError; nothing is overwritten.
+// and an identity that another has a
+// *DuplicateIdentityError; nothing is overwritten.
 func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
 	canonical, err := kbs.Canonical(reg)
 	if err != nil {
@@ -32,7 +34,7 @@ func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey s
 			return fmt.Errorf("sealing disk key: %w", err)
 		}
 		created = true
-		return s.insertWorkload(tx, reg, canonical, sealed, actor)
+		return s.insertWorkload(ctx, tx, reg, canonical, sealed, actor)
 	})
 	if err != nil {
 		return false, err
@@ -66,7 +68,7 @@ func (s workloads) registered(tx *sql.Tx, id string, canonical []byte, diskKey s
 	return true, nil
 }
 
-func (s workloads) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+func (s workloads) insertWorkload(ctx context.Context, tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
 	if err := checkQuota(tx, reg.WorkloadID, "workloads"); err != nil {
 		return err
 	}
@@ -75,27 +77,14 @@ func (s workloads) insertWorkload(tx *sql.Tx, reg kbs.Registration, canonical, s
 	if err != nil {
 		return fmt.Errorf("storing registration: %w", err)
 	}
+	identity, err := tuple.Of(reg.ReferenceValues)
+	if err != nil {
+		return err
+	}
 	for _, m := range reg.ReferenceValues.Measurements {
-		if err := claimDigest(tx, m.LaunchDigest, reg.WorkloadID); err != nil {
+		if err := s.claimTuple(ctx, tx, m.LaunchDigest, identity, reg.WorkloadID); err != nil {
 			return err
 		}
 	}
 	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String())
-}
-
-// claimDigest makes d the workload's own. The same digest twice within one
-// workload (two profiles that measure alike) is no conflict.
-func claimDigest(tx *sql.Tx, d kbs.LaunchDigest, id string) error {
-	var owner string
-	err := tx.QueryRow("SELECT workload FROM measurements WHERE launch_digest = ?", d[:]).Scan(&owner)
-	switch {
-	case err == nil && owner == id:
-		return nil
-	case err == nil:
-		return &DuplicateDigestError{LaunchDigest: d, WorkloadID: owner}
-	case !errors.Is(err, sql.ErrNoRows):
-		return err
-	}
-	_, err = tx.Exec("INSERT INTO measurements(launch_digest, workload) VALUES(?, ?)", d[:], id)
-	return err
 }

@@ -197,4 +197,17 @@ var migrations = []string{
 	CREATE INDEX audit_tenant ON audit(tenant, seq);
 	ALTER TABLE tenants ADD COLUMN audit_after INTEGER NOT NULL DEFAULT 0;
 	UPDATE tenants SET audit_after = coalesce((SELECT max(seq) FROM audit WHERE audit.tenant = tenants.name AND action = 'tenant.remove'), 0);`,
+
+	// Several workloads may share a launch digest. fixed is tuple.Fixed, NULL for
+	// what was registered when they could not.
+	`CREATE TABLE identities(
+		launch_digest BLOB NOT NULL,
+		fixed BLOB,
+		workload TEXT NOT NULL REFERENCES workloads(id) ON DELETE CASCADE,
+		PRIMARY KEY(launch_digest, workload)
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO identities(launch_digest, workload) SELECT launch_digest, workload FROM measurements;
+	DROP TABLE measurements;
+	CREATE INDEX identities_workload ON identities(workload);
+	CREATE INDEX identities_fixed ON identities(launch_digest, fixed);`,
 }

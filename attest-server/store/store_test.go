@@ -100,7 +100,7 @@ func TestRegisterIsIdempotentByContentOnly(t *testing.T) {
 	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("other"), "x"); !errors.As(err, &conflict) {
 		t.Errorf("other key: %v", err)
 	}
-	var dup *DuplicateDigestError
+	var dup *DuplicateIdentityError
 	if _, err := s.Register(t.Context(), registration("c", 9, 2), diskKey("key-c"), "x"); !errors.As(err, &dup) || dup.WorkloadID != "b" {
 		t.Errorf("b's launch digest: %v", err)
 	}
@@ -168,7 +168,7 @@ func TestTamperedDatabase(t *testing.T) {
 			mustRegister(t, s, registration("a", 1), "key-a")
 			mustRegister(t, s, registration("b", 2), "key-b")
 			if err := s.write(t.Context(), func(tx *sql.Tx) error {
-				if _, err := tx.Exec("DELETE FROM measurements"); err != nil {
+				if _, err := tx.Exec("DELETE FROM identities"); err != nil {
 					return err
 				}
 				_, err := tx.Exec(databasetest.Words(edit))

@@ -60,25 +60,6 @@ func (s workloads) Workload(ctx context.Context, id string) (Workload, error) {
 	return s.scanWorkload(s.db.QueryRowContext(ctx, selectWorkload+"?1", id, kbs.TenantOf(id)), id)
 }
 
-// WorkloadByDigest is the one workload that has d among its measurements, even
-// if it is revoked, or ErrNotFound.
-func (s workloads) WorkloadByDigest(ctx context.Context, d kbs.LaunchDigest) (Workload, error) {
-	if d.IsZero() {
-		return Workload{}, fmt.Errorf("workload with launch digest zero: %w", ErrNotFound)
-	}
-	w, err := s.scanWorkload(s.db.QueryRowContext(ctx, selectWorkload+"(SELECT workload FROM measurements WHERE launch_digest = ?1)", d[:], ""),
-		"with launch digest "+d.String())
-	if err != nil {
-		return Workload{}, err
-	}
-	// The query did not know the id, which says whose policy applies.
-	w.TenantPolicy, err = tenants(s).TenantPolicy(ctx, kbs.TenantOf(w.Registration.WorkloadID))
-	if err != nil {
-		return Workload{}, err
-	}
-	return w, nil
-}
-
 // Workloads is a page of at most limit workloads whose ids follow after: one
 // tenant's, or everybody's if it is empty.
 func (s workloads) Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error) {

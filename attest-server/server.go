@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -246,14 +247,18 @@ func (s *Server) Listener(l net.Listener) net.Listener { return s.limits.Listene
 // HTTPServer serves Handler with time and size limits for slow and hostile
 // peers. The caller gives it a TLS listener.
 func (s *Server) HTTPServer() *http.Server {
+	return httpServer(s.Handler(), newErrorLog(s.Log, s.Clock))
+}
+
+func httpServer(h http.Handler, errors *log.Logger) *http.Server {
 	return &http.Server{
-		Handler:           s.Handler(),
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          errors,
 	}
 }
 

@@ -37,7 +37,7 @@ func statusOf(code string) int {
 		return http.StatusRequestEntityTooLarge
 	case kbs.CodeRateLimited:
 		return http.StatusTooManyRequests
-	case kbs.CodeUnavailable:
+	case kbs.CodeUnavailable, kbs.CodeMoved:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
@@ -104,7 +104,7 @@ func guard(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
 
 func (p Responder) logFailure(r *http.Request, e *refusal.Error) {
 	log := p.Log.Debug
-	if statusOf(e.Code) >= 500 {
+	if statusOf(e.Code) >= 500 && e.Code != kbs.CodeMoved {
 		log = p.Log.Error
 	}
 	log("request failed", "method", r.Method, "path", r.URL.Path, "peer", Peer(r), "session", e.Session, "error", e)
@@ -123,7 +123,7 @@ func Problem(w http.ResponseWriter, e *refusal.Error) {
 	switch e.Code {
 	case kbs.CodeUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case kbs.CodeUnavailable, kbs.CodeRateLimited:
+	case kbs.CodeUnavailable, kbs.CodeRateLimited, kbs.CodeMoved:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.RetryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")

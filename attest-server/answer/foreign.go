@@ -80,6 +80,7 @@ func ErrorInformation(w http.ResponseWriter, e *refusal.Error) {
 		{kbs.CodeNotFound, "InvalidRequestPath", http.StatusNotFound},
 		{kbs.CodeRateLimited, "PluginInternalError", http.StatusTooManyRequests},
 		{kbs.CodeUnavailable, "PluginInternalError", http.StatusServiceUnavailable},
+		{kbs.CodeMoved, "PluginInternalError", http.StatusServiceUnavailable},
 		{kbs.CodeInternal, "PluginInternalError", http.StatusInternalServerError},
 	} {
 		if t.code == e.Code {
@@ -103,7 +104,7 @@ func ErrorInformation(w http.ResponseWriter, e *refusal.Error) {
 	if err != nil { // strings
 		b = nil
 	}
-	if e.Code == kbs.CodeUnavailable || e.Code == kbs.CodeRateLimited {
+	if e.RetryAfter > 0 || e.Code == kbs.CodeUnavailable || e.Code == kbs.CodeRateLimited {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(e.RetryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/json")

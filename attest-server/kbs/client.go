@@ -49,6 +49,9 @@ type ReleaseRequest struct {
 	// OnRetry, if set, is told why a try failed that another one follows, and
 	// after which pause: none before the next URL.
 	OnRetry func(why error, pause time.Duration)
+	// OnMoved, if set, is told of each address that a server which has moved
+	// gives for itself, before it is asked.
+	OnMoved func(from, to string)
 }
 
 // ReleaseName is the name under which a workload's DiskKey is sealed: see
@@ -60,7 +63,8 @@ func StagedName(workloadID string) string { return ReleaseName(workloadID) + "/s
 
 // Release attests and returns the workload's DiskKey. A server that cannot be
 // reached, or is in trouble, gives way to the next one and is asked again for as
-// long as Wait says; a refusal is final and comes back as *ProblemError. Each try has its own TEEKey.
+// long as Wait says; a refusal is final and comes back as *ProblemError. A server
+// that says it has moved is followed, once. Each try has its own TEEKey.
 func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes, error) {
 	s, k, err := c.Open(ctx, req)
 	if err != nil {
@@ -129,7 +133,7 @@ func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base str
 		return err
 	}
 	q := inquiry{wait: c.Wait, final: isFinal, retry: req.retry}
-	return q.ask(ctx, c.URLs, func(u string) error { return try(u, pins) })
+	return q.ask(ctx, c.URLs, func(u string) error { return c.tryAt(ctx, u, pins, req, try) })
 }
 
 func (c *Client) check(req ReleaseRequest) error {
@@ -234,6 +238,10 @@ func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
 func isFinal(err error) bool {
+	var m *moveError
+	if errors.As(err, &m) {
+		return false
+	}
 	var p *ProblemError
 	if errors.As(err, &p) {
 		return p.final()

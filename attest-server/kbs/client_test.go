@@ -29,6 +29,7 @@ type scripted struct {
 	keys   map[string]bool // TEE keys seen
 	last   AttestRequest
 	change func(path string, w http.ResponseWriter) bool // true: answered
+	moved  func(MovedRequest) MovedAnswer                // nil: it is still here
 }
 
 func newScripted(t *testing.T, change ...func(*tls.Config)) *scripted {
@@ -50,6 +51,10 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	s.calls = append(s.calls, r.URL.Path)
 	if s.change != nil && s.change(r.URL.Path, w) {
+		return
+	}
+	if s.moved != nil {
+		s.serveMoved(w, r)
 		return
 	}
 	switch r.URL.Path {

@@ -108,5 +108,6 @@ const (
 	CodeTooLarge          = "too_large"
 	CodeRateLimited       = "rate_limited"
 	CodeUnavailable       = "unavailable"
+	CodeMoved             = "moved" // POST /v1/moved says where to
 	CodeInternal          = "internal"
 )

@@ -46,6 +46,19 @@ type complaints struct {
 	next  time.Time // when the next round is worth lines
 	gap   time.Duration
 	quiet bool // in this round
+	said  map[string]bool
+}
+
+// once says what does not change from try to try. The bound is for servers that
+// have something new to say each time.
+func (c *complaints) once(line string) {
+	if c.said == nil {
+		c.said = map[string]bool{}
+	}
+	if !c.said[line] && len(c.said) < 16 {
+		c.said[line] = true
+		c.line(line)
+	}
 }
 
 // retry says why a try failed. A pause ends the round, after which every server

@@ -76,6 +76,7 @@ func (b *boot) ask(ctx context.Context, source Attester) *asking {
 			}
 			said.retry(withReleaseHint(why, b.network), pause)
 		},
+		OnMoved: func(from, to string) { said.once(from + " has moved: asking " + to) },
 	}}
 }
 
@@ -136,6 +137,8 @@ func withReleaseHint(err error, n *network) error {
 		return hint.With(err, "the attest-server is older than this image's agent; update it")
 	case errors.As(err, &refused):
 		return err
+	case errors.Is(err, kbs.ErrUnpinned) && hint.Of(err) != "":
+		return err // of a move that leads to another server
 	case errors.Is(err, kbs.ErrUnpinned):
 		return hint.With(err, "another server answers, or its key was replaced; build the image with --attest-ca of the server that holds the key")
 	case errors.As(err, &dns) && (n == nil || !n.dns.IsValid()):

@@ -304,17 +304,23 @@ func occupied(t *testing.T) string {
 // SIGTERM does.
 func serve(t *testing.T, args ...string) (url string, stop func() (log string, err error)) {
 	t.Helper()
+	return listening(t, append([]string{"serve"}, args...)...)
+}
+
+// listening runs a command that prints its URL, and listens until stopped.
+func listening(t *testing.T, args ...string) (url string, stop func() (log string, err error)) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, log buffer
 	done := make(chan error, 1)
 	go func() {
-		done <- runTo(ctx, &out, &log, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+		done <- runTo(ctx, &out, &log, append(args, "--listen", "127.0.0.1:0")...)
 	}()
 	deadline := time.Now().Add(20 * time.Second)
 	for !strings.Contains(out.String(), "\n") {
 		select {
 		case err := <-done:
-			t.Fatalf("serve: %v\n%s", err, log.String())
+			t.Fatalf("%s: %v\n%s", args[0], err, log.String())
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {

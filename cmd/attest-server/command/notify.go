@@ -23,6 +23,10 @@ func (d *server) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			if d.store == nil { // of a server that has moved
+				d.notify(daemon.SdNotifyWatchdog)
+				continue
+			}
 			// A restart brings no database back that is away, and the requests
 			// that can be answered would be lost.
 			if err := d.store.Check(ctx); err != nil && !(d.store.Shared() && errors.Is(err, store.ErrUnavailable)) {

@@ -54,7 +54,7 @@ func classicOptions(t testing.TB, server LegacyRegistrar) ClassicOptions {
 		Environment: from.Environment, SourceOptions: from.SourceOptions, MachineOptions: from.MachineOptions, DiskOptions: from.DiskOptions,
 		Destination: from.Destination, Legacy: server,
 	}
-	o.TEE, o.MemoryMiB, o.Agent = kbs.SNP, 2048, nil
+	o.TEE, o.MemoryMiB, o.Agent, o.SizeBytes = kbs.SNP, 2048, nil, 8<<20
 	o.Servers = krun.Servers{URLs: []string{"http://kbs.example:8080"}}
 	o.Firmware = oldFirmware(t, "init with /kbs/v0/auth in it")
 	return o

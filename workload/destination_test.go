@@ -225,7 +225,7 @@ func TestCancel(t *testing.T) {
 			t.Run(transport+stage, func(t *testing.T) {
 				server := &fakeServer{}
 				o := testOptions(t, server)
-				o.Destination = transport + filepath.Join(t.TempDir(), "out")
+				o.SizeBytes, o.Destination = 8<<20, transport+filepath.Join(t.TempDir(), "out")
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				o.Progress = func(s string, done, _ int64) {

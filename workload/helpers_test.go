@@ -113,7 +113,7 @@ func testOptions(t testing.TB, server *fakeServer) Options {
 		Environment:    Environment{System: imagetest.System(t), TempDir: t.TempDir()},
 		SourceOptions:  SourceOptions{Source: "oci:" + layout},
 		MachineOptions: MachineOptions{TEE: kbs.Sample, CPUs: 1, MemoryMiB: 512, Firmware: testFirmware(t), Agent: stub()}, // any static ELF will do
-		DiskOptions:    DiskOptions{SizeBytes: 8 << 20, Filesystem: "ext4"},
+		DiskOptions:    DiskOptions{SizeBytes: 2 << 20, Filesystem: "ext4"},
 		PublishOptions: PublishOptions{Destination: "oci:" + filepath.Join(t.TempDir(), "out") + ":app"},
 		Servers:        krun.Servers{URLs: []string{"https://192.0.2.1:8443"}, PinnedKeys: []string{strings.Repeat("ab", 32)}},
 	}

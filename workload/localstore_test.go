@@ -163,7 +163,7 @@ func TestStoreFaults(t *testing.T) {
 	t.Parallel()
 	prefix, store := overlayStore(t)
 	base := testOptions(t, &fakeServer{})
-	base.Destination = prefix + "localhost/app:1"
+	base.SizeBytes, base.Destination = 8<<20, prefix+"localhost/app:1"
 	clean := func(what string) {
 		t.Helper()
 		layers, err := store.Layers()

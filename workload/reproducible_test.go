@@ -143,6 +143,7 @@ func TestNothingToShare(t *testing.T) {
 	equal, sectors := 0, 0
 	for version := range 2 {
 		o := testOptions(t, &fakeServer{})
+		o.SizeBytes = 8 << 20
 		mustBuild(t, o)
 		disk := readOutput(t, o.System, o.Destination).files[krun.DiskFile]
 		h, err := luks.ReadHeader(bytes.NewReader(disk), int64(len(disk)))

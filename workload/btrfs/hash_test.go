@@ -135,15 +135,16 @@ func TestManyLinks(t *testing.T) {
 
 // TestMostLinks: as many names as the format allows.
 func TestMostLinks(t *testing.T) {
+	if os.Getenv("CCRUN_LONG") == "" {
+		t.Skip("CCRUN_LONG=1 makes 65535 names and looks at each for each")
+	}
 	var names []string
 	for i := range maxLinks - 1 {
 		names = append(names, fmt.Sprint(i))
 	}
 	files := append([]rootfstest.File{rootfstest.Regular("f", []byte("x")), rootfstest.Dir("d")}, hardLinks("d", "f", names)...)
 	path := image(t, rootfstest.Tree(t, rootfstest.Tar(t, files)))
-	if os.Getenv("CCRUN_LONG") != "" { // it goes through all names for each of them
-		check(t, path)
-	}
+	check(t, path)
 	_, dir := mountSeed(t, path)
 	var st unix.Stat_t
 	if err := unix.Stat(dir+"/d/65000", &st); err != nil || st.Nlink != maxLinks {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,28 +22,9 @@ var testOptions = Options{
 	Label: "ccrun", Time: time.Unix(1700000000, 5),
 }
 
-// tool finds a program of btrfs-progs, also where root's PATH is not set.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	for _, p := range []string{name, "/sbin/" + name, "/usr/sbin/" + name} {
-		if found, err := exec.LookPath(p); err == nil {
-			return found
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing: install btrfs-progs", name)
-	}
-	t.Skipf("%s is missing: install btrfs-progs", name)
-	return ""
-}
-
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(tool(t, name), args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
+	return rootfstest.Run(t, "btrfs-progs", name, args...)
 }
 
 // image writes a tree to a file with holes for zeros.

@@ -138,7 +138,7 @@ func (d *dumped) String() string {
 // itemsOf describes the file tree's items, by path.
 func itemsOf(t *testing.T, path string) map[string]string {
 	t.Helper()
-	out, err := exec.Command(tool(t, "btrfs"), "inspect-internal", "dump-tree", "-t", "5", path).Output()
+	out, err := exec.Command(rootfstest.Tool(t, "btrfs-progs", "btrfs"), "inspect-internal", "dump-tree", "-t", "5", path).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -241,18 +240,6 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-func TestSourceChangedAndCancelled(t *testing.T) {
-	l := &rootfstest.Flaky{First: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("12345"))}), Later: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("1234"))})}
-	layout, err := Plan(rootfstest.Tree(t, l), Options{UUID: testUUID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := layout.WriteTo(context.Background(), io.Discard); !errors.Is(err, rootfs.ErrSourceChanged) {
-		t.Errorf("got %v, want ErrSourceChanged", err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := layout.WriteTo(ctx, io.Discard); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want Canceled", err)
-	}
-}
+func TestSourceChanged(t *testing.T) { rootfstest.Plan(planned).SourceChanged(t) }
+
+func TestWriteErrors(t *testing.T) { rootfstest.Plan(planned).WriteErrors(t, shapes["big"], 3<<20) }

@@ -4,19 +4,23 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
+	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
 var testUUID = [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
+func planned(tree *rootfs.Tree) (rootfstest.Layout, error) {
+	return Plan(tree, Options{UUID: testUUID, Label: "ccrun", Time: time.Unix(1700000000, 0)})
+}
+
 func image(t testing.TB, tree *rootfs.Tree) []byte {
 	t.Helper()
-	l, err := Plan(tree, Options{UUID: testUUID, Label: "ccrun", Time: time.Unix(1700000000, 0)})
+	l, err := planned(tree)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,15 +45,5 @@ func save(t testing.TB, img []byte) string {
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing: install erofs-utils", name)
-	} else if err != nil {
-		t.Skipf("%s is missing: install erofs-utils", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
+	return rootfstest.Run(t, "erofs-utils", name, args...)
 }

@@ -2,7 +2,6 @@ package erofs
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -74,23 +73,6 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-type discard struct{ n int64 }
+func BenchmarkWrite(b *testing.B) { rootfstest.Plan(planned).BenchWrite(b) }
 
-func (d *discard) Write(p []byte) (int, error) { d.n += int64(len(p)); return len(p), nil }
-
-func BenchmarkWrite(b *testing.B) {
-	var files []rootfstest.File
-	for i := range 8000 {
-		files = append(files, rootfstest.Regular("d/"+string(rune('a'+i%26))+string(bytes.Repeat([]byte{'x'}, 1+i/26%200))+string(rune('a'+i/5200)), make([]byte, i*i%70000)))
-	}
-	l, err := Plan(rootfstest.Tree(b, rootfstest.Tar(b, files)), Options{UUID: testUUID})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(l.SizeBytes())
-	for b.Loop() {
-		if err := l.WriteTo(context.Background(), &discard{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
+func BenchmarkPlan(b *testing.B) { rootfstest.Plan(planned).BenchPlan(b) }

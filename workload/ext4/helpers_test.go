@@ -2,7 +2,6 @@ package ext4
 
 import (
 	"errors"
-	"os"
 	"os/exec"
 	"testing"
 
@@ -12,20 +11,8 @@ import (
 
 var testUUID = [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
-// tool finds an e2fsprogs program, also where root's PATH is not set.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	for _, p := range []string{name, "/sbin/" + name, "/usr/sbin/" + name} {
-		if found, err := exec.LookPath(p); err == nil {
-			return found
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing: install e2fsprogs", name)
-	}
-	t.Skipf("%s is missing: install e2fsprogs", name)
-	return ""
-}
+// tool finds an e2fsprogs program.
+func tool(t testing.TB, name string) string { return rootfstest.Tool(t, "e2fsprogs", name) }
 
 // writeImage plans and writes a tree to a (sparse) file.
 func writeImage(t testing.TB, tree *rootfs.Tree, o Options) (string, *Layout) {
@@ -43,10 +30,7 @@ func writeImage(t testing.TB, tree *rootfs.Tree, o Options) (string, *Layout) {
 // fsck fails the test unless e2fsck finds the image perfect.
 func fsck(t testing.TB, img string) {
 	t.Helper()
-	out, err := exec.Command(tool(t, "e2fsck"), "-fn", img).CombinedOutput()
-	if err != nil {
-		t.Fatalf("e2fsck -fn: %v\n%s", err, out)
-	}
+	rootfstest.Run(t, "e2fsprogs", "e2fsck", "-fn", img)
 }
 
 func debugfs(t testing.TB, img, cmd string) string {

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
@@ -195,33 +194,9 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-func TestSourceChanged(t *testing.T) {
-	tree := rootfstest.Tree(t, &rootfstest.Flaky{First: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("12345"))}), Later: rootfstest.Tar(t, []rootfstest.File{rootfstest.Regular("a", []byte("1234"))})})
-	l, err := Plan(tree, Options{UUID: testUUID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.WriteTo(context.Background(), io.Discard); !errors.Is(err, rootfs.ErrSourceChanged) {
-		t.Errorf("got %v, want ErrSourceChanged", err)
-	}
-}
+func TestSourceChanged(t *testing.T) { rootfstest.Plan(planned).SourceChanged(t) }
 
-func TestWriteErrors(t *testing.T) {
-	l, err := Plan(rootfstest.Tree(t, rootfstest.Tar(t, shapes["content"])), Options{UUID: testUUID, Journal: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for left := 0; left < int(l.SizeBytes()); left += 5 << 20 {
-		if err := l.WriteTo(context.Background(), &rootfstest.FullDisk{Left: left}); !errors.Is(err, rootfstest.ErrFull) {
-			t.Errorf("full after %d: got %v", left, err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := l.WriteTo(ctx, io.Discard); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: got %v", err)
-	}
-}
+func TestWriteErrors(t *testing.T) { rootfstest.Plan(planned).WriteErrors(t, shapes["content"], 5<<20) }
 
 func TestTimesOutOfRange(t *testing.T) {
 	for _, tc := range []struct {

@@ -26,7 +26,7 @@ var shapes = map[string][]rootfstest.File{
 	"short names":    rootfstest.Many("d", 25000, 5),
 	"content":        {rootfstest.Regular("a", bytes.Repeat([]byte("abc"), 5000)), rootfstest.Regular("b", nil), rootfstest.Regular("c", bytes.Repeat([]byte("z"), 300<<20>>3)), rootfstest.Regular("d", []byte("end"))},
 	"own lost+found": {rootfstest.Dir("lost+found"), rootfstest.Regular("lost+found/x", []byte("y"))},
-	"high names":     highNames(), "many subdirectories": subdirectories(),
+	"high names":     highNames(), "many subdirectories": rootfstest.Subdirectories(),
 	"bytes": {rootfstest.Regular("n\xff\xfe\x80", nil), rootfstest.Regular("sp ace\n", nil)},
 }
 
@@ -36,13 +36,6 @@ func highNames() []rootfstest.File {
 		files[i].Header.Name = strings.ReplaceAll(files[i].Header.Name, "x", "\xc3\xa9")
 	}
 	return files
-}
-
-func subdirectories() (dirs []rootfstest.File) {
-	for i := range 3000 {
-		dirs = append(dirs, rootfstest.Dir(fmt.Sprintf("p/%d", i)))
-	}
-	return dirs
 }
 
 func TestShapesPassFsck(t *testing.T) {

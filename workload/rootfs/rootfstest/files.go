@@ -60,6 +60,14 @@ func Many(dir string, n, length int) []File {
 	return out
 }
 
+// Subdirectories are 3000 in one directory.
+func Subdirectories() (dirs []File) {
+	for i := range 3000 {
+		dirs = append(dirs, Dir(fmt.Sprintf("p/%d", i)))
+	}
+	return dirs
+}
+
 // Variety bounds what Random makes.
 type Variety struct {
 	Latest              int64 // modification time

@@ -37,6 +37,11 @@ func (f *Flaky) Open(ctx context.Context) (io.ReadCloser, error) {
 func Tar(t testing.TB, files []File) Layer {
 	t.Helper()
 	var buf bytes.Buffer
+	size := 1024
+	for _, f := range files {
+		size += 2048 + len(f.Body)
+	}
+	buf.Grow(size)
 	tw := tar.NewWriter(&buf)
 	for _, f := range files {
 		h := f.Header

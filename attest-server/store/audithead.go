@@ -29,6 +29,7 @@ type headSigner struct {
 	last  kbs.AuditHead      // signed last, by this process; others sign, too
 	begun bool               // this transaction's first entry is being appended, or was
 	own   map[int64]string   // hashes of this transaction's entries, by sequence number
+	tree  auditTree          // over the entries up to last, or fewer
 }
 
 func readAuditHead(r row) (h kbs.AuditHead, err error) {
@@ -78,8 +79,12 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 		} else if err == nil {
 			_, err = admit(tx, h)
 		}
+		var tree auditTree
 		if err == nil {
-			s.key, s.last = k, h
+			tree, err = openAuditTree(tx, k, h)
+		}
+		if err == nil {
+			s.key, s.last, s.tree = k, h, tree
 		}
 		return err
 	})
@@ -205,13 +210,16 @@ func (s *headSigner) begin(tx *sql.Tx) (unsigned entries, err error) {
 // sign signs the end of the chain within the transaction that moved it, and
 // remembers it once that is committed.
 func (s *headSigner) sign(tx *sql.Tx) (committed func(), err error) {
-	h := s.last
+	h, tree := s.last, s.tree
 	if s.begun {
-		if h, err = s.next(tx); err != nil {
-			return nil, err
+		if h, err = s.next(tx); err == nil && h.Sequence > s.last.Sequence {
+			tree, err = s.tree.extend(tx, h, s.own)
 		}
 	}
-	return func() { s.last = h }, nil
+	if err != nil {
+		return nil, err
+	}
+	return func() { s.last, s.tree = h, tree }, nil
 }
 
 // next signs the chain's end, which must be an entry of this transaction. If

@@ -17,8 +17,10 @@ const (
 	auditKeyName      = "audit signing key"  // Ed25519 seed
 	signingKeyName    = "result signing key" // PKCS #8
 	sessionSecretName = "session secret"
-	auditHeadName     = "audit head" // JSON of kbs.AuditHead
-	configuredName    = "in force"   // JSON of Configured
+	auditHeadName     = "audit head"       // JSON of kbs.AuditHead
+	checkpointName    = "audit checkpoint" // of the tree, as signed last
+	witnessedName     = "audit witnessed"  // the checkpoint that witnesses had last
+	configuredName    = "in force"         // JSON of Configured
 	probeName         = "write probe"
 )
 
@@ -27,7 +29,7 @@ const (
 // anew would be lost.
 var (
 	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
-	plainMeta  = []string{auditHeadName, configuredName, probeName}
+	plainMeta  = []string{auditHeadName, checkpointName, witnessedName, configuredName, probeName}
 )
 
 const selectMeta = "SELECT value FROM meta WHERE name = ?"

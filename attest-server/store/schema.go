@@ -210,4 +210,13 @@ var migrations = []string{
 	DROP TABLE measurements;
 	CREATE INDEX identities_workload ON identities(workload);
 	CREATE INDEX identities_fixed ON identities(launch_digest, fixed);`,
+
+	// The audit tree's hashes: level 1 is of 256 entries each, level 2 of 256 of
+	// level 1. Those of level 0 follow from the entries.
+	`CREATE TABLE audit_tree(
+		level INTEGER NOT NULL,
+		n INTEGER NOT NULL,
+		hash BLOB NOT NULL,
+		PRIMARY KEY(level, n)
+	) STRICT, WITHOUT ROWID;`,
 }

@@ -50,6 +50,7 @@ type DB struct {
 	denials
 	sharedSessions
 	audit
+	checkpoints
 	configurations
 	*readiness
 }
@@ -143,7 +144,7 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 	d := &DB{
 		core: c, master: master,
 		workloads: workloads{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
-		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, configurations: configurations{c}, readiness: &readiness{core: c},
+		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, checkpoints: checkpoints{c}, configurations: configurations{c}, readiness: &readiness{core: c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c},
 	}
 	d.readiness.answers = d.Check

@@ -1,0 +1,74 @@
+package checkpoint
+
+import (
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// TileLevels is how many levels of the tree a tile of C2SP tlog-tiles has.
+const TileLevels = 8
+
+// Tree is a Merkle tree's right edge: enough to append to it and to know its
+// root. The zero value is empty.
+type Tree struct {
+	size int64
+	edge []tlog.Hash // the complete subtrees, largest first
+}
+
+// Node is a complete subtree: the Nth, from zero, of 2^Level leaves.
+type Node struct {
+	Level int
+	N     int64
+	Hash  tlog.Hash
+}
+
+// Size is how many leaves there are.
+func (t Tree) Size() int64 { return t.size }
+
+// Clone is a tree that can be appended to apart from t.
+func (t Tree) Clone() Tree { return Tree{t.size, slices.Clone(t.edge)} }
+
+// Append adds a leaf of that content, and returns the tile-high subtree that it
+// completes, the highest and all below, if any: those of levels 8, 16 and so on.
+func (t *Tree) Append(leaf []byte) (complete []Node) {
+	h, n, level := tlog.RecordHash(leaf), t.size, 0
+	for ; n&1 == 1; level++ {
+		last := len(t.edge) - 1
+		h, t.edge, n = tlog.NodeHash(t.edge[last], h), t.edge[:last], n>>1
+		if (level+1)%TileLevels == 0 {
+			complete = append(complete, Node{level + 1, n, h})
+		}
+	}
+	t.edge, t.size = append(t.edge, h), t.size+1
+	return complete
+}
+
+// Root is the tree's RFC 6962 hash.
+func (t Tree) Root() tlog.Hash {
+	if t.size == 0 {
+		h, _ := tlog.TreeHash(0, nil) // of nothing: reads nothing
+		return h
+	}
+	h := t.edge[len(t.edge)-1]
+	for i := len(t.edge) - 2; i >= 0; i-- {
+		h = tlog.NodeHash(t.edge[i], h)
+	}
+	return h
+}
+
+// ReadTree is the tree of the first size leaves.
+func ReadTree(size int64, r tlog.HashReader) (t Tree, err error) {
+	var indexes []int64
+	for level, before := 62, int64(0); level >= 0; level-- {
+		if size>>level&1 == 1 {
+			indexes = append(indexes, tlog.StoredHashIndex(level, before>>level))
+			before += 1 << level
+		}
+	}
+	if len(indexes) == 0 {
+		return t, nil
+	}
+	edge, err := r.ReadHashes(indexes)
+	return Tree{size, edge}, err
+}

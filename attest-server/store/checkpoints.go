@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
+)
+
+// checkpoints are how others are told of the audit log, and can hold it to that.
+type checkpoints struct{ *core }
+
+// Checkpoint signs the tree over all entries that are signed now, whichever
+// server wrote them, and keeps it. ErrLocked without the MasterKey.
+func (s checkpoints) Checkpoint(ctx context.Context) (signed checkpoint.Signed, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		head := &s.log.head
+		if head.key == nil {
+			return ErrLocked
+		}
+		h, err := head.check(tx)
+		if err != nil {
+			return err
+		}
+		t, err := head.tree.extend(tx, h, nil)
+		if err != nil {
+			return err
+		}
+		b, err := t.keep(tx)
+		if err != nil {
+			return err
+		}
+		signed, err = checkpoint.Open(b, []note.Verifier{t.signer.Verifier()})
+		return err
+	})
+	if err != nil {
+		return checkpoint.Signed{}, fmt.Errorf("signing checkpoint: %w", err)
+	}
+	return signed, nil
+}
+
+// LogKey is the key that signs checkpoints. nil without the MasterKey.
+func (s checkpoints) LogKey(ctx context.Context) (k checkpoint.Verifier, err error) {
+	err = s.write(ctx, func(*sql.Tx) error {
+		if s.log.head.key == nil {
+			return ErrLocked
+		}
+		k = s.log.head.tree.signer.Verifier()
+		return nil
+	})
+	return k, err
+}
+
+// RootAt is the root over the first size entries, as the store has them now.
+func (s checkpoints) RootAt(ctx context.Context, size int64) (tlog.Hash, error) {
+	t, err := checkpoint.ReadTree(size, treeReader{ctx, s.db})
+	if err != nil {
+		return tlog.Hash{}, fmt.Errorf("reading audit tree at entry %d: %w", size, err)
+	}
+	return t.Root(), nil
+}
+
+// Consistency proves, as RFC 6962 does, that the tree of the first to entries
+// begins with the tree of the first from.
+func (s checkpoints) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, error) {
+	if from < 0 || from > to {
+		return nil, fmt.Errorf("proving that %d entries extend %d: there is no such proof", to, from)
+	}
+	if from == 0 || from == to {
+		return nil, nil
+	}
+	p, err := tlog.ProveTree(to, from, treeReader{ctx, s.db})
+	if err != nil {
+		return nil, fmt.Errorf("proving that %d entries extend %d: %w", to, from, err)
+	}
+	return p, nil
+}
+
+// SetWitnessed keeps the checkpoint that witnesses had last, with their
+// cosignatures.
+func (s checkpoints) SetWitnessed(ctx context.Context, c checkpoint.Signed) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", witnessedName, c.Note)
+		return err
+	})
+}
+
+// Witnessed is what SetWitnessed kept. ErrNotFound: nothing yet. Whoever reads
+// it checks its signatures.
+func (s checkpoints) Witnessed(ctx context.Context) ([]byte, error) {
+	b, err := readMeta(s.db.QueryRowContext(ctx, selectMeta, witnessedName))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("witnessed checkpoint: %w", ErrNotFound)
+	}
+	return b, err
+}

@@ -83,6 +83,9 @@ type Config struct {
 	// Metrics is where the server shows what it counts, besides at /metrics.
 	// nil: there alone.
 	Metrics *metrics.Registry
+	// Anchor holds the store to what witnesses have seen of its audit log. nil:
+	// there are none.
+	Anchor release.Anchor
 	// Pages is the web page, served at / and /ui/. nil: none.
 	Pages http.Handler
 }
@@ -123,6 +126,7 @@ func New(c Config) (*Server, error) {
 	s.engine = &release.Engine{
 		Store: meteredStore{c.Store, s.meters}, Verifiers: s.meters.verifiers(c.Verifiers), Clock: c.Clock, Rand: c.Rand, Log: c.Log,
 		Sessions: sessions, Policies: policies, Slots: release.NewSlots(c.MaxVerifying), ReleasesPerSession: c.ReleasesPerSession,
+		Anchor: c.Anchor,
 	}
 	if s.owners, err = newOwners(c, s.engine, s.limits); err != nil {
 		return nil, err
@@ -159,6 +163,9 @@ func (c *Config) complete() error {
 	}
 	if c.Metrics == nil {
 		c.Metrics = metrics.New()
+	}
+	if c.Anchor == nil {
+		c.Anchor = release.Unanchored{}
 	}
 	c.SessionLife = orDefault(c.SessionLife, time.Minute)
 	c.ReleasesPerSession = orDefault(c.ReleasesPerSession, 3)
@@ -236,6 +243,9 @@ func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Store.Ready(r.Context()); err != nil {
 		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "no guest could attest: the store does not answer, cannot be written or is newer, or the clock is wrong", Cause: err}
+	}
+	if err := s.Anchor.Ready(); err != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "no guest could attest: the audit log is not what its witnesses have seen, or they cannot say", Cause: err}
 	}
 	_, err := io.WriteString(w, "ok\n")
 	return err

@@ -110,6 +110,19 @@ func Open(b []byte, log []note.Verifier, witnesses ...note.Verifier) (s Signed, 
 	return s, nil
 }
 
+// OpenCosigned is the names of those witnesses that have signed b, whoever's log
+// it is of. It is an error if none has.
+func OpenCosigned(b []byte, witnesses ...note.Verifier) (names []string, err error) {
+	n, err := note.Open(b, note.VerifierList(witnesses...))
+	if err != nil {
+		return nil, fmt.Errorf("opening cosignatures: %w", err)
+	}
+	for _, sig := range n.Sigs {
+		names = append(names, sig.Name)
+	}
+	return names, nil
+}
+
 func has(list []note.Verifier, sig note.Signature) bool {
 	for _, v := range list {
 		if v.Name() == sig.Name && v.KeyHash() == sig.Hash {

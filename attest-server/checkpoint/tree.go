@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"fmt"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -71,4 +72,28 @@ func ReadTree(size int64, r tlog.HashReader) (t Tree, err error) {
 	}
 	edge, err := r.ReadHashes(indexes)
 	return Tree{size, edge}, err
+}
+
+// Extends checks an RFC 6962 proof that the tree of to begins with that of from.
+// Every tree extends the empty one, by an empty proof.
+func Extends(proof []tlog.Hash, from, to Checkpoint) error {
+	switch {
+	case from.Size < 0 || from.Size > to.Size:
+		return fmt.Errorf("%d entries cannot extend %d", to.Size, from.Size)
+	case from.Size == 0 || from.Size == to.Size:
+		if len(proof) != 0 {
+			return fmt.Errorf("a proof of %d hashes from %d entries to %d, expected an empty one", len(proof), from.Size, to.Size)
+		}
+		if from.Size == to.Size && from.Root != to.Root {
+			return fmt.Errorf("two roots of %d entries: %s and %s", to.Size, from.Root, to.Root)
+		}
+		if from.Size == 0 && from.Root != (Tree{}).Root() {
+			return fmt.Errorf("root %s of an empty tree", from.Root)
+		}
+		return nil
+	}
+	if err := tlog.CheckTree(proof, to.Size, to.Root, from.Size, from.Root); err != nil {
+		return fmt.Errorf("%d entries, root %s, do not begin with %d, root %s: %w", to.Size, to.Root, from.Size, from.Root, err)
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/tuple"
@@ -47,6 +48,37 @@ type Engine struct {
 	Slots     Slots
 	// ReleasesPerSession is how often one session may fetch its DiskKey.
 	ReleasesPerSession int
+	// Anchor knows whether the audit log is what its witnesses have seen.
+	Anchor Anchor
+}
+
+// Anchor holds the store to what others have seen of its audit log, so that an
+// older copy of it is noticed before a key leaves it.
+type Anchor interface {
+	// Ready is nil if something may be released.
+	Ready() error
+	// Checkpoint is the head of the log that witnesses have, a signed note of
+	// C2SP tlog-checkpoint; nil: none yet.
+	Checkpoint() []byte
+}
+
+// Unanchored is the Anchor of a server without witnesses.
+type Unanchored struct{}
+
+// Ready implements Anchor.
+func (Unanchored) Ready() error { return nil }
+
+// Checkpoint implements Anchor.
+func (Unanchored) Checkpoint() []byte { return nil }
+
+// anchored refuses what could release something from a store that is not what
+// its witnesses have seen.
+func (e *Engine) anchored(guest Guest) error {
+	if err := e.Anchor.Ready(); err != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server's audit log is not what its witnesses have seen, or they cannot say: nothing is released",
+			Session: guest.Session.ID.String(), Cause: err, RetryAfter: lackedFor}
+	}
+	return nil
 }
 
 // Guest is a guest that asks for something.

@@ -17,6 +17,9 @@ import (
 // Attest spends the session's nonce, appraises, records, and grants. nil means
 // that the session may fetch what is its workload's.
 func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
+	if err := e.anchored(guest); err != nil { // before the nonce is spent
+		return err
+	}
 	leave, err := e.Slots.Enter(ctx)
 	if err != nil {
 		return err
@@ -90,6 +93,9 @@ func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 // DiskKey is the sealed DiskKey of workload id, which must be the session's,
 // if it still is what was appraised.
 func (e *Engine) DiskKey(ctx context.Context, guest Guest, id string) ([]byte, error) {
+	if err := e.anchored(guest); err != nil {
+		return nil, err
+	}
 	sess := guest.Session
 	g, err := e.Sessions.Take(ctx, sess, session.Claim{WorkloadID: id})
 	if err != nil {
@@ -106,6 +112,9 @@ func (e *Engine) DiskKey(ctx context.Context, guest Guest, id string) ([]byte, e
 // StagedDiskKey is DiskKey of a rotation under way, for a guest whose disk
 // does not open with the one in use.
 func (e *Engine) StagedDiskKey(ctx context.Context, guest Guest, id string) ([]byte, error) {
+	if err := e.anchored(guest); err != nil {
+		return nil, err
+	}
 	sess := guest.Session
 	g, err := e.Sessions.Take(ctx, sess, session.Claim{WorkloadID: id})
 	if err != nil {
@@ -153,6 +162,9 @@ func alreadyReleased(cause error, sess *session.Session) error {
 // Resource is the sealed resource of that name, if its policy lets the
 // session's workload have it.
 func (e *Engine) Resource(ctx context.Context, guest Guest, name string) ([]byte, error) {
+	if err := e.anchored(guest); err != nil {
+		return nil, err
+	}
 	sess := guest.Session
 	g, err := e.Sessions.Take(ctx, sess, session.Claim{Resource: true})
 	if err != nil {

@@ -44,16 +44,17 @@ func (s checkpoints) Checkpoint(ctx context.Context) (signed checkpoint.Signed, 
 	return signed, nil
 }
 
-// LogKey is the key that signs checkpoints. nil without the MasterKey.
-func (s checkpoints) LogKey(ctx context.Context) (k checkpoint.Verifier, err error) {
+// LogKeys are the keys whose checkpoints of this log count, the one in use first.
+// ErrLocked without the MasterKey.
+func (s checkpoints) LogKeys(ctx context.Context) (keys []checkpoint.Verifier, err error) {
 	err = s.write(ctx, func(*sql.Tx) error {
 		if s.log.head.key == nil {
 			return ErrLocked
 		}
-		k = s.log.head.tree.signer.Verifier()
+		keys = []checkpoint.Verifier{s.log.head.tree.signer.Verifier()}
 		return nil
 	})
-	return k, err
+	return keys, err
 }
 
 // RootAt is the root over the first size entries, as the store has them now.

@@ -1,0 +1,165 @@
+package witness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// FileName is what File keeps in its directory.
+const FileName = "checkpoints.jsonl"
+
+// maxRecord bounds a line of the file: a checkpoint as a JSON string.
+const maxRecord = 2*checkpoint.MaxBytes + 64
+
+// File is a directory elsewhere, such as a network file system, best one that
+// only takes additions. Each checkpoint is a line behind the others; none is
+// ever changed.
+type File struct{ Dir string }
+
+// record is a line of the file.
+type record struct {
+	Checkpoint string `json:"checkpoint"`
+}
+
+// Show implements Witness. File does not sign.
+func (f File) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool) ([]byte, error) {
+	file, err := f.open(first)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	seen, err := lastRecord(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	if seen == nil && !first {
+		return nil, fmt.Errorf("%w: %s holds no checkpoint", ErrNothing, file.Name())
+	}
+	if seen != nil {
+		if err := extends(ctx, log, c, seen); err != nil {
+			return nil, err
+		}
+		if s, err := checkpoint.Peek(seen); err == nil && s == c.Checkpoint {
+			return nil, nil
+		}
+	}
+	if err := appendRecord(file, c.Note); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	return nil, nil
+}
+
+// open opens the file for this process alone.
+func (f File) open(create bool) (*os.File, error) {
+	path := filepath.Join(f.Dir, FileName)
+	flags := os.O_RDWR | os.O_APPEND
+	if create {
+		flags |= os.O_CREATE
+	}
+	file, err := os.OpenFile(path, flags, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, dirErr := os.Stat(f.Dir); dirErr == nil {
+			return nil, fmt.Errorf("%w: there is no %s", ErrNothing, path)
+		}
+	}
+	if err == nil {
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+		if err == nil && create {
+			err = syncDir(f.Dir)
+		}
+		if err != nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: opening its file: %w", ErrAway, err)
+	}
+	return file, nil
+}
+
+// lastRecord is the last checkpoint in the file; nil: none. What a crash cut off
+// is no record: nobody was told that it is there.
+func lastRecord(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	from := max(0, info.Size()-2*maxRecord)
+	b := make([]byte, info.Size()-from)
+	if _, err := io.ReadFull(io.NewSectionReader(f, from, int64(len(b))), b); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", f.Name(), err)
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	for i := len(lines) - 1; i >= 0 && (i > 0 || from == 0); i-- {
+		if bytes.HasSuffix(lines[i], []byte("}\n")) {
+			return parseRecord(lines[i])
+		}
+	}
+	if from > 0 {
+		return nil, fmt.Errorf("reading %s: no record in its last %d bytes", f.Name(), len(b))
+	}
+	return nil, nil
+}
+
+func parseRecord(line []byte) ([]byte, error) {
+	var r record
+	if err := kbs.UnmarshalStrict(line, &r); err != nil {
+		return nil, fmt.Errorf("%w: reading a record: %w", ErrForged, err)
+	}
+	return []byte(r.Checkpoint), nil
+}
+
+// appendRecord adds a line in one write, and has it on disk. It ends a line that
+// a crash has cut off.
+func appendRecord(f *os.File, note []byte) error {
+	line, err := json.Marshal(record{string(note)})
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if size := info.Size(); size > 0 {
+		var last [1]byte
+		if _, err := f.ReadAt(last[:], size-1); err != nil {
+			return err
+		}
+		if last[0] != '\n' {
+			line = append([]byte("\n"), line...)
+		}
+	}
+	if _, err := f.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Each calls each with every checkpoint of the file, oldest first.
+func (f File) Each(each func(note []byte) error) error {
+	file, err := os.Open(filepath.Join(f.Dir, FileName))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return eachRecord(file, each)
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/tuple"
@@ -70,16 +69,6 @@ func (Unanchored) Ready() error { return nil }
 
 // Checkpoint implements Anchor.
 func (Unanchored) Checkpoint() []byte { return nil }
-
-// anchored refuses what could release something from a store that is not what
-// its witnesses have seen.
-func (e *Engine) anchored(guest Guest) error {
-	if err := e.Anchor.Ready(); err != nil {
-		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server's audit log is not what its witnesses have seen, or they cannot say: nothing is released",
-			Session: guest.Session.ID.String(), Cause: err, RetryAfter: lackedFor}
-	}
-	return nil
-}
 
 // Guest is a guest that asks for something.
 type Guest struct {

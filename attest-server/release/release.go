@@ -56,6 +56,16 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 	return nil
 }
 
+// anchored refuses what could release something from a store that is not what
+// its witnesses have seen.
+func (e *Engine) anchored(guest Guest) error {
+	if err := e.Anchor.Ready(); err != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the server's audit log is not what its witnesses have seen, or they cannot say: nothing is released",
+			Session: guest.Session.ID.String(), Cause: err, RetryAfter: lackedFor}
+	}
+	return nil
+}
+
 // lackedFor is when a guest may come back if nothing says how long the server
 // will lack something, and longestLack the most that it is told.
 const (

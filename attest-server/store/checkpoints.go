@@ -100,3 +100,8 @@ func (s checkpoints) Witnessed(ctx context.Context) ([]byte, error) {
 	}
 	return b, err
 }
+
+// Note adds an entry of what the operator did to the log itself.
+func (s checkpoints) Note(ctx context.Context, action, object, detail string) error {
+	return s.write(ctx, func(tx *sql.Tx) error { return s.log.append(tx, keylessActor, action, object, detail) })
+}

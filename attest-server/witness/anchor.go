@@ -75,17 +75,19 @@ func (a *Anchor) Checkpoint() []byte {
 	return a.shown
 }
 
-// Run makes a Round every so often, sooner while nothing may be released.
+// Run makes a Round after each interval, sooner while nothing may be released.
 func (a *Anchor) Run(ctx context.Context, every time.Duration) {
-	for ctx.Err() == nil {
+	for {
 		wait := every
-		if a.Round(ctx) != nil {
+		if a.Ready() != nil {
 			wait = min(every, retryEvery)
 		}
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(wait):
 		}
+		_ = a.Round(ctx) // says what is wrong by itself
 	}
 }
 
@@ -223,4 +225,22 @@ func (a *Anchor) settle(refusal error, shown []byte) error {
 		a.say.Info("the audit log is what its witnesses have seen", "witnesses", len(a.witnesses))
 	}
 	return refusal
+}
+
+// Introduce shows the log to a witness that may know nothing of it.
+func Introduce(ctx context.Context, log Log, w Named) error {
+	ctx, end := context.WithTimeout(ctx, roundTime)
+	defer end()
+	c, err := log.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	cosignature, err := w.Show(ctx, log, c, true)
+	if err == nil {
+		_, err = withCosignature(c, w, cosignature)
+	}
+	if err != nil {
+		return nextStep(w.Name, fmt.Errorf("introducing the audit log to witness %s: %w", w.Name, err))
+	}
+	return nil
 }

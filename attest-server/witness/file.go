@@ -1,36 +1,25 @@
 package witness
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
-	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
 // FileName is what File keeps in its directory.
 const FileName = "checkpoints.jsonl"
 
-// maxRecord bounds a line of the file: a checkpoint as a JSON string.
-const maxRecord = 2*checkpoint.MaxBytes + 64
-
 // File is a directory elsewhere, such as a network file system, best one that
 // only takes additions. Each checkpoint is a line behind the others; none is
 // ever changed.
 type File struct{ Dir string }
-
-// record is a line of the file.
-type record struct {
-	Checkpoint string `json:"checkpoint"`
-}
 
 // Show implements Witness. File does not sign.
 func (f File) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool) ([]byte, error) {
@@ -86,38 +75,6 @@ func (f File) open(create bool) (*os.File, error) {
 		return nil, fmt.Errorf("%w: opening its file: %w", ErrAway, err)
 	}
 	return file, nil
-}
-
-// lastRecord is the last checkpoint in the file; nil: none. What a crash cut off
-// is no record: nobody was told that it is there.
-func lastRecord(f *os.File) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	from := max(0, info.Size()-2*maxRecord)
-	b := make([]byte, info.Size()-from)
-	if _, err := io.ReadFull(io.NewSectionReader(f, from, int64(len(b))), b); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", f.Name(), err)
-	}
-	lines := bytes.SplitAfter(b, []byte("\n"))
-	for i := len(lines) - 1; i >= 0 && (i > 0 || from == 0); i-- {
-		if bytes.HasSuffix(lines[i], []byte("}\n")) {
-			return parseRecord(lines[i])
-		}
-	}
-	if from > 0 {
-		return nil, fmt.Errorf("reading %s: no record in its last %d bytes", f.Name(), len(b))
-	}
-	return nil, nil
-}
-
-func parseRecord(line []byte) ([]byte, error) {
-	var r record
-	if err := kbs.UnmarshalStrict(line, &r); err != nil {
-		return nil, fmt.Errorf("%w: reading a record: %w", ErrForged, err)
-	}
-	return []byte(r.Checkpoint), nil
 }
 
 // appendRecord adds a line in one write, and has it on disk. It ends a line that

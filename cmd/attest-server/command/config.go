@@ -118,6 +118,15 @@ type Config struct {
 	// To be without one where there was one takes none = true, and nothing else
 	// in the section: a policy that is only missing stays in force.
 	Policy map[string]any `toml:"policy"`
+	// Witness are those who remember the head of the audit log, elsewhere. The
+	// server releases nothing while its log is not what each of them has seen.
+	// Default: none.
+	Witness []WitnessConfig `toml:"witness"`
+	// WitnessInterval is how often they are asked, 1 s to 24 h. Default "1m".
+	WitnessInterval time.Duration `toml:"witness_interval"`
+	// WitnessOptional lets the server start while any of them is out of reach.
+	// Default false.
+	WitnessOptional bool `toml:"witness_optional"`
 
 	says    bool // the file has at least one field
 	inForce store.Configured
@@ -225,7 +234,11 @@ func (cfg *Config) check() error {
 			return face.Usagef("dialect %q, expected native, trustee or legacy", d)
 		}
 	}
-	return nil
+	if cfg.WitnessInterval != 0 && (cfg.WitnessInterval < time.Second || cfg.WitnessInterval > 24*time.Hour) {
+		return face.Usagef("witness_interval %s, expected 1s to 24h", cfg.WitnessInterval)
+	}
+	_, err := openWitnesses(cfg.Witness, cfg.WitnessOptional)
+	return err
 }
 
 func (cfg *Config) server() attestserver.Config {

@@ -97,3 +97,13 @@ func (cfg Config) withStore(ctx context.Context, master secret.Bytes, do func(*s
 	}
 	return errors.Join(do(s), s.Close())
 }
+
+// withUnlocked opens the store with its master key.
+func (cfg Config) withUnlocked(ctx context.Context, do func(*store.DB) error) error {
+	master, err := cfg.loadMasterKey(ctx)
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
+	return cfg.withStore(ctx, master, do)
+}

@@ -45,6 +45,14 @@ func TestShippedConfig(t *testing.T) {
 			}
 			continue
 		}
+		if table := regexp.MustCompile(`(?m)^#\[\[` + name + `\]\]$`); f.Type.Kind() == reflect.Slice && table.Match(b) {
+			for _, sub := range reflect.VisibleFields(f.Type.Elem()) {
+				if !regexp.MustCompile(`(?ms)^#\[\[` + name + `\]\]$.*^#` + sub.Tag.Get("toml") + ` = `).Match(b) {
+					t.Errorf("field %s of [[%s]] is not documented", sub.Tag.Get("toml"), name)
+				}
+			}
+			continue
+		}
 		if name == "policy" {
 			documentedPolicy(t, string(b))
 			continue

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -51,6 +52,11 @@ func (d *server) run(ctx context.Context, listeners []net.Listener, reload <-cha
 	defer runtime.KeepAlive(reserve)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	if d.anchor != nil {
+		// At once, so that guests that wait for a restart need not wait longer.
+		_ = d.anchor.Round(ctx) // logged, and asked again
+		go d.anchor.Run(ctx, cmp.Or(d.cfg.WitnessInterval, defaultWitnessInterval))
+	}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), d.cert.config())) }()

@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/web"
+	"github.com/ccrun/ccrun/attest-server/witness"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -38,6 +39,7 @@ type server struct {
 	limited func(net.Listener) net.Listener
 
 	supply *endorsements.Supply
+	anchor *witness.Anchor // nil: no witnesses
 
 	metrics  *metrics.Registry
 	scraping *http.Server       // nil: none
@@ -134,6 +136,12 @@ func (d *server) openIdentity() error {
 func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) {
 	sc = d.cfg.server()
 	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
+	if err := d.openAnchor(); err != nil {
+		return sc, err
+	}
+	if d.anchor != nil {
+		sc.Anchor = d.anchor
+	}
 	sc.Metrics, sc.ClientRoots = d.metrics, d.cert.clients.Load()
 	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
@@ -143,6 +151,17 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 		return sc, err
 	}
 	return sc, d.share(ctx, &sc)
+}
+
+// openAnchor has the anchor hold the store to what its witnesses have seen, if
+// there are any.
+func (d *server) openAnchor() (err error) {
+	all, err := openWitnesses(d.cfg.Witness, d.cfg.WitnessOptional)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	d.anchor, err = witness.NewAnchor(d.store, all, d.log)
+	return err
 }
 
 // close ends what open began, however far that came.

@@ -1,0 +1,130 @@
+package command
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ccrun/ccrun/attest-server/witness"
+)
+
+// witnessed is a data directory whose log a directory witnesses, and the
+// configuration for both.
+func witnessed(t *testing.T) (dir, token, config, seen string) {
+	t.Helper()
+	dir, token = initDir(t)
+	seen = t.TempDir()
+	config = filepath.Join(t.TempDir(), "config.toml")
+	writeConfig(t, config, dir, fmt.Sprintf("[[witness]]\nname = \"elsewhere\"\nurl = \"file://%s\"\n", seen))
+	return dir, token, config, seen
+}
+
+func writeConfig(t *testing.T, path, dir, more string) {
+	t.Helper()
+	if err := os.WriteFile(path, fmt.Appendf(nil, "data = %q\nwitness_interval = \"1s\"\n%s", dir, more), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readyz is what the server at url says, status and body.
+func readyz(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 20 * time.Second}
+	defer client.CloseIdleConnections()
+	r, err := client.Get(url + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// serveUntil starts a server, has use do something, and ends it.
+func serveUntil(t *testing.T, config string, use func(url string, log *buffer)) {
+	t.Helper()
+	log := new(buffer)
+	cmd, url := processTo(t, log, nil, "--config", config)
+	use(url, log)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("serve: %v\n%s", err, log)
+	}
+}
+
+// awaitWitnessed waits until the directory has a checkpoint of more than size
+// entries, and returns its size.
+func awaitWitnessed(t *testing.T, seen string, size int64) int64 {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var last int64
+		err := witness.File{Dir: seen}.Each(func(note []byte) error {
+			var origin string
+			_, err := fmt.Sscanf(string(note), "%s\n%d\n", &origin, &last)
+			return err
+		})
+		if err == nil && last > size {
+			return last
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the witness has seen %d entries: %v", last, err)
+		}
+	}
+}
+
+// TestRestoredStoreIsNoticed: an old copy of the whole store, put back, serves
+// nobody until the operator says that it may.
+func TestRestoredStoreIsNoticed(t *testing.T) {
+	dir, token, config, seen := witnessed(t)
+	serveUntil(t, config, func(url string, log *buffer) {
+		if status, _ := readyz(t, url); status != http.StatusServiceUnavailable || !strings.Contains(log.String(), "audit introduce --witness elsewhere") {
+			t.Errorf("with a witness that knows nothing: readyz %d\n%s", status, log)
+		}
+	})
+	if out := mustRun(t, "audit", "introduce", "--config", config); out != "elsewhere\n" {
+		t.Errorf("introduce prints %q", out)
+	}
+	serveUntil(t, config, func(url string, log *buffer) {
+		if status, body := readyz(t, url); status != http.StatusOK {
+			t.Fatalf("readyz %d %s\n%s", status, body, log)
+		}
+	})
+	old, err := os.ReadFile(filepath.Join(dir, storeName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := awaitWitnessed(t, seen, 0)
+	serveUntil(t, config, func(url string, _ *buffer) {
+		if _, err := admin(t, dir, url, token).Register(t.Context(), registration("a", 1)); err != nil {
+			t.Fatal(err)
+		}
+		awaitWitnessed(t, seen, last)
+	})
+	for _, name := range storeFiles() {
+		os.Remove(filepath.Join(dir, name))
+	}
+	if err := os.WriteFile(filepath.Join(dir, storeName), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serveUntil(t, config, func(url string, log *buffer) {
+		status, body := readyz(t, url)
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, "audit log is not what its witnesses have seen") {
+			t.Errorf("after an old copy was put back: readyz %d %s", status, body)
+		}
+		if s := log.String(); !strings.Contains(s, "witness elsewhere: the audit log is behind what a witness has seen") || !strings.Contains(s, "accept-rollback") {
+			t.Errorf("the log says\n%s", s)
+		}
+	})
+}

@@ -15,7 +15,9 @@ import (
 
 func main() {
 	os.Exit(command.Program{
-		Program: face.Program{Name: "attest-server"},
+		Program: face.Program{Name: "attest-server", Completion: face.Completion{Values: map[string][]string{
+			"role": {"admin", "publisher", "auditor"}, "format": {"json"}, "log-level": {"debug", "info", "warn", "error"},
+		}}},
 		Verifiers: func(_ *cli.Context, e command.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 			return command.Production(e)
 		},

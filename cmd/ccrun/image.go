@@ -49,7 +49,7 @@ func systemContext(c *cli.Context) *types.SystemContext {
 		SignaturePolicyPath:      c.String("signature-policy"),
 		SystemRegistriesConfPath: c.String("registries-conf"),
 		RegistriesDirPath:        c.String("registries.d"),
-		DockerRegistryUserAgent:  "ccrun/" + version(),
+		DockerRegistryUserAgent:  "ccrun/" + face.Version(),
 	}
 	if c.IsSet("tls-verify") {
 		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!c.Bool("tls-verify"))

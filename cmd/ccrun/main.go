@@ -22,18 +22,18 @@ func main() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(workload.MemoryTargetBytes)
 	}
-	os.Exit(program.Main(newApp(), os.Args))
+	p := program
+	p.Completion = completion()
+	os.Exit(p.Main(newApp(), os.Args))
 }
 
 func newApp() *cli.App {
 	app := &cli.App{
-		Usage:   "build, register and run confidential workloads with Podman and krun",
-		Version: version(),
+		Usage: "build, register and run confidential workloads with Podman and krun",
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), runCommand(), verifyCommand(), explainCommand(),
 			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
-			completionCommand(), versionCommand(),
 		},
 	}
 	program.Prepare(app)

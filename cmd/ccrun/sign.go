@@ -34,7 +34,7 @@ func lintLevel(c *cli.Context) string {
 }
 
 func setTrust(c *cli.Context, o *workload.Options) error {
-	o.Version = version()
+	o.Version = face.Version()
 	for _, a := range c.StringSlice("attach") {
 		if a != "none" {
 			o.Attach = append(o.Attach, a)

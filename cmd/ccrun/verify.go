@@ -89,7 +89,7 @@ func printResult(c *cli.Context, result verifier.AttestationResult, at time.Time
 	if err != nil {
 		return err
 	}
-	by := verifier.VerifierID{Developer: "https://github.com/ccrun/ccrun", Build: "ccrun " + version()}
+	by := verifier.VerifierID{Developer: "https://github.com/ccrun/ccrun", Build: "ccrun " + face.Version()}
 	ear, err := verifier.NewEAR(wire, by, "ccrun:verify", at)
 	if err != nil {
 		return err

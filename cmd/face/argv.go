@@ -65,3 +65,20 @@ func takesValue(flags []cli.Flag, name string) bool {
 	}
 	return false
 }
+
+// Args checks the number of a command's arguments: at least least and, unless
+// it is -1, at most most. names is what they are.
+func Args(c *cli.Context, least, most int, names string) error {
+	n := c.NArg()
+	if n >= least && (most < 0 || n <= most) {
+		return nil
+	}
+	name := strings.TrimPrefix(c.Command.HelpName, c.App.Name+" ")
+	if most == 0 {
+		return Usagef("%s: unexpected argument %q", name, c.Args().First())
+	}
+	return Usagef("%s: %d arguments, expected %s", name, n, names)
+}
+
+// NoArgs is Args for commands that take none.
+func NoArgs(c *cli.Context) error { return Args(c, 0, 0, "") }

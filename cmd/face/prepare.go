@@ -9,7 +9,8 @@ import (
 
 // Prepare gives app and its commands, at any depth, this face.
 func (p Program) Prepare(app *cli.App) {
-	app.Name, app.HideVersion, app.EnableBashCompletion, app.Suggest = p.Name, true, true, true
+	app.Name, app.Version, app.Suggest = p.Name, Version(), true
+	app.Commands = append(app.Commands, completionCommand(p.Name), versionCommand(p.Name), manCommand(p.Name))
 	app.ExitErrHandler = func(*cli.Context, error) {} // main alone exits
 	app.OnUsageError = UsageError
 	app.Flags = append(app.Flags, p.logFlags()...)
@@ -59,20 +60,3 @@ func noCommand(c *cli.Context) error {
 	}
 	return Usagef("unknown command %q", c.Args().First())
 }
-
-// Args checks the number of a command's arguments: at least least and, unless
-// it is -1, at most most. names is what they are.
-func Args(c *cli.Context, least, most int, names string) error {
-	n := c.NArg()
-	if n >= least && (most < 0 || n <= most) {
-		return nil
-	}
-	name := strings.TrimPrefix(c.Command.HelpName, c.App.Name+" ")
-	if most == 0 {
-		return Usagef("%s: unexpected argument %q", name, c.Args().First())
-	}
-	return Usagef("%s: %d arguments, expected %s", name, n, names)
-}
-
-// NoArgs is Args for commands that take none.
-func NoArgs(c *cli.Context) error { return Args(c, 0, 0, "") }

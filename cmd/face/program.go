@@ -30,6 +30,7 @@ type Program struct {
 	// Raw are commands whose arguments are somebody else's command line: what
 	// follows the first of them is no flag of ours.
 	Raw []string
+	Completion
 	// Started, if not nil, is told the log's level before a command acts.
 	Started func(slog.Level)
 }
@@ -39,11 +40,16 @@ type Program struct {
 func (p Program) Main(app *cli.App, argv []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	wrapHelp()
 	return p.Run(ctx, app, argv)
 }
 
 // Run is Main until ctx ends.
 func (p Program) Run(ctx context.Context, app *cli.App, argv []string) int {
+	if len(argv) > 1 && argv[1] == completeCommand {
+		p.complete(ctx, app, argv[2:])
+		return 0
+	}
 	err := app.RunContext(ctx, Intersperse(app, argv, p.Raw...))
 	return p.Report(app.ErrWriter, err)
 }

@@ -17,3 +17,5 @@ soak() {
 }
 
 soak "corpus, ext4 and erofs" '^TestCorpus$'
+soak "kill -9, PostgreSQL" '^TestKills$/^postgres$'
+soak "kill -9, SQLite" '^TestKills$/^sqlite$'

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
@@ -67,27 +68,46 @@ func (s Source) Next(ctx context.Context, current secret.Bytes) (secret.Bytes, e
 }
 
 // Reload is every MasterKey to be had now, for a process that has
-// held one: the one in use and what either leads to.
+// held one: the one in use and what either leads to. A rotation that ends
+// between the two looks puts the second key in the first one's place, so without
+// a second key the first is looked at again.
 func (s Source) Reload(ctx context.Context, held secret.Bytes) ([]secret.Bytes, error) {
-	var keys []secret.Bytes
 	loaded, err := s.Load(ctx)
-	if err == nil {
-		keys = append(keys, loaded)
-	}
-	for _, current := range []secret.Bytes{loaded, held} {
-		if current.Len() == 0 {
-			continue
+	for {
+		next, nextErr := s.nextOf(ctx, loaded, held)
+		if next.Len() > 0 {
+			return present(loaded, next), nil
 		}
-		if next, e := s.Next(ctx, current); e == nil {
-			return append(keys, next), nil
-		} else if !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, errOtherKey) {
+		again, againErr := s.Load(ctx)
+		if againErr != nil || again.Equal(loaded) {
+			again.Wipe()
+			if loaded.Len() > 0 {
+				return present(loaded), nil
+			}
+			return nil, errors.Join(err, nextErr)
+		}
+		loaded.Wipe()
+		loaded, err = again, nil
+	}
+}
+
+// nextOf is what the first of keys that leads anywhere leads to. That one leads
+// nowhere is no error.
+func (s Source) nextOf(ctx context.Context, keys ...secret.Bytes) (next secret.Bytes, err error) {
+	for _, current := range present(keys...) {
+		next, e := s.Next(ctx, current)
+		if e == nil {
+			return next, nil
+		}
+		if !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, errOtherKey) {
 			err = errors.Join(err, e)
 		}
 	}
-	if len(keys) > 0 {
-		return keys, nil
-	}
-	return nil, err
+	return secret.Bytes{}, err
+}
+
+func present(keys ...secret.Bytes) []secret.Bytes {
+	return slices.DeleteFunc(keys, func(k secret.Bytes) bool { return k.Len() == 0 })
 }
 
 // Settle removes what a complete rotation left, once current has opened the

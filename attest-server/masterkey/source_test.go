@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,4 +137,64 @@ func TestMasterKeySource(t *testing.T) {
 	if err := s.Settle(t.Context(), next); err != nil || there() {
 		t.Errorf("what an earlier version left is left: %v", err)
 	}
+}
+
+// swapping is a transit engine beside which something happens after the first
+// key was unwrapped.
+type swapping struct {
+	unwrapper
+	then func()
+}
+
+func (s *swapping) Unwrap(ctx context.Context, ciphertext string) (secret.Bytes, error) {
+	defer func() {
+		if s.then != nil {
+			s.then()
+			s.then = nil
+		}
+	}()
+	return s.unwrapper.Unwrap(ctx, ciphertext)
+}
+
+// TestReloadBesideRotation: a rotation ends, and another one begins, after the
+// key was read and before the next one is looked for.
+func TestReloadBesideRotation(t *testing.T) {
+	one, two, three := newKey(t), newKey(t), newKey(t)
+	for name, x := range map[string]struct {
+		next []byte
+		want []secret.Bytes
+	}{
+		"one ends":                {nil, []secret.Bytes{two}},
+		"one ends, another began": {mustSeal(t, two, three), []secret.Bytes{two, three}},
+	} {
+		dir := t.TempDir()
+		put := func(name, content string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		transit := &swapping{unwrapper{"one": string(one.Reveal()), "two": string(two.Reveal())}, func() {
+			put(Name, `{"version":1,"transit":"two"}`)
+			os.Remove(filepath.Join(dir, NextName))
+			if x.next != nil {
+				put(NextName, string(x.next))
+			}
+		}}
+		put(Name, `{"version":1,"transit":"one"}`)
+		put(NextName, string(mustSeal(t, one, two)))
+		keys, err := Source{Dir: dir, Transit: transit}.Reload(t.Context(), one)
+		if err != nil || !slices.EqualFunc(keys, x.want, secret.Bytes.Equal) {
+			t.Errorf("%s: %d keys, expected %d: %v", name, len(keys), len(x.want), err)
+		}
+	}
+}
+
+func mustSeal(t *testing.T, current, next secret.Bytes) []byte {
+	t.Helper()
+	b, err := SealNext(current, next, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

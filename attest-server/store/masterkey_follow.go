@@ -58,18 +58,25 @@ func (f *masterKeyFollower) start(ctx context.Context, db *database.DB) error {
 	if f.sealer == nil {
 		return nil
 	}
-	check, err := readMeta(db.QueryRowContext(ctx, selectMeta, checkName))
-	if errors.Is(err, sql.ErrNoRows) {
-		return errors.New("no master key check value: this is no complete store, run `attest-server init` on a new directory")
+	for before := []byte(nil); ; {
+		check, err := readMeta(db.QueryRowContext(ctx, selectMeta, checkName))
+		if errors.Is(err, sql.ErrNoRows) {
+			return errors.New("no master key check value: this is no complete store, run `attest-server init` on a new directory")
+		}
+		if err != nil {
+			return err
+		}
+		err = f.adopt(check)
+		if err == nil {
+			f.signer, _ = holdsCheck(f.sealer, check)
+			return nil
+		}
+		// Nothing holds the store still here: a rotation may have gone on.
+		if !errors.Is(err, ErrWrongMasterKey) || bytes.Equal(check, before) {
+			return err
+		}
+		before = check
 	}
-	if err != nil {
-		return err
-	}
-	if err := f.adopt(check); err != nil {
-		return err
-	}
-	f.signer, _ = holdsCheck(f.sealer, check)
-	return nil
 }
 
 // follow notices, at the start of each transaction, that another process has

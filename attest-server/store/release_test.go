@@ -62,3 +62,39 @@ func TestStartDuringRotation(t *testing.T) {
 		t.Errorf("SigningKey = %v", err)
 	}
 }
+
+// TestStartBetweenRotations: the MasterKey is changed after a server that starts
+// has read what the store is under, and before it has read the keys.
+func TestStartBetweenRotations(t *testing.T) {
+	s, path, o := newStore(t)
+	var keys [3]secret.Bytes
+	for i := range keys {
+		var err error
+		if keys[i], err = masterkey.New(o.Rand); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RotateMasterKey(t.Context(), keys[1], "x"); err != nil {
+		t.Fatal(err)
+	}
+	late, asked := o, 0
+	late.MasterKey = keys[0]
+	late.ReloadMasterKeys = func() ([]secret.Bytes, error) {
+		if asked++; asked == 1 {
+			if err := s.RotateMasterKey(t.Context(), keys[2], "x"); err != nil {
+				t.Error(err)
+			}
+		}
+		return []secret.Bytes{secret.New(append([]byte(nil), keys[2].Reveal()...))}, nil
+	}
+	starting, err := reopen(t.Context(), path, late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer starting.Close()
+	late.ReloadMasterKeys = func() ([]secret.Bytes, error) { asked++; return nil, errors.New("none") }
+	asked = 0
+	if _, err := reopen(t.Context(), path, late); !errors.Is(err, ErrWrongMasterKey) || asked > 2 {
+		t.Errorf("with a wrong key, asked %d times: %v", asked, err)
+	}
+}

@@ -300,11 +300,30 @@ func TestClientCertificates(t *testing.T) {
 	ca, caKey := clientCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
-	r := newRig(t, func(c *Config) {
-		c.Clients = []admin.ClientCertificate{{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme"}, {Subject: "CN=eye", Role: store.Auditor}, {Subject: "CN=ghost", Role: store.Publisher, Tenant: "ghost"}}
-		c.ClientRoots = pool
-	})
-	r.tenant("acme", store.Auditor)
+	r := newRig(t)
+	for _, name := range []string{"acme", "anew", "unmeant"} {
+		r.tenant(name, store.Auditor)
+	}
+	made := func(name string) int64 {
+		t.Helper()
+		made, err := r.store.TenantMade(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	list := []admin.ClientCertificate{
+		{Subject: "CN=ci,O=ACME", Role: store.Publisher, Tenant: "acme", TenantMade: made("acme")}, {Subject: "CN=eye", Role: store.Auditor},
+		{Subject: "CN=ghost", Role: store.Publisher, Tenant: "ghost", TenantMade: 1}, {Subject: "CN=anew", Role: store.Publisher, Tenant: "anew", TenantMade: made("anew")},
+		{Subject: "CN=unmeant", Role: store.Publisher, Tenant: "unmeant"},
+	}
+	if err := r.server.owners.SetClients(list, pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.RemoveTenant(t.Context(), "anew", "local"); err != nil {
+		t.Fatal(err)
+	}
+	r.tenant("anew", store.Auditor)
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = r.server.HTTPServer()
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, Time: r.clock.Now}
@@ -338,6 +357,8 @@ func TestClientCertificates(t *testing.T) {
 		"tenant's publisher reads":     {ci, "GET", "/v1/workloads", 200},
 		"tenant's publisher revokes":   {ci, "POST", "/v1/workloads/acme.w/revoke", 404},
 		"publisher of no tenant":       {clientCert(t, ca, caKey, pkix.Name{CommonName: "ghost"}, now), "GET", "/v1/workloads", 403},
+		"of a tenant made again":       {clientCert(t, ca, caKey, pkix.Name{CommonName: "anew"}, now), "GET", "/v1/workloads", 403},
+		"of a tenant that none meant":  {clientCert(t, ca, caKey, pkix.Name{CommonName: "unmeant"}, now), "GET", "/v1/workloads", 403},
 		"approvals of no tenant":       {clientCert(t, ca, caKey, pkix.Name{CommonName: "ghost"}, now), "PUT", "/v1/approvals", 403},
 		"another's name":               {ci, "GET", "/v1/workloads/w", 404},
 		"auditor reads":                {clientCert(t, ca, caKey, pkix.Name{CommonName: "eye"}, now), "GET", "/v1/workloads", 200},

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -18,6 +20,9 @@ type ClientCertificate struct {
 	Subject string
 	Role    store.Role
 	Tenant  string // empty: the operator's
+	// TenantMade is the store's, of the tenant that is meant. A later one of that
+	// name is another, and has to be meant anew. Zero: none is.
+	TenantMade int64
 }
 
 // acceptedClients are those that count now.
@@ -71,21 +76,49 @@ func (g *Gate) PrepareClients(list []ClientCertificate, roots *x509.CertPool) (u
 // clientToken is what a verified client certificate stands for. A connection
 // may outlive its certificate, or its CA's place in the configuration, so both
 // are looked at again.
-func (g *Gate) clientToken(r *http.Request) (store.Token, bool) {
+func (g *Gate) clientToken(r *http.Request) (store.Token, error) {
+	c, ok := g.client(r)
+	if !ok {
+		return store.Token{}, refusal.New(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
+	}
+	return store.Token{ID: clientActor + c.Subject, Role: c.Role, Tenant: c.Tenant}, g.needTenant(r.Context(), c)
+}
+
+func (g *Gate) client(r *http.Request) (ClientCertificate, bool) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 || len(r.TLS.PeerCertificates) == 0 {
-		return store.Token{}, false
+		return ClientCertificate{}, false
 	}
 	leaf := r.TLS.PeerCertificates[0]
 	accepted := g.clients.Load()
 	if accepted == nil {
-		return store.Token{}, false
+		return ClientCertificate{}, false
 	}
 	for _, c := range accepted.list {
 		if c.Subject == leaf.Subject.String() && vouched(accepted.roots, r.TLS.PeerCertificates, g.Clock()) {
-			return store.Token{ID: clientActor + c.Subject, Role: c.Role, Tenant: c.Tenant}, true
+			return c, true
 		}
 	}
-	return store.Token{}, false
+	return ClientCertificate{}, false
+}
+
+// needTenant refuses a certificate that the configuration gives to a tenant that
+// is not there: nothing would bound it, and a later tenant of that name would
+// find what it left, or it what is the later one's. A token's tenant was there
+// when it was made, and is revoked with it.
+func (g *Gate) needTenant(ctx context.Context, c ClientCertificate) error {
+	if c.Tenant == "" {
+		return nil
+	}
+	made, err := g.Tokens.TenantMade(ctx, c.Tenant)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return refusal.New(kbs.CodeForbidden, "the configuration gives this certificate to tenant %s, which does not exist", c.Tenant)
+	case err != nil:
+		return err
+	case made != c.TenantMade:
+		return refusal.New(kbs.CodeForbidden, "tenant %s was made after the server read its configuration: if this certificate is of the new one, have the server read it again", c.Tenant)
+	}
+	return nil
 }
 
 // vouched says whether roots vouch for the first of the peer's certificates,

@@ -29,7 +29,9 @@ var (
 // valid token is store.ErrBadToken.
 type TokenStore interface {
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
-	HasTenant(ctx context.Context, name string) (bool, error)
+	// TenantMade tells a tenant from others of its name. store.ErrNotFound: there
+	// is none.
+	TenantMade(ctx context.Context, name string) (int64, error)
 }
 
 // Gate knows owners by their tokens and client certificates. All but clients,
@@ -73,19 +75,15 @@ func (g *Gate) Admit(roles []store.Role, h Handler) answer.Handler {
 // Authorize is the token b, or without one what the client's certificate stands
 // for, if it has one of the roles.
 func (g *Gate) Authorize(r *http.Request, roles []store.Role, b secret.Bytes) (store.Token, error) {
-	t, ok := store.Token{}, false
+	var t store.Token
+	var err error
 	if b.Len() == 0 {
-		if t, ok = g.clientToken(r); !ok {
-			return store.Token{}, refusal.New(kbs.CodeUnauthorized, "no token: send Authorization: Bearer TOKEN")
-		}
-		if err := g.needTenant(r.Context(), t); err != nil {
-			return store.Token{}, err
-		}
+		t, err = g.clientToken(r)
 	} else {
-		var err error
-		if t, err = g.authenticate(r, b); err != nil {
-			return store.Token{}, err
-		}
+		t, err = g.authenticate(r, b)
+	}
+	if err != nil {
+		return store.Token{}, err
 	}
 	if err := g.Limiter.Token(t.ID, t.Tenant); err != nil {
 		return store.Token{}, err
@@ -95,20 +93,6 @@ func (g *Gate) Authorize(r *http.Request, roles []store.Role, b secret.Bytes) (s
 		return store.Token{}, refusal.New(kbs.CodeForbidden, "token %s has role %s, which may not do this", t.ID, t.Role)
 	}
 	return t, nil
-}
-
-// needTenant refuses a certificate that the configuration gives to a tenant that
-// is not there: nothing would bound it, and a later tenant of that name would
-// find what it left. A token's tenant was there when it was made.
-func (g *Gate) needTenant(ctx context.Context, t store.Token) error {
-	if t.Tenant == "" {
-		return nil
-	}
-	there, err := g.Tokens.HasTenant(ctx, t.Tenant)
-	if err == nil && !there {
-		err = refusal.New(kbs.CodeForbidden, "the configuration gives this certificate to tenant %s, which does not exist", t.Tenant)
-	}
-	return err
 }
 
 func (g *Gate) authenticate(r *http.Request, b secret.Bytes) (store.Token, error) {

@@ -300,6 +300,47 @@ func TestQuotaUnderRace(t *testing.T) {
 	}
 }
 
+// TestTenantLeavesNoSessions: records of what an earlier tenant's guests were
+// told are not shown to a later one of its name, nor is it taken for that.
+func TestTenantLeavesNoSessions(t *testing.T) {
+	s, _, _ := newStore(t)
+	set := func() (made int64) {
+		t.Helper()
+		if err := s.SetTenant(t.Context(), "acme", 1, 1, "local"); err != nil {
+			t.Fatal(err)
+		}
+		made, err := s.TenantMade(t.Context(), "acme")
+		if err != nil || made == 0 {
+			t.Fatal(made, err)
+		}
+		return made
+	}
+	first := set()
+	if set() != first {
+		t.Error("another quota makes another tenant")
+	}
+	for number, workload := range map[string]string{"one": "acme.secret", "two": "acme", "three": "acmeother.w", "four": "acme-x"} {
+		if err := s.RecordSession(t.Context(), kbs.SessionRecord{Session: number, WorkloadID: workload, At: start}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RemoveTenant(t.Context(), "acme", "local"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.TenantMade(t.Context(), "acme"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a removed tenant: %v", err)
+	}
+	if set() == first {
+		t.Error("a tenant made again is taken for the first")
+	}
+	if l, err := s.Sessions(t.Context(), SessionQuery{Tenant: "acme"}, 10); err != nil || len(l) != 0 {
+		t.Errorf("inherited %+v, %v", l, err)
+	}
+	if l, err := s.Sessions(t.Context(), SessionQuery{}, 10); err != nil || len(l) != 2 {
+		t.Errorf("left %+v, %v", l, err)
+	}
+}
+
 // TestTenantLeavesNoApprovals: a later tenant of the same name starts with none.
 func TestTenantLeavesNoApprovals(t *testing.T) {
 	s, _, _ := newStore(t)

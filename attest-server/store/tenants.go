@@ -56,8 +56,8 @@ func (s tenants) SetTenant(ctx context.Context, name string, maxWorkloads, maxRe
 	})
 }
 
-// RemoveTenant removes a tenant that has nothing left, with what it approved,
-// and revokes its tokens.
+// RemoveTenant removes a tenant that has nothing left, with what it approved and
+// the records of its sessions, and revokes its tokens.
 func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		workloads, resources, err := countOwned(tx, name)
@@ -72,6 +72,9 @@ func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 		}
 		// A later tenant of that name inherits nothing.
 		if _, err := tx.Exec("DELETE FROM approvals WHERE tenant = ?", name); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("DELETE FROM sessions WHERE "+owned("workload", "?1"), name); err != nil {
 			return err
 		}
 		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.clock()), name); err != nil {
@@ -150,6 +153,20 @@ func checkQuota(tx *sql.Tx, name, what string) error {
 // HasTenant says whether there is a tenant of that name.
 func (s tenants) HasTenant(ctx context.Context, name string) (exists bool, err error) {
 	return exists, s.db.QueryRowContext(ctx, "SELECT EXISTS(SELECT 1 FROM tenants WHERE name = ?)", name).Scan(&exists)
+}
+
+// TenantMade tells a tenant from all others that had its name before, or will
+// have it: never zero. ErrNotFound: there is none.
+func (s tenants) TenantMade(ctx context.Context, name string) (made int64, err error) {
+	// What removed the one before is an audit entry.
+	err = s.db.QueryRowContext(ctx, "SELECT audit_after + 1 FROM tenants WHERE name = ?", name).Scan(&made)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("tenant %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading tenant %s: %w", name, err)
+	}
+	return made, nil
 }
 
 func tenantExists(tx *sql.Tx, name string) (exists bool, err error) {

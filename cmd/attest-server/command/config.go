@@ -247,7 +247,6 @@ func (cfg *Config) server() attestserver.Config {
 		dialects = append(dialects, session.Dialect(d))
 	}
 	return attestserver.Config{
-		Clients:     cfg.clients(),
 		Dialects:    dialects,
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
 		Limits: answer.RateLimits{

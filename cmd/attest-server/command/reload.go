@@ -34,7 +34,7 @@ func (d *server) reload(ctx context.Context) {
 
 // takeAnew does first what may fail: the rest cannot.
 func (d *server) takeAnew(ctx context.Context) error {
-	n, err := d.readAnew()
+	n, err := d.readAnew(ctx)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (d *server) takeAnew(ctx context.Context) error {
 	return nil
 }
 
-func (d *server) readAnew() (n anew, err error) {
+func (d *server) readAnew(ctx context.Context) (n anew, err error) {
 	if n.cfg, err = d.reread(); err != nil {
 		return n, err
 	}
@@ -73,7 +73,11 @@ func (d *server) readAnew() (n anew, err error) {
 	if err != nil {
 		return n, err
 	}
-	n.use, err = d.api.Prepare(p, n.cfg.clients(), n.clients)
+	clients, unmeant, err := d.clientsOf(ctx, n.cfg)
+	if err = errors.Join(err, unmeant); err != nil {
+		return n, err
+	}
+	n.use, err = d.api.Prepare(p, clients, n.clients)
 	return n, err
 }
 

@@ -130,8 +130,12 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			return restore
 		},
 		"a CA that is not there": func() func() { r.write(strings.Replace(other, caName, "nosuch.pem", 1)); return nil },
-		"a role that is none":    func() func() { r.write(strings.Replace(other, "auditor", "king", 1)); return nil },
-		"no endorsements":        func() func() { r.write(other); return aside(r.supplied) },
+		"a tenant that is none": func() func() {
+			r.write(strings.Replace(other, `role="auditor"`, `role="auditor", tenant="nobody"`, 1))
+			return nil
+		},
+		"a role that is none": func() func() { r.write(strings.Replace(other, "auditor", "king", 1)); return nil },
+		"no endorsements":     func() func() { r.write(other); return aside(r.supplied) },
 		"a broken TLS identity": func() func() {
 			r.write(other)
 			restore := aside(inDir(r.dir, serverName))

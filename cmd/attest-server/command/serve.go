@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func (p Program) serveCommand() *cli.Command {
@@ -62,12 +63,12 @@ func (p Program) serve(c *cli.Context) (err error) {
 	if err := d.settle(c.Context, c.Bool("check-config")); err != nil {
 		return err
 	}
-	if err := d.checkTenants(c.Context, cfg); err != nil {
+	if d.unmeant != nil {
 		// The rest of the server's owners must not go without it for one name.
 		if c.Bool("check-config") {
-			return err
+			return d.unmeant
 		}
-		log.Error("client certificates of nobody: they are refused", "error", err)
+		log.Error("client certificates of nobody: they are refused", "error", d.unmeant, "hint", hint.Of(d.unmeant))
 	}
 	if c.Bool("check-config") {
 		err := d.api.Unsatisfiable(c.Context, func(workload string, err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	attestadmin "github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
@@ -34,7 +35,8 @@ type server struct {
 	http  *http.Server
 	api   *attestserver.Server
 
-	reread func() (Config, error) // the configuration as it is now
+	reread  func() (Config, error) // the configuration as it is now
+	unmeant error                  // client certificates of tenants that were not there at start
 	// limited is a listener without those who flood it.
 	limited func(net.Listener) net.Listener
 
@@ -143,6 +145,9 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 		sc.Anchor = d.anchor
 	}
 	sc.Metrics, sc.ClientRoots = d.metrics, d.cert.clients.Load()
+	if sc.Clients, d.unmeant, err = d.clientsOf(ctx, d.cfg); err != nil {
+		return sc, err
+	}
 	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err
@@ -179,21 +184,25 @@ func (d *server) close() error {
 	return errors.Join(errs...)
 }
 
-// checkTenants says which client certificates cfg gives to tenants that do not
-// exist.
-func (d *server) checkTenants(ctx context.Context, cfg Config) error {
-	var errs []error
-	for _, x := range cfg.clients() {
+// clientsOf is the client certificates that cfg names, each with the tenant that
+// has its name now. Those of tenants that do not exist are refused when they
+// come, and unmeant says which they are.
+func (d *server) clientsOf(ctx context.Context, cfg Config) (list []attestadmin.ClientCertificate, unmeant, err error) {
+	list = cfg.clients()
+	for i, x := range list {
 		if x.Tenant == "" {
 			continue
 		}
-		there, err := d.store.HasTenant(ctx, x.Tenant)
-		if err == nil && !there {
-			err = hint.With(fmt.Errorf("client certificate %s is of tenant %s, which does not exist", x.Subject, x.Tenant), "correct `clients`, or make it: `attest-server tenant set %s`", x.Tenant)
+		list[i].TenantMade, err = d.store.TenantMade(ctx, x.Tenant)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			unmeant = errors.Join(unmeant, hint.With(fmt.Errorf("client certificate %s is of tenant %s, which does not exist", x.Subject, x.Tenant),
+				"correct `clients`, or make it and reload: `attest-server tenant set %s`", x.Tenant))
+		case err != nil:
+			return nil, nil, err
 		}
-		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return list, unmeant, nil
 }
 
 // expiries is the certificates in use.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func (p Program) tenantCommand() *cli.Command {
@@ -45,9 +46,10 @@ func (p Program) tenantCommand() *cli.Command {
 			},
 			{
 				Name: "rm", Usage: "remove a tenant that has nothing left, and revoke its tokens", ArgsUsage: "NAME",
-				Description: "Example:\n   " + p.Name + " tenant rm acme",
-				Flags:       []cli.Flag{configFlag(), dataFlag()},
-				Action:      onStore(1, 1, "NAME", removeTenant),
+				Description: "Nothing of it is left to a later tenant of that name. With --config it refuses while the\n" +
+					"configuration gives a client certificate to it.\n\nExample:\n   " + p.Name + " tenant rm acme --config /etc/attest-server/attest-server.toml",
+				Flags:  []cli.Flag{configFlag(), dataFlag()},
+				Action: onStore(1, 1, "NAME", removeTenant),
 			},
 		},
 	}
@@ -57,8 +59,21 @@ func setTenant(c *cli.Context, s *store.DB) error {
 	return s.SetTenant(c.Context, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
 }
 
+// removeTenant also looks at the configuration, if it is told of it: a server
+// that starts anew with it would give the certificate to a later tenant of the
+// name.
 func removeTenant(c *cli.Context, s *store.DB) error {
-	return s.RemoveTenant(c.Context, c.Args().First(), "local")
+	name := c.Args().First()
+	cfg, err := storeConfig(c)
+	if err != nil {
+		return err
+	}
+	for _, x := range cfg.clients() {
+		if x.Tenant == name {
+			return hint.With(fmt.Errorf("removing tenant %s: the configuration gives client certificate %s to it", name, x.Subject), "take it from `clients` and reload the server first")
+		}
+	}
+	return s.RemoveTenant(c.Context, name, "local")
 }
 
 func listTenants(c *cli.Context, s *store.DB) error {

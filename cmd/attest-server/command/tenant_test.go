@@ -1,6 +1,7 @@
 package command
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,4 +62,19 @@ func TestClientConfig(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestRemoveTenantOfCertificate: a tenant stays while the configuration gives a
+// client certificate to it.
+func TestRemoveTenantOfCertificate(t *testing.T) {
+	dir, _ := initDir(t)
+	mustRun(t, "tenant", "set", "acme", "--data", dir)
+	mustRun(t, "tenant", "set", "acme-2", "--data", dir)
+	text := fmt.Sprintf("data = %q\nclients = [ {subject=\"CN=ci\", role=\"publisher\", tenant=\"acme\"} ]\n", dir)
+	config := written(t, text)
+	if _, _, err := run(t.Context(), "tenant", "rm", "acme", "--config", config); err == nil || !strings.Contains(err.Error(), "CN=ci") {
+		t.Errorf("removed beneath its certificate: %v", err)
+	}
+	mustRun(t, "tenant", "rm", "acme-2", "--config", config)
+	mustRun(t, "tenant", "rm", "acme", "--config", written(t, fmt.Sprintf("data = %q\n", dir)))
 }

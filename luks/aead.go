@@ -11,11 +11,38 @@ import (
 // ErrIntegrity says that a sector is not what was written there.
 var ErrIntegrity = errors.New("disk sector failed its integrity check")
 
-// sectorCipher is what dm-crypt does to one sector: AES-XTS, and with
-// integrity authenc(hmac(sha256),xts(aes)): encrypt, then MAC over
-// sector number ‖ IV ‖ ciphertext (crypt_convert_block_aead). It is for one
-// goroutine.
-type sectorCipher struct {
+// sectorCipher is what dm-crypt does to sectors. It is for one goroutine.
+type sectorCipher interface {
+	// seal encrypts b, whole sectors of sectorBytes each, in place and, with
+	// integrity, puts their tags into tags. sector is the number of the first.
+	seal(b, tags []byte, sector uint64, sectorBytes int)
+	// open verifies one sector against tag, if there is integrity, and decrypts it
+	// in place.
+	open(b, tag []byte, sector uint64) error
+}
+
+// newSectorCipher is the one of g.
+func newSectorCipher(g *Geometry, vk *VolumeKey) (sectorCipher, error) {
+	if err := vk.check(g); err != nil {
+		return nil, err
+	}
+	if g.randomIV {
+		return nil, errors.New("sectors with stored IVs are the kernel's alone")
+	}
+	s, err := g.suite()
+	if err != nil {
+		return nil, err
+	}
+	if s.name == AEGIS128 {
+		return newAEGIS(vk.b)
+	}
+	return newXTSHMAC(vk, s.tagBytes > 0)
+}
+
+// xtsHMAC is AES-XTS, and with integrity authenc(hmac(sha256),xts(aes)):
+// encrypt, then MAC over sector number ‖ IV ‖ ciphertext
+// (crypt_convert_block_aead).
+type xtsHMAC struct {
 	xts     *xts
 	mac     hash.Hash // nil without integrity
 	lanes   macLanes
@@ -24,28 +51,21 @@ type sectorCipher struct {
 	sum     [sha256.Size]byte
 }
 
-func newSectorCipher(g *Geometry, vk *VolumeKey) (*sectorCipher, error) {
-	if err := vk.check(g); err != nil {
-		return nil, err
-	}
-	if g.randomIV {
-		return nil, errors.New("sectors with stored IVs are the kernel's alone")
-	}
+func newXTSHMAC(vk *VolumeKey, integrity bool) (*xtsHMAC, error) {
 	x, err := newXTS(vk.cipherKey())
 	if err != nil {
 		return nil, err
 	}
-	c := &sectorCipher{xts: x}
-	if g.Integrity != nil {
+	c := &xtsHMAC{xts: x}
+	if integrity {
 		c.mac = hmac.New(sha256.New, vk.macKey())
 		c.lanes.init(vk.macKey())
 	}
 	return c, nil
 }
 
-// seal encrypts b, whole sectors of sectorBytes each, in place and, with
-// integrity, puts their tags into tags. sector is the number of the first.
-func (c *sectorCipher) seal(b, tags []byte, sector uint64, sectorBytes int) {
+// seal is sectorCipher's.
+func (c *xtsHMAC) seal(b, tags []byte, sector uint64, sectorBytes int) {
 	for i := 0; i < len(b); i += sectorBytes {
 		c.xts.encrypt(b[i:i+sectorBytes], sector+uint64(i/dmSectorBytes), &c.scratch)
 	}
@@ -57,8 +77,8 @@ func (c *sectorCipher) seal(b, tags []byte, sector uint64, sectorBytes int) {
 	}
 }
 
-// open verifies b against tag, if there is integrity, then decrypts in place.
-func (c *sectorCipher) open(b, tag []byte, sector uint64) error {
+// open is sectorCipher's.
+func (c *xtsHMAC) open(b, tag []byte, sector uint64) error {
 	if c.mac != nil && !hmac.Equal(tag, c.tag(b, sector)) {
 		return fmt.Errorf("sector %d: %w", sector, ErrIntegrity)
 	}
@@ -66,7 +86,7 @@ func (c *sectorCipher) open(b, tag []byte, sector uint64) error {
 	return nil
 }
 
-func (c *sectorCipher) tag(b []byte, sector uint64) []byte {
+func (c *xtsHMAC) tag(b []byte, sector uint64) []byte {
 	putAAD(c.aad[:], sector)
 	c.mac.Reset()
 	c.mac.Write(c.aad[:])

@@ -46,10 +46,12 @@ func cryptTable(g *Geometry, dev string, key []byte) target {
 	var features []string
 	cipher := g.Cipher
 	if g.Integrity != nil {
-		cipher = "capi:authenc(hmac(sha256),xts(aes))-plain64"
+		iv := "plain64"
 		if g.randomIV {
-			cipher = "capi:authenc(hmac(sha256),xts(aes))-random"
+			iv = "random"
 		}
+		s, _ := g.suite() // g is valid: without one there is no such cipher
+		cipher = "capi:" + s.aead + "-" + iv
 		features = append(features, fmt.Sprintf("integrity:%d:aead", g.Integrity.TagBytes))
 	}
 	if g.SectorBytes != dmSectorBytes {

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 )
 
 // Geometry is everything that decides how a disk's bytes are decrypted,
@@ -25,7 +26,7 @@ import (
 // any of it from the (host-controlled) header. The zero value is refused.
 type Geometry struct {
 	UUID            string     `json:"uuid"`
-	Cipher          string     `json:"cipher"`            // dm-crypt's name: "aes-xts-plain64"
+	Cipher          string     `json:"cipher"`            // LUKS2's name: "aes-xts-plain64" or "aegis128-plain64"
 	VolumeKeyBytes  int        `json:"volume_key_bytes"`  // cipher key and integrity key together
 	SectorBytes     int        `json:"sector_bytes"`      // encryption sector: 4096 (512 for foreign disks)
 	DataOffsetBytes int64      `json:"data_offset_bytes"` // start of the segment in the disk file
@@ -40,19 +41,19 @@ type Geometry struct {
 // Integrity is the dm-integrity layout under the cipher. Nil means plain
 // dm-crypt without authentication.
 type Integrity struct {
-	Algorithm             string `json:"algorithm"` // LUKS2's name: "hmac(sha256)"
+	Algorithm             string `json:"algorithm"` // LUKS2's name: "hmac(sha256)" with aes-xts-plain64, "aead" with aegis128-plain64
 	TagBytes              int    `json:"tag_bytes"` // per sector
 	JournalSections       int    `json:"journal_sections"`
 	Log2InterleaveSectors int    `json:"log2_interleave_sectors"` // in 512-byte sectors
 }
 
-// The allow-list: one cipher, one authentication, two sector sizes. Whatever
-// is not here is refused, wherever it comes from (CVE-2025-59054: a null
-// cipher in a host-written header).
+// What the suites are made of, and units.
 const (
 	cipherAESXTS     = "aes-xts-plain64"
+	cipherAEGIS128   = "aegis128-plain64"
 	integrityHMAC256 = "hmac(sha256)"
-	cipherKeyBytes   = 64 // AES-256, two keys (XTS)
+	integrityAEAD    = "aead" // the cipher's own
+	cipherKeyBytes   = 64     // AES-256, two keys (XTS)
 	macKeyBytes      = 32
 	macTagBytes      = 32
 	ivBytes          = 16  // stored beside the tag, with randomIV
@@ -82,24 +83,32 @@ const (
 
 var uuidFormat = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// DefaultGeometry lays out a disk for plainBytes of content (a multiple of
-// 4096) with 4096-byte sectors and AES-256-XTS; with integrity it adds
-// HMAC-SHA256 tags and a journal of 1/128 of the content, between 0.5 and
-// 4 MiB. uuid is in lower case.
+// DefaultGeometry is NewGeometry with AESXTS.
 func DefaultGeometry(uuid string, plainBytes int64, integrity bool) (Geometry, error) {
+	return NewGeometry(uuid, plainBytes, AESXTS, integrity)
+}
+
+// NewGeometry lays out a disk for plainBytes of content (a multiple of 4096)
+// with 4096-byte sectors and one of Ciphers; with integrity it has tags and a
+// journal of 1/128 of the content, between 0.5 and 4 MiB. uuid is in lower case.
+func NewGeometry(uuid string, plainBytes int64, cipher string, integrity bool) (Geometry, error) {
+	at := slices.IndexFunc(suites(), func(s suite) bool { return s.name == cipher && (s.tagBytes > 0) == integrity })
+	if at < 0 {
+		return Geometry{}, fmt.Errorf("cipher %.40q with integrity tags: %t, expected one of %v, and %s with tags", cipher, integrity, Ciphers(), AEGIS128)
+	}
+	s := suites()[at]
 	g := Geometry{
 		UUID:            uuid,
-		Cipher:          cipherAESXTS,
-		VolumeKeyBytes:  cipherKeyBytes,
+		Cipher:          s.cipher,
+		VolumeKeyBytes:  s.keyBytes,
 		SectorBytes:     4096,
 		DataOffsetBytes: defaultDataOffsetBytes,
 		PlainBytes:      plainBytes,
 	}
 	if integrity {
-		g.VolumeKeyBytes += macKeyBytes
 		g.Integrity = &Integrity{
-			Algorithm:             integrityHMAC256,
-			TagBytes:              macTagBytes,
+			Algorithm:             s.integrity,
+			TagBytes:              s.tagBytes,
 			Log2InterleaveSectors: defaultLog2Interleave,
 		}
 		g.chooseJournal()
@@ -114,19 +123,16 @@ func (g *Geometry) chooseJournal() {
 
 // Validate accepts exactly what this package can write and open.
 func (g *Geometry) Validate() error {
-	wantKey := cipherKeyBytes
-	if g.Integrity != nil {
-		wantKey += macKeyBytes
-	}
+	s, err := g.suite()
 	switch {
 	case !uuidFormat.MatchString(g.UUID):
 		return fmt.Errorf("disk UUID %.40q, expected the lower-case 8-4-4-4-12 form", g.UUID)
-	case g.Cipher != cipherAESXTS:
-		return fmt.Errorf("disk cipher %.40q, expected %s", g.Cipher, cipherAESXTS)
+	case err != nil:
+		return err
 	case g.SectorBytes != 4096 && g.SectorBytes != 512:
 		return fmt.Errorf("sectors of %d bytes, expected 4096 or 512", g.SectorBytes)
-	case g.VolumeKeyBytes != wantKey:
-		return fmt.Errorf("volume key of %d bytes, expected %d", g.VolumeKeyBytes, wantKey)
+	case g.VolumeKeyBytes != s.keyBytes:
+		return fmt.Errorf("volume key of %d bytes, expected %d", g.VolumeKeyBytes, s.keyBytes)
 	case g.DataOffsetBytes < minDataOffsetBytes || g.DataOffsetBytes > maxDataOffsetBytes || g.DataOffsetBytes%alignBytes != 0:
 		return fmt.Errorf("data offset %d, expected a multiple of %d from %d to %d", g.DataOffsetBytes, alignBytes, minDataOffsetBytes, maxDataOffsetBytes)
 	case g.PlainBytes <= 0 || g.PlainBytes > maxPlainBytes || g.PlainBytes%alignBytes != 0:
@@ -138,21 +144,14 @@ func (g *Geometry) Validate() error {
 		}
 		return nil
 	}
-	return g.Integrity.validate(g.SectorBytes, g.wantTagBytes())
-}
-
-// wantTagBytes is what dm-integrity keeps for a sector.
-func (g *Geometry) wantTagBytes() int {
 	if g.randomIV {
-		return macTagBytes + ivBytes
+		s.tagBytes += ivBytes
 	}
-	return macTagBytes
+	return g.Integrity.validate(g.SectorBytes, s.tagBytes)
 }
 
 func (i *Integrity) validate(sectorBytes, tagBytes int) error {
 	switch {
-	case i.Algorithm != integrityHMAC256:
-		return fmt.Errorf("disk integrity %.40q, expected %s", i.Algorithm, integrityHMAC256)
 	case i.TagBytes != tagBytes:
 		return fmt.Errorf("integrity tags of %d bytes, expected %d", i.TagBytes, tagBytes)
 	case i.Log2InterleaveSectors < minLog2Interleave || i.Log2InterleaveSectors > maxLog2Interleave:

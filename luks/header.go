@@ -91,16 +91,20 @@ func (h *Header) Geometry() (Geometry, error) {
 	g := Geometry{
 		UUID:            h.bin.uuid,
 		Cipher:          s.Encryption,
-		VolumeKeyBytes:  cipherKeyBytes,
 		SectorBytes:     s.SectorSize,
 		DataOffsetBytes: int64(s.Offset),
 		PlainBytes:      h.diskBytes - int64(s.Offset),
 	}
+	u, err := s.suite()
+	if err != nil {
+		return Geometry{}, err
+	}
+	g.VolumeKeyBytes = u.keyBytes
 	if s.Integrity != nil {
-		g.VolumeKeyBytes += macKeyBytes
 		if err := parseSuperblock(h.superblock, &g); err != nil {
 			return Geometry{}, err
 		}
+		g.Integrity.Algorithm = u.integrity
 	} else if s.Size != "dynamic" {
 		n, err := parseDecimal(s.Size)
 		if err != nil {

@@ -38,7 +38,7 @@ func (g *Geometry) superblock() []byte {
 }
 
 // parseSuperblock reads what superblock writes into g, for inspection of a
-// disk made elsewhere. The caller validates g.
+// disk made elsewhere. It does not name the algorithm. The caller validates g.
 func parseSuperblock(b []byte, g *Geometry) error {
 	switch {
 	case len(b) < superblockUsedBytes || string(b[:8]) != superblockMagic:
@@ -55,7 +55,6 @@ func parseSuperblock(b []byte, g *Geometry) error {
 	}
 	g.PlainBytes = int64(sectors) * dmSectorBytes
 	g.Integrity = &Integrity{
-		Algorithm:             integrityHMAC256,
 		TagBytes:              int(binary.LittleEndian.Uint16(b[10:])),
 		JournalSections:       int(sections),
 		Log2InterleaveSectors: int(b[9]),

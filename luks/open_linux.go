@@ -19,6 +19,9 @@ const (
 	integritySuffix = "_dif"
 )
 
+// ErrNoCipher says that the kernel cannot encrypt as the geometry wants it.
+var ErrNoCipher = errors.New("this kernel has no cipher")
+
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
 // Place is where a disk begins: on a block device, StartBytes (a multiple of
@@ -160,7 +163,7 @@ func (d *deviceMapper) createCrypt(name string, g *Geometry, vk *VolumeKey, dev 
 	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENODEV):
 		key := hexKey(vk)
 		defer clear(key)
-		return d.create(name, cryptTable(g, dev, key), readOnly)
+		return d.createWith(name, g, cryptTable(g, dev, key), readOnly)
 	case err != nil:
 		return 0, fmt.Errorf("handing the volume key to the kernel: %w", err)
 	}
@@ -168,5 +171,20 @@ func (d *deviceMapper) createCrypt(name string, g *Geometry, vk *VolumeKey, dev 
 		_, _ = unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0)
 		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
 	}()
-	return d.create(name, cryptTable(g, dev, keyringKey(vk, description)), readOnly)
+	return d.createWith(name, g, cryptTable(g, dev, keyringKey(vk, description)), readOnly)
+}
+
+// createWith is create with a table of g's cipher, of which a kernel that lacks
+// it says no more than ENOENT.
+func (d *deviceMapper) createWith(name string, g *Geometry, t target, readOnly bool) (uint64, error) {
+	dev, err := d.create(name, t, readOnly)
+	return dev, withoutCipher(g, err)
+}
+
+// withoutCipher tells a kernel without g's cipher from other failures.
+func withoutCipher(g *Geometry, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w %s: %w", ErrNoCipher, g.Cipher, err)
+	}
+	return err
 }

@@ -1,8 +1,11 @@
 package luks
 
 import (
+	"errors"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What Activate does with a kernel is tested in a virtual machine (tests/);
@@ -27,6 +30,20 @@ func TestActivateRefuses(t *testing.T) {
 	} {
 		if _, err := try.call(); err == nil || !strings.Contains(err.Error(), try.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestNoCipher: a kernel that lacks the cipher answers a table with ENOENT, and
+// nothing else is taken for that.
+func TestNoCipher(t *testing.T) {
+	g := aegisGeometry(t, 1<<20)
+	if err := withoutCipher(&g, unix.ENOENT); !errors.Is(err, ErrNoCipher) || !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "aegis128-plain64") {
+		t.Errorf("%v", err)
+	}
+	for _, other := range []error{nil, unix.EINVAL, unix.ENOMEM} {
+		if err := withoutCipher(&g, other); !errors.Is(err, other) || errors.Is(err, ErrNoCipher) {
+			t.Errorf("%v became %v", other, err)
 		}
 	}
 }

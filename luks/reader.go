@@ -24,7 +24,7 @@ type reader struct {
 	r  io.ReaderAt
 	g  Geometry
 	mu sync.Mutex // guards c
-	c  *sectorCipher
+	c  sectorCipher
 }
 
 const readChunk = 1 << 20
@@ -61,7 +61,7 @@ func (d *reader) chunk(off, want int64) ([]byte, int64, error) {
 		l := d.g.layout()
 		end = min(end, (start/l.runBytes+1)*l.runBytes)
 		at = d.g.DataOffsetBytes + l.dataOffset(start)
-		tags = make([]byte, (end-start)/sb*macTagBytes)
+		tags = make([]byte, (end-start)/sb*int64(d.g.Integrity.TagBytes))
 		if err := readAt(d.r, tags, d.g.DataOffsetBytes+l.tagOffset(start)); err != nil {
 			return nil, 0, fmt.Errorf("reading integrity tags: %w", err)
 		}
@@ -80,7 +80,7 @@ func (d *reader) open(b, tags []byte, start int64) error {
 	for i := 0; i < len(b); i += sb {
 		var tag []byte
 		if tags != nil {
-			tag = tags[i/sb*macTagBytes:][:macTagBytes]
+			tag = tags[i/sb*d.g.Integrity.TagBytes:][:d.g.Integrity.TagBytes]
 		}
 		if err := d.c.open(b[i:i+sb], tag, uint64(start/dmSectorBytes)+uint64(i/dmSectorBytes)); err != nil {
 			return err

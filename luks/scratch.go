@@ -9,17 +9,21 @@ import (
 const noUUID = "00000000-0000-0000-0000-000000000000"
 
 // ScratchGeometry lays out an area for plainBytes (a multiple of 4096) that a
-// guest writes and nothing else: AES-256-XTS and HMAC-SHA256 as for an image,
-// but under an IV that is drawn at each write and stored with the tag. Whoever
+// guest writes and nothing else: with the cipher of the image's geometry and
+// always with integrity, but under an IV that is drawn at each write and stored with the tag. Whoever
 // makes two guests go on from copies of one area thus gets no two sectors
 // under the same key and tweak. The kernel alone reads and writes it.
-func ScratchGeometry(plainBytes int64) (Geometry, error) {
-	g, err := DefaultGeometry(noUUID, plainBytes, true)
+func ScratchGeometry(image Geometry, plainBytes int64) (Geometry, error) {
+	s, err := image.suite()
+	if err != nil {
+		return Geometry{}, err
+	}
+	g, err := NewGeometry(noUUID, plainBytes, s.name, true)
 	if err != nil {
 		return Geometry{}, err
 	}
 	g.randomIV = true
-	g.Integrity.TagBytes = g.wantTagBytes()
+	g.Integrity.TagBytes += ivBytes
 	g.chooseJournal()
 	return g, g.Validate()
 }

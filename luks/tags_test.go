@@ -22,8 +22,7 @@ func standardTag(macKey, sector []byte, number uint64) []byte {
 // sealBoth seals the same sectors with and without what makes 16 tags at once,
 // and returns the ciphertext and both kinds of tags.
 func sealBoth(t *testing.T, vk *VolumeKey, plain []byte, first uint64, sectorBytes int) (b, fast, slow []byte) {
-	g := Geometry{VolumeKeyBytes: cipherKeyBytes + macKeyBytes, Integrity: &Integrity{}}
-	c, err := newSectorCipher(&g, vk)
+	c, err := newXTSHMAC(vk, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,11 +33,11 @@ func (m *metadata) validate(headerBytes, diskBytes int64) error {
 	if err := s.validate(2*headerBytes+ks, diskBytes); err != nil {
 		return fmt.Errorf("checking segment: %w", err)
 	}
-	keyBytes := cipherKeyBytes
-	if s.Integrity != nil {
-		keyBytes += macKeyBytes
+	u, err := s.suite()
+	if err != nil {
+		return fmt.Errorf("checking segment: %w", err)
 	}
-	if err := m.validateKeyslots(keyBytes, 2*headerBytes, 2*headerBytes+ks); err != nil {
+	if err := m.validateKeyslots(u.keyBytes, 2*headerBytes, 2*headerBytes+ks); err != nil {
 		return err
 	}
 	return m.validateDigest()
@@ -48,8 +48,6 @@ func (s *segment) validate(areasEnd, diskBytes int64) error {
 	switch {
 	case s.Type != "crypt":
 		return fmt.Errorf("type %.20q, expected crypt", s.Type)
-	case s.Encryption != cipherAESXTS:
-		return fmt.Errorf("encryption %.40q, expected %s", s.Encryption, cipherAESXTS)
 	case s.SectorSize != 512 && s.SectorSize != 4096:
 		return fmt.Errorf("sector size %d, expected 512 or 4096", s.SectorSize)
 	case s.IVTweak != 0:
@@ -69,10 +67,21 @@ func (s *segment) validate(areasEnd, diskBytes int64) error {
 		}
 	}
 	i := s.Integrity
-	if i != nil && (i.Type != integrityHMAC256 || i.JournalEncryption != "none" || i.JournalIntegrity != "none" || i.KeyBytes != nil && *i.KeyBytes != macKeyBytes) {
-		return fmt.Errorf("integrity %.40q with journal encryption %.20q and journal integrity %.20q, expected %s, none, none", i.Type, i.JournalEncryption, i.JournalIntegrity, integrityHMAC256)
+	if i != nil && (i.JournalEncryption != "none" || i.JournalIntegrity != "none" || i.KeyBytes != nil && (i.Type != integrityHMAC256 || *i.KeyBytes != macKeyBytes)) {
+		return fmt.Errorf("integrity %.40q with journal encryption %.20q, journal integrity %.20q and a key size, expected none, none, and none or %d with %s", i.Type, i.JournalEncryption, i.JournalIntegrity, macKeyBytes, integrityHMAC256)
 	}
 	return nil
+}
+
+// suite is the one that the segment names.
+func (s *segment) suite() (suite, error) {
+	if s.Integrity == nil {
+		return findSuite(s.Encryption, "")
+	}
+	if s.Integrity.Type == "" {
+		return suite{}, errors.New("integrity tags of no algorithm")
+	}
+	return findSuite(s.Encryption, s.Integrity.Type)
 }
 
 func (m *metadata) validateKeyslots(keyBytes int, start, end int64) error {

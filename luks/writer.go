@@ -216,11 +216,11 @@ func (d *Writer) advance(n int) {
 	}
 }
 
-func (d *Writer) work(c *sectorCipher) {
+func (d *Writer) work(c sectorCipher) {
 	for p := range d.tasks {
 		var tags []byte
 		if p.run.tags != nil {
-			tags = p.run.tags[p.from/d.g.SectorBytes*macTagBytes:]
+			tags = p.run.tags[p.from/d.g.SectorBytes*d.g.Integrity.TagBytes:]
 		}
 		c.seal(p.run.data[p.from:p.to], tags, p.run.sector+uint64(p.from/dmSectorBytes), d.g.SectorBytes)
 		p.run.pending.Done()
@@ -234,7 +234,7 @@ func (d *Writer) emit() {
 	for r := range d.order {
 		r.pending.Wait()
 		if r.tags != nil {
-			clear(r.tags[len(r.data)/d.g.SectorBytes*macTagBytes:])
+			clear(r.tags[len(r.data)/d.g.SectorBytes*d.g.Integrity.TagBytes:])
 			d.output(r.tags)
 		}
 		d.output(r.data)

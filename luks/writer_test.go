@@ -151,12 +151,16 @@ func TestWriterReportsOutputErrors(t *testing.T) {
 	}
 }
 
+// benchSuites are a geometry of n bytes for each way to encrypt.
+func benchSuites(b *testing.B, n int64) map[string]Geometry {
+	return map[string]Geometry{"plain": mustGeometry(b, n, false), "hmac": mustGeometry(b, n, true), "aegis128": aegisGeometry(b, n)}
+}
+
 func BenchmarkWriter(b *testing.B) {
 	const n = 64 << 20
-	for _, integrity := range []bool{false, true} {
+	for name, g := range benchSuites(b, n) {
 		for _, workers := range []int{1, 2} {
-			b.Run(fmt.Sprintf("integrity=%v/workers=%d", integrity, workers), func(b *testing.B) {
-				g := mustGeometry(b, n, integrity)
+			b.Run(fmt.Sprintf("%s/workers=%d", name, workers), func(b *testing.B) {
 				vk, chunk := mustKey(b, g), plaintext(1<<20)
 				b.SetBytes(n)
 				for b.Loop() {
@@ -179,15 +183,15 @@ func BenchmarkWriter(b *testing.B) {
 }
 
 func BenchmarkSector(b *testing.B) {
-	for _, integrity := range []bool{false, true} {
-		b.Run(fmt.Sprintf("integrity=%v", integrity), func(b *testing.B) {
-			g := mustGeometry(b, 4096, integrity)
+	for name, g := range benchSuites(b, 4096) {
+		b.Run(name, func(b *testing.B) {
 			c, err := newSectorCipher(&g, mustKey(b, g))
 			if err != nil {
 				b.Fatal(err)
 			}
 			buf, tags := make([]byte, pieceBytes), make([]byte, pieceBytes/4096*macTagBytes)
 			b.SetBytes(pieceBytes)
+			b.ReportAllocs()
 			for b.Loop() {
 				c.seal(buf, tags, 8, 4096)
 			}

@@ -39,7 +39,7 @@ const (
 	// 256 random bits.
 	newIterations = 1000
 
-	minKeyBytes      = 32
+	minKeyBytes      = 16
 	maxKeyBytes      = 128
 	minIterations    = 1000
 	maxIterations    = 100_000

@@ -27,12 +27,17 @@ func slotOf(t testing.TB, h *luks.Header) kbs.Keyslot {
 // TestResealOpensInLUKS: what this package seals, the guest's LUKS opens, with
 // the same volume key, and with the old DiskKey no more.
 func TestResealOpensInLUKS(t *testing.T) {
-	for name, kdf := range map[string]luks.KDF{
-		"random":     luks.FastKDF(),
-		"passphrase": {Type: "argon2id", Iterations: 1, MemoryKiB: 64, Threads: 1},
+	argon := luks.KDF{Type: "argon2id", Iterations: 1, MemoryKiB: 64, Threads: 1}
+	aegis, err := luks.NewGeometry("11111111-2222-4333-8444-555555555555", 64<<10, luks.AEGIS128, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, d := range map[string]lukstest.Disk{
+		"random":     lukstest.New(t, "old", luks.FastKDF(), true),
+		"passphrase": lukstest.New(t, "old", argon, true),
+		"short key":  lukstest.Of(t, "old", luks.FastKDF(), aegis),
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := lukstest.New(t, "old", kdf, true)
 			h := d.Header
 			old, fresh := secret.New([]byte("old")), secret.New([]byte("new"))
 			k, area, err := Reseal(slotOf(t, h), old, fresh, rand.Reader)
@@ -68,6 +73,7 @@ func TestResealRefuses(t *testing.T) {
 		"no area":                 func(s *kbs.Keyslot) { s.Area = nil },
 		"key of no bytes":         func(s *kbs.Keyslot) { s.KeyBytes, s.Area = 0, nil },
 		"negative key":            func(s *kbs.Keyslot) { s.KeyBytes = -96 },
+		"key of 15 bytes":         func(s *kbs.Keyslot) { s.KeyBytes, s.Area = 15, make([]byte, areaBytes(15)) },
 		"huge key":                func(s *kbs.Keyslot) { s.KeyBytes = 1 << 30 },
 		"digest":                  func(s *kbs.Keyslot) { s.Digest[31] ^= 1 },
 		"no digest":               func(s *kbs.Keyslot) { s.Digest = nil },

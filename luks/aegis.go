@@ -1,0 +1,202 @@
+package luks
+
+import (
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+)
+
+// AEGIS-128: "AEGIS: A Fast Authenticated Encryption Algorithm (v1.1)" by Wu and
+// Preneel, which is what Linux calls aegis128. Step numbers are those of its
+// section 2. No library in Go has it; the kin that draft-irtf-cfrg-aegis-aead
+// describes (AEGIS-128L, AEGIS-256) give other bytes.
+const (
+	aegisKeyBytes   = 16
+	aegisTagBytes   = 16
+	aegisBlockBytes = 16
+)
+
+// aegisState is S0 to S4.
+type aegisState [5][aegisBlockBytes]byte
+
+// aegis encrypts sectors as dm-crypt with capi:aegis128-plain64 does: the IV is
+// the sector's number, in front of the data the number and the IV are
+// authenticated. It is for one goroutine.
+type aegis struct {
+	key   [aegisKeyBytes]byte
+	fast  fastAEGIS
+	table aesTable // where fast cannot
+	state aegisState
+	aad   [2 * aegisBlockBytes]byte // aadBytes, and zeros to a whole block
+}
+
+func newAEGIS(key []byte) (*aegis, error) {
+	if len(key) != aegisKeyBytes {
+		return nil, fmt.Errorf("AEGIS-128 key of %d bytes, expected %d", len(key), aegisKeyBytes)
+	}
+	a := &aegis{key: [aegisKeyBytes]byte(key)}
+	a.fast.init()
+	a.table.init()
+	return a, nil
+}
+
+// seal is sectorCipher's.
+func (a *aegis) seal(b, tags []byte, sector uint64, sectorBytes int) {
+	for i := 0; i < len(b); i += sectorBytes {
+		a.begin(sector + uint64(i/dmSectorBytes))
+		a.encrypt(b[i : i+sectorBytes])
+		tag := a.finish(aadBytes, sectorBytes)
+		copy(tags[i/sectorBytes*aegisTagBytes:], tag[:])
+	}
+}
+
+// open is sectorCipher's. What does not verify is overwritten: AEGIS decrypts
+// before it knows.
+func (a *aegis) open(b, tag []byte, sector uint64) error {
+	a.begin(sector)
+	a.decrypt(b)
+	want := a.finish(aadBytes, len(b))
+	if subtle.ConstantTimeCompare(tag, want[:]) != 1 {
+		clear(b)
+		return fmt.Errorf("sector %d: %w", sector, ErrIntegrity)
+	}
+	return nil
+}
+
+// begin starts a sector: its IV, then what is authenticated besides.
+func (a *aegis) begin(sector uint64) {
+	var iv [aegisBlockBytes]byte
+	binary.LittleEndian.PutUint64(iv[:], sector)
+	a.start(iv)
+	putAAD(a.aad[:aadBytes], sector)
+	a.absorb(a.aad[:])
+}
+
+// start is the initialization.
+func (a *aegis) start(iv [aegisBlockBytes]byte) {
+	c0 := [16]byte{0x00, 0x01, 0x01, 0x02, 0x03, 0x05, 0x08, 0x0d, 0x15, 0x22, 0x37, 0x59, 0x90, 0xe9, 0x79, 0x62}
+	c1 := [16]byte{0xdb, 0x3d, 0x18, 0x55, 0x6d, 0xc2, 0x2f, 0xf1, 0x20, 0x11, 0x31, 0x42, 0x73, 0xb5, 0x28, 0xdd}
+	var m [10 * aegisBlockBytes]byte // the key and the key over the IV, in turn
+	subtle.XORBytes(m[16:32], a.key[:], iv[:])
+	copy(m[:], a.key[:])
+	for i := 2 * aegisBlockBytes; i < len(m); i += 2 * aegisBlockBytes {
+		copy(m[i:], m[:2*aegisBlockBytes])
+	}
+	a.state[0], a.state[1], a.state[2] = [16]byte(m[16:32]), c1, c0
+	subtle.XORBytes(a.state[3][:], a.key[:], c0[:])
+	subtle.XORBytes(a.state[4][:], a.key[:], c1[:])
+	a.absorb(m[:])
+}
+
+// finish is the finalization, after so many bytes of each.
+func (a *aegis) finish(aadBytes, dataBytes int) [aegisTagBytes]byte {
+	var m [7 * aegisBlockBytes]byte
+	binary.LittleEndian.PutUint64(m[:], uint64(aadBytes)*8)
+	binary.LittleEndian.PutUint64(m[8:], uint64(dataBytes)*8)
+	subtle.XORBytes(m[:aegisBlockBytes], m[:aegisBlockBytes], a.state[3][:])
+	for i := aegisBlockBytes; i < len(m); i += aegisBlockBytes {
+		copy(m[i:], m[:aegisBlockBytes])
+	}
+	a.absorb(m[:])
+	tag := a.state[0]
+	for _, s := range a.state[1:] {
+		subtle.XORBytes(tag[:], tag[:], s[:])
+	}
+	return tag
+}
+
+// absorb, encrypt and decrypt take whole blocks, in place.
+func (a *aegis) absorb(b []byte) {
+	if !a.fast.absorb(&a.state, b) {
+		for ; len(b) > 0; b = b[aegisBlockBytes:] {
+			a.update(b[:aegisBlockBytes])
+		}
+	}
+}
+
+func (a *aegis) encrypt(b []byte) {
+	if a.fast.encrypt(&a.state, b) {
+		return
+	}
+	for ; len(b) > 0; b = b[aegisBlockBytes:] {
+		z := a.keystream()
+		a.update(b[:aegisBlockBytes])
+		subtle.XORBytes(b, b[:aegisBlockBytes], z[:])
+	}
+}
+
+func (a *aegis) decrypt(b []byte) {
+	if a.fast.decrypt(&a.state, b) {
+		return
+	}
+	for ; len(b) > 0; b = b[aegisBlockBytes:] {
+		z := a.keystream()
+		subtle.XORBytes(b, b[:aegisBlockBytes], z[:])
+		a.update(b[:aegisBlockBytes])
+	}
+}
+
+// keystream is S1 ^ S4 ^ (S2 & S3).
+func (a *aegis) keystream() (z [aegisBlockBytes]byte) {
+	for i := range z {
+		z[i] = a.state[1][i] ^ a.state[4][i] ^ a.state[2][i]&a.state[3][i]
+	}
+	return z
+}
+
+// update is StateUpdate128: each word becomes a round of AES over the one before,
+// with itself for the round key.
+func (a *aegis) update(m []byte) {
+	last := a.state[4]
+	for i := 4; i > 0; i-- {
+		a.state[i] = a.table.round(&a.state[i-1], &a.state[i])
+	}
+	first := a.state[0]
+	subtle.XORBytes(first[:], first[:], m)
+	a.state[0] = a.table.round(&last, &first)
+}
+
+// aesTable is MixColumns over SubBytes (FIPS 197, section 5.1) for a byte in the
+// first row; the other rows' are its rotations. It is used where there is no
+// assembly, and not in constant time.
+type aesTable [256]uint32
+
+// init walks the multiplicative group of GF(2^8): p runs through the powers of 3,
+// q through those of its inverse.
+func (t *aesTable) init() {
+	p, q := byte(1), byte(1)
+	for {
+		p ^= double(p)
+		q ^= q << 1
+		q ^= q << 2
+		q ^= q << 4
+		q ^= q >> 7 * 0x09
+		t.set(p, q^rotate(q, 1)^rotate(q, 2)^rotate(q, 3)^rotate(q, 4)^0x63)
+		if p == 1 {
+			break
+		}
+	}
+	t.set(0, 0x63)
+}
+
+func (t *aesTable) set(x, s byte) {
+	d := double(s)
+	t[x] = uint32(d) | uint32(s)<<8 | uint32(s)<<16 | uint32(s^d)<<24
+}
+
+func double(x byte) byte { return x<<1 ^ x>>7*0x1b }
+
+func rotate(x byte, n uint) byte { return x<<n | x>>(8-n) }
+
+// round is SubBytes, ShiftRows, MixColumns and AddRoundKey.
+func (t *aesTable) round(in, key *[aegisBlockBytes]byte) (out [aegisBlockBytes]byte) {
+	for c := range 4 {
+		var w uint32
+		for row := range 4 {
+			x := t[in[(4*(c+row)+row)%aegisBlockBytes]]
+			w ^= x<<(8*row) | x>>(32-8*row)
+		}
+		binary.LittleEndian.PutUint32(out[4*c:], w^binary.LittleEndian.Uint32(key[4*c:]))
+	}
+	return out
+}

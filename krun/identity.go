@@ -85,7 +85,7 @@ func (d *DiskIdentity) LaunchBytes(s Scratch) (int64, error) {
 	if s.Kind != ScratchDisk {
 		return d.ImageBytes, nil
 	}
-	g, err := s.Geometry()
+	g, err := s.Geometry(d.Geometry)
 	if err != nil {
 		return 0, err
 	}

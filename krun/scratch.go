@@ -79,9 +79,11 @@ func (s Scratch) String() string {
 	return "written to under the key of all its instances (version 1)"
 }
 
-// Geometry lays out a ScratchDisk. Its header is in the DataOffsetBytes in
-// front of the data.
-func (s Scratch) Geometry() (luks.Geometry, error) { return luks.ScratchGeometry(s.Bytes) }
+// Geometry lays out a ScratchDisk beside an image, with the image's cipher. Its
+// header is in the DataOffsetBytes in front of the data.
+func (s Scratch) Geometry(image luks.Geometry) (luks.Geometry, error) {
+	return luks.ScratchGeometry(image, s.Bytes)
+}
 
 // Filesystems are what a disk may hold.
 func Filesystems() []string { return []string{"btrfs", "erofs", "ext4"} }

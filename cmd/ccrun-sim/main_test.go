@@ -198,10 +198,11 @@ func TestRuntimeLogsForPodman(t *testing.T) {
 
 // Kernels name the hash modules differently; whichever are files go along.
 func TestModulesOf(t *testing.T) {
-	for kernel, c := range map[string]struct{ files, more []string }{
-		"built in":    {nil, nil},
-		"before 6.16": {[]string{"crypto/sha256_generic.ko.xz", "crypto/hmac.ko", "crypto/sha512.ko"}, []string{"hmac", "sha256_generic"}},
-		"since 6.16":  {[]string{"crypto/sha256.ko.zst", "crypto/sha256.txt"}, []string{"sha256"}},
+	for kernel, c := range map[string]struct{ files, more, aegis []string }{
+		"built in":    {nil, nil, nil},
+		"before 6.16": {[]string{"crypto/sha256_generic.ko.xz", "crypto/hmac.ko", "crypto/sha512.ko"}, []string{"hmac", "sha256_generic"}, nil},
+		"since 6.16":  {[]string{"crypto/sha256.ko.zst", "crypto/sha256.txt"}, []string{"sha256"}, nil},
+		"AEGIS":       {[]string{"arch/x86/crypto/aegis128-aesni.ko", "crypto/aegis128.ko"}, nil, []string{"aegis128_aesni", "aegis128"}},
 	} {
 		dir := t.TempDir()
 		for _, f := range c.files {
@@ -211,7 +212,7 @@ func TestModulesOf(t *testing.T) {
 			}
 		}
 		got, err := modulesOf(dir)
-		if err != nil || !slices.Equal(got.Always, append(slices.Clone(guestModules), c.more...)) || len(got.Filesystems) == 0 {
+		if err != nil || !slices.Equal(got.Always, append(slices.Clone(guestModules), c.more...)) || !slices.Equal(got.Images["aegis128"], c.aegis) || len(got.Images) < 3 {
 			t.Errorf("%s: %v %v", kernel, got, err)
 		}
 	}

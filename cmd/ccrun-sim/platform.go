@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/krun/sim"
+	"github.com/ccrun/ccrun/luks"
 )
 
 func initCommand() *cli.Command {
@@ -42,7 +44,7 @@ func initCommand() *cli.Command {
 }
 
 // guestModules are what the simulated machine and an encrypted disk take, and
-// filesystemModules what an image of a file system takes besides: a guest starts
+// imageModules what an image with a file system takes besides: a guest starts
 // sooner without those of the others. A kernel that has one built in leaves it out.
 var guestModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_console", "virtio_net",
@@ -50,11 +52,15 @@ var guestModules = []string{
 	"ecb", // generic xts is made of it, where the processor has no AES
 }
 
-var filesystemModules = map[string][]string{
+var imageModules = map[string][]string{
 	"btrfs": {"btrfs", "loop"}, // loop: for scratch in memory
 	"ext4":  {"ext4", "overlay"},
 	"erofs": {"erofs", "overlay"},
 }
+
+// aegisModules are for images with that cipher. A kernel that has none of them, and
+// has it not built in, runs the others.
+var aegisModules = []string{"aegis128", "aegis128_aesni"}
 
 // renamedModules have other names in other kernels (sha256_generic is sha256
 // since 6.16). Distributions have them built in; where one is a file it goes
@@ -63,21 +69,25 @@ var renamedModules = []string{"hmac", "sha256_generic", "sha256", "crc32c_generi
 
 // modulesOf is what of all these to take from dir.
 func modulesOf(dir string) (firmware.Modules, error) {
-	wanted := slices.Clone(guestModules)
+	wanted, images := slices.Clone(guestModules), maps.Clone(imageModules)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		name, _, isModule := strings.Cut(d.Name(), ".ko")
-		if name = strings.ReplaceAll(name, "-", "_"); isModule && slices.Contains(renamedModules, name) {
+		switch name = strings.ReplaceAll(name, "-", "_"); {
+		case !isModule:
+		case slices.Contains(renamedModules, name):
 			wanted = append(wanted, name)
+		case slices.Contains(aegisModules, name):
+			images[luks.AEGIS128] = append(images[luks.AEGIS128], name)
 		}
 		return nil
 	})
 	if err != nil {
 		return firmware.Modules{}, fmt.Errorf("reading kernel modules: %w", err)
 	}
-	return firmware.Modules{Always: wanted, Filesystems: filesystemModules}, nil
+	return firmware.Modules{Always: wanted, Images: images}, nil
 }
 
 // defaultCmdline is the measured kernel command line. no_timer_check: on a host

@@ -47,7 +47,7 @@ func TestModulesSegment(t *testing.T) {
 	root := filepath.Dir(filepath.Dir(dir))
 	writeFile(t, filepath.Join(root, "modules.builtin"), []byte("kernel/fs/ext4/ext4.ko\n"))
 	b, err := ModulesSegment(root, Modules{Always: []string{"virtio_blk", "dm_crypt", "ext4", "dm-integrity", "dm_crypt"},
-		Filesystems: map[string][]string{"b": {"overlay", "dm_mod"}, "a": {"fs_a", "overlay"}, "ext4": {"ext4"}}})
+		Images: map[string][]string{"b": {"overlay", "dm_mod"}, "a": {"fs_a", "overlay"}, "ext4": {"ext4"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestModulesSegment(t *testing.T) {
 	}
 	for fs, want := range map[string]string{"a": "/lib/modules/crc.ko\n/lib/modules/fs_a.ko\n/lib/modules/overlay.ko\n",
 		"b": "/lib/modules/crc.ko\n/lib/modules/overlay.ko\n", "ext4": ""} {
-		_, list, ok := strings.Cut(string(b), strings.TrimPrefix(FilesystemList(fs), "/")+"\x00")
+		_, list, ok := strings.Cut(string(b), strings.TrimPrefix(ImageList(fs), "/")+"\x00")
 		if list = strings.TrimLeft(list, "\x00"); !ok || !strings.HasPrefix(list, want+"\x00") && !strings.HasPrefix(list, want+"070701") {
 			t.Errorf("list for %s is %.80q, expected %q", fs, list, want)
 		}

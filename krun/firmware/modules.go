@@ -22,18 +22,18 @@ import (
 )
 
 // ModulesFile lists the modules to load, one path a line, in order. A file of
-// that name and FilesystemList's ending lists those of one file system.
+// that name and ImageList's ending lists those of one kind of image.
 const ModulesFile = "/etc/ccrun/modules"
 
-// FilesystemList lists the modules to load, after ModulesFile's, for an image
-// of that file system.
-func FilesystemList(filesystem string) string { return ModulesFile + "." + filesystem }
+// ImageList lists the modules to load, after ModulesFile's, for an image with
+// that file system, or that one of luks.Ciphers.
+func ImageList(with string) string { return ModulesFile + "." + with }
 
 // Modules names what to pack, without dependencies, which are added.
 type Modules struct {
 	Always []string
-	// Filesystems has what only images of a file system take.
-	Filesystems map[string][]string
+	// Images has what only images with a file system, or a cipher, take.
+	Images map[string][]string
 }
 
 const (
@@ -56,9 +56,9 @@ func ModulesSegment(moduleDir string, wanted Modules) ([]byte, error) {
 		return nil, err
 	}
 	always := l.state
-	for _, fs := range slices.Sorted(maps.Keys(wanted.Filesystems)) {
-		l.state = maps.Clone(always) // each file system's list is whole
-		if err := l.group(FilesystemList(fs), wanted.Filesystems[fs]); err != nil {
+	for _, with := range slices.Sorted(maps.Keys(wanted.Images)) {
+		l.state = maps.Clone(always) // each list is whole
+		if err := l.group(ImageList(with), wanted.Images[with]); err != nil {
 			return nil, err
 		}
 	}

@@ -92,10 +92,10 @@ const awaitingKeeper = "waiting for the keeper"
 func diskSteps() []step {
 	return []step{
 		{"finding the disk", (*boot).findDisk},
+		{"loading the image's modules", (*boot).loadImageModules},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
 		{"confirming the release", told((*boot).confirmRelease)},
-		{"loading the file system's modules", told((*boot).loadFilesystem)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
 	}

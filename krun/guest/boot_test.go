@@ -31,7 +31,8 @@ func TestBootStepsAreInOrder(t *testing.T) {
 		"setting up the network":            {"reading the kernel command line", "loading kernel modules"},
 		"finding the disk":                  {"reading the identity", "loading kernel modules"},
 		"obtaining the disk key":            {"finding the disk", "setting up the network"}, // the footer's digest is attested
-		"unlocking the disk":                {"obtaining the disk key"},
+		"loading the image's modules":       {"reading the identity", "loading kernel modules"},
+		"unlocking the disk":                {"obtaining the disk key", "loading the image's modules"},
 		"mounting the disk":                 {"unlocking the disk"},
 		"confirming the release":            {"unlocking the disk"},
 		"cutting the network off":           {"confirming the release"}, // which needs it

@@ -126,7 +126,8 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 	b.say = b.console.line
 	return b.openScratch(vk, area{
 		place: luks.Place{Device: b.disk.path, StartBytes: b.identity.Disk.ImageBytes},
-		room:  b.disk.size - b.identity.Disk.ImageBytes, rule: b.identity.Scratch, identity: b.identityDigest,
+		room:  b.disk.size - b.identity.Disk.ImageBytes, rule: b.identity.Scratch,
+		image: b.identity.Disk.Geometry, identity: b.identityDigest,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	mrand "math/rand/v2"
 	"os"
@@ -222,5 +223,16 @@ func TestReadDiskOfAnotherSize(t *testing.T) {
 		if (err == nil) != c.ok || c.ok && d.footerDigest != kbs.Sum384([]byte(footerJSON)) {
 			t.Errorf("%s: %+v, %v", name, d, err)
 		}
+	}
+}
+
+// TestLackingCipher: the console names the class and what helps.
+func TestLackingCipher(t *testing.T) {
+	err := lackingCipher(fmt.Errorf("loading table: %w", luks.ErrNoCipher))
+	if err == nil || !strings.HasPrefix(err.Error(), "unsupported: ") || !strings.Contains(hint.Of(err), "--cipher aes-xts") {
+		t.Errorf("%v (%s)", err, hint.Of(err))
+	}
+	if err := lackingCipher(unix.EIO); err != unix.EIO || lackingCipher(nil) != nil {
+		t.Errorf("%v", err)
 	}
 }

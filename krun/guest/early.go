@@ -58,11 +58,13 @@ func (b *boot) loadModules(context.Context) error {
 	return b.mountConfigfs()
 }
 
-// loadFilesystem loads what only images of this one's file system take, and
-// removes the others', which would stay in memory.
-func (b *boot) loadFilesystem(context.Context) error {
-	if err := loadList(modulesPath + "." + b.identity.Disk.Filesystem); err != nil {
-		return err
+// loadImageModules loads what only images with this one's cipher and file system
+// take, and removes the others', which would stay in memory.
+func (b *boot) loadImageModules(context.Context) error {
+	for _, with := range []string{b.identity.Disk.CipherName(), b.identity.Disk.Filesystem} {
+		if err := loadList(modulesPath + "." + with); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(modulesDir)
 }

@@ -1,12 +1,14 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/luks"
 )
 
@@ -29,7 +31,16 @@ func (o *opened) activateImage(g luks.Geometry, vk *luks.VolumeKey, device strin
 	if o.mapped, err = luks.Activate(g, vk, luks.Place{Device: device}, mappedName, true); err == nil {
 		o.devices = append(o.devices, mappedName)
 	}
-	return err
+	return lackingCipher(err)
+}
+
+// lackingCipher names the class of what a kernel without the image's cipher says,
+// and what helps. It is told as it is: nothing of the disk is known yet.
+func lackingCipher(err error) error {
+	if !errors.Is(err, luks.ErrNoCipher) {
+		return err
+	}
+	return hint.With(fmt.Errorf("%s: %w", classUnsupported, err), "build the image with --cipher aes-xts, or with --firmware whose kernel has the cipher")
 }
 
 func (o *opened) mountRoot(m mount) error {

@@ -54,6 +54,7 @@ type area struct {
 	place    luks.Place
 	room     int64 // what the disk has from there on, in bytes
 	rule     krun.Scratch
+	image    luks.Geometry // whose cipher the area has
 	identity kbs.Digest
 }
 
@@ -67,7 +68,7 @@ func (a area) context() []byte { return append([]byte(scratchMagic+"\x00"), a.id
 func readScratch(vk *luks.VolumeKey, a area) (*scratch, error) {
 	s := &scratch{place: a.place}
 	var err error
-	if s.geometry, err = a.rule.Geometry(); err != nil {
+	if s.geometry, err = a.rule.Geometry(a.image); err != nil {
 		return nil, err
 	}
 	switch {

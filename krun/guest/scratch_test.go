@@ -23,14 +23,24 @@ func scratchArea(t *testing.T, room int64) (area, *luks.VolumeKey) {
 		t.Fatal(err)
 	}
 	return area{
+		image: testGeometry(t, luks.AESXTS),
 		place: luks.Place{Device: path, StartBytes: 8192}, room: room, identity: kbs.Sum384([]byte("identity")),
 		rule: krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes, Damaged: krun.DamagedReplace},
 	}, vk
 }
 
+func testGeometry(t testing.TB, cipher string) luks.Geometry {
+	t.Helper()
+	g, err := luks.NewGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, cipher, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 func scratchRoom(t *testing.T) int64 {
 	t.Helper()
-	g, err := krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes}.Geometry()
+	g, err := krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes}.Geometry(testGeometry(t, luks.AESXTS))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +166,7 @@ func TestDamagedScratchIsRefused(t *testing.T) {
 }
 
 func FuzzScratchHeader(f *testing.F) {
-	g, err := luks.ScratchGeometry(krun.MinScratchBytes)
+	g, err := luks.ScratchGeometry(testGeometry(f, luks.AESXTS), krun.MinScratchBytes)
 	if err != nil {
 		f.Fatal(err)
 	}

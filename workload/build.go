@@ -164,7 +164,7 @@ func (b *build) drawKeys(ctx context.Context) (err error) {
 			return err
 		}
 		b.src.Keep(false)
-		if b.random, err = derived(b.Passphrase, !b.NoIntegrity, [sha256.Size]byte(h.Sum(nil))); err != nil {
+		if b.random, err = derived(b.Passphrase, b.Cipher, !b.NoIntegrity, [sha256.Size]byte(h.Sum(nil))); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/destination"
 	"github.com/ccrun/ccrun/workload/referrers"
@@ -92,6 +94,9 @@ type DiskOptions struct {
 	// stored, pushed and pulled.
 	FreeBytes   int64
 	NoIntegrity bool // for guest kernels without dm-integrity
+	// Cipher is one of luks.Ciphers; empty: the first. It is the image's and the
+	// scratch area's. AEGIS128 needs a guest kernel that has it.
+	Cipher string
 	// Passphrase opens the disk. Empty: 256 random bits, as 64 hex digits.
 	Passphrase secret.Bytes
 	writable   bool // a classic image, whose guests write to its disk
@@ -163,6 +168,7 @@ func (o *Options) setDefaults() {
 }
 
 func (o *DiskOptions) setDefaults() {
+	o.Cipher = cmp.Or(o.Cipher, luks.AESXTS)
 	switch {
 	case o.Filesystem == "" && o.writable:
 		o.Filesystem = "ext4"
@@ -258,6 +264,10 @@ func (o *DiskOptions) check() error {
 		return hint.Usagef("file system %q, expected one of %v", o.Filesystem, krun.Filesystems())
 	case o.Filesystem != "ext4" && o.SizeBytes != 0:
 		return hint.With(hint.Usagef("an %s disk has no free space to give a size to", o.Filesystem), "leave --size out; --scratch SIZE is the room to write in")
+	case !slices.Contains(luks.Ciphers(), o.Cipher):
+		return hint.Usagef("cipher %q, expected one of %v", o.Cipher, luks.Ciphers())
+	case o.Cipher == luks.AEGIS128 && o.NoIntegrity:
+		return hint.Usagef("cipher %s without integrity: it encrypts and authenticates in one", o.Cipher)
 	case o.FreeBytes < 0 || o.FreeBytes > 0 && (o.SizeBytes > 0 || o.Filesystem != "ext4"):
 		return hint.Usagef("%d bytes of free space: only with ext4, and instead of a size", o.FreeBytes)
 	case o.SizeBytes < 0 || o.SizeBytes%4096 != 0:

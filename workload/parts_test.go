@@ -17,6 +17,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
 )
@@ -333,6 +334,38 @@ func TestServerNamesNeedAResolver(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(hint.Of(err), "--dns") {
 			t.Errorf("hint %q does not name --dns", hint.Of(err))
+		}
+	}
+}
+
+// TestAEGIS: the choice is in the identity, and image and scratch have it.
+func TestAEGIS(t *testing.T) {
+	server := &fakeServer{}
+	o := testOptions(t, server)
+	o.Filesystem, o.SizeBytes, o.Cipher = "btrfs", 0, luks.AEGIS128
+	mustBuild(t, o)
+	out := readOutput(t, o.System, o.Destination)
+	id, _ := identityOf(t, out)
+	if g := id.Disk.Geometry; g.Cipher != "aegis128-plain64" || g.VolumeKeyBytes != 16 || g.Integrity == nil || g.Integrity.Algorithm != "aead" || g.Integrity.TagBytes != 16 {
+		t.Errorf("identity has %+v", g)
+	}
+	if s, err := id.Scratch.Geometry(id.Disk.Geometry); err != nil || s.CipherName() != luks.AEGIS128 || s.VolumeKeyBytes != 16 {
+		t.Errorf("scratch is %+v, %v", s, err)
+	}
+	plain, err := os.ReadFile(out.decrypt(t, server.the(t).DiskKey))
+	if err != nil || !bytes.Contains(plain, []byte("_BHRfS_M")) {
+		t.Errorf("what the disk decrypts to is no BTRFS (%v)", err)
+	}
+	for name, change := range map[string]func(*Options){
+		"unknown cipher":   func(o *Options) { o.Cipher = "aegis128l" },
+		"LUKS2's name":     func(o *Options) { o.Cipher = "aes-xts-plain64" },
+		"without its tags": func(o *Options) { o.NoIntegrity, o.Scratch.Kind = true, krun.ScratchMemory },
+	} {
+		o := testOptions(t, &fakeServer{})
+		o.Filesystem, o.SizeBytes, o.Cipher = "btrfs", 0, luks.AEGIS128
+		change(&o)
+		if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "cipher") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -37,13 +38,16 @@ type randomness struct {
 // derived makes every random value of a reproducible build a function of
 // DiskKey and plaintext. The whole plaintext is in the digest: only then can no
 // two plaintexts, whatever they come from and whichever version of this program
-// laid them out, ever share key and tweak.
-func derived(diskKey secret.Bytes, integrity bool, plaintext [sha256.Size]byte) (randomness, error) {
+// laid them out, ever share key and tweak; and no two ciphers share a key.
+func derived(diskKey secret.Bytes, cipher string, integrity bool, plaintext [sha256.Size]byte) (randomness, error) {
 	prk, err := hkdf.Extract(sha512.New, diskKey.Reveal(), []byte(reproducibleLabel))
 	if err != nil {
 		return randomness{}, fmt.Errorf("deriving keys: %w", err)
 	}
 	info := fmt.Sprintf("\x00integrity=%t\x00%s", integrity, plaintext[:])
+	if cipher != luks.AESXTS { // which had keys before there was a choice
+		info = "\x00cipher=" + cipher + info
+	}
 	return randomness{derive: func(purpose string) (io.Reader, error) {
 		derivedKey, err := hkdf.Expand(sha512.New, prk, purpose+info, 32)
 		if err != nil {

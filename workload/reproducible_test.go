@@ -71,6 +71,7 @@ func TestReproducible(t *testing.T) {
 			"time":     func(o *Options) { o.Now = func() time.Time { return time.Unix(1_700_000_001, 0) } },
 			"disk key": func(o *Options) { o.Passphrase = secret.New([]byte(strings.Repeat("5b", 32))) },
 			"content":  func(o *Options) { changeLayer(t, o) },
+			"cipher":   func(o *Options) { o.Cipher = luks.AEGIS128 },
 		} {
 			var dst string
 			elsewhere(func(o *Options) { change(o); dst = o.Destination })

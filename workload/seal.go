@@ -54,7 +54,7 @@ func drawKeys(random randomness, o *DiskOptions, plainBytes int64) (*sealed, err
 		return nil, fmt.Errorf("drawing disk UUID: %w", err)
 	}
 	s := &sealed{}
-	if s.geometry, err = luks.DefaultGeometry(id.String(), plainBytes, !o.NoIntegrity); err != nil {
+	if s.geometry, err = luks.NewGeometry(id.String(), plainBytes, o.Cipher, !o.NoIntegrity); err != nil {
 		return nil, fmt.Errorf("laying out disk: %w", err)
 	}
 	if r, err = random.bytes("volume key"); err != nil {

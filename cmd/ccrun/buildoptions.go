@@ -71,7 +71,7 @@ func setParts(c *cli.Context, e *workload.Environment, s *workload.SourceOptions
 	log := program.Log(c)
 	e.System, e.Warn = systemContext(c), func(s string) { log.Warn(s) }
 	s.Source, s.Lint, s.AllowedBases = c.Args().Get(0), lintLevel(c), c.StringSlice("base-allow")
-	m.TEE, d.Filesystem = kbs.TEE(c.String("tee")), c.String("fs")
+	m.TEE, d.Filesystem, d.Cipher = kbs.TEE(c.String("tee")), c.String("fs"), c.String("cipher")
 	if c.Bool("classic") && !c.IsSet("fs") {
 		d.Filesystem = "" // the one that there is
 	}

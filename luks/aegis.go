@@ -7,7 +7,7 @@ import (
 )
 
 // AEGIS-128: "AEGIS: A Fast Authenticated Encryption Algorithm (v1.1)" by Wu and
-// Preneel, which is what Linux calls aegis128. Step numbers are those of its
+// Preneel, which is what Linux calls aegis128. Names are those of its
 // section 2. No library in Go has it; the kin that draft-irtf-cfrg-aegis-aead
 // describes (AEGIS-128L, AEGIS-256) give other bytes.
 const (

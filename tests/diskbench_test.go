@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -67,8 +68,8 @@ func TestReadThroughput(t *testing.T) {
 	systems, dir := fileSystems(t), t.TempDir()
 	var disks []*interopDisk
 	for _, fs := range []string{"", "ext4", "erofs"} {
-		for _, integrity := range []bool{false, true} {
-			disks = append(disks, benchDisk(t, filepath.Join(dir, fmt.Sprint(len(disks))), fs, integrity, systems[fs]))
+		for _, how := range []string{"dm-crypt alone", luks.AESXTS, luks.AEGIS128} {
+			disks = append(disks, benchDisk(t, filepath.Join(dir, fmt.Sprint(len(disks))), fs, how, systems[fs]))
 		}
 	}
 	report := m.boot(t, simProcessor, disks)
@@ -86,15 +87,22 @@ func TestReadThroughput(t *testing.T) {
 	}
 }
 
-func benchDisk(t *testing.T, path, fs string, integrity bool, plain []byte) *interopDisk {
+// benchDisk is encrypted as how says: one of luks.Ciphers, with integrity, or AES-XTS
+// without.
+func benchDisk(t *testing.T, path, fs, how string, plain []byte) *interopDisk {
 	t.Helper()
 	d := &interopDisk{path: path, bench: true, Case: diskcase.Case{Serial: "bench" + filepath.Base(path), Filesystem: fs, ReadOnly: true}}
-	d.Name = map[string]string{"": "device"}[fs] + fs + map[bool]string{false: ", dm-crypt alone", true: ", with integrity"}[integrity]
+	d.Name = map[string]string{"": "device"}[fs] + fs + ", " + how
+	integrity := slices.Contains(luks.Ciphers(), how)
+	cipher := luks.AESXTS
+	if integrity {
+		cipher = how
+	}
 	var key [32]byte
 	_, _ = rand.Read(key[:])
 	d.Passphrase = hex.EncodeToString(key[:])
 	var err error
-	if d.Geometry, err = luks.DefaultGeometry(interopUUID, int64(len(plain)), integrity); err != nil {
+	if d.Geometry, err = luks.NewGeometry(interopUUID, int64(len(plain)), cipher, integrity); err != nil {
 		t.Fatal(err)
 	}
 	d.content = plain

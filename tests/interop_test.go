@@ -96,6 +96,7 @@ type interopCase struct {
 	diskcase.Case
 	bytes int64 // of content
 	plain bool  // without integrity
+	aegis bool  // with AEGIS-128
 	bare  bool  // without footer
 	spoil int64 // offset of the byte that the host changes, from the segment's start
 	swap  bool  // the host swaps the last two sectors
@@ -124,6 +125,12 @@ func interopCases() []interopCase {
 		{Case: c{Name: "ours by cryptsetup, plain", Cryptsetup: true, Expect: diskcase.Reads, ReadOnly: true}, bytes: 1 << 20, plain: true},
 		{Case: c{Name: "cryptsetup's", Format: true, Expect: diskcase.Writes}, bytes: 23 << 20},
 		{Case: c{Name: "cryptsetup's, 512-byte sectors", Format: true, Expect: diskcase.Writes, Geometry: sectors512}, bytes: 23 << 20},
+		{Case: c{Name: "AEGIS, read-only", Expect: diskcase.Reads, ReadOnly: true}, bytes: 9<<20 + 4096, aegis: true},
+		{Case: c{Name: "AEGIS, 512-byte sectors", Expect: diskcase.Reads, ReadOnly: true, Geometry: sectors512}, bytes: 5 << 20, aegis: true},
+		{Case: c{Name: "AEGIS, ciphertext byte flipped", Expect: diskcase.LastSectorEIO, ReadOnly: true}, bytes: 5 << 20, aegis: true, spoil: fromEnd - 100},
+		{Case: c{Name: "AEGIS, sectors swapped with their tags", Expect: diskcase.LastSectorEIO, ReadOnly: true}, bytes: 5 << 20, aegis: true, swap: true, tags: true},
+		{Case: c{Name: "AEGIS, another volume key", Expect: diskcase.WrongKeyEIO, ReadOnly: true}, bytes: 1 << 20, aegis: true},
+		{Case: c{Name: "AEGIS by cryptsetup", Cryptsetup: true, Expect: diskcase.Reads, ReadOnly: true}, bytes: 1 << 20, aegis: true, bare: true},
 		// Last, since its devices stay open.
 		{Case: c{Name: "power cut", Expect: diskcase.Cut}, bytes: 6 << 20},
 	}
@@ -135,7 +142,11 @@ func newInteropDisk(t *testing.T, dir string, ic interopCase) *interopDisk {
 	var key [32]byte
 	_, _ = rand.Read(key[:])
 	d.Passphrase = hex.EncodeToString(key[:])
-	g, err := luks.DefaultGeometry(interopUUID, ic.bytes, !ic.plain)
+	cipher := luks.AESXTS
+	if ic.aegis {
+		cipher = luks.AEGIS128
+	}
+	g, err := luks.NewGeometry(interopUUID, ic.bytes, cipher, !ic.plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +182,8 @@ func newInteropDisk(t *testing.T, dir string, ic interopCase) *interopDisk {
 // swapLast exchanges a disk's last two sectors, and their tags: both are what
 // was once written, only elsewhere. The tags of up to 4 MiB stand before them.
 func swapLast(disk []byte, g luks.Geometry, tags bool) {
-	const tag, runTags = 32, 4 << 20 / 4096 * 32
+	tag := int64(g.Integrity.TagBytes)
+	runTags := 4 << 20 / 4096 * tag
 	swap := func(at, n int64) {
 		first := bytes.Clone(disk[at : at+n])
 		copy(disk[at:], disk[at+n:at+2*n])

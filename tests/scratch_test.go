@@ -46,7 +46,11 @@ func newScratchWorld(t *testing.T) *scratchWorld {
 	if w == nil {
 		return nil
 	}
-	g, err := krun.Scratch{Kind: krun.ScratchDisk, Bytes: scratchSize}.Geometry()
+	image, err := luks.DefaultGeometry(interopUUID, 1<<20, true) // for its cipher
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := krun.Scratch{Kind: krun.ScratchDisk, Bytes: scratchSize}.Geometry(image)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,18 +47,10 @@ type Integrity struct {
 	Log2InterleaveSectors int    `json:"log2_interleave_sectors"` // in 512-byte sectors
 }
 
-// What the suites are made of, and units.
 const (
-	cipherAESXTS     = "aes-xts-plain64"
-	cipherAEGIS128   = "aegis128-plain64"
-	integrityHMAC256 = "hmac(sha256)"
-	integrityAEAD    = "aead" // the cipher's own
-	cipherKeyBytes   = 64     // AES-256, two keys (XTS)
-	macKeyBytes      = 32
-	macTagBytes      = 32
-	ivBytes          = 16  // stored beside the tag, with randomIV
-	dmSectorBytes    = 512 // device mapper's unit, whatever the encryption sector
-	alignBytes       = 4096
+	ivBytes       = 16  // stored beside the tag, with randomIV
+	dmSectorBytes = 512 // device mapper's unit, whatever the encryption sector
+	alignBytes    = 4096
 )
 
 // Bounds of a geometry. They keep all arithmetic on sizes far from overflow.
@@ -183,4 +175,21 @@ func (g *Geometry) SegmentBytes() int64 {
 		return g.PlainBytes
 	}
 	return g.layout().dataOffset(g.PlainBytes-alignBytes) + alignBytes
+}
+
+// CipherName is the one of Ciphers that a geometry has; empty if it is invalid.
+func (g *Geometry) CipherName() string {
+	s, _ := g.suite()
+	return s.name
+}
+
+// suite is the one of a geometry.
+func (g *Geometry) suite() (suite, error) {
+	integrity := ""
+	if g.Integrity != nil {
+		if integrity = g.Integrity.Algorithm; integrity == "" {
+			return suite{}, fmt.Errorf("disk with tags of no algorithm")
+		}
+	}
+	return findSuite(g.Cipher, integrity)
 }

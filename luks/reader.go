@@ -88,16 +88,3 @@ func (d *reader) open(b, tags []byte, start int64) error {
 	}
 	return nil
 }
-
-// readAt fills b from off. io.ReaderAt may report the end of the disk along
-// with the last bytes.
-func readAt(r io.ReaderAt, b []byte, off int64) error {
-	n, err := r.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}

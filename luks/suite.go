@@ -16,6 +16,17 @@ const (
 // Ciphers are all of them, the default first.
 func Ciphers() []string { return []string{AESXTS, AEGIS128} }
 
+// What suites are made of.
+const (
+	cipherAESXTS     = "aes-xts-plain64"
+	cipherAEGIS128   = "aegis128-plain64"
+	integrityHMAC256 = "hmac(sha256)"
+	integrityAEAD    = "aead" // the cipher's own
+	cipherKeyBytes   = 64     // AES-256, two keys (XTS)
+	macKeyBytes      = 32
+	macTagBytes      = 32
+)
+
 // A suite is one way to encrypt and authenticate sectors.
 type suite struct {
 	name      string // one of Ciphers
@@ -50,21 +61,4 @@ func findSuite(cipher, integrity string) (suite, error) {
 	}
 	return suite{}, fmt.Errorf("disk integrity %.40q with cipher %s, expected %s with %s, %s with %s", integrity, cipher,
 		integrityHMAC256, cipherAESXTS, integrityAEAD, cipherAEGIS128)
-}
-
-// CipherName is the one of Ciphers that a geometry has; empty if it is invalid.
-func (g *Geometry) CipherName() string {
-	s, _ := g.suite()
-	return s.name
-}
-
-// suite is the one of a geometry.
-func (g *Geometry) suite() (suite, error) {
-	integrity := ""
-	if g.Integrity != nil {
-		if integrity = g.Integrity.Algorithm; integrity == "" {
-			return suite{}, fmt.Errorf("disk with tags of no algorithm")
-		}
-	}
-	return findSuite(g.Cipher, integrity)
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/krun/sim"
-	"github.com/ccrun/ccrun/luks"
 )
 
 func initCommand() *cli.Command {
@@ -80,7 +79,7 @@ func modulesOf(dir string) (firmware.Modules, error) {
 		case slices.Contains(renamedModules, name):
 			wanted = append(wanted, name)
 		case slices.Contains(aegisModules, name):
-			images[luks.AEGIS128] = append(images[luks.AEGIS128], name)
+			images["aegis128"] = append(images["aegis128"], name)
 		}
 		return nil
 	})

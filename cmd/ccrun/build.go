@@ -10,7 +10,6 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
-	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -55,7 +54,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "read-only", Usage: "give the workload a root that cannot be written, with /tmp, /run, /var/tmp and VOLUMEs in memory, as podman run --read-only does; measured"},
 		&cli.StringFlag{Name: "size", Usage: "with --classic: `SIZE` of the ext4 file system, or +ROOM to write beside the content (default: 1 % of it, at least 4 MiB)"},
 		&cli.BoolFlag{Name: "integrity", Value: true, Usage: "authenticate every sector; false only for guest kernels without dm-integrity"},
-		&cli.StringFlag{Name: "cipher", Value: luks.AESXTS, Usage: "`CIPHER` of image and scratch: aes-xts (AES-256-XTS, HMAC-SHA-256) or aegis128 (AEGIS-128: two to three times as fast in the guest, a 128-bit key; needs firmware whose kernel has it); measured"},
+		&cli.StringFlag{Name: "cipher", Value: "aes-xts", Usage: "`CIPHER` of image and scratch: aes-xts (AES-256-XTS, HMAC-SHA-256) or aegis128 (AEGIS-128: two to three times as fast in the guest, a 128-bit key; needs firmware whose kernel has it); measured"},
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the host may set, `NAME[=REGEX]`; may be repeated"},
 		&cli.BoolFlag{Name: "args-allow", Usage: "let the host give the workload arguments"},
 		&cli.StringFlag{Name: "network", Usage: "`MODE` of the workload's network: none, tsi (libkrun's, through the VMM: also what it sends to 127.0.0.1) or virtio (default: the machine's)"},

@@ -33,7 +33,7 @@ var fileKnots = map[string]int{
 	"krun/measure":            11,
 	"krun/sim":                2,
 	"krun/wrapper":            4,
-	"luks":                    6,
+	"luks":                    3,
 	"tests/guestinit":         3,
 	"tests/rig/vmm":           4,
 	"workload":                3,

@@ -104,8 +104,15 @@ func freePort(t testing.TB) string {
 
 func (w *world) startServer() {
 	w.t.Helper()
-	w.server = exec.Command(filepath.Join(w.bin, "ccrun-sim"), append([]string{"attest-server", "serve",
-		"--data", filepath.Join(w.dir, "server"), "--listen", "127.0.0.1:" + w.port}, w.serve...)...)
+	w.startServerAs("serve", w.serve...)
+}
+
+// startServerAs has a command of attest-server listen where guests know the
+// server to be.
+func (w *world) startServerAs(command string, flags ...string) {
+	w.t.Helper()
+	w.server = exec.Command(filepath.Join(w.bin, "ccrun-sim"), append([]string{"attest-server", command,
+		"--data", filepath.Join(w.dir, "server"), "--listen", "127.0.0.1:" + w.port}, flags...)...)
 	w.server.Env, w.server.Stdout, w.server.Stderr = w.env, &w.serverLog, &w.serverLog
 	if err := w.server.Start(); err != nil {
 		w.t.Fatal(err)

@@ -25,11 +25,12 @@ type FetchOptions struct {
 }
 
 // Fetcher gets small documents from a vendor's service and is gentle about
-// it: one request at a time for each, answers that a machine's document does
-// not exist are remembered for two minutes, and after an error documents of that
+// it: one request at a time for each kind of document, answers that a machine's
+// document does not exist are remembered for two minutes, and after an error documents of that
 // kind are left alone for 10 seconds, then twice as long each time up to ten
 // minutes, or as long as its Retry-After says. AMD's KDS throttles those who are
-// not. That is for each kind on its own: a CRL that cannot be had says little of
+// not: one that did is asked no faster than it wanted for the ten minutes after.
+// That is for each kind on its own: a CRL that cannot be had says little of
 // VCEKs, which guests wait for. New documents are asked for at a bounded rate:
 // what is asked for comes from Evidence that nobody has authenticated yet.
 type Fetcher struct {
@@ -41,6 +42,14 @@ type Fetcher struct {
 	mu      sync.Mutex
 	missing map[string]time.Time // until when
 	pauses  map[kind]pause
+	turns   map[kind]*turn
+}
+
+// turn is one request at a time: many that are refused together would each
+// lengthen the pause.
+type turn struct {
+	taken   chan struct{}
+	waiting int
 }
 
 // kind is a kind of document, in errors and logs by this name.
@@ -60,15 +69,17 @@ const (
 // that all need is asked for again each time: it must be somewhere.
 func (k kind) ofOneMachine() bool { return k == kindVCEK || k == kindTCB }
 
-// pause is how long a kind of document is left alone, the last time and now.
+// pause is how long a kind of document is left alone.
 type pause struct {
-	length time.Duration
+	length time.Duration // after the last error; zero once it is over
 	resume time.Time
+	gap    time.Duration // between requests, until heeded has passed
+	heeded time.Time
 }
 
 // NewFetcher makes a Fetcher.
 func NewFetcher(o FetchOptions) *Fetcher {
-	f := &Fetcher{client: o.Client, now: o.Now, missing: map[string]time.Time{}, pauses: map[kind]pause{}, rate: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst)}
+	f := &Fetcher{client: o.Client, now: o.Now, missing: map[string]time.Time{}, pauses: map[kind]pause{}, turns: map[kind]*turn{}, rate: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst)}
 	if f.client == nil {
 		f.client = &http.Client{Timeout: 10 * time.Second}
 	}
@@ -96,6 +107,8 @@ const (
 	maxSeconds   = int(longestPause / time.Second)
 	fetchEvery   = 2 * time.Second
 	fetchBurst   = 60
+	heedFor      = 10 * time.Minute // how long a 429 is heeded
+	maxWaiting   = 64               // for their turn
 )
 
 // document is an answer with status 200.
@@ -108,6 +121,14 @@ type document struct {
 // service says that there is none.
 func (f *Fetcher) get(ctx context.Context, k kind, url string, limit int64) (*document, error) {
 	ch := f.flight.DoChan(url, func() (any, error) {
+		if err := f.awaited(k, url); err != nil {
+			return nil, err
+		}
+		end, err := f.takeTurn(k)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
 		if err := f.allowed(k, url); err != nil {
 			return nil, err
 		}
@@ -126,9 +147,15 @@ func (f *Fetcher) get(ctx context.Context, k kind, url string, limit int64) (*do
 	}
 }
 
-func (f *Fetcher) allowed(k kind, url string) error {
+// awaited says whether there is no need to ask, or no time for it yet.
+func (f *Fetcher) awaited(k kind, url string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.inVain(k, url)
+}
+
+// inVain is awaited while f.mu is held.
+func (f *Fetcher) inVain(k kind, url string) error {
 	now := f.now()
 	if until, ok := f.missing[url]; ok && now.Before(until) {
 		return verifier.ErrNoEndorsement
@@ -136,10 +163,41 @@ func (f *Fetcher) allowed(k kind, url string) error {
 	if left := f.pauses[k].resume.Sub(now); left > 0 {
 		return &verifier.Busy{After: left, Err: fmt.Errorf("asking for a %s again in %s", k, left.Round(time.Second))}
 	}
-	if !f.rate.AllowN(now, 1) {
+	return nil
+}
+
+// allowed is awaited for one who asks now, and counts it.
+func (f *Fetcher) allowed(k kind, url string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.inVain(k, url); err != nil {
+		return err
+	}
+	if !f.rate.AllowN(f.now(), 1) {
 		return &verifier.Busy{After: fetchEvery, Err: fmt.Errorf("asked for more than %d documents at once", fetchBurst)}
 	}
 	return nil
+}
+
+// takeTurn waits until nobody else asks for a document of this kind.
+func (f *Fetcher) takeTurn(k kind) (end func(), err error) {
+	f.mu.Lock()
+	t := f.turns[k]
+	if t == nil {
+		t = &turn{taken: make(chan struct{}, 1)}
+		f.turns[k] = t
+	}
+	if t.waiting >= maxWaiting {
+		f.mu.Unlock()
+		return nil, &verifier.Busy{After: fetchEvery, Err: fmt.Errorf("%d others wait for a %s", maxWaiting, k)}
+	}
+	t.waiting++
+	f.mu.Unlock()
+	t.taken <- struct{}{} // each before it ends with its request's time limit
+	f.mu.Lock()
+	t.waiting--
+	f.mu.Unlock()
+	return func() { <-t.taken }, nil
 }
 
 func (f *Fetcher) request(ctx context.Context, k kind, url string, limit int64) (*document, error) {
@@ -155,6 +213,7 @@ func (f *Fetcher) request(ctx context.Context, k kind, url string, limit int64) 
 	body, err := bounded.Read(resp.Body, "the answer", limit)
 	switch {
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusBadRequest:
+		f.answered(k)
 		if k.ofOneMachine() {
 			f.remember(url)
 		}
@@ -164,14 +223,16 @@ func (f *Fetcher) request(ctx context.Context, k kind, url string, limit int64) 
 		if convErr != nil {
 			seconds = 0
 		}
-		after := f.backOff(k, time.Duration(min(seconds, maxSeconds))*time.Second)
+		wanted := time.Duration(min(seconds, maxSeconds)) * time.Second
+		if resp.StatusCode == http.StatusTooManyRequests {
+			f.slowDown(k, wanted)
+		}
+		after := f.backOff(k, wanted)
 		return nil, &verifier.Busy{After: after, Err: fmt.Errorf("GET %s: %s", url, resp.Status)}
-	case err != nil:
-		return nil, fmt.Errorf("GET %s: %w", url, err)
+	case err != nil: // larger than any such document
+		return nil, &verifier.Busy{After: f.backOff(k, 0), Err: fmt.Errorf("GET %s: %w", url, err)}
 	}
-	f.mu.Lock()
-	delete(f.pauses, k)
-	f.mu.Unlock()
+	f.answered(k)
 	return &document{body: body, header: resp.Header}, nil
 }
 
@@ -182,8 +243,37 @@ func (f *Fetcher) backOff(k kind, wanted time.Duration) time.Duration {
 	defer f.mu.Unlock()
 	length := min(max(firstPause, 2*f.pauses[k].length), longestPause)
 	wait := min(max(length, wanted), longestPause)
-	f.pauses[k] = pause{length, f.now().Add(wait)}
+	p := f.pauses[k]
+	p.length, p.resume = length, f.now().Add(wait)
+	f.pauses[k] = p
 	return wait
+}
+
+// slowDown keeps a gap between requests from now on: a service that counts them
+// would refuse every other one if it were asked at once after each answer. A
+// gap that was kept, and did not do, is doubled.
+func (f *Fetcher) slowDown(k kind, wanted time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pauses[k]
+	if p.length == 0 {
+		p.gap *= 2
+	}
+	p.gap, p.heeded = min(max(p.gap, wanted, firstPause), longestPause), f.now().Add(heedFor)
+	f.pauses[k] = p
+}
+
+// answered ends the pauses after errors.
+func (f *Fetcher) answered(k kind) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, now := f.pauses[k], f.now()
+	if !now.Before(p.heeded) {
+		delete(f.pauses, k)
+		return
+	}
+	p.length, p.resume = 0, now.Add(p.gap)
+	f.pauses[k] = p
 }
 
 // Forget has everything asked for again that was missing or left alone: the

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/chain"
@@ -28,7 +31,10 @@ type KDSOptions struct {
 // a cache: once a chip's certificate is there, nothing is fetched for it again
 // until its TCB changes. It gives no VLEK: those come from the cloud provider,
 // with the Evidence or in a bundle.
-type KDS struct{ o KDSOptions }
+type KDS struct {
+	o      KDSOptions
+	flight singleflight.Group
+}
 
 // NewKDS makes a KDS.
 func NewKDS(o KDSOptions) (*KDS, error) {
@@ -69,22 +75,56 @@ func (k *KDS) Candidates(ctx context.Context, key snp.EndorsementKey) ([][]byte,
 		return kept, nil
 	}
 	at := k.vcekURL(key)
+	// Who waits holds a place among the appraisals. What comes later is kept
+	// all the same, for the next try.
+	ch := k.flight.DoChan(at, func() (any, error) { return k.fetchVCEK(context.WithoutCancel(ctx), at, key) })
+	patience := time.NewTimer(vcekPatience)
+	defer patience.Stop()
+	select {
+	case r := <-ch:
+		got, _ := r.Val.([][]byte)
+		return got, r.Err
+	case <-patience.C:
+		return nil, &verifier.Busy{After: fetchEvery, Err: fmt.Errorf("no VCEK within %s", vcekPatience)}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// vcekPatience is how long a guest is kept waiting for its chip's certificate:
+// less than its own time limit, so that it gets an answer.
+const vcekPatience = 5 * time.Second
+
+// fetchVCEK has the certificate at an address checked and kept.
+func (k *KDS) fetchVCEK(ctx context.Context, at string, key snp.EndorsementKey) ([][]byte, error) {
+	if kept := k.o.Cache.view().fitting(key, snp.FitsKey); len(kept) > 0 {
+		return kept, nil // it came just now
+	}
 	doc, err := k.o.Fetcher.get(ctx, kindVCEK, at, chain.MaxCertificateBytes)
 	if err != nil {
 		return nil, err
 	}
-	c, err := x509.ParseCertificate(doc.body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the VCEK from %s: %w", at, err)
-	}
-	// What is not what was asked for must not stay in the cache.
-	if f, err := snp.ParseFacts(c); err != nil || f.Fit(key) != snp.FitsKey {
-		return nil, fmt.Errorf("the VCEK from %s is for another chip or TCB", at)
-	}
-	if _, _, err := k.o.Cache.Add(doc.body); err != nil && !errors.Is(err, ErrCacheFull) {
-		return nil, fmt.Errorf("the VCEK from %s: %w", at, err)
+	if err := k.keep(doc.body, key); err != nil {
+		// Some proxy answers in its place, or it is broken: no word on the chip.
+		return nil, &verifier.Busy{After: k.o.Fetcher.backOff(kindVCEK, 0), Err: fmt.Errorf("the VCEK from %s: %w", at, err)}
 	}
 	return [][]byte{doc.body}, nil
+}
+
+// keep caches a certificate for key. What is not what was asked for must not
+// stay there.
+func (k *KDS) keep(der []byte, key snp.EndorsementKey) error {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	if f, err := snp.ParseFacts(c); err != nil || f.Fit(key) != snp.FitsKey {
+		return errors.New("it is for another chip or TCB")
+	}
+	if _, _, err := k.o.Cache.Add(der); err != nil && !errors.Is(err, ErrCacheFull) {
+		return err
+	}
+	return nil
 }
 
 // vcekURL is the certificate's address (57230, section 4.1). The TCB of chips

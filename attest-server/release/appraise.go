@@ -203,7 +203,7 @@ func (a *appraisal) verify(ctx context.Context, v verifier.Verifier, tee kbs.TEE
 		return false, nil
 	case errors.Is(err, verifier.ErrBusy):
 		a.Add("endorsement", false, "the vendor's word on this machine", err.Error(),
-			"the server asks the vendor again by itself; `ccrun certs import` brings it what is missing")
+			"the vendor is asked again when the guest comes back, as it does by itself; `ccrun certs import` brings what is missing")
 		a.lack = err
 		return false, nil
 	case err != nil:

@@ -80,8 +80,10 @@ func (b *build) prepare(context.Context) (err error) {
 	if b.fw, err = b.loadFirmware(); err != nil {
 		return err
 	}
-	if err := checkServerNames(b.Servers.URLs, b.Network, b.fw.Cmdline); err != nil {
-		return err
+	for _, fw := range b.fw {
+		if err := checkServerNames(b.Servers.URLs, b.Network, fw.Cmdline); err != nil {
+			return err
+		}
 	}
 	b.agent = b.packAgent()
 	return nil
@@ -274,7 +276,7 @@ func (b *build) attach(ctx context.Context) error {
 func (b *build) provenanceDocument() (referrers.Document, error) {
 	p := provenance{
 		image: b.out.name, imageDigest: b.image.digest(), source: b.src.Name, sourceDigest: b.publicSource(),
-		machine: &b.MachineOptions, filesystem: b.Filesystem, firmware: b.fw.Digest, version: b.Version, finished: b.Now(),
+		machine: &b.MachineOptions, filesystem: b.Filesystem, firmware: b.fw, version: b.Version, finished: b.Now(),
 	}
 	statement, err := p.statement(b.sealed)
 	if err != nil {

@@ -101,6 +101,8 @@ func (o *ClassicOptions) check() error {
 		return hint.Usagef("TEE %q: classic images are for snp", o.TEE)
 	case o.Filesystem != "ext4":
 		return hint.Usagef("file system %q: the old init mounts ext4", o.Filesystem)
+	case len(o.MoreFirmware) > 0:
+		return hint.Usagef("%d firmwares: the legacy form of a registration has room for one measurement", 1+len(o.MoreFirmware))
 	case len(o.Servers.URLs) != 1:
 		return hint.Usagef("%d servers: the old init knows one", len(o.Servers.URLs))
 	case o.Legacy == nil && o.RecordPath == "":
@@ -134,7 +136,7 @@ func (c *classic) prepare(context.Context) (err error) {
 	if c.fw, err = c.loadFirmware(); err != nil {
 		return err
 	}
-	return checkOldInit(c.fw.Initrd)
+	return checkOldInit(c.fw[0].Initrd)
 }
 
 func (c *classic) openDestination(ctx context.Context) (err error) {
@@ -198,12 +200,12 @@ func (c *classic) writeLayer(ctx context.Context) error {
 
 // measure computes what every VMM would measure: the firmware's own initrd.
 func (c *classic) measure(context.Context) error {
-	in, err := measure.FromBundle(c.fw, nil)
+	in, err := measure.FromBundle(c.fw[0], nil)
 	if err != nil {
 		return err
 	}
 	c.launch = map[string]string{}
-	for _, p := range measure.Profiles(c.TEE, c.fw.Kind) {
+	for _, p := range measure.Profiles(c.TEE, c.fw[0].Kind) {
 		r, err := measure.Launch(p, in, measure.Shape{CPUs: uint(c.CPUs), MemoryMiB: c.MemoryMiB})
 		if err != nil {
 			return fmt.Errorf("measuring for %s: %w", p, err)

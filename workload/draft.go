@@ -20,7 +20,7 @@ import (
 // hand, and the steps that they have in common.
 type draft struct {
 	env  *Environment
-	fw   *firmware.Bundle
+	fw   []*firmware.Bundle // the one that is built for, then those that may be in its place
 	out  *target
 	src  *source.Image
 	proc []byte // the process, as it goes on the disk
@@ -123,7 +123,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 	if err != nil {
 		return err
 	}
-	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw.Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes}.Encode()
+	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw[0].Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes}.Encode()
 	if err != nil {
 		return err
 	}

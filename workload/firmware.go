@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,29 +17,42 @@ import (
 // ErrNotCapable reports a combination of TEE and firmware that proves nothing.
 var ErrNotCapable = errors.New("cannot be attested")
 
-// loadFirmware reads what the guest boots from, the initrd apart.
-func (o *MachineOptions) loadFirmware() (*firmware.Bundle, error) {
-	fw, err := firmware.Load(o.Firmware)
-	if err != nil {
-		return nil, err
+// loadFirmware reads what the guest boots from, the initrd apart: Firmware,
+// then what may be in its place.
+func (o *MachineOptions) loadFirmware() ([]*firmware.Bundle, error) {
+	var all []*firmware.Bundle
+	for _, path := range append([]string{o.Firmware}, o.MoreFirmware...) {
+		fw, err := firmware.Load(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkMachine(o.TEE, fw.Kind); err != nil {
+			return nil, err
+		}
+		if err := o.checkACPI(path, fw); err != nil {
+			return nil, err
+		}
+		for _, other := range all {
+			if other.Digest == fw.Digest {
+				return nil, hint.With(hint.Usagef("firmware %s is the same as %s", path, other.Path), "name each once with --firmware")
+			}
+		}
+		all = append(all, fw)
 	}
-	if err := checkMachine(o.TEE, fw.Kind); err != nil {
-		return nil, err
-	}
-	return fw, o.checkACPI(fw)
+	return all, nil
 }
 
 // checkACPI refuses a machine that runs the host's ACPI code unless that is
 // allowed, and an allowance that is not needed.
-func (o *MachineOptions) checkACPI(fw *firmware.Bundle) error {
+func (o *MachineOptions) checkACPI(path string, fw *firmware.Bundle) error {
 	in := measure.Inputs{Kernel: fw.Kernel, Cmdline: fw.Cmdline, AllowACPI: o.AllowACPI}
 	for _, p := range measure.Profiles(o.TEE, fw.Kind) {
 		got, err := in.ACPI(p)
 		if err != nil {
-			return fmt.Errorf("firmware %s: %w", o.Firmware, err)
+			return fmt.Errorf("firmware %s: %w", path, err)
 		}
 		if o.AllowACPI && got != kbs.ACPIAllowed {
-			return hint.With(hint.Usagef("the host's ACPI code is allowed where there is none, or the measured command line stops it"), "leave --allow-acpi out")
+			return hint.With(hint.Usagef("the host's ACPI code is allowed where there is none, or the measured command line of %s stops it", path), "leave --allow-acpi out")
 		}
 	}
 	return nil
@@ -99,34 +111,16 @@ func checkMachine(tee kbs.TEE, kind string) error {
 		"--tee snp needs libkrunfw-sev.so.5, --tee sample the directory that `ccrun-sim firmware` makes")
 }
 
-// measurements are the launch digests of every VMM that may boot this initrd.
-func (o *MachineOptions) measurements(fw *firmware.Bundle, initrd []byte) ([]kbs.Measurement, error) {
-	in, err := measure.FromBundle(fw, initrd)
-	if err != nil {
-		return nil, err
-	}
-	in.AllowACPI = o.AllowACPI
-	prepared, err := measure.Prepare(in)
-	if err != nil {
-		return nil, fmt.Errorf("measuring: %w", err)
-	}
-	var list []kbs.Measurement
-	for _, p := range measure.Profiles(o.TEE, fw.Kind) {
-		if p == measure.KrunfwTool {
-			continue // host kernels that no current libkrun runs on
-		}
-		r, err := prepared.Digest(p, measure.Shape{CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB})
+// measurements are the launch digests of every VMM that may boot this initrd
+// from one of the firmwares.
+func (o *MachineOptions) measurements(firmwares []*firmware.Bundle, initrd []byte) ([]kbs.Measurement, error) {
+	var all []kbs.Measurement
+	for _, fw := range firmwares {
+		list, err := measure.Registered(o.TEE, fw, initrd, measure.Shape{CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB}, o.AllowACPI)
 		if err != nil {
-			return nil, fmt.Errorf("measuring for %s: %w", p, err)
+			return nil, fmt.Errorf("firmware %s: %w", fw.Path, err)
 		}
-		acpi, err := in.ACPI(p)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, kbs.Measurement{
-			LaunchDigest: r, Profile: string(p), CPUs: uint(o.CPUs), MemoryMiB: o.MemoryMiB,
-			Firmware: hex.EncodeToString(fw.Digest[:]), ACPI: acpi,
-		})
+		all = append(all, list...)
 	}
-	return list, nil
+	return all, nil
 }

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func labels(r *kbs.Registration, source digest.Digest, exposed []string) map[str
 	firmware := ""
 	for _, m := range r.ReferenceValues.Measurements {
 		launch = append(launch, m.Profile+"="+m.LaunchDigest.String())
-		firmware = m.Firmware
+		firmware = cmp.Or(firmware, m.Firmware) // the one that is built for is the first
 	}
 	l := map[string]string{
 		krun.LabelVersion:        FormatVersion,

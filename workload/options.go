@@ -76,7 +76,10 @@ type MachineOptions struct {
 	CPUs      uint8 // 1 to 8
 	MemoryMiB uint
 	Firmware  string // libkrunfw library, or directory with firmware.json
-	Agent     []byte // ccrun-init, a static ELF
+	// MoreFirmware may be what boots the guest as well: what it measures is
+	// registered beside what Firmware does.
+	MoreFirmware []string
+	Agent        []byte // ccrun-init, a static ELF
 	// AllowACPI lets the host's ACPI code run in the guest's kernel, where the
 	// firmware's command line does not stop it.
 	AllowACPI bool

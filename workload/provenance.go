@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun/firmware"
 )
 
 const (
@@ -62,7 +62,7 @@ type provenance struct {
 	sourceDigest       digest.Digest // empty: not to be told, nor its name
 	machine            *MachineOptions
 	filesystem         string
-	firmware           [sha256.Size]byte
+	firmware           []*firmware.Bundle
 	version            string // of ccrun
 	finished           time.Time
 }
@@ -82,10 +82,11 @@ func (p *provenance) statement(s *sealed) ([]byte, error) {
 		d.ResolvedDependencies = []Resource{{Name: "source", URI: publicName(p.source),
 			Digest: map[string]string{p.sourceDigest.Algorithm().String(): p.sourceDigest.Encoded()}}}
 	}
-	d.ResolvedDependencies = append(d.ResolvedDependencies, []Resource{
-		{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(p.firmware[:])}},
-		{Name: "agent", Digest: map[string]string{"sha256": digest.FromBytes(p.machine.Agent).Encoded()}},
-	}...)
+	for _, fw := range p.firmware {
+		d.ResolvedDependencies = append(d.ResolvedDependencies, Resource{Name: "firmware", Digest: map[string]string{"sha256": hex.EncodeToString(fw.Digest[:])}})
+	}
+	d.ResolvedDependencies = append(d.ResolvedDependencies,
+		Resource{Name: "agent", Digest: map[string]string{"sha256": digest.FromBytes(p.machine.Agent).Encoded()}})
 	r := &st.Predicate.RunDetails
 	r.Builder.ID = builderID
 	if p.version != "" {

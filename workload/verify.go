@@ -24,8 +24,9 @@ import (
 type VerifyOptions struct {
 	Image   string
 	KeyPath string // PEM public key that signed image and provenance
-	// Firmware, if not empty, is measured anew together with the image's initrd.
-	Firmware string
+	// Firmware, if there is any, is measured anew together with the image's
+	// initrd: all that the image was built for.
+	Firmware []string
 	Require  []string // Attach... that must be there
 	// Record is the owner's own; nil: none. It alone says what the image was
 	// built from, unless that was published.
@@ -198,17 +199,21 @@ func (v *verification) ownRecord() {
 
 // measurement computes the launch digests anew.
 func (v *verification) measurement() error {
-	if v.Firmware == "" || v.in.TEEConfig == nil || v.in.Initrd == nil {
+	if len(v.Firmware) == 0 || v.in.TEEConfig == nil || v.in.Initrd == nil {
 		return nil
 	}
-	fw, err := firmware.Load(v.Firmware)
-	if err != nil {
-		return err
+	var firmwares []*firmware.Bundle
+	for _, path := range v.Firmware {
+		fw, err := firmware.Load(path)
+		if err != nil {
+			return err
+		}
+		firmwares = append(firmwares, fw)
 	}
 	c := v.in.TEEConfig
 	m := MachineOptions{TEE: c.TEE, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB}
 	m.AllowACPI = v.in.Initrd.Identity != nil && v.in.Initrd.Identity.Policy.AllowACPI
-	list, err := m.measurements(fw, v.in.Initrd.Content)
+	list, err := m.measurements(firmwares, v.in.Initrd.Content)
 	if err != nil {
 		return err
 	}

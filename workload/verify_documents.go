@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -103,21 +102,21 @@ func (v *verification) record(b []byte) (string, error) {
 
 // sameMeasurements compares with what the image says of itself.
 func (v *verification) sameMeasurements(got func(func(string) bool)) error {
-	want := slices.Sorted(maps.Values(v.labelled()))
+	want := slices.Sorted(slices.Values(v.labelled()))
 	if have := slices.Sorted(got); len(have) == 0 || !slices.Equal(have, want) {
 		return fmt.Errorf("launch measurements %v, the image's label has %v", have, want)
 	}
 	return nil
 }
 
-// labelled are the measurements in the image's label, by profile.
-func (v *verification) labelled() map[string]string {
-	m := map[string]string{}
+// labelled are the measurements in the image's label.
+func (v *verification) labelled() []string {
+	var list []string
 	for _, l := range strings.Split(v.in.Image.Labels[krun.LabelLaunchDigests], ",") {
-		profile, hex, _ := strings.Cut(l, "=")
-		m[profile] = hex
+		_, hex, _ := strings.Cut(l, "=")
+		list = append(list, hex)
 	}
-	return m
+	return list
 }
 
 func (v *verification) provenance(b []byte) (string, error) {

@@ -15,6 +15,7 @@ import (
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/imagetest"
 	"github.com/ccrun/ccrun/workload/referrers"
@@ -83,7 +84,7 @@ func signedBuild(t testing.TB, dest func(*types.SystemContext) string) (Options,
 }
 
 func verifyOptions(o Options, pub string) VerifyOptions {
-	return VerifyOptions{Image: o.Destination, KeyPath: pub, Firmware: o.Firmware, System: o.System,
+	return VerifyOptions{Image: o.Destination, KeyPath: pub, Firmware: []string{o.Firmware}, System: o.System,
 		Require: []string{AttachRecord, AttachProvenance, AttachSBOM}}
 }
 
@@ -158,7 +159,7 @@ func TestVerifyImageRefuses(t *testing.T) {
 		rule   string
 	}{
 		"other key":      {func(_ *testing.T, _ *Options, v *VerifyOptions) { v.KeyPath = otherPub }, "signature"},
-		"other firmware": {func(t *testing.T, _ *Options, v *VerifyOptions) { v.Firmware = changedFirmware(t) }, "measurement"},
+		"other firmware": {func(t *testing.T, _ *Options, v *VerifyOptions) { v.Firmware = []string{changedFirmware(t)} }, "measurement"},
 		"no documents": {func(t *testing.T, o *Options, _ *VerifyOptions) {
 			o.Attach = nil
 			rebuild(t, o)
@@ -188,6 +189,44 @@ func TestVerifyImageRefuses(t *testing.T) {
 				t.Errorf("failed %v, expected %s: %+v", failed, c.rule, got.Checks)
 			}
 		})
+	}
+}
+
+// TestBuildForSeveralFirmwares: what each measures is registered, the first is
+// what the image says that it was built for, and only all together explain it.
+func TestBuildForSeveralFirmwares(t *testing.T) {
+	t.Parallel()
+	server := &fakeServer{}
+	o := testOptions(t, server)
+	key, pub := signingKey(t, owner)
+	o.Sign, o.Attach, o.MoreFirmware = key, []string{AttachRecord, AttachProvenance}, []string{changedFirmware(t)}
+	o.Destination = supplyDestinations(t)["layout"](o.System)
+	if _, err := Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	got := server.the(t).Registration.ReferenceValues.Measurements
+	if len(got) != 2 || got[0].LaunchDigest == got[1].LaunchDigest || got[0].Firmware == got[1].Firmware {
+		t.Fatalf("registered %+v", got)
+	}
+	out := readOutput(t, o.System, o.Destination)
+	if out.labels[krun.LabelFirmware] != got[0].Firmware {
+		t.Errorf("label %s", out.labels[krun.LabelFirmware])
+	}
+	v := verifyOptions(o, pub)
+	v.Require = o.Attach
+	for _, c := range []struct {
+		firmware []string
+		pass     bool
+	}{{append([]string{o.Firmware}, o.MoreFirmware...), true}, {[]string{o.Firmware}, false}} {
+		v.Firmware = c.firmware
+		if got, err := VerifyImage(t.Context(), v); err != nil || got.Pass != c.pass {
+			t.Errorf("%d firmwares: %+v, %v", len(c.firmware), got, err)
+		}
+	}
+	o = testOptions(t, &fakeServer{})
+	o.MoreFirmware = []string{o.Firmware}
+	if _, err := Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "is the same as") {
+		t.Errorf("the same firmware twice: %v", err)
 	}
 }
 

@@ -41,7 +41,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "tee", Value: string(kbs.SNP), Usage: "`TEE` to run on: snp, tdx, or sample (simulation: protects nothing)"},
 		&cli.UintFlag{Name: "cpus", Value: 1, Usage: "`NUMBER` of vCPUs, 1 to 8; measured"},
 		&cli.StringFlag{Name: "memory", Usage: "memory, in MiB or with a unit; measured (default: 2048 `MIB`, 512 for sample)"},
-		&cli.StringFlag{Name: "firmware", EnvVars: []string{"CCRUN_FIRMWARE"}, Usage: "libkrunfw `FILE`, or directory with firmware.json (default: the installed library)"},
+		firmwareFlag("libkrunfw `FILE`, or directory with firmware.json; may be repeated: what each measures is registered (default: the installed library)"),
 		&cli.StringFlag{Name: "agent", Usage: "guest agent `FILE` (default: ccrun-init beside ccrun, or in ../libexec/ccrun)"},
 		&cli.StringSliceFlag{Name: "attest-url", Usage: "`URL` of the attestation server, as the guest reaches it; may be repeated, tried in order"},
 		&cli.StringFlag{Name: "attest-wait", Value: "forever", Usage: "how long the guest waits while no server can answer, `DURATION` or forever; a denial ends it at once; measured"},
@@ -77,6 +77,13 @@ func buildFlags() []cli.Flag {
 		face.FormatFlag(),
 	}, slices.Concat(releaseFlags(), serverFlags(), trustFlags())...)
 }
+
+// firmwareFlag names firmware once or several times.
+func firmwareFlag(usage string) cli.Flag {
+	return &cli.GenericFlag{Name: "firmware", EnvVars: []string{"CCRUN_FIRMWARE"}, Value: &stringList{}, Usage: usage}
+}
+
+func firmwareOf(c *cli.Context) []string { return *c.Generic("firmware").(*stringList) }
 
 func runBuild(c *cli.Context) error {
 	if err := face.Args(c, 2, 2, "SOURCE DEST"); err != nil {

@@ -234,7 +234,9 @@ func setMachine(c *cli.Context, o *workload.Options) error {
 	if !o.TEE.Valid() {
 		return face.Usagef("--tee %q: expected snp, tdx or sample", o.TEE)
 	}
-	o.Firmware = c.String("firmware")
+	if list := firmwareOf(c); len(list) > 0 {
+		o.Firmware, o.MoreFirmware = list[0], list[1:]
+	}
 	if o.Firmware == "" {
 		if o.TEE == kbs.Sample {
 			return hint.With(face.Usagef("--tee sample needs --firmware DIR"), "`ccrun-sim firmware` makes one")

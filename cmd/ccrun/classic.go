@@ -37,7 +37,9 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {
 		return nil, err
 	}
-	o.Firmware = c.String("firmware")
+	if list := firmwareOf(c); len(list) > 0 {
+		o.Firmware, o.MoreFirmware = list[0], list[1:]
+	}
 	if o.Firmware == "" {
 		path, err := firmware.FindInstalled()
 		if err != nil {

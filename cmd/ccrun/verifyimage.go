@@ -28,7 +28,7 @@ Examples:
    ccrun verify-image --key build.pub --firmware /usr/lib64/libkrunfw-sev.so.5 oci:images:app-cw`,
 		Flags: append(imageFlags(),
 			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` with the public key that must have signed"},
-			&cli.StringFlag{Name: "firmware", Usage: "compute the launch measurements anew with this libkrunfw `FILE`, or directory"},
+			&cli.GenericFlag{Name: "firmware", Value: &stringList{}, Usage: "compute the launch measurements anew with this libkrunfw `FILE`, or directory; may be repeated: all that the image was built for"},
 			&cli.StringFlag{Name: "record", Usage: "compare with the owner's own `FILE` of ccrun build --record, which also says what the image was built from"},
 			&cli.StringSliceFlag{Name: "require", Usage: "`LIST` of documents that must be attached: record, provenance, sbom"},
 			face.FormatFlag()),
@@ -41,7 +41,7 @@ func runVerifyImage(c *cli.Context) error {
 		return err
 	}
 	o := workload.VerifyOptions{
-		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: c.String("firmware"), Require: c.StringSlice("require"), System: systemContext(c),
+		Image: c.Args().First(), KeyPath: c.String("key"), Firmware: firmwareOf(c), Require: c.StringSlice("require"), System: systemContext(c),
 	}
 	if path := c.String("record"); path != "" {
 		var err error

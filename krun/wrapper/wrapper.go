@@ -117,8 +117,9 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 		return "", err
 	}
 	var lib []byte
+	var other []string
 	if image.initrd != nil { // else one for libkrunfw's own initrd
-		if lib, err = w.compose(spec, image); err != nil {
+		if lib, other, err = w.compose(spec, image); err != nil {
 			return "", err
 		}
 	}
@@ -126,6 +127,7 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
+	warnings = append(warnings, other...)
 	if err := spec.AddScratch(image.hints.DiskBytes); err != nil {
 		return "", err
 	}
@@ -177,19 +179,22 @@ func (w *Wrapper) Firmware() (*firmware.Bundle, error) {
 	return firmware.Load(path)
 }
 
-// compose builds the library of the image's initrd and the host's firmware.
-func (w *Wrapper) compose(spec *crun.Spec, image *image) ([]byte, error) {
+// compose builds the library of the image's initrd and the host's firmware. That
+// the image was built for another is only worth a warning: the workload may have
+// been updated since, which the key server knows and the image does not.
+func (w *Wrapper) compose(spec *crun.Spec, image *image) (lib []byte, warnings []string, err error) {
 	fw, err := w.Firmware()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// The annotation is for older images; `podman generate kube` cuts it.
 	want, have := cmp.Or(image.hints.Firmware, spec.Annotations[krun.LabelFirmware]), fmt.Sprintf("%x", fw.Digest)
 	if want != "" && want != have {
-		return nil, hint.With(fmt.Errorf("firmware %s is not the one the image was built for: expected %s, got %s", fw.Path, want, have),
-			"install that libkrunfw, or rebuild the image with `ccrun build --firmware %s`", fw.Path)
+		warnings = []string{fmt.Sprintf("firmware %s is not the one the image was built for (%s): if the key server denies the guest, "+
+			"register what this one measures: `ccrun workload update ID --firmware %s`", fw.Path, want, fw.Path)}
 	}
-	return firmware.BuildLibrary(fw, image.initrd)
+	lib, err = firmware.BuildLibrary(fw, image.initrd)
+	return lib, warnings, err
 }
 
 func withLibraryPath(env []string, dir string) []string {

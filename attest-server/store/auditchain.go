@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -19,21 +18,21 @@ type AuditEntry = kbs.AuditEntry
 // auditHash is SHA-256 over the label, the previous hash and every member,
 // each behind its length.
 func auditHash(e AuditEntry, at int64, prev []byte) []byte {
-	h := sha256.New()
-	frame(h, []byte(auditLabel))
-	frame(h, prev)
-	frame(h, binary.BigEndian.AppendUint64(nil, uint64(e.Sequence)))
-	frame(h, binary.BigEndian.AppendUint64(nil, uint64(at)))
-	for _, s := range []string{e.Actor, e.Action, e.Object, e.Detail} {
-		frame(h, []byte(s))
+	var room [512]byte // of a usual entry
+	b := frame(room[:0], auditLabel)
+	b = frame(b, prev)
+	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(e.Sequence))
+	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(at))
+	for _, s := range [...]string{e.Actor, e.Action, e.Object, e.Detail} {
+		b = frame(b, s)
 	}
-	return h.Sum(nil)
+	sum := sha256.Sum256(b)
+	return sum[:]
 }
 
-func frame(h hash.Hash, b []byte) {
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
-	h.Write(b)
-}
+func frameHead(b []byte, n int) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
+
+func frame[T string | []byte](b []byte, part T) []byte { return append(frameHead(b, len(part)), part...) }
 
 // auditChain is how far the chain has been followed. hash is nil before the
 // first entry of a walk that starts in the middle.

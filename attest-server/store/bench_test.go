@@ -27,14 +27,7 @@ func BenchmarkHandshakeWrites(b *testing.B) {
 		rules[i] = kbs.Rule{Rule: fmt.Sprint("rule", i), Expected: strings.Repeat("e", 96), Got: strings.Repeat("g", 96), Pass: true}
 	}
 	var n atomic.Int64
-	cpu := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	begin := cpu()
+	begin := cpuTime(b)
 	b.SetParallelism(8)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
@@ -50,5 +43,15 @@ func BenchmarkHandshakeWrites(b *testing.B) {
 			}
 		}
 	})
-	b.ReportMetric(float64((cpu()-begin).Microseconds())/float64(b.N), "cpu-µs/op")
+	b.ReportMetric(float64((cpuTime(b)-begin).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// cpuTime is what this process has used of processors.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -55,7 +55,7 @@ func (f *foreign) routes(mux *answer.Router) {
 		return
 	}
 	mux.HandleFunc("POST /kbs/v0/auth", f.byBody(func(*http.Request) int64 { return maxForeignAuth }, legacy.IsAuth, f.trustee.Auth, f.legacy.Auth))
-	mux.HandleFunc("POST /kbs/v0/attest", f.byBody(f.maxAttest, legacy.IsAttest, f.trustee.Attest, f.legacy.Attest))
+	mux.HandleFunc("POST /kbs/v0/attest", f.inSession(f.byBody(f.maxAttest, legacy.IsAttest, f.trustee.Attest, f.legacy.Attest)))
 	if f.speaksTrustee {
 		mux.HandleFunc("GET /kbs/v0/resource/{path...}", f.answers.Respond(answer.ErrorInformation, f.trustee.Resource))
 		f.owners.Routes(mux, f.answers)
@@ -97,9 +97,32 @@ func (f *foreign) byBody(limit func(*http.Request) int64, isLegacy func([]byte) 
 	}
 }
 
+// inSession refuses who is in no session of any dialect before their body is
+// read. Whose session it is, and whether the body is in its dialect, is h's
+// business.
+func (f *foreign) inSession(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		form := answer.Form(answer.ErrorInformation)
+		if f.speaksTrustee {
+			err = f.trustee.InSession(r)
+		}
+		if f.speaksLegacy && (!f.speaksTrustee || err != nil) {
+			legacyErr := f.legacy.InSession(r)
+			if !f.speaksTrustee || legacyErr == nil || f.legacy.HasCookie(r) {
+				err, form = legacyErr, answer.Text
+			}
+		}
+		if err != nil {
+			f.answers.Respond(form, func(http.ResponseWriter, *http.Request) error { return err })(w, r)
+			return
+		}
+		h(w, r)
+	}
+}
+
 // maxAttest bounds the body of an attest. Only a TD's may hold an event log,
-// of a MiB before base64; its session must be open, so that a stranger cannot
-// have that much read.
+// of a MiB before base64.
 func (f *foreign) maxAttest(r *http.Request) int64 {
 	if f.speaksTrustee && f.trustee.OfTD(r) {
 		return evidence.MaxBytes + maxForeignMore

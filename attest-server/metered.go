@@ -45,7 +45,9 @@ func (m *meters) verifiers(all map[kbs.TEE]verifier.Verifier) map[kbs.TEE]verifi
 }
 
 // watch registers metrics that are read off when they are shown.
-func watch(c Config, sessions *session.Sessions, slots release.Slots) {
+func watch(c Config, sessions *session.Sessions, slots release.Slots, limits *answer.Limiter) {
+	c.Metrics.Gauge("attest_server_connections", "Connections of guests and owners that are open.", nil, func(set func(float64, ...string)) { set(float64(limits.Open())) })
+	c.Metrics.Gauge("attest_server_body_bytes", "Memory reserved for bodies of requests under way.", nil, func(set func(float64, ...string)) { set(float64(limits.BodyBytes())) })
 	c.Metrics.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
 		func(set func(float64, ...string)) {
 			granted, marks := sessions.Size()

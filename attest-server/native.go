@@ -68,6 +68,9 @@ func (n *native) attest(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := n.sessions.Fresh(sess); err != nil { // before anything of it is read
+		return &refusal.Error{Code: kbs.CodeSessionExpired, Detail: err.Error(), Session: sess.ID.String()}
+	}
 	var req kbs.AttestRequest
 	if err := answer.ReadJSON(w, r, kbs.MaxAttestBody, &req); err != nil {
 		return err

@@ -133,7 +133,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.native = &native{sessions: sessions, engine: s.engine, life: c.SessionLife, clock: c.Clock, log: c.Log}
 	s.foreign = newForeign(c, s.engine, sessions, s.owners, s.answers)
-	watch(c, sessions, s.engine.Slots)
+	watch(c, sessions, s.engine.Slots, s.limits)
 	if slices.Contains(c.Dialects, session.Legacy) {
 		c.Log.Warn("the legacy dialect is on: its workloads are told apart by their measurement alone, which every guest of the same stock firmware and size has")
 	}
@@ -257,7 +257,9 @@ func (s *Server) Listener(l net.Listener) net.Listener { return s.limits.Listene
 // HTTPServer serves Handler with time and size limits for slow and hostile
 // peers. The caller gives it a TLS listener.
 func (s *Server) HTTPServer() *http.Server {
-	return httpServer(s.Handler(), newErrorLog(s.Log, s.Clock))
+	srv := httpServer(s.Handler(), newErrorLog(s.Log, s.Clock))
+	srv.ConnState = s.limits.ConnState
+	return srv
 }
 
 func httpServer(h http.Handler, errors *log.Logger) *http.Server {
@@ -268,7 +270,9 @@ func httpServer(h http.Handler, errors *log.Logger) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          errors,
+		// What a connection may have sent of bodies that nobody reads yet.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10},
+		ErrorLog: errors,
 	}
 }
 

@@ -297,7 +297,7 @@ func TestTrusteeAttestBound(t *testing.T) {
 		size   int
 		status int
 	}{
-		{"", maxForeignBody, 401}, {"", maxForeignBody + 1, 413},
+		{"", maxForeignBody, 401}, {"", maxForeignBody + 1, 401},
 		{"snp", maxForeignBody, 401}, {"snp", maxForeignBody + 1, 413},
 		{"tdx", maxForeignBody + 1, 401}, {"az-tdx-vtpm", maxForeignBody + 1, 401},
 		{"tdx", evidence.MaxBytes + maxForeignMore, 401}, {"tdx", evidence.MaxBytes + maxForeignMore + 1, 413},

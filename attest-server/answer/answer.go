@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -43,9 +42,6 @@ func statusOf(code string) int {
 	return http.StatusInternalServerError
 }
 
-// maxDrain is how much of a refused request's body is read all the same.
-const maxDrain = kbs.MaxAttestBody
-
 // Handler answers a request, or returns the error to be answered.
 type Handler func(http.ResponseWriter, *http.Request) error
 
@@ -72,9 +68,7 @@ func (p Responder) Respond(write Form, h Handler) http.HandlerFunc {
 			e = failure(err)
 		}
 		p.logFailure(r, e)
-		// Closing with a body half read resets the connection, and the client
-		// may never see why.
-		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+		drain(r)
 		write(w, e)
 	}
 }

@@ -36,18 +36,14 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return refusal.New(kbs.CodeBadRequest, "body of type %q, expected application/json", r.Header.Get("Content-Type"))
 	}
-	if r.ContentLength > limit {
-		return refusal.New(kbs.CodeTooLarge, "body of %d bytes, at most %d allowed", r.ContentLength, limit)
+	b, err := ReadBody(w, r, limit)
+	if err != nil {
+		return err
 	}
-	err := kbs.DecodeStrict(http.MaxBytesReader(w, r.Body, limit+1), limit, v)
-	var tooLarge *http.MaxBytesError
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, kbs.ErrTooLarge) || errors.As(err, &tooLarge):
-		return refusal.New(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+	if err := kbs.UnmarshalStrict(b, v); err != nil {
+		return refusal.New(kbs.CodeBadRequest, "body: %v", err)
 	}
-	return refusal.New(kbs.CodeBadRequest, "body: %v", err)
+	return nil
 }
 
 // Bearer is the Authorization header's token, empty if there is none.
@@ -72,17 +68,39 @@ func Peer(r *http.Request) string {
 	return host
 }
 
-// ReadBody reads a body of at most limit bytes.
+// ReadBody reads a body of at most limit bytes, into no more memory than it
+// needs.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if r.ContentLength > limit {
+		return nil, refusal.New(kbs.CodeTooLarge, "body of %d bytes, at most %d allowed", r.ContentLength, limit)
+	}
+	if b, ok := r.Body.(*body); ok {
+		if err := b.reserve(); err != nil {
+			return nil, err
+		}
+	}
+	b, err := read(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 	var tooLarge *http.MaxBytesError
+	var refused *refusal.Error
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, refusal.New(kbs.CodeTooLarge, "body of more than %d bytes", limit)
+	case errors.As(err, &refused):
+		return nil, refused
 	case err != nil:
 		return nil, refusal.New(kbs.CodeBadRequest, "reading body: %v", err)
 	}
 	return b, nil
+}
+
+// read reads size bytes, or, if that is negative, all.
+func read(r io.Reader, size int64) ([]byte, error) {
+	if size < 0 {
+		return io.ReadAll(r)
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(r, b)
+	return b, err
 }
 
 // ReadForeign decodes a body of another project's protocol.

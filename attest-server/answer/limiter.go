@@ -37,20 +37,6 @@ func (t *limiterTable[K]) take(who K, now time.Time, n int) (wait time.Duration)
 	return wait
 }
 
-// spent says whether take would refuse somebody who took lately.
-func (t *limiterTable[K]) spent(who K, now time.Time) bool {
-	if t.rate.PerSecond < 0 {
-		return false
-	}
-	t.mu.Lock()
-	l := t.current[who]
-	if l == nil {
-		l = t.previous[who]
-	}
-	t.mu.Unlock()
-	return l != nil && l.TokensAt(now) < 1
-}
-
 // charge counts n requests also if that is over the rate.
 func (t *limiterTable[K]) charge(who K, now time.Time, n int) {
 	if t.rate.PerSecond >= 0 {

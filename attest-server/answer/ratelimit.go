@@ -1,8 +1,8 @@
 package answer
 
 import (
+	"cmp"
 	"math"
-	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -18,23 +18,42 @@ type Rate struct {
 	Burst     int
 }
 
-// RateLimits bounds what one peer can ask of the server. Over it the answer
-// is 429 with Retry-After.
+// RateLimits bounds what one peer can ask of the server, where the answer over
+// it is 429 with Retry-After, and what all of them can use of it at once: 503
+// with Retry-After.
 type RateLimits struct {
-	// PerAddress is for an IPv4 address or an IPv6 /64. Default: 100 a second,
-	// 1000 at once: many guests can be behind one address.
+	// PerAddress is for requests and connections of an IPv4 address or an IPv6
+	// /64. Default: 100 a second, 1000 at once: many guests can be behind one
+	// address.
 	PerAddress Rate
 	// PerToken is for one token of an owner, and again for all of one tenant.
 	// Default: 500 a second, 5000 at once.
 	PerToken Rate
-	// Exempt is addresses that PerAddress does not concern, e.g. a proxy's.
+	// Exempt is addresses that no limit by address concerns, e.g. a proxy's.
 	// nil: loopback.
 	Exempt []netip.Prefix
 	// MaxAddresses bounds the table, about 200 bytes each. Beyond it, those
 	// not seen lately are forgotten, so that somebody with more addresses than
 	// this is limited less. Zero: 65536.
 	MaxAddresses int
+	// BodyBytes bounds the bodies of requests that are being read or answered,
+	// in bytes; working on one takes about four times its size. A quarter of it
+	// is for bodies up to 64 KiB, and one address gets a quarter. Zero: 32 MiB.
+	BodyBytes int64
+	// Requests bounds requests under way. Zero: 2048.
+	Requests int
+	// Connections bounds open connections, and AddressConnections those of one
+	// address. Where there are more, idle ones are closed. Zero: 4096 and 512.
+	Connections, AddressConnections int
 }
+
+// Defaults of RateLimits.
+const (
+	DefaultBodyBytes          = 32 << 20
+	DefaultRequests           = 2048
+	DefaultConnections        = 4096
+	DefaultAddressConnections = 512
+)
 
 // badTokenCost is how many requests a wrong token counts for.
 const badTokenCost = 10
@@ -46,11 +65,12 @@ type Limiter struct {
 	answers Responder
 	count   func(by string) // what was refused
 
-	requests    *limiterTable[netip.Prefix]
+	requests    *limiterTable[netip.Prefix] // and connections
 	refusals    *limiterTable[netip.Prefix] // answers 429
-	connections *limiterTable[netip.Prefix] // of addresses that have used up both
 	tokens      *limiterTable[string]
 	exempt      []netip.Prefix
+	intake      *intake
+	connections *connections
 }
 
 // NewLimiter makes a Limiter that tells count what it refuses: a request by
@@ -68,9 +88,10 @@ func NewLimiter(c RateLimits, clock func() time.Time, answers Responder, count f
 		clock: clock, answers: answers, count: count,
 		requests:    newLimiterTable[netip.Prefix](address, most),
 		refusals:    newLimiterTable[netip.Prefix](Rate{address.PerSecond / 10, address.Burst}, most),
-		connections: newLimiterTable[netip.Prefix](Rate{address.PerSecond, max(1, address.Burst/100)}, most),
 		tokens:      newLimiterTable[string](c.PerToken.or(Rate{500, 5000}), most),
 		exempt:      c.Exempt,
+		intake:      newIntake(cmp.Or(max(c.BodyBytes, 0), DefaultBodyBytes), cmp.Or(max(c.Requests, 0), DefaultRequests)),
+		connections: newConnections(cmp.Or(max(c.Connections, 0), DefaultConnections), cmp.Or(max(c.AddressConnections, 0), DefaultAddressConnections)),
 	}
 }
 
@@ -87,24 +108,25 @@ func (r Rate) or(def Rate) Rate {
 	return r
 }
 
-// address is whom a request or connection counts for; false if nobody.
+// address is whose a request or connection is; false if no limit by address
+// concerns it.
 func (l *Limiter) address(remote string) (netip.Prefix, bool) {
 	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Prefix{}, true // not over IP: all of them together
 	}
 	a := ap.Addr().Unmap().WithZone("")
-	for _, p := range l.exempt {
-		if p.Contains(a) {
-			return netip.Prefix{}, false
-		}
-	}
 	bits := 32
 	if a.Is6() {
 		bits = 64
 	}
-	p, err := a.Prefix(bits)
-	return p, err == nil
+	whole, err := a.Prefix(bits)
+	for _, p := range l.exempt {
+		if p.Contains(a) {
+			return whole, false
+		}
+	}
+	return whole, err == nil
 }
 
 // Limit answers 429 to addresses over their rate. Health checks always get
@@ -114,13 +136,18 @@ func (l *Limiter) address(remote string) (netip.Prefix, bool) {
 func (l *Limiter) Limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, counts := l.address(r.RemoteAddr)
-		if !counts || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			next.ServeHTTP(w, r)
 			return
 		}
-		wait := l.requests.take(from, l.clock(), 1)
+		var wait time.Duration
+		if counts {
+			wait = l.requests.take(from, l.clock(), 1)
+		}
 		if wait <= 0 {
-			next.ServeHTTP(w, r)
+			if err := l.intake.serve(next, w, r, from, !counts); err != nil {
+				l.answers.Handle(func(http.ResponseWriter, *http.Request) error { return err })(w, r)
+			}
 			return
 		}
 		if l.refusals.take(from, l.clock(), 1) > 0 {
@@ -133,41 +160,6 @@ func (l *Limiter) Limit(next http.Handler) http.Handler {
 func (l *Limiter) refuse(by string, wait time.Duration) error {
 	l.count(by)
 	return &refusal.Error{Code: kbs.CodeRateLimited, Detail: "too many requests from this " + by, RetryAfter: wait}
-}
-
-// Listener is inner without the connections of addresses that flood the
-// server: closed before TLS, which costs more than a request.
-func (l *Limiter) Listener(inner net.Listener) net.Listener { return &limitedListener{inner, l} }
-
-type limitedListener struct {
-	net.Listener
-	l *Limiter
-}
-
-// Accept implements net.Listener.
-func (x *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := x.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		from, counts := x.l.address(c.RemoteAddr().String())
-		if !counts || !x.l.flooding(from) {
-			return c, nil
-		}
-		x.l.count("connection")
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // keep nothing of it
-		}
-		_ = c.Close()
-	}
-}
-
-// flooding says whether an address has used up its requests and refusals. As
-// soon as it has a request again it gets that many connections, and no more.
-func (l *Limiter) flooding(from netip.Prefix) bool {
-	now := l.clock()
-	return l.refusals.spent(from, now) && (l.requests.spent(from, now) || l.connections.take(from, now, 1) > 0)
 }
 
 // Token counts a request with a token, and for the token's tenant if it has

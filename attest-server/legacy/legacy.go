@@ -90,6 +90,19 @@ func (a *API) session(r *http.Request) (*session.Session, error) {
 	return sess, nil
 }
 
+// InSession refuses a request to attest in no open session.
+func (a *API) InSession(r *http.Request) error {
+	sess, err := a.session(r)
+	if err == nil && a.Sessions.Fresh(sess) != nil {
+		err = refusal.New(kbs.CodeSessionExpired, "invalid cookie: %v", session.ErrExpired)
+	}
+	return err
+}
+
+// HasCookie says whether a request's client is of this dialect and thinks that
+// it has a session.
+func (a *API) HasCookie(r *http.Request) bool { return len(r.CookiesNamed(cookie)) > 0 }
+
 type attestation struct {
 	Key struct {
 		Alg      string `json:"alg"`

@@ -150,6 +150,15 @@ func (t *Bearers) Parse(d Dialect, bearer []byte) (*Session, error) {
 	}, nil
 }
 
+// Fresh says whether a session is young enough to attest: nil or ErrExpired.
+// Whether it has attested, its Table knows.
+func (t *Bearers) Fresh(s *Session) error {
+	if t.now()-s.issued >= t.life {
+		return ErrExpired
+	}
+	return nil
+}
+
 // The old C client copies the cookie into 100 bytes, so a legacy bearer has no
 // room for nonce and workload id: the one is computed from it, of the other it
 // holds half a digest. It comes to 83 characters.

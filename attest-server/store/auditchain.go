@@ -32,7 +32,9 @@ func auditHash(e AuditEntry, at int64, prev []byte) []byte {
 
 func frameHead(b []byte, n int) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
 
-func frame[T string | []byte](b []byte, part T) []byte { return append(frameHead(b, len(part)), part...) }
+func frame[T string | []byte](b []byte, part T) []byte {
+	return append(frameHead(b, len(part)), part...)
+}
 
 // auditChain is how far the chain has been followed. hash is nil before the
 // first entry of a walk that starts in the middle.

@@ -109,25 +109,39 @@ type attestation struct {
 	} `json:"tee-evidence"`
 }
 
-// OfTD says whether a request comes in an open session of a TD.
-func (a *API) OfTD(r *http.Request) bool {
+// attesting is the open session that a request to attest comes in, and its
+// cookie's value.
+func (a *API) attesting(r *http.Request) (sess *session.Session, bearer []byte, err error) {
 	bearer, ok := answer.OneCookie(r, cookie)
 	if !ok {
-		return false
+		return nil, nil, refusal.NewKind("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", cookie)
 	}
-	sess, err := a.Sessions.Parse(session.Trustee, bearer)
+	if sess, err = a.Sessions.Parse(session.Trustee, bearer); err == nil {
+		err = a.Sessions.Fresh(sess)
+	}
+	if err != nil {
+		return nil, nil, refusal.NewKind("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
+	}
+	return sess, bearer, nil
+}
+
+// InSession refuses a request to attest in no open session.
+func (a *API) InSession(r *http.Request) error {
+	_, _, err := a.attesting(r)
+	return err
+}
+
+// OfTD says whether a request to attest comes in an open session of a TD.
+func (a *API) OfTD(r *http.Request) bool {
+	sess, _, err := a.attesting(r)
 	return err == nil && tees[string(sess.TEE)].tee == kbs.TDX
 }
 
 // Attest appraises a guest, and grants it a token that names its session.
 func (a *API) Attest(w http.ResponseWriter, r *http.Request, body []byte) error {
-	bearer, ok := answer.OneCookie(r, cookie)
-	if !ok {
-		return refusal.NewKind("AttestationError", kbs.CodeUnauthorized, "RCAR handshake Attest failed: no cookie %s", cookie)
-	}
-	sess, err := a.Sessions.Parse(session.Trustee, bearer)
+	sess, bearer, err := a.attesting(r)
 	if err != nil {
-		return refusal.NewKind("AttestationError", kbs.CodeSessionExpired, "RCAR handshake Attest failed: %v", err)
+		return err
 	}
 	var req attestation
 	if err := answer.ReadForeign(body, &req); err != nil {

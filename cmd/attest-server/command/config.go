@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,7 +18,6 @@ import (
 	attestadmin "github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
@@ -84,17 +81,28 @@ type Config struct {
 	// empty HOST is loopback. Default: none.
 	MetricsListen string `toml:"metrics_listen"`
 	// AddressRate and AddressBurst limit one IPv4 address or IPv6 /64: requests
-	// a second on average, and at once. Default 100 and 1000; a negative rate
-	// is no limit.
+	// and connections a second on average, and at once. Default 100 and 1000; a
+	// negative rate is no limit.
 	AddressRate  float64 `toml:"address_rate"`
 	AddressBurst int     `toml:"address_burst"`
-	// AddressExempt is networks that address_rate does not concern, e.g.
+	// AddressExempt is networks that no limit by address concerns, e.g.
 	// ["192.0.2.7/32"] for a proxy. Default: loopback; [] is none.
 	AddressExempt []netip.Prefix `toml:"address_exempt"`
 	// TokenRate and TokenBurst limit one owner's token, likewise. Default 500
 	// and 5000.
 	TokenRate  float64 `toml:"token_rate"`
 	TokenBurst int     `toml:"token_burst"`
+	// MaxConnections bounds open connections, and MaxAddressConnections those of
+	// one address. Where there are more, idle ones are closed. Default 4096, or
+	// what the process may open less 64, and 512.
+	MaxConnections        int `toml:"max_connections"`
+	MaxAddressConnections int `toml:"max_address_connections"`
+	// MaxRequests bounds requests under way. Default 2048.
+	MaxRequests int `toml:"max_requests"`
+	// MaxBodyBytes bounds the bodies of requests that are being read or
+	// answered, 1 MiB to 1 GiB; working on one takes about four times its size.
+	// One address gets a quarter. Default 32 MiB.
+	MaxBodyBytes int64 `toml:"max_body_bytes"`
 	// WebPage serves the read-only page for auditors at /. Default true.
 	WebPage *bool `toml:"web_page"`
 	// LogLevel is debug, info, warn or error. Default "info".
@@ -226,6 +234,10 @@ func (cfg *Config) check() error {
 		return face.Usagef("address_burst %d, token_burst %d, expected at least 1", cfg.AddressBurst, cfg.TokenBurst)
 	case (cfg.ClientCA == "") != (len(cfg.Clients) == 0):
 		return face.Usagef("client_ca without clients, or the other way round: both or neither")
+	case cfg.MaxConnections < 0 || cfg.MaxAddressConnections < 0 || cfg.MaxRequests < 0:
+		return face.Usagef("max_connections %d, max_address_connections %d, max_requests %d, expected at least 1", cfg.MaxConnections, cfg.MaxAddressConnections, cfg.MaxRequests)
+	case cfg.MaxBodyBytes != 0 && (cfg.MaxBodyBytes < 1<<20 || cfg.MaxBodyBytes > 1<<30):
+		return face.Usagef("max_body_bytes %d, expected %d to %d", cfg.MaxBodyBytes, 1<<20, 1<<30)
 	case cfg.SessionRecords < 0:
 		return face.Usagef("session_records %d, expected at least 1", cfg.SessionRecords)
 	}
@@ -251,7 +263,9 @@ func (cfg *Config) server() attestserver.Config {
 		SessionLife: cfg.SessionLife, ReleasesPerSession: cfg.ReleasesPerSession, MaxSessions: cfg.MaxSessions,
 		Limits: answer.RateLimits{
 			PerAddress: answer.Rate{PerSecond: cfg.AddressRate, Burst: cfg.AddressBurst}, Exempt: cfg.AddressExempt,
-			PerToken: answer.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
+			PerToken:  answer.Rate{PerSecond: cfg.TokenRate, Burst: cfg.TokenBurst},
+			BodyBytes: cfg.MaxBodyBytes, Requests: cfg.MaxRequests,
+			Connections: cfg.MaxConnections, AddressConnections: cfg.MaxAddressConnections,
 		},
 	}
 }
@@ -284,25 +298,5 @@ func storeConfig(c *cli.Context) (Config, error) {
 	return cfg, nil
 }
 
-// policy is the section of that name; nil if there is none, or if it says that
-// there shall be none. It is yet to be checked.
-func (cfg *Config) policy() (*kbs.Policy, error) {
-	if cfg.Policy == nil {
-		return nil, nil
-	}
-	if none, there := cfg.Policy["none"]; there {
-		if none != true || len(cfg.Policy) > 1 {
-			return nil, errors.New("[policy]: none, expected none = true and nothing beside it, or no such field")
-		}
-		return nil, nil
-	}
-	b, err := json.Marshal(cfg.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("[policy]: %w", err)
-	}
-	p, err := policy.Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("[policy]: %w", err)
-	}
-	return &p, nil
-}
+// policy is the section of that name, as policySection has it.
+func (cfg *Config) policy() (*kbs.Policy, error) { return policySection(cfg.Policy) }

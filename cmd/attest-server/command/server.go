@@ -137,6 +137,9 @@ func (d *server) openIdentity() error {
 // parts is what the server is made of, but for verifiers and pages.
 func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) {
 	sc = d.cfg.server()
+	if sc.Limits, err = withinFiles(sc.Limits); err != nil {
+		return sc, err
+	}
 	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
 	if err := d.openAnchor(); err != nil {
 		return sc, err

@@ -78,7 +78,7 @@ func (m *Moved) whereTo(w http.ResponseWriter, r *http.Request) error {
 
 // HTTPServer is the server, as Server.HTTPServer.
 func (m *Moved) HTTPServer() *http.Server {
-	return httpServer(m.limits.Limit(answer.NoRedirects(m.mux, answer.ErrorInformation)), newErrorLog(m.log, m.clock))
+	return httpServer(m.limits.Limit(answer.NoRedirects(m.mux, answer.ErrorInformation)), m.limits, newErrorLog(m.log, m.clock))
 }
 
 // Listener is l without the connections of addresses that flood the server.

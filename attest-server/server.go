@@ -257,12 +257,10 @@ func (s *Server) Listener(l net.Listener) net.Listener { return s.limits.Listene
 // HTTPServer serves Handler with time and size limits for slow and hostile
 // peers. The caller gives it a TLS listener.
 func (s *Server) HTTPServer() *http.Server {
-	srv := httpServer(s.Handler(), newErrorLog(s.Log, s.Clock))
-	srv.ConnState = s.limits.ConnState
-	return srv
+	return httpServer(s.Handler(), s.limits, newErrorLog(s.Log, s.Clock))
 }
 
-func httpServer(h http.Handler, errors *log.Logger) *http.Server {
+func httpServer(h http.Handler, limits *answer.Limiter, errors *log.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -270,6 +268,7 @@ func httpServer(h http.Handler, errors *log.Logger) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         limits.ConnState,
 		// What a connection may have sent of bodies that nobody reads yet.
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10},
 		ErrorLog: errors,

@@ -148,8 +148,8 @@ func Peek(b []byte) (Checkpoint, error) {
 // Merge is the checkpoint of a with the signatures of b, which must be of the
 // same text, behind its own.
 func Merge(a, b []byte) ([]byte, error) {
-	textA, sigsA, okA := cut(a)
-	textB, sigsB, okB := cut(b)
+	textA, sigsA, okA := Split(a)
+	textB, sigsB, okB := Split(b)
 	if !okA || !okB || textA != textB {
 		return nil, fmt.Errorf("%w: cosignatures of another checkpoint", ErrForm)
 	}
@@ -164,7 +164,8 @@ func Merge(a, b []byte) ([]byte, error) {
 	return []byte(textA + "\n" + sigsA), nil
 }
 
-func cut(b []byte) (text, signatures string, ok bool) {
+// Split is the signed text of a note, and its signature lines.
+func Split(b []byte) (text, signatures string, ok bool) {
 	i := strings.LastIndex(string(b), "\n\n")
 	if i < 0 {
 		return "", "", false

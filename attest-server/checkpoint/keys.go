@@ -163,7 +163,7 @@ func SignCheckpoint(c Checkpoint, signers ...*Signer) ([]byte, error) {
 // Cosign is the signature line of the witness s on the note b, which must have
 // been opened.
 func (s *Signer) Cosign(b Signed) (line []byte, err error) {
-	text, _, ok := cut(b.Note)
+	text, _, ok := Split(b.Note)
 	if !ok {
 		return nil, ErrForm
 	}
@@ -171,6 +171,6 @@ func (s *Signer) Cosign(b Signed) (line []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, lines, _ := cut(signed)
+	_, lines, _ := Split(signed)
 	return []byte(lines), nil
 }

@@ -2,13 +2,17 @@ package command
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/witness"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // WitnessConfig is an entry of Witness.
@@ -60,5 +64,34 @@ func (w WitnessConfig) open(n *witness.Named) (witness.Witness, error) {
 		}
 		return witness.File{Dir: u.Path}, nil
 	}
-	return nil, fmt.Errorf("url %q, expected file:///DIR", w.URL)
+	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return nil, fmt.Errorf("url %q, expected file:///DIR or https://HOST/PATH, without a password", w.URL)
+	}
+	if u.Scheme == "http" && w.CA+w.TokenFile != "" {
+		return nil, fmt.Errorf("url %q with ca or token_file, expected https", w.URL)
+	}
+	web, err := w.web()
+	if err != nil || w.Key == "" {
+		return witness.Object{Web: web}, err
+	}
+	if n.Key, err = checkpoint.ParseWitnessKey(w.Key); err != nil {
+		return nil, err
+	}
+	return witness.Peer{Web: web}, nil
+}
+
+// web is how a witness on the network is reached.
+func (w WitnessConfig) web() (*witness.Web, error) {
+	var roots *x509.CertPool
+	if w.CA != "" {
+		var err error
+		if roots, err = face.Roots("ca", w.CA); err != nil {
+			return nil, err
+		}
+	}
+	var token func() (secret.Bytes, error)
+	if w.TokenFile != "" {
+		token = func() (secret.Bytes, error) { return face.ReadSecretFile(w.TokenFile) }
+	}
+	return witness.NewWeb(strings.TrimSuffix(w.URL, "/"), roots, token), nil
 }

@@ -46,7 +46,7 @@ func (p Program) auditCommand() *cli.Command {
 				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.Int64Flag{Name: "after", Usage: "only entries after `SEQUENCE`"}},
 				Action:      exportAudit,
 			},
-			p.introduceCommand(),
+			p.introduceCommand(), p.auditKeyCommand(),
 		},
 	}
 }

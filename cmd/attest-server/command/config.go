@@ -135,6 +135,14 @@ type Config struct {
 	// WitnessOptional lets the server start while any of them is out of reach.
 	// Default false.
 	WitnessOptional bool `toml:"witness_optional"`
+	// WitnessListen is HOST:PORT to be a witness of other servers' logs on, under
+	// this server's TLS certificate: C2SP tlog-witness. Its key and memory are in
+	// witness in Data. Default: none.
+	WitnessListen string `toml:"witness_listen"`
+	// WitnessName is the name that it signs with, and WitnessLogs the keys of the
+	// logs that it witnesses, as `audit key` prints them on their servers.
+	WitnessName string   `toml:"witness_name"`
+	WitnessLogs []string `toml:"witness_logs"`
 
 	says    bool // the file has at least one field
 	inForce store.Configured
@@ -159,7 +167,7 @@ func loadConfig(c *cli.Context) (Config, error) {
 	for flag, field := range map[string]*string{
 		"listen": &cfg.Listen, "data": &cfg.Data, "tls-cert": &cfg.TLSCert, "tls-key": &cfg.TLSKey,
 		"log-format": &cfg.LogFormat, "endorsements": &cfg.Endorsements,
-		"metrics-listen": &cfg.MetricsListen,
+		"metrics-listen": &cfg.MetricsListen, "witness-listen": &cfg.WitnessListen,
 	} {
 		if c.IsSet(flag) || *field == "" {
 			*field = c.String(flag)
@@ -168,6 +176,10 @@ func loadConfig(c *cli.Context) (Config, error) {
 	cfg.LogLevel = cmp.Or(face.LogLevel(c), cfg.LogLevel, "info")
 	if c.IsSet("endorsements-online") {
 		cfg.EndorsementsOnline = c.Bool("endorsements-online")
+	}
+	for _, u := range c.StringSlice("witness") {
+		address, key, _ := strings.Cut(u, "#")
+		cfg.Witness = append(cfg.Witness, WitnessConfig{URL: address, Key: key})
 	}
 	if c.IsSet("dialect") || len(cfg.Dialects) == 0 {
 		cfg.Dialects = nil
@@ -248,6 +260,9 @@ func (cfg *Config) check() error {
 	}
 	if cfg.WitnessInterval != 0 && (cfg.WitnessInterval < time.Second || cfg.WitnessInterval > 24*time.Hour) {
 		return face.Usagef("witness_interval %s, expected 1s to 24h", cfg.WitnessInterval)
+	}
+	if cfg.WitnessListen == "" && len(cfg.WitnessLogs) > 0 || cfg.WitnessListen != "" && (cfg.WitnessName == "" || len(cfg.WitnessLogs) == 0) {
+		return face.Usagef("witness_listen, witness_name and witness_logs: all of them or none")
 	}
 	_, err := openWitnesses(cfg.Witness, cfg.WitnessOptional)
 	return err

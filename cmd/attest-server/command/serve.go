@@ -33,6 +33,8 @@ func (p Program) serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "endorsements", Usage: "`DIR` of vendor certificates, CRLs and TDX collateral"},
 			&cli.BoolFlag{Name: "endorsements-online", Usage: "fetch from AMD and Intel what is missing there, and renew it"},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "`ADDR`, HOST:PORT, for Prometheus: plain HTTP, an empty HOST is loopback (default: none)"},
+			&cli.StringSliceFlag{Name: "witness", Usage: "`URL` of a witness beside those of the configuration: file:///DIR, https://OBJECT, or https://HOST#KEY (repeatable)"},
+			&cli.StringFlag{Name: "witness-listen", Usage: "`ADDR`, HOST:PORT, to be a witness of witness_logs on (default: none)"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
 			&cli.BoolFlag{Name: "check-config", Usage: "read everything, say whether it is right, and end"},
 		}, p.ServeFlags...),
@@ -90,6 +92,12 @@ func (p Program) serve(c *cli.Context) (err error) {
 	}
 	if cfg.MetricsListen != "" {
 		if d.scraping, err = serveMetrics(cfg.MetricsListen, d.metrics.Handler(), log); err != nil {
+			return err
+		}
+	}
+	if cfg.WitnessListen != "" {
+		d.witnessing, err = startWitness(inDir(cfg.Data, witnessDirName), cfg.WitnessName, cfg.WitnessListen, cfg.WitnessLogs, d.cert.config(), log)
+		if err != nil {
 			return err
 		}
 	}

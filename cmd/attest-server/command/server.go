@@ -40,8 +40,9 @@ type server struct {
 	// limited is a listener without those who flood it.
 	limited func(net.Listener) net.Listener
 
-	supply *endorsements.Supply
-	anchor *witness.Anchor // nil: no witnesses
+	supply     *endorsements.Supply
+	anchor     *witness.Anchor // nil: no witnesses
+	witnessing *witnessing     // nil: of nobody
 
 	metrics  *metrics.Registry
 	scraping *http.Server       // nil: none
@@ -177,6 +178,9 @@ func (d *server) close() error {
 	var errs []error
 	if d.scraping != nil {
 		errs = append(errs, d.scraping.Close())
+	}
+	if d.witnessing != nil {
+		errs = append(errs, d.witnessing.close())
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

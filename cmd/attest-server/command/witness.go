@@ -26,6 +26,30 @@ func (p Program) introduceCommand() *cli.Command {
 	}
 }
 
+func (p Program) auditKeyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "key", Usage: "print the keys whose signatures on this log's checkpoints count, the one in use first",
+		Description: "A line is a key in the form of C2SP signed-note: for witnesses, and for `ccrun monitor --log-key`.\n\nExample:\n   " + p.Name + " audit key",
+		Flags:       []cli.Flag{configFlag(), dataFlag()},
+		Action: func(c *cli.Context) error {
+			if err := face.NoArgs(c); err != nil {
+				return err
+			}
+			cfg, err := storeConfig(c)
+			if err != nil {
+				return err
+			}
+			return cfg.withUnlocked(c.Context, func(s *store.DB) error {
+				keys, err := s.LogKeys(c.Context)
+				for _, k := range keys {
+					fmt.Fprintln(c.App.Writer, k)
+				}
+				return err
+			})
+		},
+	}
+}
+
 func (p Program) introduce(c *cli.Context) error {
 	if err := face.NoArgs(c); err != nil {
 		return err

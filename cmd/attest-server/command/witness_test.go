@@ -1,12 +1,15 @@
 package command
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,4 +130,60 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 			t.Errorf("the log says\n%s", s)
 		}
 	})
+}
+
+// TestServersWitnessOneAnother: a server's log is cosigned by another server,
+// and by `attest-server witness`.
+func TestServersWitnessOneAnother(t *testing.T) {
+	dir, token := initDir(t)
+	key := strings.TrimSpace(mustRun(t, "audit", "key", "--data", dir))
+
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	var out, log buffer
+	ended := make(chan error, 1)
+	state := filepath.Join(t.TempDir(), "state")
+	go func() {
+		ended <- runTo(ctx, &out, &log, "witness", "--data", state, "--name", "alone", "--log", key, "--listen", "127.0.0.1:0")
+	}()
+	out.await(t, "http://")
+	alone := strings.Fields(out.String()) // key, URL
+
+	peerDir, _ := initDir(t)
+	peerConfig := filepath.Join(t.TempDir(), "peer.toml")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	if err := os.WriteFile(peerConfig, fmt.Appendf(nil, "data = %q\nwitness_listen = %q\nwitness_name = \"peer\"\nwitness_logs = [%q]\n", peerDir, address, key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	peerLog := new(buffer)
+	processTo(t, peerLog, nil, "--config", peerConfig)
+	peerLog.await(t, "witnessing")
+	peerKey := regexp.MustCompile(`key=(\S+)`).FindStringSubmatch(peerLog.String())[1]
+
+	config := filepath.Join(t.TempDir(), "config.toml")
+	writeConfig(t, config, dir, fmt.Sprintf("[[witness]]\nname = \"alone\"\nurl = %q\nkey = %q\n[[witness]]\nname = \"peer\"\nurl = \"https://%s\"\nkey = %q\nca = %q\n",
+		alone[1], alone[0], address, strings.Trim(peerKey, `"`), filepath.Join(peerDir, caName)))
+	if out := mustRun(t, "audit", "introduce", "--config", config); out != "alone\npeer\n" {
+		t.Fatalf("introduce prints %q", out)
+	}
+	serveUntil(t, config, func(url string, log *buffer) {
+		if status, body := readyz(t, url); status != http.StatusOK {
+			t.Fatalf("readyz %d %s\n%s", status, body, log)
+		}
+		if _, err := admin(t, dir, url, token).Register(t.Context(), registration("a", 1)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	end()
+	if err := <-ended; err != nil {
+		t.Errorf("witness: %v", err)
+	}
+	if out := mustRun(t, "audit", "key", "--data", dir); strings.TrimSpace(out) != key {
+		t.Errorf("the key was %s and is %s", key, out)
+	}
 }

@@ -117,7 +117,7 @@ func TestJudge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Setenv("GOFLAGS", "")
+	t.Setenv("GOFLAGS", "-trimpath") // as elsewhere, so that the standard library is built already
 	j := &judge{root: dir, tmp: t.TempDir(), fails: map[string][]string{}}
 	for name, c := range map[string]struct {
 		run, old, new string

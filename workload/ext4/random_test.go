@@ -24,13 +24,3 @@ func TestRandomTrees(t *testing.T) {
 		})
 	}
 }
-
-func TestShapesRoundTrip(t *testing.T) {
-	for _, name := range []string{"empty", "small", "kinds", "xattrs", "content", "own lost+found", "big directory"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			img, l := writeImage(t, rootfstest.Tree(t, rootfstest.Tar(t, shapes[name])), Options{})
-			verify(t, img, l)
-		})
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,9 @@ import (
 )
 
 // The login cookie is the token itself and the login's end, sealed: the
-// server keeps nothing, a token revoked ends its logins at once, and a stolen
-// cookie is good for this page alone, not for the API.
+// server keeps nothing but which logins were ended before their time, a token
+// revoked ends its logins at once, and a stolen cookie is good for this page
+// alone, not for the API.
 
 const (
 	// The prefix has browsers refuse the cookie unless it is Secure, for this
@@ -53,32 +55,45 @@ func (p *Page) seal(token secret.Bytes, until time.Time) (string, error) {
 
 var errNoLogin = errors.New("not logged in")
 
-// whoIs is the token of the request's login and its end, or errNoLogin.
-func (p *Page) whoIs(r *http.Request) (t store.Token, until time.Time, err error) {
+// login is what a cookie stands for.
+type login struct {
+	store.Token
+	until time.Time
+	mark  string // names it where it is marked as ended
+}
+
+// whoIs is the request's login, or errNoLogin.
+func (p *Page) whoIs(r *http.Request) (l login, err error) {
 	cookies := r.CookiesNamed(cookieName)
 	if len(cookies) != 1 || len(cookies[0].Value) > 1024 {
-		return t, until, errNoLogin
+		return l, errNoLogin
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(cookies[0].Value)
 	if err != nil || len(sealed) < p.aead.NonceSize() {
-		return t, until, errNoLogin
+		return l, errNoLogin
 	}
 	n := p.aead.NonceSize()
 	plain, err := p.aead.Open(nil, sealed[:n], sealed[n:], []byte(cookieLabel))
 	if err != nil || len(plain) < 8 {
-		return t, until, errNoLogin
+		return l, errNoLogin
 	}
 	token := secret.New(plain[8:])
 	defer token.Wipe()
-	until = time.UnixMilli(int64(binary.BigEndian.Uint64(plain)))
-	if !p.Clock().Before(until) {
-		return t, until, errNoLogin
+	l.until, l.mark = time.UnixMilli(int64(binary.BigEndian.Uint64(plain))), "login "+hex.EncodeToString(sealed[:n])
+	if !p.Clock().Before(l.until) {
+		return l, errNoLogin
 	}
-	t, err = p.Store.Authenticate(r.Context(), token)
+	switch _, err = p.Store.SessionGrant(r.Context(), l.mark); {
+	case err == nil:
+		return l, errNoLogin
+	case !errors.Is(err, store.ErrNotFound):
+		return l, err
+	}
+	l.Token, err = p.Store.Authenticate(r.Context(), token)
 	if errors.Is(err, store.ErrBadToken) {
-		return t, until, errNoLogin
+		return l, errNoLogin
 	}
-	return t, until, err
+	return l, err
 }
 
 type pageHandler func(w http.ResponseWriter, r *http.Request, v view) error
@@ -87,9 +102,9 @@ type pageHandler func(w http.ResponseWriter, r *http.Request, v view) error
 // of them may read.
 func (p *Page) loggedIn(h pageHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		t, _, err := p.whoIs(r)
+		l, err := p.whoIs(r)
 		if err == nil {
-			err = h(w, r, view{Who: named(t), Tenant: t.Tenant})
+			err = h(w, r, view{Who: named(l.Token), Tenant: l.Tenant})
 		}
 		switch {
 		case errors.Is(err, errNoLogin):
@@ -153,7 +168,19 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
+// logout ends the login for whoever has its cookie, on all servers.
 func (p *Page) logout(w http.ResponseWriter, r *http.Request) {
+	l, err := p.whoIs(r)
+	if err == nil {
+		err = p.Store.UseSession(r.Context(), l.mark, l.until)
+	}
+	if err == nil {
+		_, _, err = p.Store.PurgeSessions(r.Context(), p.Clock(), 1) // logins that are over
+	}
+	if err != nil && !errors.Is(err, errNoLogin) && !errors.Is(err, store.ErrUsed) {
+		p.fail(w, r, err)
+		return
+	}
 	setCookie(w, "", -1)
 	http.Redirect(w, r, "/ui/login", http.StatusSeeOther)
 }

@@ -24,6 +24,11 @@ import (
 // Store is what the page shows. Errors are those of package store.
 type Store interface {
 	Authenticate(ctx context.Context, token secret.Bytes) (store.Token, error)
+	// UseSession marks a name until a time, SessionGrant is store.ErrNotFound
+	// for what is not marked, PurgeSessions forgets marks of before a time.
+	UseSession(ctx context.Context, id string, until time.Time) error
+	SessionGrant(ctx context.Context, id string) ([]byte, error)
+	PurgeSessions(ctx context.Context, expired time.Time, limit int) (granted, marks int, err error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
 	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
@@ -187,8 +192,8 @@ func (p *Page) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.Log.Error("showing page", "path", r.URL.Path, "error", err)
 	}
 	v := view{Title: http.StatusText(status), Data: text}
-	if t, _, err := p.whoIs(r); err == nil {
-		v.Who, v.Tenant = named(t), t.Tenant
+	if l, err := p.whoIs(r); err == nil {
+		v.Who, v.Tenant = named(l.Token), l.Tenant
 	}
 	p.show(w, r, status, "error", v)
 }

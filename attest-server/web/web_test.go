@@ -339,9 +339,19 @@ func TestLoginRefuses(t *testing.T) {
 			t.Errorf("%s from another site: %d", path, w.Code)
 		}
 	}
-	w := s.do("POST", "/ui/logout", s.login(text), url.Values{})
+	mine, other := s.login(text), s.login(text)
+	w := s.do("POST", "/ui/logout", mine, url.Values{})
 	if c := w.Result().Cookies(); len(c) != 1 || c[0].MaxAge >= 0 || c[0].Value != "" {
 		t.Errorf("logout: %v", c)
+	}
+	if w := s.do("GET", "/", mine, nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/ui/login" {
+		t.Errorf("a copy of the cookie outlives the logout: %d", w.Code)
+	}
+	if w := s.do("POST", "/ui/logout", mine, url.Values{}); w.Code != http.StatusSeeOther {
+		t.Errorf("logout once more: %d", w.Code)
+	}
+	if w := s.do("GET", "/", other, nil); w.Code != http.StatusOK {
+		t.Errorf("another login of the same token: %d", w.Code)
 	}
 	if w := s.do("DELETE", "/ui/workloads/x", s.login(text), nil); w.Code < 400 {
 		t.Errorf("DELETE: %d", w.Code)

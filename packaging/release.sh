@@ -1,0 +1,84 @@
+#!/bin/bash
+# usage: release.sh BIN DIST
+# Packs what `make build` put into BIN as .deb and .rpm packages, with manual
+# pages, completions, a bill of materials and checksums, into DIST. The same
+# commit gives the same bytes. RELEASE_KEY, an SSH key's file, signs the
+# checksums (ssh-keygen -Y verify reads the signature); VERSION overrides what
+# the tag says.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$(realpath "$1") dist=$(realpath -m "$2")
+nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.0
+cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+export LC_ALL=C TZ=UTC GOFLAGS=
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+
+# A tag's own version; otherwise one that sorts by time, and before any tag's.
+version() {
+	local tag
+	if tag=$(git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null); then
+		echo "${tag#v}" | tr - '~'
+	else
+		echo "0.0.0~$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S).$(git rev-parse --short=10 HEAD)"
+	fi
+}
+VERSION=${VERSION:-$(version)}
+export VERSION
+
+rm -rf "$dist"
+work=$dist/.work
+mkdir -p "$work"/{man,completion,doc,systemd,conf}
+trap 'rm -rf "$work"' EXIT
+
+# Manual pages: of the programs, from their own help; of formats and procedures,
+# from docs.
+page() { # NAME SECTION TITLE FILE
+	{ printf '%% %s(%s)\n\n# NAME\n\n%s - %s\n\n' "$1" "$2" "$1" "$3" && sed '1d' "$4"; } | md2man >"$work/man/$1.$2"
+}
+md2man() { CGO_ENABLED=0 go run github.com/cpuguy83/go-md2man/v2; }
+"$bin/ccrun" man --section 1 >"$work/man/ccrun.1"
+"$bin/ccrun-sim" man --section 1 >"$work/man/ccrun-sim.1"
+"$bin/attest-server" man --section 8 >"$work/man/attest-server.8"
+page ccrun-image 5 "what a confidential workload's image holds" docs/image-format.md
+page ccrun-protocol 7 'how a workload gets its disk key' docs/protocol.md
+page ccrun-measurement 7 'what the expected launch measurement is made of' docs/measurement.md
+page ccrun-verification 7 'what Evidence is held against' docs/verification.md
+page ccrun-threat-model 7 'the attacks, what stops each, and what is not stopped' docs/threat-model.md
+page ccrun-podman 7 "Podman's options on confidential workloads" docs/podman-differences.md
+page attest-server-operations 7 'running the attestation server' docs/operations.md
+packaging/toml2md.awk packaging/systemd/attest-server.toml >"$work/attest-server.toml.md"
+page attest-server.toml 5 'configuration of attest-server' "$work/attest-server.toml.md"
+gzip -9n "$work"/man/*
+
+for program in ccrun ccrun-sim attest-server; do
+	for shell in bash zsh fish; do
+		"$bin/$program" completion $shell >"$work/completion/$program.$shell"
+	done
+done
+sed 's,/usr/local/bin/,/usr/bin/,g' packaging/systemd/attest-server.service >"$work/systemd/attest-server.service"
+cp packaging/systemd/attest-server.socket "$work/systemd/"
+cp -r packaging/systemd/attest-server.service.d "$work/doc/"
+cp LICENSE "$work/doc/copyright"
+gzip -9n <CHANGELOG.md >"$work/doc/changelog.gz"
+printf '[engine.runtimes]\nkrun = ["/usr/libexec/ccrun/krun"]\n' >"$work/conf/ccrun.conf"
+printf '[engine.runtimes]\nkrun-sim = ["/usr/libexec/ccrun/krun-sim"]\n' >"$work/conf/ccrun-sim.conf"
+find "$work" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+export BIN=$bin WORK=$work
+for package in ccrun ccrun-edge attest-server ccrun-sim; do
+	sed -e "s,@VERSION@,$VERSION,g; s,@BIN@,$bin,g; s,@WORK@,$work,g" "packaging/nfpm/$package.yaml" >"$work/$package.yaml"
+	for kind in deb rpm; do
+		CGO_ENABLED=0 go run $nfpm package --config "$work/$package.yaml" --packager $kind --target "$dist/" >&2
+	done
+done
+for program in ccrun ccrun-init attest-server ccrun-sim; do
+	CGO_ENABLED=0 go run $cyclonedx bin -json -noserial -notimestamp -output "$dist/$program.cdx.json" "$bin/$program" >&2
+done
+(cd "$dist" && sha256sum -- *.deb *.rpm *.cdx.json >SHA256SUMS)
+if [[ -n ${RELEASE_KEY:-} ]]; then
+	ssh-keygen -q -Y sign -f "$RELEASE_KEY" -n ccrun-release "$dist/SHA256SUMS"
+else
+	echo "release: not signed: RELEASE_KEY names no SSH key" >&2
+fi
+ls "$dist" >&2

@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
 export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
-.PHONY: build demo test test-unit test-mutation test-race test-e2e mutation soak bench fuzz lint install deps test-deps firmware rig clean FORCE
+.PHONY: build demo test test-unit test-mutation test-race test-e2e mutation soak bench fuzz lint release install deps test-deps firmware rig clean FORCE
 
 build: $(addprefix bin/,$(BINS))
 
@@ -103,6 +103,11 @@ lint:
 	CCRUN_LINT=1 $(GO) test -run NothingDead ./tests/house
 	@$(GO) tool govulncheck -version >/dev/null 2>&1 && $(GO) tool govulncheck ./... || echo "govulncheck: database not reachable, skipped"
 
+# Packages in dist/, signed if RELEASE_KEY names an SSH key; the same commit
+# gives the same bytes.
+release: build
+	packaging/release.sh bin dist
+
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/ccrun
 	install -m 0755 bin/ccrun bin/attest-server bin/ccrun-sim $(DESTDIR)$(PREFIX)/bin/
@@ -112,9 +117,19 @@ install: build
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/doc/ccrun
 	sed 's,/usr/bin/attest-server,$(PREFIX)/bin/attest-server,; s,/usr/local/bin/attest-server,$(PREFIX)/bin/attest-server,' \
 		packaging/systemd/attest-server.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/attest-server.service
+	install -m 0644 packaging/systemd/attest-server.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	install -m 0644 packaging/systemd/attest-server.toml $(DESTDIR)$(PREFIX)/share/doc/ccrun/
 	install -d $(DESTDIR)$(PREFIX)/share/doc/ccrun/attest-server.service.d
 	install -m 0644 packaging/systemd/attest-server.service.d/*.conf $(DESTDIR)$(PREFIX)/share/doc/ccrun/attest-server.service.d/
 
+	packaging/pages.sh bin bin/pages
+	for page in bin/pages/man/*.gz; do section=$${page%.gz}; \
+		install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${section##*.}/$${page##*/}"; done
+	for p in ccrun ccrun-sim attest-server; do \
+		install -D -m 0644 bin/pages/completion/$$p.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$p; \
+		install -D -m 0644 bin/pages/completion/$$p.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$p; \
+		install -D -m 0644 bin/pages/completion/$$p.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$p.fish; done
+	install -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/ccrun/
+
 clean:
-	rm -rf bin $(CACHE)
+	rm -rf bin dist $(CACHE)

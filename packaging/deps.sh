@@ -24,6 +24,7 @@ packages=(
 	ovmf                                 # firmware with a known measurement
 	debootstrap make pkg-config gperf    # tests/rig: a root of another suite, crun
 	libcap-dev libseccomp-dev libsystemd-dev
+	rpm openssh-client                   # packages and their signature
 )
 [[ ${1:-} != bench ]] || packages+=(
 	openssl time # the floor, peak memory

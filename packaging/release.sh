@@ -28,34 +28,10 @@ export VERSION
 
 rm -rf "$dist"
 work=$dist/.work
-mkdir -p "$work"/{man,completion,doc,systemd,conf}
+mkdir -p "$work"/{doc,systemd,conf}
 trap 'rm -rf "$work"' EXIT
 
-# Manual pages: of the programs, from their own help; of formats and procedures,
-# from docs.
-page() { # NAME SECTION TITLE FILE
-	{ printf '%% %s(%s)\n\n# NAME\n\n%s - %s\n\n' "$1" "$2" "$1" "$3" && sed '1d' "$4"; } | md2man >"$work/man/$1.$2"
-}
-md2man() { CGO_ENABLED=0 go run github.com/cpuguy83/go-md2man/v2; }
-"$bin/ccrun" man --section 1 >"$work/man/ccrun.1"
-"$bin/ccrun-sim" man --section 1 >"$work/man/ccrun-sim.1"
-"$bin/attest-server" man --section 8 >"$work/man/attest-server.8"
-page ccrun-image 5 "what a confidential workload's image holds" docs/image-format.md
-page ccrun-protocol 7 'how a workload gets its disk key' docs/protocol.md
-page ccrun-measurement 7 'what the expected launch measurement is made of' docs/measurement.md
-page ccrun-verification 7 'what Evidence is held against' docs/verification.md
-page ccrun-threat-model 7 'the attacks, what stops each, and what is not stopped' docs/threat-model.md
-page ccrun-podman 7 "Podman's options on confidential workloads" docs/podman-differences.md
-page attest-server-operations 7 'running the attestation server' docs/operations.md
-packaging/toml2md.awk packaging/systemd/attest-server.toml >"$work/attest-server.toml.md"
-page attest-server.toml 5 'configuration of attest-server' "$work/attest-server.toml.md"
-gzip -9n "$work"/man/*
-
-for program in ccrun ccrun-sim attest-server; do
-	for shell in bash zsh fish; do
-		"$bin/$program" completion $shell >"$work/completion/$program.$shell"
-	done
-done
+packaging/pages.sh "$bin" "$work"
 sed 's,/usr/local/bin/,/usr/bin/,g' packaging/systemd/attest-server.service >"$work/systemd/attest-server.service"
 cp packaging/systemd/attest-server.socket "$work/systemd/"
 cp -r packaging/systemd/attest-server.service.d "$work/doc/"
@@ -73,7 +49,8 @@ for package in ccrun ccrun-edge attest-server ccrun-sim; do
 	done
 done
 for program in ccrun ccrun-init attest-server ccrun-sim; do
-	CGO_ENABLED=0 go run $cyclonedx bin -json -noserial -notimestamp -output "$dist/$program.cdx.json" "$bin/$program" >&2
+	CGO_ENABLED=0 go run $cyclonedx bin -json -std -noserial -output "$dist/$program.cdx.json" "$bin/$program" >&2
+	sed -i "s,^    \"timestamp\": \".*\"\,$,    \"timestamp\": \"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)\"\,," "$dist/$program.cdx.json"
 done
 (cd "$dist" && sha256sum -- *.deb *.rpm *.cdx.json >SHA256SUMS)
 if [[ -n ${RELEASE_KEY:-} ]]; then

@@ -21,6 +21,7 @@ package() {
 
 mkdir -p "$rig/log"
 ln -sfn "$("$here/root.sh" "$cache" trixie)" "$rig/root"
+ln -sfn "$("$here/root.sh" "$cache" bookworm clean)" "$rig/root-clean"
 if sid=$("$here/root.sh" "$cache" sid); then ln -sfn "$sid" "$rig/root-sid"; else rm -f "$rig/root-sid"; fi
 ln -sfn "$("$here/crun.sh" "$cache")" "$rig/crun"
 gcc -shared -fPIC -O1 -Wall -o "$rig/libkrun-sev.so.1" "$here/libkrun.c" -ldl

@@ -1,0 +1,108 @@
+package tests
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPackages packs the programs twice, expects the same bytes, and installs,
+// upgrades, removes and purges the packages in clean roots of Debian 12 and,
+// with Podman, 13.
+func TestPackages(t *testing.T) {
+	endToEnd(t)
+	if os.Getenv("CCRUN_INSIDE") != "" {
+		t.Skip("TestPackages runs outside of another suite's root")
+	}
+	dir := t.TempDir()
+	first, again, older := filepath.Join(dir, "first"), filepath.Join(dir, "again"), filepath.Join(dir, "older")
+	release(t, first)
+	release(t, again)
+	release(t, older, "VERSION=0.0.0~1")
+	sums := readFile(t, filepath.Join(first, "SHA256SUMS"))
+	if !bytes.Equal(sums, readFile(t, filepath.Join(again, "SHA256SUMS"))) || bytes.Count(sums, []byte("\n")) != 12 {
+		t.Errorf("packing the same programs twice gave other bytes, or not 8 packages and 4 bills of materials:\n%s", sums)
+	}
+	checkRPMs(t, first)
+	for _, root := range []struct{ link, podman string }{{"root-clean", "no"}, {"root", "yes"}} {
+		checkInRoot(t, root.link, older, first, root.podman)
+	}
+}
+
+// release runs packaging/release.sh and checks what it wrote against the sums
+// and the signature.
+func release(t *testing.T, dist string, env ...string) {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("making a key: %v: %s", err, out)
+	}
+	cmd := exec.Command("../packaging/release.sh", binDir(t), dist)
+	cmd.Env = append(append(os.Environ(), env...), "RELEASE_KEY="+key)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("packing: %v\n%s", err, out)
+	}
+	check := exec.Command("sha256sum", "--quiet", "-c", "SHA256SUMS")
+	check.Dir = dist
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("checking the sums: %v: %s", err, out)
+	}
+	signed := exec.Command("ssh-keygen", "-Y", "check-novalidate", "-n", "ccrun-release", "-s", filepath.Join(dist, "SHA256SUMS.sig"))
+	signed.Stdin = bytes.NewReader(readFile(t, filepath.Join(dist, "SHA256SUMS")))
+	if out, err := signed.CombinedOutput(); err != nil {
+		t.Errorf("checking the signature: %v: %s", err, out)
+	}
+}
+
+// checkRPMs reads the .rpm packages with rpm itself.
+func checkRPMs(t *testing.T, dist string) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"ccrun": "/usr/libexec/ccrun/ccrun-init", "ccrun-edge": "/etc/containers/containers.conf.d/ccrun.conf",
+		"attest-server": "/usr/lib/systemd/system/attest-server.socket", "ccrun-sim": "/usr/libexec/ccrun/krun-sim",
+	} {
+		found, err := filepath.Glob(filepath.Join(dist, name+"-0*.rpm"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s: packages %v: %v", name, found, err)
+		}
+		out, err := exec.Command("rpm", "-qpl", "--nosignature", found[0]).Output()
+		if err != nil || !strings.Contains(string(out), want+"\n") {
+			t.Errorf("%s: %v: no %s in\n%s", name, err, want, out)
+		}
+	}
+}
+
+func checkInRoot(t *testing.T, link, older, newer, podman string) {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(filepath.Join(os.Getenv("CCRUN_RIG"), link))
+	if err != nil {
+		t.Fatalf("the rig has no %s (`make rig`): %v", link, err)
+	}
+	script, err := filepath.Abs("packages/inside.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mount := t.TempDir()
+	cmd := exec.Command("rig/inside.sh", root, mount, strings.Join([]string{filepath.Dir(script), older, newer}, ":"), script, older, newer, podman)
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "CONTAINERS_CONF") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("installed, upgraded, removed, purged")) {
+		t.Errorf("in %s: %v\n%s", link, err, out)
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -91,6 +91,7 @@ const awaitingKeeper = "waiting for the keeper"
 // diskSteps know the DiskKey, or what follows from it: they are the keeper's.
 func diskSteps() []step {
 	return []step{
+		{"looking for the processor's random numbers", (*boot).wantRandom},
 		{"finding the disk", (*boot).findDisk},
 		{"loading the image's modules", (*boot).loadImageModules},
 		{"obtaining the disk key", (*boot).obtainKey},

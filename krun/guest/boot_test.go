@@ -30,7 +30,7 @@ func TestBootStepsAreInOrder(t *testing.T) {
 		"loading kernel modules":            {"mounting kernel file systems"},
 		"setting up the network":            {"reading the kernel command line", "loading kernel modules"},
 		"finding the disk":                  {"reading the identity", "loading kernel modules"},
-		"obtaining the disk key":            {"finding the disk", "setting up the network"}, // the footer's digest is attested
+		"obtaining the disk key":            {"finding the disk", "setting up the network", "looking for the processor's random numbers"}, // the footer's digest is attested
 		"loading the image's modules":       {"reading the identity", "loading kernel modules"},
 		"unlocking the disk":                {"obtaining the disk key", "loading the image's modules"},
 		"mounting the disk":                 {"unlocking the disk"},

@@ -137,3 +137,12 @@ func (b *boot) takeIdentity(raw []byte) (err error) {
 func (b *boot) refuseACPI(context.Context) error {
 	return checkACPI(acpiPath, b.identity.Policy.AllowACPI)
 }
+
+// wantRandom is checkRandom of this machine.
+func (b *boot) wantRandom(context.Context) error {
+	info, err := bounded.File(cpuinfoPath, maxCPUInfoBytes)
+	if err != nil {
+		return err
+	}
+	return checkRandom(string(info))
+}

@@ -246,6 +246,24 @@ func TestKrunNoExecRun(t *testing.T) {
 // image and its scratch area.
 var stepTimes = regexp.MustCompile(`(?m)\[ *[0-9.]+ s\] (opened keyslot|unlocking the disk|confirming the release|mounting the disk)`)
 
+// agentMemory is what the agent says of itself when the workload has started, and
+// maxAgentKiB what it may have: all of it is missing to the workload.
+var agentMemory = regexp.MustCompile(`workload started, the agent has (\d+) KiB of memory`)
+
+const maxAgentKiB = 10 << 10
+
+func wantSmallAgent(t *testing.T, r result) {
+	t.Helper()
+	m := agentMemory.FindStringSubmatch(r.stderr)
+	if m == nil {
+		t.Fatalf("the agent does not say what memory it has: %s", r)
+	}
+	if kib, err := strconv.Atoi(m[1]); err != nil || kib < 1024 || kib > maxAgentKiB {
+		t.Errorf("the agent has %s KiB while the workload runs, expected 1024 to %d", m[1], maxAgentKiB)
+	}
+	t.Log(m[0])
+}
+
 // TestRoom: the room that the documentation promises can be written, whatever
 // the size of the image, and what is deleted can be written again.
 func TestRoom(t *testing.T) {
@@ -271,6 +289,7 @@ func TestRoom(t *testing.T) {
 		if len(lines) != 2 {
 			t.Error(r)
 		}
+		wantSmallAgent(t, r)
 		t.Logf("image of %d MiB, scratch of %d: %s\n%s", mib, scratch, lines, strings.Join(stepTimes.FindAllString(r.stderr, -1), "\n"))
 		w.must("podman", "rmi", "-f", image)
 		if err := os.RemoveAll(src); err != nil {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,11 @@ func TestThreatsNameTheirTests(t *testing.T) {
 	if len(given) < 20 {
 		t.Fatalf("%d rows of what the host hands the guest", len(given))
 	}
+	for _, item := range handedItems() {
+		if !slices.ContainsFunc(given, func(row []string) bool { return strings.Contains(row[1], item) }) {
+			t.Errorf("no row of what the host hands the guest is about the %s", item)
+		}
+	}
 	for _, row := range given {
 		rows = append(rows, []string{"", row[1], "", row[2], row[3]})
 	}
@@ -43,6 +49,13 @@ func TestThreatsNameTheirTests(t *testing.T) {
 			}
 		}
 	}
+}
+
+// handedItems are what must have a row: all that a host hands to a guest.
+func handedItems() []string {
+	return []string{"disk's size", "disk's errors", "never answers", "LUKS2 header", "superblock", "footer", "scratch header", "sectors",
+		"control bytes", "console bytes", "standard input", "evidence frames", "network answers", "DNS answers", "clock", "CPUID", "RDRAND",
+		"disks beyond ours", "network devices beyond ours", "other devices", "memory", "command line"}
 }
 
 // handed is the section with the table of what the host hands the guest.

@@ -54,7 +54,7 @@ func newMachine(p *parts, s settings) (*machine, error) {
 	}
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-M", "microvm,acpi=off,rtc=on,isa-serial=off,auto-kernel-cmdline=on",
-		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16",
+		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16" + s.CPU,
 		"-smp", strconv.Itoa(int(p.config.CPUs)), "-m", strconv.FormatUint(uint64(p.config.MemoryMiB), 10),
 		"-kernel", "/proc/self/fd/" + inherit(elf), "-append", cmdline + " " + s.Append,
 		"-device", "virtio-serial-device,max_ports=8"}
@@ -80,11 +80,17 @@ func newMachine(p *parts, s settings) (*machine, error) {
 			return nil, err
 		}
 	}
+	args = append(args, s.Before...)
 	for i, f := range []*os.File{p.disk, root} {
 		id := fmt.Sprintf("disk%d", i)
-		args = append(args, "-drive", "if=none,format=raw,id="+id+",file=/proc/self/fd/"+inherit(f), "-device", "virtio-blk-device,drive="+id)
+		file := "file.filename=/proc/self/fd/" + inherit(f)
+		if i == 0 && s.Faults != "" {
+			file = "file.driver=blkdebug,file.image.driver=file,file.image.filename=/proc/self/fd/" + strconv.Itoa(2+len(files)) + s.Faults
+		}
+		args = append(args, "-drive", "if=none,driver=raw,id="+id+","+file, "-device", "virtio-blk-device,drive="+id)
 	}
 	args = append(args, "-netdev", "user,id=net"+s.Slirp, "-device", "virtio-net-device,netdev=net")
+	args = append(args, s.After...)
 	m.cmd = exec.Command("/usr/bin/qemu-system-x86_64", args...)
 	m.cmd.ExtraFiles = files
 	m.cmd.Stderr = os.Stderr

@@ -93,6 +93,11 @@ type settings struct {
 	Chip   string   // directory of the simulated platform's chip; empty: no Evidence
 	Slirp  string   // more options of QEMU's user network, such as host forwarding
 	Mute   []string // ports that do not exist, such as an old libkrun's
+	CPU    string   // more options of QEMU's processor
+	Faults string   // more options of QEMU's blkdebug, under the image's disk
+	// Before and After are more of QEMU's arguments, in front of the image's
+	// disk and behind all else.
+	Before, After []string
 }
 
 func readSettings(path string) (settings, error) {

@@ -1,0 +1,124 @@
+package tests
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestHostileMachine starts a workload in machines that a host has made worse than
+// its image expects: with more devices, without RDRAND, with a disk that fails. It
+// runs as it should, or the boot ends with a status and without a panic.
+func TestHostileMachine(t *testing.T) {
+	s := newScratchWorld(t)
+	if s == nil {
+		return
+	}
+	t.Run("a dozen devices", s.moreDevices)
+	t.Run("no RDRAND", s.noRandom)
+	t.Run("disk errors", s.diskErrors)
+	t.Run("little memory", s.littleMemory)
+}
+
+// littleMemory: a machine that is too small for its image ends, in whatever step,
+// and one whose workload takes all of it loses the workload and not the agent.
+func (s *scratchWorld) littleMemory(t *testing.T) {
+	for _, mib := range []string{"129", "160"} {
+		r := s.podman(s.build("small"+mib, shell("echo it ran"), "--scratch", "128MiB", "--memory", mib))
+		if ended := strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 0"); (r.stdout == "it ran\n") != ended || strings.Contains(r.stderr, "goroutine ") {
+			t.Errorf("%s MiB: %s", mib, r)
+		}
+		t.Logf("%s MiB: %.300s", mib, r.stderr)
+	}
+	r := s.podman(s.build("greedy", shell("a=0123456789abcdef; while :; do a=$a$a; done"), "--scratch", "128MiB"))
+	if !regexp.MustCompile(`ccrun: exit status (2|137)\s*$`).MatchString(r.stderr) {
+		t.Errorf("a workload that takes all memory: %s", r)
+	}
+}
+
+// moreDevices has disks in front of the image's own, one with another workload's
+// image, a second network device, ports that never answer, and
+// what else fits the machine, which has room for eight virtio devices: twelve more.
+func (s *scratchWorld) moreDevices(t *testing.T) {
+	image := s.build("crowded", shell(`echo at home on $(cat /name); ls /sys/block | grep -c ^vd; ls /sys/bus/virtio/devices | grep -c .`), "--scratch", "128MiB")
+	other := s.create(t, s.build("neighbour", shell("echo neighbour"), "--scratch", "128MiB"))
+	// The rig shows the VMM nothing of the host but the rig itself.
+	disk := s.rig + "/log/neighbour.img"
+	s.disk(t, other, func(path string) { copySparse(t, path, disk) })
+	var before []string
+	for i, backend := range []string{"driver=null-co,size=1G,read-zeroes=on", "driver=raw,read-only=on,file.filename=/.rig/log/neighbour.img"} {
+		id := fmt.Sprintf("more%d", i)
+		before = append(before, "-drive", "if=none,id="+id+","+backend, "-device", "virtio-blk-device,drive="+id)
+	}
+	s.settings(map[string]any{"Before": before, "After": []string{
+		"-netdev", "user,id=more,restrict=on,net=10.9.9.0/24", "-device", "virtio-net-device,netdev=more",
+		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng",
+		"-chardev", "null,id=deaf0", "-device", "virtserialport,chardev=deaf0,name=io.ccrun.report.2",
+		"-chardev", "null,id=deaf1", "-device", "virtserialport,chardev=deaf1,name=com.redhat.spice.0",
+		"-chardev", "null,id=deaf2", "-device", "virtconsole,chardev=deaf2",
+		"-chardev", "null,id=deaf3", "-device", "isa-serial,chardev=deaf3",
+		"-chardev", "null,id=deaf4", "-device", "isa-parallel,chardev=deaf4",
+		"-chardev", "null,id=deaf5", "-device", "isa-debugcon,chardev=deaf5",
+		"-device", "pvpanic", "-device", "isa-debug-exit", "-device", "i8042",
+	}})
+	defer s.settings(nil)
+	r := s.podman(image)
+	lines := strings.Fields(r.stdout)
+	if !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 0") || len(lines) < 2 || !strings.HasPrefix(r.stdout, "at home on") {
+		t.Fatal(r)
+	}
+	t.Logf("the guest had these numbers of disks and virtio devices: %s", lines[len(lines)-2:])
+}
+
+// noRandom: a host can hide RDRAND, and then nothing is drawn in this guest.
+func (s *scratchWorld) noRandom(t *testing.T) {
+	image := s.build("unseeded", shell("echo must not run"), "--scratch", "128MiB")
+	s.settings(map[string]any{"CPU": ",-rdrand"})
+	defer s.settings(nil)
+	r := s.podman(image)
+	if r.stdout != "" || !strings.Contains(r.stderr, "processor 1 has no rdrand") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 125") {
+		t.Error(r)
+	}
+}
+
+// diskErrors has reading or writing one place of the disk fail: at each there is a
+// step of the boot that notices.
+func (s *scratchWorld) diskErrors(t *testing.T) {
+	image := s.build("unreadable", shell("echo it ran; cat /bin/busybox >/dev/null && echo all of it"), "--scratch", "512MiB")
+	id := s.create(t, image)
+	s.imageBytes = s.length(t, id)
+	if r := s.start(id); !strings.Contains(r.stdout, "all of it") {
+		t.Fatalf("without errors: %s", r)
+	}
+	const first = 1 << 20 // of the segment, and of the scratch area's
+	for _, c := range []struct {
+		name, kind string
+		at         int64
+		step       string // that ends with it; empty: the workload may start
+	}{
+		{"footer", "read", s.imageBytes - 1, "finding the disk"},
+		{"header, which has a second copy", "read", 0, ""},
+		{"keyslot", "read", 40 << 10, "finding the disk"},
+		{"dm-integrity's superblock", "read", first, "finding the disk"},
+		{"file system", "read", s.imageBytes - 1<<20, ""},
+		{"scratch header, read", "read", s.imageBytes, "unlocking the disk"},
+		{"scratch header, written", "write", s.imageBytes, ""},
+		{"scratch superblock", "read", s.imageBytes + first, ""},
+		{"scratch journal, written", "write", s.imageBytes + first + 8192, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.settings(map[string]any{"Faults": fmt.Sprintf(",file.inject-error.0.event=none,file.inject-error.0.iotype=%s,file.inject-error.0.errno=5,file.inject-error.0.sector=%d,file.inject-error.0.once=off", c.kind, c.at/512)})
+			defer s.settings(nil)
+			r := s.start(id)
+			status := strings.TrimSpace(r.stderr)
+			if strings.Contains(r.stderr, "panic") || !strings.Contains(status[strings.LastIndex(status, "\n")+1:], "ccrun: exit status ") {
+				t.Errorf("no end of its own: %s", r)
+			}
+			if c.step != "" && (r.stdout != "" || !strings.Contains(r.stderr, c.step+": ") || !strings.HasSuffix(status, "ccrun: exit status 125")) {
+				t.Errorf("%s\nexpected an end while %s", r, c.step)
+			}
+			t.Logf("%.200s%.400s", r.stdout, r.stderr)
+		})
+	}
+}

@@ -90,6 +90,7 @@ bench: build firmware
 	tests/bench.sh
 	tests/bench-server.sh
 	$(SIMENV) tests/podman-env.sh tests/bench-start.sh
+	CCRUN_E2E=1 CCRUN_BENCH=1 $(SIMENV) go test -count=1 -v -run '^(TestReadThroughput|TestWritableRoot)$$' ./tests
 
 fuzz:
 	tests/fuzz.sh $(FUZZTIME)

@@ -330,7 +330,7 @@ func ints(b []byte) []int {
 	return out
 }
 
-// cocoSNPEvidence is the snp attester's JSON of a report of Milan, version 3.
+// cocoSNPEvidence is the snp attester's JSON of a report of Genoa, version 5.
 func cocoSNPEvidence(ev kbs.Evidence, certs []map[string]any) any {
 	r := ev.Report
 	le := binary.LittleEndian
@@ -353,7 +353,7 @@ func cocoSNPEvidence(ev kbs.Evidence, certs []map[string]any) any {
 		"report_id": ints(r[0x140:0x160]), "report_id_ma": ints(r[0x160:0x180]), "reported_tcb": tcb(0x180),
 		"cpuid_fam_id": r[0x188], "cpuid_mod_id": r[0x189], "cpuid_step": r[0x18a], "chip_id": ints(r[0x1a0:0x1e0]),
 		"committed_tcb": tcb(0x1e0), "current": version(0x1e8), "committed": version(0x1ec), "launch_tcb": tcb(0x1f0),
-		"launch_mit_vector": nil, "current_mit_vector": nil,
+		"launch_mit_vector": le.Uint64(r[0x1f8:]), "current_mit_vector": le.Uint64(r[0x200:]),
 		"signature": map[string]any{"r": ints(r[0x2a0:0x2e8]), "s": ints(r[0x2e8:0x330])},
 	}}
 }

@@ -31,6 +31,9 @@ type fakeTEE struct{}
 
 const fakeMagic = "fake report"
 
+// fakeTCB is a Genoa's in which no advisory is open.
+var fakeTCB = kbs.SNPTCB{Bootloader: 10, SNP: 27, Microcode: 88}
+
 func fakeReport(tee kbs.TEE, d kbs.LaunchDigest, rd kbs.ReportData) kbs.Evidence {
 	return fakeReportOf(9, tee, d, rd)
 }
@@ -48,7 +51,7 @@ func (fakeTEE) Verify(_ context.Context, ev kbs.Evidence, _ time.Time) (*verifie
 	return &verifier.Claims{
 		TEE: ev.TEE, LaunchDigest: kbs.LaunchDigest(b[:48]), ReportData: kbs.ReportData(b[48:112]),
 		SNP: &verifier.SNPClaims{
-			ReportVersion: 3, Product: "Milan", Signer: "VCEK", HostData: make([]byte, 32), ReportID: bytes.Repeat(b[112:], 32), ReportIDMA: bytes.Repeat([]byte{0xff}, 32),
+			ReportVersion: 5, Product: "Genoa", Silicon: "19/11/1", Signer: "VCEK", ReportedTCB: fakeTCB, LaunchTCB: fakeTCB, HostData: make([]byte, 32), ReportID: bytes.Repeat(b[112:], 32), ReportIDMA: bytes.Repeat([]byte{0xff}, 32),
 			IDKeyDigest: make([]byte, 48), AuthorKeyDigest: make([]byte, 48), ChipID: bytes.Repeat([]byte{7}, 64),
 		},
 	}, nil

@@ -81,8 +81,8 @@ func TestLegacyRefuses(t *testing.T) {
 		"native workload":   func(c *cClient) { c.id, c.keyID, c.digest = "new", "new", 3 },
 		"trustee workload":  func(c *cClient) { c.id, c.keyID, c.digest = "coco", "coco", 4 },
 		"unknown workload":  func(c *cClient) { c.id, c.keyID = "nope", "nope" },
-		"forged report":     replace(`\"report\":\"0300`, `\"report\":\"0301`),
-		"short report":      replace(`\"report\":\"03000000`, `\"report\":\"`),
+		"forged report":     replace(`\"report\":\"0500`, `\"report\":\"0501`),
+		"short report":      replace(`\"report\":\"05000000`, `\"report\":\"`),
 		"no hex":            replace(`\"report\":\"0`, `\"report\":\"x`),
 		"no evidence": func(c *cClient) {
 			c.attestBody = func(s string) string { return s[:strings.Index(s, `"tee-evidence"`)-1] + "}" }

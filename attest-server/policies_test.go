@@ -130,7 +130,7 @@ func TestPolicyIsRefusedAtLoad(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Policy = policyOf(t, chips("07")) })
 	acme := r.tenantAdmin("acme", store.Admin)
 	for _, s := range []string{`{}`, `{"snp":{"host_data":"` + strings.Repeat("01", 32) + `"}}`, `{"cel":[{"name":"x","expression":"true"}]}`,
-		`{"snp":{"allow_debug":true,"allow_migrate_ma":true,"allow_provisional":true,"allow_cxl":true}}`} {
+		`{"snp":{"allow_debug":true,"allow_migrate_ma":true,"allow_provisional":true,"allow_cxl":true,"allow_advisories":["all"]}}`} {
 		if err := r.server.engine.Policies.Set(policyOf(t, s)); err == nil || !strings.HasPrefix(err.Error(), "the server's policy: ") {
 			t.Errorf("server: %s: %v", s, err)
 		}
@@ -180,10 +180,10 @@ func TestPolicyIsRefusedAtLoad(t *testing.T) {
 func TestRegisteredExpression(t *testing.T) {
 	r := newRig(t)
 	for i, x := range []struct{ expression, want string }{
-		{"claims.snp.product == 'Milan' && now < timestamp('2027-01-01T00:00:00Z')", ""},
-		{"claims.snp.product != 'Milan'", "cel:own workload"},
+		{"claims.snp.product == 'Genoa' && now < timestamp('2027-01-01T00:00:00Z')", ""},
+		{"claims.snp.product != 'Genoa'", "cel:own workload"},
 		{"claims.tdx.tcb_status == 'UpToDate'", "cel:own workload"}, // not there
-		{"(claims.snp.product == 'Milan' ? [" + strings.Repeat("1,", 200) + "1] : [1]).all(a, [" + strings.Repeat("1,", 200) + "1].all(b, a + b > claims.snp.vmpl))", "cel:own workload"},
+		{"(claims.snp.product == 'Genoa' ? [" + strings.Repeat("1,", 200) + "1] : [1]).all(a, [" + strings.Repeat("1,", 200) + "1].all(b, a + b > claims.snp.vmpl))", "cel:own workload"},
 	} {
 		req := request(fmt.Sprint("w", i), byte(i+1))
 		req.Registration.ReferenceValues.CEL = []kbs.Expression{{Name: "own", Expression: x.expression, Hint: "see to it"}}

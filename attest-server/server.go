@@ -27,6 +27,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Store is what the server's rooms need of a store, each its few methods. A nil
@@ -78,6 +79,9 @@ type Config struct {
 	// Policy is what is asked of every workload beside its own rules: see
 	// Prepare. nil: nothing.
 	Policy *kbs.Policy
+	// Advisories is what is known to be broken in firmware. nil: the table that
+	// is built in.
+	Advisories *advisory.Table
 
 	Limits answer.RateLimits
 	// Metrics is where the server shows what it counts, besides at /metrics.
@@ -121,6 +125,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	policies.SetAdvisories(c.Advisories)
 	s := &Server{Config: c, sessions: sessions, meters: newMeters(c.Metrics), answers: answer.Responder{Log: c.Log}}
 	s.limits = answer.NewLimiter(c.Limits, c.Clock, s.answers, func(by string) { s.meters.limited.Inc(by) })
 	s.engine = &release.Engine{
@@ -157,6 +162,12 @@ func (c *Config) complete() error {
 	}
 	if err := session.CheckDialects(c.Dialects); err != nil {
 		return err
+	}
+	if c.Advisories == nil {
+		var err error
+		if c.Advisories, err = advisory.Builtin(); err != nil {
+			return err
+		}
 	}
 	if len(c.Dialects) == 0 {
 		c.Dialects = []session.Dialect{session.Native, session.Trustee}
@@ -275,10 +286,14 @@ func httpServer(h http.Handler, limits *answer.Limiter, errors *log.Logger) *htt
 	}
 }
 
-// Prepare makes ready what takes the place of Config.Policy, Config.Clients and
-// ClientRoots: what attests from use on must satisfy the policy, who calls must
-// be in the list. If any is refused, there is nothing to use.
-func (s *Server) Prepare(p *kbs.Policy, list []admin.ClientCertificate, roots *x509.CertPool) (use func(), err error) {
+// Prepare makes ready what takes the place of Config.Policy, Config.Advisories,
+// Config.Clients and ClientRoots: what attests from use on must satisfy policy
+// and table, who calls must be in the list. If any is refused, there is nothing
+// to use.
+func (s *Server) Prepare(p *kbs.Policy, t *advisory.Table, list []admin.ClientCertificate, roots *x509.CertPool) (use func(), err error) {
+	if t == nil {
+		return nil, errors.New("attest-server without a table of advisories")
+	}
 	usePolicy, err := s.engine.Policies.Prepare(p)
 	if err != nil {
 		return nil, err
@@ -287,7 +302,7 @@ func (s *Server) Prepare(p *kbs.Policy, list []admin.ClientCertificate, roots *x
 	if err != nil {
 		return nil, err
 	}
-	return func() { usePolicy(); useClients() }, nil
+	return func() { usePolicy(); s.engine.Policies.SetAdvisories(t); useClients() }, nil
 }
 
 // Unsatisfiable calls each with every workload that policies, as they are now,

@@ -324,20 +324,26 @@ func TestTrusteeVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	open := func(vendor string, numbers ...string) (rules []string) {
+		for _, n := range numbers {
+			rules = append(rules, "advisory:"+vendor+n)
+		}
+		return rules
+	}
 	for _, x := range []struct {
 		file, tee, at string
 		also          []string // rules that fail besides report_data
 	}{
-		{"snp-milan-v3.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", nil},
-		{"snp-bergamo-v3.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", nil},
+		{"snp-milan-v3.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", open("AMD-SB-", "3020", "3023", "3027", "3030")},
+		{"snp-bergamo-v3.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", open("AMD-SB-", "3020")},
 		{"snp-genoa-v5.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", nil},
-		{"snp-turin-v5.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", nil},
-		{"snp-milan-v2-debug.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", []string{"debug"}},
-		{"azsnp-milan-v3-a.original-evidence.json", "az-snp-vtpm", "2026-05-06T00:00:00Z", nil},
-		{"azsnp-genoa-v3.original-evidence.json", "az-snp-vtpm", "2026-05-06T00:00:00Z", nil},
-		{"tdx-v4.coco-evidence.json", "tdx", "2025-06-20T10:16:03Z", nil},
-		{"tdx-v5-tdx15.coco-evidence.json", "tdx", "2026-02-02T14:49:26Z", nil},
-		{"tdx-v4-debug.coco-evidence.json", "tdx", "2023-06-19T08:42:58Z", []string{"debug"}},
+		{"snp-turin-v5.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", open("AMD-SB-", "3020", "3027")},
+		{"snp-milan-v2-debug.coco-evidence.json", "snp", "2026-05-06T00:00:00Z", append(open("AMD-SB-", "3005", "3019", "3020", "3023", "3027", "3030"), "debug")},
+		{"azsnp-milan-v3-a.original-evidence.json", "az-snp-vtpm", "2026-05-06T00:00:00Z", open("AMD-SB-", "3020", "3023", "3027", "3030")},
+		{"azsnp-genoa-v3.original-evidence.json", "az-snp-vtpm", "2026-05-06T00:00:00Z", open("AMD-SB-", "3020", "3027")},
+		{"tdx-v4.coco-evidence.json", "tdx", "2025-06-20T10:16:03Z", open("INTEL-SA-", "01397")},
+		{"tdx-v5-tdx15.coco-evidence.json", "tdx", "2026-02-02T14:49:26Z", open("INTEL-SA-", "01397")},
+		{"tdx-v4-debug.coco-evidence.json", "tdx", "2023-06-19T08:42:58Z", append(open("INTEL-SA-", "01397"), "debug")},
 	} {
 		t.Run(x.file, func(t *testing.T) {
 			b, err := os.ReadFile(filepath.Join(dir, x.file))

@@ -560,17 +560,17 @@ func tenantPolicy(t *testing.T, p *pair) {
 		}
 	}
 	attest("without a policy", p.b, "")
-	milan := kbs.Policy{CEL: []kbs.Expression{{Name: "not-milan", Expression: `claims.snp.product != "Milan"`, Hint: "buy another machine"}}}
-	if err := p.admin(p.a.url).SetTenantPolicy(t.Context(), "acme", milan); err != nil {
+	genoa := kbs.Policy{CEL: []kbs.Expression{{Name: "not-genoa", Expression: `claims.snp.product != "Genoa"`, Hint: "buy another machine"}}}
+	if err := p.admin(p.a.url).SetTenantPolicy(t.Context(), "acme", genoa); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := p.admin(p.b.url).TenantPolicy(t.Context(), "acme"); err != nil || !reflect.DeepEqual(*got, milan) {
+	if got, err := p.admin(p.b.url).TenantPolicy(t.Context(), "acme"); err != nil || !reflect.DeepEqual(*got, genoa) {
 		t.Errorf("the policy set at a reads at b as %+v, %v", got, err)
 	}
-	attest("at b under a's policy", p.b, "cel:not-milan of the tenant")
-	attest("at a", p.a, "cel:not-milan of the tenant")
-	milan.CEL[0].Expression = `claims.snp.product == "Milan"`
-	if err := p.admin(p.b.url).SetTenantPolicy(t.Context(), "acme", milan); err != nil {
+	attest("at b under a's policy", p.b, "cel:not-genoa of the tenant")
+	attest("at a", p.a, "cel:not-genoa of the tenant")
+	genoa.CEL[0].Expression = `claims.snp.product == "Genoa"`
+	if err := p.admin(p.b.url).SetTenantPolicy(t.Context(), "acme", genoa); err != nil {
 		t.Fatal(err)
 	}
 	attest("at a under b's policy", p.a, "")

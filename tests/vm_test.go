@@ -458,14 +458,14 @@ var explainCommand = regexp.MustCompile(`ccrun explain ([0-9a-z]{16})`)
 // owner is told by which.
 func (w *world) refusedByPolicy(t *testing.T, secret string) {
 	file := filepath.Join(w.dir, "policy.json")
-	write(t, file, []byte(`{"snp":{"forbid_products":["Milan"]},"cel":[{"name":"genoa","expression":"claims.snp.product == \"Genoa\"","hint":"rent newer machines"}]}`))
+	write(t, file, []byte(`{"snp":{"forbid_products":["Genoa"]},"cel":[{"name":"turin","expression":"claims.snp.product == \"Turin\"","hint":"rent newer machines"}]}`))
 	r := w.podman(w.build("ruled", shell("echo "+secret), "--policy", file))
 	number := explainCommand.FindStringSubmatch(r.stdout + r.stderr)
-	if r.code == 0 || strings.Contains(r.stdout, secret) || number == nil || strings.Contains(r.stdout+r.stderr, "Genoa") {
+	if r.code == 0 || strings.Contains(r.stdout, secret) || number == nil || strings.Contains(r.stdout+r.stderr, "Turin") {
 		t.Fatal(r)
 	}
 	out := w.must("ccrun", "explain", number[1])
-	for _, want := range []string{"denied", "\ncel:genoa failed\n", "\nproduct failed\n", "asked by  the policy of the workload\n", "hint      rent newer machines\n"} {
+	for _, want := range []string{"denied", "\ncel:turin failed\n", "\nproduct failed\n", "asked by  the policy of the workload\n", "hint      rent newer machines\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -109,7 +109,7 @@ func checkForeign(reg kbs.Registration, diskKey secret.Bytes) error {
 	switch {
 	case reg.ReferenceValues.TEE != kbs.SNP || len(reg.ReferenceValues.Measurements) != 1:
 		return errors.New("registration of type legacy: expected tee snp and one measurement")
-	case rules.AllowDebug || rules.AllowMigrateMA || rules.AllowProvisional || rules.AllowCXL || rules.VMPL != 0 || rules.HostData != "":
+	case rules.AllowDebug || rules.AllowMigrateMA || rules.AllowProvisional || rules.AllowCXL || rules.VMPL != 0 || rules.HostData != "" || len(rules.AllowAdvisories) > 0:
 		return errors.New("registration of type legacy with rules looser than the default")
 	case diskKey.Len() > recipient.MaxPassphrase:
 		return fmt.Errorf("passphrase of %d bytes, at most %d fit into the answer to an old client", diskKey.Len(), recipient.MaxPassphrase)

@@ -33,7 +33,7 @@ func TestKDS(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		time.Sleep(20 * time.Millisecond)
-		if want := "/vcek/v1/Turin/0102030405060708?fmcSPL=02&blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219"; r.URL.String() != want {
+		if want := "/vcek/v1/Turin/0102030405060708?fmcSPL=02&blSPL=04&teeSPL=01&snpSPL=30&ucodeSPL=223"; r.URL.String() != want {
 			t.Errorf("asked for %s, expected %s", r.URL, want)
 		}
 		w.WriteHeader(status)

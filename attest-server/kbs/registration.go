@@ -128,15 +128,19 @@ type SNPRules struct {
 
 	// MinimumABI is the least ABI version the guest policy must have asked for.
 	MinimumABI *SNPABI `json:"minimum_abi,omitempty"`
-	// MinimumTCB holds for every product, MinimumTCBs for the product line
-	// named, e.g. "Milan". REPORTED_TCB and LAUNCH_TCB must both reach it.
+	// MinimumTCB holds for every product, MinimumTCBs for the silicon named by
+	// CPUID family/model/stepping in hex, e.g. "19/01/1": microcode counts
+	// within one. REPORTED_TCB and LAUNCH_TCB must both reach it.
 	MinimumTCB  *SNPTCB            `json:"minimum_tcb,omitempty"`
 	MinimumTCBs map[string]*SNPTCB `json:"minimum_tcbs,omitempty"`
 	// MinimumGuestSVN is the least GUEST_SVN of the ID block.
 	MinimumGuestSVN uint32 `json:"minimum_guest_svn,omitempty"`
 
-	ChipIDs          []string `json:"chip_ids,omitempty"`           // allow list, hex; empty: any
-	ForbidProducts   []string `json:"forbid_products,omitempty"`    // deny list of product lines
+	ChipIDs        []string `json:"chip_ids,omitempty"`        // allow list, hex; empty: any
+	ForbidProducts []string `json:"forbid_products,omitempty"` // deny list of product lines
+	// AllowAdvisories accepts firmware in which these are open: ID, or ID=DATE
+	// for until the end of that day, or all. Empty: none.
+	AllowAdvisories  []string `json:"allow_advisories,omitempty"`
 	IDKeyDigests     []string `json:"id_key_digests,omitempty"`     // allow list, 96 hex digits
 	AuthorKeyDigests []string `json:"author_key_digests,omitempty"` // allow list, 96 hex digits
 	Signers          []string `json:"signers,omitempty"`            // VCEK, VLEK; empty: both
@@ -168,6 +172,12 @@ func (t SNPTCB) String() string {
 	return fmt.Sprintf("fmc %d bootloader %d tee %d snp %d microcode %d", t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode)
 }
 
+// Max is the greater of t and o, each component on its own.
+func (t SNPTCB) Max(o SNPTCB) SNPTCB {
+	return SNPTCB{FMC: max(t.FMC, o.FMC), Bootloader: max(t.Bootloader, o.Bootloader), TEE: max(t.TEE, o.TEE),
+		SNP: max(t.SNP, o.SNP), Microcode: max(t.Microcode, o.Microcode)}
+}
+
 // TDXRules holds what a TD quote must show besides its MRTD. RTMRs 0 to 2
 // left out are an error at appraisal: they carry kernel and initrd. RTMR 3
 // left out must be zero. The other zero values are the strict default.
@@ -186,7 +196,9 @@ type TDXRules struct {
 	RequireSEPTVEDisable bool     `json:"require_sept_ve_disable,omitempty"`
 	TCBStatus            []string `json:"tcb_status,omitempty"` // accepted besides UpToDate
 	// AllowAdvisories are the advisories accepted with a status other than
-	// UpToDate, e.g. INTEL-SA-00837; empty: none.
+	// UpToDate, and those of the table of advisories accepted while open: ID,
+	// e.g. INTEL-SA-00837, or ID=DATE for until the end of that day, or all.
+	// Empty: none.
 	AllowAdvisories []string `json:"allow_advisories,omitempty"`
 	XFAM            string   `json:"xfam,omitempty"`            // 16 hex digits mask of allowed bits
 	MinimumTEETCB   string   `json:"minimum_tee_tcb,omitempty"` // 32 hex digits, each byte a floor

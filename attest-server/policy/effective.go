@@ -128,7 +128,7 @@ func ruleID(r verifier.Rule) string {
 func mostPermissive(c *verifier.Claims) kbs.ReferenceValues {
 	snp, tdx := permissiveSNP(), permissiveTDX()
 	if c.TDX != nil {
-		tdx.TCBStatus, tdx.AllowAdvisories = []string{c.TDX.TCBStatus}, c.TDX.Advisories
+		tdx.TCBStatus = []string{c.TDX.TCBStatus}
 	}
 	return kbs.ReferenceValues{SNP: &snp, TDX: &tdx}
 }

@@ -24,7 +24,7 @@ func snpClaims() *verifier.Claims {
 	return &verifier.Claims{
 		TEE: kbs.SNP, LaunchDigest: kbs.LaunchDigest{1},
 		SNP: &verifier.SNPClaims{
-			ReportVersion: 3, Product: "Milan", CPUID: "00a00f11", Signer: "VCEK", HostData: make([]byte, 32), ChipID: verifier.Hex{7, 8},
+			ReportVersion: 3, Product: "Milan", CPUID: "00a00f11", Silicon: "19/01/1", Signer: "VCEK", HostData: make([]byte, 32), ChipID: verifier.Hex{7, 8},
 			PlatformInfo: verifier.PlatformECC | verifier.PlatformSMT, Policy: verifier.SNPPolicy{ABIMinor: 31, SMT: true},
 			ReportedTCB: kbs.SNPTCB{SNP: 24, Microcode: 219}, Current: verifier.Firmware{Major: 1, Minor: 55, Build: 30},
 		},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Part is the policy of one level.
@@ -76,6 +77,7 @@ func mergeSNP(a, b kbs.SNPRules) (*kbs.SNPRules, error) {
 	m.MinimumTCBs = maxTCBs(a.MinimumTCBs, b.MinimumTCBs)
 	m.MinimumGuestSVN = max(a.MinimumGuestSVN, b.MinimumGuestSVN)
 	m.ForbidProducts = union(a.ForbidProducts, b.ForbidProducts)
+	m.AllowAdvisories = advisory.Common(a.AllowAdvisories, b.AllowAdvisories)
 	var errs [4]error
 	m.ChipIDs, errs[0] = intersect("chip_ids", a.ChipIDs, b.ChipIDs, longChipID)
 	m.IDKeyDigests, errs[1] = intersect("id_key_digests", a.IDKeyDigests, b.IDKeyDigests, strings.ToLower)
@@ -97,7 +99,7 @@ func mergeTDX(a, b kbs.TDXRules) (*kbs.TDXRules, error) {
 	m.RequireSEPTVEDisable = a.RequireSEPTVEDisable || b.RequireSEPTVEDisable
 	// These two add to UpToDate and to no advisories: nothing left is no error.
 	m.TCBStatus = common(a.TCBStatus, b.TCBStatus, same)
-	m.AllowAdvisories = common(a.AllowAdvisories, b.AllowAdvisories, same)
+	m.AllowAdvisories = advisory.Common(a.AllowAdvisories, b.AllowAdvisories)
 	var err error
 	if m.MRSEAM, err = intersect("mr_seam", a.MRSEAM, b.MRSEAM, strings.ToLower); err != nil {
 		return nil, err
@@ -131,22 +133,19 @@ func maxTCB(a, b *kbs.SNPTCB) *kbs.SNPTCB {
 	case b == nil:
 		return a
 	}
-	return &kbs.SNPTCB{
-		FMC: max(a.FMC, b.FMC), Bootloader: max(a.Bootloader, b.Bootloader), TEE: max(a.TEE, b.TEE),
-		SNP: max(a.SNP, b.SNP), Microcode: max(a.Microcode, b.Microcode),
-	}
+	m := a.Max(*b)
+	return &m
 }
 
-// maxTCBs takes products for the same if they differ in case alone, as the
-// appraisal does.
+// maxTCBs is the greater of each silicon's.
 func maxTCBs(a, b map[string]*kbs.SNPTCB) map[string]*kbs.SNPTCB {
 	if len(a)+len(b) == 0 {
 		return nil
 	}
 	m := map[string]*kbs.SNPTCB{}
 	for _, one := range []map[string]*kbs.SNPTCB{a, b} {
-		for product, floor := range one {
-			m[strings.ToLower(product)] = maxTCB(m[strings.ToLower(product)], floor)
+		for cpuid, floor := range one {
+			m[cpuid] = maxTCB(m[cpuid], floor)
 		}
 	}
 	return m

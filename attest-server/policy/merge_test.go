@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // The oracle: what one level's rules admit, written field by field without
@@ -29,8 +30,11 @@ func admitsSNP(r kbs.SNPRules, c *verifier.SNPClaims) bool {
 	among := func(list []string, s string) bool {
 		return len(list) == 0 || slices.ContainsFunc(list, func(x string) bool { return strings.EqualFold(x, s) })
 	}
-	for product, f := range r.MinimumTCBs {
-		if strings.EqualFold(product, c.Product) && !reaches(f) {
+	if c.Silicon == "19/01/1" && !slices.Contains(r.AllowAdvisories, "AMD-SB-1") && !slices.Contains(r.AllowAdvisories, "all") && (c.ReportedTCB.Microcode == 0 || c.LaunchTCB.Microcode == 0) {
+		return false
+	}
+	for cpuid, f := range r.MinimumTCBs {
+		if cpuid == c.Silicon && !reaches(f) {
 			return false
 		}
 	}
@@ -97,14 +101,14 @@ func (r chance) snpRules() kbs.SNPRules {
 	s := kbs.SNPRules{
 		AllowDebug: r.IntN(4) > 0, AllowMigrateMA: r.IntN(4) > 0, AllowProvisional: r.IntN(4) > 0, AllowCXL: r.IntN(4) > 0, ForbidSMT: r.IntN(4) == 0,
 		RequireAliasCheck: r.IntN(6) == 0, RequireCiphertextHiding: r.IntN(6) == 0, RequireECC: r.IntN(6) == 0, RequireRAPLDisabled: r.IntN(6) == 0, RequireTSME: r.IntN(6) == 0,
-		MinimumTCB: r.tcb(), MinimumGuestSVN: uint32(r.IntN(2)),
+		AllowAdvisories: r.some("AMD-SB-1", "AMD-SB-2", "all"), MinimumTCB: r.tcb(), MinimumGuestSVN: uint32(r.IntN(2)),
 		ChipIDs: r.some(strings.Repeat("07", 64), strings.Repeat("08", 64), "0909090909090909"), ForbidProducts: r.some("milan", "Genoa"),
 		IDKeyDigests: r.some(digest(1), digest(2)), AuthorKeyDigests: r.some(digest(0xab), strings.ToUpper(digest(0xab)), digest(2)), Signers: r.some("VCEK", "VLEK"),
 	}
 	if len(s.ChipIDs) > 0 && len(s.Signers) == 1 {
 		s.Signers = nil
 	}
-	for _, p := range []string{"Milan", "milan", "Turin"} {
+	for _, p := range []string{"19/01/1", "19/01/2", "1a/02/1"} {
 		if f := r.tcb(); f != nil && r.bool() {
 			if s.MinimumTCBs == nil {
 				s.MinimumTCBs = map[string]*kbs.SNPTCB{}
@@ -126,8 +130,9 @@ func (r chance) snpClaims() *verifier.Claims {
 		}
 		return orEmpty(r.tcb())
 	}
+	line := r.IntN(3)
 	s := &verifier.SNPClaims{
-		Product: []string{"Milan", "Genoa", "Turin"}[r.IntN(3)], Signer: []string{"VCEK", "VLEK"}[r.IntN(2)], GuestSVN: uint32(r.IntN(3)),
+		Product: []string{"Milan", "Genoa", "Turin"}[line], Silicon: []string{"19/01/1", "19/11/1", "1a/02/1"}[line], Signer: []string{"VCEK", "VLEK"}[r.IntN(2)], GuestSVN: uint32(r.IntN(3)),
 		Policy:   verifier.SNPPolicy{ABIMajor: uint8(r.IntN(3)), ABIMinor: uint8(r.IntN(3)), SMT: r.bool(), Debug: r.IntN(4) == 0, MigrateMA: r.IntN(4) == 0, CXLAllowed: r.IntN(4) == 0},
 		HostData: make([]byte, 32), IDKeyDigest: pick(1, 2, 3), AuthorKeyDigest: pick(0xab, 2),
 		ChipID: slices.Repeat([]byte{byte(7 + r.IntN(2))}, 64), ReportedTCB: tcb(), LaunchTCB: tcb(), PlatformInfo: r.Uint64() | r.Uint64() | r.Uint64(),
@@ -168,13 +173,22 @@ func (r chance) tdxClaims() *verifier.Claims {
 		TDAttributes: r.Uint64()&r.Uint64()&(verifier.TDDebug|verifier.TDMigratable|verifier.TDPerfMon) | r.Uint64()&verifier.TDSEPTVEDisable,
 		XFAM:         r.Uint64()&r.Uint64()&r.Uint64()&r.Uint64() | 1, MRTD: one(1), RTMRs: [4]verifier.Hex{one(1), one(1), one(1), make([]byte, 48)},
 		MRConfigID: make([]byte, 48), MROwner: make([]byte, 48), MROwnerConfig: make([]byte, 48), MRSignerSEAM: make([]byte, 48), SEAMAttributes: make([]byte, 8),
-		MRSEAM: one(byte(1 + r.IntN(3))), TEETCBSVN: svn, TCBStatus: []string{"UpToDate", "UpToDate", "OutOfDate", "SWHardeningNeeded"}[r.IntN(4)],
+		MRSEAM: one(byte(1 + r.IntN(3))), TEETCBSVN: svn, TCBEvaluation: 1, TCBStatus: []string{"UpToDate", "UpToDate", "OutOfDate", "SWHardeningNeeded"}[r.IntN(4)],
 		Advisories: r.some("INTEL-SA-1", "INTEL-SA-2"),
 	}
 	return &verifier.Claims{TEE: kbs.TDX, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{1}, TDX: t}
 }
 
-var bound = verifier.Expectation{ReportData: kbs.ReportData{1}, At: noon}
+var bound = verifier.Expectation{ReportData: kbs.ReportData{1}, At: noon, Advisories: oneAdvisory()}
+
+// oneAdvisory is a table with one advisory for Milan, one for TDX. nil, which is
+// refused, if it is no good.
+func oneAdvisory() *advisory.Table {
+	t, _ := advisory.Parse([]byte(`{"format":1,"version":1,"date":"2026-01-01",
+		"silicon":[{"cpuid":"19/01/1","product":"Milan","name":"a"},{"cpuid":"19/11/1","product":"Genoa","name":"b"},{"cpuid":"1a/02/1","product":"Turin","name":"c"}],
+		"advisories":[{"id":"AMD-SB-1","title":"a","source":"b","floors":[{"cpuid":"19/01/1","tcb":{"microcode":1}}]},{"id":"INTEL-SA-3","title":"a","source":"b","tdx":{"evaluation":1}}]}`))
+	return t
+}
 
 func measured(tee kbs.TEE) kbs.ReferenceValues {
 	return kbs.ReferenceValues{TEE: tee, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{1}}}}
@@ -301,7 +315,9 @@ var strictness = []struct {
 	{kbs.SNP, "abi_minimum", "minimum_abi", `{"minimum_abi":{"major":1,"minor":5}}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.Policy.ABIMinor = 4 }},
 	{kbs.SNP, "guest_svn", "minimum_guest_svn", `{"minimum_guest_svn":3}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.GuestSVN = 2 }},
 	{kbs.SNP, "minimum_tcb", "minimum_tcb", `{"minimum_tcb":{"bootloader":0,"tee":0,"snp":24,"microcode":0}}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.LaunchTCB.SNP = 23 }},
-	{kbs.SNP, "minimum_tcb", "minimum_tcbs", `{"minimum_tcbs":{"milan":{"bootloader":0,"tee":0,"snp":0,"microcode":200}}}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.ReportedTCB.Microcode = 199 }},
+	{kbs.SNP, "advisory:AMD-SB-1", "allow_advisories", `{"allow_debug":true,"allow_advisories":["AMD-SB-2"]}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.LaunchTCB.Microcode = 0 }},
+	{kbs.TDX, "advisory:INTEL-SA-3", "allow_advisories", `{"allow_debug":true,"allow_advisories":["INTEL-SA-2"]}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.TCBEvaluation = 0 }},
+	{kbs.SNP, "minimum_tcb", "minimum_tcbs", `{"minimum_tcbs":{"19/01/1":{"bootloader":0,"tee":0,"snp":0,"microcode":200}}}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.ReportedTCB.Microcode = 199 }},
 	{kbs.SNP, "chip_id", "chip_ids", `{"chip_ids":["` + strings.Repeat("07", 64) + `"]}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.ChipID[0] ^= 1 }},
 	{kbs.SNP, "product", "forbid_products", `{"forbid_products":["Genoa"]}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.Product = "Genoa" }},
 	{kbs.SNP, "signer", "signers", `{"signers":["VCEK"]}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.Signer = "VLEK" }},
@@ -333,14 +349,14 @@ func perfect(tee kbs.TEE) *verifier.Claims {
 	if tee == kbs.SNP {
 		tcb := kbs.SNPTCB{FMC: 255, Bootloader: 255, TEE: 255, SNP: 255, Microcode: 255}
 		return &verifier.Claims{TEE: tee, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{1}, SNP: &verifier.SNPClaims{
-			Product: "Milan", Signer: "VCEK", GuestSVN: 9, Policy: verifier.SNPPolicy{ABIMajor: 1, ABIMinor: 9}, HostData: make([]byte, 32),
+			Product: "Milan", Silicon: "19/01/1", Signer: "VCEK", GuestSVN: 9, Policy: verifier.SNPPolicy{ABIMajor: 1, ABIMinor: 9}, HostData: make([]byte, 32),
 			IDKeyDigest: one(), AuthorKeyDigest: one(), ChipID: slices.Repeat([]byte{7}, 64), ReportedTCB: tcb, LaunchTCB: tcb, PlatformInfo: 0x3f,
 		}}
 	}
 	return &verifier.Claims{TEE: tee, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{1}, TDX: &verifier.TDXClaims{
 		TDAttributes: verifier.TDSEPTVEDisable, XFAM: 0xff, RTMRs: [4]verifier.Hex{one(), one(), one(), make([]byte, 48)},
 		MRConfigID: make([]byte, 48), MROwner: make([]byte, 48), MROwnerConfig: make([]byte, 48), MRSignerSEAM: make([]byte, 48), SEAMAttributes: make([]byte, 8),
-		MRSEAM: one(), TEETCBSVN: slices.Repeat([]byte{9}, 16), TCBStatus: "UpToDate",
+		MRSEAM: one(), TEETCBSVN: slices.Repeat([]byte{9}, 16), TCBStatus: "UpToDate", TCBEvaluation: 1,
 	}}
 }
 
@@ -350,7 +366,7 @@ func permissive(tee kbs.TEE) kbs.Policy {
 		return kbs.Policy{SNP: &p}
 	}
 	return kbs.Policy{TDX: &kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true, TCBStatus: []string{"SWHardeningNeeded", "OutOfDate"},
-		AllowAdvisories: []string{"INTEL-SA-1", "INTEL-SA-2"}}}
+		AllowAdvisories: []string{"INTEL-SA-1", "INTEL-SA-2", "INTEL-SA-3=2026-05-06"}}}
 }
 
 // TestEachLevelAloneRefuses: every rule, set at one level and open at the
@@ -451,7 +467,7 @@ func TestLevelsOfTDXRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	claims := perfect(kbs.TDX)
-	claims.TDX.TCBStatus, claims.TDX.Advisories = "OutOfDate", []string{"INTEL-SA-3"}
+	claims.TDX.TCBStatus, claims.TDX.Advisories = "OutOfDate", []string{"INTEL-SA-4"}
 	claims.TDX.MRSignerSEAM[0], claims.TDX.MRConfigID[0] = 1, 1
 	claims.TDX.TDAttributes |= verifier.TDPerfMon
 	got := map[string]string{}

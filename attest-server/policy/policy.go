@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Parse reads a policy file: JSON as kbs.DecodeStrict takes it. What it asks
@@ -96,13 +97,12 @@ func (c *Compiler) CheckDefaults(p kbs.Policy, now time.Time) error {
 
 // permissiveSNP is the section that refuses nothing.
 func permissiveSNP() kbs.SNPRules {
-	return kbs.SNPRules{AllowDebug: true, AllowMigrateMA: true, AllowProvisional: true, AllowCXL: true}
+	return kbs.SNPRules{AllowDebug: true, AllowMigrateMA: true, AllowProvisional: true, AllowCXL: true, AllowAdvisories: []string{advisory.Any}}
 }
 
-// permissiveTDX allows all but statuses and advisories, which can only be
-// allowed by name.
+// permissiveTDX allows all but statuses, which can only be allowed by name.
 func permissiveTDX() kbs.TDXRules {
-	return kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true}
+	return kbs.TDXRules{AllowDebug: true, AllowMigration: true, AllowPerfMon: true, AllowAdvisories: []string{advisory.Any}}
 }
 
 // ownFields names a field of p that only a workload's own rules may have.

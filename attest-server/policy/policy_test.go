@@ -54,7 +54,7 @@ func TestParseAndCheckRefuse(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		`{"snp":{"allow_debug":true,"allow_migrate_ma":true,"allow_provisional":true,"allow_cxl":true}}`: "refuse nothing",
+		`{"snp":{"allow_debug":true,"allow_migrate_ma":true,"allow_provisional":true,"allow_cxl":true,"allow_advisories":["all"]}}`: "refuse nothing",
 		`{"snp":{"vmpl":1}}`:                                  "snp.vmpl",
 		`{"snp":{"host_data":"` + digest(1)[:64] + `"}}`:      "snp.host_data",
 		`{"tdx":{"rtmrs":{"0":"` + digest(1) + `"}}}`:         "tdx.rtmrs",
@@ -188,7 +188,7 @@ func TestViewIsTheJSON(t *testing.T) {
 // FuzzPolicy: whatever is parsed and checked can be written and read again,
 // merged with itself without changing, and be evaluated.
 func FuzzPolicy(f *testing.F) {
-	f.Add([]byte(`{"snp":{"chip_ids":["` + strings.Repeat("07", 64) + `"],"minimum_tcbs":{"milan":{"snp":3}}},"not_after":"2030-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"snp":{"chip_ids":["` + strings.Repeat("07", 64) + `"],"minimum_tcbs":{"19/01/1":{"snp":3}},"allow_advisories":["AMD-SB-1=2027-01-01"]},"not_after":"2030-01-01T00:00:00Z"}`))
 	f.Add([]byte(`{"tdx":{"tcb_status":["OutOfDate"],"xfam":"00000000000000ff","minimum_tee_tcb":"02000000000000000000000000000000"},"cel":[{"name":"a","expression":"claims.tee == 'tdx'"}]}`))
 	c := compiler(f)
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -227,7 +227,7 @@ func (e *Engine) compare(a *appraisal, w store.Workload) error {
 	case err != nil:
 		return err
 	}
-	result := effective.Appraise(a.claims, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true})
+	result := effective.Appraise(a.claims, verifier.Expectation{ReportData: a.reportData, At: a.at, RequirePCRs: true, Advisories: e.Policies.Advisories()})
 	a.take(result.Rules)
 	a.appraised = result.OK()
 	a.Add("appraisal", a.appraised, kbs.Affirming, result.Result, "")

@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Policies is what is asked of workloads beside their own rules, and what that
@@ -21,6 +22,9 @@ type Policies struct {
 	clock    func() time.Time
 	compiler *policy.Compiler
 	server   atomic.Pointer[kbs.Policy]
+	// advisories is never nil once SetAdvisories was called; without, nothing
+	// is accepted.
+	advisories atomic.Pointer[advisory.Table]
 
 	mu     sync.Mutex
 	merged map[mergedFrom]*policy.Effective
@@ -64,6 +68,12 @@ func (ps *Policies) Set(p *kbs.Policy) error {
 	}
 	return err
 }
+
+// SetAdvisories puts t in place of what is known to be broken in firmware.
+func (ps *Policies) SetAdvisories(t *advisory.Table) { ps.advisories.Store(t) }
+
+// Advisories is the table in use.
+func (ps *Policies) Advisories() *advisory.Table { return ps.advisories.Load() }
 
 // Prepare is Set in two steps, of which the second cannot fail.
 func (ps *Policies) Prepare(p *kbs.Policy) (use func(), err error) {

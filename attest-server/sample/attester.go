@@ -69,7 +69,7 @@ func newAttester(ark, ask, vcek *x509.Certificate, pkcs8 []byte) (*Attester, err
 	if err != nil {
 		return nil, fmt.Errorf("reading VCEK extensions: %w", err)
 	}
-	a := &Attester{chip: milan(), vcekKey: vcekKey}
+	a := &Attester{chip: genoa(), vcekKey: vcekKey}
 	if want := uint64(exts.TCBVersion); want != a.chip.tcb() {
 		return nil, fmt.Errorf("VCEK is for TCB %#x, this program simulates %#x: make a new platform", want, a.chip.tcb())
 	}

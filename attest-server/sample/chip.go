@@ -12,23 +12,25 @@ import (
 // ChipID is CHIP_ID: it names one processor.
 type ChipID [64]byte
 
-// chip describes the processor that is simulated: a third generation EPYC
-// (Milan) with firmware as found on real machines, so that a verifier with a
-// floor for the TCB has something realistic to compare.
+// chip describes the processor that is simulated: a fourth generation EPYC
+// (Genoa) with firmware as found on real machines, in which no advisory is
+// open, so that a verifier with floors has something realistic to compare.
 type chip struct {
 	product                 string // KDS productName
 	family, model, stepping uint8  // CPUID Fn0000_0001
 	bootloader, tee         uint8
 	snp, microcode          uint8
+	mitigations             uint64
 	major, minor, build     uint8 // SNP firmware version
 }
 
-func milan() chip {
+func genoa() chip {
 	return chip{
-		product: "Milan-B0",
-		family:  0x19, model: 0x01, stepping: 0x01,
-		bootloader: 4, tee: 0, snp: 0x18, microcode: 0xdb,
-		major: 1, minor: 55, build: 29,
+		product: "Genoa-B1",
+		family:  0x19, model: 0x11, stepping: 0x01,
+		bootloader: 10, tee: 0, snp: 27, microcode: 88,
+		mitigations: 1<<0 | 1<<1 | 1<<3,
+		major:       1, minor: 55, build: 49,
 	}
 }
 

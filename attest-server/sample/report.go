@@ -29,8 +29,8 @@ const DefaultPolicy = 0x30000
 
 const policyReserved1 = 1 << 17
 
-// reportVersion 3 is the first that carries the CPUID fields.
-const reportVersion = 3
+// reportVersion 5 is the first that carries the mitigation vectors.
+const reportVersion = 5
 
 // platformInfo: SMT enabled, ECC memory, alias check complete.
 const platformInfo = 1<<0 | 1<<2 | 1<<5
@@ -50,7 +50,7 @@ func (l Launch) check() error {
 }
 
 // unsigned lays the report out (SEV-SNP firmware ABI 56860, ATTESTATION_REPORT
-// structure, version 3), all little endian, signature still zero.
+// structure, version 5), all little endian, signature still zero.
 func (c chip) unsigned(id ChipID, data kbs.ReportData, l Launch) []byte {
 	le := binary.LittleEndian
 	r := make([]byte, ReportSize)
@@ -75,5 +75,7 @@ func (c chip) unsigned(id ChipID, data kbs.ReportData, l Launch) []byte {
 	r[0x1e8], r[0x1e9], r[0x1ea] = c.build, c.minor, c.major
 	r[0x1ec], r[0x1ed], r[0x1ee] = c.build, c.minor, c.major
 	le.PutUint64(r[0x1f0:], c.tcb()) // launch
+	le.PutUint64(r[0x1f8:], c.mitigations)
+	le.PutUint64(r[0x200:], c.mitigations) // current
 	return r
 }

@@ -220,7 +220,7 @@ func endorsement(now time.Time) (*x509.Certificate, error) {
 	}
 	c := template("SEV-VCEK", now) // the name by which verifiers know the kind of key
 	var err error
-	c.ExtraExtensions, err = milan().extensions(id)
+	c.ExtraExtensions, err = genoa().extensions(id)
 	return c, err
 }
 

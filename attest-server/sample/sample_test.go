@@ -113,11 +113,11 @@ func TestReportParsesAsSNP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Version != 3 || r.Policy != 0x30000 || r.Vmpl != 0 || r.ReportedTcb != r.CurrentTcb ||
+	if r.Version != 5 || r.Policy != 0x30000 || r.Vmpl != 0 || r.ReportedTcb != r.CurrentTcb ||
 		r.CommittedTcb != r.CurrentTcb || r.LaunchTcb != r.CurrentTcb || !bytes.Equal(r.HostData, make([]byte, 32)) {
 		t.Errorf("report %v", r)
 	}
-	if r.ReportData[0] != 4 || r.Measurement[0] != 1 || r.Cpuid1EaxFms != 0x00a00f11 {
+	if r.ReportData[0] != 4 || r.Measurement[0] != 1 || r.Cpuid1EaxFms != 0x00a10f11 {
 		t.Errorf("report data %x, measurement %x, CPUID %#x", r.ReportData, r.Measurement, r.Cpuid1EaxFms)
 	}
 	table := new(abi.CertTable)
@@ -145,7 +145,7 @@ func TestReportParsesAsSNP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if uint64(exts.TCBVersion) != r.ReportedTcb || !bytes.Equal(exts.HWID, r.ChipId) || exts.ProductName != "Milan-B0" {
+	if uint64(exts.TCBVersion) != r.ReportedTcb || !bytes.Equal(exts.HWID, r.ChipId) || exts.ProductName != "Genoa-B1" {
 		t.Errorf("VCEK extensions %+v", exts)
 	}
 }
@@ -185,16 +185,16 @@ func TestLayoutMatchesRealReport(t *testing.T) {
 	if shared == "" {
 		shared = filepath.Join("..", "..", "..", "shared")
 	}
-	real, err := os.ReadFile(filepath.Join(shared, "vectors", "evidence", "snp-milan-v3.report.bin"))
+	real, err := os.ReadFile(filepath.Join(shared, "vectors", "evidence", "snp-genoa-v5.report.bin"))
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no shared vector snp-milan-v3")
+		t.Skip("no shared vector snp-genoa-v5")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := Launch{Digest: kbs.LaunchDigest(real[0x90:0xc0]), Policy: binary.LittleEndian.Uint64(real[8:]),
 		HostData: [32]byte(real[0xc0:0xe0]), ReportID: [32]byte(real[0x140:0x160])}
-	got := milan().unsigned(ChipID(real[0x1a0:0x1e0]), kbs.ReportData(real[0x50:0x90]), l)
+	got := genoa().unsigned(ChipID(real[0x1a0:0x1e0]), kbs.ReportData(real[0x50:0x90]), l)
 	for i := range signedSize {
 		if got[i] != real[i] {
 			t.Errorf("offset %#x: %#02x, a real report has %#02x", i, got[i], real[i])

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 	"github.com/ccrun/ccrun/hint"
 )
 
@@ -29,10 +30,16 @@ type Configured struct {
 	Configuration string `json:"configuration,omitempty"` // SHA-256 of the file; empty: none
 	Policy        string `json:"policy,omitempty"`        // SHA-384 of its RFC 8785 form; empty: none
 	NoPolicy      bool   `json:"-"`                       // it was said that there shall be none
+	// Advisories is the table of firmware advisories in use: the newest ever.
+	Advisories advisory.Mark `json:"advisories,omitzero"`
 }
 
-// Follows refuses to go from a policy to none by absence alone.
+// Follows refuses to go from a policy to none by absence alone, and from a
+// table of advisories to an older one.
 func (c Configured) Follows(before Configured) error {
+	if err := c.Advisories.Follows(before.Advisories); err != nil {
+		return err
+	}
 	if before.Policy == "" || c.Policy != "" || c.NoPolicy {
 		return nil
 	}
@@ -41,7 +48,7 @@ func (c Configured) Follows(before Configured) error {
 }
 
 func (c Configured) same(d Configured) bool {
-	return c.Policy == d.Policy && c.Configuration == d.Configuration
+	return c.Policy == d.Policy && c.Configuration == d.Configuration && c.Advisories == d.Advisories
 }
 
 // Change is how the log and the audit log tell of it.
@@ -50,8 +57,8 @@ func (c Configured) Change(before Configured) string {
 	if c.NoPolicy {
 		word = ", as [policy] none = true says"
 	}
-	return fmt.Sprintf("configuration %s -> %s, policy %s -> %s%s", orNone(before.Configuration), orNone(c.Configuration),
-		orNone(before.Policy), orNone(c.Policy), word)
+	return fmt.Sprintf("configuration %s -> %s, policy %s -> %s%s, advisories %s -> %s", orNone(before.Configuration), orNone(c.Configuration),
+		orNone(before.Policy), orNone(c.Policy), word, before.Advisories, c.Advisories)
 }
 
 func orNone(digest string) string { return cmp.Or(digest, "none") }

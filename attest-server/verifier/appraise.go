@@ -26,11 +26,13 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 		r.measurement("measurement", c.LaunchDigest, ref, want.At)
 		r.reportData(c, want)
 		r.snp(c.SNP, ref.SNP)
+		r.advisoriesSNP(c.SNP, ref.SNP, want)
 	case c.TDX != nil && c.SNP == nil && c.TEE == kbs.TDX:
 		r.measurement("mrtd", c.LaunchDigest, ref, want.At)
 		r.stockTDX(c)
 		r.reportData(c, want)
-		r.tdx(c.TDX, ref.TDX)
+		r.tdx(c.TDX, ref.TDX, want.At)
+		r.advisoriesTDX(c.TDX, ref.TDX, want)
 	default:
 		r.add("claims", false, "the claims of one TEE", "none, or of two", "")
 	}

@@ -2,10 +2,12 @@ package verifier
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // snp runs the rules for an SNP report. No rules registered means the strict
@@ -62,9 +64,9 @@ func (r *rules) snpTCB(c *SNPClaims, ref *kbs.SNPRules) {
 		fmt.Sprintf("current %s, %s; committed %s, %s", c.Current, c.CurrentTCB, c.Committed, c.CommittedTCB),
 		"the host can still roll this firmware back: it must commit it, or provisional firmware be allowed")
 	r.snpMinimum("minimum_tcb", c, ref.MinimumTCB)
-	for product, floor := range ref.MinimumTCBs {
-		if strings.EqualFold(product, c.Product) {
-			r.snpMinimum("minimum_tcb", c, floor)
+	for _, cpuid := range slices.Sorted(maps.Keys(ref.MinimumTCBs)) {
+		if cpuid == c.Silicon || c.Silicon == "" && sameLine(cpuid, c.Product) {
+			r.snpMinimum("minimum_tcb", c, ref.MinimumTCBs[cpuid])
 		}
 	}
 }
@@ -92,19 +94,17 @@ func (r *rules) snpMinimum(name string, c *SNPClaims, floor *kbs.SNPTCB) {
 	}
 }
 
-// knownProducts are the lines that rules may name, besides the claims' own.
-func knownProducts() []string { return []string{"Milan", "Genoa", "Turin"} }
-
 // snpNames refuses rules about a product that does not exist: a slip of the
-// pen in a deny list or a floor would otherwise forbid nothing.
+// pen in a deny list would otherwise forbid nothing. The same goes for floors.
 func (r *rules) snpNames(c *SNPClaims, ref *kbs.SNPRules) {
-	names := slices.Clone(ref.ForbidProducts)
-	for product := range ref.MinimumTCBs {
-		names = append(names, product)
+	for _, name := range slices.Sorted(maps.Keys(ref.MinimumTCBs)) {
+		if err := checkSilicon(name); err != nil {
+			r.add("minimum_tcb", false, "floors by silicon", name, err.Error()+": "+hint.Of(err))
+		}
 	}
 	known := append(knownProducts(), c.Product)
 	var odd []string
-	for _, n := range names {
+	for _, n := range ref.ForbidProducts {
 		if !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, n) }) {
 			odd = append(odd, n)
 		}

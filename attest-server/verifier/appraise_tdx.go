@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // stockQbootMRTD is the MRTD of libkrun's own TDX firmware: the same for every
@@ -21,7 +23,7 @@ func (r *rules) stockTDX(c *Claims) {
 }
 
 // tdx runs the rules for a TD quote. No rules registered fails on the RTMRs.
-func (r *rules) tdx(c *TDXClaims, ref *kbs.TDXRules) {
+func (r *rules) tdx(c *TDXClaims, ref *kbs.TDXRules, at time.Time) {
 	if ref == nil {
 		ref = &kbs.TDXRules{}
 	}
@@ -37,7 +39,7 @@ func (r *rules) tdx(c *TDXClaims, ref *kbs.TDXRules) {
 	if len(c.MRServiceTD) > 0 {
 		r.oneOf("mr_service_td", c.MRServiceTD, nil, ref.AllowMigration, "a service TD is bound to this TD")
 	}
-	r.tdxTCB(c, ref)
+	r.tdxTCB(c, ref, at)
 }
 
 // knownTDAttributes are the bits whose meaning these rules cover.
@@ -97,7 +99,7 @@ func (r *rules) tdxRTMRs(c *TDXClaims, ref *kbs.TDXRules) {
 // neverAccepted are statuses that no registration can allow.
 func neverAccepted(status string) bool { return status == "" || status == "Revoked" }
 
-func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules) {
+func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules, at time.Time) {
 	accepted := append([]string{UpToDate}, ref.TCBStatus...)
 	pass := slices.Contains(accepted, c.TCBStatus) && !neverAccepted(c.TCBStatus)
 	r.add("tcb_status", pass, strings.Join(accepted, " or "),
@@ -105,7 +107,7 @@ func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules) {
 		"the machine's firmware is not current: see Intel's advisories, then update it or allow this status")
 	var open []string
 	for _, a := range c.Advisories {
-		if c.TCBStatus != UpToDate && !slices.Contains(ref.AllowAdvisories, a) {
+		if _, allowed := advisory.LeaveFor(ref.AllowAdvisories, a, at); c.TCBStatus != UpToDate && !allowed {
 			open = append(open, a)
 		}
 	}

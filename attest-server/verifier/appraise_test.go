@@ -14,9 +14,9 @@ import (
 // strictSNP is reference values that use every rule, and claims that pass.
 func strictSNP() (*Claims, kbs.ReferenceValues, Expectation) {
 	hex48 := strings.Repeat("ab", 48)
-	tcb := kbs.SNPTCB{FMC: 1, Bootloader: 4, TEE: 1, SNP: 24, Microcode: 219}
+	tcb := kbs.SNPTCB{FMC: 1, Bootloader: 4, TEE: 1, SNP: 30, Microcode: 223}
 	c := &Claims{TEE: kbs.SNP, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{2}, SNP: &SNPClaims{
-		ReportVersion: 5, Product: "Milan", Signer: VCEK, GuestSVN: 3, VMPL: 1,
+		ReportVersion: 5, Product: "Genoa", Silicon: "19/11/1", LaunchMIT: 0x1f, CurrentMIT: 0x1f, Signer: VCEK, GuestSVN: 3, VMPL: 1,
 		Policy:       SNPPolicy{ABIMajor: 1, ABIMinor: 51},
 		PlatformInfo: PlatformAliasCheck | PlatformCiphertextHiding | PlatformECC | PlatformRAPLDisabled | PlatformTSME,
 		HostData:     bytes.Repeat([]byte{0xcd}, 32), IDKeyDigest: bytes.Repeat([]byte{0xab}, 48), AuthorKeyDigest: bytes.Repeat([]byte{0xab}, 48),
@@ -27,11 +27,11 @@ func strictSNP() (*Claims, kbs.ReferenceValues, Expectation) {
 	ref := kbs.ReferenceValues{TEE: kbs.SNP,
 		Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{9}}, {LaunchDigest: kbs.LaunchDigest{1}, NotBefore: &from, NotAfter: &to}},
 		SNP: &kbs.SNPRules{ForbidSMT: true, VMPL: 1, HostData: strings.Repeat("cd", 32), MinimumABI: &kbs.SNPABI{Major: 1, Minor: 51},
-			MinimumTCB: &tcb, MinimumTCBs: map[string]*kbs.SNPTCB{"milan": {SNP: 24}, "Genoa": {SNP: 255}}, MinimumGuestSVN: 3,
-			ChipIDs: []string{strings.Repeat("EF", 64)}, ForbidProducts: []string{"Genoa"}, IDKeyDigests: []string{hex48}, AuthorKeyDigests: []string{hex48},
+			MinimumTCB: &tcb, MinimumTCBs: map[string]*kbs.SNPTCB{"19/11/1": {SNP: 30}, "19/11/2": {SNP: 255}}, MinimumGuestSVN: 3,
+			ChipIDs: []string{strings.Repeat("EF", 64)}, ForbidProducts: []string{"Milan"}, IDKeyDigests: []string{hex48}, AuthorKeyDigests: []string{hex48},
 			Signers: []string{VCEK}, RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true},
 	}
-	return c, ref, Expectation{ReportData: kbs.ReportData{2}, At: testTime}
+	return c, ref, Expectation{ReportData: kbs.ReportData{2}, At: testTime, Advisories: builtin()}
 }
 
 // TestAppraiseSNPMutations: one change to claims, reference values or
@@ -102,14 +102,14 @@ func TestAppraiseSNPMutations(t *testing.T) {
 		{"reported microcode", "minimum_tcb", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.ReportedTCB.Microcode-- }},
 		{"launch TCB", "minimum_tcb", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.LaunchTCB.Microcode-- }},
 		{"product floor", "minimum_tcb minimum_tcb", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
-			r.SNP.MinimumTCBs["milan"].SNP++
+			r.SNP.MinimumTCBs["19/11/1"].SNP++
 		}},
-		{"forbidden product", "minimum_tcb minimum_tcb product", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Product = "Genoa" }},
+		{"forbidden product", "product", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Product = "Milan" }},
 		{"misspelt product forbidden", "product_names", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
 			r.SNP.ForbidProducts = []string{"Mlian"}
 		}},
-		{"misspelt product's floor", "product_names", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
-			r.SNP.MinimumTCBs["Mlian"] = &kbs.SNPTCB{SNP: 255}
+		{"floor of a line", "minimum_tcb", func(_ *Claims, _ *SNPClaims, r *kbs.ReferenceValues, _ *Expectation) {
+			r.SNP.MinimumTCBs["Milan"] = &kbs.SNPTCB{SNP: 255}
 		}},
 		{"no product", "product", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Product = "" }},
 		{"signer", "signer chip_id", func(_ *Claims, s *SNPClaims, _ *kbs.ReferenceValues, _ *Expectation) { s.Signer = VLEK }},
@@ -153,12 +153,12 @@ func strictTDX() (*Claims, kbs.ReferenceValues, Expectation) {
 	t := &TDXClaims{QuoteVersion: 5, BodyType: 3, TEETCBSVN: b(2, 16), TEETCBSVN2: b(2, 16), MRSEAM: b(0x5e, 48), MRSignerSEAM: b(0, 48),
 		SEAMAttributes: b(0, 8), TDAttributes: TDSEPTVEDisable, XFAM: 0xe7, MRTD: b(1, 48), MRConfigID: b(0xc0, 48), MROwner: b(0xc1, 48), MROwnerConfig: b(0xc2, 48),
 		RTMRs: [4]Hex{b(0xa0, 48), b(0xa1, 48), b(0xa2, 48), b(0xa3, 48)}, MRServiceTD: b(0, 48),
-		TCBStatus: "SWHardeningNeeded", PlatformTCBStatus: "SWHardeningNeeded", ModuleTCBStatus: UpToDate, QETCBStatus: UpToDate, Advisories: []string{"INTEL-SA-1"}}
+		TCBStatus: "SWHardeningNeeded", PlatformTCBStatus: "SWHardeningNeeded", ModuleTCBStatus: UpToDate, QETCBStatus: UpToDate, Advisories: []string{"INTEL-SA-1"}, TCBEvaluation: 20}
 	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest(b(1, 48))}}, TDX: &kbs.TDXRules{
 		RTMRs:      map[string]string{"0": h("a0", 48), "1": h("a1", 48), "2": h("a2", 48), "3": h("a3", 48)},
 		MRConfigID: h("c0", 48), MROwner: h("c1", 48), MROwnerConfig: h("c2", 48), MRSEAM: []string{h("5e", 48)},
 		TCBStatus: []string{"SWHardeningNeeded"}, AllowAdvisories: []string{"INTEL-SA-1"}, XFAM: "00000000000000e7", MinimumTEETCB: h("02", 16)}}
-	return &Claims{TEE: kbs.TDX, LaunchDigest: kbs.LaunchDigest(t.MRTD), ReportData: kbs.ReportData{2}, TDX: t}, ref, Expectation{ReportData: kbs.ReportData{2}, At: testTime}
+	return &Claims{TEE: kbs.TDX, LaunchDigest: kbs.LaunchDigest(t.MRTD), ReportData: kbs.ReportData{2}, TDX: t}, ref, Expectation{ReportData: kbs.ReportData{2}, At: testTime, Advisories: builtin()}
 }
 
 // TestAppraiseTDXMutations is TestAppraiseSNPMutations for TD quotes.

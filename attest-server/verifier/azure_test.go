@@ -84,7 +84,7 @@ func TestAzureTDX(t *testing.T) {
 			a.PCRs[4], a.PCRs[11] = [32]byte{0x44}, [32]byte{0x11}
 			var data kbs.ReportData
 			copy(data[:], a.UserData)
-			want := verifier.Expectation{ReportData: data, At: verifiertest.Time, RequirePCRs: true}
+			want := verifier.Expectation{ReportData: data, At: verifiertest.Time, RequirePCRs: true, Advisories: verifiertest.Advisories(t)}
 			ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: verifiertest.RTMRs()},
 				VTPM: &kbs.VTPMRules{PCRs: map[string]string{"4": "44" + strings.Repeat("0", 62), "11": "11" + strings.Repeat("0", 62)}}}
 			if tt.edit != nil {

@@ -53,7 +53,8 @@ type SNPClaims struct {
 	ReportVersion   uint32     `json:"report_version"`
 	Product         string     `json:"product"` // product line whose chain endorsed it
 	CPUID           string     `json:"cpuid,omitempty"`
-	Signer          string     `json:"signer"` // VCEK or VLEK
+	Silicon         string     `json:"silicon,omitempty"` // CPUID as advisories name it, 19/01/1; report v3
+	Signer          string     `json:"signer"`            // VCEK or VLEK
 	GuestSVN        uint32     `json:"guest_svn"`
 	Policy          SNPPolicy  `json:"policy"`
 	FamilyID        Hex        `json:"family_id"`
@@ -136,6 +137,7 @@ type TDXClaims struct {
 	QETCBStatus       string   `json:"qe_tcb_status"`
 	Advisories        []string `json:"advisories,omitempty"`
 	TCBDate           string   `json:"tcb_date,omitempty"`
+	TCBEvaluation     uint32   `json:"tcb_evaluation"` // tcbEvaluationDataNumber, the lower of TCB info's and QE identity's
 
 	EventLog *EventLogClaims `json:"event_log,omitempty"` // nil: none came along
 }

@@ -83,7 +83,7 @@ func trustOf(rule string) Trust {
 	if strings.HasPrefix(rule, "rtmr") || strings.HasPrefix(rule, "pcr") || strings.HasPrefix(rule, "event_log") {
 		return Executables
 	}
-	if strings.HasPrefix(rule, "platform_info_") {
+	if strings.HasPrefix(rule, "platform_info_") || strings.HasPrefix(rule, advisoryPrefix) {
 		return Hardware
 	}
 	if strings.HasPrefix(rule, "vtpm_") || strings.HasPrefix(rule, "session_") {
@@ -93,7 +93,7 @@ func trustOf(rule string) Trust {
 	case "certificate_chain", "certificate_validity", "certificate_chip_id", "signer", "chip_id", "signature", "endorsement", "revocation",
 		"qe_report_signature", "attestation_key", "report_data", "tee_key", "runtime_data", "evidence_format", "certificate_table":
 		return InstanceIdentity
-	case "certificate_tcb", "minimum_tcb", "product", "provisional_firmware", "tcb_status", "tcb_level", "advisories", "tdx_module", "mr_seam",
+	case "certificate_tcb", "minimum_tcb", "product", "silicon", "provisional_firmware", "tcb_status", "tcb_level", "advisories", "tdx_module", "mr_seam",
 		"mr_signer_seam", "seam_attributes", "qe_identity", "qe_vendor", "collateral", "collateral_validity", "minimum_tee_tcb", "report_version", "quote_version":
 		return Hardware
 	case "measurement", "mrtd", "mrtd_proves_payload", "id_key_digest", "author_key_digest", "guest_svn", "identity_digest", "footer_digest":
@@ -154,6 +154,7 @@ func warn(vector map[Trust]int8, rules []Rule, claims json.RawMessage) error {
 		}
 	}
 	lower(Executables, c.VTPM != nil && !booted)
+	lower(Hardware, slices.ContainsFunc(rules, func(r Rule) bool { return strings.HasPrefix(r.Rule, advisoryPrefix) }))
 	if s := c.SNP; s != nil {
 		lower(RuntimeOpaque, s.Policy.Debug || s.Policy.MigrateMA)
 		lower(Hardware, s.CurrentTCB != s.CommittedTCB || s.Current != s.Committed)

@@ -63,7 +63,7 @@ func logged(t testing.TB, events []eventlog.Event) ([]byte, verifier.Verifier, k
 		t.Fatal(err)
 	}
 	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: rtmrs}}
-	return n.Quote(t, body), v, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time}
+	return n.Quote(t, body), v, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}
 }
 
 // TestEventLog: a log that came along must replay to the quote's RTMRs; one

@@ -90,9 +90,13 @@ func tcbFields(fmc bool, lower, higher string) (all []mutation) {
 // snpFields is the ATTESTATION_REPORT of version 5 (56860, table 23), whole.
 func snpFields(fmc bool) []field {
 	one := func(m ...mutation) []mutation { return m }
+	mitigated := "advisory:AMD-SB-3020 advisory:AMD-SB-3030"
+	if fmc {
+		mitigated = "" // no advisory asks Turin's
+	}
 	return []field{
-		// Version 4 is read as 3 is, and refused by nothing.
-		{"version", 0x00, 4, join(one(set("report_version", 0), set("report_version", 1), set("", 4), set("report_version", 6), set("report_version", 0xff)), bits(8, 31, "report_version"))},
+		// Version 4 is read as 3 is, which has no mitigation vectors.
+		{"version", 0x00, 4, join(one(set("report_version", 0), set("report_version", 1), set(mitigated, 4), set("report_version", 6), set("report_version", 0xff)), bits(8, 31, "report_version"))},
 		{"guest_svn", 0x04, 4, one(set("guest_svn", 2), set("guest_svn", 0), set(shown, 4))},
 		{"policy: abi_minor", 0x08, 1, one(set("abi_minimum", 50), set(shown, 52))},
 		{"policy: abi_major", 0x09, 1, one(set("abi_minimum", 0), set(shown, 2))},
@@ -120,8 +124,8 @@ func snpFields(fmc bool) []field {
 		{"report_id_ma", 0x160, 32, each(32, "migration_agent")},
 		{"reported_tcb", 0x180, 8, tcbFields(fmc, "certificate_tcb", "certificate_tcb")},
 		{"cpuid_fam_id", 0x188, 1, one(set("product", 0x17), set("product", 0), set("product", 0x1b))},
-		{"cpuid_mod_id", 0x189, 1, one(set("product", 0x80), set("product", 0xff), set(shown, 1))},
-		{"cpuid_step", 0x18a, 1, one(set(shown, 7))},
+		{"cpuid_mod_id", 0x189, 1, one(set("product", 0x80), set("product", 0xff), set("silicon", 3))},
+		{"cpuid_step", 0x18a, 1, one(set("silicon", 7), set("silicon", 0))},
 		{"reserved 18b", 0x18b, 21, each(21, "evidence_format")},
 		{"chip_id", 0x1a0, 64, each(64, "certificate_chip_id")},
 		{"committed_tcb", 0x1e0, 8, tcbFields(fmc, "provisional_firmware", "provisional_firmware")},
@@ -130,10 +134,22 @@ func snpFields(fmc bool) []field {
 		{"committed version", 0x1ec, 3, each(3, "provisional_firmware")},
 		{"reserved 1ef", 0x1ef, 1, each(1, "evidence_format")},
 		{"launch_tcb", 0x1f0, 8, tcbFields(fmc, "minimum_tcb", shown)},
-		{"launch_mit_vector", 0x1f8, 8, each(8, shown)},
-		{"current_mit_vector", 0x200, 8, each(8, shown)},
+		{"launch_mit_vector", 0x1f8, 8, mitigations(fmc)},
+		{"current_mit_vector", 0x200, 8, mitigations(fmc)},
 		{"reserved 208", 0x208, 0x98, each(0x98, "evidence_format")},
 	}
+}
+
+// mitigations are those that advisories ask of Milan, and the others.
+func mitigations(fmc bool) []mutation {
+	all := bits(5, 63, shown)
+	for n, rule := range []string{shown, "advisory:AMD-SB-3020", shown, shown, "advisory:AMD-SB-3030"} {
+		if fmc {
+			rule = shown
+		}
+		all = append(all, bit(n, rule))
+	}
+	return all
 }
 
 // snpSigned is the size of the signed part; what follows is the signature: R
@@ -160,7 +176,7 @@ func strictMachine(t *testing.T, fmc bool) (*vendortest.Vendor, *verifiertest.Ch
 			ChipIDs: []string{verifier.Hex(c.ID[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{verifier.VCEK},
 			RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true}}
 	s := v.Verifier(t, snp.Options{})
-	return v, c, raw, s, ref, verifier.Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time}
+	return v, c, raw, s, ref, verifier.Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}
 }
 
 // TestEveryFieldSNP changes every field of a report, each time as AMD's

@@ -27,10 +27,10 @@ func tdBody15() []byte {
 }
 
 // strictTD registers all of verifiertest.Body that can be.
-func strictTD() (kbs.ReferenceValues, verifier.Expectation) {
+func strictTD(t testing.TB) (kbs.ReferenceValues, verifier.Expectation) {
 	rules := &kbs.TDXRules{RTMRs: verifiertest.RTMRs(), XFAM: "00000000000000e7", MRSEAM: []string{strings.Repeat("5e", 48)}, RequireSEPTVEDisable: true}
 	return kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: rules},
-		verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
+		verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}
 }
 
 // strictBody makes body what strictTD registers.
@@ -114,7 +114,7 @@ func tdJudge(t *testing.T, n *vendortest.Intel) func(quote []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, want := strictTD()
+	ref, want := strictTD(t)
 	return func(quote []byte) string {
 		c, err := v.Verify(context.Background(), kbs.Evidence{TEE: kbs.TDX, Report: quote}, verifiertest.Time)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // MaxMeasurements bounds the launch digests of one registration.
@@ -77,13 +78,15 @@ func CheckSNPRules(r *kbs.SNPRules) error {
 	if r.VMPL > 3 {
 		return fmt.Errorf("vmpl %d, expected 0 to 3", r.VMPL)
 	}
-	var products []string
-	for name, floor := range r.MinimumTCBs {
-		if products = append(products, name); floor == nil {
+	for _, name := range slices.Sorted(maps.Keys(r.MinimumTCBs)) {
+		if err := checkSilicon(name); err != nil {
+			return err
+		}
+		if r.MinimumTCBs[name] == nil {
 			return fmt.Errorf("minimum_tcbs[%q] is null", name)
 		}
 	}
-	for _, name := range append(products, r.ForbidProducts...) {
+	for _, name := range r.ForbidProducts {
 		if !slices.ContainsFunc(knownProducts(), func(k string) bool { return strings.EqualFold(k, name) }) {
 			return fmt.Errorf("product %q, expected one of %s", name, strings.Join(knownProducts(), ", "))
 		}
@@ -95,6 +98,9 @@ func CheckSNPRules(r *kbs.SNPRules) error {
 	}
 	if len(r.ChipIDs) > 0 && len(r.Signers) > 0 && !slices.Contains(r.Signers, VCEK) {
 		return errors.New("chip_ids with a VLEK alone: only a VCEK proves a chip id")
+	}
+	if err := advisory.CheckLeave(r.AllowAdvisories); err != nil {
+		return fmt.Errorf("allow_advisories: %w", err)
 	}
 	return errors.Join(
 		checkNotAll("forbid_products", knownProducts(), r.ForbidProducts),
@@ -145,9 +151,12 @@ func CheckTDXRules(r *kbs.TDXRules) error {
 			return fmt.Errorf("tcb_status %q, expected any of %s", s, strings.Join(tcbStatuses(), ", "))
 		}
 	}
+	if err := advisory.CheckLeave(r.AllowAdvisories); err != nil {
+		return fmt.Errorf("allow_advisories: %w", err)
+	}
 	for _, a := range r.AllowAdvisories {
-		if number, ok := strings.CutPrefix(a, "INTEL-SA-"); !ok || number == "" || strings.Trim(number, "0123456789") != "" {
-			return fmt.Errorf("advisory %q, expected a number such as INTEL-SA-00837", a)
+		if l, _ := advisory.ParseLeave(a); l.ID != advisory.Any && !strings.HasPrefix(l.ID, "INTEL-SA-") {
+			return fmt.Errorf("allow_advisories: advisory %q, expected one of Intel's such as INTEL-SA-00837", a)
 		}
 	}
 	if mask, ok := uint64Of(r.XFAM); r.XFAM != "" && (!ok || mask == 0) {

@@ -87,7 +87,15 @@ func TestCheckReferenceValues(t *testing.T) {
 		{"host data", "host_data", snp, func(r *kbs.ReferenceValues) { r.SNP.HostData = "abc" }},
 		{"misspelt product", `"Milano"`, snp, func(r *kbs.ReferenceValues) { r.SNP.ForbidProducts = []string{"Milano"} }},
 		{"misspelt floor", `"Genua"`, snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"Genua": {}} }},
-		{"null floor", "null", snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"Genoa": nil} }},
+		{"floor of a line", "ambiguous", snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"genoa": {SNP: 27}} }},
+		{"floor of half a silicon", `"19/11"`, snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"19/11": {SNP: 27}} }},
+		{"floor in upper case", `"19/A0/2"`, snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"19/A0/2": {SNP: 27}} }},
+		{"no advisory", "AMD-SB-", snp, func(r *kbs.ReferenceValues) { r.SNP.AllowAdvisories = []string{"SB-3030"} }},
+		{"an advisory until never", "YYYY-MM-DD", snp, func(r *kbs.ReferenceValues) { r.SNP.AllowAdvisories = []string{"AMD-SB-3030="} }},
+		{"an advisory twice", "twice", snp, func(r *kbs.ReferenceValues) {
+			r.SNP.AllowAdvisories = []string{"AMD-SB-3030", "AMD-SB-3030=2027-01-01"}
+		}},
+		{"null floor", "null", snp, func(r *kbs.ReferenceValues) { r.SNP.MinimumTCBs = map[string]*kbs.SNPTCB{"19/11/1": nil} }},
 		{"every product forbidden", "nothing could match", snp, func(r *kbs.ReferenceValues) { r.SNP.ForbidProducts = []string{"milan", "Genoa", "Turin"} }},
 		{"signer", "signer", snp, func(r *kbs.ReferenceValues) { r.SNP.Signers = []string{"vcek"} }},
 		{"chip id of a VLEK", "only a VCEK", snp, func(r *kbs.ReferenceValues) { r.SNP.Signers = []string{VLEK} }},

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Values of AttestationResult.Result, in the words of EAR (AR4SI).
@@ -42,6 +43,8 @@ type Expectation struct {
 	// RequirePCRs refuses evidence with a vTPM's quote unless PCRs are
 	// registered. Whoever releases secrets sets it.
 	RequirePCRs bool
+	// Advisories is what is known to be broken in firmware. nil is refused.
+	Advisories *advisory.Table
 	// Expressions are applied beside the Reference Values, which must then hold
 	// none: a caller that cannot evaluate expressions must refuse them.
 	Expressions []Expression

@@ -124,7 +124,7 @@ func TestTDXStatuses(t *testing.T) {
 			if c.TDX.TCBStatus != tt.status {
 				t.Errorf("status %q (%v), expected %q", c.TDX.TCBStatus, c.TDX.Advisories, tt.status)
 			}
-			ref, want := strictTD()
+			ref, want := strictTD(t)
 			ref.TDX.TCBStatus, ref.TDX.AllowAdvisories = slices.Clone(tt.allow), tt.advisories
 			if got := verifiertest.Failed(verifier.Appraise(c, ref, want)); got != tt.rules {
 				t.Errorf("failed rules %q, expected %q", got, tt.rules)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,18 +66,20 @@ func TestSNPVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		name, failed string // rules that fail by default
-		rules        kbs.SNPRules
-		product      string
+		name    string
+		failed  string // rules that fail by default
+		open    string // the numbers of AMD-SB advisories that do
+		rules   kbs.SNPRules
+		product string
 	}{
-		{"snp-milan-v2-debug", "debug", kbs.SNPRules{AllowDebug: true}, "Milan"},
-		{"snp-milan-v2-provisional", "provisional_firmware", kbs.SNPRules{AllowProvisional: true}, "Milan"},
-		{"snp-milan-v3", "", kbs.SNPRules{}, "Milan"},
-		{"snp-bergamo-v3", "", kbs.SNPRules{}, "Genoa"},
-		{"snp-genoa-v5", "", kbs.SNPRules{}, "Genoa"},
-		{"snp-turin-v5", "", kbs.SNPRules{}, "Turin"},
-		{"azsnp-milan-v3-a", "", kbs.SNPRules{}, "Milan"},
-		{"azsnp-genoa-v3", "", kbs.SNPRules{}, "Genoa"},
+		{"snp-milan-v2-debug", "debug", "3005 3019 3020 3023 3027 3030", kbs.SNPRules{AllowDebug: true}, "Milan"},
+		{"snp-milan-v2-provisional", "provisional_firmware", "3005 3019 3020 3023 3027 3030", kbs.SNPRules{AllowProvisional: true}, "Milan"},
+		{"snp-milan-v3", "", "3020 3023 3027 3030", kbs.SNPRules{}, "Milan"},
+		{"snp-bergamo-v3", "", "3020", kbs.SNPRules{}, "Genoa"},
+		{"snp-genoa-v5", "", "", kbs.SNPRules{}, "Genoa"},
+		{"snp-turin-v5", "", "3020 3027", kbs.SNPRules{}, "Turin"},
+		{"azsnp-milan-v3-a", "", "3020 3023 3027 3030", kbs.SNPRules{}, "Milan"},
+		{"azsnp-genoa-v3", "", "3020 3027", kbs.SNPRules{}, "Genoa"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			vec := vectorNamed(t, tt.name)
@@ -95,7 +98,11 @@ func TestSNPVectors(t *testing.T) {
 			if c.SNP.Product != tt.product {
 				t.Errorf("product %q, expected %q", c.SNP.Product, tt.product)
 			}
-			want := verifier.Expectation{ReportData: data, At: at}
+			for _, n := range strings.Fields(tt.open) {
+				tt.failed = strings.TrimSpace(tt.failed + " advisory:AMD-SB-" + n)
+				tt.rules.AllowAdvisories = append(tt.rules.AllowAdvisories, "AMD-SB-"+n)
+			}
+			want := verifier.Expectation{ReportData: data, At: at, Advisories: verifiertest.Advisories(t)}
 			if got := verifiertest.Failed(verifier.Appraise(c, ref, want)); got != tt.failed {
 				t.Errorf("by default, failed rules %q, expected %q", got, tt.failed)
 			}
@@ -120,9 +127,9 @@ func TestTDXVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, at, verify, failed, status string }{
-		{"tdx-v4-debug", "2023-06-19T08:42:58Z", "", "debug", "UpToDate"},
-		{"tdx-v4", "2025-06-20T10:16:03Z", "", "", "UpToDate"},
-		{"tdx-v5-tdx15", "2026-02-02T14:49:26Z", "", "", "UpToDate"},
+		{"tdx-v4-debug", "2023-06-19T08:42:58Z", "", "debug advisory:INTEL-SA-01397", "UpToDate"},
+		{"tdx-v4", "2025-06-20T10:16:03Z", "", "advisory:INTEL-SA-01397", "UpToDate"},
+		{"tdx-v5-tdx15", "2026-02-02T14:49:26Z", "", "advisory:INTEL-SA-01397", "UpToDate"},
 		{"tdx-v4-oldtcb", "2023-06-19T08:42:58Z", "tcb_level", "", ""},
 		{"tdx-v4", "2025-08-20T10:16:03Z", "collateral_validity", "", ""},
 		{"tdx-v4", "2033-08-20T10:16:03Z", "certificate_validity", "", ""},
@@ -146,8 +153,12 @@ func TestTDXVectors(t *testing.T) {
 			}
 			ref, data := vec.reference(t, kbs.TDX, "MRTD")
 			ref.TDX = &kbs.TDXRules{RTMRs: vec.rtmrs()}
-			if got := verifiertest.Failed(verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: at})); got != tt.failed {
+			if got := verifiertest.Failed(verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: at, Advisories: verifiertest.Advisories(t)})); got != tt.failed {
 				t.Errorf("failed rules %q, expected %q", got, tt.failed)
+			}
+			ref.TDX.AllowAdvisories, ref.TDX.AllowDebug = []string{"INTEL-SA-01397"}, true
+			if r := verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: at, Advisories: verifiertest.Advisories(t)}); !r.OK() {
+				t.Errorf("allowed: failed rules %q", verifiertest.Failed(r))
 			}
 		})
 	}

@@ -68,14 +68,13 @@ func buildFlags() []cli.Flag {
 		decryptionKeyFlag(),
 		&cli.StringFlag{Name: "passphrase-file", Usage: "take the disk's passphrase from `FILE` (default: 256 random bits)"},
 		&cli.BoolFlag{Name: "reproducible", Usage: "same inputs, same image: needs --workload-id and --passphrase-file with 64 hex digits; honours SOURCE_DATE_EPOCH"},
-		policyFlag(),
 		&cli.StringFlag{Name: "layer-cache", EnvVars: []string{"CCRUN_LAYER_CACHE"}, Usage: "keep fetched and decompressed layers in `DIR` for the next build, encrypted under a key that is only in memory"},
 		&cli.BoolFlag{Name: "no-register", Usage: "do not register; needs --record"},
 		&cli.StringFlag{Name: "record", Usage: "write the registration to `FILE`; with --no-register it holds the disk key"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
 		face.FormatFlag(),
-	}, slices.Concat(releaseFlags(), serverFlags(), trustFlags())...)
+	}, slices.Concat(ruleFlags(), releaseFlags(), serverFlags(), trustFlags())...)
 }
 
 // firmwareFlag names firmware once or several times.
@@ -128,6 +127,9 @@ func printBuild(w io.Writer, r *workload.Result) error {
 	fmt.Fprintf(w, "image:       %s\ndigest:      %s\nworkload:    %s\n", r.Image, r.Digest, r.Registration.WorkloadID)
 	for _, m := range r.Registration.ReferenceValues.Measurements {
 		fmt.Fprintf(w, "measurement: %s (%s, %d vCPU, %d MiB%s)\n", m.LaunchDigest, m.Profile, m.CPUs, m.MemoryMiB, acpiNote(m))
+	}
+	if allowed := allowedAdvisories(r.Registration.ReferenceValues); len(allowed) > 0 {
+		fmt.Fprintf(w, "allowed:     firmware with %s open\n", strings.Join(allowed, ", "))
 	}
 	switch {
 	case r.Registered && r.Record != "":

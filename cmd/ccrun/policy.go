@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/cmd/trial"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
@@ -50,15 +51,31 @@ func appraiseUnder(ref kbs.ReferenceValues, p kbs.Policy, claims *verifier.Claim
 	return e.Appraise(claims, want), nil
 }
 
+// ruleFlags are those that withPolicy reads.
+func ruleFlags() []cli.Flag {
+	return []cli.Flag{policyFlag(), trial.AllowFlag()}
+}
+
+// allowedAdvisories is those that ref accepts open.
+func allowedAdvisories(ref kbs.ReferenceValues) []string {
+	switch {
+	case ref.TDX != nil:
+		return ref.TDX.AllowAdvisories
+	case ref.SNP != nil:
+		return ref.SNP.AllowAdvisories
+	}
+	return nil
+}
+
 func policyFlag() cli.Flag {
 	return &cli.StringFlag{Name: "policy", Usage: "register with the rules in `FILE`, JSON: {\"snp\":{...},\"tdx\":{...},\"cel\":[...]}"}
 }
 
-// withPolicy puts the rules of --policy, if given, into ref.
+// withPolicy puts the rules of --policy and --allow-advisory, if given, into ref.
 func withPolicy(c *cli.Context, ref kbs.ReferenceValues) (kbs.ReferenceValues, error) {
 	name := c.String("policy")
 	if name == "" {
-		return ref, nil
+		return trial.Allow(c, ref)
 	}
 	p, err := readPolicy(c, name)
 	if err != nil {
@@ -78,7 +95,7 @@ func withPolicy(c *cli.Context, ref kbs.ReferenceValues) (kbs.ReferenceValues, e
 	if p.TDX != nil && ref.TDX != nil && len(p.TDX.RTMRs) == 0 {
 		p.TDX.RTMRs = ref.TDX.RTMRs
 	}
-	return policy.Apply(ref, p), nil
+	return trial.Allow(c, policy.Apply(ref, p))
 }
 
 // setRules has the workload registered with the rules of --policy.

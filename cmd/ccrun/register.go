@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -23,7 +24,7 @@ key: delete it once the server has it, or keep it as you keep keys.
 
 Example:
    ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
-		Flags: append(append(serverFlags(), releaseFlags()...), policyFlag(), face.FormatFlag(),
+		Flags: append(slices.Concat(serverFlags(), releaseFlags(), ruleFlags()), face.FormatFlag(),
 			&cli.BoolFlag{Name: "allow-acpi", Usage: "register a machine whose kernel runs the host's ACPI code, which nothing measures"}),
 		Action: runRegister,
 	}
@@ -124,8 +125,8 @@ func runRegister(c *cli.Context) error {
 }
 
 func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
-	if c.IsSet("policy") {
-		return face.Usagef("--policy: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
+	if c.IsSet("policy") || c.IsSet("allow-advisory") {
+		return face.Usagef("--policy and --allow-advisory: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
 	}
 	client, err := legacyClient(c, c.String("server"))
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/cmd/trial"
 )
 
 // verifyReference gathers the reference values for evidence of tee. Flags come
@@ -33,7 +34,11 @@ func verifyReference(c *cli.Context, tee kbs.TEE) (ref kbs.ReferenceValues, p kb
 	if err := addDigests(c, tee, &ref); err != nil {
 		return ref, p, err
 	}
-	return ref, p, addRules(c, &ref)
+	if err := addRules(c, &ref); err != nil {
+		return ref, p, err
+	}
+	ref, err = trial.Allow(c, ref)
+	return ref, p, err
 }
 
 // addDigests adds the digests given on the command line. An empty one, such as

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,6 +53,12 @@ func TestVerifyCommand(t *testing.T) {
 		"--report-data", "9a9d48e7f6799642d3d1b34e1e5e1742d4bb02dd6ddd551862c1211d35c304f9eca3efdbb481601c163cf52493d6e44aed55d51ec39b7e518fadb92c2b523f20",
 		"--mrtd", mrtd, "--rtmr", "0=44c0197b39157fdd7a4dcc44767f9d6b0bb3977c7a8e347b8492f827fe9d9e5c48aca29b220b80b6a540cf994b9bc9c0",
 		"--rtmr", "1=0084452c01668329d4bc06acdf58a7205c26743304509973949e5619bf81a6a7aea8c323c173019b3093d54e579e9378"}
+	old := slices.Clone(tdx)
+	tdx = slices.Concat(tdx, []string{"--allow-advisory", "INTEL-SA-01397"})
+	tdx = tdx[:len(tdx):len(tdx)]
+	turin := []string{"--evidence", filepath.Join(dir, "snp-turin-v5.report.bin"), "--endorsements", dir, "--at", "2026-01-01T00:00:00Z",
+		"--measurement", "f924dd18f168df60fbea937f0b086284d51b1b376de872bac43694f61134d57967c318018de7335503023dbb50dee624",
+		"--report-data", "e0fd0bdb6aa4030a6ddea9073e1fcec5be6c782a2c8075a0825dfb3d9a81b924"}
 	rtmr2 := "2=d833feef2cd945148aa38ead2c53e9b7f138190aaaebfc551dccd829fc207aa3ba80b70870d7330733642e01d48c3132"
 	policy := write(t, `{"snp":{"require_alias_check":true,"forbid_products":["Genoa"]}}`)
 	reference := write(t, `{"tee":"snp","measurements":[{"launch_digest":"`+digest+`","profile":"x","cpus":1,"memory_mib":512,"firmware":""}]}`)
@@ -87,6 +94,17 @@ func TestVerifyCommand(t *testing.T) {
 		{"garbage", "evidence_format", 3, []string{"--evidence", write(t, "garbage")}},
 		{"64 MiB", "evidence_format", 3, []string{"--evidence", write(t, strings.Repeat("x", 64<<20))}},
 		{"TDX whole", "", 0, append(tdx, "--rtmr", rtmr2)},
+		{"TDX with an advisory", "advisory:INTEL-SA-01397", 3, append(old[:len(old):len(old)], "--rtmr", rtmr2)},
+		{"advisories", "advisory:AMD-SB-3020 advisory:AMD-SB-3027", 3, turin},
+		{"one advisory allowed", "advisory:AMD-SB-3027", 3, append(turin[:len(turin):len(turin)], "--allow-advisory", "AMD-SB-3020")},
+		{"advisories allowed", "", 0, append(turin[:len(turin):len(turin)], "--allow-advisory", "AMD-SB-3020", "--allow-advisory", "AMD-SB-3027=2026-01-01")},
+		{"advisories allowed too briefly", "advisory:AMD-SB-3027", 3, append(turin[:len(turin):len(turin)], "--allow-advisory", "AMD-SB-3020", "--allow-advisory", "AMD-SB-3027=2025-12-31")},
+		{"all advisories allowed", "", 0, append(turin[:len(turin):len(turin)], "--allow-advisory", "all")},
+		{"a floor by product", "", face.Misused, append(turin[:len(turin):len(turin)], "--policy", write(t, `{"snp":{"minimum_tcbs":{"Turin":{"snp":4}}}}`))},
+		{"no advisory", "", face.Misused, append(turin[:len(turin):len(turin)], "--allow-advisory", "3020")},
+		{"another vendor's advisory", "", face.Misused, append(old[:len(old):len(old)], "--rtmr", rtmr2, "--allow-advisory", "AMD-SB-3020")},
+		{"advisories without a key", "", face.Misused, append(turin[:len(turin):len(turin)], "--advisories", reference)},
+		{"unsigned advisories", "", face.Failed, append(turin[:len(turin):len(turin)], "--advisories", reference, "--advisory-key", "ops+9aeafb2e+AXtzzVbki6jzP5wvjar6dMz8vNtefI0+Nqf4xXGBTZ8X")},
 		{"TDX with another boot's event log", "event_log", 3, append(tdx, "--rtmr", rtmr2, "--event-log", write(t, string(eventlogtest.Build(nil))))},
 		{"TDX with an empty event log", "event_log", 3, append(tdx, "--rtmr", rtmr2, "--event-log", write(t, ""))},
 		{"TDX with an event log beside JSON", "event_log", 3, append(append([]string{"--evidence", filepath.Join(dir, "tdx-v4.coco-evidence.json")}, tdx[2:]...),

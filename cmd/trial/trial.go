@@ -91,6 +91,9 @@ func Flags(without string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "at", Usage: "verify as of `TIME` (RFC 3339) instead of now"},
 		&cli.StringFlag{Name: "report-data", Usage: "expected REPORT_DATA, `HEX` of up to 64 bytes, " + without},
+		&cli.StringFlag{Name: "advisories", Usage: "signed table of firmware advisories in `FILE` (default: the one built in)"},
+		&cli.StringFlag{Name: "advisory-key", Usage: "`KEY` that must have signed --advisories, as `attest-server advisories keygen` printed it"},
+		AllowFlag(),
 	}
 }
 
@@ -98,6 +101,10 @@ func Flags(without string) []cli.Flag {
 // is no --report-data is no mistake of usage: its rule fails, with a reason.
 func ExpectationOf(c *cli.Context) (verifier.Expectation, error) {
 	want := verifier.Expectation{At: time.Now()}
+	var err error
+	if want.Advisories, err = Advisories(c); err != nil {
+		return want, err
+	}
 	if s := c.String("at"); c.IsSet("at") {
 		at, err := time.Parse(time.RFC3339, s)
 		if err != nil {

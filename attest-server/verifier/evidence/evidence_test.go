@@ -145,12 +145,12 @@ func TestEvidenceShapes(t *testing.T) {
 		}
 		var data kbs.ReportData
 		copy(data[:], c.VTPM.ExtraData)
-		ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: c.LaunchDigest}}}
-		if r := verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time}); !r.OK() {
+		ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: c.LaunchDigest}}, SNP: &kbs.SNPRules{AllowAdvisories: []string{"all"}}}
+		if r := verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}); !r.OK() {
 			t.Errorf("%s: failed rules %q", tt.file, verifiertest.Failed(r))
 		}
 		data[0]++
-		if r := verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time}); verifiertest.Failed(r) != "report_data" {
+		if r := verifier.Appraise(c, ref, verifier.Expectation{ReportData: data, At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}); verifiertest.Failed(r) != "report_data" {
 			t.Errorf("%s with other data: failed rules %q", tt.file, verifiertest.Failed(r))
 		}
 	}

@@ -30,7 +30,7 @@ func benchSNP(b *testing.B, cold bool) {
 	s := v.verifier(b, Options{})
 	ev := kbs.Evidence{TEE: kbs.SNP, Report: v.Report(b, c, nil), Certificates: verifiertest.CertTable(abi.VcekGUID, v.VEK(b, c, verifiertest.VEKOptions{}))}
 	ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}}
-	want := verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
+	want := verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time, Advisories: verifiertest.Advisories(b)}
 	verifiertest.Against(b, verifiertest.Floor(b, elliptic.P384(), 1), func() {
 		if cold {
 			s.cache = chain.Cache[VEK]{}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // ReportBytes is the size of an ATTESTATION_REPORT in bytes.
@@ -115,6 +116,7 @@ func (r *snpReport) claims(line *ProductLine) (*verifier.SNPClaims, error) {
 	}
 	if f, model, s, ok := r.cpuid(); ok {
 		c.CPUID = fmt.Sprintf("family %02xh model %02xh stepping %d", f, model, s)
+		c.Silicon = advisory.CPUID(f, model, s)
 	}
 	for _, t := range []struct {
 		raw uint64

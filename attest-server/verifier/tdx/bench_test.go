@@ -25,7 +25,7 @@ func benchTDX(b *testing.B, cold bool) {
 	}
 	ev := kbs.Evidence{TEE: kbs.TDX, Report: n.Quote(b, verifiertest.Body([]byte{0xda}))}
 	ref := kbs.ReferenceValues{TEE: kbs.TDX, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{0x3e}}}, TDX: &kbs.TDXRules{RTMRs: verifiertest.RTMRs()}}
-	want := verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time}
+	want := verifier.Expectation{ReportData: kbs.ReportData{0xda}, At: verifiertest.Time, Advisories: verifiertest.Advisories(b)}
 	verifiertest.Against(b, verifiertest.Floor(b, elliptic.P256(), 2), func() {
 		if cold {
 			v.chains = chain.Cache[pckChain]{}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -244,6 +245,16 @@ func (v *VerifiedCollateral) Expires() time.Time {
 
 // Evaluation is Intel's number of the TCB evaluation.
 func (v *VerifiedCollateral) Evaluation() int { return v.tcb.TcbEvaluationDataNumber }
+
+// evaluation is the lower number of its two documents: each may be older. One
+// that makes no sense counts as none.
+func (v *VerifiedCollateral) evaluation() uint32 {
+	n := min(v.tcb.TcbEvaluationDataNumber, v.qe.TcbEvaluationDataNumber)
+	if n < 0 || n > math.MaxInt32 {
+		return 0
+	}
+	return uint32(n)
+}
 
 // FreshestParts is the collateral of a and b, part by part. Whole against
 // whole, a mirror could bring fresh TCB info along with an old CRL, and so

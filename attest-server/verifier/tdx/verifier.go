@@ -105,7 +105,7 @@ func (v *Verifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*
 	}
 	c.FMSPC, c.PCEID, c.PCESVN, c.CPUSVN = pck.ext.FMSPC, pck.ext.PCEID, pck.ext.TCB.PCESvn, pck.ext.TCB.CPUSvn
 	c.PlatformTCBStatus, c.ModuleTCBStatus, c.QETCBStatus, c.TCBStatus = tcb.platform, tcb.module, tcb.qe, tcb.overall
-	c.Advisories, c.TCBDate = tcb.advisories, tcb.date
+	c.Advisories, c.TCBDate, c.TCBEvaluation = tcb.advisories, tcb.date, col.evaluation()
 	return &verifier.Claims{TEE: kbs.TDX, LaunchDigest: kbs.LaunchDigest(c.MRTD), ReportData: kbs.ReportData(q.reportData()),
 		TDX: c, Chain: pck.details, Checks: tdxChecks(pck, col, at)}, nil
 }

@@ -106,7 +106,7 @@ func NewChip(t testing.TB, fmc bool) *Chip {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Chip{TCB: kbs.SNPTCB{Bootloader: 4, TEE: 1, SNP: 24, Microcode: 219}, Key: k}
+	c := &Chip{TCB: kbs.SNPTCB{Bootloader: 4, TEE: 1, SNP: 30, Microcode: 223}, Key: k} // no advisory is open
 	n := 64
 	if fmc {
 		n, c.TCB.FMC = 8, 2
@@ -191,7 +191,12 @@ func (v *AMD) Report(t testing.TB, c *Chip, edit func(raw []byte)) []byte {
 	for i := 0x160; i < 0x180; i++ {
 		raw[i] = 0xff
 	}
-	raw[0x188] = v.Family
+	raw[0x188], raw[0x189], raw[0x18a] = v.Family, 1, 1 // Milan B1
+	if v.FMC {
+		raw[0x189] = 2 // Turin C1
+	}
+	le.PutUint64(raw[0x1f8:], Mitigations)
+	le.PutUint64(raw[0x200:], Mitigations)
 	copy(raw[0x1a0:], c.ID[:])
 	tcb := []byte{c.TCB.Bootloader, c.TCB.TEE, 0, 0, 0, 0, c.TCB.SNP, c.TCB.Microcode}
 	if v.FMC {
@@ -207,6 +212,9 @@ func (v *AMD) Report(t testing.TB, c *Chip, edit func(raw []byte)) []byte {
 	SignReport(t, c, raw)
 	return raw
 }
+
+// Mitigations is both mitigation vectors of a Report.
+const Mitigations = 0x1f
 
 // SignReport signs a report as c would.
 func SignReport(t testing.TB, c *Chip, raw []byte) {

@@ -135,7 +135,7 @@ func (n *Intel) TCBInfo() map[string]any {
 	}
 	tdx[1] = map[string]int{"svn": 0} // as in Body
 	return map[string]any{"id": "TDX", "version": 3, "issueDate": n.At.AddDate(0, 0, -1).Format(time.RFC3339), "nextUpdate": n.At.AddDate(0, 1, 0).Format(time.RFC3339),
-		"fmspc": FMSPC, "pceId": "0000", "tcbType": 0, "tcbEvaluationDataNumber": 18,
+		"fmspc": FMSPC, "pceId": "0000", "tcbType": 0, "tcbEvaluationDataNumber": 20,
 		"tdxModule": map[string]string{"mrsigner": strings.Repeat("0", 96), "attributes": strings.Repeat("0", 16), "attributesMask": strings.Repeat("f", 16)},
 		"tcbLevels": []map[string]any{{"tcb": map[string]any{"sgxtcbcomponents": components, "pcesvn": 11, "tdxtcbcomponents": tdx},
 			"tcbDate": n.At.Format(time.RFC3339), "tcbStatus": "UpToDate"}}}
@@ -143,7 +143,7 @@ func (n *Intel) TCBInfo() map[string]any {
 
 // QEIdentity is the identity of the quoting enclave that Quote uses.
 func (n *Intel) QEIdentity() map[string]any {
-	return map[string]any{"id": "TD_QE", "version": 2, "issueDate": n.At.Format(time.RFC3339), "nextUpdate": n.At.AddDate(0, 1, 0).Format(time.RFC3339), "tcbEvaluationDataNumber": 18,
+	return map[string]any{"id": "TD_QE", "version": 2, "issueDate": n.At.Format(time.RFC3339), "nextUpdate": n.At.AddDate(0, 1, 0).Format(time.RFC3339), "tcbEvaluationDataNumber": 20,
 		"miscselect": "00000000", "miscselectMask": "ffffffff", "attributes": strings.Repeat("0", 32), "attributesMask": strings.Repeat("f", 32),
 		"mrsigner": strings.Repeat("ab", 32), "isvprodid": 2,
 		"tcbLevels": []map[string]any{{"tcb": map[string]int{"isvsvn": 4}, "tcbDate": n.At.Format(time.RFC3339), "tcbStatus": "UpToDate"}}}

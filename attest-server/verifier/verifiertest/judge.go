@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 )
 
 // Failed is the names of the rules that failed.
@@ -14,6 +15,16 @@ func Failed(r verifier.AttestationResult) string {
 		names = append(names, f.Rule)
 	}
 	return strings.Join(names, " ")
+}
+
+// Advisories is the table that is built in.
+func Advisories(t testing.TB) *advisory.Table {
+	t.Helper()
+	a, err := advisory.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 // RefusedOnly fails on errors that blame us for hostile input.

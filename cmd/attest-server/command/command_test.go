@@ -392,7 +392,7 @@ func TestAudit(t *testing.T) {
 	if err := c.Remove(t.Context(), "w1"); err != nil {
 		t.Fatal(err)
 	}
-	page, err := c.Audit(t.Context(), 1)
+	page, err := c.Audit(t.Context(), 2)
 	if err != nil || len(page.Entries) != 3 || page.Next != 0 {
 		t.Fatalf("Audit = %+v, %v", page, err)
 	}
@@ -404,16 +404,16 @@ func TestAudit(t *testing.T) {
 	if _, err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if out := mustRun(t, "audit", "verify", "--data", dir, "--expect", head); !strings.HasPrefix(out, "4:") {
+	if out := mustRun(t, "audit", "verify", "--data", dir, "--expect", head); !strings.HasPrefix(out, "5:") {
 		t.Errorf("verify: %s", out)
 	}
-	if _, _, err := run(t.Context(), "audit", "verify", "--data", dir, "--expect", "4:"+strings.Repeat("0", 64)); err == nil {
+	if _, _, err := run(t.Context(), "audit", "verify", "--data", dir, "--expect", "5:"+strings.Repeat("0", 64)); err == nil {
 		t.Error("a head that is not in the chain was found")
 	}
 	if _, _, err := run(t.Context(), "audit", "verify", "--data", dir, "--expect", "x"); err == nil {
 		t.Error("--expect x")
 	}
-	if out := mustRun(t, "audit", "export", "--data", dir); strings.Count(out, "\n") != 4 || strings.Contains(out, token) || strings.Contains(out, "disk key of") {
+	if out := mustRun(t, "audit", "export", "--data", dir); strings.Count(out, "\n") != 5 || strings.Contains(out, token) || strings.Contains(out, "disk key of") {
 		t.Errorf("export:\n%s", out)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 	"github.com/ccrun/ccrun/cmd/face"
 )
 
@@ -125,6 +126,10 @@ type Config struct {
 	// on SIGHUP. Default: nothing.
 	// To be without one where there was one takes none = true, and nothing else
 	// in the section: a policy that is only missing stays in force.
+	// Beside those, advisories names a signed table of firmware advisories to
+	// use in place of the one built in, and advisory_key who must have signed
+	// it, as `attest-server advisories keygen` printed it: both or neither. No table
+	// takes the place of a newer one.
 	Policy map[string]any `toml:"policy"`
 	// Witness are those who remember the head of the audit log, elsewhere. The
 	// server releases nothing while its log is not what each of them has seen.
@@ -146,6 +151,7 @@ type Config struct {
 
 	says    bool // the file has at least one field
 	inForce store.Configured
+	table   *advisory.Table // nil but after loadConfig
 }
 
 // ClientConfig is an entry of Clients.
@@ -187,7 +193,15 @@ func loadConfig(c *cli.Context) (Config, error) {
 			cfg.Dialects = append(cfg.Dialects, strings.Split(d, ",")...)
 		}
 	}
-	return cfg, cfg.check()
+	if err := cfg.check(); err != nil {
+		return cfg, err
+	}
+	var err error
+	if cfg.table, err = advisoriesOf(c, cfg.Policy, time.Now()); err != nil {
+		return cfg, err
+	}
+	cfg.inForce.Advisories = cfg.table.Mark()
+	return cfg, nil
 }
 
 func (cfg *Config) read(path string) error {
@@ -218,7 +232,7 @@ func (cfg *Config) digest(file []byte) error {
 		return err
 	}
 	sum := sha256.Sum256(file)
-	cfg.inForce = store.Configured{Configuration: "sha256:" + hex.EncodeToString(sum[:]), NoPolicy: p == nil && cfg.Policy != nil}
+	cfg.inForce = store.Configured{Configuration: "sha256:" + hex.EncodeToString(sum[:]), NoPolicy: cfg.Policy["none"] == true}
 	if p == nil {
 		return nil
 	}

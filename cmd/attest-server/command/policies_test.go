@@ -141,7 +141,7 @@ func TestTenantPolicyCommand(t *testing.T) {
 func TestPolicyTest(t *testing.T) {
 	evidence := filepath.Join(verifiertest.Vectors(t), "evidence")
 	snp := []string{"policy", "test", filepath.Join(evidence, "snp-genoa-v5.report.bin"), "--endorsements", evidence, "--at", "2025-11-12T12:00:00Z"}
-	tdx := []string{"policy", "test", filepath.Join(evidence, "tdx-v4.quote.bin"), "--endorsements", evidence, "--at", "2025-06-20T10:16:03Z"}
+	tdx := []string{"policy", "test", "--allow-advisory", "INTEL-SA-01397", filepath.Join(evidence, "tdx-v4.quote.bin"), "--endorsements", evidence, "--at", "2025-06-20T10:16:03Z"}
 	cel := func(s string) string {
 		b, _ := json.Marshal(s)
 		return `{"cel":[{"name":"mine","expression":` + string(b) + `,"hint":"so there"}]}`

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
@@ -15,13 +16,18 @@ func policySection(section map[string]any) (*kbs.Policy, error) {
 	if section == nil {
 		return nil, nil
 	}
-	if none, there := section["none"]; there {
-		if none != true || len(section) > 1 {
-			return nil, errors.New("[policy]: none, expected none = true and nothing beside it, or no such field")
+	rules := maps.Clone(section)
+	maps.DeleteFunc(rules, func(name string, _ any) bool { return name == advisoriesField || name == advisoryKeyField })
+	if none, there := rules["none"]; there {
+		if none != true || len(rules) > 1 {
+			return nil, errors.New("[policy]: none, expected none = true and no rules beside it, or no such field")
 		}
 		return nil, nil
 	}
-	b, err := json.Marshal(section)
+	if len(rules) == 0 && len(section) > 0 {
+		return nil, nil
+	}
+	b, err := json.Marshal(rules)
 	if err != nil {
 		return nil, fmt.Errorf("[policy]: %w", err)
 	}

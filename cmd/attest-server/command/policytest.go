@@ -64,6 +64,9 @@ func (p Program) testPolicy(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if want.Advisories, err = namedAdvisories(c); err != nil {
+		return err
+	}
 	want.RequirePCRs = c.IsSet("workload")
 	t := trial.Trial{
 		At: want.At,
@@ -156,6 +159,11 @@ func dryRules(c *cli.Context, claims *verifier.Claims) (*policy.Effective, error
 	if err := compiler.Check(p, time.Time{}); err != nil { // not_after is a rule here
 		return nil, fmt.Errorf("%s: %w", c.String("policy"), err)
 	}
+	ref, err := trial.Allow(c, policy.Apply(kbs.ReferenceValues{TEE: claims.TEE}, p))
+	if err != nil {
+		return nil, err
+	}
+	p.SNP, p.TDX = ref.SNP, ref.TDX
 	return compiler.Alone(p, claims)
 }
 
@@ -178,7 +186,10 @@ func workloadRules(c *cli.Context, compiler *policy.Compiler) (e *policy.Effecti
 			}
 			parts = append(parts, policy.Part{Level: kbs.LevelTenant, Policy: t})
 		}
-		e, err = compiler.Effective(w.Registration.ReferenceValues, parts...)
+		ref, err := trial.Allow(c, w.Registration.ReferenceValues)
+		if err == nil {
+			e, err = compiler.Effective(ref, parts...)
+		}
 		return err
 	})
 	return e, err

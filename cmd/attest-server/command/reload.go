@@ -77,14 +77,14 @@ func (d *server) readAnew(ctx context.Context) (n anew, err error) {
 	if err = errors.Join(err, unmeant); err != nil {
 		return n, err
 	}
-	n.use, err = d.api.Prepare(p, clients, n.clients)
+	n.use, err = d.api.Prepare(p, n.cfg.table, clients, n.clients)
 	return n, err
 }
 
 // took tells what is in use now.
 func (d *server) took(cfg Config) {
 	before := d.cfg
-	d.cfg.ClientCA, d.cfg.Clients, d.cfg.Policy, d.cfg.says, d.cfg.inForce = cfg.ClientCA, cfg.Clients, cfg.Policy, cfg.says, cfg.inForce
+	d.cfg.ClientCA, d.cfg.Clients, d.cfg.Policy, d.cfg.says, d.cfg.inForce, d.cfg.table = cfg.ClientCA, cfg.Clients, cfg.Policy, cfg.says, cfg.inForce, cfg.table
 	if !reflect.DeepEqual(cfg, d.cfg) {
 		d.log.Warn("the configuration has changed in more than client_ca, clients and [policy]: the rest waits for a restart")
 	}
@@ -115,7 +115,7 @@ func (d *server) settle(ctx context.Context, checkOnly bool) error {
 	if before.Policy != d.cfg.inForce.Policy {
 		say = d.log.Warn
 	}
-	if before.Policy != d.cfg.inForce.Policy || before.Configuration != d.cfg.inForce.Configuration {
+	if before.Policy != d.cfg.inForce.Policy || before.Configuration != d.cfg.inForce.Configuration || before.Advisories != d.cfg.inForce.Advisories {
 		say("started with another configuration than was in force last: " + d.cfg.inForce.Change(before))
 	}
 	return nil

@@ -156,6 +156,7 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err
 	}
+	sc.Advisories = d.cfg.table
 	if sc.SigningKey, err = d.store.SigningKey(ctx); err != nil {
 		return sc, err
 	}

@@ -1,12 +1,15 @@
 #!/bin/bash
 # Runs the heavy checks, one after the other, and appends a row for each to
 # docs/soak.md. `make soak` calls it with the environment that they need.
+# soak.sh TEXT runs those alone whose name has TEXT in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+only=${1:-}
 
 # soak WHAT TEST: the size is in the test's own last words, "soak: ...".
 soak() {
 	local what=$1 log size start=$SECONDS result=passed commit
+	[[ $what == *"$only"* ]] || return 0
 	commit=$(git describe --always --dirty)
 	log=$(mktemp)
 	${GO:-go} test -count=1 -timeout 6h -v -run "$2" ./tests 2>&1 | tee "$log" || result=failed

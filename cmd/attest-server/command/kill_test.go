@@ -123,7 +123,7 @@ func TestKillUnderLoad(t *testing.T) {
 	rounds := 0
 	for ; rounds < kills || k.inFlight == 0; rounds++ {
 		if k.random.IntN(5) == 0 {
-			k.killStarting(env, time.Duration(k.random.Int64N(int64(150*time.Millisecond))))
+			killStarting(t, env, time.Duration(k.random.Int64N(int64(150*time.Millisecond))), "--config", k.config)
 		}
 		log := new(buffer)
 		cmd, url := processTo(t, log, env, "--config", k.config, "--log-level", "debug")
@@ -189,22 +189,6 @@ func howManyKills(t *testing.T) int {
 		kills = n
 	}
 	return kills
-}
-
-// killStarting kills a server before it has said that it listens, or soon after.
-func (k *killed) killStarting(env []string, after time.Duration) {
-	self, err := os.Executable()
-	if err != nil {
-		k.Fatal(err)
-	}
-	cmd := exec.Command(self, "serve", "--listen", "127.0.0.1:0", "--config", k.config)
-	cmd.Env = append(append(os.Environ(), asMain+"=1"), env...)
-	if err := cmd.Start(); err != nil {
-		k.Fatal(err)
-	}
-	time.Sleep(after)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
 }
 
 func (k *killed) register(url, id string, n int) {

@@ -50,6 +50,23 @@ func processTo(t testing.TB, log *buffer, env []string, args ...string) (cmd *ex
 	return cmd, strings.TrimSpace(line)
 }
 
+// killStarting kills a server before it has said that it listens, or soon after.
+func killStarting(t testing.TB, env []string, after time.Duration, args ...string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(append(os.Environ(), asMain+"=1"), env...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(after)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
 // TestSignals plays systemd: READY when it listens, a reload that takes a new
 // certificate, one that keeps the old, STOPPING and status 0 on SIGTERM.
 func TestSignals(t *testing.T) {

@@ -50,10 +50,11 @@ func readAuditHead(r row) (h kbs.AuditHead, err error) {
 }
 
 // open readies signing and refuses a store whose chain no longer holds the
-// entry signed last. signer is the key that the check value names. It, and a
+// entry signed last. The check value names the log, and the key, which, and a
 // signed head, must be there: what is missing was taken away. Only where the
 // check value is an old one (nil) is that made up for, once.
-func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Reader, signer ed25519.PublicKey, reseal func(ed25519.PublicKey) ([]byte, error)) error {
+func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Reader, named logIdentity, reseal func(logIdentity) ([]byte, error)) error {
+	signer := named.key
 	if values.sealer == nil {
 		return nil
 	}
@@ -81,7 +82,7 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 		}
 		var tree auditTree
 		if err == nil {
-			tree, err = openAuditTree(tx, k, h)
+			tree, err = openAuditTree(tx, k, nameLog(named, k).origin(), h)
 		}
 		if err == nil {
 			s.key, s.last, s.tree = k, h, tree
@@ -117,8 +118,8 @@ func drawSeed(rand io.Reader) (secret.Bytes, error) {
 
 // renew signs all that an old store holds and puts k's name into its check
 // value.
-func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(ed25519.PublicKey) ([]byte, error)) (kbs.AuditHead, error) {
-	check, err := reseal(k.Public().(ed25519.PublicKey))
+func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(logIdentity) ([]byte, error)) (kbs.AuditHead, error) {
+	check, err := reseal(nameLog(logIdentity{}, k))
 	if err != nil {
 		return kbs.AuditHead{}, err
 	}
@@ -130,6 +131,15 @@ func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(ed25519
 		return h, err
 	}
 	return s.signHead(tx, k, h)
+}
+
+// nameLog is l, or what a log that was never named is to be called.
+func nameLog(l logIdentity, k ed25519.PrivateKey) logIdentity {
+	if l.key == nil {
+		l.key = k.Public().(ed25519.PublicKey)
+		l.first = l.key
+	}
+	return l
 }
 
 // chainEnd is the last entry, unsigned.

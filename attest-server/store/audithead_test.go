@@ -172,8 +172,8 @@ func TestAuditOfOldStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
-		if s, err = reopen(t.Context(), at, o); err != nil || !key.Equal(s.master.signer) {
-			t.Fatalf("%s, opened again: the check value names %x, expected %x, %v", name, s.master.signer, key, err)
+		if s, err = reopen(t.Context(), at, o); err != nil || !key.Equal(s.master.log.key) {
+			t.Fatalf("%s, opened again: the check value names %x, expected %x, %v", name, s.master.log.key, key, err)
 		}
 		edit(t, s, "DELETE FROM meta WHERE name = 'audit signing key'")
 		s.Close()

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"errors"
@@ -28,12 +27,6 @@ const originPrefix = "ccrun/attest-server/"
 // tileWidth is how many hashes are below one that is kept.
 const tileWidth = 1 << checkpoint.TileLevels
 
-// logOrigin names a log by the key that signed its first entry.
-func logOrigin(first ed25519.PublicKey) string {
-	sum := sha256.Sum256(first)
-	return originPrefix + hex.EncodeToString(sum[:8])
-}
-
 // auditTree is the tree over the first entries. It is a value: a transaction
 // that fails leaves its old one.
 type auditTree struct {
@@ -45,9 +38,9 @@ type auditTree struct {
 // openAuditTree is the tree over the entries up to head, which is checked. What
 // of it the store has is held against the checkpoint signed last. Without that
 // one, all of it is made anew from the chain, which leads to head.
-func openAuditTree(tx *sql.Tx, k ed25519.PrivateKey, head kbs.AuditHead) (t auditTree, err error) {
+func openAuditTree(tx *sql.Tx, k ed25519.PrivateKey, origin string, head kbs.AuditHead) (t auditTree, err error) {
 	t.end = noHash
-	if t.signer, err = checkpoint.LogSigner(logOrigin(k.Public().(ed25519.PublicKey)), k); err != nil {
+	if t.signer, err = checkpoint.LogSigner(origin, k); err != nil {
 		return t, err
 	}
 	kept, err := t.kept(tx)

@@ -165,3 +165,61 @@ func TestTreeIsCheckedAtStart(t *testing.T) {
 		})
 	}
 }
+
+// TestNewLog: a log that begins anew has another name and all its entries, here,
+// at another process, and after a restart; and an old copy has the old name.
+func TestNewLog(t *testing.T) {
+	s, at, o := newStore(t)
+	fill(t, s, 300)
+	first := mustCheckpoint(t, s)
+	other, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for i := range 2 {
+		want := first.Origin + fmt.Sprintf("/%d", i+1)
+		if origin, err := s.NewLog(t.Context(), "because"); err != nil || origin != want {
+			t.Fatalf("NewLog = %s, %v, expected %s", origin, err, want)
+		}
+		for name, db := range map[string]*DB{"here": s, "elsewhere": other} {
+			if c := mustCheckpoint(t, db); c.Origin != want || c.Size != int64(301+i) {
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
+	}
+	fill(t, other, 256)
+	s.Close()
+	if s, err = reopen(t.Context(), at, o); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if c := mustCheckpoint(t, s); c.Origin != first.Origin+"/2" || c.Size != 558 {
+		t.Errorf("after a restart: %+v", c)
+	}
+	if _, err := s.AuditKey(t.Context(), o.MasterKey); err != nil {
+		t.Error(err)
+	}
+	keyless := o
+	keyless.MasterKey = secret.Bytes{}
+	k, err := reopen(t.Context(), at, keyless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if _, err := k.NewLog(t.Context(), "because"); !errors.Is(err, ErrLocked) {
+		t.Errorf("without the master key: %v", err)
+	}
+}
+
+func FuzzLogIdentity(f *testing.F) {
+	f.Add([]byte(oldCheckLabel))
+	f.Add(append([]byte(checkLabel), make([]byte, 32)...))
+	f.Add(append([]byte(logLabel), make([]byte, 68)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, ok := parseIdentity(b)
+		if again, _ := parseIdentity(l.text()); ok && l.key != nil && again.origin() != l.origin() {
+			t.Fatalf("%q is %+v, and again %+v", b, l, again)
+		}
+	})
+}

@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
@@ -16,11 +21,52 @@ import (
 )
 
 // The check value says under which MasterKey a store is, and, behind the label,
-// which key signs its audit log. Stores from before have the old label alone.
+// which key signs its audit log; once a log has begun anew, which log that is.
+// Stores from before have the old label alone.
 const (
+	logLabel      = "ccrun store v3 audit log "
 	checkLabel    = "ccrun store v2 audit key "
 	oldCheckLabel = "ccrun store v1"
 )
+
+// logIdentity is which audit log a store has. Only who has the MasterKey can say
+// that it is another one.
+type logIdentity struct {
+	key        ed25519.PublicKey // that signs it; nil: in an old store, nobody knows
+	first      ed25519.PublicKey // that signed its first entry
+	generation uint32            // how often the operator has begun it anew
+}
+
+// origin names the log to witnesses.
+func (l logIdentity) origin() string {
+	sum := sha256.Sum256(l.first)
+	name := originPrefix + hex.EncodeToString(sum[:8])
+	if l.generation > 0 {
+		name += "/" + strconv.FormatUint(uint64(l.generation), 10)
+	}
+	return name
+}
+
+// text is what the check value says of l, and parseIdentity reads it.
+func (l logIdentity) text() []byte {
+	if l.generation == 0 && l.key.Equal(l.first) {
+		return append([]byte(checkLabel), l.key...)
+	}
+	return binary.BigEndian.AppendUint32(slices.Concat([]byte(logLabel), l.key, l.first), l.generation)
+}
+
+func parseIdentity(b []byte) (l logIdentity, ok bool) {
+	const size = ed25519.PublicKeySize
+	if key, labelled := bytes.CutPrefix(b, []byte(checkLabel)); labelled && len(key) == size {
+		key = bytes.Clone(key)
+		return logIdentity{key: key, first: key}, true
+	}
+	if rest, labelled := bytes.CutPrefix(b, []byte(logLabel)); labelled && len(rest) == 2*size+4 {
+		rest = bytes.Clone(rest)
+		return logIdentity{rest[:size:size], rest[size : 2*size : 2*size], binary.BigEndian.Uint32(rest[2*size:])}, true
+	}
+	return l, string(b) == oldCheckLabel
+}
 
 // masterKeyFollower sees to it that everything is sealed under the MasterKey of
 // the store, which another process may change. Which one that is shows the
@@ -30,26 +76,22 @@ type masterKeyFollower struct {
 	reload func() ([]secret.Bytes, error)
 	rand   io.Reader
 	check  atomic.Pointer[[]byte] // the check value under the MasterKey in use
-	signer ed25519.PublicKey      // of the audit log, as the check value at start says; nil: it is an old one
+	log    logIdentity            // as the check value says
 }
 
-// sealCheck is the check value of a store whose audit log signer signs.
-func (f *masterKeyFollower) sealCheck(signer ed25519.PublicKey) ([]byte, error) {
-	return f.sealer.Seal(secret.New(append([]byte(checkLabel), signer...)), valueLocation(checkName))
+// sealCheck is the check value of a store that has the audit log l.
+func (f *masterKeyFollower) sealCheck(l logIdentity) ([]byte, error) {
+	return f.sealer.Seal(secret.New(l.text()), valueLocation(checkName))
 }
 
-// holdsCheck says whether check is under the MasterKey of s, and which key it
+// holdsCheck says whether check is under the MasterKey of s, and which log it
 // names.
-func holdsCheck(s *masterkey.Sealer, check []byte) (signer ed25519.PublicKey, ok bool) {
+func holdsCheck(s *masterkey.Sealer, check []byte) (l logIdentity, ok bool) {
 	plain, err := s.OpenCurrent(check, valueLocation(checkName))
 	if err != nil {
-		return nil, false
+		return l, false
 	}
-	b := plain.Reveal()
-	if key, labelled := bytes.CutPrefix(b, []byte(checkLabel)); labelled && len(key) == ed25519.PublicKeySize {
-		return bytes.Clone(key), true
-	}
-	return nil, string(b) == oldCheckLabel
+	return parseIdentity(plain.Reveal())
 }
 
 // start finds a wrong MasterKey when the store is opened, not at the first
@@ -66,9 +108,7 @@ func (f *masterKeyFollower) start(ctx context.Context, db *database.DB) error {
 		if err != nil {
 			return err
 		}
-		err = f.adopt(check)
-		if err == nil {
-			f.signer, _ = holdsCheck(f.sealer, check)
+		if err = f.adopt(check); err == nil {
 			return nil
 		}
 		// Nothing holds the store still here: a rotation may have gone on.
@@ -105,7 +145,8 @@ func (f *masterKeyFollower) follows(check []byte) bool {
 // adopt seals with the MasterKey that check is under from now on:
 // ErrWrongMasterKey if it is not to be had.
 func (f *masterKeyFollower) adopt(check []byte) error {
-	if _, ok := holdsCheck(f.sealer, check); ok {
+	if l, ok := holdsCheck(f.sealer, check); ok {
+		f.log = l
 		f.check.Store(&check)
 		return nil
 	}
@@ -126,7 +167,8 @@ func (f *masterKeyFollower) adopt(check []byte) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := holdsCheck(other, check); ok {
+		if l, ok := holdsCheck(other, check); ok {
+			f.log = l
 			f.sealer.Follow(other)
 			f.check.Store(&check)
 			return nil

@@ -6,7 +6,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -121,7 +120,7 @@ func openIn(ctx context.Context, o Options, connect func() (*database.DB, error)
 	}
 	s := assemble(db, sealer, o)
 	if err = check(s, ctx); err == nil {
-		err = s.log.head.open(ctx, s.values, o.Rand, s.master.signer, s.master.sealCheck)
+		err = s.log.head.open(ctx, s.values, o.Rand, s.master.log, s.master.sealCheck)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -134,7 +133,10 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 	log := &auditLog{now: o.Clock, head: headSigner{now: o.Clock}}
 	begin := func(tx *sql.Tx) error {
 		log.head.reset()
-		return master.follow(tx)
+		if err := master.follow(tx); err != nil {
+			return err
+		}
+		return log.head.rename(master.log)
 	}
 	w := database.NewWriter(db, begin, log.head.sign)
 	c := &core{
@@ -172,12 +174,11 @@ func (s *DB) writeCheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	signer := k.Public().(ed25519.PublicKey)
-	check, err := s.master.sealCheck(signer)
+	s.master.log = nameLog(logIdentity{}, k)
+	check, err := s.master.sealCheck(s.master.log)
 	if err != nil {
 		return err
 	}
-	s.master.signer = signer
 	return s.write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?), (?, ?)", checkName, check, auditKeyName, sealedSeed); err != nil {
 			return err

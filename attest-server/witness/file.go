@@ -8,22 +8,31 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 )
 
-// FileName is what File keeps in its directory.
-const FileName = "checkpoints.jsonl"
+// fileName is what File keeps of a log in its directory, and the end of an
+// Object's URL.
+func fileName(origin, ending string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("-._", r) || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, origin) + ending
+}
 
 // File is a directory elsewhere, such as a network file system, best one that
-// only takes additions. Each checkpoint is a line behind the others; none is
-// ever changed.
+// only takes additions. Of each log there is a file, in which each checkpoint is a
+// line behind the others; none is ever changed.
 type File struct{ Dir string }
 
 // Show implements Witness. File does not sign.
 func (f File) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool) ([]byte, error) {
-	file, err := f.open(first)
+	file, err := f.open(c.Origin, first)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +59,8 @@ func (f File) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool
 }
 
 // open opens the file for this process alone.
-func (f File) open(create bool) (*os.File, error) {
-	path := filepath.Join(f.Dir, FileName)
+func (f File) open(origin string, create bool) (*os.File, error) {
+	path := f.Path(origin)
 	flags := os.O_RDWR | os.O_APPEND
 	if create {
 		flags |= os.O_CREATE
@@ -111,9 +120,12 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Each calls each with every checkpoint of the file, oldest first.
-func (f File) Each(each func(note []byte) error) error {
-	file, err := os.Open(filepath.Join(f.Dir, FileName))
+// Path is the file of the log named origin.
+func (f File) Path(origin string) string { return filepath.Join(f.Dir, fileName(origin, ".jsonl")) }
+
+// Each calls each with every checkpoint of the log named origin, oldest first.
+func (f File) Each(origin string, each func(note []byte) error) error {
+	file, err := os.Open(f.Path(origin))
 	if err != nil {
 		return err
 	}

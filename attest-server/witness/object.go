@@ -9,13 +9,14 @@ import (
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 )
 
-// Object is one object in a store with plain GET and PUT, best one that keeps
-// its versions.
+// Object is where a store with plain GET and PUT has an object of each log, best
+// one that keeps versions.
 type Object struct{ *Web }
 
 // Show implements Witness. An Object does not sign.
 func (o Object) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool) ([]byte, error) {
-	r, err := o.do(ctx, http.MethodGet, "", nil, checkpoint.MaxBytes)
+	path := "/" + fileName(c.Origin, ".checkpoint")
+	r, err := o.do(ctx, http.MethodGet, path, nil, checkpoint.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -29,19 +30,19 @@ func (o Object) Show(ctx context.Context, log Log, c checkpoint.Signed, first bo
 		}
 	case http.StatusNotFound:
 		if !first {
-			return nil, fmt.Errorf("%w: there is no %s", ErrNothing, o.URL)
+			return nil, fmt.Errorf("%w: there is no %s", ErrNothing, o.URL+path)
 		}
 	default:
 		return nil, r.unexpected("reading the checkpoint it has")
 	}
-	if r, err = o.do(ctx, http.MethodPut, "", c.Note, checkpoint.MaxBytes); err != nil {
+	if r, err = o.do(ctx, http.MethodPut, path, c.Note, checkpoint.MaxBytes); err != nil {
 		return nil, err
 	}
 	if r.status/100 != 2 {
 		return nil, r.unexpected("writing a checkpoint")
 	}
 	// What it does not show to us it will not show to anybody.
-	if r, err = o.do(ctx, http.MethodGet, "", nil, checkpoint.MaxBytes); err != nil {
+	if r, err = o.do(ctx, http.MethodGet, path, nil, checkpoint.MaxBytes); err != nil {
 		return nil, err
 	}
 	if r.status != http.StatusOK {

@@ -164,7 +164,7 @@ func TestFileIsTorn(t *testing.T) {
 	if err := Introduce(t.Context(), l, w.Named); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(w.Witness.(File).Dir, FileName)
+	path := w.Witness.(File).Path(origin)
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestFileIsTorn(t *testing.T) {
 		}
 	}
 	var sizes []int64
-	if err := w.Witness.(File).Each(func(b []byte) error {
+	if err := w.Witness.(File).Each(origin, func(b []byte) error {
 		c, err := checkpoint.Peek(b)
 		sizes = append(sizes, c.Size)
 		return err

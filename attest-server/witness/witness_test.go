@@ -130,7 +130,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 func fileWitness(t testing.TB) kind {
 	dir := t.TempDir()
 	return kind{Named{Name: "file", Witness: File{dir}}, func(b []byte) {
-		f, err := File{dir}.open(true)
+		f, err := File{dir}.open(origin, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func objectWitness(t testing.TB) kind {
 	var object []byte
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch b, err := io.ReadAll(r.Body); {
-		case err != nil || r.URL.Path != "/bucket/log":
+		case err != nil || r.URL.Path != "/bucket/example.com_log.checkpoint":
 			http.Error(w, "no", http.StatusBadRequest)
 		case r.Method == http.MethodPut:
 			object = b
@@ -156,7 +156,7 @@ func objectWitness(t testing.TB) kind {
 		}
 	}))
 	t.Cleanup(s.Close)
-	return kind{Named{Name: "object", Witness: Object{NewWeb(s.URL+"/bucket/log", nil, nil)}}, func(b []byte) { object = b }, s.Close}
+	return kind{Named{Name: "object", Witness: Object{NewWeb(s.URL+"/bucket", nil, nil)}}, func(b []byte) { object = b }, s.Close}
 }
 
 func newServer(t testing.TB, seed byte) *Server {

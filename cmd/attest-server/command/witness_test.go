@@ -73,7 +73,12 @@ func awaitWitnessed(t *testing.T, seen string, size int64) int64 {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		var last int64
-		err := witness.File{Dir: seen}.Each(func(note []byte) error {
+		files, err := filepath.Glob(filepath.Join(seen, "*.jsonl"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("files %v, %v", files, err)
+		}
+		origin := strings.NewReplacer("_", "/", ".jsonl", "").Replace(filepath.Base(files[0]))
+		err = witness.File{Dir: seen}.Each(origin, func(note []byte) error {
 			var origin string
 			_, err := fmt.Sscanf(string(note), "%s\n%d\n", &origin, &last)
 			return err

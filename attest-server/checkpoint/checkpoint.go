@@ -28,11 +28,14 @@ const (
 // ErrForm reports what is no checkpoint.
 var ErrForm = errors.New("not a checkpoint")
 
+// Hash is one of the tree's.
+type Hash = tlog.Hash
+
 // Checkpoint is the head of a log's tree.
 type Checkpoint struct {
 	Origin string // names the log, and its keys
 	Size   int64  // entries
-	Root   tlog.Hash
+	Root   Hash
 }
 
 // Text is what is signed.
@@ -68,6 +71,12 @@ func parseText(text string) (c Checkpoint, err error) {
 	return c, nil
 }
 
+// Verifier knows one key of a log or of a witness.
+type Verifier interface {
+	note.Verifier
+	String() string
+}
+
 // Signed is a checkpoint whose log's signature was verified, and the cosignatures
 // that were.
 type Signed struct {
@@ -82,14 +91,14 @@ type Signed struct {
 // the cosignatures those by the witnesses are verified; whoever needs one looks
 // for it in Cosigned. A signature by a known key that is wrong is an error, even
 // where another is right.
-func Open(b []byte, log []note.Verifier, witnesses ...note.Verifier) (s Signed, err error) {
+func Open(b []byte, log []Verifier, witnesses ...Verifier) (s Signed, err error) {
 	if len(b) > MaxBytes {
 		return s, fmt.Errorf("%w: %d bytes, expected at most %d", ErrForm, len(b), MaxBytes)
 	}
 	if strings.Count(string(b), "\n— ") > maxSignatures {
 		return s, fmt.Errorf("%w: more than %d signatures", ErrForm, maxSignatures)
 	}
-	n, err := note.Open(b, note.VerifierList(append(append([]note.Verifier{}, log...), witnesses...)...))
+	n, err := note.Open(b, verifiers(log, witnesses))
 	if err != nil {
 		return s, fmt.Errorf("opening checkpoint: %w", err)
 	}
@@ -110,10 +119,20 @@ func Open(b []byte, log []note.Verifier, witnesses ...note.Verifier) (s Signed, 
 	return s, nil
 }
 
+func verifiers(lists ...[]Verifier) note.Verifiers {
+	var all []note.Verifier
+	for _, list := range lists {
+		for _, v := range list {
+			all = append(all, v)
+		}
+	}
+	return note.VerifierList(all...)
+}
+
 // OpenCosigned is the names of those witnesses that have signed b, whoever's log
 // it is of. It is an error if none has.
-func OpenCosigned(b []byte, witnesses ...note.Verifier) (names []string, err error) {
-	n, err := note.Open(b, note.VerifierList(witnesses...))
+func OpenCosigned(b []byte, witnesses ...Verifier) (names []string, err error) {
+	n, err := note.Open(b, verifiers(witnesses))
 	if err != nil {
 		return nil, fmt.Errorf("opening cosignatures: %w", err)
 	}
@@ -123,7 +142,7 @@ func OpenCosigned(b []byte, witnesses ...note.Verifier) (names []string, err err
 	return names, nil
 }
 
-func has(list []note.Verifier, sig note.Signature) bool {
+func has(list []Verifier, sig note.Signature) bool {
 	for _, v := range list {
 		if v.Name() == sig.Name && v.KeyHash() == sig.Hash {
 			return true

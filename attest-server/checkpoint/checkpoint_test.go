@@ -107,7 +107,7 @@ func TestForeignKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Open(b, []note.Verifier{k}); err != nil || s.Checkpoint != c {
+	if s, err := Open(b, []Verifier{k}); err != nil || s.Checkpoint != c {
 		t.Errorf("Open = %+v, %v", s, err)
 	}
 	ours := logSigner(t, "example.com/ours", 1)
@@ -148,7 +148,7 @@ func TestOpenRefuses(t *testing.T) {
 		return string(b)
 	}
 	good := sign(c, log, w)
-	s, err := Open([]byte(good), []note.Verifier{log.Verifier()}, w.Verifier())
+	s, err := Open([]byte(good), []Verifier{log.Verifier()}, w.Verifier())
 	if err != nil || s.Checkpoint != c || len(s.By) != 1 || len(s.Cosigned) != 1 || s.Cosigned[0] != "witness" {
 		t.Fatalf("Open = %+v, %v", s, err)
 	}
@@ -178,14 +178,14 @@ func TestOpenRefuses(t *testing.T) {
 		"cut":                        good[:len(good)-3],
 		"second line of text signed": raw("x\nexample.com/log\n12\n" + root + "\n"),
 	} {
-		if s, err := Open([]byte(b), []note.Verifier{log.Verifier()}, w.Verifier()); err == nil {
+		if s, err := Open([]byte(b), []Verifier{log.Verifier()}, w.Verifier()); err == nil {
 			t.Errorf("%s: taken as %+v", name, s)
 		}
 	}
-	if s, err := Open([]byte(sign(c, log)), []note.Verifier{log.Verifier()}, w.Verifier()); err != nil || len(s.Cosigned) != 0 {
+	if s, err := Open([]byte(sign(c, log)), []Verifier{log.Verifier()}, w.Verifier()); err != nil || len(s.Cosigned) != 0 {
 		t.Errorf("without a cosignature: %+v, %v", s, err)
 	}
-	if s, err := Open([]byte(raw(c.Text()+"extension\n")), []note.Verifier{log.Verifier()}); err != nil || s.Size != 12 {
+	if s, err := Open([]byte(raw(c.Text()+"extension\n")), []Verifier{log.Verifier()}); err != nil || s.Size != 12 {
 		t.Errorf("with an extension: %+v, %v", s, err)
 	}
 	if _, err := Open([]byte(good), nil, w.Verifier()); err == nil {
@@ -218,7 +218,7 @@ func TestMerge(t *testing.T) {
 	log, w := logSigner(t, "example.com/log", 1), witnessSigner(t, "witness", 3)
 	c := Checkpoint{Origin: "example.com/log", Size: 12, Root: tlog.Hash{7}}
 	a, _ := SignCheckpoint(c, log)
-	s, err := Open(a, []note.Verifier{log.Verifier()})
+	s, err := Open(a, []Verifier{log.Verifier()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestMerge(t *testing.T) {
 	if again, err := Merge(both, both); err != nil || !bytes.Equal(again, both) {
 		t.Errorf("merged with itself: %q, %v", again, err)
 	}
-	if s, err := Open(both, []note.Verifier{log.Verifier()}, w.Verifier()); err != nil || len(s.Cosigned) != 1 {
+	if s, err := Open(both, []Verifier{log.Verifier()}, w.Verifier()); err != nil || len(s.Cosigned) != 1 {
 		t.Errorf("merged: %+v, %v", s, err)
 	}
 	c.Size++
@@ -257,7 +257,7 @@ func FuzzOpen(f *testing.F) {
 				t.Fatalf("%+v is read again as %+v, %v", c, again, err)
 			}
 		}
-		s, err := Open(b, []note.Verifier{log.Verifier()}, w.Verifier())
+		s, err := Open(b, []Verifier{log.Verifier()}, w.Verifier())
 		if err == nil && (s.Size != 12 || s.Root != tlog.Hash{7}) {
 			t.Fatalf("forged: %+v", s)
 		}

@@ -60,12 +60,6 @@ func cosigned(at int64, text []byte) []byte {
 	return append(fmt.Appendf(nil, "cosignature/v1\ntime %d\n", at), text...)
 }
 
-// Verifier knows one key of a log or of a witness.
-type Verifier interface {
-	note.Verifier
-	String() string
-}
-
 // LogKey is the verifier of a log's key. Its name is the log's origin.
 func LogKey(origin string, public ed25519.PublicKey) Verifier {
 	return key{origin, algEd25519, public}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -133,15 +134,6 @@ func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(logIden
 	return s.signHead(tx, k, h)
 }
 
-// nameLog is l, or what a log that was never named is to be called.
-func nameLog(l logIdentity, k ed25519.PrivateKey) logIdentity {
-	if l.key == nil {
-		l.key = k.Public().(ed25519.PublicKey)
-		l.first = l.key
-	}
-	return l
-}
-
 // chainEnd is the last entry, unsigned.
 func chainEnd(tx *sql.Tx) (h kbs.AuditHead, err error) {
 	var sum []byte
@@ -259,4 +251,13 @@ func (s *headSigner) signHead(tx *sql.Tx, k ed25519.PrivateKey, h kbs.AuditHead)
 	}
 	_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", auditHeadName, b)
 	return h, err
+}
+
+// rename takes another name for the log, if the check value has one.
+func (s *headSigner) rename(l logIdentity) (err error) {
+	if s.key == nil || l.key == nil || s.tree.signer.Name() == l.origin() {
+		return nil
+	}
+	s.tree.signer, err = checkpoint.LogSigner(l.origin(), s.key)
+	return err
 }

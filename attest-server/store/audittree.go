@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
@@ -20,9 +19,6 @@ import (
 // store keeps one hash for every 256 entries, for every 256 of those and so on,
 // and a checkpoint of our own to hold them to at start; everything else of the
 // tree follows from the entries.
-
-// originPrefix begins the name of every log of ours.
-const originPrefix = "ccrun/attest-server/"
 
 // tileWidth is how many hashes are below one that is kept.
 const tileWidth = 1 << checkpoint.TileLevels
@@ -65,7 +61,7 @@ func (t auditTree) kept(tx *sql.Tx) (s checkpoint.Signed, err error) {
 	if err != nil {
 		return s, fmt.Errorf("reading checkpoint: %w", err)
 	}
-	if s, err = checkpoint.Open(b, []note.Verifier{t.signer.Verifier()}); err != nil {
+	if s, err = checkpoint.Open(b, []checkpoint.Verifier{t.signer.Verifier()}); err != nil {
 		return s, fmt.Errorf("reading checkpoint: %w: %w", ErrTampered, err)
 	}
 	return s, nil

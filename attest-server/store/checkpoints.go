@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
@@ -35,7 +34,7 @@ func (s checkpoints) Checkpoint(ctx context.Context) (signed checkpoint.Signed, 
 		if err != nil {
 			return err
 		}
-		signed, err = checkpoint.Open(b, []note.Verifier{t.signer.Verifier()})
+		signed, err = checkpoint.Open(b, []checkpoint.Verifier{t.signer.Verifier()})
 		return err
 	})
 	if err != nil {
@@ -104,4 +103,40 @@ func (s checkpoints) Witnessed(ctx context.Context) ([]byte, error) {
 // Note adds an entry of what the operator did to the log itself.
 func (s checkpoints) Note(ctx context.Context, action, object, detail string) error {
 	return s.write(ctx, func(tx *sql.Tx) error { return s.log.append(tx, keylessActor, action, object, detail) })
+}
+
+// TreePlace is where a hash of the audit tree is: the Nth of tile level Level.
+type TreePlace struct {
+	Level int
+	N     int64
+}
+
+// KeptTree is what the store keeps of the tree, unchecked.
+func (s checkpoints) KeptTree(ctx context.Context) (map[TreePlace]tlog.Hash, error) {
+	kept := map[TreePlace]tlog.Hash{}
+	_, err := list(ctx, s.db, func(r row) (struct{}, error) {
+		var at TreePlace
+		var b []byte
+		err := r.Scan(&at.Level, &at.N, &b)
+		if err == nil && len(b) != tlog.HashSize {
+			err = fmt.Errorf("hash %d at level %d has %d bytes: %w", at.N, at.Level, len(b), ErrTampered)
+		}
+		if err == nil {
+			kept[at] = tlog.Hash(b)
+		}
+		return struct{}{}, err
+	}, "SELECT level, n, hash FROM audit_tree")
+	if err != nil {
+		return nil, fmt.Errorf("reading audit tree: %w", err)
+	}
+	return kept, nil
+}
+
+// KeptCheckpoint is the checkpoint signed last, unchecked. ErrNotFound: none.
+func (s checkpoints) KeptCheckpoint(ctx context.Context) ([]byte, error) {
+	b, err := readMeta(s.db.QueryRowContext(ctx, selectMeta, checkpointName))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("checkpoint: %w", ErrNotFound)
+	}
+	return b, err
 }

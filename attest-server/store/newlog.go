@@ -57,12 +57,3 @@ func (s *DB) NewLog(ctx context.Context, reason string) (origin string, err erro
 	}
 	return origin, nil
 }
-
-// rename takes another name for the log, if the check value has one.
-func (s *headSigner) rename(l logIdentity) (err error) {
-	if s.key == nil || l.key == nil || s.tree.signer.Name() == l.origin() {
-		return nil
-	}
-	s.tree.signer, err = checkpoint.LogSigner(l.origin(), s.key)
-	return err
-}

@@ -227,20 +227,27 @@ func (a *Anchor) settle(refusal error, shown []byte) error {
 	return refusal
 }
 
+// Ask is what one witness says of the log as it is now.
+func Ask(ctx context.Context, log Log, w Named) error { return showOne(ctx, log, w, false) }
+
 // Introduce shows the log to a witness that may know nothing of it.
 func Introduce(ctx context.Context, log Log, w Named) error {
+	if err := showOne(ctx, log, w, true); err != nil {
+		return nextStep(w.Name, fmt.Errorf("introducing the audit log to witness %s: %w", w.Name, err))
+	}
+	return nil
+}
+
+func showOne(ctx context.Context, log Log, w Named, first bool) error {
 	ctx, end := context.WithTimeout(ctx, roundTime)
 	defer end()
 	c, err := log.Checkpoint(ctx)
 	if err != nil {
 		return err
 	}
-	cosignature, err := w.Show(ctx, log, c, true)
+	cosignature, err := w.Show(ctx, log, c, first)
 	if err == nil {
 		_, err = withCosignature(c, w, cosignature)
 	}
-	if err != nil {
-		return nextStep(w.Name, fmt.Errorf("introducing the audit log to witness %s: %w", w.Name, err))
-	}
-	return nil
+	return err
 }

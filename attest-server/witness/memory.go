@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/bounded"
 )
@@ -64,7 +62,7 @@ func (m *Memory) path(origin string) string {
 }
 
 // last is the checkpoint cosigned last; the empty tree, if none was.
-func (m *Memory) last(origin string, keys []note.Verifier, own checkpoint.Verifier) (checkpoint.Checkpoint, error) {
+func (m *Memory) last(origin string, keys []checkpoint.Verifier, own checkpoint.Verifier) (checkpoint.Checkpoint, error) {
 	b, err := bounded.File(m.path(origin), checkpoint.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return checkpoint.Checkpoint{Origin: origin, Root: checkpoint.Tree{}.Root()}, nil

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 )
 
@@ -113,7 +111,7 @@ func (s *Server) Cosign(ctx context.Context, request []byte) ([]byte, error) {
 }
 
 // open is the checkpoint in b, if its log is one of ours, and that log's keys.
-func (s *Server) open(b []byte) (c checkpoint.Signed, keys []note.Verifier, err error) {
+func (s *Server) open(b []byte) (c checkpoint.Signed, keys []checkpoint.Verifier, err error) {
 	said, err := checkpoint.Peek(b)
 	if err != nil {
 		return c, nil, &refused{status: http.StatusBadRequest, err: err}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
@@ -56,7 +55,7 @@ type Witness interface {
 // extends checks that c extends the checkpoint in seen, which must be the log's
 // own.
 func extends(ctx context.Context, log Log, c checkpoint.Signed, seen []byte) error {
-	keys, err := logKeys(ctx, log)
+	keys, err := log.LogKeys(ctx)
 	if err != nil {
 		return err
 	}
@@ -65,14 +64,6 @@ func extends(ctx context.Context, log Log, c checkpoint.Signed, seen []byte) err
 		return fmt.Errorf("%w: %w", ErrForged, err)
 	}
 	return follows(ctx, log, c, s.Checkpoint)
-}
-
-func logKeys(ctx context.Context, log Log) (keys []note.Verifier, err error) {
-	all, err := log.LogKeys(ctx)
-	for _, k := range all {
-		keys = append(keys, k)
-	}
-	return keys, err
 }
 
 // follows proves that c extends seen.

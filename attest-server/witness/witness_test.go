@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
@@ -178,7 +177,7 @@ func peerWitness(t testing.TB) kind {
 	s := httptest.NewServer(server.HTTP().Handler)
 	t.Cleanup(s.Close)
 	return kind{Named{Name: "peer", Witness: Peer{NewWeb(s.URL, nil, nil)}, Key: server.Signer.Verifier()}, func(b []byte) {
-		c, err := checkpoint.Open(b, []note.Verifier{logSigner(t, 1).Verifier()})
+		c, err := checkpoint.Open(b, []checkpoint.Verifier{logSigner(t, 1).Verifier()})
 		both := b
 		if err == nil {
 			line, err := server.Signer.Cosign(c)
@@ -275,7 +274,7 @@ func TestLogsThatAreNot(t *testing.T) {
 					t.Errorf("introduced again: %v, expected %v", err, tc.want)
 				}
 				if tc.want == nil {
-					shown, err := checkpoint.Open(a.Checkpoint(), []note.Verifier{l.signer.Verifier()})
+					shown, err := checkpoint.Open(a.Checkpoint(), []checkpoint.Verifier{l.signer.Verifier()})
 					if err != nil || shown.Size != int64(len(l.entries)) || !bytes.Equal(l.witnessed.Note, a.Checkpoint()) {
 						t.Errorf("the witnessed checkpoint is %+v, %v", shown, err)
 					}

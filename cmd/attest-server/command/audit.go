@@ -26,13 +26,13 @@ func (p Program) auditCommand() *cli.Command {
 		Description: "Every registration, change, grant, release and denial of authentic Evidence is an entry; each\ncovers the one before it.\n\nExample:\n   " + p.Name + " audit verify --expect 1041:9f86d081884c7d65...",
 		Subcommands: []*cli.Command{
 			{
-				Name: "verify", Usage: "check chain and signature and print the head, SEQUENCE:HASH",
+				Name: "verify", Usage: "check chain, tree, checkpoints and signature and print the head, SEQUENCE:HASH",
 				Description: "An edited or deleted entry breaks the chain by itself; a tail cut off lacks the entry that was signed\n" +
 					"last. The signing key is checked with the master key if that is at hand, or with --public-key.\n" +
 					"Entries of `token`, `tenant` and `policy`, which need no master key, are signed at the server's next\n" +
 					"write, and an entry `audit.unsigned` says which they were: anybody who writes the database can make such.\n" +
-					"Keep the head elsewhere and give it to the next --expect: only that shows an old copy of the whole\n" +
-					"store.\n\nExample:\n   " + p.Name + " audit verify",
+					"With --config all that its witnesses' directories hold is compared, too. Without witnesses keep the head\n" +
+					"elsewhere and give it to the next --expect: only that shows an old copy of the whole store.\n\nExample:\n   " + p.Name + " audit verify",
 				Flags: []cli.Flag{
 					configFlag(), dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
 					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
@@ -46,7 +46,7 @@ func (p Program) auditCommand() *cli.Command {
 				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.Int64Flag{Name: "after", Usage: "only entries after `SEQUENCE`"}},
 				Action:      exportAudit,
 			},
-			p.introduceCommand(), p.auditKeyCommand(),
+			p.introduceCommand(), p.auditKeyCommand(), p.acceptRollbackCommand(),
 		},
 	}
 }
@@ -65,22 +65,41 @@ func (p Program) verifyAudit(c *cli.Context) error {
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
+		cfg, err := storeConfig(c)
+		if err != nil {
+			return err
+		}
+		witnesses, err := openWitnesses(cfg.Witness, cfg.WitnessOptional)
+		if err != nil {
+			return err
+		}
+		tree, err := newTreeCheck(c.Context, s, signed.PublicKey, witnesses)
+		if err != nil {
+			return err
+		}
 		head, found, covered := "0:", expect == "" || expect == "0:", false
 		err = s.Audit(c.Context, 0, func(e store.AuditEntry) error {
 			head = fmt.Sprintf("%d:%s", e.Sequence, e.Hash)
 			found = found || strings.EqualFold(head, expect)
+			if err := tree.add(e); err != nil {
+				return err
+			}
 			covered = covered || e.Sequence == signed.Sequence && e.Hash == signed.Hash
 			if covered && e.Sequence > signed.Sequence && !store.WrittenKeyless(e) {
 				return fmt.Errorf("audit entry %d (%s by %s) is signed by nobody, and a server would have: %w", e.Sequence, e.Action, e.Actor, store.ErrTampered)
 			}
 			return nil
 		})
+		if err == nil {
+			err = tree.end()
+		}
 		if err != nil {
 			return err
 		}
 		if !found {
 			return fmt.Errorf("audit chain is whole but does not hold %s; it ends at %s: %w", expect, head, store.ErrTampered)
 		}
+		p.Note(c, "the tree over the entries is that of %d checkpoints", tree.count)
 		if err := p.checkSigned(c, s, signed, covered, head); err != nil {
 			return err
 		}

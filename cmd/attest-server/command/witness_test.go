@@ -3,6 +3,8 @@ package command
 import (
 	"context"
 	"crypto/tls"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/witness"
 )
 
@@ -126,6 +129,9 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, storeName), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if out, _, err := run(t.Context(), "audit", "verify", "--config", config); err == nil || !strings.Contains(err.Error(), "witness elsewhere has ") {
+		t.Errorf("audit verify prints %q, %v", out, err)
+	}
 	serveUntil(t, config, func(url string, log *buffer) {
 		status, body := readyz(t, url)
 		if status != http.StatusServiceUnavailable || !strings.Contains(body, "audit log is not what its witnesses have seen") {
@@ -134,7 +140,24 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 		if s := log.String(); !strings.Contains(s, "witness elsewhere: the audit log is behind what a witness has seen") || !strings.Contains(s, "accept-rollback") {
 			t.Errorf("the log says\n%s", s)
 		}
+		// The operator goes on, and the server that runs notices.
+		if out := mustRun(t, "audit", "accept-rollback", "--config", config, "--reason", "disk lost"); !regexp.MustCompile(`^ccrun/attest-server/[0-9a-f]{16}/1\n$`).MatchString(out) {
+			t.Errorf("accept-rollback prints %q", out)
+		}
+		log.await(t, "the audit log is what its witnesses have seen")
+		if status, body := readyz(t, url); status != http.StatusOK {
+			t.Errorf("after the operator has accepted: readyz %d %s\n%s", status, body, log)
+		}
 	})
+	if out, log, err := run(t.Context(), "audit", "verify", "--config", config); err != nil || !strings.Contains(log, "the tree over the entries is that of") {
+		t.Errorf("audit verify of the new log: %q, %q, %v", out, log, err)
+	}
+	if out := mustRun(t, "audit", "export", "--data", dir); !strings.Contains(out, `"action":"audit.rollback"`) || !strings.Contains(out, "disk lost; witness elsewhere: the audit log is behind") {
+		t.Errorf("the audit log says\n%s", out)
+	}
+	if _, _, err := run(t.Context(), "audit", "accept-rollback", "--config", config, "--reason", "again"); err == nil || !strings.Contains(err.Error(), "there is no rollback to accept") {
+		t.Errorf("accepted without a rollback: %v", err)
+	}
 }
 
 // TestServersWitnessOneAnother: a server's log is cosigned by another server,
@@ -190,5 +213,75 @@ func TestServersWitnessOneAnother(t *testing.T) {
 	}
 	if out := mustRun(t, "audit", "key", "--data", dir); strings.TrimSpace(out) != key {
 		t.Errorf("the key was %s and is %s", key, out)
+	}
+}
+
+// TestAuditVerifySeesTheTree: what the store keeps of the tree, its checkpoints,
+// and those of a witness's directory are held against the entries.
+func TestAuditVerifySeesTheTree(t *testing.T) {
+	dir, token, config, seen := witnessed(t)
+	mustRun(t, "audit", "introduce", "--config", config)
+	serveUntil(t, config, func(url string, _ *buffer) {
+		for i := range 3 {
+			if _, err := admin(t, dir, url, token).Register(t.Context(), registration(fmt.Sprint("w", i), i+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	verify := func() (string, error) {
+		_, log, err := run(t.Context(), "audit", "verify", "--config", config)
+		return log, err
+	}
+	if log, err := verify(); err != nil || !regexp.MustCompile(`is that of [3-9] checkpoints`).MatchString(log) {
+		t.Fatalf("verify: %q, %v", log, err)
+	}
+	files, err := filepath.Glob(filepath.Join(seen, "*.jsonl"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	good, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(good), "\n")
+	for name, b := range map[string]string{
+		"forged":        strings.Replace(lines[0], "\\n1", "\\n2", 1),
+		"no record":     "{\"x\":1}\n",
+		"not a note":    "{\"checkpoint\":\"x\"}\n",
+		"another log's": strings.ReplaceAll(lines[0], "ccrun/attest-server/", "ccrun/attest-server/0"),
+	} {
+		if b == lines[0] {
+			t.Fatalf("%s: nothing was changed in %s", name, lines[0])
+		}
+		if err := os.WriteFile(files[0], []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify(); err == nil || !strings.Contains(err.Error(), "witness elsewhere") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	os.Remove(files[0])
+	if _, err := verify(); !errors.Is(err, witness.ErrNothing) {
+		t.Errorf("a witness without its file: %v", err)
+	}
+	if err := os.WriteFile(files[0], good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, storeName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, edit := range []string{
+		"INSERT INTO audit_tree(level, n, hash) VALUES(1, 0, zeroblob(32))", // of entries that are not there
+		"UPDATE audit_tree SET hash = zeroblob(3)",
+		"DELETE FROM audit_tree; UPDATE meta SET value = CAST('x' AS BLOB) WHERE name = 'audit witnessed'",
+	} {
+		if _, err := db.Exec(edit); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify(); !errors.Is(err, store.ErrTampered) {
+			t.Errorf("%s: %v", edit, err)
+		}
 	}
 }

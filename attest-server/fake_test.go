@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/secret"
@@ -57,22 +57,10 @@ func (fakeTEE) Verify(_ context.Context, ev kbs.Evidence, _ time.Time) (*verifie
 	}, nil
 }
 
-type fakeClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
+// fakeClock is put forward by the tests.
+type fakeClock struct{ *servertest.Clock }
 
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
+func (c fakeClock) advance(d time.Duration) { c.Advance(d) }
 
 // rig is a server with everything real but the TEE and the clock.
 type rig struct {
@@ -80,14 +68,14 @@ type rig struct {
 	server *Server
 	http   *httptest.Server
 	store  *store.DB
-	clock  *fakeClock
+	clock  fakeClock
 	log    *bytes.Buffer
 	admin  kbs.AdminClient
 }
 
 func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: &fakeClock{now: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)}, log: &bytes.Buffer{}}
+	r := &rig{t: t, clock: fakeClock{servertest.NewClock(time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC))}, log: &bytes.Buffer{}}
 	master, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -127,12 +115,6 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(b)
-}
-
-func (l *lockedWriter) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return fmt.Sprint(l.w)
 }
 
 func (r *rig) token(role store.Role) secret.Bytes {

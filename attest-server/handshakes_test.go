@@ -1,18 +1,19 @@
 package attestserver
 
 import (
-	"bytes"
 	"crypto/tls"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/servertest"
 )
 
 // TestFailedHandshakesAreTold, but not all of them: nginx 1.22 offers TLS 1.2
 // to its upstream by default.
 func TestFailedHandshakesAreTold(t *testing.T) {
-	out := &lockedWriter{w: &bytes.Buffer{}}
+	out := new(servertest.Buffer)
 	r := newRig(t, func(c *Config) { c.Log = slog.New(slog.NewJSONHandler(out, nil)) })
 	fail := func() {
 		t.Helper()

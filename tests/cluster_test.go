@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/servertest"
 )
 
 // cluster is a PostgreSQL of the test's own: unix socket, password, no TCP.
@@ -24,7 +26,7 @@ type cluster struct {
 	t        testing.TB
 	dir, bin string
 	process  *exec.Cmd
-	log      lockedBuffer
+	log      servertest.Buffer
 }
 
 const (
@@ -125,7 +127,7 @@ type member struct {
 	t                testing.TB
 	dir, config, url string
 	address          string
-	log              lockedBuffer
+	log              servertest.Buffer
 	process          *exec.Cmd
 	bin, platform    string
 }

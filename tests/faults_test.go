@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/attest-server/servertest"
 )
 
 const canary = "CANARY-PLAINTEXT-OF-A-BUILD"
@@ -90,7 +92,7 @@ func (w *world) stoppedBuilds(t *testing.T) {
 	for i, delay := 0, 30*time.Millisecond; delay < 3*time.Second; i, delay = i+1, delay*3/2 {
 		out := filepath.Join(w.dir, fmt.Sprint("stopped", i))
 		cmd := w.command("ccrun", w.buildArgs(src, out)...)
-		var stderr lockedBuffer
+		var stderr servertest.Buffer
 		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -79,7 +80,7 @@ func (w *world) reproduce(t *testing.T, bin, src, fs, key, setup string, env ...
 		"--reproducible", "--workload-id", "again", "--passphrase-file", key, "--fs", fs, src, "oci:" + filepath.Join(out, "image")}
 	cmd := exec.Command("sh", append([]string{"-c", setup + `; exec "$@"`, "sh", filepath.Join(bin, "ccrun")}, args...)...)
 	cmd.Env = append(append([]string{}, w.env...), env...)
-	var stderr lockedBuffer
+	var stderr servertest.Buffer
 	cmd.Stderr = &stderr
 	b, err := cmd.Output()
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/krun"
 )
 
@@ -280,7 +281,7 @@ func signalled() map[string]any {
 
 func (w *world) ccrunSignal(t *testing.T, runtime, network, image string) {
 	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", network, image)
-	var out lockedBuffer
+	var out servertest.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 )
 
 // TestGrantsEnd: one life after it was given a grant is over, for keys as for
@@ -13,7 +14,7 @@ import (
 func TestGrantsEnd(t *testing.T) {
 	for _, place := range []string{"alone", "shared"} {
 		for _, claim := range []Claim{{WorkloadID: "w"}, {WorkloadID: "w", Resource: true}} {
-			clock := &fakeClock{now: time.Now()}
+			clock := servertest.NewClock(time.Now())
 			var table *Sessions
 			if place == "alone" {
 				table = newTest(t, clock.Now)
@@ -44,11 +45,11 @@ func TestGrantsEnd(t *testing.T) {
 					t.Errorf("%s, %+v: number %d of %d: %v", place, claim, i+1, of, err)
 				}
 			}
-			clock.advance(life - time.Millisecond)
+			clock.Advance(life - time.Millisecond)
 			if _, err := table.Take(t.Context(), s, claim); err != nil {
 				t.Errorf("%s, %+v: just before the end: %v", place, claim, err)
 			}
-			clock.advance(time.Millisecond)
+			clock.Advance(time.Millisecond)
 			if _, err := table.Take(t.Context(), s, claim); !errors.Is(err, ErrExpired) {
 				t.Errorf("%s, %+v: at the end: %v", place, claim, err)
 			}

@@ -6,31 +6,14 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/secret"
 )
-
-type fakeClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 func options(clock func() time.Time) Options {
 	return Options{Clock: clock, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler), Life: time.Minute, Max: 1000}
@@ -96,7 +79,7 @@ func TestBearerRoundTrip(t *testing.T) {
 func TestMarksOutliveNonces(t *testing.T) {
 	key := guest(t)
 	for phase := range 60 {
-		clock := &fakeClock{now: time.Unix(1e9, 0)}
+		clock := servertest.NewClock(time.Unix(1e9, 0))
 		table := newTest(t, clock.Now)
 		use := func() *Session {
 			s, _, err := table.Open(Native, kbs.SNP, "w")
@@ -109,7 +92,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			return s
 		}
 		for range phase {
-			clock.advance(time.Second)
+			clock.Advance(time.Second)
 			use()
 		}
 		s := use()
@@ -117,7 +100,7 @@ func TestMarksOutliveNonces(t *testing.T) {
 			t.Fatal(err)
 		}
 		for second := range 59 {
-			clock.advance(time.Second)
+			clock.Advance(time.Second)
 			use()
 			if err := table.Use(t.Context(), s); err == nil {
 				t.Fatalf("phase %d: used twice, %d s apart", phase, second+1)

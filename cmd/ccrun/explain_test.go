@@ -9,36 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	attestcommand "github.com/ccrun/ccrun/cmd/attest-server/command"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
 )
-
-// lockedBuffer is written by a server while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // startServer runs a real attest-server and points CCRUN_* at it.
 func startServer(t *testing.T) *kbs.AdminClient {
@@ -46,7 +28,7 @@ func startServer(t *testing.T) *kbs.AdminClient {
 	dir := filepath.Join(t.TempDir(), "data")
 	token := filepath.Join(t.TempDir(), "token")
 	ctx, cancel := context.WithCancel(t.Context())
-	var out, log lockedBuffer
+	var out, log servertest.Buffer
 	attestServer := func(args ...string) error {
 		app := attestcommand.Program{Program: face.Program{Name: "attest-server"}, Verifiers: func(_ *cli.Context, e attestcommand.Endorsements) (map[kbs.TEE]verifier.Verifier, error) {
 			return attestcommand.Production(e)

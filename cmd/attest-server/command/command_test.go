@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/secret"
@@ -53,23 +53,8 @@ func program() Program {
 	}}
 }
 
-// buffer is a bytes.Buffer that a server may write while a test reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
+// buffer is a servertest.Buffer that can be waited for.
+type buffer struct{ servertest.Buffer }
 
 // await waits until a text is in b.
 func (b *buffer) await(t testing.TB, text string) {

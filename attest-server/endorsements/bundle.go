@@ -49,10 +49,19 @@ func LoadBundle(fsys fs.FS) (*Bundle, error) {
 
 // Add takes in whatever Endorsements content holds and says how many:
 // certificates and CRLs in DER and PEM, one after the other in any order, a
-// GHCB certificate table (configfs' auxblob), or one *.collateral.json.
+// GHCB certificate table (configfs' auxblob), one *.collateral.json, or
+// PcsClientTool's platform_collaterals.json.
 func (b *Bundle) Add(content []byte) int {
 	if trimmed := bytes.TrimSpace(content); len(trimmed) > 0 && trimmed[0] == '{' {
-		return b.addCollateral(trimmed)
+		parts, is := splitPlatforms("", trimmed)
+		if !is {
+			return b.addCollateral(trimmed)
+		}
+		n := 0
+		for _, p := range parts {
+			n += b.addCollateral(p.content)
+		}
+		return n
 	}
 	if n := b.addTable(content); n > 0 {
 		return n

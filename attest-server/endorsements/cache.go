@@ -107,6 +107,9 @@ func (c *Cache) read(old map[string]*cached) error {
 				c.refused = append(c.refused, Refusal{i.name, i.err.Error()})
 				continue
 			}
+			if c.roots.needless(i.content) != "" {
+				continue
+			}
 			e, err := c.roots.judge(i.content)
 			if err != nil {
 				c.refused = append(c.refused, Refusal{i.name, err.Error()})

@@ -53,6 +53,18 @@ type Endorsement struct {
 // they are: a CRL's issuer, or the platform and CA of collateral.
 func (e *Endorsement) Name() string { return cmp.Or(e.name, e.Product) }
 
+// Renewable says whether the vendor issues it anew before it expires: a CRL, or
+// collateral.
+func (e *Endorsement) Renewable() bool { return e.slot != "" }
+
+// About says whether it is for a Subject's platform or product line.
+func (e *Endorsement) About(s Subject) bool {
+	if s.FMSPC != "" {
+		return e.fmspc == strings.ToLower(s.FMSPC) && e.ca == s.CA
+	}
+	return e.fmspc == "" && e.Product == s.Product
+}
+
 // fileName is the name under which a Cache keeps it, and an export lists it.
 func (e *Endorsement) fileName() string {
 	if e.Kind == KindCollateral {
@@ -94,6 +106,21 @@ func (p pinned) judge(content []byte) (*Endorsement, error) {
 		return p.judgeCRL(crl)
 	}
 	return nil, errors.New("neither certificate, CRL nor collateral")
+}
+
+// needless says why nothing is lost by leaving out what Intel's tools lay
+// beside its collateral; empty if that is not what content is. Its CRLs are not:
+// who imports one alone waits for what it revokes.
+func (p pinned) needless(content []byte) string {
+	if c, err := x509.ParseCertificate(content); err == nil {
+		switch {
+		case c.Equal(p.intel):
+			return "Intel's root is pinned here"
+		case bytes.Equal(c.RawIssuer, p.intel.RawSubject) && c.CheckSignatureFrom(p.intel) == nil:
+			return "Intel's chains come with each collateral"
+		}
+	}
+	return ""
 }
 
 func (p pinned) judgeCertificate(c *x509.Certificate) (*Endorsement, error) {

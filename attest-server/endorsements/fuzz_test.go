@@ -20,6 +20,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add(v.VEK(f, c, verifiertest.VEKOptions{}))
 	verifiertest.Seed(f, "*.der")
 	verifiertest.Seed(f, "*.collateral.json")
+	f.Add(ofPcsClient(f, vendortest.NewIntel(f).Publish(f), nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		bundle := &Bundle{}
 		bundle.Add(b)

@@ -14,16 +14,17 @@ import (
 // Outcome is what became of one item of an import.
 type Outcome struct {
 	Name        string       `json:"name"`
-	Result      string       `json:"result"` // added, known (or older than what is kept), refused
+	Result      string       `json:"result"` // added, known (or older than what is kept), needless, refused
 	Reason      string       `json:"reason,omitempty"`
 	Endorsement *Endorsement `json:"endorsement,omitempty"`
 }
 
 // Results of an import.
 const (
-	Added   = "added"
-	Known   = "known"
-	Refused = "refused"
+	Added    = "added"
+	Known    = "known"
+	Needless = "needless" // genuine, as far as that matters, and nobody asks for it
+	Refused  = "refused"
 )
 
 // Import takes in what lies at from: a file, a directory or a tar archive
@@ -60,6 +61,10 @@ func (c *Cache) ImportBytes(name string, content []byte) ([]Outcome, error) {
 	for _, i := range split(name, content) {
 		o := Outcome{Name: i.name, Result: Refused}
 		e, added, err := (*Endorsement)(nil), false, i.err
+		if why := c.roots.needless(i.content); why != "" {
+			all = append(all, Outcome{Name: i.name, Result: Needless, Reason: why})
+			continue
+		}
 		if err == nil {
 			e, added, err = c.Add(i.content)
 		}

@@ -34,6 +34,9 @@ var pemMark = []byte("-----BEGIN ")
 
 // splitFile is split for what is no archive. Collateral has PEM inside.
 func splitFile(name string, content []byte) []part {
+	if parts, is := splitPlatforms(name, content); is {
+		return parts
+	}
 	if trimmed := bytes.TrimSpace(content); bytes.HasPrefix(trimmed, []byte("{")) || !bytes.Contains(content, pemMark) {
 		return []part{{name: name, content: content}}
 	}

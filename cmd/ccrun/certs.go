@@ -108,7 +108,8 @@ func certsImport() *cli.Command {
 		Name:      "import",
 		Usage:     "take in certificates, CRLs and collateral from files, directories and tar archives",
 		ArgsUsage: "FILE|DIR...",
-		Description: "Told apart by content: DER, PEM, *.collateral.json, tar, tar.gz. What the vendors' roots do not\n" +
+		Description: "Told apart by content: DER, PEM, *.collateral.json, PcsClientTool's platform_collaterals.json, tar,\n" +
+			"tar.gz. What the vendors' roots do not\n" +
 			"vouch for is refused with the reason, and the exit status is 1, but the rest is taken in.\n" +
 			"Of CRLs and collateral only the freshest is kept.\n\nExample:\n   ccrun certs import endorsements.tar vcek.der",
 		Flags: []cli.Flag{certsDirFlag(), face.FormatFlag(),

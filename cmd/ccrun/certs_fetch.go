@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,8 @@ func certsFetch() *cli.Command {
 		Usage: "fetch endorsements from AMD's KDS, Intel's PCS, or mirrors of them",
 		Description: "For Evidence, for a chip, or for an Intel platform; without any, CRLs and collateral of all that\n" +
 			"the cache knows are fetched anew. Of SNP: VCEK, ASK, ARK and CRL. Of TDX: TCB info, QE identity and\n" +
-			"both CRLs. A VLEK comes from the cloud provider, with the Evidence.\n\nExample:\n" +
+			"both CRLs. A VLEK comes from the cloud provider, with the Evidence. If what is there after that\n" +
+			"has expired, as from a mirror that nobody renews, the exit status is 1.\n\nExample:\n" +
 			"   ccrun certs fetch --evidence report.bin\n" +
 			"   ccrun certs fetch --product Milan --chip-id $HEX --tcb bootloader=4,tee=0,snp=24,microcode=219\n" +
 			"   ccrun certs fetch --fmspc 90c06f000000 --pcs-url https://pccs.example.com:8081 --ca pccs.pem",
@@ -66,7 +68,8 @@ func fetchCerts(c *cli.Context) error {
 	if len(wanted) == 0 && !c.IsSet("evidence") && len(online.Cache.Known()) == 0 {
 		return face.Usagef("the cache is empty: say what to fetch, with --evidence, --product or --fmspc")
 	}
-	if err := fetchAll(c, online, wanted); err != nil {
+	wanted, err = fetchAll(c, online, wanted)
+	if err != nil {
 		err = fmt.Errorf("fetching endorsements: %w", err)
 		if errors.Is(err, verifier.ErrBusy) {
 			err = hint.With(err, "the service is unreachable or asks for a pause: try again later, or name a mirror with --kds-url or --pcs-url")
@@ -82,56 +85,80 @@ func fetchCerts(c *cli.Context) error {
 	if len(fresh) == 0 {
 		fmt.Fprintln(c.App.ErrWriter, "ccrun: nothing newer than what the cache holds")
 	}
-	return printCerts(c, fresh, time.Now())
+	if err := printCerts(c, fresh, time.Now()); err != nil {
+		return err
+	}
+	return expired(online.Cache, wanted, time.Now())
+}
+
+// expired is an error for what is no good although it was fetched just now: a
+// mirror that nobody renews answers all the same, and a timer must notice.
+func expired(cache *endorsements.Cache, wanted []endorsements.Subject, now time.Time) error {
+	var stale []string
+	for _, e := range cache.List() {
+		if e.Renewable() && now.After(e.Expires) && (len(wanted) == 0 || slices.ContainsFunc(wanted, e.About)) {
+			stale = append(stale, fmt.Sprintf("%s of %s expired %s", e.Kind, e.Name(), e.Expires.UTC().Format(time.RFC3339)))
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	return hint.With(fmt.Errorf("fetching endorsements: got no newer than what has expired: %s", strings.Join(stale, "; ")),
+		"a mirror serves old data: refresh it (a PCCS: `pccsadmin refresh`), or name another with --pcs-url or --kds-url; check this machine's clock")
 }
 
 // fetchAll fetches for every Evidence file, then for what the flags name, or
-// if nothing is named for what the cache knows.
-func fetchAll(c *cli.Context, online *endorsements.Online, wanted []endorsements.Subject) error {
+// if nothing is named for what the cache knows. It returns what that was; nothing
+// stands for all.
+func fetchAll(c *cli.Context, online *endorsements.Online, wanted []endorsements.Subject) (all []endorsements.Subject, err error) {
 	for _, name := range c.StringSlice("evidence") {
-		if err := fetchForEvidence(c, online, name); err != nil {
-			return fmt.Errorf("for %s: %w", name, err)
+		s, err := fetchForEvidence(c, online, name)
+		if err != nil {
+			return nil, fmt.Errorf("for %s: %w", name, err)
 		}
+		all = append(all, s)
 	}
 	for _, s := range wanted {
 		if err := online.Fetch(c.Context, s); err != nil {
-			return err
+			return nil, err
 		}
+		all = append(all, s)
 	}
-	if len(wanted) > 0 || c.IsSet("evidence") {
-		return nil
+	if len(all) > 0 {
+		return all, nil
 	}
-	return online.Refresh(c.Context)
+	return nil, online.Refresh(c.Context)
 }
 
 // fetchForEvidence keeps the certificates that came along, and fetches the
 // rest. A report of version 2 may be of several product lines: one will do.
-func fetchForEvidence(c *cli.Context, online *endorsements.Online, name string) error {
+func fetchForEvidence(c *cli.Context, online *endorsements.Online, name string) (of endorsements.Subject, err error) {
 	b, err := face.Read(c, name, evidence.MaxBytes)
 	if err != nil {
-		return err
+		return of, err
 	}
 	parsed, err := evidence.Parse(b)
 	if err != nil {
-		return err
+		return of, err
 	}
 	own, err := parsed.Certificates()
 	if err != nil {
-		return err
+		return of, err
 	}
 	for _, der := range own {
 		if _, _, err := online.Cache.Add(der); err != nil {
-			return fmt.Errorf("certificate in the evidence: %w", err)
+			return of, fmt.Errorf("certificate in the evidence: %w", err)
 		}
 	}
 	subjects, err := endorsements.Subjects(parsed.Evidence)
 	if err != nil {
-		return err
+		return of, err
 	}
 	err = verifier.ErrNoEndorsement
 	for _, s := range subjects {
+		of = s
 		if s.Signer == verifier.VCEK && len(s.ChipID) == 0 {
-			return hint.With(errors.New("the report's chip id is masked"), "have the host unmask chip ids, or send its VCEK along")
+			return of, hint.With(errors.New("the report's chip id is masked"), snp.MaskedHint)
 		}
 		if err = online.Fetch(c.Context, s); !errors.Is(err, verifier.ErrNoEndorsement) {
 			break
@@ -140,7 +167,7 @@ func fetchForEvidence(c *cli.Context, online *endorsements.Online, name string) 
 	if err == nil && len(own) == 0 && subjects[0].Signer == verifier.VLEK {
 		fmt.Fprintln(c.App.ErrWriter, "ccrun: the report is signed by a VLEK: ask the cloud provider for its certificate, and import it")
 	}
-	return err
+	return of, err
 }
 
 func fetchSubjects(c *cli.Context) ([]endorsements.Subject, error) {

@@ -17,9 +17,13 @@ import (
 
 	"github.com/google/go-sev-guest/verify/trust"
 
+	"github.com/ccrun/ccrun/attest-server/endorsements"
+	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
+	"github.com/ccrun/ccrun/attest-server/verifier/vendortest"
 	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // runCerts runs the program in this process.
@@ -99,11 +103,12 @@ func TestCertsFetch(t *testing.T) {
 	at := mirror(t, dir, &asked)
 	cache := t.TempDir()
 	common := []string{"certs", "fetch", "--dir", cache, "--kds-url", at, "--pcs-url", at, "--ca", os.Getenv("TEST_CA")}
-	out := mustCerts(t, append(common, "--evidence", filepath.Join(dir, "tdx-v5-tdx15.quote.bin"))...)
-	if !strings.Contains(out, "90c06f000000") || asked.Swap(0) != 4 {
-		t.Errorf("TDX: %s", out)
+	code, out, errs := runCerts(t, append(common, "--evidence", filepath.Join(dir, "tdx-v5-tdx15.quote.bin"))...)
+	// The mirror's collateral is of 2026; from its end on, the mirror is a stale one.
+	if stale := strings.Contains(errs, "got no newer than what has expired: collateral of 90c06f000000 platform"); !strings.Contains(out, "90c06f000000") || asked.Swap(0) != 4 || (code == face.Failed) != stale {
+		t.Errorf("TDX: exit %d, %s%s", code, out, errs)
 	}
-	code, _, errs := runCerts(t, append(common, "--evidence", filepath.Join(dir, "snp-turin-v5.report.bin"))...)
+	code, _, errs = runCerts(t, append(common, "--evidence", filepath.Join(dir, "snp-turin-v5.report.bin"))...)
 	if code != face.Failed {
 		t.Errorf("throttled: exit %d, %s", code, errs)
 	}
@@ -137,6 +142,38 @@ func TestCertsFetch(t *testing.T) {
 	}
 	if n := asked.Load(); n != 1 {
 		t.Errorf("mistakes of usage asked the mirror %d times", n-1)
+	}
+}
+
+// TestFetchFromStaleMirror: what was fetched and has expired is an error, so that
+// a timer notices, and what was not asked for is none.
+func TestFetchFromStaleMirror(t *testing.T) {
+	n := vendortest.NewIntel(t)
+	cache, err := endorsements.OpenCache(endorsements.CacheOptions{IntelRoot: n.Root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := cache.Add(n.Collateral(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmspc, ca, _ := strings.Cut(e.Name(), " ")
+	its, another := endorsements.Subject{FMSPC: strings.ToUpper(fmspc), CA: ca}, endorsements.Subject{FMSPC: "000000000001", CA: ca}
+	for _, x := range []struct {
+		at     time.Time
+		wanted []endorsements.Subject
+		stale  bool
+	}{
+		{e.Expires.Add(-time.Second), nil, false},
+		{e.Expires.Add(time.Second), nil, true},
+		{e.Expires.Add(time.Second), []endorsements.Subject{another, its}, true},
+		{e.Expires.Add(time.Second), []endorsements.Subject{another}, false},
+		{e.Expires.Add(time.Second), []endorsements.Subject{{EndorsementKey: snp.EndorsementKey{Product: "Milan"}}}, false},
+	} {
+		err := expired(cache, x.wanted, x.at)
+		if (err != nil) != x.stale || x.stale && (hint.Of(err) == "" || !strings.Contains(err.Error(), e.Name())) {
+			t.Errorf("at %s, wanted %v: %v", x.at, x.wanted, err)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-configfs-tsm/configfs/faketsm"
 	"github.com/google/go-sev-guest/abi"
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
+	"github.com/google/uuid"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -201,6 +202,22 @@ func TestCutCertificates(t *testing.T) {
 	})}
 	if got := cutCertificates(full.Marshal()); !bytes.Equal(got, keys.Marshal()) || len(keys.Entries) != 2 {
 		t.Errorf("got %x, expected %x", got, keys.Marshal())
+	}
+	for i, id := range keyGUIDs { // each in both byte orders
+		mixed := bytes.Clone(good)
+		copy(mixed, id[:])
+		if got := cutCertificates(mixed); !bytes.Equal(got, mixed) {
+			t.Errorf("GUID %d: got %x, expected %x", i, got, mixed)
+		}
+	}
+	for i, want := range []string{abi.VcekGUID, abi.VlekGUID} {
+		swapped := keyGUIDs[i+2]
+		slices.Reverse(swapped[:4])
+		slices.Reverse(swapped[4:6])
+		slices.Reverse(swapped[6:8])
+		if got := uuid.UUID(swapped).String(); got != want || uuid.UUID(keyGUIDs[i]).String() != want {
+			t.Errorf("GUID %d is of %s, expected %s", i, got, want)
+		}
 	}
 	twice := certificateTable(72, 4, nil)[:tableEntry]
 	twice = append(append(bytes.Clone(twice), certificateTable(72, 4, nil)...), "cert"...)

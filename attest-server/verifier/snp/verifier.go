@@ -125,12 +125,12 @@ func (v *Verifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*
 		}
 		best = further(best, err)
 	}
-	return v.verifyStored(ctx, r, lines, at, best)
+	return v.verifyStored(ctx, r, ev.Certificates, lines, at, best)
 }
 
 // verifyStored tries what the store has for each product line the report may
 // be of. best is the refusal so far, if the Evidence brought a certificate.
-func (v *Verifier) verifyStored(ctx context.Context, r *snpReport, lines []*ProductLine, at time.Time, best error) (*verifier.Claims, error) {
+func (v *Verifier) verifyStored(ctx context.Context, r *snpReport, table []byte, lines []*ProductLine, at time.Time, best error) (*verifier.Claims, error) {
 	var missing error
 	for _, l := range lines {
 		stored, err := v.fetch(ctx, r, l)
@@ -150,11 +150,26 @@ func (v *Verifier) verifyStored(ctx context.Context, r *snpReport, lines []*Prod
 		}
 	}
 	if best == nil {
-		best = verifier.Lack("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), "none",
-			"have the host send its certificates, or import the "+r.signer+" from AMD's KDS", missing)
+		best = r.unendorsed(table, missing)
 	}
 	return nil, best
 }
+
+// unendorsed is the refusal of a report without any certificate for it.
+func (r *snpReport) unendorsed(table []byte, missing error) error {
+	next := "have the host send its certificates, or import the " + r.signer + " from AMD's KDS"
+	switch {
+	case r.signer == verifier.VLEK:
+		next = "have the host send its certificates: a VLEK comes from the cloud provider alone, with the Evidence or by `ccrun certs import`"
+	case verifier.Hex(r.msg.ChipId).IsZero():
+		next = MaskedHint
+	}
+	return verifier.Lack("endorsement", fmt.Sprintf("the %s certificate of chip %x", r.signer, r.msg.ChipId[:8]), passedOver(table, r.signer), next, missing)
+}
+
+// MaskedHint is the next step for a report of a VCEK that names no chip: no
+// certificate can be held against it.
+const MaskedHint = "have the host unmask chip ids (MASK_CHIP_ID of SNP_CONFIG), or sign with a VLEK, which needs none"
 
 // notThisKey is the rules that a certificate breaks if it is not of the key that
 // signed.
@@ -225,9 +240,13 @@ func (v *Verifier) verifyWith(r *snpReport, der []byte, lines []*ProductLine, at
 func matchVEK(k *VEK, c *verifier.SNPClaims) error {
 	want := k.Line.hardwareID(c.ChipID)
 	chip := !c.ChipID.IsZero() && bytes.Equal(k.Facts.HardwareID, want) && c.ChipID[len(want):].IsZero()
-	if k.Facts.Signer == verifier.VCEK && !chip {
+	switch {
+	case k.Facts.Signer != verifier.VCEK || chip:
+	case c.ChipID.IsZero():
+		return verifier.Refuse("certificate_chip_id", "a report that names its chip", "none: the host masks chip ids", MaskedHint, nil)
+	default:
 		return verifier.Refuse("certificate_chip_id", fmt.Sprintf("the chip of the report, %s", c.ChipID), fmt.Sprintf("%x", k.Facts.HardwareID),
-			"the certificate belongs to another chip, or the host masks chip ids", nil)
+			"the certificate belongs to another chip: fetch the one for this report with `ccrun certs fetch --evidence`", nil)
 	}
 	if k.Facts.TCB != c.ReportedTCB {
 		return verifier.Refuse("certificate_tcb", c.ReportedTCB.String()+" as reported", k.Facts.TCB.String(),

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // appraisal collects every rule that was applied to one attestation. It
@@ -245,10 +247,10 @@ func (a *appraisal) addLimits(w store.Workload) {
 		return
 	}
 	// What decides is the store, in the transaction that releases.
-	got := "not reached"
+	got, next := "not reached", ""
 	err := w.CheckLimits(a.at)
 	if err != nil {
-		got = err.Error()
+		got, next = err.Error(), cmp.Or(hint.Of(err), "the registration allows no more releases: register a new build, or remove and register this one again")
 	}
-	a.Add("release_limit", err == nil, "not reached", got, "the registration allows no more releases: register a new build, or remove and register this one again")
+	a.Add("release_limit", err == nil, "not reached", got, next)
 }

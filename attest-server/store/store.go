@@ -47,6 +47,7 @@ type DB struct {
 	tokens
 	sessionRecords
 	denials
+	limits
 	sharedSessions
 	audit
 	checkpoints
@@ -147,7 +148,7 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 		core: c, master: master,
 		workloads: workloads{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
 		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, checkpoints: checkpoints{c}, configurations: configurations{c}, readiness: &readiness{core: c},
-		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c},
+		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c}, limits: limits{c},
 	}
 	d.readiness.answers = d.Check
 	return d

@@ -14,11 +14,11 @@ import (
 // noHash is before the first entry.
 var noHash = strings.Repeat("00", sha256.Size)
 
-// The commands token, tenant and policy work without the MasterKey, which a
+// The commands token, tenant, policy and limits work without the MasterKey, which a
 // unit's credential may be the only place of. Their entries are unsigned until
 // somebody with the MasterKey writes. Whoever else writes the database can make
 // the like of them and no others: of a server's entries none is unsigned.
-var keylessActions = []string{"token.create", "token.revoke", "tenant.set", "tenant.remove", "tenant.policy.set", "tenant.policy.remove"}
+var keylessActions = []string{"token.create", "token.revoke", "tenant.set", "tenant.remove", "tenant.policy.set", "tenant.policy.remove", "limits.reset"}
 
 const (
 	keylessActor = "local"

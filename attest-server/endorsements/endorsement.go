@@ -57,14 +57,6 @@ func (e *Endorsement) Name() string { return cmp.Or(e.name, e.Product) }
 // collateral.
 func (e *Endorsement) Renewable() bool { return e.slot != "" }
 
-// About says whether it is for a Subject's platform or product line.
-func (e *Endorsement) About(s Subject) bool {
-	if s.FMSPC != "" {
-		return e.fmspc == strings.ToLower(s.FMSPC) && e.ca == s.CA
-	}
-	return e.fmspc == "" && e.Product == s.Product
-}
-
 // fileName is the name under which a Cache keeps it, and an export lists it.
 func (e *Endorsement) fileName() string {
 	if e.Kind == KindCollateral {

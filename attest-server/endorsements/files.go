@@ -20,6 +20,13 @@ const (
 	maxBundleSize  = 64 << 20
 )
 
+// part is one DER structure or JSON document out of a file.
+type part struct {
+	name    string
+	content []byte
+	err     error
+}
+
 // readSmall is the content of a regular file, or nil if it is too large, or
 // something else.
 func readSmall(fsys fs.FS, name string) ([]byte, error) {

@@ -10,13 +10,6 @@ import (
 	"io"
 )
 
-// part is one DER structure or JSON document out of a file.
-type part struct {
-	name    string
-	content []byte
-	err     error
-}
-
 // split takes a file apart, by its content.
 func split(name string, content []byte) []part {
 	switch {

@@ -185,16 +185,6 @@ func (p *PCS) Fetch(ctx context.Context, fmspc, ca string) (*tdx.Collateral, err
 	return c, nil
 }
 
-// hexCRL is a CRL in hex; a PCCS may serve it in hex already.
-func hexCRL(b []byte) string {
-	if len(b) > 0 && b[0] == 0x30 {
-		if _, err := hex.DecodeString(string(b)); err != nil {
-			return hex.EncodeToString(b)
-		}
-	}
-	return strings.TrimSpace(string(b))
-}
-
 // signedMember takes the exact bytes that Intel signed out of an answer.
 func signedMember(d *document, name, header string) (body, signature, chain string, err error) {
 	var m map[string]json.RawMessage

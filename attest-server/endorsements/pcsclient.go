@@ -3,6 +3,7 @@ package endorsements
 import (
 	"bytes"
 	"cmp"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,4 +131,14 @@ func signedBody(raw json.RawMessage, name string) (body, signature string, err e
 	var b bytes.Buffer
 	err = json.Compact(&b, m[name])
 	return b.String(), signature, err
+}
+
+// hexCRL is a CRL in hex; a PCCS may serve it in hex already.
+func hexCRL(b []byte) string {
+	if len(b) > 0 && b[0] == 0x30 {
+		if _, err := hex.DecodeString(string(b)); err != nil {
+			return hex.EncodeToString(b)
+		}
+	}
+	return strings.TrimSpace(string(b))
 }

@@ -1,6 +1,8 @@
 package endorsements
 
 import (
+	"strings"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 	"github.com/ccrun/ccrun/attest-server/verifier/tdx"
@@ -12,6 +14,14 @@ type Subject struct {
 	snp.EndorsementKey        // AMD
 	FMSPC              string // Intel: 12 hex digits
 	CA                 string // Intel: platform or processor
+}
+
+// Concerns says whether e is for the Subject's platform or product line.
+func (s Subject) Concerns(e *Endorsement) bool {
+	if s.FMSPC != "" {
+		return e.fmspc == strings.ToLower(s.FMSPC) && e.ca == s.CA
+	}
+	return e.fmspc == "" && e.Product == s.Product
 }
 
 // Subjects is what must be at hand to verify the Evidence. Nothing of it is

@@ -96,7 +96,8 @@ func fetchCerts(c *cli.Context) error {
 func expired(cache *endorsements.Cache, wanted []endorsements.Subject, now time.Time) error {
 	var stale []string
 	for _, e := range cache.List() {
-		if e.Renewable() && now.After(e.Expires) && (len(wanted) == 0 || slices.ContainsFunc(wanted, e.About)) {
+		its := func(s endorsements.Subject) bool { return s.Concerns(e) }
+		if e.Renewable() && now.After(e.Expires) && (len(wanted) == 0 || slices.ContainsFunc(wanted, its)) {
 			stale = append(stale, fmt.Sprintf("%s of %s expired %s", e.Kind, e.Name(), e.Expires.UTC().Format(time.RFC3339)))
 		}
 	}

@@ -42,8 +42,8 @@ func newForeign(c Config, e *release.Engine, sessions *session.Sessions, owners 
 		trustee: &trustee.API{
 			Sessions: sessions, Engine: e, Verifies: c.verifies, Life: c.SessionLife, Clock: c.Clock, Log: c.Log,
 		},
-		owners: &trustee.Admin{Gate: owners.Gate, Resources: &resources},
-		legacy: &legacy.API{Sessions: sessions, Engine: e, Gate: owners.Gate, Workloads: &workloads, Log: c.Log},
+		owners: &trustee.Admin{Gate: owners.Gate, Turns: owners.Turns, Resources: &resources},
+		legacy: &legacy.API{Sessions: sessions, Engine: e, Gate: owners.Gate, Turns: owners.Turns, Workloads: &workloads, Log: c.Log},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
+	"github.com/ccrun/ccrun/attest-server/budget"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/release"
@@ -45,7 +46,7 @@ func (m *meters) verifiers(all map[kbs.TEE]verifier.Verifier) map[kbs.TEE]verifi
 }
 
 // watch registers metrics that are read off when they are shown.
-func watch(c Config, sessions *session.Sessions, slots release.Slots, limits *answer.Limiter) {
+func watch(c Config, sessions *session.Sessions, slots *budget.Slots, limits *answer.Limiter) {
 	c.Metrics.Gauge("attest_server_connections", "Connections of guests and owners that are open.", nil, func(set func(float64, ...string)) { set(float64(limits.Open())) })
 	c.Metrics.Gauge("attest_server_body_bytes", "Memory reserved for bodies of requests under way.", nil, func(set func(float64, ...string)) { set(float64(limits.BodyBytes())) })
 	c.Metrics.Gauge("attest_server_sessions", "Sessions remembered: granted ones, and the marks of those used up or denied.", []string{"state"},
@@ -54,7 +55,7 @@ func watch(c Config, sessions *session.Sessions, slots release.Slots, limits *an
 			set(float64(granted), "granted")
 			set(float64(marks-granted), "spent")
 		})
-	c.Metrics.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(len(slots))) })
+	c.Metrics.Gauge("attest_server_appraisals_running", "Appraisals under way.", nil, func(set func(float64, ...string)) { set(float64(slots.Running())) })
 	c.Metrics.CounterFunc("attest_server_chain_cache_total", "Certificate chains looked for among those checked already.", []string{"tee", "found"},
 		func(set func(float64, ...string)) {
 			for tee, v := range c.Verifiers {

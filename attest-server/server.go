@@ -21,6 +21,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/answer"
+	"github.com/ccrun/ccrun/attest-server/budget"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -43,7 +44,12 @@ type Store interface {
 // Config is what a Server is made of. Everything without a stated default is
 // needed: New refuses its zero value.
 type Config struct {
-	Store     Store
+	Store Store
+	// Owners and Auditors are the store for their requests, which then use no
+	// connection of its guests'. nil: Store.
+	Owners   admin.Store
+	Auditors admin.RecordStore
+
 	Verifiers map[kbs.TEE]verifier.Verifier
 	Clock     func() time.Time
 	Rand      io.Reader
@@ -72,8 +78,8 @@ type Config struct {
 	// 2 KiB each, and 16 times as many denied ones. Over it, attest answers
 	// 503. Sessions that have not attested cost nothing. Zero: 65536.
 	MaxSessions int
-	// MaxVerifying bounds concurrent appraisals; others wait. Zero: four
-	// for each processor.
+	// MaxVerifying bounds concurrent appraisals; others wait, in turn by address.
+	// Zero: four for each processor.
 	MaxVerifying int
 
 	// Policy is what is asked of every workload beside its own rules: see
@@ -107,6 +113,9 @@ type Server struct {
 	foreign  *foreign
 }
 
+// maxWaiting is how many appraisals of one address may wait for their turn.
+const maxWaiting = 1024
+
 // New checks c and makes a Server.
 func New(c Config) (*Server, error) {
 	if err := c.complete(); err != nil {
@@ -130,7 +139,7 @@ func New(c Config) (*Server, error) {
 	s.limits = answer.NewLimiter(c.Limits, c.Clock, s.answers, func(by string) { s.meters.limited.Inc(by) })
 	s.engine = &release.Engine{
 		Store: meteredStore{c.Store, s.meters}, Verifiers: s.meters.verifiers(c.Verifiers), Clock: c.Clock, Rand: c.Rand, Log: c.Log,
-		Sessions: sessions, Policies: policies, Slots: release.NewSlots(c.MaxVerifying), ReleasesPerSession: c.ReleasesPerSession,
+		Sessions: sessions, Policies: policies, Slots: budget.NewSlots(c.MaxVerifying, maxWaiting), ReleasesPerSession: c.ReleasesPerSession,
 		Anchor: c.Anchor,
 	}
 	if s.owners, err = newOwners(c, s.engine, s.limits); err != nil {
@@ -154,6 +163,12 @@ func (c *Config) complete() error {
 		return errors.New("attest-server without clock, randomness or log")
 	case len(c.Verifiers) == 0:
 		return errors.New("attest-server without a verifier could release nothing")
+	}
+	if c.Owners == nil {
+		c.Owners = c.Store
+	}
+	if c.Auditors == nil {
+		c.Auditors = c.Store
 	}
 	for tee, v := range c.Verifiers {
 		if !tee.Valid() || v == nil {
@@ -191,15 +206,16 @@ func (c *Config) verifies(tee kbs.TEE) bool { return c.Verifiers[tee] != nil }
 // newOwners is what owners use.
 func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API, error) {
 	a := &admin.API{
-		Gate: &admin.Gate{Tokens: c.Store, Limiter: limits, Clock: c.Clock, Log: c.Log},
+		Gate:  &admin.Gate{Tokens: c.Owners, Limiter: limits, Clock: c.Clock, Log: c.Log},
+		Turns: admin.NewTurns(runtime.GOMAXPROCS(0)),
 		Workloads: &admin.Workloads{
-			Store: c.Store, Policies: e.Policies, Dialects: c.Dialects, Verifies: c.verifies, Clock: c.Clock, Log: c.Log,
+			Store: c.Owners, Policies: e.Policies, Dialects: c.Dialects, Verifies: c.verifies, Clock: c.Clock, Log: c.Log,
 		},
-		Rotations: &admin.Rotations{Store: c.Store, Slots: e.Slots, Rand: c.Rand},
-		Resources: &admin.Resources{Store: c.Store, Log: c.Log},
-		Approvals: &admin.Approvals{Store: c.Store, Log: c.Log},
-		Policies:  &admin.TenantPolicies{Store: c.Store, Policies: e.Policies, Log: c.Log},
-		Records:   &admin.Records{Store: c.Store, SigningKey: c.SigningKey},
+		Rotations: &admin.Rotations{Store: c.Owners, Rand: c.Rand},
+		Resources: &admin.Resources{Store: c.Owners, Log: c.Log},
+		Approvals: &admin.Approvals{Store: c.Owners, Log: c.Log},
+		Policies:  &admin.TenantPolicies{Store: c.Owners, Policies: e.Policies, Log: c.Log},
+		Records:   &admin.Records{Store: c.Auditors, SigningKey: c.SigningKey},
 		Metrics:   c.Metrics.Handler(),
 	}
 	return a, a.SetClients(c.Clients, c.ClientRoots)
@@ -229,8 +245,9 @@ func (s *Server) routes() *answer.Router {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.answers.Handle(s.ready))
 	if s.Pages != nil {
-		mux.Handle("GET /{$}", s.limits.BadLogins(s.Pages))
-		mux.Handle("/ui/", s.limits.BadLogins(s.Pages))
+		pages := s.limits.BadLogins(s.owners.Turns.Pages(s.Pages, s.answers))
+		mux.Handle("GET /{$}", pages)
+		mux.Handle("/ui/", pages)
 	}
 	mux.HandleFunc("/", s.answers.Handle(func(http.ResponseWriter, *http.Request) error {
 		return refusal.New(kbs.CodeNotFound, "no such path or method")

@@ -26,6 +26,7 @@ type Store interface {
 // API answers owners, whom its Gate admits. All fields are needed.
 type API struct {
 	*Gate
+	Turns     *Turns
 	Workloads *Workloads
 	Rotations *Rotations
 	Resources *Resources
@@ -37,29 +38,32 @@ type API struct {
 
 // Routes registers everything but the paths that guests use as well.
 func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
+	reads := func(h Handler) Handler { return Turn(a.Turns.Reads, 0, h) }
+	changes := func(limit int64, h Handler) Handler { return Turn(a.Turns.Changes, limit, h) }
+	resources := func(limit int64, h Handler) Handler { return Turn(a.Turns.Resources, limit, h) }
 	for pattern, x := range map[string]struct {
 		roles []store.Role
 		h     Handler
 	}{
-		"GET /v1/workloads":                        {Reading, a.Workloads.list},
-		"GET /v1/workloads/{id}":                   {Reading, ofWorkload(a.Workloads.get)},
-		"PUT /v1/workloads/{id}":                   {Publishing, a.Workloads.put},
-		"DELETE /v1/workloads/{id}":                {Publishing, ofWorkload(a.Workloads.remove)},
-		"POST /v1/workloads/{id}/revoke":           {Publishing, ofWorkload(a.Workloads.revoke)},
-		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(a.Rotations.rotate)},
-		"GET /v1/sessions/{number}":                {Reading, a.Records.getSession},
-		"GET /v1/audit":                            {Reading, a.Records.getAudit},
-		"GET /v1/audit/head":                       {Reading, a.Records.getAuditHead},
-		"GET /v1/resources":                        {Reading, a.Resources.list},
-		"PUT /v1/resources/{repo}/{type}/{tag}":    {Publishing, a.Resources.put},
-		"DELETE /v1/resources/{repo}/{type}/{tag}": {Publishing, a.Resources.remove},
-		"GET /v1/approvals":                        {Reading, a.Approvals.list},
-		"PUT /v1/approvals":                        {Publishing, a.Approvals.change},
-		"DELETE /v1/approvals":                     {Publishing, a.Approvals.change},
-		"GET /v1/tenants/{tenant}/policy":          {Reading, a.Policies.get},
-		"PUT /v1/tenants/{tenant}/policy":          {Governing, a.Policies.put},
-		"DELETE /v1/tenants/{tenant}/policy":       {Governing, a.Policies.remove},
-		"GET /metrics":                             {Auditing, a.getMetrics},
+		"GET /v1/workloads":                        {Reading, reads(a.Workloads.list)},
+		"GET /v1/workloads/{id}":                   {Reading, ofWorkload(reads(a.Workloads.get))},
+		"PUT /v1/workloads/{id}":                   {Publishing, changes(kbs.MaxRegisterBody, a.Workloads.put)},
+		"DELETE /v1/workloads/{id}":                {Publishing, ofWorkload(changes(0, a.Workloads.remove))},
+		"POST /v1/workloads/{id}/revoke":           {Publishing, ofWorkload(changes(0, a.Workloads.revoke))},
+		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(Turn(a.Turns.Rotations, kbs.MaxRotateBody, a.Rotations.rotate))},
+		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
+		"GET /v1/audit":                            {Reading, reads(a.Records.getAudit)},
+		"GET /v1/audit/head":                       {Reading, reads(a.Records.getAuditHead)},
+		"GET /v1/resources":                        {Reading, reads(a.Resources.list)},
+		"PUT /v1/resources/{repo}/{type}/{tag}":    {Publishing, resources(kbs.MaxResourceBody, a.Resources.put)},
+		"DELETE /v1/resources/{repo}/{type}/{tag}": {Publishing, resources(0, a.Resources.remove)},
+		"GET /v1/approvals":                        {Reading, reads(a.Approvals.list)},
+		"PUT /v1/approvals":                        {Publishing, changes(kbs.MaxAuthBody, a.Approvals.change)},
+		"DELETE /v1/approvals":                     {Publishing, changes(kbs.MaxAuthBody, a.Approvals.change)},
+		"GET /v1/tenants/{tenant}/policy":          {Reading, reads(a.Policies.get)},
+		"PUT /v1/tenants/{tenant}/policy":          {Governing, changes(kbs.MaxPolicyBody, a.Policies.put)},
+		"DELETE /v1/tenants/{tenant}/policy":       {Governing, changes(0, a.Policies.remove)},
+		"GET /metrics":                             {Auditing, reads(a.getMetrics)},
 	} {
 		mux.HandleFunc(pattern, answers.Handle(a.Admit(x.roles, x.h)))
 	}
@@ -68,7 +72,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 
 // GetResource shows an owner a resource, on a path where guests get its value.
 func (a *API) GetResource(w http.ResponseWriter, r *http.Request) error {
-	return a.Admit(Reading, a.Resources.get)(w, r)
+	return a.Admit(Reading, Turn(a.Turns.Reads, 0, a.Resources.get))(w, r)
 }
 
 // getMetrics is for the operator: what it counts is of all tenants, and tells

@@ -11,7 +11,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/keyslot"
 	"github.com/ccrun/ccrun/attest-server/refusal"
-	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -27,7 +26,6 @@ type RotationStore interface {
 // Rotations gives workloads new DiskKeys. All fields are needed.
 type Rotations struct {
 	Store RotationStore
-	Slots release.Slots
 	Rand  io.Reader
 }
 
@@ -75,11 +73,6 @@ func (s *Rotations) stage(ctx context.Context, id string, slot kbs.Keyslot, t st
 	if err := keyslot.Check(slot); err != nil {
 		return kbs.RotateAnswer{}, refusal.New(kbs.CodeBadRequest, "keyslot: %v", err)
 	}
-	leave, err := s.Slots.Enter(ctx)
-	if err != nil {
-		return kbs.RotateAnswer{}, err
-	}
-	defer leave()
 	// The other dialects' guests know one DiskKey, so that between publishing
 	// and commit none of them could start; and their disks are not measured,
 	// so that nobody could say which image has which keyslot.

@@ -2,6 +2,7 @@ package budget
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -117,4 +118,21 @@ func without(keys []string, key string) []string {
 		}
 	}
 	return rest
+}
+
+// OfAddress is the key of a peer's address: itself, or its IPv6 /64.
+func OfAddress(peer string) string {
+	a, err := netip.ParseAddr(peer)
+	if err != nil {
+		return peer
+	}
+	a = a.Unmap().WithZone("")
+	if a.Is4() {
+		return a.String()
+	}
+	p, err := a.Prefix(64)
+	if err != nil {
+		return peer
+	}
+	return p.String()
 }

@@ -102,3 +102,32 @@ func TestResealRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestTakesWhatIsWritten: the dearest keyslot that `ccrun build` writes is taken,
+// and none that costs more.
+func TestTakesWhatIsWritten(t *testing.T) {
+	salt := make([]byte, saltBytes)
+	of := func(k luks.KDF) kbs.KeyslotKDF {
+		return kbs.KeyslotKDF{Type: k.Type, Salt: salt, Iterations: k.Iterations, MemoryKiB: k.MemoryKiB, Threads: k.Threads}
+	}
+	own := []kbs.KeyslotKDF{of(luks.FastKDF()), of(luks.PassphraseKDF())}
+	for _, k := range own {
+		if err := checkKDF(k); err != nil {
+			t.Errorf("%+v: %v", k, err)
+		}
+		k.Iterations++
+		if checkKDF(k) == nil {
+			t.Errorf("%+v was taken", k)
+		}
+	}
+	dearer := own[1]
+	dearer.MemoryKiB++
+	if checkKDF(dearer) == nil {
+		t.Errorf("%+v was taken", dearer)
+	}
+	dearer = own[1]
+	dearer.Threads++
+	if checkKDF(dearer) == nil {
+		t.Errorf("%+v was taken", dearer)
+	}
+}

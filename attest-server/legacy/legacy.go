@@ -36,6 +36,7 @@ type API struct {
 	Sessions  *session.Sessions
 	Engine    *release.Engine
 	Gate      *admin.Gate
+	Turns     *admin.Turns
 	Workloads *admin.Workloads
 	Log       *slog.Logger
 }

@@ -46,7 +46,16 @@ func (a *API) Register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
-	if _, err := a.Workloads.Register(r.Context(), reg, passphrase, t); err != nil {
+	register := func() error {
+		leave, err := a.Turns.Changes.Enter(r.Context(), t.Tenant)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		_, err = a.Workloads.Register(r.Context(), reg, passphrase, t)
+		return err
+	}
+	if err := register(); err != nil {
 		return err
 	}
 	var warning string

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/budget"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
@@ -44,7 +45,7 @@ type Engine struct {
 	Log       *slog.Logger
 	Sessions  session.Table
 	Policies  *Policies
-	Slots     Slots
+	Slots     *budget.Slots // appraisals at once, in turn by address
 	// ReleasesPerSession is how often one session may fetch its DiskKey.
 	ReleasesPerSession int
 	// Anchor knows whether the audit log is what its witnesses have seen.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/budget"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/recipient"
 	"github.com/ccrun/ccrun/attest-server/refusal"
@@ -20,7 +21,7 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 	if err := e.anchored(guest); err != nil { // before the nonce is spent
 		return err
 	}
-	leave, err := e.Slots.Enter(ctx)
+	leave, err := e.Slots.Enter(ctx, budget.OfAddress(guest.Peer))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -63,7 +64,7 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 	if err != nil {
 		return err
 	}
-	return values.writer.Write(ctx, func(tx *sql.Tx) error {
+	return values.writer.Write(ctx, database.Guests, func(tx *sql.Tx) error {
 		h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))
 		switch {
 		case errors.Is(err, ErrNotFound) && signer == nil:

@@ -21,13 +21,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("TestDiskFull limits SQLite's file")
 	}
 	s, _, _ := newStore(t)
-	s.db.SetMaxOpenConns(1) // the limit is a connection's
-	limit := func(pages int) {
-		if _, err := s.db.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	limit(40)
+	edit(t, s, "PRAGMA max_page_count = 40") // of the Writer's connection, until it has failed
 	var mu sync.Mutex
 	acknowledged := map[string]bool{}
 	full := 0
@@ -54,9 +48,6 @@ func TestDiskFull(t *testing.T) {
 	if full == 0 || len(acknowledged) == 0 {
 		t.Fatalf("%d refused, %d acknowledged: the test shows nothing", full, len(acknowledged))
 	}
-	s.db.SetMaxIdleConns(0) // a connection without the limit
-	s.db.SetMaxIdleConns(8)
-	s.db.SetMaxOpenConns(8)
 	mustRegister(t, s, registration("after", 200), "k")
 	for id := range acknowledged {
 		w, err := s.Workload(t.Context(), id)

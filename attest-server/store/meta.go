@@ -58,7 +58,7 @@ func (v sealedValues) readOrMake(ctx context.Context, name string, fresh func() 
 		return secret.Bytes{}, fmt.Errorf("making %s: %w", name, err)
 	}
 	defer made.Wipe()
-	err = v.writer.Write(ctx, func(tx *sql.Tx) error {
+	err = v.writer.Write(ctx, database.Guests, func(tx *sql.Tx) error {
 		sealed, err := v.sealer.Seal(made, valueLocation(name))
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func (v sealedValues) read(ctx context.Context, name string) (secret.Bytes, erro
 // reopen is for a value that another process has just put under another
 // MasterKey: every transaction begins with following that.
 func (v sealedValues) reopen(ctx context.Context, name string) (b secret.Bytes, err error) {
-	err = v.writer.Write(ctx, func(tx *sql.Tx) error {
+	err = v.writer.Write(ctx, database.Guests, func(tx *sql.Tx) error {
 		sealed, err := readMeta(tx.QueryRow(selectMeta, name))
 		if err != nil {
 			return err

@@ -62,10 +62,9 @@ func TestReadyIsAsGoodAsAWrite(t *testing.T) {
 	ready("a newer schema", false)
 	behind(fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
 	ready("the schema again", true)
-	s.db.SetMaxOpenConns(1) // settings are a connection's
-	behind("PRAGMA query_only = 1")
+	edit(t, s, "PRAGMA query_only = 1") // of the Writer's connection, until it has failed
+	ready("just written", true)
 	ready("read-only", false)
-	behind("PRAGMA query_only = 0")
 	ready("to write again", true)
 	size := fillDisk(t, at)
 	if _, err := s.Register(t.Context(), registration("w2", 2), diskKey("k"), "x"); err == nil {

@@ -53,6 +53,8 @@ type DB struct {
 	checkpoints
 	configurations
 	*readiness
+
+	owners, auditors *DB
 }
 
 // Create makes a new store in one file at path, which must not exist, and
@@ -119,7 +121,10 @@ func openIn(ctx context.Context, o Options, connect func() (*database.DB, error)
 	if err != nil {
 		return nil, err
 	}
-	s := assemble(db, sealer, o)
+	s, err := assemble(db, sealer, o)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err = check(s, ctx); err == nil {
 		err = s.log.head.open(ctx, s.values, o.Rand, s.master.log, s.master.sealCheck)
 	}
@@ -129,7 +134,20 @@ func openIn(ctx context.Context, o Options, connect func() (*database.DB, error)
 	return s, nil
 }
 
-func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
+// How many connections to the database are whose.
+const (
+	writerConns  = 1
+	ownerConns   = 3
+	auditorConns = 2
+)
+
+func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) (*DB, error) {
+	writing, err1 := db.Reserve(writerConns)
+	owners, err2 := db.Reserve(ownerConns)
+	auditors, err3 := db.Reserve(auditorConns)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
 	master := &masterKeyFollower{sealer: sealer, reload: o.ReloadMasterKeys, rand: o.Rand}
 	log := &auditLog{now: o.Clock, head: headSigner{now: o.Clock}}
 	begin := func(tx *sql.Tx) error {
@@ -139,20 +157,37 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) *DB {
 		}
 		return log.head.rename(master.log)
 	}
-	w := database.NewWriter(db, begin, log.head.sign)
+	w := database.NewWriter(writing, begin, log.head.sign)
 	c := &core{
-		db: db, writer: w, sealer: sealer, values: sealedValues{db, w, sealer},
-		log: log, clock: o.Clock, rand: o.Rand,
+		db: db, writer: w, queue: database.Guests, sealer: sealer, values: sealedValues{db, w, sealer},
+		log: log, registrations: new(registrations), clock: o.Clock, rand: o.Rand,
 	}
-	d := &DB{
-		core: c, master: master,
+	d := rooms(c, o)
+	d.owners, d.auditors = rooms(c.over(owners, database.Owners), o), rooms(c.over(auditors, database.Owners), o)
+	d.readiness.answers = d.Check
+	for _, x := range []*DB{d, d.owners, d.auditors} {
+		x.master, x.readiness = master, d.readiness
+	}
+	return d, nil
+}
+
+// rooms are all that stand on c.
+func rooms(c *core, o Options) *DB {
+	return &DB{
+		core:      c,
 		workloads: workloads{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
 		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, checkpoints: checkpoints{c}, configurations: configurations{c}, readiness: &readiness{core: c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c}, limits: limits{c},
 	}
-	d.readiness.answers = d.Check
-	return d
 }
+
+// Owners is the store for owners: nothing of theirs waits for guests, and no
+// guest for them, but for a fair share of what is written. It is open as long
+// as s, and Ready when s is.
+func (s *DB) Owners() *DB { return s.owners }
+
+// Auditors is Owners for those who read what happened.
+func (s *DB) Auditors() *DB { return s.auditors }
 
 // Close waits for pending writes and closes the database.
 func (s *DB) Close() error {

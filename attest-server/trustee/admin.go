@@ -21,13 +21,14 @@ import (
 // Admin answers owners in the dialect. All fields are needed.
 type Admin struct {
 	Gate      *admin.Gate
+	Turns     *admin.Turns
 	Resources *admin.Resources
 }
 
 // Routes registers what Admin answers.
 func (a *Admin) Routes(mux *answer.Router, answers answer.Responder) {
-	mux.HandleFunc("POST /kbs/v0/resource/{repo}/{type}/{tag}", answers.Respond(answer.ErrorInformation, a.admit(a.setResource)))
-	mux.HandleFunc("DELETE /kbs/v0/resource/{repo}/{type}/{tag}", answers.Respond(answer.ErrorInformation, a.admit(a.deleteResource)))
+	mux.HandleFunc("POST /kbs/v0/resource/{repo}/{type}/{tag}", answers.Respond(answer.ErrorInformation, a.admit(admin.Turn(a.Turns.Resources, kbs.MaxResourceBytes, a.setResource))))
+	mux.HandleFunc("DELETE /kbs/v0/resource/{repo}/{type}/{tag}", answers.Respond(answer.ErrorInformation, a.admit(admin.Turn(a.Turns.Resources, 0, a.deleteResource))))
 	for path, instead := range map[string]string{
 		"resource-policy":         "no Rego policies here: ccrun resource set --workload gives each resource its own",
 		"attestation-policy":      "no Rego policies here: a workload's rules are in its registration, see ccrun register",

@@ -19,24 +19,59 @@ var (
 	ErrUnavailable = errors.New("the database does not answer")
 )
 
-const maxConns = 8
+const maxConns = 6
 
 // DB is an open database, whose schema is this program's. Queries have SQLite's
 // placeholders: ? or ?3.
 type DB struct {
 	*sql.DB
-	engine engine
-	schema Schema
+	engine  engine
+	schema  Schema
+	connect func() (*sql.DB, error)
+	others  []*sql.DB // its Writer's connection, and those reserved
 }
 
-// open takes over db, also on error.
-func open(ctx context.Context, db *sql.DB, e engine, s Schema) (*DB, error) {
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
+// open opens what connect does.
+func open(ctx context.Context, connect func() (*sql.DB, error), e engine, s Schema) (*DB, error) {
+	db, err := pool(connect, maxConns)
+	if err != nil {
+		return nil, err
+	}
 	if err := migrate(ctx, db, e, s); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &DB{DB: db, engine: e, schema: s}, nil
+	return &DB{DB: db, engine: e, schema: s, connect: connect}, nil
+}
+
+// pool is at most conns connections, which stay open.
+func pool(connect func() (*sql.DB, error), conns int) (*sql.DB, error) {
+	db, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+// Reserve is the same database over conns connections of its own: whoever uses
+// d's waits for none of its users. Close of d closes them.
+func (d *DB) Reserve(conns int) (*DB, error) {
+	db, err := pool(d.connect, conns)
+	if err != nil {
+		return nil, err
+	}
+	d.others = append(d.others, db)
+	return &DB{DB: db, engine: d.engine, schema: d.schema, connect: d.connect}, nil
+}
+
+// Close closes all connections, those reserved too.
+func (d *DB) Close() error {
+	var errs []error
+	for _, other := range d.others {
+		errs = append(errs, other.Close())
+	}
+	return errors.Join(append(errs, d.DB.Close())...)
 }
 
 // migrate brings the database up to this binary's schema, all or nothing, and

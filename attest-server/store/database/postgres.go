@@ -28,8 +28,10 @@ func openPostgres(ctx context.Context, p Postgres, e postgresEngine, s Schema) (
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(pgConnector{stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(prepareSession))})
-	return open(ctx, db, e, s)
+	connect := func() (*sql.DB, error) {
+		return sql.OpenDB(pgConnector{stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(prepareSession))}), nil
+	}
+	return open(ctx, connect, e, s)
 }
 
 // HoldsOne says of a refused insert into a new store that the database holds a

@@ -29,11 +29,7 @@ func OpenSQLite(ctx context.Context, path string, s Schema) (*DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	db, err := openSQLite(sqliteDSN(path))
-	if err != nil {
-		return nil, err
-	}
-	return open(ctx, db, sqliteEngine{}, s)
+	return open(ctx, func() (*sql.DB, error) { return openSQLite(sqliteDSN(path)) }, sqliteEngine{}, s)
 }
 
 func sqliteDSN(path string) string {

@@ -10,7 +10,12 @@ import (
 	"sync/atomic"
 )
 
-const maxBatch = 64
+const (
+	writerConns = 1
+	maxBatch    = 64
+	// maxOwners is how many of a batch may be owners'.
+	maxOwners = 16
+)
 
 // Writer writes to a database. All writes go through one goroutine that
 // commits whatever has queued up in one transaction, so that concurrent
@@ -20,9 +25,10 @@ type Writer struct {
 	first func(*sql.Tx) error
 	last  func(*sql.Tx) (committed func(), err error)
 
-	mu     sync.RWMutex // guards closed against sends on writes
+	mu     sync.RWMutex // guards closed against sends on the queues
 	closed bool
-	writes chan write
+	guests chan write
+	owners chan write
 	done   chan struct{}
 
 	commits atomic.Int64 // transactions that ended
@@ -34,14 +40,24 @@ type write struct {
 	result chan error
 }
 
-// NewWriter starts a Writer. Each transaction begins with first and ends with
+// NewWriter starts a Writer over a connection of db's own. Each transaction begins with first and ends with
 // last; committed is called once it is on disk. Only the Writer's goroutine
 // calls them. There is one Writer to a DB.
 func NewWriter(db *DB, first func(*sql.Tx) error, last func(*sql.Tx) (committed func(), err error)) *Writer {
-	w := &Writer{db: db, first: first, last: last, writes: make(chan write, maxBatch), done: make(chan struct{})}
+	w := &Writer{db: db, first: first, last: last, guests: make(chan write, maxBatch), owners: make(chan write, maxOwners), done: make(chan struct{})}
 	go w.loop()
 	return w
 }
+
+// Queue is whose writes wait together. Those of owners never fill a batch while
+// guests' wait.
+type Queue int
+
+// The queues.
+const (
+	Guests Queue = iota
+	Owners
+)
 
 // Last is how many transactions there were, and whether anything in the last
 // of them went wrong, be it only that one write was refused.
@@ -52,7 +68,8 @@ func (w *Writer) Close() {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
-		close(w.writes)
+		close(w.guests)
+		close(w.owners)
 	}
 	w.mu.Unlock()
 	<-w.done
@@ -61,15 +78,19 @@ func (w *Writer) Close() {
 // Write runs do in a transaction and returns when it is on disk. Once it is
 // queued, Write waits whatever ctx says, because do uses its caller's
 // variables.
-func (w *Writer) Write(ctx context.Context, do func(*sql.Tx) error) error {
+func (w *Writer) Write(ctx context.Context, q Queue, do func(*sql.Tx) error) error {
 	one := write{do: do, result: make(chan error, 1)}
+	writes := w.guests
+	if q == Owners {
+		writes = w.owners
+	}
 	w.mu.RLock()
 	if w.closed {
 		w.mu.RUnlock()
 		return errors.New("store is closed")
 	}
 	select {
-	case w.writes <- one:
+	case writes <- one:
 		w.mu.RUnlock()
 	case <-ctx.Done():
 		w.mu.RUnlock()
@@ -80,24 +101,47 @@ func (w *Writer) Write(ctx context.Context, do func(*sql.Tx) error) error {
 
 func (w *Writer) loop() {
 	defer close(w.done)
-	for one := range w.writes {
-		batch := w.gather(append(make([]write, 0, maxBatch), one))
-		// Let those join who are about to write: a busy server flushes less
-		// often then, and on an idle one nobody is.
-		for had := 0; had < len(batch); {
-			had = len(batch)
-			runtime.Gosched()
-			batch = w.gather(batch)
+	guests, owners := w.guests, w.owners
+	for guests != nil || owners != nil {
+		batch := make([]write, 0, maxBatch)
+		select {
+		case one, ok := <-guests:
+			if !ok {
+				guests = nil
+				continue
+			}
+			batch = append(batch, one)
+		case one, ok := <-owners:
+			if !ok {
+				owners = nil
+				continue
+			}
+			batch = append(batch, one)
 		}
-		w.commit(batch)
+		w.commit(fill(batch, guests, owners))
 	}
 }
 
-// gather adds what has queued up to batch.
-func (w *Writer) gather(batch []write) []write {
-	for len(batch) < maxBatch {
+// fill adds to batch what has queued up, of owners no more than maxOwners. It
+// lets those join who are about to write: a busy server flushes less often
+// then, and on an idle one nobody is.
+func fill(batch []write, guests, owners <-chan write) []write {
+	theirs := 0
+	for had := 0; had < len(batch); {
+		had = len(batch)
+		runtime.Gosched()
+		batch = gather(batch, owners, min(maxOwners-theirs, maxBatch-had))
+		theirs += len(batch) - had
+		batch = gather(batch, guests, maxBatch-len(batch))
+	}
+	return batch
+}
+
+// gather adds at most more of what has queued up to batch.
+func gather(batch []write, queue <-chan write, more int) []write {
+	for range max(0, more) {
 		select {
-		case one, ok := <-w.writes:
+		case one, ok := <-queue:
 			if !ok {
 				return batch
 			}
@@ -142,7 +186,7 @@ func (w *Writer) commit(batch []write) {
 		// A commit that failed can leave its connection within the transaction,
 		// and every later one would fail on it: drop idle connections.
 		w.db.SetMaxIdleConns(0)
-		w.db.SetMaxIdleConns(maxConns)
+		w.db.SetMaxIdleConns(writerConns)
 	}
 	w.failed.Store(errors.Join(append(errs, err)...) != nil)
 	w.commits.Add(1)

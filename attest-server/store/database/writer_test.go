@@ -69,12 +69,33 @@ func TestLastRefuses(t *testing.T) {
 	refused := errors.New("refused")
 	w := NewWriter(db, func(*sql.Tx) error { return nil }, func(*sql.Tx) (func(), error) { return nil, refused })
 	defer w.Close()
-	err := w.Write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec("INSERT INTO kept(name) VALUES('a')"); return err })
+	err := w.Write(t.Context(), Guests, func(tx *sql.Tx) error { _, err := tx.Exec("INSERT INTO kept(name) VALUES('a')"); return err })
 	if !errors.Is(err, refused) {
 		t.Errorf("Write = %v", err)
 	}
 	var n int
 	if err := db.QueryRow("SELECT count(*) FROM kept").Scan(&n); err != nil || n != 0 {
 		t.Errorf("%d rows, %v", n, err)
+	}
+}
+
+// TestGuestsWriteAmongOwners: of what has queued up, owners get a part of the
+// next commit, and guests the rest of it.
+func TestGuestsWriteAmongOwners(t *testing.T) {
+	guests, owners := make(chan write, 100), make(chan write, 100)
+	result := make(chan error)
+	for range 100 {
+		guests <- write{result: result}
+		owners <- write{}
+	}
+	var theirs int
+	batch := fill(make([]write, 1), guests, owners)
+	for _, one := range batch[1:] {
+		if one.result == nil {
+			theirs++
+		}
+	}
+	if len(batch) != maxBatch || theirs != maxOwners {
+		t.Errorf("a batch of %d has %d of owners", len(batch), theirs)
 	}
 }

@@ -68,7 +68,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	}
 	sc.Verifiers = verifiers
 	if d.cfg.WebPage == nil || *d.cfg.WebPage {
-		if sc.Pages, err = webPage(master, web.Options{Store: d.store, Log: d.log, Notice: p.Notice, Expiries: d.expiries}); err != nil {
+		if sc.Pages, err = webPage(master, web.Options{Store: d.store.Auditors(), Log: d.log, Notice: p.Notice, Expiries: d.expiries}); err != nil {
 			return err
 		}
 	}
@@ -141,6 +141,7 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 	if sc.Limits, err = withinFiles(sc.Limits); err != nil {
 		return sc, err
 	}
+	sc.Owners, sc.Auditors = d.store.Owners(), d.store.Auditors()
 	sc.Store, sc.Clock, sc.Rand, sc.Log = d.store, time.Now, rand.Reader, d.log
 	if err := d.openAnchor(); err != nil {
 		return sc, err

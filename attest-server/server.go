@@ -230,7 +230,7 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Handler is the dialects, what owners use, and the health checks.
 func (s *Server) Handler() http.Handler {
-	return s.meters.timed(s.limits.Limit(s.answers.Text(answer.OneSlash(answer.NoRedirects(s.routes(), s.foreign.errors())))))
+	return s.meters.timed(s.limits.Limit(answer.LastChunked(s.answers.Text(answer.OneSlash(answer.NoRedirects(s.routes(), s.foreign.errors()))))))
 }
 
 func (s *Server) routes() *answer.Router {

@@ -1,6 +1,10 @@
 package attestserver
 
 import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -37,5 +41,36 @@ func TestNoTextIsRefused(t *testing.T) {
 	}
 	if status, body := r.call("GET", "/v1/workloads/w1", admin, nil); status != http.StatusOK {
 		t.Errorf("text: %d %s", status, body)
+	}
+}
+
+// TestNothingFollowsChunks: after a request whose length is said in two ways,
+// or by chunks at all, the connection carries no other.
+func TestNothingFollowsChunks(t *testing.T) {
+	r := newRig(t)
+	for head, closes := range map[string]bool{
+		"Content-Length: 5\r\nTransfer-Encoding: chunked": true,
+		"Transfer-Encoding: chunked":                      true,
+		"Content-Length: 5":                               false,
+	} {
+		conn, err := tls.Dial("tcp", r.http.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/auth HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n0\r\n\r\n", head)
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, err = http.ReadResponse(in, nil)
+		if resp.Close != closes || (err != nil) != closes {
+			t.Errorf("%q: closes %v, the next answer: %v", head, resp.Close, err)
+		}
 	}
 }

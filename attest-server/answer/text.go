@@ -28,3 +28,16 @@ func (a Responder) Text(h http.Handler) http.Handler {
 }
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// LastChunked ends an HTTP/1.1 connection with the answer to a request that came
+// in chunks. Such a request may have had a Content-Length as well, which Go
+// drops: then whoever stands in between may take what follows for another
+// request than we do (RFC 9112, section 6.1).
+func LastChunked(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}

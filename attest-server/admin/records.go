@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -20,6 +21,9 @@ type RecordStore interface {
 	// AuditPage is at most limit entries after a sequence number, oldest first:
 	// a tenant's, or all if it is empty.
 	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
+	// TenantAuditPage is a tenant's page after the one that had the cursor;
+	// store.ErrBadCursor: none had.
+	TenantAuditPage(ctx context.Context, tenant, cursor string, limit int) (kbs.AuditPage, error)
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
 }
 
@@ -49,13 +53,31 @@ func (s *Records) getAudit(w http.ResponseWriter, r *http.Request, t store.Token
 	if err != nil {
 		return err
 	}
+	if t.Tenant != "" {
+		return s.tenantAudit(w, r, t, limit)
+	}
 	var after int64
 	if q := r.URL.Query().Get("after"); q != "" {
 		if after, err = strconv.ParseInt(q, 10, 64); err != nil || after < 0 {
 			return refusal.New(kbs.CodeBadRequest, "after %q, expected a sequence number", q)
 		}
 	}
-	page, err := s.Store.AuditPage(r.Context(), t.Tenant, after, limit)
+	page, err := s.Store.AuditPage(r.Context(), "", after, limit)
+	if err != nil {
+		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, page)
+}
+
+func (s *Records) tenantAudit(w http.ResponseWriter, r *http.Request, t store.Token, limit int) error {
+	q := r.URL.Query()
+	if q.Has("after") || len(q.Get("cursor")) > 256 {
+		return refusal.New(kbs.CodeBadRequest, "after or cursor: a tenant's pages follow one another by cursor, as the page before gave it")
+	}
+	page, err := s.Store.TenantAuditPage(r.Context(), t.Tenant, q.Get("cursor"), limit)
+	if errors.Is(err, store.ErrBadCursor) {
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -98,10 +98,14 @@ func (c *AdminClient) Session(ctx context.Context, number string) (*SessionRecor
 	return &r, nil
 }
 
-// Audit is a page of the audit log: the entries after a sequence number.
+// Audit is a page of the audit log: the entries after a sequence number; the
+// first page, of 0.
 func (c *AdminClient) Audit(ctx context.Context, after int64) (*AuditPage, error) {
 	var p AuditPage
-	q := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(listPage)}}
+	q := url.Values{"limit": {strconv.Itoa(listPage)}}
+	if after > 0 {
+		q.Set("after", strconv.FormatInt(after, 10))
+	}
 	if err := c.do(ctx, http.MethodGet, "/v1/audit?"+q.Encode(), nil, &p); err != nil {
 		return nil, err
 	}

@@ -118,9 +118,10 @@ type RegisterAnswer struct {
 }
 
 // AuditEntry is one line of the audit log. Hash covers it and the entry
-// before it.
+// before it. A tenant is told no sequence number: it would say how much others
+// do.
 type AuditEntry struct {
-	Sequence int64     `json:"sequence"`
+	Sequence int64     `json:"sequence,omitempty"`
 	At       time.Time `json:"at"`
 	Actor    string    `json:"actor"`  // token/ID, session/NUMBER or local
 	Action   string    `json:"action"` // e.g. workload.register
@@ -130,8 +131,10 @@ type AuditEntry struct {
 }
 
 // AuditPage is the answer to GET /v1/audit. Next is the value of the next
-// page's "after" parameter, zero on the last page.
+// page's "after" parameter, zero on the last page; to a tenant, Cursor is that
+// of its "cursor" parameter, empty on the last page.
 type AuditPage struct {
 	Entries []AuditEntry `json:"entries"`
 	Next    int64        `json:"next,omitempty"`
+	Cursor  string       `json:"cursor,omitempty"`
 }

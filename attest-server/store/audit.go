@@ -5,8 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
@@ -42,6 +44,53 @@ func (s audit) AuditPage(ctx context.Context, tenant string, after int64, limit 
 		page.Entries, page.Next = all[:limit], all[limit-1].Sequence
 	}
 	return page, nil
+}
+
+// TenantAuditPage is AuditPage for a tenant: without the numbers of entries,
+// which count what all do. cursor is of the page before, or empty.
+func (s audit) TenantAuditPage(ctx context.Context, tenant, cursor string, limit int) (kbs.AuditPage, error) {
+	if s.sealer == nil || tenant == "" {
+		return kbs.AuditPage{}, fmt.Errorf("reading audit of a tenant: %w", ErrLocked)
+	}
+	after, err := s.openCursor(tenant, cursor)
+	if err != nil {
+		return kbs.AuditPage{}, err
+	}
+	page, err := s.AuditPage(ctx, tenant, after, limit)
+	if err != nil {
+		return kbs.AuditPage{}, err
+	}
+	if page.Next > 0 {
+		number := secret.New(strconv.AppendInt(nil, page.Next, 10))
+		sealed, err := s.sealer.Seal(number, cursorLocation(tenant))
+		if err != nil {
+			return kbs.AuditPage{}, err
+		}
+		page.Next, page.Cursor = 0, base64.RawURLEncoding.EncodeToString(sealed)
+	}
+	for i := range page.Entries {
+		page.Entries[i].Sequence = 0
+	}
+	return page, nil
+}
+
+// ErrBadCursor reports a cursor that no page of this tenant had, or one of
+// before the MasterKey was rotated.
+var ErrBadCursor = errors.New("cursor of no page: begin again without one")
+
+func (s audit) openCursor(tenant, cursor string) (after int64, err error) {
+	if cursor == "" {
+		return 0, nil
+	}
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil {
+		return 0, ErrBadCursor
+	}
+	number, err := s.sealer.Open(sealed, cursorLocation(tenant))
+	if err != nil {
+		return 0, ErrBadCursor
+	}
+	return strconv.ParseInt(string(number.Reveal()), 10, 64)
 }
 
 // Audit calls each with every entry after the given sequence number, oldest

@@ -13,6 +13,9 @@ import (
 
 func valueLocation(name string) []byte { return masterkey.Location("meta", name) }
 
+// cursorLocation is no place: what is sealed for it is handed out.
+func cursorLocation(tenant string) []byte { return masterkey.Location("cursor", "audit", tenant) }
+
 // diskKeyLocation ties a DiskKey to the registration's every byte.
 func diskKeyLocation(id string, canonical []byte) []byte {
 	return masterkey.Location("workloads", "disk_key", id, string(canonical))

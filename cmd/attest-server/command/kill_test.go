@@ -148,6 +148,9 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 	mustRun(t, "master-key", "rotate", "--config", k.config) // ends one that was killed
 	mustRun(t, "audit", "verify", "--config", k.config)
+	if seen, err := os.ReadFile(filepath.Join(k.owners.witness, "checkpoints.jsonl")); err != nil || strings.Count(string(seen), "\n") < rounds {
+		t.Errorf("the witness saw %q, expected a line for each start and more: %v", seen, err)
+	}
 	t.Logf("%d kills; %v, %d attestations cut off, %d audit entries", rounds, k.sum, k.inFlight, k.entries)
 	for _, what := range []string{granted, fetched, replayed, rotated, registered, revoked, valued, readAgain, sealedAnew} {
 		if k.sum[what] == 0 {
@@ -159,12 +162,14 @@ func TestKillUnderLoad(t *testing.T) {
 // init makes the store, the machine of the guests and what servers need to
 // trust it.
 func (k *killed) init() (env []string) {
+	k.owners.witness = k.TempDir()
 	k.dir, k.config = filepath.Join(k.TempDir(), "data"), filepath.Join(k.TempDir(), "serve.toml")
 	if databasetest.OnPostgres() {
 		k.owners.database = databasetest.Place(k)
 	}
 	k.configure(0)
 	k.token = strings.TrimSpace(mustRun(k, "init", "--config", k.config, "--name", "127.0.0.1"))
+	mustRun(k, "audit", "introduce", "--config", k.config, "--witness", stormWitness)
 	k.guests, env = newGuests(k, k.dir)
 	k.roots = admin(k, k.dir, "", "").RootCAs
 	return env

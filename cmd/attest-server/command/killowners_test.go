@@ -29,6 +29,7 @@ func (k *killed) promise(action, object, detail string) {
 // rotations. What was asked for and not answered may have happened.
 type owners struct {
 	database string // of the configuration; empty: SQLite
+	witness  string // a directory that is told the log's head, see docs/operations.md
 	promised []promise
 	fates    map[string]string // of workloads: revoked or removed
 	value    [2]string         // of the resource: acknowledged, asked for last
@@ -40,7 +41,7 @@ type owners struct {
 const (
 	isRevoked, isRemoved, mayBeRemoved = "revoked", "removed", "revoked, and perhaps removed"
 
-	stormRepo = "storm"
+	stormRepo, stormWitness = "storm", "storm"
 )
 
 // own starts what owners and the operator do in a round.
@@ -102,6 +103,7 @@ func (k *killed) configure(n int) (digest string) {
 	if k.owners.database != "" {
 		text += fmt.Sprintf("database = %q\n", k.owners.database)
 	}
+	text += fmt.Sprintf("\n[[witness]]\nname = %q\nurl = %q\n", stormWitness, "file://"+k.owners.witness)
 	text += fmt.Sprintf("\n[policy.snp]\nsigners = [%s]\n", []string{`"VCEK"`, `"VCEK", "VLEK"`}[n%2])
 	if err := os.WriteFile(k.config+".new", []byte(text), 0o600); err != nil {
 		k.Error(err)

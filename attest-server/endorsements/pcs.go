@@ -21,10 +21,18 @@ const DefaultPCS = "https://api.trustedservices.intel.com"
 // defaultRootCRL is where Intel publishes its root's CRL.
 const defaultRootCRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 
+// What Intel publishes on the day of a TCB recovery, and what it publishes when
+// the firmware had time to reach machines.
+const (
+	UpdateEarly    = "early"
+	UpdateStandard = "standard"
+)
+
 // PCSOptions configures a PCS.
 type PCSOptions struct {
 	BaseURL    string           // empty: DefaultPCS; a PCCS answers the same paths
 	RootCRLURL string           // empty: Intel's, or the PCCS's own
+	Update     string           // of TCB info and QE identity: UpdateEarly; empty: Intel's default, standard
 	Cache      *Cache           // keeps what was fetched; nil: one in memory
 	Fetcher    *Fetcher         // nil: one of its own
 	Now        func() time.Time // nil: time.Now
@@ -50,6 +58,9 @@ func NewPCS(o PCSOptions) (*PCS, error) {
 	}
 	if err := checkServiceURL(o.BaseURL); err != nil {
 		return nil, fmt.Errorf("address of the PCS: %w", err)
+	}
+	if o.Update != "" && o.Update != UpdateEarly && o.Update != UpdateStandard {
+		return nil, fmt.Errorf("update %q, expected %s or %s", o.Update, UpdateEarly, UpdateStandard)
 	}
 	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
 	if o.RootCRLURL == "" {
@@ -147,6 +158,14 @@ func (p *PCS) Renew(ctx context.Context, fmspc, ca string) (*tdx.Collateral, err
 	return e.collateral.Raw, nil
 }
 
+// update is the query for Options.Update, if any.
+func (p *PCS) update(begin string) string {
+	if p.o.Update == "" {
+		return ""
+	}
+	return begin + "update=" + p.o.Update
+}
+
 // Fetch asks the service for the collateral of a platform. ca is "platform" or
 // "processor", after the CA that issued the PCK. Nothing is checked.
 func (p *PCS) Fetch(ctx context.Context, fmspc, ca string) (*tdx.Collateral, error) {
@@ -165,11 +184,11 @@ func (p *PCS) Fetch(ctx context.Context, fmspc, ca string) (*tdx.Collateral, err
 			c.PCKCRLIssuerChain, err = chainHeader(d.header, "Sgx-Pck-Crl-Issuer-Chain")
 			return err
 		}},
-		{kindTCB, p.o.BaseURL + "/tdx/certification/v4/tcb?fmspc=" + fmspc, func(d *document) (err error) {
+		{kindTCB, p.o.BaseURL + "/tdx/certification/v4/tcb?fmspc=" + fmspc + p.update("&"), func(d *document) (err error) {
 			c.TCBInfo, c.TCBInfoSignature, c.TCBInfoIssuerChain, err = signedMember(d, "tcbInfo", "Tcb-Info-Issuer-Chain")
 			return err
 		}},
-		{kindQE, p.o.BaseURL + "/tdx/certification/v4/qe/identity", func(d *document) (err error) {
+		{kindQE, p.o.BaseURL + "/tdx/certification/v4/qe/identity" + p.update("?"), func(d *document) (err error) {
 			c.QEIdentity, c.QEIdentitySignature, c.QEIdentityIssuerChain, err = signedMember(d, "enclaveIdentity", "Sgx-Enclave-Identity-Issuer-Chain")
 			return err
 		}},

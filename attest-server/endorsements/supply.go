@@ -30,6 +30,7 @@ type SupplyOptions struct {
 	KDSURL     string // empty: DefaultKDS
 	PCSURL     string // empty: DefaultPCS
 	RootCRLURL string // empty: as for PCSOptions
+	Update     string // as for PCSOptions
 	Client     *http.Client
 	Now        func() time.Time // nil: time.Now
 }
@@ -73,7 +74,7 @@ func OpenSupply(o SupplyOptions) (*Supply, error) {
 	if err != nil {
 		return nil, err
 	}
-	pcs, err := NewPCS(PCSOptions{BaseURL: o.PCSURL, RootCRLURL: o.RootCRLURL, Cache: cache, Now: o.Now,
+	pcs, err := NewPCS(PCSOptions{BaseURL: o.PCSURL, RootCRLURL: o.RootCRLURL, Update: o.Update, Cache: cache, Now: o.Now,
 		Fetcher: NewFetcher(FetchOptions{Client: o.Client, Now: o.Now})})
 	if err != nil {
 		return nil, err

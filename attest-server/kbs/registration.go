@@ -151,6 +151,16 @@ type SNPRules struct {
 	RequireECC              bool `json:"require_ecc,omitempty"`
 	RequireRAPLDisabled     bool `json:"require_rapl_disabled,omitempty"`
 	RequireTSME             bool `json:"require_tsme,omitempty"`
+	RequireIOMMUWriteSafe   bool `json:"require_iommu_write_safe,omitempty"`
+	// PLATFORM_INFO bits that must be clear: SMT of the machine, whatever the
+	// guest's policy says of itself, and trusted I/O.
+	ForbidPlatformSMT bool `json:"forbid_platform_smt,omitempty"`
+	ForbidTIO         bool `json:"forbid_tio,omitempty"`
+	// RequirePageSwapDisable asks for guest policy bit 25.
+	RequirePageSwapDisable bool `json:"require_page_swap_disable,omitempty"`
+	// RequireMitigations are bits that LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR
+	// must both have, 0 to 63; reports have them from version 5 on.
+	RequireMitigations []int `json:"require_mitigations,omitempty"`
 }
 
 // SNPABI is a version of the SEV-SNP firmware ABI.
@@ -202,4 +212,9 @@ type TDXRules struct {
 	AllowAdvisories []string `json:"allow_advisories,omitempty"`
 	XFAM            string   `json:"xfam,omitempty"`            // 16 hex digits mask of allowed bits
 	MinimumTEETCB   string   `json:"minimum_tee_tcb,omitempty"` // 32 hex digits, each byte a floor
+	// MinimumTCBEvaluation is the least tcbEvaluationDataNumber of Intel's
+	// collateral.
+	MinimumTCBEvaluation uint32 `json:"minimum_tcb_evaluation,omitempty"`
+	// MachineIDs is an allow list of PPIDs, 32 hex digits; empty: any.
+	MachineIDs []string `json:"machine_ids,omitempty"`
 }

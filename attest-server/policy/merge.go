@@ -72,6 +72,11 @@ func mergeSNP(a, b kbs.SNPRules) (*kbs.SNPRules, error) {
 	m.RequireECC = a.RequireECC || b.RequireECC
 	m.RequireRAPLDisabled = a.RequireRAPLDisabled || b.RequireRAPLDisabled
 	m.RequireTSME = a.RequireTSME || b.RequireTSME
+	m.RequireIOMMUWriteSafe = a.RequireIOMMUWriteSafe || b.RequireIOMMUWriteSafe
+	m.RequirePageSwapDisable = a.RequirePageSwapDisable || b.RequirePageSwapDisable
+	m.ForbidPlatformSMT = a.ForbidPlatformSMT || b.ForbidPlatformSMT
+	m.ForbidTIO = a.ForbidTIO || b.ForbidTIO
+	m.RequireMitigations = joined(a.RequireMitigations, b.RequireMitigations)
 	m.MinimumABI = maxABI(a.MinimumABI, b.MinimumABI)
 	m.MinimumTCB = maxTCB(a.MinimumTCB, b.MinimumTCB)
 	m.MinimumTCBs = maxTCBs(a.MinimumTCBs, b.MinimumTCBs)
@@ -100,7 +105,11 @@ func mergeTDX(a, b kbs.TDXRules) (*kbs.TDXRules, error) {
 	// These two add to UpToDate and to no advisories: nothing left is no error.
 	m.TCBStatus = common(a.TCBStatus, b.TCBStatus, same)
 	m.AllowAdvisories = advisory.Common(a.AllowAdvisories, b.AllowAdvisories)
+	m.MinimumTCBEvaluation = max(a.MinimumTCBEvaluation, b.MinimumTCBEvaluation)
 	var err error
+	if m.MachineIDs, err = intersect("machine_ids", a.MachineIDs, b.MachineIDs, strings.ToLower); err != nil {
+		return nil, err
+	}
 	if m.MRSEAM, err = intersect("mr_seam", a.MRSEAM, b.MRSEAM, strings.ToLower); err != nil {
 		return nil, err
 	}
@@ -170,6 +179,13 @@ func union(a, b []string) []string {
 		}
 	}
 	return m
+}
+
+// joined is the bits of either.
+func joined(a, b []int) []int {
+	m := slices.Concat(a, b)
+	slices.Sort(m)
+	return slices.Compact(m)
 }
 
 // common is what two lists share.

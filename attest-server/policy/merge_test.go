@@ -330,6 +330,15 @@ var strictness = []struct {
 	{kbs.SNP, "platform_info_ecc", "require_ecc", `{"require_ecc":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.PlatformInfo &^= verifier.PlatformECC }},
 	{kbs.SNP, "platform_info_rapl_disabled", "require_rapl_disabled", `{"require_rapl_disabled":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.PlatformInfo &^= verifier.PlatformRAPLDisabled }},
 	{kbs.SNP, "platform_info_tsme", "require_tsme", `{"require_tsme":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.PlatformInfo &^= verifier.PlatformTSME }},
+	{kbs.SNP, "platform_info_iommu_write_safe", "require_iommu_write_safe", `{"require_iommu_write_safe":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) {
+		s.PlatformInfo &^= verifier.PlatformIOMMUWriteSafe
+	}},
+	{kbs.SNP, "platform_info_smt", "forbid_platform_smt", `{"forbid_platform_smt":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.PlatformInfo |= verifier.PlatformSMT }},
+	{kbs.SNP, "platform_info_tio", "forbid_tio", `{"forbid_tio":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.PlatformInfo |= verifier.PlatformTIO }},
+	{kbs.SNP, "page_swap_disable", "require_page_swap_disable", `{"require_page_swap_disable":true}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.Policy.Bits = 0 }},
+	{kbs.SNP, "mitigations", "require_mitigations", `{"require_mitigations":[1,5]}`, func(s *verifier.SNPClaims, _ *verifier.TDXClaims) { s.LaunchMIT &^= 1 << 5 }},
+	{kbs.TDX, "machine_id", "machine_ids", `{"machine_ids":["` + strings.Repeat("AB", 16) + `"]}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.PPID = strings.Repeat("ac", 16) }},
+	{kbs.TDX, "minimum_tcb_evaluation", "minimum_tcb_evaluation", `{"minimum_tcb_evaluation":30}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.TCBEvaluation = 29 }},
 	{kbs.TDX, "debug", "allow_debug", `{"allow_migration":true,"allow_perfmon":true}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.TDAttributes |= verifier.TDDebug }},
 	{kbs.TDX, "migratable", "allow_migration", `{"allow_debug":true,"allow_perfmon":true}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.TDAttributes |= verifier.TDMigratable }},
 	{kbs.TDX, "mr_service_td", "allow_migration", `{"allow_debug":true,"allow_perfmon":true}`, func(_ *verifier.SNPClaims, x *verifier.TDXClaims) { x.MRServiceTD = verifier.Hex{1} }},
@@ -349,14 +358,14 @@ func perfect(tee kbs.TEE) *verifier.Claims {
 	if tee == kbs.SNP {
 		tcb := kbs.SNPTCB{FMC: 255, Bootloader: 255, TEE: 255, SNP: 255, Microcode: 255}
 		return &verifier.Claims{TEE: tee, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{1}, SNP: &verifier.SNPClaims{
-			Product: "Milan", Silicon: "19/01/1", Signer: "VCEK", GuestSVN: 9, Policy: verifier.SNPPolicy{ABIMajor: 1, ABIMinor: 9}, HostData: make([]byte, 32),
-			IDKeyDigest: one(), AuthorKeyDigest: one(), ChipID: slices.Repeat([]byte{7}, 64), ReportedTCB: tcb, LaunchTCB: tcb, PlatformInfo: 0x3f,
+			Product: "Milan", Silicon: "19/01/1", Signer: "VCEK", GuestSVN: 9, Policy: verifier.SNPPolicy{Bits: verifier.PolicyPageSwapDisable, ABIMajor: 1, ABIMinor: 9}, HostData: make([]byte, 32),
+			IDKeyDigest: one(), AuthorKeyDigest: one(), ChipID: slices.Repeat([]byte{7}, 64), ReportedTCB: tcb, LaunchTCB: tcb, PlatformInfo: 0x7e, ReportVersion: 5, LaunchMIT: 1<<1 | 1<<5, CurrentMIT: 1<<1 | 1<<5,
 		}}
 	}
 	return &verifier.Claims{TEE: tee, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{1}, TDX: &verifier.TDXClaims{
 		TDAttributes: verifier.TDSEPTVEDisable, XFAM: 0xff, RTMRs: [4]verifier.Hex{one(), one(), one(), make([]byte, 48)},
 		MRConfigID: make([]byte, 48), MROwner: make([]byte, 48), MROwnerConfig: make([]byte, 48), MRSignerSEAM: make([]byte, 48), SEAMAttributes: make([]byte, 8),
-		MRSEAM: one(), TEETCBSVN: slices.Repeat([]byte{9}, 16), TCBStatus: "UpToDate", TCBEvaluation: 1,
+		MRSEAM: one(), TEETCBSVN: slices.Repeat([]byte{9}, 16), TCBStatus: "UpToDate", TCBEvaluation: 30, PPID: strings.Repeat("ab", 16),
 	}}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 	"github.com/ccrun/ccrun/hint"
 )
 
@@ -24,6 +25,7 @@ func (r *rules) snp(c *SNPClaims, ref *kbs.SNPRules) {
 	r.snpTCB(c, ref)
 	r.snpProcessor(c, ref)
 	r.snpPlatform(c.PlatformInfo, ref)
+	r.snpMitigations(c, ref)
 }
 
 func (r *rules) snpPolicy(c *SNPClaims, ref *kbs.SNPRules) {
@@ -35,6 +37,10 @@ func (r *rules) snpPolicy(c *SNPClaims, ref *kbs.SNPRules) {
 	r.flag("cxl", p.CXLAllowed, ref.AllowCXL,
 		"the guest's memory may lie on a CXL device: launch it without policy bit 21")
 	r.flag("smt", p.SMT, !ref.ForbidSMT, "the policy lets a sibling thread run beside the guest: clear policy bit 16")
+	if ref.RequirePageSwapDisable {
+		set := p.Bits&PolicyPageSwapDisable != 0
+		r.add("page_swap_disable", set, "on", onOff(set), "the host may swap this guest's pages out, and watch how they change: launch it with policy bit 25")
+	}
 	agent := !c.ReportIDMA.IsZero() && slices.ContainsFunc(c.ReportIDMA, func(b byte) bool { return b != 0xff })
 	r.flag("migration_agent", agent, ref.AllowMigrateMA, "the guest has a migration agent")
 	if m := ref.MinimumABI; m != nil {
@@ -156,6 +162,7 @@ func (r *rules) snpPlatform(info uint64, ref *kbs.SNPRules) {
 		{"ecc", ref.RequireECC, PlatformECC, "the machine runs without ECC memory"},
 		{"rapl_disabled", ref.RequireRAPLDisabled, PlatformRAPLDisabled, "the host can measure power: disable RAPL"},
 		{"tsme", ref.RequireTSME, PlatformTSME, "the machine runs without TSME"},
+		{"iommu_write_safe", ref.RequireIOMMUWriteSafe, PlatformIOMMUWriteSafe, "devices may write to the guest's memory through the IOMMU's buffers (AMD-SB-3016): update the machine's firmware"},
 	} {
 		set := info&b.bit != 0
 		expected := "any"
@@ -164,4 +171,21 @@ func (r *rules) snpPlatform(info uint64, ref *kbs.SNPRules) {
 		}
 		r.add("platform_info_"+b.name, set || !b.required, expected, onOff(set), b.hint)
 	}
+	r.flag("platform_info_smt", info&PlatformSMT != 0, !ref.ForbidPlatformSMT, "sibling threads of the machine are on (StackWarp, AMD-SB-3027): switch SMT off in its firmware")
+	r.flag("platform_info_tio", info&PlatformTIO != 0, !ref.ForbidTIO, "trusted I/O is on: devices belong to what the guest trusts")
+}
+
+// snpMitigations wants the bits at launch and now: what a mitigation covers may
+// have been lost before it came.
+func (r *rules) snpMitigations(c *SNPClaims, ref *kbs.SNPRules) {
+	if len(ref.RequireMitigations) == 0 {
+		return
+	}
+	short := shortfalls(c, advisory.Floor{MitigationBits: ref.RequireMitigations})
+	got := "all"
+	if len(short) > 0 {
+		got = strings.Join(short, "; ")
+	}
+	r.add("mitigations", len(short) == 0, fmt.Sprintf("mitigation bits %v at launch and now", ref.RequireMitigations), got,
+		"the machine's firmware lacks a mitigation, or had none when the guest was launched: update it, and launch the guest anew")
 }

@@ -102,8 +102,11 @@ func neverAccepted(status string) bool { return status == "" || status == "Revok
 func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules, at time.Time) {
 	accepted := append([]string{UpToDate}, ref.TCBStatus...)
 	pass := slices.Contains(accepted, c.TCBStatus) && !neverAccepted(c.TCBStatus)
-	r.add("tcb_status", pass, strings.Join(accepted, " or "),
-		fmt.Sprintf("%s (platform %s, module %s, quoting enclave %s)", c.TCBStatus, c.PlatformTCBStatus, c.ModuleTCBStatus, c.QETCBStatus),
+	got := fmt.Sprintf("%s (platform %s, module %s, quoting enclave %s)", c.TCBStatus, c.PlatformTCBStatus, c.ModuleTCBStatus, c.QETCBStatus)
+	if len(c.TCBShort) > 0 {
+		got += ": " + strings.Join(c.TCBShort, ", ")
+	}
+	r.add("tcb_status", pass, strings.Join(accepted, " or "), got,
 		"the machine's firmware is not current: see Intel's advisories, then update it or allow this status")
 	var open []string
 	for _, a := range c.Advisories {
@@ -113,6 +116,14 @@ func (r *rules) tdxTCB(c *TDXClaims, ref *kbs.TDXRules, at time.Time) {
 	}
 	r.add("advisories", len(open) == 0, "none but: "+strings.Join(ref.AllowAdvisories, ", "), strings.Join(c.Advisories, ", "),
 		"these advisories apply to the machine: "+strings.Join(open, ", "))
+	if n := ref.MinimumTCBEvaluation; n > 0 {
+		r.add("minimum_tcb_evaluation", c.TCBEvaluation >= n, fmt.Sprintf("at least %d", n), fmt.Sprint(c.TCBEvaluation),
+			"the collateral is of an older evaluation: fetch newer, with `ccrun certs fetch --update early`")
+	}
+	if len(ref.MachineIDs) > 0 {
+		known := strings.Trim(c.PPID, "0") != "" && slices.ContainsFunc(ref.MachineIDs, func(s string) bool { return strings.EqualFold(s, c.PPID) })
+		r.add("machine_id", known, strings.Join(ref.MachineIDs, " or "), c.PPID, "this machine is not on the list")
+	}
 	if ref.MinimumTEETCB != "" {
 		r.add("minimum_tee_tcb", reaches(c.TEETCBSVN, ref.MinimumTEETCB), "at least "+ref.MinimumTEETCB, c.TEETCBSVN.String(),
 			"the TDX module is too old")

@@ -92,6 +92,10 @@ type SNPPolicy struct {
 	CXLAllowed   bool   `json:"cxl_allowed"`
 }
 
+// PolicyPageSwapDisable is the bit of a guest policy (56860, table 9) that
+// forbids the host to swap the guest's pages out.
+const PolicyPageSwapDisable = 1 << 25
+
 // Firmware is the version of the secure processor's SNP firmware.
 type Firmware struct {
 	Major uint8 `json:"major"`
@@ -107,6 +111,8 @@ const (
 	PlatformRAPLDisabled     = 1 << 3
 	PlatformCiphertextHiding = 1 << 4
 	PlatformAliasCheck       = 1 << 5
+	PlatformIOMMUWriteSafe   = 1 << 6
+	PlatformTIO              = 1 << 7
 )
 
 // TDXClaims is a TD quote (v4 or v5) and what Intel's collateral says of the
@@ -128,6 +134,7 @@ type TDXClaims struct {
 	RTMRs             [4]Hex   `json:"rtmrs"`
 	MRServiceTD       Hex      `json:"mr_service_td,omitempty"` // TDX 1.5
 	FMSPC             string   `json:"fmspc"`
+	PPID              string   `json:"ppid"` // names the machine, hex
 	PCEID             string   `json:"pce_id"`
 	PCESVN            uint16   `json:"pce_svn"`
 	CPUSVN            Hex      `json:"cpu_svn"`
@@ -135,6 +142,7 @@ type TDXClaims struct {
 	PlatformTCBStatus string   `json:"platform_tcb_status"`
 	ModuleTCBStatus   string   `json:"module_tcb_status"`
 	QETCBStatus       string   `json:"qe_tcb_status"`
+	TCBShort          []string `json:"tcb_short,omitempty"` // what is short of UpToDate
 	Advisories        []string `json:"advisories,omitempty"`
 	TCBDate           string   `json:"tcb_date,omitempty"`
 	TCBEvaluation     uint32   `json:"tcb_evaluation"` // tcbEvaluationDataNumber, the lower of TCB info's and QE identity's

@@ -90,9 +90,9 @@ func tcbFields(fmc bool, lower, higher string) (all []mutation) {
 // snpFields is the ATTESTATION_REPORT of version 5 (56860, table 23), whole.
 func snpFields(fmc bool) []field {
 	one := func(m ...mutation) []mutation { return m }
-	mitigated := "advisory:AMD-SB-3020 advisory:AMD-SB-3030"
+	mitigated := "mitigations advisory:AMD-SB-3020 advisory:AMD-SB-3030"
 	if fmc {
-		mitigated = "" // no advisory asks Turin's
+		mitigated = "mitigations" // no advisory asks Turin's
 	}
 	return []field{
 		// Version 4 is read as 3 is, which has no mitigation vectors.
@@ -104,14 +104,15 @@ func snpFields(fmc bool) []field {
 		// 21 CXL_ALLOW, 22 AES-256-XTS, 23 RAPL off, 24 ciphertext hiding, 25
 		// page swap off; the rest must be zero.
 		{"policy: flags", 0x0a, 6, join(one(bit(0, "smt"), bit(1, "evidence_format"), bit(2, "migrate_ma"), bit(3, "debug"), bit(4, shown), bit(5, "cxl"), bit(6, shown),
-			bit(7, shown), bit(8, shown), bit(9, shown)), bits(10, 47, "evidence_format"))},
+			bit(7, shown), bit(8, shown), bit(9, "page_swap_disable")), bits(10, 47, "evidence_format"))},
 		{"family_id", 0x10, 16, each(16, shown)},
 		{"image_id", 0x20, 16, each(16, shown)},
 		{"vmpl", 0x30, 4, one(set("vmpl", 0), set("vmpl", 2), set("vmpl", 3), bit(31, "vmpl"))},
 		{"signature_algo", 0x34, 4, one(set("signature_algorithm", 0), set("signature_algorithm", 2), bit(24, "signature_algorithm"))},
 		{"current_tcb", 0x38, 8, tcbFields(fmc, "provisional_firmware", "provisional_firmware")},
-		{"platform_info", 0x40, 8, join(one(bit(0, shown), bit(1, "platform_info_tsme"), bit(2, "platform_info_ecc"), bit(3, "platform_info_rapl_disabled"),
-			bit(4, "platform_info_ciphertext_hiding"), bit(5, "platform_info_alias_check")), bits(6, 63, shown))},
+		{"platform_info", 0x40, 8, join(one(bit(0, "platform_info_smt"), bit(1, "platform_info_tsme"), bit(2, "platform_info_ecc"), bit(3, "platform_info_rapl_disabled"),
+			bit(4, "platform_info_ciphertext_hiding"), bit(5, "platform_info_alias_check"),
+			bit(6, "platform_info_iommu_write_safe"), bit(7, "platform_info_tio")), bits(8, 63, shown))},
 		// 0 author key, 1 MASK_CHIP_KEY, 2 to 4 signing key
 		{"key_info", 0x48, 4, join(one(bit(0, shown), bit(1, shown), bit(2, "endorsement"), bit(3, "evidence_format"), bit(4, "evidence_format"), set("signer", 7<<2)), bits(5, 31, "evidence_format"))},
 		{"reserved 4c", 0x4c, 4, each(4, "evidence_format")},
@@ -143,8 +144,8 @@ func snpFields(fmc bool) []field {
 // mitigations are those that advisories ask of Milan, and the others.
 func mitigations(fmc bool) []mutation {
 	all := bits(5, 63, shown)
-	for n, rule := range []string{shown, "advisory:AMD-SB-3020", shown, shown, "advisory:AMD-SB-3030"} {
-		if fmc {
+	for n, rule := range []string{"mitigations", "advisory:AMD-SB-3020", shown, shown, "advisory:AMD-SB-3030"} {
+		if fmc && n > 0 {
 			rule = shown
 		}
 		all = append(all, bit(n, rule))
@@ -164,9 +165,9 @@ func strictMachine(t *testing.T, fmc bool) (*vendortest.Vendor, *verifiertest.Ch
 	raw := v.Report(t, c, func(r []byte) {
 		le := binary.LittleEndian
 		le.PutUint32(r[0x04:], 3)
-		le.PutUint64(r[0x08:], 1<<17|1<<8|51)
+		le.PutUint64(r[0x08:], 1<<25|1<<17|1<<8|51)
 		le.PutUint32(r[0x30:], 1)
-		le.PutUint64(r[0x40:], verifier.PlatformAliasCheck|verifier.PlatformCiphertextHiding|verifier.PlatformECC|verifier.PlatformRAPLDisabled|verifier.PlatformTSME)
+		le.PutUint64(r[0x40:], verifier.PlatformAliasCheck|verifier.PlatformCiphertextHiding|verifier.PlatformECC|verifier.PlatformRAPLDisabled|verifier.PlatformTSME|verifier.PlatformIOMMUWriteSafe)
 		copy(r[0xc0:], bytes.Repeat([]byte{0xcd}, 32))
 		copy(r[0xe0:], bytes.Repeat([]byte{0xab}, 96))
 	})
@@ -174,7 +175,8 @@ func strictMachine(t *testing.T, fmc bool) (*vendortest.Vendor, *verifiertest.Ch
 	ref := kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest(raw[0x90:0xc0])}},
 		SNP: &kbs.SNPRules{ForbidSMT: true, VMPL: 1, HostData: strings.Repeat("cd", 32), MinimumABI: &kbs.SNPABI{Major: 1, Minor: 51}, MinimumTCB: &c.TCB, MinimumGuestSVN: 3,
 			ChipIDs: []string{verifier.Hex(c.ID[:]).String()}, IDKeyDigests: []string{key}, AuthorKeyDigests: []string{key}, Signers: []string{verifier.VCEK},
-			RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true}}
+			RequireAliasCheck: true, RequireCiphertextHiding: true, RequireECC: true, RequireRAPLDisabled: true, RequireTSME: true,
+			RequireIOMMUWriteSafe: true, ForbidPlatformSMT: true, ForbidTIO: true, RequirePageSwapDisable: true, RequireMitigations: []int{0}}}
 	s := v.Verifier(t, snp.Options{})
 	return v, c, raw, s, ref, verifier.Expectation{ReportData: kbs.ReportData(raw[0x50:0x90]), At: verifiertest.Time, Advisories: verifiertest.Advisories(t)}
 }

@@ -102,6 +102,11 @@ func CheckSNPRules(r *kbs.SNPRules) error {
 	if err := advisory.CheckLeave(r.AllowAdvisories); err != nil {
 		return fmt.Errorf("allow_advisories: %w", err)
 	}
+	for i, b := range r.RequireMitigations {
+		if b < 0 || b > 63 || slices.Contains(r.RequireMitigations[:i], b) {
+			return fmt.Errorf("require_mitigations %v, expected bits from 0 to 63, each once", r.RequireMitigations)
+		}
+	}
 	return errors.Join(
 		checkNotAll("forbid_products", knownProducts(), r.ForbidProducts),
 		optionalHex("host_data", r.HostData, 32),
@@ -164,7 +169,7 @@ func CheckTDXRules(r *kbs.TDXRules) error {
 	}
 	return errors.Join(
 		optionalHex("mr_config_id", r.MRConfigID, 48), optionalHex("mr_owner", r.MROwner, 48), optionalHex("mr_owner_config", r.MROwnerConfig, 48),
-		hexList("mr_seam", r.MRSEAM, 48), optionalHex("minimum_tee_tcb", r.MinimumTEETCB, 16))
+		hexList("mr_seam", r.MRSEAM, 48), hexList("machine_ids", r.MachineIDs, 16), optionalHex("minimum_tee_tcb", r.MinimumTEETCB, 16))
 }
 
 // optionalHex lets the empty string pass, which stands for zeros or for no

@@ -41,6 +41,7 @@ func certsFetch() *cli.Command {
 			&cli.StringFlag{Name: "fmspc", Usage: "Intel platform, 12 `HEX` digits"},
 			&cli.StringFlag{Name: "pck-ca", Value: "platform", Usage: "`CA` of the platform's PCK: platform or processor"},
 			&cli.StringFlag{Name: "kds-url", Value: endorsements.DefaultKDS, Usage: "`URL` of AMD's KDS or a mirror"},
+			&cli.StringFlag{Name: "update", Usage: "which TCB data of Intel's, `WHICH`: early, of the day of an advisory, or standard, of when firmware had time to reach machines (default: Intel's, standard)"},
 			&cli.StringFlag{Name: "pcs-url", Value: endorsements.DefaultPCS, Usage: "`URL` of Intel's PCS or a PCCS"},
 			&cli.StringFlag{Name: "root-crl-url", Usage: "`URL` of Intel's root CRL (default: Intel's, or the PCCS's)"},
 			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` to trust for TLS with a mirror"},
@@ -254,7 +255,7 @@ func openOnline(c *cli.Context) (*endorsements.Online, error) {
 	if err != nil {
 		return nil, face.WithStatus(face.Misused, err)
 	}
-	pcs, err := endorsements.NewPCS(endorsements.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Cache: cache, Fetcher: fetcher()})
+	pcs, err := endorsements.NewPCS(endorsements.PCSOptions{BaseURL: c.String("pcs-url"), RootCRLURL: c.String("root-crl-url"), Update: c.String("update"), Cache: cache, Fetcher: fetcher()})
 	if err != nil {
 		return nil, face.WithStatus(face.Misused, err)
 	}

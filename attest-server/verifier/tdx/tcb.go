@@ -16,6 +16,7 @@ type tcbResult struct {
 	platform, module, qe, overall string
 	advisories                    []string
 	date                          string
+	short                         []string // of UpToDate
 }
 
 // evaluateTCB evaluates the TCB that the TD was launched under and, from TDX
@@ -47,6 +48,9 @@ func evaluateSVN(v *VerifiedCollateral, c *verifier.TDXClaims, svn verifier.Hex,
 		return r, err
 	}
 	r.platform, r.date = string(level.TcbStatus), level.TcbDate
+	if r.platform != verifier.UpToDate {
+		r.short = platformShort(v.tcb.TcbLevels, svn, ext.TCB)
+	}
 	r.advisories = append(r.advisories, level.AdvisoryIDs...)
 	if err := checkModule(v.tcb.TdxModule.Mrsigner, v.tcb.TdxModule.Attributes, v.tcb.TdxModule.AttributesMask, c); err != nil {
 		return r, err
@@ -57,6 +61,9 @@ func evaluateSVN(v *VerifiedCollateral, c *verifier.TDXClaims, svn verifier.Hex,
 			return r, err
 		}
 		r.module = string(m.TcbStatus)
+		if r.module != verifier.UpToDate {
+			r.short = append(r.short, moduleShort(v.tcb.TdxModuleIdentities, svn)...)
+		}
 		r.advisories = append(r.advisories, m.AdvisoryIDs...)
 	}
 	q, err := qeLevel(v.qe, qe)
@@ -64,6 +71,9 @@ func evaluateSVN(v *VerifiedCollateral, c *verifier.TDXClaims, svn verifier.Hex,
 		return r, err
 	}
 	r.qe = string(q.TcbStatus)
+	if best := bestEnclave(v.qe.TcbLevels); r.qe != verifier.UpToDate && best > uint32(q.Tcb.Isvsvn) {
+		r.short = append(r.short, fmt.Sprintf("quoting enclave SVN below %d", best))
+	}
 	r.advisories = append(r.advisories, q.AdvisoryIDs...)
 	slices.Sort(r.advisories)
 	r.advisories = slices.Compact(r.advisories)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,8 +104,9 @@ func (v *Verifier) Verify(ctx context.Context, ev kbs.Evidence, at time.Time) (*
 	if err != nil {
 		return nil, err
 	}
-	c.FMSPC, c.PCEID, c.PCESVN, c.CPUSVN = pck.ext.FMSPC, pck.ext.PCEID, pck.ext.TCB.PCESvn, pck.ext.TCB.CPUSvn
+	c.FMSPC, c.PPID, c.PCEID, c.PCESVN, c.CPUSVN = pck.ext.FMSPC, strings.ToLower(pck.ext.PPID), pck.ext.PCEID, pck.ext.TCB.PCESvn, pck.ext.TCB.CPUSvn
 	c.PlatformTCBStatus, c.ModuleTCBStatus, c.QETCBStatus, c.TCBStatus = tcb.platform, tcb.module, tcb.qe, tcb.overall
+	c.TCBShort = tcb.short
 	c.Advisories, c.TCBDate, c.TCBEvaluation = tcb.advisories, tcb.date, col.evaluation()
 	return &verifier.Claims{TEE: kbs.TDX, LaunchDigest: kbs.LaunchDigest(c.MRTD), ReportData: kbs.ReportData(q.reportData()),
 		TDX: c, Chain: pck.details, Checks: tdxChecks(pck, col, at)}, nil

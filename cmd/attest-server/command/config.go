@@ -60,6 +60,10 @@ type Config struct {
 	// "https://pccs.example.com:8081". Default: AMD's and Intel's own.
 	KDSURL string `toml:"kds_url"`
 	PCSURL string `toml:"pcs_url"`
+	// PCSUpdate is which TCB data of Intel's is fetched: early, of the day on
+	// which an advisory is published, or standard, of when firmware had time to
+	// reach machines. Default standard.
+	PCSUpdate string `toml:"pcs_update"`
 	// MirrorCA is a PEM file to trust for TLS with those. Default: the
 	// system's authorities.
 	MirrorCA string `toml:"mirror_ca"`
@@ -248,8 +252,8 @@ func (cfg *Config) check() error {
 	switch {
 	case (cfg.TLSCert == "") != (cfg.TLSKey == ""):
 		return face.Usagef("tls_cert without tls_key, or the other way round: both or neither")
-	case !cfg.EndorsementsOnline && (cfg.KDSURL != "" || cfg.PCSURL != "" || cfg.MirrorCA != ""):
-		return face.Usagef("kds_url, pcs_url and mirror_ca are for endorsements_online = true alone")
+	case !cfg.EndorsementsOnline && (cfg.KDSURL != "" || cfg.PCSURL != "" || cfg.PCSUpdate != "" || cfg.MirrorCA != ""):
+		return face.Usagef("kds_url, pcs_url, pcs_update and mirror_ca are for endorsements_online = true alone")
 	case cfg.SessionLife != 0 && (cfg.SessionLife < time.Second || cfg.SessionLife > time.Hour):
 		return face.Usagef("session_life %s, expected 1s to 1h", cfg.SessionLife)
 	case cfg.ReleasesPerSession < 0 || cfg.ReleasesPerSession > 100:

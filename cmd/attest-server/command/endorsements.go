@@ -18,7 +18,7 @@ const fetchedName = "endorsements"
 func openSupply(cfg Config) (*endorsements.Supply, error) {
 	o := endorsements.SupplyOptions{Dir: cfg.Endorsements, Now: time.Now}
 	if cfg.EndorsementsOnline {
-		o.CacheDir, o.KDSURL, o.PCSURL = inDir(cfg.Data, fetchedName), cfg.KDSURL, cfg.PCSURL
+		o.CacheDir, o.KDSURL, o.PCSURL, o.Update = inDir(cfg.Data, fetchedName), cfg.KDSURL, cfg.PCSURL, cfg.PCSUpdate
 		var err error
 		if o.Client, err = vendorClient(cfg.MirrorCA); err != nil {
 			return nil, err

@@ -49,7 +49,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setServers, setMachine, setRelease, setRules, setTrust, setRegistrar} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setServers, setMachine, setRelease, setRules, setTrust, setRegistrar, preflight} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}
@@ -200,7 +200,17 @@ func setServers(c *cli.Context, o *workload.Options) error {
 		return err
 	}
 	o.Servers.WaitSeconds = wait
+	v, err := connectionOf(c)
+	if err != nil {
+		return err
+	}
+	if len(o.Servers.URLs) == 0 && v.server != "" {
+		o.Servers.URLs = []string{v.server}
+	}
 	path := c.String("attest-ca")
+	if path == "" && len(o.Servers.PinnedKeys) == 0 {
+		path = v.ca
+	}
 	if path == "" {
 		return nil
 	}
@@ -297,15 +307,11 @@ func setRegistrar(c *cli.Context, o *workload.Options) error {
 	if c.Bool("no-register") {
 		return nil
 	}
-	server := c.String("server")
-	if server == "" && len(o.Servers.URLs) > 0 {
-		server = o.Servers.URLs[0]
+	v, err := registrar(c, o.Servers.URLs)
+	if err != nil {
+		return err
 	}
-	ca := c.String("ca")
-	if ca == "" {
-		ca = c.String("attest-ca")
-	}
-	client, err := adminClient(server, ca, c.String("token-file"))
+	client, err := adminClient(v.server, v.ca, v.tokenFile)
 	if err != nil {
 		return err
 	}

@@ -50,11 +50,11 @@ func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
 	if c.Bool("no-register") {
 		return o, nil
 	}
-	server := c.String("server")
-	if server == "" && len(o.Servers.URLs) > 0 {
-		server = o.Servers.URLs[0]
+	v, err := registrar(c, o.Servers.URLs)
+	if err != nil {
+		return nil, err
 	}
-	client, err := legacyClient(c, server)
+	client, err := legacyClient(v)
 	if err != nil {
 		return nil, err
 	}

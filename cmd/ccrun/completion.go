@@ -16,13 +16,17 @@ func completion() face.Completion {
 			"scratch-damaged": {"replace", "refuse"}, "pull": {"missing", "always", "never", "newer"},
 			"runtime": {"krun", "krun-sim"}, "format": {"json"}, "log-level": {"debug", "info", "warn", "error"},
 		},
-		Names: map[string]func(context.Context) []string{"ID": workloadIDs, "IMAGE": localImages},
+		Names: map[string]func(context.Context) []string{"ID": workloadIDs, "IMAGE": localImages, "CONTEXT": contextNames},
 	}
 }
 
-// workloadIDs are the workloads of the server that the environment names.
+// workloadIDs are the workloads of the server that environment or context name.
 func workloadIDs(ctx context.Context) []string {
-	client, err := adminClient(os.Getenv("CCRUN_SERVER"), os.Getenv("CCRUN_CA"), os.Getenv("CCRUN_TOKEN_FILE"))
+	v, err := withContext(connection{os.Getenv("CCRUN_SERVER"), os.Getenv("CCRUN_CA"), os.Getenv("CCRUN_TOKEN_FILE")})
+	if err != nil {
+		return nil
+	}
+	client, err := adminClient(v.server, v.ca, v.tokenFile)
 	if err != nil {
 		return nil
 	}

@@ -33,7 +33,7 @@ func newApp() *cli.App {
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), runCommand(), verifyCommand(), explainCommand(),
-			certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
+			loginCommand(), contextCommand(), certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 		},
 	}
 	program.Prepare(app)

@@ -39,16 +39,11 @@ func serverFlags() []cli.Flag {
 	}
 }
 
-// admin is the client that serverFlags describe.
-func admin(c *cli.Context) (*kbs.AdminClient, error) {
-	return adminClient(c.String("server"), c.String("ca"), c.String("token-file"))
-}
-
 // adminClient is the client for server, which is trusted by ca, a PEM file,
 // or by the system's CAs if ca is empty.
 func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	if server == "" {
-		return nil, hint.With(face.Usagef("no attestation server"), "give --server URL or set CCRUN_SERVER")
+		return nil, hint.With(face.Usagef("no attestation server"), "`ccrun login URL` remembers one; or give --server URL, or set CCRUN_SERVER")
 	}
 	if tokenFile == "" {
 		return nil, hint.With(face.Usagef("no token for %s", server),
@@ -128,7 +123,11 @@ func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
 	if c.IsSet("policy") || c.IsSet("allow-advisory") {
 		return face.Usagef("--policy and --allow-advisory: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
 	}
-	client, err := legacyClient(c, c.String("server"))
+	v, err := connectionOf(c)
+	if err != nil {
+		return err
+	}
+	client, err := legacyClient(v)
 	if err != nil {
 		return err
 	}
@@ -142,8 +141,8 @@ func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
 	})
 }
 
-func legacyClient(c *cli.Context, server string) (*workload.LegacyClient, error) {
-	a, err := adminClient(server, c.String("ca"), c.String("token-file"))
+func legacyClient(v connection) (*workload.LegacyClient, error) {
+	a, err := adminClient(v.server, v.ca, v.tokenFile)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package face
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -36,9 +37,13 @@ func (k Completion) complete(ctx context.Context, app *cli.App, words []string) 
 	ctx, cancel := context.WithTimeout(ctx, completionPatience)
 	defer cancel()
 	before, cur := words[:len(words)-1], words[len(words)-1]
+	w := app.Writer
+	if w == nil { // cli's default comes with a run
+		w = os.Stdout
+	}
 	for _, s := range k.candidates(ctx, app, before, cur) {
 		if strings.HasPrefix(s, cur) {
-			fmt.Fprintln(app.Writer, Printable(s))
+			fmt.Fprintln(w, Printable(s))
 		}
 	}
 }

@@ -60,13 +60,16 @@ func ReadTokenFile(path string) (secret.Bytes, error) {
 	if b, cr := bytes.CutSuffix(token.Reveal(), []byte("\r")); err == nil && cr { // an editor's of Windows
 		token = secret.New(b)
 	}
-	if err == nil && !tokenForm.Match(token.Reveal()) {
+	if err == nil && !IsToken(token) {
 		token.Wipe()
 		err = hint.With(Usagef("%s holds no token, which is ccrun_ID_SECRET on one line", path),
 			"put the token that `attest-server init` or `token create` printed into it")
 	}
 	return token, err
 }
+
+// IsToken tells whether b has the form of an attest-server's token.
+func IsToken(b secret.Bytes) bool { return tokenForm.Match(b.Reveal()) }
 
 // ReadSecret is ReadSecretFile for what is open already. It leaves out the
 // line end that editors put behind.

@@ -2,8 +2,6 @@ package face
 
 import (
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -47,7 +45,7 @@ func completionCommand(name string) *cli.Command {
 			}
 			s, ok := scripts[c.Args().First()]
 			if !ok {
-				return Usagef("unknown shell %q: expected %s", c.Args().First(), strings.Join(slices.Sorted(maps.Keys(scripts)), ", "))
+				return Usagef("unknown shell %q: expected bash, zsh or fish", c.Args().First())
 			}
 			word := strings.ReplaceAll(name, "-", "_")
 			_, err := io.WriteString(c.App.Writer, strings.NewReplacer("FUNCTION", word, "PROGRAM", name).Replace(s))

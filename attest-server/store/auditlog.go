@@ -13,6 +13,8 @@ import (
 type auditLog struct {
 	now  func() time.Time
 	head headSigner
+
+	toldBefore int64 // the hour before which all refusals are told
 }
 
 // append adds an entry within the transaction of the action itself: neither

@@ -46,7 +46,7 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 		}
 		switch {
 		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved), errors.Is(refused, ErrConfirmed):
-			return s.log.append(tx, "session/"+to.Session, "key.refuse", id, refused.Error())
+			return s.log.refuse(tx, refusal{session: to.Session, action: "key.refuse", object: id, detail: refused.Error(), workload: id, why: whyRefused(refused)})
 		case refused != nil:
 			return refused
 		}

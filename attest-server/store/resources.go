@@ -144,7 +144,12 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 			if !errors.Is(refused, ErrNotFound) && !errors.Is(refused, ErrNotApproved) && !errors.Is(refused, ErrLimit) {
 				return refused
 			}
-			return s.log.append(tx, "session/"+session, "resource.refuse", id.String(), "workload "+workload+": "+refused.Error())
+			first, err := firstRefusal(tx, session, id, s.clock())
+			if err != nil || !first {
+				return err
+			}
+			return s.log.refuse(tx, refusal{session: session, action: "resource.refuse", object: id.String(), detail: "workload " + workload + ": " + refused.Error(),
+				workload: workload, why: whyRefused(refused)})
 		}
 		value = r.value
 		_, err = tx.Exec("UPDATE resources SET releases = releases + 1, last_release = ? WHERE repo = ? AND type = ? AND tag = ? AND version = ?",

@@ -219,4 +219,24 @@ var migrations = []string{
 		hash BLOB NOT NULL,
 		PRIMARY KEY(level, n)
 	) STRICT, WITHOUT ROWID;`,
+
+	// Refusals of guests by the hour; count is how many of a kind, began and ended
+	// are of those without an audit entry of their own.
+	`CREATE TABLE refusals(
+		hour INTEGER NOT NULL,          -- Unix time / 3600
+		action TEXT NOT NULL,
+		workload TEXT NOT NULL,
+		why TEXT NOT NULL,
+		count INTEGER NOT NULL,
+		began INTEGER NOT NULL,
+		ended INTEGER NOT NULL,
+		PRIMARY KEY(hour, action, workload, why)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE refused_resources(
+		session TEXT NOT NULL,
+		name TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		PRIMARY KEY(session, name)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX refused_resources_at ON refused_resources(at);`,
 }

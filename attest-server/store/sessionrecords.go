@@ -45,7 +45,7 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 			return s.log.append(tx, "session/"+r.Session, "attest.grant", r.WorkloadID, "")
 		}
 		if r.Result.Confirmed() { // no denial, but a sign of a break-in
-			return s.log.append(tx, "session/"+r.Session, "attest.refuse", r.WorkloadID, firstFailure(r.Result))
+			return s.log.refuse(tx, asRefusal(r, "attest.refuse"))
 		}
 		if r.Result.Result == kbs.Undecided {
 			return nil // no denial
@@ -59,8 +59,13 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 		if !authentic {
 			return nil
 		}
-		return s.log.append(tx, "session/"+r.Session, "attest.deny", r.WorkloadID, firstFailure(r.Result))
+		return s.log.refuse(tx, asRefusal(r, "attest.deny"))
 	})
+}
+
+func asRefusal(r kbs.SessionRecord, action string) refusal {
+	why := firstFailure(r.Result)
+	return refusal{session: r.Session, action: action, object: r.WorkloadID, detail: why, workload: r.WorkloadID, why: why}
 }
 
 func firstFailure(r kbs.AttestationResult) string {

@@ -155,7 +155,10 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) (*DB, error)
 		if err := master.follow(tx); err != nil {
 			return err
 		}
-		return log.head.rename(master.log)
+		if err := log.head.rename(master.log); err != nil {
+			return err
+		}
+		return log.tellRefusals(tx)
 	}
 	w := database.NewWriter(writing, begin, log.head.sign)
 	c := &core{

@@ -1,16 +1,19 @@
 package command
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/policy"
 )
@@ -65,6 +68,34 @@ func TestShippedConfig(t *testing.T) {
 		if s, ok := f.(interface{ GetDefaultText() string }); ok && f.Names()[0] == "listen" && !strings.Contains(s.GetDefaultText(), cfg.Listen) {
 			t.Errorf("listen = %q, the flag's default is %s", cfg.Listen, s.GetDefaultText())
 		}
+	}
+}
+
+// TestUnitBoundsMemory: the collector's limit is well below the kernel's, and
+// leaves room for all the bodies that the configuration allows, four times each.
+func TestUnitBoundsMemory(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(shipped, "attest-server.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft := regexp.MustCompile(`(?m)^Environment=GOMEMLIMIT=(\d+)MiB$`).FindSubmatch(b)
+	hard := regexp.MustCompile(`(?m)^MemoryMax=(\d+)G$`).FindSubmatch(b)
+	if soft == nil || hard == nil {
+		t.Fatal("the unit sets not both, GOMEMLIMIT and MemoryMax")
+	}
+	softMiB, err1 := strconv.Atoi(string(soft[1]))
+	hardGiB, err2 := strconv.Atoi(string(hard[1]))
+	var cfg Config
+	if err := errors.Join(err1, err2, cfg.read(filepath.Join(shipped, "attest-server.toml"))); err != nil {
+		t.Fatal(err)
+	}
+	if softMiB > hardGiB<<10*3/4 || int64(softMiB)<<20 < 4*cfg.MaxBodyBytes+heapFloor {
+		t.Errorf("GOMEMLIMIT %d MiB, MemoryMax %d GiB, bodies of %d bytes", softMiB, hardGiB, cfg.MaxBodyBytes)
+	}
+	shown := answer.RateLimits{BodyBytes: cfg.MaxBodyBytes, Requests: cfg.MaxRequests, Connections: cfg.MaxConnections, AddressConnections: cfg.MaxAddressConnections}
+	defaults := answer.RateLimits{BodyBytes: answer.DefaultBodyBytes, Requests: answer.DefaultRequests, Connections: answer.DefaultConnections, AddressConnections: answer.DefaultAddressConnections}
+	if !reflect.DeepEqual(shown, defaults) {
+		t.Errorf("the file shows %+v as defaults, they are %+v", shown, defaults)
 	}
 }
 

@@ -29,7 +29,10 @@ const configuredObject = "/configuration"
 type Configured struct {
 	Configuration string `json:"configuration,omitempty"` // SHA-256 of the file; empty: none
 	Policy        string `json:"policy,omitempty"`        // SHA-384 of its RFC 8785 form; empty: none
-	NoPolicy      bool   `json:"-"`                       // it was said that there shall be none
+	// Tenants are those that client certificates mean by their names: each name,
+	// '=' and TenantMade, between blanks.
+	Tenants  string `json:"tenants,omitempty"`
+	NoPolicy bool   `json:"-"` // it was said that there shall be none
 	// Advisories is the table of firmware advisories in use: the newest ever.
 	Advisories advisory.Mark `json:"advisories,omitzero"`
 }
@@ -48,7 +51,7 @@ func (c Configured) Follows(before Configured) error {
 }
 
 func (c Configured) same(d Configured) bool {
-	return c.Policy == d.Policy && c.Configuration == d.Configuration && c.Advisories == d.Advisories
+	return c.Policy == d.Policy && c.Configuration == d.Configuration && c.Advisories == d.Advisories && c.Tenants == d.Tenants
 }
 
 // Change is how the log and the audit log tell of it.
@@ -57,8 +60,12 @@ func (c Configured) Change(before Configured) string {
 	if c.NoPolicy {
 		word = ", as [policy] none = true says"
 	}
-	return fmt.Sprintf("configuration %s -> %s, policy %s -> %s%s, advisories %s -> %s", orNone(before.Configuration), orNone(c.Configuration),
-		orNone(before.Policy), orNone(c.Policy), word, before.Advisories, c.Advisories)
+	tenants := ""
+	if c.Tenants != before.Tenants {
+		tenants = fmt.Sprintf(", certificates of tenants %q -> %q", before.Tenants, c.Tenants)
+	}
+	return fmt.Sprintf("configuration %s -> %s, policy %s -> %s%s, advisories %s -> %s%s", orNone(before.Configuration), orNone(c.Configuration),
+		orNone(before.Policy), orNone(c.Policy), word, before.Advisories, c.Advisories, tenants)
 }
 
 func orNone(digest string) string { return cmp.Or(digest, "none") }

@@ -73,11 +73,12 @@ func (d *server) readAnew(ctx context.Context) (n anew, err error) {
 	if err != nil {
 		return n, err
 	}
-	clients, unmeant, err := d.clientsOf(ctx, n.cfg)
-	if err = errors.Join(err, unmeant); err != nil {
+	m, err := d.meant(ctx, n.cfg, "")
+	if err = errors.Join(err, m.unmeant); err != nil {
 		return n, err
 	}
-	n.use, err = d.api.Prepare(p, n.cfg.table, clients, n.clients)
+	n.cfg.inForce.Tenants = m.tenants
+	n.use, err = d.api.Prepare(p, n.cfg.table, m.list, n.clients)
 	return n, err
 }
 

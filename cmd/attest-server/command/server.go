@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
-	attestadmin "github.com/ccrun/ccrun/attest-server/admin"
 	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/metrics"
@@ -22,7 +20,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/web"
 	"github.com/ccrun/ccrun/attest-server/witness"
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -150,9 +147,11 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 		sc.Anchor = d.anchor
 	}
 	sc.Metrics, sc.ClientRoots = d.metrics, d.cert.clients.Load()
-	if sc.Clients, d.unmeant, err = d.clientsOf(ctx, d.cfg); err != nil {
+	m, err := d.meantAtStart(ctx)
+	if err != nil {
 		return sc, err
 	}
+	sc.Clients = m.list
 	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err
@@ -191,27 +190,6 @@ func (d *server) close() error {
 		d.end()
 	}
 	return errors.Join(errs...)
-}
-
-// clientsOf is the client certificates that cfg names, each with the tenant that
-// has its name now. Those of tenants that do not exist are refused when they
-// come, and unmeant says which they are.
-func (d *server) clientsOf(ctx context.Context, cfg Config) (list []attestadmin.ClientCertificate, unmeant, err error) {
-	list = cfg.clients()
-	for i, x := range list {
-		if x.Tenant == "" {
-			continue
-		}
-		list[i].TenantMade, err = d.store.TenantMade(ctx, x.Tenant)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			unmeant = errors.Join(unmeant, hint.With(fmt.Errorf("client certificate %s is of tenant %s, which does not exist", x.Subject, x.Tenant),
-				"correct `clients`, or make it and reload: `attest-server tenant set %s`", x.Tenant))
-		case err != nil:
-			return nil, nil, err
-		}
-	}
-	return list, unmeant, nil
 }
 
 // expiries is the certificates in use.

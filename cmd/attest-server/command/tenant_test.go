@@ -1,11 +1,16 @@
 package command
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestTenantCommands(t *testing.T) {
@@ -77,4 +82,59 @@ func TestRemoveTenantOfCertificate(t *testing.T) {
 	}
 	mustRun(t, "tenant", "rm", "acme-2", "--config", config)
 	mustRun(t, "tenant", "rm", "acme", "--config", written(t, fmt.Sprintf("data = %q\n", dir)))
+}
+
+// TestCertificateMeansItsTenant: a client certificate of a tenant that was
+// removed is not a later one's of the same name, whether the server runs on or
+// starts anew, until the configuration is read again by somebody's wish.
+func TestCertificateMeansItsTenant(t *testing.T) {
+	dir, token := initDir(t)
+	mine := clientCertificate(t, dir, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	config := written(t, fmt.Sprintf("data = %q\nclient_ca = %q\nclients = [ {subject=\"CN=eye\", role=\"auditor\", tenant=\"acme\"} ]\n", dir, inDir(dir, caName)))
+	mustRun(t, "tenant", "set", "--data", dir, "acme")
+	var log *buffer
+	start := func() (cmd *exec.Cmd, status func() int) {
+		t.Helper()
+		log = new(buffer)
+		cmd, url := processTo(t, log, nil, "--config", config)
+		roots := admin(t, dir, url, token).RootCAs
+		return cmd, func() int {
+			t.Helper()
+			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{mine}}}
+			defer transport.CloseIdleConnections()
+			resp, err := (&http.Client{Transport: transport}).Get(url + "/v1/workloads")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+	}
+	cmd, status := start()
+	if got := status(); got != http.StatusOK {
+		t.Fatalf("its own tenant: %d", got)
+	}
+	mustRun(t, "tenant", "rm", "--data", dir, "acme")
+	mustRun(t, "tenant", "set", "--data", dir, "acme")
+	if got := status(); got != http.StatusForbidden {
+		t.Errorf("another tenant of the name, while the server runs: %d", got)
+	}
+	for range 2 {
+		cmd.Process.Kill()
+		_ = cmd.Wait()
+		cmd, status = start()
+		if got := status(); got != http.StatusForbidden || !strings.Contains(log.String(), "was removed") {
+			t.Errorf("the server starts anew: %d\n%s", got, log.String())
+		}
+	}
+	cmd.Process.Signal(syscall.SIGHUP)
+	log.await(t, "read again: ")
+	if got := status(); got != http.StatusOK {
+		t.Errorf("read again: %d\n%s", got, log.String())
+	}
+	cmd.Process.Kill()
+	_ = cmd.Wait()
+	if _, status = start(); status() != http.StatusOK {
+		t.Errorf("and the server starts anew:\n%s", log.String())
+	}
 }

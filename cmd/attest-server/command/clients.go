@@ -23,7 +23,7 @@ type meaning struct {
 
 // meant gives the names of tenants in cfg their meaning: the tenant of before,
 // if before says so, else the one that has the name now.
-func (d *server) meant(ctx context.Context, cfg Config, before string) (m meaning, err error) {
+func meant(ctx context.Context, s *store.DB, cfg Config, before string) (m meaning, err error) {
 	m.list = cfg.clients()
 	known := map[string]int64{}
 	for name := range strings.FieldsSeq(before) {
@@ -36,7 +36,7 @@ func (d *server) meant(ctx context.Context, cfg Config, before string) (m meanin
 		if x.Tenant == "" {
 			continue
 		}
-		made, err := d.store.TenantMade(ctx, x.Tenant)
+		made, err := s.TenantMade(ctx, x.Tenant)
 		then, was := known[x.Tenant]
 		switch {
 		case errors.Is(err, store.ErrNotFound):
@@ -60,15 +60,13 @@ func (d *server) meant(ctx context.Context, cfg Config, before string) (m meanin
 
 // meantAtStart takes the word of a configuration that has not changed since it
 // was read last as it was meant then.
-func (d *server) meantAtStart(ctx context.Context) (m meaning, err error) {
-	before, err := d.store.Configured(ctx)
+func meantAtStart(ctx context.Context, s *store.DB, cfg Config) (m meaning, err error) {
+	before, err := s.Configured(ctx)
 	if err != nil {
 		return m, err
 	}
-	if before.Configuration != d.cfg.inForce.Configuration {
+	if before.Configuration != cfg.inForce.Configuration {
 		before.Tenants = ""
 	}
-	m, err = d.meant(ctx, d.cfg, before.Tenants)
-	d.cfg.inForce.Tenants, d.unmeant = m.tenants, m.unmeant
-	return m, err
+	return meant(ctx, s, cfg, before.Tenants)
 }

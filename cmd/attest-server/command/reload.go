@@ -73,7 +73,7 @@ func (d *server) readAnew(ctx context.Context) (n anew, err error) {
 	if err != nil {
 		return n, err
 	}
-	m, err := d.meant(ctx, n.cfg, "")
+	m, err := meant(ctx, d.store, n.cfg, "")
 	if err = errors.Join(err, m.unmeant); err != nil {
 		return n, err
 	}

@@ -147,11 +147,11 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 		sc.Anchor = d.anchor
 	}
 	sc.Metrics, sc.ClientRoots = d.metrics, d.cert.clients.Load()
-	m, err := d.meantAtStart(ctx)
+	m, err := meantAtStart(ctx, d.store, d.cfg)
 	if err != nil {
 		return sc, err
 	}
-	sc.Clients = m.list
+	sc.Clients, d.cfg.inForce.Tenants, d.unmeant = m.list, m.tenants, m.unmeant
 	showExpiries(d.metrics, d.expiries)
 	if sc.Policy, err = d.cfg.policy(); err != nil {
 		return sc, err

@@ -30,13 +30,13 @@ const (
 	StagedDiskKeyType = "disk-key.staged"
 )
 
-var validResourcePart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var validResourcePart = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
 
 // ResourceID names a secret for attested workloads: REPO/TYPE/TAG.
 type ResourceID struct{ Repo, Type, Tag string }
 
 // ParseResourceID reads REPO/TYPE/TAG, each up to 64 letters, digits, '.', '_'
-// and '-'.
+// and '-', the first no '.': what CoCo allows.
 func ParseResourceID(s string) (ResourceID, error) {
 	parts := strings.Split(s, "/")
 	if len(parts) != 3 {
@@ -45,7 +45,7 @@ func ParseResourceID(s string) (ResourceID, error) {
 	id := ResourceID{parts[0], parts[1], parts[2]}
 	for _, p := range parts {
 		if !validResourcePart.MatchString(p) {
-			return ResourceID{}, fmt.Errorf("resource %q: expected REPO/TYPE/TAG, each up to 64 letters, digits, '.', '_' and '-'", s)
+			return ResourceID{}, fmt.Errorf("resource %q: expected REPO/TYPE/TAG, each up to 64 letters, digits, '.', '_' and '-', not beginning with '.'", s)
 		}
 	}
 	return id, nil

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -197,4 +200,34 @@ func mustSeal(t *testing.T, current, next secret.Bytes) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestKeyFileTouchedByHand: what editors and shells do to a MasterKey's file is
+// refused, and said for what it is; a key that ends like a line is none of that.
+func TestKeyFileTouchedByHand(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, Size)
+	key[Size-1] = '\n'
+	for name, x := range map[string]struct {
+		content []byte
+		next    string // in the hint; empty: it is taken
+	}{
+		"as made":          {key, ""},
+		"newline added":    {append(bytes.Clone(key), '\n'), "head -c 32"},
+		"CRLF added":       {append(bytes.Clone(key), "\r\n"...), "head -c 32"},
+		"newline for byte": {append(bytes.Repeat([]byte{7}, Size), '\n'), "head -c 32"},
+		"hex":              {[]byte(hex.EncodeToString(key) + "\n"), "xxd -r -p"},
+		"base64":           {[]byte(base64.StdEncoding.EncodeToString(key)), "base64 -d"},
+	} {
+		path := filepath.Join(t.TempDir(), Name)
+		if err := os.WriteFile(path, x.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Source{File: path}.Load(t.Context())
+		if x.next == "" && (err != nil || !bytes.Equal(got.Reveal(), x.content)) || x.next != "" && (err == nil || !strings.Contains(hint.Of(err), x.next) || got.Len() > 0) {
+			t.Errorf("%s: %v, hint %q, expected %q", name, err, hint.Of(err), x.next)
+		}
+		if err != nil && strings.Contains(err.Error()+hint.Of(err), hex.EncodeToString(key[:4])) {
+			t.Errorf("%s: the error shows the key", name)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package masterkey
 
 import (
+	"bytes"
 	"context"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -11,6 +12,7 @@ import (
 	"io"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -79,11 +81,24 @@ var ErrNoTransit = errors.New("the master key is wrapped by a transit engine, an
 // errOtherKey: the next MasterKey is sealed under another one than that in use.
 var errOtherKey = errors.New("the next master key does not belong to the one in use")
 
+// noKey says what is wrong with a file that holds no MasterKey. A line end that
+// was added is not cut off: a key in clear may end with such a byte.
+func noKey(b []byte) error {
+	err := fmt.Errorf("it holds neither %d bytes nor a wrapped key of version 1, but %d bytes", Size, len(b))
+	switch n := len(bytes.TrimRight(b, "\r\n")); {
+	case n < len(b) && len(b)-Size <= 2 && len(b) > Size:
+		return hint.With(err, "a line end was added to it, as by an editor or echo: the key is its first %d bytes (head -c %[1]d)", Size)
+	case n == 2*Size || n == (Size+2)/3*4:
+		return hint.With(err, "it looks like hex or base64: the file holds the bytes themselves (`xxd -r -p`, `base64 -d`)")
+	}
+	return err
+}
+
 // unwrap opens b, the content of a MasterKey's file that is not in clear.
 func unwrap(ctx context.Context, b []byte, transit Unwrapper, current secret.Bytes) (secret.Bytes, error) {
 	var w wrappedKey
 	if err := kbs.UnmarshalStrict(b, &w); err != nil || w.Version != 1 || (w.Transit == "") == (len(w.Under) == 0) {
-		return secret.Bytes{}, fmt.Errorf("it holds neither %d bytes nor a wrapped key of version 1", Size)
+		return secret.Bytes{}, noKey(b)
 	}
 	if w.Transit != "" {
 		if transit == nil {

@@ -37,17 +37,19 @@ func parseSNPReport(raw []byte) (*snpReport, error) {
 	}
 	msg, err := abi.ReportToProto(raw)
 	if err != nil {
-		return nil, verifier.Refuse("evidence_format", "a well-formed SNP report", "reserved fields in use", "", err)
+		return nil, verifier.Refuse("evidence_format", "a well-formed SNP report", "reserved fields in use", "the bytes are damaged or of a newer firmware interface: send the raw ATTESTATION_REPORT, or update this program", err)
 	}
 	r := &snpReport{raw: raw, msg: msg}
 	if r.policy, err = abi.ParseSnpPolicy(msg.Policy); err != nil {
-		return nil, verifier.Refuse("evidence_format", "a well-formed guest policy", "reserved bits in use", "", err)
+		return nil, verifier.Refuse("evidence_format", "a well-formed guest policy", "reserved bits in use", "the bytes are damaged or of a newer firmware interface: send the raw ATTESTATION_REPORT, or update this program", err)
 	}
 	if msg.SignatureAlgo != abi.SignEcdsaP384Sha384 {
-		return nil, verifier.Refuse("signature_algorithm", "1 (ECDSA P-384 with SHA-384)", fmt.Sprint(msg.SignatureAlgo), "", nil)
+		return nil, verifier.Refuse("signature_algorithm", "1 (ECDSA P-384 with SHA-384)", fmt.Sprint(msg.SignatureAlgo),
+			"a newer firmware signs in another way, or the bytes are damaged: send the raw ATTESTATION_REPORT, or update this program", nil)
 	}
 	if r.info, err = abi.ParseSignerInfo(msg.SignerInfo); err != nil {
-		return nil, verifier.Refuse("signer", "VCEK or VLEK", "reserved bits in use", "", err)
+		return nil, verifier.Refuse("signer", "VCEK or VLEK", "reserved bits in use",
+			"the bytes are damaged or of a newer firmware interface: send the raw ATTESTATION_REPORT, or update this program", err)
 	}
 	switch r.info.SigningKey {
 	case abi.VcekReportSigner:
@@ -124,7 +126,8 @@ func (r *snpReport) claims(line *ProductLine) (*verifier.SNPClaims, error) {
 	}{{m.CurrentTcb, &c.CurrentTCB}, {m.ReportedTcb, &c.ReportedTCB}, {m.CommittedTcb, &c.CommittedTCB}, {m.LaunchTcb, &c.LaunchTCB}} {
 		var err error
 		if *t.out, err = decodeTCB(t.raw, line.FMC); err != nil {
-			return nil, verifier.Refuse("evidence_format", "a TCB_VERSION of "+line.Name, "reserved bytes in use", "", err)
+			return nil, verifier.Refuse("evidence_format", "a TCB_VERSION of "+line.Name, "reserved bytes in use",
+				"the report is of a newer product line than this program knows, or damaged", err)
 		}
 	}
 	return c, nil

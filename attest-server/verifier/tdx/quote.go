@@ -2,6 +2,7 @@ package tdx
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/cursor"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Sizes of a TD quote (Intel DCAP quoting library, appendix 3), in bytes.
@@ -87,7 +89,8 @@ func checkTDHeader(h []byte) error {
 			"this quote version is newer or older than this program knows, or the bytes are no quote", nil)
 	}
 	if k := binary.LittleEndian.Uint16(h[2:]); k != tdAttestationKey {
-		return verifier.Refuse("signature_algorithm", "2 (ECDSA P-256)", fmt.Sprint(k), "", nil)
+		return verifier.Refuse("signature_algorithm", "2 (ECDSA P-256)", fmt.Sprint(k),
+			"have the host's quoting enclave sign with ECDSA P-256, the only one that Intel's DCAP has (3 is ECDSA P-384)", nil)
 	}
 	if t := binary.LittleEndian.Uint32(h[4:]); t != tdTEEType {
 		return verifier.Refuse("tee", "TEE type 81h (TDX)", fmt.Sprintf("%xh", t), "the quote is of another TEE, such as SGX", nil)
@@ -118,7 +121,7 @@ func (q *tdQuote) readAuthData(r *cursor.Cursor) error {
 	q.signature = r.Take(tdSignatureSize)
 	q.attestKey = r.Take(tdKeySize)
 	if t := r.U16(); r.Err == nil && t != tdCertQEReport {
-		return fmt.Errorf("certification data of type %d, expected %d", t, tdCertQEReport)
+		return hint.With(fmt.Errorf("certification data of type %d, expected %d", t, tdCertQEReport), certificationHint)
 	}
 	if n := r.U32(); r.Err == nil && int(n) != len(r.Rest()) {
 		return fmt.Errorf("certification data of %d bytes, expected %d", n, len(r.Rest()))
@@ -127,7 +130,7 @@ func (q *tdQuote) readAuthData(r *cursor.Cursor) error {
 	q.qeSign = r.Take(tdSignatureSize)
 	q.qeAuthData = r.Take(int(r.U16()))
 	if t := r.U16(); r.Err == nil && t != tdCertPCKChain {
-		return fmt.Errorf("QE certification data of type %d, expected %d (PCK certificate chain)", t, tdCertPCKChain)
+		return hint.With(fmt.Errorf("QE certification data of type %d, expected %d (PCK certificate chain)", t, tdCertPCKChain), certificationHint)
 	}
 	q.pckChain = r.Take(int(r.U32()))
 	if r.Err == nil && len(r.Rest()) != 0 {
@@ -136,8 +139,13 @@ func (q *tdQuote) readAuthData(r *cursor.Cursor) error {
 	return r.Err
 }
 
+// certificationHint is for quotes that name the platform instead of proving it.
+const certificationHint = "the host's quote generation service (QGS) has no PCK certificate: let it reach Intel's PCS or a PCCS " +
+	"that knows the platform (qcnl.conf), and register the platform there; types 1 to 3 only name it"
+
 func quoteError(err error) error {
-	return verifier.Refuse("evidence_format", "a well-formed TD quote", "other bytes", "", err)
+	next := cmp.Or(hint.Of(err), "send the whole quote as configfs-tsm's outblob or the QGS gave it: it is cut off, or something else")
+	return verifier.Refuse("evidence_format", "a well-formed TD quote", err.Error(), next, err)
 }
 
 // claims decodes the TD report.

@@ -48,6 +48,7 @@ func (m *mockKDS) RoundTrip(r *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 	}
+	time.Sleep(300 * time.Millisecond) // the way there and back
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked[r.URL.Path]++

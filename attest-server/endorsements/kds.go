@@ -1,6 +1,7 @@
 package endorsements
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -38,31 +39,27 @@ type KDS struct {
 
 // NewKDS makes a KDS.
 func NewKDS(o KDSOptions) (*KDS, error) {
-	if o.BaseURL == "" {
-		o.BaseURL = DefaultKDS
-	}
-	if err := checkServiceURL(o.BaseURL); err != nil {
-		return nil, fmt.Errorf("address of the KDS: %w", err)
-	}
-	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
-	if o.Cache == nil {
-		var err error
-		if o.Cache, err = OpenCache(CacheOptions{}); err != nil {
-			return nil, err
-		}
-	}
-	if o.Fetcher == nil {
-		o.Fetcher = NewFetcher(FetchOptions{})
+	if err := completeService("KDS", &o.BaseURL, DefaultKDS, &o.Cache, &o.Fetcher); err != nil {
+		return nil, err
 	}
 	return &KDS{o: o}, nil
 }
 
-func checkServiceURL(s string) error {
-	u, err := url.Parse(s)
+// completeService checks a vendor service's address and puts in the place of
+// what is empty: its usual address, a cache in memory and a fetcher of its own.
+func completeService(name string, base *string, usual string, cache **Cache, fetcher **Fetcher) (err error) {
+	*base = strings.TrimRight(cmp.Or(*base, usual), "/")
+	u, err := url.Parse(*base)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return fmt.Errorf("%q is not a URL such as %s", s, DefaultKDS)
+		return fmt.Errorf("address of the %s: %q is not a URL such as %s", name, *base, usual)
 	}
-	return nil
+	if *fetcher == nil {
+		*fetcher = NewFetcher(FetchOptions{})
+	}
+	if *cache == nil {
+		*cache, err = OpenCache(CacheOptions{})
+	}
+	return err
 }
 
 // Candidates implements snp.Endorsements. While the service does not answer, the

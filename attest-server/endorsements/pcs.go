@@ -53,30 +53,17 @@ type PCS struct {
 
 // NewPCS makes a PCS.
 func NewPCS(o PCSOptions) (*PCS, error) {
-	if o.BaseURL == "" {
-		o.BaseURL = DefaultPCS
-	}
-	if err := checkServiceURL(o.BaseURL); err != nil {
-		return nil, fmt.Errorf("address of the PCS: %w", err)
+	if err := completeService("PCS", &o.BaseURL, DefaultPCS, &o.Cache, &o.Fetcher); err != nil {
+		return nil, err
 	}
 	if o.Update != "" && o.Update != UpdateEarly && o.Update != UpdateStandard {
 		return nil, fmt.Errorf("update %q, expected %s or %s", o.Update, UpdateEarly, UpdateStandard)
 	}
-	o.BaseURL = strings.TrimRight(o.BaseURL, "/")
 	if o.RootCRLURL == "" {
 		o.RootCRLURL = defaultRootCRL
 		if o.BaseURL != DefaultPCS {
 			o.RootCRLURL = o.BaseURL + "/sgx/certification/v4/rootcacrl"
 		}
-	}
-	if o.Cache == nil {
-		var err error
-		if o.Cache, err = OpenCache(CacheOptions{}); err != nil {
-			return nil, err
-		}
-	}
-	if o.Fetcher == nil {
-		o.Fetcher = NewFetcher(FetchOptions{})
 	}
 	if o.Now == nil {
 		o.Now = time.Now

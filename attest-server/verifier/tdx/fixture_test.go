@@ -2,6 +2,7 @@ package tdx
 
 import (
 	"context"
+	"crypto/x509"
 	"testing"
 	"time"
 
@@ -41,4 +42,23 @@ type oneCollateral struct{ c *Collateral }
 
 func (o oneCollateral) Collateral(context.Context, string, string) ([]*Collateral, error) {
 	return []*Collateral{o.c}, nil
+}
+
+// parsedTD is realTD's quote and the chain that signed it.
+func parsedTD(t testing.TB) (*tdQuote, *pckChain, Collateral, *x509.Certificate) {
+	t.Helper()
+	quote, c, _ := realTD(t)
+	q, err := parseQuote(quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pck, err := checkPCKChain(q.pckChain, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q, pck, c, root
 }

@@ -160,19 +160,7 @@ func (o twoCollaterals) Collateral(context.Context, string, string) ([]*Collater
 // TestTDXTCB: the platform's status is never hidden by the module's or the
 // quoting enclave's.
 func TestTDXTCB(t *testing.T) {
-	quote, good, _ := realTD(t)
-	q, err := parseQuote(quote)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pck, err := checkPCKChain(q.pckChain, root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q, pck, good, _ := parsedTD(t)
 	for _, tt := range []struct {
 		platform, module, qe, want string
 	}{
@@ -239,19 +227,7 @@ func TestTDXRelaunch(t *testing.T) {
 			t.Errorf("launched %s, now %s: %s, expected %s", tt.launch, tt.current, got, tt.want)
 		}
 	}
-	quote, good, _ := realTD(t)
-	q, err := parseQuote(quote)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pck, err := checkPCKChain(q.pckChain, root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q, pck, good, root := parsedTD(t)
 	v, err := VerifyCollateral(&good, root)
 	if err != nil {
 		t.Fatal(err)

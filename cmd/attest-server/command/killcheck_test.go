@@ -1,7 +1,10 @@
 package command
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -152,4 +155,17 @@ func (k *killed) checkFates(s *store.DB) {
 			}
 		}
 	}
+}
+
+// witnessed is how many checkpoints the witness was told.
+func (k *killed) witnessed() int {
+	files, err := filepath.Glob(filepath.Join(k.owners.witness, "*.jsonl"))
+	if err != nil || len(files) != 1 {
+		k.Fatalf("the witness has %v, expected the file of one log: %v", files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		k.Fatal(err)
+	}
+	return bytes.Count(b, []byte("\n"))
 }

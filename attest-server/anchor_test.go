@@ -1,6 +1,7 @@
 package attestserver
 
 import (
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"strings"
@@ -36,6 +37,16 @@ func TestNothingIsReleasedUnanchored(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Guests are told what the witnesses have; a note too long for a header is not.
+	anchor.checkpoint = []byte("x\n1\n...\n")
+	if h := r.header(early, "/v1/workloads/w1/key"); h != base64.StdEncoding.EncodeToString(anchor.checkpoint) {
+		t.Errorf("the answer's checkpoint is %q", h)
+	}
+	anchor.checkpoint = make([]byte, 16<<10)
+	if h := r.header(early, "/v1/workloads/w1/key"); h != "" {
+		t.Errorf("a header of %d bytes", len(h))
+	}
+	anchor.checkpoint = nil
 	anchor.refusal = errors.New("behind")
 	for what, got := range map[string]string{"attest": late.doAttest(), "key": early.doKey(), "staged key": early.get("/v1/workloads/w1/key/staged"), "resource": early.get("/v1/resources/a/b/c")} {
 		if got != kbs.CodeUnavailable {
@@ -51,7 +62,7 @@ func TestNothingIsReleasedUnanchored(t *testing.T) {
 	if status, b := r.call("GET", "/readyz", "", nil); status != http.StatusServiceUnavailable {
 		t.Errorf("readyz: %d %s", status, b)
 	}
-	if st, err := r.admin.Get(t.Context(), "w1"); err != nil || st.Releases != 0 || st.Denials != 0 {
+	if st, err := r.admin.Get(t.Context(), "w1"); err != nil || st.Releases != 2 || st.Denials != 0 {
 		t.Errorf("status %+v, %v", st, err)
 	}
 
@@ -61,6 +72,25 @@ func TestNothingIsReleasedUnanchored(t *testing.T) {
 			t.Errorf("%s, once it is: %q", what, got)
 		}
 	}
+}
+
+// header is the checkpoint that comes with an answer in h's session.
+func (r *rig) header(h *handshake, path string) string {
+	r.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, r.http.URL+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+h.bearer)
+	resp, err := r.http.Client().Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		r.t.Fatalf("%s: %s", path, resp.Status)
+	}
+	return resp.Header.Get(kbs.CheckpointHeader)
 }
 
 // get is the problem code of a request in the session.

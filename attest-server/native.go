@@ -117,6 +117,7 @@ func (n *native) diskKey(get func(context.Context, release.Guest, string) ([]byt
 		if err != nil {
 			return err
 		}
+		answer.SetCheckpoint(w, n.engine.Anchor.Checkpoint())
 		return answer.WriteBody(w, http.StatusOK, b)
 	}
 }
@@ -157,6 +158,7 @@ func (n *native) resource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	answer.SetCheckpoint(w, n.engine.Anchor.Checkpoint())
 	return answer.WriteBody(w, http.StatusOK, b)
 }
 

@@ -54,6 +54,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
 		"GET /v1/audit":                            {Reading, reads(a.Records.getAudit)},
 		"GET /v1/audit/head":                       {Reading, reads(a.Records.getAuditHead)},
+		"GET /v1/audit/checkpoint":                 {Reading, reads(a.Records.getCheckpoint)},
 		"GET /v1/resources":                        {Reading, reads(a.Resources.list)},
 		"PUT /v1/resources/{repo}/{type}/{tag}":    {Publishing, resources(kbs.MaxResourceBody, a.Resources.put)},
 		"DELETE /v1/resources/{repo}/{type}/{tag}": {Publishing, resources(0, a.Resources.remove)},

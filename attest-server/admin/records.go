@@ -9,8 +9,10 @@ import (
 	"strconv"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
+	"github.com/ccrun/ccrun/attest-server/release"
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
@@ -25,11 +27,15 @@ type RecordStore interface {
 	// store.ErrBadCursor: none had.
 	TenantAuditPage(ctx context.Context, tenant, cursor string, limit int) (kbs.AuditPage, error)
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
+	// Checkpoint signs the head of the log's tree as it is now.
+	Checkpoint(ctx context.Context) (checkpoint.Signed, error)
 }
 
 // Records shows what happened: sessions, and the audit log.
 type Records struct {
 	Store RecordStore
+	// Anchor has the checkpoint that witnesses have.
+	Anchor release.Anchor
 	// SigningKey, on P-256, signs attestation results. nil: none are signed.
 	SigningKey *ecdsa.PrivateKey
 }
@@ -95,4 +101,20 @@ func (s *Records) getAuditHead(w http.ResponseWriter, r *http.Request, t store.T
 		return workloadProblem(err)
 	}
 	return answer.WriteJSON(w, http.StatusOK, h)
+}
+
+// getCheckpoint is for everybody who reads: guests are told the same.
+func (s *Records) getCheckpoint(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+	if err := s.Anchor.Ready(); err != nil {
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the audit log is not what its witnesses have seen, or they cannot say", Cause: err}
+	}
+	b := s.Anchor.Checkpoint()
+	if b == nil {
+		c, err := s.Store.Checkpoint(r.Context())
+		if err != nil {
+			return err
+		}
+		b = c.Note
+	}
+	return answer.WriteWhole(w, "text/plain; charset=utf-8", b)
 }

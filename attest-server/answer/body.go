@@ -1,6 +1,7 @@
 package answer
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -29,6 +30,18 @@ func WriteBody(w http.ResponseWriter, status int, b []byte) error {
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // the peer may be gone
 	return nil
+}
+
+// maxCheckpointHeader keeps the headers of an answer well below the 16 KiB that
+// guests take.
+const maxCheckpointHeader = 8 << 10
+
+// SetCheckpoint puts the checkpoint into the header of an answer with a secret.
+// One that is too long for that is left out: the log's readers get it elsewhere.
+func SetCheckpoint(w http.ResponseWriter, note []byte) {
+	if h := base64.StdEncoding.EncodeToString(note); h != "" && len(h) <= maxCheckpointHeader {
+		w.Header().Set(kbs.CheckpointHeader, h)
+	}
 }
 
 // ReadJSON decodes a body of at most limit bytes, strictly.

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -96,4 +97,15 @@ func Extends(proof []tlog.Hash, from, to Checkpoint) error {
 		return fmt.Errorf("%d entries, root %s, do not begin with %d, root %s: %w", to.Size, to.Root, from.Size, from.Root, err)
 	}
 	return nil
+}
+
+// Edge is the complete subtrees of t, largest first.
+func (t Tree) Edge() []Hash { return slices.Clone(t.edge) }
+
+// TreeOf is the tree of that size and edge.
+func TreeOf(size int64, edge []Hash) (Tree, error) {
+	if size < 0 || bits.OnesCount64(uint64(size)) != len(edge) {
+		return Tree{}, fmt.Errorf("a tree of %d leaves with %d subtrees", size, len(edge))
+	}
+	return Tree{size, slices.Clone(edge)}, nil
 }

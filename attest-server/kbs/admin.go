@@ -112,6 +112,12 @@ func (c *AdminClient) Audit(ctx context.Context, after int64) (*AuditPage, error
 	return &p, nil
 }
 
+// Checkpoint is the head of the audit log's tree as its witnesses have it: a
+// signed note of C2SP tlog-checkpoint, unchecked.
+func (c *AdminClient) Checkpoint(ctx context.Context) (note []byte, err error) {
+	return note, c.do(ctx, http.MethodGet, "/v1/audit/checkpoint", nil, &note)
+}
+
 func workloadPath(id string) string { return "/v1/workloads/" + url.PathEscape(id) }
 
 func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) error {

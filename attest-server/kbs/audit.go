@@ -2,11 +2,36 @@ package kbs
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"time"
 )
+
+const auditLabel = "ccrun audit v1"
+
+// ChainHash is an entry's Hash: SHA-256 over a label, the hash of the entry
+// before (32 zeros before the first), sequence number, time in Unix milliseconds,
+// actor, action, object and detail, each behind its length in 8 bytes.
+func (e AuditEntry) ChainHash(prev []byte) []byte {
+	var room [512]byte // of a usual entry
+	b := frameText(room[:0], auditLabel)
+	b = frameText(b, prev)
+	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(e.Sequence))
+	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(e.At.UnixMilli()))
+	for _, s := range [...]string{e.Actor, e.Action, e.Object, e.Detail} {
+		b = frameText(b, s)
+	}
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
+
+func frameHead(b []byte, n int) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
+
+func frameText[T string | []byte](b []byte, part T) []byte {
+	return append(frameHead(b, len(part)), part...)
+}
 
 // AuditHead is the end of the audit chain under the server's signature: the
 // answer to GET /v1/audit/head. Whoever keeps one can prove later that the

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // ErrDenied is what a ProblemError of code attestation_denied matches.
@@ -82,7 +84,7 @@ func newExchange(t *http.Transport, base string, timeout time.Duration) (*exchan
 func (x *exchange) close() { x.client.CloseIdleConnections() }
 
 // do sends in (nil: no body) and decodes the answer of at most limit bytes
-// into out (nil: none expected).
+// into out (nil: none expected; *[]byte: as it is).
 func (x *exchange) do(ctx context.Context, method, path string, in, out any, limit int64) error {
 	req, wipe, err := x.request(ctx, method, path, in)
 	if err != nil {
@@ -99,6 +101,10 @@ func (x *exchange) do(ctx context.Context, method, path string, in, out any, lim
 	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, limit))
+		return err
+	}
+	if text, ok := out.(*[]byte); ok {
+		*text, err = bounded.Read(resp.Body, "the answer to "+method+" "+path, limit)
 		return err
 	}
 	if ct := mediaType(resp); ct != "application/json" {

@@ -24,3 +24,8 @@ func CheckServerURL(raw string) error {
 	}
 	return nil
 }
+
+// CheckpointHeader is the header of answers with a secret that holds, in base64,
+// the head of the audit log that witnesses have: a signed note of C2SP
+// tlog-checkpoint. Guests may leave it alone.
+const CheckpointHeader = "Ccrun-Checkpoint"

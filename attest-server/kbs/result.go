@@ -71,6 +71,9 @@ type SessionRecord struct {
 	Granted    bool              `json:"granted"`
 	Releases   int64             `json:"releases"` // how often the key was fetched
 	Result     AttestationResult `json:"result"`
+	// Checkpoint is the head of the audit log that its witnesses had then, a
+	// signed note of C2SP tlog-checkpoint. Empty: the server has no witnesses.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 // WorkloadStatus is a registration and its history: the answer to

@@ -97,7 +97,7 @@ func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 	// A guest that hangs up early is recorded all the same.
 	return e.Store.RecordSession(context.WithoutCancel(ctx), kbs.SessionRecord{
 		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, At: a.at, Peer: guest.Peer,
-		Granted: a.granted(), Result: result,
+		Granted: a.granted(), Result: result, Checkpoint: string(e.Anchor.Checkpoint()),
 	}, a.claims != nil)
 }
 

@@ -2,39 +2,14 @@ package store
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
 
-const auditLabel = "ccrun audit v1"
-
 // AuditEntry is one link of the audit chain: who did what to what, when.
 type AuditEntry = kbs.AuditEntry
-
-// auditHash is SHA-256 over the label, the previous hash and every member,
-// each behind its length.
-func auditHash(e AuditEntry, at int64, prev []byte) []byte {
-	var room [512]byte // of a usual entry
-	b := frame(room[:0], auditLabel)
-	b = frame(b, prev)
-	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(e.Sequence))
-	b = binary.BigEndian.AppendUint64(frameHead(b, 8), uint64(at))
-	for _, s := range [...]string{e.Actor, e.Action, e.Object, e.Detail} {
-		b = frame(b, s)
-	}
-	sum := sha256.Sum256(b)
-	return sum[:]
-}
-
-func frameHead(b []byte, n int) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
-
-func frame[T string | []byte](b []byte, part T) []byte {
-	return append(frameHead(b, len(part)), part...)
-}
 
 // auditChain is how far the chain has been followed. hash is nil before the
 // first entry of a walk that starts in the middle.
@@ -72,7 +47,7 @@ func (c *auditChain) next(r row) (AuditEntry, error) {
 
 func (c *auditChain) follow(l link) error {
 	linked := c.hash == nil || bytes.Equal(l.prev, c.hash)
-	if l.Sequence != c.seq+1 || !linked || !bytes.Equal(l.sum, auditHash(l.AuditEntry, l.at, l.prev)) {
+	if l.Sequence != c.seq+1 || !linked || !bytes.Equal(l.sum, l.ChainHash(l.prev)) {
 		return fmt.Errorf("audit entry %d does not follow entry %d: %w", l.Sequence, c.seq, ErrTampered)
 	}
 	c.seq, c.hash = l.Sequence, l.sum

@@ -42,7 +42,7 @@ func (l *auditLog) add(tx *sql.Tx, actor, action, object, detail string) error {
 		prev = make([]byte, sha256.Size)
 	}
 	e.Sequence++
-	sum := auditHash(e, unixMilli(e.At), prev)
+	sum := e.ChainHash(prev)
 	_, err = tx.Exec("INSERT INTO audit(seq, at, actor, action, object, detail, prev, hash) VALUES(?,?,?,?,?,?,?,?)",
 		e.Sequence, unixMilli(e.At), actor, action, object, detail, prev, sum)
 	if err != nil {

@@ -115,8 +115,8 @@ func TestMigrateAudit(t *testing.T) {
 			prev := make([]byte, sha256.Size)
 			for i, e := range []AuditEntry{{Action: "tenant.set", Object: "acme"}, {Action: "x", Object: "acme.old"}, {Action: "tenant.remove", Object: "acme"},
 				{Action: "tenant.set", Object: "acme"}, {Action: "x", Object: "acme.new"}, {Action: "x", Object: "shop"}} {
-				e.Sequence, e.Actor = int64(i+1), keylessActor
-				sum := auditHash(e, 7, prev)
+				e.Sequence, e.Actor, e.At = int64(i+1), keylessActor, fromMilli(7)
+				sum := e.ChainHash(prev)
 				exec("INSERT INTO audit(seq, at, actor, action, object, detail, prev, hash) VALUES(?,?,?,?,?,?,?,?)", e.Sequence, 7, e.Actor, e.Action, e.Object, "", prev, sum)
 				prev = sum
 			}

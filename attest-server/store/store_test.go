@@ -356,11 +356,11 @@ func TestAuditSeesEveryEdit(t *testing.T) {
 			if err := tx.QueryRow("SELECT seq, at, action, object, detail, prev FROM audit WHERE seq = 2").Scan(&e.Sequence, &at, &e.Action, &e.Object, &e.Detail, &prev); err != nil {
 				return err
 			}
-			e.Actor = "somebody else"
+			e.Actor, e.At = "somebody else", fromMilli(at)
 			if _, err := tx.Exec(databasetest.Words("DROP TRIGGER audit_update;")); err != nil {
 				return err
 			}
-			_, err := tx.Exec("UPDATE audit SET actor = ?, hash = ? WHERE seq = 2", e.Actor, auditHash(e, at, prev))
+			_, err := tx.Exec("UPDATE audit SET actor = ?, hash = ? WHERE seq = 2", e.Actor, e.ChainHash(prev))
 			return err
 		}); err != nil {
 			t.Fatal(err)

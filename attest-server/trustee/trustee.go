@@ -209,6 +209,7 @@ func (a *API) Resource(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	answer.SetCheckpoint(w, a.Engine.Anchor.Checkpoint())
 	return answer.WriteWhole(w, "application/json", b)
 }
 

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
 )
@@ -58,7 +60,31 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	if err := face.Rules(w, r.Result.Rules); err != nil {
 		return err
 	}
-	return printChain(w, r.Result.Claims)
+	if err := printChain(w, r.Result.Claims); err != nil {
+		return err
+	}
+	return printCheckpoint(w, r.Checkpoint)
+}
+
+// printCheckpoint shows what the server's witnesses knew of its audit log, as
+// the server says; `ccrun monitor` checks it.
+func printCheckpoint(w io.Writer, note string) error {
+	if note == "" {
+		return nil
+	}
+	c, err := checkpoint.Peek([]byte(note))
+	if err != nil {
+		return fmt.Errorf("reading the session's checkpoint: %w", err)
+	}
+	_, signatures, _ := checkpoint.Split([]byte(note))
+	var by []string
+	for _, line := range strings.Split(strings.TrimSpace(signatures), "\n") {
+		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "— "), " "); ok && name != c.Origin {
+			by = append(by, face.Printable(name))
+		}
+	}
+	_, err = fmt.Fprintf(w, "\naudit log %s then had %d entries, witnessed%s\n", face.Printable(c.Origin), c.Size, strings.TrimRight(" by "+strings.Join(by, ", "), "by "))
+	return err
 }
 
 // printChain shows how the vendor's root vouches for the key that signed.

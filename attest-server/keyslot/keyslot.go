@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/xts"
@@ -157,6 +158,7 @@ func crypt(area []byte, k kbs.KeyslotKDF, diskKey secret.Bytes, do func(c *xts.C
 
 func derive(k kbs.KeyslotKDF, diskKey secret.Bytes) ([]byte, error) {
 	if k.Type == "argon2id" {
+		defer debug.FreeOSMemory() // else two derivations' memory is held until a collection
 		return argon2.IDKey(diskKey.Reveal(), k.Salt, uint32(k.Iterations), uint32(k.MemoryKiB), uint8(k.Threads), areaKeyBytes), nil
 	}
 	return pbkdf2.Key(sha256.New, string(diskKey.Reveal()), k.Salt, k.Iterations, areaKeyBytes)

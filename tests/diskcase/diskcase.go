@@ -60,8 +60,11 @@ type Case struct {
 	// Filesystem, in a Plan.Bench, is mounted, and its files are read instead
 	// of the device.
 	Filesystem string `json:"filesystem,omitempty"`
-	Expect     Expect `json:"expect"`
-	Refusal    string `json:"refusal,omitempty"`
+	// Written, in a Plan.Bench, has the device written instead of read: with
+	// integrity as a scratch area under a key of its own, with the Geometry's cipher.
+	Written bool   `json:"written,omitempty"`
+	Expect  Expect `json:"expect"`
+	Refusal string `json:"refusal,omitempty"`
 	// Sums of the first PlainBytes as the disk comes and after Writes.
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/tests/diskcase"
 )
 
@@ -59,6 +61,9 @@ func benchReader(c diskcase.Case) (func() (int64, error), error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Written {
+		return benchWriter(c, device)
+	}
 	s, err := newOurs(&c, device)
 	if err != nil {
 		return nil, err
@@ -78,6 +83,48 @@ func benchReader(c diskcase.Case) (func() (int64, error), error) {
 		return nil, fmt.Errorf("mounting %s: %w", c.Filesystem, err)
 	}
 	return func() (int64, error) { return readTree(root) }, nil
+}
+
+// benchWriter makes an empty disk of what it finds, and returns what writes all of it.
+func benchWriter(c diskcase.Case, device string) (func() (int64, error), error) {
+	g := c.Geometry
+	if g.Integrity != nil {
+		var err error
+		if g, err = luks.ScratchGeometry(c.Geometry, c.Geometry.PlainBytes); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(device, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = luks.WriteEmpty(io.NewOffsetWriter(f, g.DataOffsetBytes), g)
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return nil, err
+		}
+	}
+	vk, err := luks.NewVolumeKey(rand.Reader, g)
+	if err != nil {
+		return nil, err
+	}
+	path, err := luks.Activate(g, vk, luks.Place{Device: device}, c.Serial, false)
+	if err != nil {
+		return nil, err
+	}
+	content := diskcase.Content(1 << 20)
+	return func() (int64, error) { return writeFile(path, content, g.PlainBytes) }, nil
+}
+
+func writeFile(path string, content []byte, total int64) (n int64, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	for n < total && err == nil {
+		var w int
+		w, err = f.Write(content[:min(int64(len(content)), total-n)])
+		n += int64(w)
+	}
+	return n, errors.Join(err, f.Sync(), f.Close())
 }
 
 func readFile(path string) (int64, error) {

@@ -80,7 +80,6 @@ func newMachine(p *parts, s settings) (*machine, error) {
 			return nil, err
 		}
 	}
-	args = append(args, s.Before...)
 	for i, f := range []*os.File{p.disk, root} {
 		id := fmt.Sprintf("disk%d", i)
 		file := "file.filename=/proc/self/fd/" + inherit(f)
@@ -90,7 +89,7 @@ func newMachine(p *parts, s settings) (*machine, error) {
 		args = append(args, "-drive", "if=none,driver=raw,id="+id+","+file, "-device", "virtio-blk-device,drive="+id)
 	}
 	args = append(args, "-netdev", "user,id=net"+s.Slirp, "-device", "virtio-net-device,netdev=net")
-	args = append(args, s.After...)
+	args = append(args, s.More...)
 	m.cmd = exec.Command("/usr/bin/qemu-system-x86_64", args...)
 	m.cmd.ExtraFiles = files
 	m.cmd.Stderr = os.Stderr

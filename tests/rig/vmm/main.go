@@ -95,9 +95,7 @@ type settings struct {
 	Mute   []string // ports that do not exist, such as an old libkrun's
 	CPU    string   // more options of QEMU's processor
 	Faults string   // more options of QEMU's blkdebug, under the image's disk
-	// Before and After are more of QEMU's arguments, in front of the image's
-	// disk and behind all else.
-	Before, After []string
+	More   []string // more of QEMU's arguments, behind all else
 }
 
 func readSettings(path string) (settings, error) {

@@ -197,3 +197,17 @@ func documentedPolicy(t *testing.T, text string) {
 		}
 	}
 }
+
+// TestUnitWaitsForTheTime: a server that starts before its machine knows the time
+// has guests wait for as long as that takes, and owners' tools refuse it.
+func TestUnitWaitsForTheTime(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(shipped, "attest-server.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"After", "Wants"} {
+		if !regexp.MustCompile(`(?m)^` + field + `=.*\btime-sync\.target\b`).Match(b) {
+			t.Errorf("%s= does not name time-sync.target", field)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,23 +121,25 @@ func (k *killed) checkOwners(s *store.DB) {
 		}
 	}
 	k.owners.tenants = nil
-	if in, err := s.Configured(k.Context()); err != nil || in.Configuration != k.owners.policy[0] && in.Configuration != k.owners.policy[1] {
-		k.Errorf("configuration %s in force, expected one of %v: %v", in.Configuration, k.owners.policy, err)
+	if in, err := s.Configured(k.Context()); err != nil || !slices.Contains(k.owners.policies, in.Configuration) {
+		k.Errorf("configuration %s in force, expected one of %v: %v", in.Configuration, k.owners.policies, err)
 	}
-	k.owners.policy[0] = k.owners.policy[1] // the next server starts with it
+	k.owners.policies = k.owners.policies[len(k.owners.policies)-1:] // the next server starts with it
 	w, err := s.Workload(k.Context(), loadWorkload)
 	if err != nil {
 		k.Error(err)
 		return
 	}
-	if k.owners.value[1] == "" {
+	if len(k.owners.values) == 0 {
 		return
 	}
 	v, err := s.ReleaseResource(k.Context(), stormResource(), loadWorkload, w.Digest, "n")
-	if got := string(v.Reveal()); err != nil && k.owners.value[0] != "" || err == nil && got != k.owners.value[0] && got != k.owners.value[1] {
-		k.Errorf("resource %q, expected one of %q: %v", got, k.owners.value, err)
-	} else {
-		k.owners.value[0] = got
+	switch got := string(v.Reveal()); {
+	case errors.Is(err, store.ErrNotFound) && !k.owners.set: // none was ever acknowledged
+	case err != nil || !slices.Contains(k.owners.values, got):
+		k.Errorf("resource %q, expected one of %q: %v", got, k.owners.values, err)
+	default:
+		k.owners.values = []string{got}
 	}
 }
 

@@ -32,10 +32,12 @@ type owners struct {
 	witness  string // a directory that is told the log's head, see docs/operations.md
 	promised []promise
 	fates    map[string]string // of workloads: revoked or removed
-	value    [2]string         // of the resource: acknowledged, asked for last
-	policy   [2]string         // digests of the configuration, likewise
-	tenants  []string
-	written  int // configurations
+	// Each begins with what was acknowledged, and goes on with what was asked for
+	// since: of several requests without an answer, any may have been the last.
+	values, policies []string // of the resource; digests of the configuration
+	set              bool     // the resource was set, acknowledged
+	tenants          []string
+	written          int // configurations
 }
 
 const (
@@ -85,13 +87,13 @@ func (k *killed) revoke(c *kbs.AdminClient, id string, n int, remove bool) {
 func stormResource() kbs.ResourceID { return kbs.ResourceID{Repo: stormRepo, Type: "t", Tag: "g"} }
 
 func (k *killed) setResource(c *kbs.AdminClient, value string) {
-	k.owners.value[1] = value
+	k.owners.values = append(k.owners.values, value)
 	a, err := c.SetResource(context.Background(), stormResource(),
 		kbs.ResourceRequest{Value: []byte(value), Policy: kbs.ResourcePolicy{Workloads: []string{loadWorkload}}})
 	if err != nil {
 		return
 	}
-	k.owners.value[0] = value
+	k.owners.values, k.owners.set = []string{value}, true
 	k.promise("resource.set", stormResource().String(), fmt.Sprintf("version %d,", a.Version))
 	k.happened(valued)
 }
@@ -115,7 +117,7 @@ func (k *killed) configure(n int) (digest string) {
 	if err := cfg.read(k.config); err != nil {
 		k.Error(err)
 	}
-	k.owners.policy[1] = cfg.inForce.Configuration
+	k.owners.policies = append(k.owners.policies, cfg.inForce.Configuration)
 	return cfg.inForce.Configuration
 }
 
@@ -134,7 +136,7 @@ func (k *killed) reconfigure(log *buffer, server *exec.Cmd, gone chan struct{}) 
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	k.owners.policy[0] = digest
+	k.owners.policies = []string{digest}
 	k.promise("configuration.change", "/configuration", "-> "+digest)
 	k.happened(readAgain)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/tuple"
@@ -86,5 +87,29 @@ func (s workloads) insertWorkload(ctx context.Context, tx *sql.Tx, reg kbs.Regis
 			return err
 		}
 	}
-	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String())
+	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String()+leaveOf(reg.ReferenceValues))
 }
+
+// leaveOf is the advisories that a registration accepts open: whoever audits sees
+// them without the registration, which may be gone.
+func leaveOf(ref kbs.ReferenceValues) string {
+	var allowed []string
+	switch {
+	case ref.TDX != nil:
+		allowed = ref.TDX.AllowAdvisories
+	case ref.SNP != nil:
+		allowed = ref.SNP.AllowAdvisories
+	}
+	if len(allowed) == 0 {
+		return ""
+	}
+	text := strings.Join(allowed, ", ")
+	if len(text) > maxLeaveText {
+		text = text[:maxLeaveText] + " and more"
+	}
+	return ", accepts open: " + text
+}
+
+// maxLeaveText bounds what a registration can write into the audit log, in
+// bytes; advisories are ASCII.
+const maxLeaveText = 300

@@ -14,7 +14,7 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 	if c == nil {
 		c = &Claims{}
 	}
-	var r rules
+	r := make(rules, 0, 64) // more than most appraisals have
 	for _, check := range c.Checks {
 		r = append(r, check)
 	}

@@ -15,8 +15,8 @@ type Component struct {
 }
 
 // Components is a TCB's, in the order of Turin's TCB_VERSION.
-func Components(t kbs.SNPTCB) []Component {
-	return []Component{{"FMC", t.FMC}, {"bootloader", t.Bootloader}, {"TEE", t.TEE}, {"SNP", t.SNP}, {"microcode", t.Microcode}}
+func Components(t kbs.SNPTCB) [5]Component {
+	return [5]Component{{"FMC", t.FMC}, {"bootloader", t.Bootloader}, {"TEE", t.TEE}, {"SNP", t.SNP}, {"microcode", t.Microcode}}
 }
 
 // Asks is what f asks for, for people.

@@ -49,7 +49,7 @@ func Parse(b []byte) (*Table, error) {
 	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("reading advisories: %w", err)
 	}
-	t.digest = kbs.Sum384(b)
+	t.digest, t.title = kbs.Sum384(b), fmt.Sprintf("table %d of %s", t.Version, t.Date)
 	t.order()
 	return t, nil
 }

@@ -25,6 +25,7 @@ type Table struct {
 	byCPUID, byProduct map[string]*machine
 	tdx                []TDXDemand
 	digest             kbs.Digest
+	title              string
 }
 
 // Silicon is one revision of a processor. Microcode levels count within one.
@@ -98,7 +99,7 @@ var (
 func ValidCPUID(s string) bool { return validCPUID.MatchString(s) }
 
 // String names the table for people.
-func (t *Table) String() string { return fmt.Sprintf("table %d of %s", t.Version, t.Date) }
+func (t *Table) String() string { return t.title }
 
 // Digest is the SHA-384 of the table's text.
 func (t *Table) Digest() kbs.Digest { return t.digest }

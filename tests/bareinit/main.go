@@ -1,5 +1,6 @@
 // Bareinit is PID 1 of the machine that BenchmarkStart compares ours with: it
-// loads the firmware's modules, mounts a plain disk, and becomes a shell there.
+// loads the firmware's modules, mounts a plain disk, read-only as images of
+// BTRFS are, and becomes a shell there.
 // It goes only into that benchmark's initrd.
 package main
 
@@ -19,6 +20,7 @@ import (
 const (
 	modulesFile = "/etc/ccrun/modules"
 	scriptFile  = "/etc/script"
+	kindFile    = "/etc/filesystem"
 	portName    = "krun-stdout"
 	disk        = "/dev/vda"
 	root        = "/newroot"
@@ -40,14 +42,18 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := loadModules(); err != nil {
+	kind, err := os.ReadFile(kindFile)
+	if err != nil {
+		return err
+	}
+	if err := loadModules(string(kind)); err != nil {
 		return err
 	}
 	port, err := openPort()
 	if err != nil {
 		return err
 	}
-	if err := await(func() error { return mount(disk, root, "ext4") }); err != nil {
+	if err := await(func() error { return mountFlags(disk, root, string(kind), unix.MS_RDONLY) }); err != nil {
 		return err
 	}
 	if err := mount("proc", root+"/proc", "proc"); err != nil {
@@ -59,22 +65,24 @@ func run() error {
 	return unix.Exec("/bin/sh", []string{"/bin/sh", "-c", string(script)}, []string{"PATH=/bin"})
 }
 
-func mount(source, target, kind string) error {
+func mount(source, target, kind string) error { return mountFlags(source, target, kind, 0) }
+
+func mountFlags(source, target, kind string, flags uintptr) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(source, target, kind, 0, ""); err != nil {
+	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
 		return fmt.Errorf("mounting %s: %w", target, err)
 	}
 	return nil
 }
 
-func loadModules() error {
+func loadModules(kind string) error {
 	list, err := os.ReadFile(modulesFile)
 	if err != nil {
 		return err
 	}
-	filesystem, err := os.ReadFile(modulesFile + ".ext4")
+	filesystem, err := os.ReadFile(modulesFile + "." + kind)
 	if err != nil {
 		return err
 	}

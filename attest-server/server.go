@@ -215,6 +215,7 @@ func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API,
 		Resources: &admin.Resources{Store: c.Owners, Log: c.Log},
 		Approvals: &admin.Approvals{Store: c.Owners, Log: c.Log},
 		Policies:  &admin.TenantPolicies{Store: c.Owners, Policies: e.Policies, Log: c.Log},
+		Machines:  &admin.Machines{Store: c.Owners, Log: c.Log},
 		Records:   &admin.Records{Store: c.Auditors, Anchor: c.Anchor, SigningKey: c.SigningKey},
 		Metrics:   c.Metrics.Handler(),
 	}

@@ -21,6 +21,7 @@ type Store interface {
 	ApprovalStore
 	TenantPolicyStore
 	RecordStore
+	MachineStore
 }
 
 // API answers owners, whom its Gate admits. All fields are needed.
@@ -33,6 +34,7 @@ type API struct {
 	Approvals *Approvals
 	Policies  *TenantPolicies
 	Records   *Records
+	Machines  *Machines
 	Metrics   http.Handler
 }
 
@@ -52,6 +54,9 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"POST /v1/workloads/{id}/revoke":           {Publishing, ofWorkload(changes(0, a.Workloads.revoke))},
 		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(Turn(a.Turns.Rotations, kbs.MaxRotateBody, a.Rotations.rotate))},
 		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
+		"GET /v1/machines":                         {Auditing, reads(a.Machines.list)},
+		"POST /v1/machines/{id}/incident":          {Governing, changes(0, a.Machines.declare)},
+		"DELETE /v1/machines/{id}/incident":        {Governing, changes(0, a.Machines.lift)},
 		"GET /v1/audit":                            {Reading, reads(a.Records.getAudit)},
 		"GET /v1/audit/head":                       {Reading, reads(a.Records.getAuditHead)},
 		"GET /v1/audit/checkpoint":                 {Reading, reads(a.Records.getCheckpoint)},

@@ -77,6 +77,11 @@ func (e *Engine) appraise(ctx context.Context, sess *session.Session, req Reques
 	if ok, err := a.verify(ctx, verifier.ByTEE(e.Verifiers), sess.TEE, req); !ok {
 		return a, err
 	}
+	checks, err := e.machineChecks(ctx, a.claims)
+	if err != nil {
+		return a, err
+	}
+	a.Checks = append(a.Checks, checks...)
 	if req.Runtime == nil {
 		w, err = e.workloadByTuple(ctx, a, sess, req)
 	}

@@ -119,6 +119,8 @@ func whyRefused(err error) string {
 		return "not approved"
 	case errors.Is(err, ErrConfirmed):
 		return "confirmed"
+	case errors.Is(err, ErrRevoked):
+		return "machine denied"
 	}
 	return "not found"
 }

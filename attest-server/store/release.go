@@ -42,10 +42,13 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 			refused = approved(tx, limits.Approvals, kbs.ReleaseName(id), id, appraised)
 		}
 		if refused == nil {
+			refused = machineDenied(tx, to.Session)
+		}
+		if refused == nil {
 			refused = countRelease(tx, id, to.Session, r.reg.Release, s.clock().UTC())
 		}
 		switch {
-		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved), errors.Is(refused, ErrConfirmed):
+		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved), errors.Is(refused, ErrConfirmed), errors.Is(refused, ErrRevoked):
 			return s.log.refuse(tx, refusal{session: to.Session, action: "key.refuse", object: id, detail: refused.Error(), workload: id, why: whyRefused(refused)})
 		case refused != nil:
 			return refused

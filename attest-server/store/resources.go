@@ -137,11 +137,14 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 			refused = allowed(tx, kbs.ResourceName(id), r.policy, workload, appraised)
 		}
 		if refused == nil {
+			refused = machineDenied(tx, session)
+		}
+		if refused == nil {
 			refused = new(counters).allow(w.reg.Release, s.clock(), true) // expiry
 		}
 		if refused != nil {
 			r.value.Wipe()
-			if !errors.Is(refused, ErrNotFound) && !errors.Is(refused, ErrNotApproved) && !errors.Is(refused, ErrLimit) {
+			if !errors.Is(refused, ErrNotFound) && !errors.Is(refused, ErrNotApproved) && !errors.Is(refused, ErrLimit) && !errors.Is(refused, ErrRevoked) {
 				return refused
 			}
 			first, err := firstRefusal(tx, session, id, s.clock())

@@ -239,4 +239,22 @@ var migrations = []string{
 		PRIMARY KEY(session, name)
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX refused_resources_at ON refused_resources(at);`,
+
+	// Machines whose Evidence was authentic, what they were granted last, and
+	// which session was whose. Grants outlive machine, session and workload.
+	`CREATE TABLE machines(
+		id TEXT PRIMARY KEY,            -- CHIP_ID or PPID, hex
+		seen INTEGER NOT NULL,
+		denied INTEGER,                 -- by an incident
+		machine BLOB NOT NULL           -- JSON of kbs.Machine
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX machines_seen ON machines(seen);
+	CREATE TABLE machine_grants(
+		machine TEXT NOT NULL,
+		workload TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		session TEXT NOT NULL,
+		PRIMARY KEY(machine, workload)
+	) STRICT, WITHOUT ROWID;
+	ALTER TABLE sessions ADD COLUMN machine TEXT NOT NULL DEFAULT '';`,
 }

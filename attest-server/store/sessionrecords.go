@@ -26,19 +26,22 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 	if err != nil {
 		return fmt.Errorf("recording session: %w", err)
 	}
-	class := 0
+	class, machine := 0, kbs.Machine{}
 	if authentic {
-		class = 1
+		class, machine = 1, machineOf(r)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
 		var seq int
-		err := tx.QueryRow(`INSERT INTO sessions(authentic, seq, number, workload, at, record)
-			VALUES(?1, (SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?1), ?2, ?3, ?4, ?5) RETURNING seq`,
-			class, r.Session, r.WorkloadID, unixMilli(r.At), b).Scan(&seq)
+		err := tx.QueryRow(`INSERT INTO sessions(authentic, seq, number, workload, at, record, machine)
+			VALUES(?1, (SELECT coalesce(max(seq), 0) + 1 FROM sessions WHERE authentic = ?1), ?2, ?3, ?4, ?5, ?6) RETURNING seq`,
+			class, r.Session, r.WorkloadID, unixMilli(r.At), b, machine.ID).Scan(&seq)
 		if err != nil {
 			return fmt.Errorf("recording session: %w", err)
 		}
 		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", class, seq-s.kept); err != nil {
+			return err
+		}
+		if err := saw(tx, machine, r); err != nil {
 			return err
 		}
 		if r.Granted {

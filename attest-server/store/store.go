@@ -46,6 +46,7 @@ type DB struct {
 	tenants
 	tokens
 	sessionRecords
+	machines
 	denials
 	limits
 	sharedSessions
@@ -180,6 +181,7 @@ func rooms(c *core, o Options) *DB {
 		core:      c,
 		workloads: workloads{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, approvals: approvals{c},
 		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, checkpoints: checkpoints{c}, configurations: configurations{c}, readiness: &readiness{core: c},
+		machines:       machines{c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c}, limits: limits{c},
 	}
 }

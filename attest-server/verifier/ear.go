@@ -90,10 +90,10 @@ func trustOf(rule string) Trust {
 		return InstanceIdentity
 	}
 	switch rule {
-	case "certificate_chain", "certificate_validity", "certificate_chip_id", "signer", "chip_id", "machine_id", "signature", "endorsement", "revocation",
+	case "certificate_chain", "certificate_validity", "certificate_chip_id", "signer", "chip_id", "machine_id", "machine_incident", "signature", "endorsement", "revocation",
 		"qe_report_signature", "attestation_key", "report_data", "tee_key", "runtime_data", "evidence_format", "certificate_table":
 		return InstanceIdentity
-	case "certificate_tcb", "minimum_tcb", "minimum_tcb_evaluation", "mitigations", "product", "silicon", "provisional_firmware", "tcb_status", "tcb_level", "advisories", "tdx_module", "mr_seam",
+	case "certificate_tcb", "minimum_tcb", "minimum_tcb_evaluation", "mitigations", "tcb_history", "product", "silicon", "provisional_firmware", "tcb_status", "tcb_level", "advisories", "tdx_module", "mr_seam",
 		"mr_signer_seam", "seam_attributes", "qe_identity", "qe_vendor", "collateral", "collateral_validity", "minimum_tee_tcb", "report_version", "quote_version":
 		return Hardware
 	case "measurement", "mrtd", "mrtd_proves_payload", "id_key_digest", "author_key_digest", "guest_svn", "identity_digest", "footer_digest":

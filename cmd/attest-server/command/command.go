@@ -6,7 +6,7 @@ import (
 
 // Commands is init, serve, token, audit, certs and the rest.
 func (p Program) Commands() []*cli.Command {
-	return []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.policyCommand(), p.advisoriesCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.witnessCommand(), p.certsCommand(), p.moveCommand(), p.limitsCommand()}
+	return []*cli.Command{p.initCommand(), p.serveCommand(), p.tokenCommand(), p.tenantCommand(), p.policyCommand(), p.advisoriesCommand(), p.machinesCommand(), p.backupCommand(), p.restoreCommand(), p.masterKeyCommand(), p.auditCommand(), p.witnessCommand(), p.certsCommand(), p.moveCommand(), p.limitsCommand()}
 }
 
 // App is Commands as a program of its own.

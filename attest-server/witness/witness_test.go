@@ -45,6 +45,7 @@ type fakeLog struct {
 	entries   []string
 	witnessed checkpoint.Signed
 	failing   error
+	unproved  error // what Consistency says
 }
 
 func newLog(t testing.TB, n int) *fakeLog {
@@ -104,8 +105,8 @@ func (l *fakeLog) LogKeys(context.Context) ([]checkpoint.Verifier, error) {
 }
 
 func (l *fakeLog) Consistency(_ context.Context, from, to int64) ([]tlog.Hash, error) {
-	if from == 0 || from == to {
-		return nil, nil
+	if l.unproved != nil || from == 0 || from == to {
+		return nil, l.unproved
 	}
 	return tlog.ProveTree(to, from, l.hashes())
 }
@@ -357,6 +358,24 @@ func TestLogFails(t *testing.T) {
 	l.failing = errors.New("the database does not answer")
 	if err := a.Round(t.Context()); err != nil {
 		t.Errorf("a moment's trouble: %v", err)
+	}
+	// A proof that the store cannot give is no silence of the witness's.
+	l.failing, l.unproved = nil, errors.New("hashes are missing")
+	w.Optional = true
+	l.grow(20, "more")
+	if err := anchored(t, l, w.Named).Round(t.Context()); !errors.Is(err, l.unproved) {
+		t.Errorf("without a proof: %v", err)
+	}
+}
+
+// TestEmptyFileIsNothing: a file that somebody has emptied is no consent.
+func TestEmptyFileIsNothing(t *testing.T) {
+	l, w := newLog(t, 10), fileWitness(t)
+	if err := os.WriteFile(w.Witness.(File).Path(origin), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := anchored(t, l, w.Named).Round(t.Context()); !errors.Is(err, ErrNothing) {
+		t.Errorf("Round = %v", err)
 	}
 }
 

@@ -30,8 +30,10 @@ func endToEnd(t testing.TB) {
 
 // eventually asks until it is so. It gives up only when even a slow machine
 // with much else to do would have got there.
-func eventually(is func() bool) bool {
-	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+func eventually(is func() bool) bool { return eventuallyWithin(5*time.Minute, is) }
+
+func eventuallyWithin(limit time.Duration, is func() bool) bool {
+	for end := time.Now().Add(limit); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			return false
 		}

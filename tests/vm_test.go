@@ -250,11 +250,18 @@ func (w *world) otherSignals(t *testing.T) {
 	}
 }
 
+// awaitLog waits until want is in the log of a container, however slow the
+// machine: as long as the container runs. One that hangs ends with the test
+// binary's own time limit, which names it.
 func (w *world) awaitLog(t *testing.T, name, want string) {
 	t.Helper()
-	if !eventually(func() bool { return strings.Contains(w.run("podman", "logs", name).stdout, want) }) {
-		t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
+	for running := true; running; {
+		running = w.run("podman", "inspect", "--format", "{{.State.Running}}", name).stdout == "true\n"
+		if eventuallyWithin(10*time.Second, func() bool { return strings.Contains(w.run("podman", "logs", name).stdout, want) }) {
+			return
+		}
 	}
+	t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
 }
 
 func (w *world) ccrunRun(t *testing.T) {

@@ -23,7 +23,7 @@ func seeded(seed byte) io.Reader { return rand.NewChaCha8([32]byte{seed}) }
 
 func mustGeometry(t testing.TB, n int64, integrity bool) Geometry {
 	t.Helper()
-	g, err := DefaultGeometry(testUUID, n, integrity)
+	g, err := NewGeometry(testUUID, n, AESXTS, integrity)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ const (
 	maxLog2Interleave  = 17 // 64 MiB of data per run; dm-integrity allows 31
 )
 
-// What DefaultGeometry chooses. The header area holds two 16 KiB metadata
+// What NewGeometry chooses. The header area holds two 16 KiB metadata
 // copies and keyslots for two 96-byte keys. Four MiB of data follow each run
 // of tags: one run is what the writer must hold back before it can emit.
 const (
@@ -74,11 +74,6 @@ const (
 )
 
 var uuidFormat = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
-// DefaultGeometry is NewGeometry with AESXTS.
-func DefaultGeometry(uuid string, plainBytes int64, integrity bool) (Geometry, error) {
-	return NewGeometry(uuid, plainBytes, AESXTS, integrity)
-}
 
 // NewGeometry lays out a disk for plainBytes of content (a multiple of 4096)
 // with 4096-byte sectors and one of Ciphers; with integrity it has tags and a

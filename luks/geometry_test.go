@@ -43,8 +43,8 @@ func TestGeometryAllowList(t *testing.T) {
 	}
 }
 
-func TestDefaultGeometry(t *testing.T) {
-	if _, err := DefaultGeometry(testUUID, 4095, true); err == nil {
+func TestNewGeometry(t *testing.T) {
+	if _, err := NewGeometry(testUUID, 4095, AESXTS, true); err == nil {
 		t.Error("unaligned content accepted")
 	}
 	for _, n := range []int64{4096, 1 << 20, 700 << 20, 1 << 40} {

@@ -46,7 +46,7 @@ func newScratchWorld(t *testing.T) *scratchWorld {
 	if w == nil {
 		return nil
 	}
-	image, err := luks.DefaultGeometry(interopUUID, 1<<20, true) // for its cipher
+	image, err := luks.NewGeometry(interopUUID, 1<<20, luks.AESXTS, true) // for its cipher
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,9 +48,6 @@ func User() (Store, error) {
 	return Store{filepath.Join(base, "ccrun", "contexts")}, nil
 }
 
-// At is the store in dir.
-func At(dir string) Store { return Store{dir} }
-
 // What a context's directory holds, and beside all of them the name of the one
 // in use.
 const (

@@ -10,9 +10,20 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
+// user is the store of a user with nothing in it.
+func user(t *testing.T) Store {
+	t.Helper()
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	s, err := User()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestContexts(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "contexts")
-	s := At(dir)
+	s := user(t)
+	dir := s.dir
 	if list, err := s.List(); err != nil || len(list) != 0 {
 		t.Fatalf("%v %v", list, err)
 	}
@@ -64,7 +75,7 @@ func TestContexts(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	s := At(t.TempDir())
+	s := user(t)
 	for _, name := range []string{"", ".", "..", "../x", "a/b", ".new-1", "current", "-x", "a b", "ä"} {
 		if err := s.Put(name, "https://x", nil, secret.New([]byte("t"))); !errors.Is(err, hint.ErrUsage) {
 			t.Errorf("%q: %v", name, err)
@@ -74,7 +85,7 @@ func TestNames(t *testing.T) {
 
 // A context that was cut is an error, never one without its certificates.
 func TestDamaged(t *testing.T) {
-	s := At(t.TempDir())
+	s := user(t)
 	if err := s.Put("a", "https://x", []byte("pem"), secret.New([]byte("t"))); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 
 func testIdentity(t testing.TB) []byte {
 	t.Helper()
-	geometry, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	geometry, err := luks.NewGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, luks.AESXTS, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestKeeperHasTheSecrets(t *testing.T) {
 	for _, s := range keeperSteps() {
 		kept = append(kept, s.String())
 	}
-	for i, name := range []string{"reading the kernel command line", "reading the identity", "finding the disk"} {
+	for i, name := range []string{"reading the kernel command line", "reading the identity", "looking for the processor's random numbers", "finding the disk"} {
 		if kept[i] != name {
 			t.Errorf("the keeper's step %d is %q, expected %q", i, kept[i], name)
 		}

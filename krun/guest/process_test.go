@@ -156,7 +156,7 @@ func TestWorkingDirectory(t *testing.T) {
 
 // TestOldIdentityIsRefused: this agent cannot prove what version 1 digests.
 func TestOldIdentityIsRefused(t *testing.T) {
-	g, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	g, err := luks.NewGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, luks.AESXTS, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ type Disk struct {
 // New makes a disk of 64 KiB of zeros that opens with diskKey.
 func New(t testing.TB, diskKey string, kdf luks.KDF, integrity bool) Disk {
 	t.Helper()
-	g, err := luks.DefaultGeometry("11111111-2222-4333-8444-555555555555", 64<<10, integrity)
+	g, err := luks.NewGeometry("11111111-2222-4333-8444-555555555555", 64<<10, luks.AESXTS, integrity)
 	if err != nil {
 		t.Fatal(err)
 	}

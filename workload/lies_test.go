@@ -235,3 +235,23 @@ func TestRotatedIsWhatWasBuilt(t *testing.T) {
 		}
 	}
 }
+
+// TestNameMovesMeanwhile: the signature is asked for the image that was looked
+// at, not for what its name has become since.
+func TestNameMovesMeanwhile(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	if _, err := Build(t.Context(), l.o); err != nil {
+		t.Fatal(err)
+	}
+	v := &verification{
+		VerifyOptions: VerifyOptions{Image: "docker://" + l.repo + ":v1", KeyPath: l.pub, System: l.o.System},
+		out:           &ImageVerification{Digest: "sha256:" + strings.Repeat("0", 64)},
+	}
+	if err := v.basis(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.signature(t.Context()); err == nil || !strings.Contains(err.Error(), "has moved") {
+		t.Errorf("another image's signature: %v", err)
+	}
+}

@@ -136,3 +136,16 @@ func TestEveryExtensionVEK(t *testing.T) {
 	}
 	t.Logf("%d changes to endorsement keys' certificates", total)
 }
+
+// TestOtherTEE: a genuine report that says it is of another TEE is not looked at.
+func TestOtherTEE(t *testing.T) {
+	v, c := newVendor(t, false), verifiertest.NewChip(t, false)
+	s := v.verifier(t, Options{})
+	ev := kbs.Evidence{Report: v.Report(t, c, nil), Certificates: verifiertest.CertTable(abi.VcekGUID, v.VEK(t, c, verifiertest.VEKOptions{}))}
+	for tee, want := range map[kbs.TEE]string{kbs.SNP: "", kbs.TDX: "tee", kbs.Sample: "tee", "": "tee"} {
+		ev.TEE = tee
+		if _, err := s.Verify(context.Background(), ev, verifiertest.Time); verifier.RuleOf(err) != want {
+			t.Errorf("%q: %v", tee, err)
+		}
+	}
+}

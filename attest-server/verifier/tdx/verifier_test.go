@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
@@ -261,4 +262,19 @@ func withSerial(crl *x509.RevocationList, c *x509.Certificate) *x509.RevocationL
 	l.RevokedCertificateEntries = append(l.RevokedCertificateEntries[:len(l.RevokedCertificateEntries):len(l.RevokedCertificateEntries)],
 		x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: verifiertest.Time})
 	return &l
+}
+
+// TestChainNamesTheRoot: a signer's chain that ends in another root than the
+// pinned one is refused, though the signer is the pinned one's.
+func TestChainNamesTheRoot(t *testing.T) {
+	n, other := newIntel(t), newIntel(t)
+	mine, theirs := n.collateral(t).TCBInfoIssuerChain, other.collateral(t).TCBInfoIssuerChain
+	if _, err := underRoot(mine, n.Root); err != nil {
+		t.Fatal(err)
+	}
+	signer, _ := pem.Decode([]byte(mine))
+	_, rest := pem.Decode([]byte(theirs))
+	if _, err := underRoot(string(pem.EncodeToMemory(signer))+string(rest), n.Root); err == nil {
+		t.Error("a chain with another root behind its signer is taken")
+	}
 }

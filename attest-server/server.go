@@ -211,6 +211,7 @@ func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API,
 		Workloads: &admin.Workloads{
 			Store: c.Owners, Policies: e.Policies, Dialects: c.Dialects, Verifies: c.verifies, Clock: c.Clock, Log: c.Log,
 		},
+		Updates:   &admin.Updates{Store: c.Owners, Policies: e.Policies, Clock: c.Clock, Log: c.Log},
 		Rotations: &admin.Rotations{Store: c.Owners, Rand: c.Rand},
 		Resources: &admin.Resources{Store: c.Owners, Log: c.Log},
 		Approvals: &admin.Approvals{Store: c.Owners, Log: c.Log},

@@ -67,6 +67,8 @@ func (s *fakeServer) Register(_ context.Context, r kbs.RegisterRequest) (bool, e
 	return true, nil
 }
 
+func (s *fakeServer) PutAgent(context.Context, []byte) error { return nil }
+
 func (s *fakeServer) Get(_ context.Context, id string) (*kbs.WorkloadStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

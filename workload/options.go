@@ -144,6 +144,8 @@ const (
 // Registrar is the server's side of a registration: *kbs.AdminClient.
 type Registrar interface {
 	Register(context.Context, kbs.RegisterRequest) (created bool, err error)
+	// PutAgent lets the server keep the agent's segment of initrds.
+	PutAgent(ctx context.Context, segment []byte) error
 	Get(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
 	Remove(ctx context.Context, id string) error
 }

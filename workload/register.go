@@ -72,7 +72,10 @@ func (p *PublishOptions) keep(ctx context.Context, s *sealed) (undo func() error
 	if p.Registrar != nil {
 		diskKey := bytes.Clone(s.diskKey.Reveal())
 		defer clear(diskKey)
-		created, err := p.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: diskKey})
+		if err := p.Registrar.PutAgent(ctx, s.agent); err != nil {
+			return nil, registerHint(fmt.Errorf("giving the server the guest agent: %w", err))
+		}
+		created, err := p.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: diskKey, Boot: s.boot()})
 		if err != nil {
 			return nil, registerHint(fmt.Errorf("registering workload %s: %w", s.reg.WorkloadID, err))
 		}
@@ -103,6 +106,7 @@ func unregister(ctx context.Context, server Registrar, id string) error {
 func (s *sealed) writeRecord(path string, withDiskKey bool) error {
 	r := kbs.Record{Version: 1, Registration: s.reg, Identity: s.identity, Source: s.source}
 	if withDiskKey {
+		r.Agent, r.Initrd = s.boot().Agent, s.boot().Initrd
 		r.DiskKey = bytes.Clone(s.diskKey.Reveal())
 		defer clear(r.DiskKey)
 	}
@@ -180,7 +184,7 @@ func Register(ctx context.Context, to Registrar, r *kbs.Record) (created bool, e
 		return false, hint.With(fmt.Errorf("record of workload %s holds no disk key", r.Registration.WorkloadID),
 			"only a record from `ccrun build --no-register` does: this workload was registered when it was built")
 	}
-	created, err = to.Register(ctx, kbs.RegisterRequest{Registration: r.Registration, DiskKey: r.DiskKey})
+	created, err = to.Register(ctx, kbs.RegisterRequest{Registration: r.Registration, DiskKey: r.DiskKey, Boot: r.Boot()})
 	if err != nil {
 		return false, registerHint(fmt.Errorf("registering workload %s: %w", r.Registration.WorkloadID, err))
 	}

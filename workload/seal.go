@@ -26,6 +26,7 @@ type sealed struct {
 	classic   bool // LUKS1, and no identity
 
 	identity  []byte // canonical
+	agent     []byte // its segment of initrd
 	initrd    []byte
 	teeConfig []byte
 	footer    []byte // with its padding, as it follows the LUKS part
@@ -112,14 +113,26 @@ func (s *sealed) identify(id krun.Identity, process []byte, o *DiskOptions, agen
 			return err
 		}
 	}
-	segment, err := firmware.IdentitySegment(s.identity)
+	s.agent = agent
+	s.initrd, err = composeInitrd(agent, s.identity)
+	return err
+}
+
+func composeInitrd(agent, identity []byte) ([]byte, error) {
+	segment, err := firmware.IdentitySegment(identity)
 	if err != nil {
-		return fmt.Errorf("making identity segment: %w", err)
+		return nil, fmt.Errorf("making identity segment: %w", err)
 	}
-	if s.initrd, err = firmware.ComposeInitrd(agent, segment); err != nil {
-		return fmt.Errorf("composing initrd: %w", err)
+	initrd, err := firmware.ComposeInitrd(agent, segment)
+	if err != nil {
+		return nil, fmt.Errorf("composing initrd: %w", err)
 	}
-	return nil
+	return initrd, nil
+}
+
+// boot is what the server keeps of what the workload boots.
+func (s *sealed) boot() *kbs.Boot {
+	return &kbs.Boot{Identity: s.identity, Agent: kbs.Sum384(s.agent), Initrd: kbs.Sum384(s.initrd)}
 }
 
 // configure makes what libkrun reads, which is also the disk's footer.

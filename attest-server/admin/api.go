@@ -16,6 +16,7 @@ import (
 type Store interface {
 	TokenStore
 	WorkloadStore
+	UpdateStore
 	RotationStore
 	ResourceStore
 	ApprovalStore
@@ -29,6 +30,7 @@ type API struct {
 	*Gate
 	Turns     *Turns
 	Workloads *Workloads
+	Updates   *Updates
 	Rotations *Rotations
 	Resources *Resources
 	Approvals *Approvals
@@ -53,6 +55,11 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"DELETE /v1/workloads/{id}":                {Publishing, ofWorkload(changes(0, a.Workloads.remove))},
 		"POST /v1/workloads/{id}/revoke":           {Publishing, ofWorkload(changes(0, a.Workloads.revoke))},
 		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(Turn(a.Turns.Rotations, kbs.MaxRotateBody, a.Rotations.rotate))},
+		"GET /v1/workloads/{id}/boot":              {Reading, ofWorkload(reads(a.Updates.getBoot))},
+		"GET /v1/boots":                            {Reading, reads(a.Updates.listBoots)},
+		"GET /v1/agents/{digest}":                  {Reading, resources(0, a.Updates.getAgent)},
+		"PUT /v1/agents/{digest}":                  {Publishing, resources(kbs.MaxAgentBody, a.Updates.putAgent)},
+		"POST /v1/measurements":                    {Publishing, changes(kbs.MaxUpdateBody, a.Updates.post)},
 		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
 		"GET /v1/machines":                         {Auditing, reads(a.Machines.list)},
 		"POST /v1/machines/{id}/incident":          {Governing, changes(0, a.Machines.declare)},

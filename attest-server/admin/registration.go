@@ -118,3 +118,18 @@ func checkForeign(reg kbs.Registration, diskKey secret.Bytes) error {
 	}
 	return nil
 }
+
+// checkBoot refuses what would measure another workload than is registered.
+func checkBoot(reg kbs.Registration, b *kbs.Boot) error {
+	switch {
+	case b == nil:
+		return nil
+	case reg.Type != kbs.TypeNative:
+		return fmt.Errorf("registration of type %s says what it boots, which its guests cannot prove", reg.Type)
+	case kbs.Sum384(b.Identity) != reg.IdentityDigest:
+		return errors.New("boot.identity is not the one that identity_digest names")
+	case b.Agent.IsZero() || b.Initrd.IsZero():
+		return errors.New("boot without agent or initrd")
+	}
+	return nil
+}

@@ -19,7 +19,7 @@ import (
 // WorkloadStore is what workloads need of a store. Errors are those of package
 // store: ErrNotFound, *ConflictError, *DuplicateIdentityError, *QuotaError.
 type WorkloadStore interface {
-	Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error)
+	RegisterBoot(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
 	// Workloads is one page of a tenant's workloads; of all if it is empty.
 	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
@@ -48,7 +48,7 @@ func (s *Workloads) put(w http.ResponseWriter, r *http.Request, t store.Token) e
 	if id := r.PathValue("id"); req.Registration.WorkloadID != id {
 		return refusal.New(kbs.CodeBadRequest, "registration of workload %q sent to the path of %q", req.Registration.WorkloadID, id)
 	}
-	created, err := s.Register(r.Context(), req.Registration, diskKey, t)
+	created, err := s.Register(r.Context(), req.Registration, req.Boot, diskKey, t)
 	if err != nil {
 		return err
 	}
@@ -64,18 +64,21 @@ func (s *Workloads) put(w http.ResponseWriter, r *http.Request, t store.Token) e
 }
 
 // Register registers a workload for t's bearer if it could be released, and not
-// too easily.
-func (s *Workloads) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, t store.Token) (created bool, err error) {
+// too easily. boot may be nil.
+func (s *Workloads) Register(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, t store.Token) (created bool, err error) {
 	if err := mayRegister(t, reg.WorkloadID); err != nil {
 		return false, err
 	}
 	if err := s.check(reg, diskKey); err != nil {
 		return false, refusal.New(kbs.CodeBadRequest, "%v", err)
 	}
+	if err := checkBoot(reg, boot); err != nil {
+		return false, refusal.New(kbs.CodeBadRequest, "%v", err)
+	}
 	if err := s.Policies.CheckRegistration(ctx, reg); err != nil {
 		return false, err
 	}
-	if created, err = s.Store.Register(ctx, reg, diskKey, actor(t)); err != nil {
+	if created, err = s.Store.RegisterBoot(ctx, reg, boot, diskKey, actor(t)); err != nil {
 		return false, registerProblem(err, t)
 	}
 	if created {

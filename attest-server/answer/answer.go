@@ -104,13 +104,17 @@ func (p Responder) logFailure(r *http.Request, e *refusal.Error) {
 	log("request failed", "method", r.Method, "path", r.URL.Path, "peer", Peer(r), "session", e.Session, "error", e)
 }
 
+// ProblemOf is a refusal as RFC 9457 describes it.
+func ProblemOf(e *refusal.Error) kbs.Problem {
+	status := statusOf(e.Code)
+	return kbs.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: e.Code, Detail: e.Detail, Session: e.Session}
+}
+
 // Problem is the native form: RFC 9457.
 func Problem(w http.ResponseWriter, e *refusal.Error) {
-	status := statusOf(e.Code)
-	b, err := json.Marshal(kbs.Problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status,
-		Code: e.Code, Detail: e.Detail, Session: e.Session,
-	})
+	p := ProblemOf(e)
+	status := p.Status
+	b, err := json.Marshal(p)
 	if err != nil { // strings and an int
 		status, b = http.StatusInternalServerError, nil
 	}

@@ -121,6 +121,11 @@ func (c *AdminClient) Checkpoint(ctx context.Context) (note []byte, err error) {
 func workloadPath(id string) string { return "/v1/workloads/" + url.PathEscape(id) }
 
 func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) error {
+	return c.doLimit(ctx, method, path, in, out, maxAdminAnswer)
+}
+
+// doLimit is do for an answer of at most limit bytes.
+func (c *AdminClient) doLimit(ctx context.Context, method, path string, in, out any, limit int64) error {
 	if c.URL == "" || c.Token.Len() == 0 {
 		return errors.New("no server URL or no token")
 	}
@@ -142,7 +147,7 @@ func (c *AdminClient) do(ctx context.Context, method, path string, in, out any) 
 	}
 	defer x.close()
 	x.bearer = string(c.Token.Reveal())
-	err = x.do(ctx, method, path, in, out, maxAdminAnswer)
+	err = x.do(ctx, method, path, in, out, limit)
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
 		return &unknownServerError{err}

@@ -54,6 +54,16 @@ const (
 type RegisterRequest struct {
 	Registration Registration `json:"registration"`
 	DiskKey      []byte       `json:"disk_key"` // what opens the LUKS keyslot
+	// Boot lets measurements of later firmware be added; nil: they cannot be.
+	Boot *Boot `json:"boot,omitempty"`
+}
+
+// Boot is what a workload boots besides firmware: enough, with the agent's
+// segment, to compute what other firmware measures. All of it is public.
+type Boot struct {
+	Identity []byte `json:"identity"` // canonical identity JSON
+	Agent    Digest `json:"agent"`    // of the agent's segment
+	Initrd   Digest `json:"initrd"`   // of what the two segments make
 }
 
 // Record is what `ccrun build --record` writes and `ccrun register` reads:
@@ -67,6 +77,18 @@ type Record struct {
 	// It is a commitment to what the disk hides, so what is published is without.
 	Source  string `json:"source,omitempty"`
 	DiskKey []byte `json:"disk_key,omitempty"`
+	// Agent and Initrd are Boot's, in a record that is to be registered.
+	Agent  Digest `json:"agent,omitzero"`
+	Initrd Digest `json:"initrd,omitzero"`
+}
+
+// Boot is what the server is to keep of what the workload boots; nil if the
+// record does not say.
+func (r *Record) Boot() *Boot {
+	if r.Agent.IsZero() || r.Initrd.IsZero() {
+		return nil
+	}
+	return &Boot{Identity: r.Identity, Agent: r.Agent, Initrd: r.Initrd}
 }
 
 // ReferenceValues is what Evidence is appraised against. The zero value

@@ -208,8 +208,12 @@ func (e *Engine) seal(g session.Grant, name string, plain secret.Bytes) ([]byte,
 // moment.
 func releaseProblem(err error, sess *session.Session) error {
 	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrChanged):
-		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload was revoked or changed", Session: sess.ID.String(), Cause: err}
+	case errors.Is(err, store.ErrChanged):
+		// By an update, most likely: whoever attests again is judged by what is
+		// registered now.
+		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the registration was changed since: attest again", Session: sess.ID.String(), Cause: err, RetryAfter: time.Second}
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrRevoked):
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload was revoked or removed", Session: sess.ID.String(), Cause: err}
 	case errors.Is(err, store.ErrConfirmed):
 		return alreadyReleased(err, sess)
 	case errors.Is(err, store.ErrLimit):

@@ -17,6 +17,12 @@ import (
 // and an identity that another has a
 // *DuplicateIdentityError; nothing is overwritten.
 func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
+	return s.RegisterBoot(ctx, reg, nil, diskKey, actor)
+}
+
+// RegisterBoot is Register, and keeps what the workload boots, if it is not kept
+// yet.
+func (s workloads) RegisterBoot(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error) {
 	canonical, err := kbs.Canonical(reg)
 	if err != nil {
 		return false, fmt.Errorf("encoding registration: %w", err)
@@ -28,6 +34,9 @@ func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey s
 		created = false
 		same, err := s.registered(tx, reg.WorkloadID, canonical, diskKey)
 		if err != nil || same {
+			if err == nil {
+				err = keepBoot(tx, reg.WorkloadID, boot)
+			}
 			return err
 		}
 		sealed, err := s.sealer.Seal(diskKey, diskKeyLocation(reg.WorkloadID, canonical))
@@ -35,7 +44,10 @@ func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey s
 			return fmt.Errorf("sealing disk key: %w", err)
 		}
 		created = true
-		return s.insertWorkload(ctx, tx, reg, canonical, sealed, actor)
+		if err := s.insertWorkload(ctx, tx, reg, canonical, sealed, actor); err != nil {
+			return err
+		}
+		return keepBoot(tx, reg.WorkloadID, boot)
 	})
 	if err != nil {
 		return false, err

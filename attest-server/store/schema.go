@@ -257,4 +257,21 @@ var migrations = []string{
 		PRIMARY KEY(machine, workload)
 	) STRICT, WITHOUT ROWID;
 	ALTER TABLE sessions ADD COLUMN machine TEXT NOT NULL DEFAULT '';`,
+
+	// What workloads boot besides firmware, and the agents' segments of it: once
+	// for each tenant that has it.
+	`CREATE TABLE agents(
+		tenant TEXT NOT NULL,
+		digest BLOB NOT NULL,
+		at INTEGER NOT NULL,
+		segment BLOB NOT NULL,
+		PRIMARY KEY(tenant, digest)
+	) STRICT;
+	CREATE TABLE boots(
+		workload TEXT PRIMARY KEY REFERENCES workloads(id) ON DELETE CASCADE,
+		identity BLOB NOT NULL,
+		agent BLOB NOT NULL,
+		initrd BLOB NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX boots_agent ON boots(agent);`,
 }

@@ -43,6 +43,16 @@ type Candidate struct {
 // *DuplicateIdentityError. The same digest twice within one workload (two
 // profiles that measure alike) is no conflict.
 func (s workloads) claimTuple(ctx context.Context, tx *sql.Tx, d kbs.LaunchDigest, t tuple.Tuple, id string) error {
+	if err := s.checkTuple(ctx, tx, d, t, id); err != nil {
+		return err
+	}
+	fixed := t.Fixed()
+	_, err := tx.Exec("INSERT INTO identities(launch_digest, fixed, workload) VALUES(?, ?, ?) ON CONFLICT(launch_digest, workload) DO NOTHING", d[:], fixed[:], id)
+	return err
+}
+
+// checkTuple is claimTuple without claiming.
+func (s workloads) checkTuple(ctx context.Context, tx *sql.Tx, d kbs.LaunchDigest, t tuple.Tuple, id string) error {
 	fixed := t.Fixed()
 	near, err := s.candidates(ctx, tx, sameFixed, d[:], fixed[:])
 	if err != nil {
@@ -53,8 +63,7 @@ func (s workloads) claimTuple(ctx context.Context, tx *sql.Tx, d kbs.LaunchDiges
 			return &DuplicateIdentityError{LaunchDigest: d, WorkloadID: c.id}
 		}
 	}
-	_, err = tx.Exec("INSERT INTO identities(launch_digest, fixed, workload) VALUES(?, ?, ?) ON CONFLICT(launch_digest, workload) DO NOTHING", d[:], fixed[:], id)
-	return err
+	return nil
 }
 
 // WorkloadOf is the one workload, even if it is revoked, whose whole tuple is

@@ -39,16 +39,9 @@ func releaseLimits(c *cli.Context, now time.Time) (*kbs.ReleaseLimits, error) {
 		}
 		*to = n
 	}
-	if s := c.String("release-until"); s != "" {
-		until, err := time.Parse(time.RFC3339, s)
-		if d, derr := time.ParseDuration(s); derr == nil && d > 0 {
-			until, err = now.Add(d), nil
-		}
-		if err != nil {
-			return nil, face.Usagef("--release-until %q: expected a time as in 2027-01-31T00:00:00Z, or 720h", s)
-		}
-		until = until.UTC().Truncate(time.Second)
-		l.NotAfter = &until
+	var err error
+	if l.NotAfter, err = face.Until("--release-until", c.String("release-until"), now); err != nil {
+		return nil, err
 	}
 	if l.Total == 0 && l.PerDay == 0 && l.NotAfter == nil && len(l.Approvals) == 0 {
 		return nil, nil

@@ -36,9 +36,9 @@ func workloadCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:        "workload",
-		Usage:       "list, show, rotate, revoke and remove what is registered with the server",
+		Usage:       "list, show, rotate, update, revoke and remove what is registered with the server",
 		Description: "Example:\n   ccrun workload ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
-		Subcommands: []*cli.Command{list, show, rotateCommand(), revoke, remove},
+		Subcommands: []*cli.Command{list, show, rotateCommand(), updateCommand(), revoke, remove},
 	}
 }
 
@@ -103,7 +103,11 @@ func showWorkload(c *cli.Context) error {
 			fmt.Fprintf(t, "footer digest\t%s\n", r.FooterDigest)
 		}
 		for _, m := range r.ReferenceValues.Measurements {
-			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB\n", m.LaunchDigest, face.Printable(m.Profile), m.CPUs, m.MemoryMiB)
+			until := ""
+			if m.NotAfter != nil {
+				until = ", until " + face.Time(m.NotAfter, "")
+			}
+			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB, firmware %.12s%s\n", m.LaunchDigest, face.Printable(m.Profile), m.CPUs, m.MemoryMiB, face.Printable(m.Firmware), until)
 		}
 		return t.Flush()
 	})

@@ -73,3 +73,19 @@ func Time(t *time.Time, none string) string {
 	}
 	return t.UTC().Format(time.RFC3339)
 }
+
+// Until reads a flag's point in time, or how long it is until then; nil for "".
+func Until(flag, s string, now time.Time) (*time.Time, error) {
+	if s == "" {
+		return nil, nil
+	}
+	until, err := time.Parse(time.RFC3339, s)
+	if d, derr := time.ParseDuration(s); derr == nil && d > 0 {
+		until, err = now.Add(d), nil
+	}
+	if err != nil {
+		return nil, Usagef("%s %q: expected a time as in 2027-01-31T00:00:00Z, or 720h", flag, s)
+	}
+	until = until.UTC().Truncate(time.Second)
+	return &until, nil
+}

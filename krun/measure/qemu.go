@@ -31,7 +31,7 @@ func (l *Prepared) qemuDirect(s Shape) (kbs.LaunchDigest, error) {
 	l.qemuOnce.Do(func() {
 		if l.qemuErr = l.in.checkQEMU(); l.qemuErr == nil {
 			l.qemu = qemuPages{
-				kernel: hashPages(wholePages(l.in.Kernel)), initrd: hashPages(wholePages(l.in.Initrd)),
+				kernel: l.before.kernel.hash(wholePages(l.in.Kernel)), initrd: l.before.initrd.hash(wholePages(l.in.Initrd)),
 				cmdline: hashPages(wholePages(cmdlineBytes(l.in.Cmdline))),
 			}
 		}

@@ -11,6 +11,10 @@ import (
 // Registered is what a registration holds of a machine: the launch digest of
 // every VMM that may boot this initrd from this firmware.
 func Registered(tee kbs.TEE, fw *firmware.Bundle, initrd []byte, s Shape, allowACPI bool) ([]kbs.Measurement, error) {
+	return registered(tee, fw, initrd, s, allowACPI, &pageSeries{})
+}
+
+func registered(tee kbs.TEE, fw *firmware.Bundle, initrd []byte, s Shape, allowACPI bool, before *pageSeries) ([]kbs.Measurement, error) {
 	in, err := FromBundle(fw, initrd)
 	if err != nil {
 		return nil, err
@@ -20,6 +24,7 @@ func Registered(tee kbs.TEE, fw *firmware.Bundle, initrd []byte, s Shape, allowA
 	if err != nil {
 		return nil, fmt.Errorf("measuring: %w", err)
 	}
+	prepared.before = before
 	var list []kbs.Measurement
 	for _, p := range Profiles(tee, fw.Kind) {
 		if p == KrunfwTool {

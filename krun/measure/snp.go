@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
@@ -92,10 +93,31 @@ func hashPages(b []byte) [][48]byte {
 	return out
 }
 
+// pageSeries holds the hashes of the large inputs hashed before. The zero value
+// holds none.
+type pageSeries struct{ qboot, kernel, initrd pageMemo }
+
+// pageMemo holds the page hashes of what was hashed last.
+type pageMemo struct {
+	content []byte
+	hashes  [][48]byte
+}
+
+// hash is hashPages of b, which nobody may change afterwards.
+func (m *pageMemo) hash(b []byte) [][48]byte {
+	same := 0
+	for end := pageBytes; end <= len(b) && end <= len(m.content) && bytes.Equal(b[end-pageBytes:end], m.content[end-pageBytes:end]); end += pageBytes {
+		same++
+	}
+	m.content, m.hashes = b, append(m.hashes[:same:same], hashPages(b[same*pageBytes:])...)
+	return m.hashes
+}
+
 // Prepared holds the hashes of a machine's inputs, so that the digests of
 // many shapes and profiles cost no further pass over them.
 type Prepared struct {
-	in Inputs
+	in     Inputs
+	before *pageSeries // of an earlier machine
 	// SHA-384 of the large inputs, computed when a region first asks.
 	qbootSum, kernelSum, initrdSum func() kbs.Digest
 
@@ -122,7 +144,7 @@ func Prepare(in Inputs) (*Prepared, error) {
 	sum := func(b []byte) func() kbs.Digest {
 		return sync.OnceValue(func() kbs.Digest { return kbs.Sum384(wholePages(b)) })
 	}
-	l := &Prepared{in: in, qbootSum: sum(in.QBoot), kernelSum: sum(in.Kernel), initrdSum: sum(in.Initrd)}
+	l := &Prepared{in: in, before: &pageSeries{}, qbootSum: sum(in.QBoot), kernelSum: sum(in.Kernel), initrdSum: sum(in.Initrd)}
 	l.initrdFile = sync.OnceValue(func() kbs.Digest { return kbs.Sum384(in.Initrd) })
 	l.mrtd = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, false) })
 	l.mrtdTwoPass = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, true) })
@@ -193,9 +215,9 @@ func (l *Prepared) libkrunSNP(p Profile, s Shape) (kbs.LaunchDigest, error) {
 		return kbs.LaunchDigest{}, err
 	}
 	l.once.Do(func() {
-		l.libkrun.updatePages(qbootGPA, hashPages(l.in.QBoot))
-		l.libkrun.updatePages(l.in.KernelLoad, hashPages(l.in.Kernel))
-		l.libkrun.updatePages(initrdGPA, hashPages(l.in.Initrd))
+		l.libkrun.updatePages(qbootGPA, l.before.qboot.hash(l.in.QBoot))
+		l.libkrun.updatePages(l.in.KernelLoad, l.before.kernel.hash(l.in.Kernel))
+		l.libkrun.updatePages(initrdGPA, l.before.initrd.hash(l.in.Initrd))
 	})
 	ld := l.libkrun
 	zp := zeroPage(p, s, uint32(len(l.in.Initrd)))

@@ -2,8 +2,10 @@ package workload
 
 import (
 	"context"
+	"crypto/sha512"
 	"errors"
 	"fmt"
+	"hash"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -74,9 +76,13 @@ func Update(ctx context.Context, o UpdateOptions) error {
 // updating is an Update under way.
 type updating struct {
 	UpdateOptions
-	fw           *firmware.Bundle
-	agents       map[kbs.Digest][]byte // segments
-	series       map[kbs.TEE]*measure.Series
+	fw     *firmware.Bundle
+	agents map[kbs.Digest][]byte // segments
+	series map[kbs.TEE]*measure.Series
+	// hashed is SHA-384 so far, after the agent of that digest: thousands of
+	// initrds begin with it.
+	hashed       hash.Hash
+	hashedAgent  kbs.Digest
 	seen, failed int
 }
 
@@ -235,9 +241,38 @@ func (u *updating) measure(ctx context.Context, b kbs.Bootable) ([]kbs.Measureme
 	return s.Registered(initrd, measure.Shape{CPUs: m.CPUs, MemoryMiB: m.MemoryMiB}, id.Policy.AllowACPI)
 }
 
-// initrd is the workload's, made again from what the server keeps. Whatever does
-// not come out as it was built is an error: its measurement would be nobody's.
+// initrd is the workload's.
 func (u *updating) initrd(ctx context.Context, b *kbs.Bootable) (*krun.Identity, []byte, error) {
+	agent := u.agents[b.Boot.Agent]
+	if agent == nil {
+		var err error
+		if agent, err = u.Server.Agent(ctx, b.Boot.Agent); err != nil {
+			return nil, nil, hint.With(fmt.Errorf("asking the server for the guest agent: %w", err), "give the image's ccrun-init with --agent FILE")
+		}
+		u.agents[b.Boot.Agent] = agent
+	}
+	if u.hashed == nil || u.hashedAgent != b.Boot.Agent {
+		u.hashed, u.hashedAgent = sha512.New384(), b.Boot.Agent
+		u.hashed.Write(agent)
+	}
+	return initrdOf(b, agent, func(initrd []byte) (d kbs.Digest, err error) {
+		h, err := u.hashed.(hash.Cloner).Clone()
+		if err != nil {
+			return d, err
+		}
+		h.Write(initrd[len(agent):])
+		return kbs.Digest(h.Sum(nil)), nil
+	})
+}
+
+// Initrd is a workload's initrd, made again from what the server keeps of it and
+// the agent's segment. Whatever does not come out as it was built is an error: its
+// measurement would be nobody's.
+func Initrd(b *kbs.Bootable, agent []byte) (*krun.Identity, []byte, error) {
+	return initrdOf(b, agent, func(initrd []byte) (kbs.Digest, error) { return kbs.Sum384(initrd), nil })
+}
+
+func initrdOf(b *kbs.Bootable, agent []byte, sum func([]byte) (kbs.Digest, error)) (*krun.Identity, []byte, error) {
 	if kbs.Sum384(b.Boot.Identity) != b.Registration.IdentityDigest {
 		return nil, nil, errors.New("the identity that the server keeps is not the one registered")
 	}
@@ -245,18 +280,15 @@ func (u *updating) initrd(ctx context.Context, b *kbs.Bootable) (*krun.Identity,
 	if err != nil {
 		return nil, nil, err
 	}
-	agent := u.agents[b.Boot.Agent]
-	if agent == nil {
-		if agent, err = u.Server.Agent(ctx, b.Boot.Agent); err != nil {
-			return nil, nil, hint.With(fmt.Errorf("asking the server for the guest agent: %w", err), "give the image's ccrun-init with --agent FILE")
-		}
-		u.agents[b.Boot.Agent] = agent
-	}
 	initrd, err := composeInitrd(agent, b.Boot.Identity)
 	if err != nil {
 		return nil, nil, err
 	}
-	if kbs.Sum384(initrd) != b.Boot.Initrd {
+	got, err := sum(initrd)
+	if err != nil {
+		return nil, nil, err
+	}
+	if got != b.Boot.Initrd {
 		return nil, nil, hint.With(errors.New("this ccrun packs the identity in other bytes than the one that built the image"), "use the version that built it")
 	}
 	return id, initrd, nil

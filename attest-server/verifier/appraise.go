@@ -53,7 +53,7 @@ func CELRule(name string) string { return "cel:" + name }
 // time it is. An empty set fails, and a zero digest matches nothing.
 func (r *rules) measurement(name string, got kbs.LaunchDigest, ref kbs.ReferenceValues, at time.Time) {
 	var expected []string
-	hint := "the guest is not the one registered: compare with `ccrun measure --against EVIDENCE`"
+	hint := "the guest is not the one registered: compare with `ccrun measure --against SESSION` (or EVIDENCE, a file)"
 	pass, acpi := false, kbs.ACPI("")
 	for _, m := range ref.Measurements {
 		if m.LaunchDigest.IsZero() {

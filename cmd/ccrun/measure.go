@@ -46,10 +46,11 @@ func measureCommand() *cli.Command {
 			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is the .fd file, and kernel, initrd and command line are\n" +
 			"measured through it. For SNP, it must be the AmdSev build, and the command line keep the kernel from running the host's ACPI\n" +
 			"code, which nothing measures, unless --allow-acpi allows it. For TDX the MRTD is printed; --format json also gives RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
-			"Examples:\n   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
+			"Examples:\n   ccrun measure --against 3k9m0w7f2c5d8x1a --firmware libkrunfw-sev.so.5 --server https://kbs.example:8443 --ca ca.pem --token-file token\n" +
+			"   ccrun measure --tee snp --cpus 2 --memory 2g --firmware /usr/local/lib64/libkrunfw-sev.so.5 --profile libkrun-1.16\n" +
 			"   ccrun measure --vmm qemu --tee snp --cpus 4 --vcpu-type EPYC-v4 --firmware OVMF.amdsev.fd --kernel vmlinuz --initrd initrd.img \\\n" +
 			"      --append 'console=ttyS0 " + measure.StopsACPI + "'",
-		Flags: append(append(shapeFlags(), imageFlags()...),
+		Flags: append(append(shapeFlags(), slices.Concat(imageFlags(), serverFlags())...),
 			&cli.StringFlag{Name: "vmm", Usage: "krun or qemu", Value: "krun"},
 			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. OVMF.fd for qemu", TakesFile: true},
 			&cli.StringFlag{Name: "initrd", Usage: "initrd of the workload (/initrd.img of its image)", TakesFile: true},
@@ -61,7 +62,7 @@ func measureCommand() *cli.Command {
 			&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of such a machine, for RTMR 0 (qemu with tdx only)", TakesFile: true},
 			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE` (krun only)"},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
-			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`: say which input would explain its measurement", TakesFile: true},
+			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`, a file, or the number of a session at --server, whose workload's TEE, shape and initrd are then taken: say which input would explain its measurement", TakesFile: true},
 			face.FormatFlag(),
 		),
 		Action: func(c *cli.Context) error {
@@ -109,6 +110,7 @@ type measuring struct {
 	tee      kbs.TEE
 	shape    measure.Shape
 	profiles []measure.Profile
+	shown    *shown // by a session; nil: --against is a file, or nothing
 }
 
 func runMeasure(c *cli.Context) error {
@@ -120,8 +122,13 @@ func runMeasure(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if file := c.String("against"); file != "" {
-		if out.Against, err = m.compare(file); err != nil {
+	if name := c.String("against"); name != "" {
+		if m.shown == nil {
+			if m.shown, err = readShown(name); err != nil {
+				return err
+			}
+		}
+		if out.Against, err = m.compare(name); err != nil {
 			return err
 		}
 	}
@@ -161,7 +168,10 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 	switch vmm := c.String("vmm"); vmm {
 	case "krun":
 		var initrd []byte
-		if initrd, err = m.fromImage(c); err == nil {
+		if initrd, err = m.fromImage(c); err == nil && initrd == nil {
+			initrd, err = m.fromSession(c)
+		}
+		if err == nil {
 			m.machine, err = newKrunMachine(c, m.tee, initrd)
 		}
 	case "qemu":

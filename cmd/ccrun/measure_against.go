@@ -22,17 +22,29 @@ type comparison struct {
 	Unchecked []string `json:"unchecked,omitempty"`
 }
 
-func (m *measuring) compare(file string) (*comparison, error) {
+// shown is what Evidence shows of the machine that made it.
+type shown struct {
+	tee    kbs.TEE
+	digest kbs.LaunchDigest
+	rtmrs  func() ([4]kbs.Digest, error)
+}
+
+func readShown(file string) (*shown, error) {
 	b, err := bounded.File(file, 1<<20)
 	if err != nil {
 		return nil, err
 	}
-	tee, want, err := measure.ReadEvidence(b)
-	if err != nil {
+	s := &shown{rtmrs: func() ([4]kbs.Digest, error) { return measure.ReadRTMRs(b) }}
+	if s.tee, s.digest, err = measure.ReadEvidence(b); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
+	return s, nil
+}
+
+func (m *measuring) compare(name string) (*comparison, error) {
+	tee, want := m.shown.tee, m.shown.digest
 	if tee != m.tee && m.tee != kbs.Sample || want.IsZero() {
-		return nil, face.WithStatus(face.Denied, fmt.Errorf("%s is Evidence of %s with measurement %v, expected %s", file, tee, want, m.tee))
+		return nil, face.WithStatus(face.Denied, fmt.Errorf("%s is Evidence of %s with measurement %v, expected %s", name, tee, want, m.tee))
 	}
 	variants, err := m.variants()
 	if err != nil {
@@ -48,8 +60,8 @@ func (m *measuring) compare(file string) (*comparison, error) {
 	out := &comparison{Evidence: want}
 	if tee == kbs.TDX && m.about().Kind == firmware.KindOVMF {
 		registers := measure.TDXRegisters{MRTD: want}
-		if registers.RTMRs, err = measure.ReadRTMRs(b); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", file, err)
+		if registers.RTMRs, err = m.shown.rtmrs(); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
 		out.Match = measure.FindTDX(registers, profiles, m.shape, variants)
 		out.Unchecked = unchecked(variants[0].Inputs)

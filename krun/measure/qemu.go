@@ -24,14 +24,18 @@ const (
 )
 
 type qemuPages struct {
-	kernel, initrd, cmdline [][48]byte
+	begun           chain // after the kernel
+	initrd, cmdline [][48]byte
 }
 
 func (l *Prepared) qemuDirect(s Shape) (kbs.LaunchDigest, error) {
 	l.qemuOnce.Do(func() {
 		if l.qemuErr = l.in.checkQEMU(); l.qemuErr == nil {
 			l.qemu = qemuPages{
-				kernel: l.before.kernel.hash(wholePages(l.in.Kernel)), initrd: l.before.initrd.hash(wholePages(l.in.Initrd)),
+				begun: l.before.firmware(func(ld *chain) {
+					ld.updatePages(qemuKernelGPA, hashPages(wholePages(l.in.Kernel)))
+				}),
+				initrd:  l.before.initrd.hash(wholePages(l.in.Initrd)),
 				cmdline: hashPages(wholePages(cmdlineBytes(l.in.Cmdline))),
 			}
 		}
@@ -39,8 +43,7 @@ func (l *Prepared) qemuDirect(s Shape) (kbs.LaunchDigest, error) {
 	if l.qemuErr != nil {
 		return kbs.LaunchDigest{}, l.qemuErr
 	}
-	var ld chain
-	ld.updatePages(qemuKernelGPA, l.qemu.kernel)
+	ld := l.qemu.begun
 	ld.updatePages(qemuInitrdGPA, l.qemu.initrd)
 	ld.updatePages(cmdlineGPA, l.qemu.cmdline)
 	zp := qemuBootParams(&l.in, s)

@@ -93,9 +93,21 @@ func hashPages(b []byte) [][48]byte {
 	return out
 }
 
-// pageSeries holds the hashes of the large inputs hashed before. The zero value
-// holds none.
-type pageSeries struct{ qboot, kernel, initrd pageMemo }
+// pageSeries holds what machines with one firmware have in common. The zero value
+// holds nothing yet.
+type pageSeries struct {
+	begun  *chain // after all that comes before the initrd
+	initrd pageMemo
+}
+
+// firmware is the chain that begin makes, which is called once.
+func (s *pageSeries) firmware(begin func(*chain)) chain {
+	if s.begun == nil {
+		s.begun = new(chain)
+		begin(s.begun)
+	}
+	return *s.begun
+}
 
 // pageMemo holds the page hashes of what was hashed last.
 type pageMemo struct {
@@ -215,8 +227,10 @@ func (l *Prepared) libkrunSNP(p Profile, s Shape) (kbs.LaunchDigest, error) {
 		return kbs.LaunchDigest{}, err
 	}
 	l.once.Do(func() {
-		l.libkrun.updatePages(qbootGPA, l.before.qboot.hash(l.in.QBoot))
-		l.libkrun.updatePages(l.in.KernelLoad, l.before.kernel.hash(l.in.Kernel))
+		l.libkrun = l.before.firmware(func(ld *chain) {
+			ld.updatePages(qbootGPA, hashPages(l.in.QBoot))
+			ld.updatePages(l.in.KernelLoad, hashPages(l.in.Kernel))
+		})
 		l.libkrun.updatePages(initrdGPA, l.before.initrd.hash(l.in.Initrd))
 	})
 	ld := l.libkrun

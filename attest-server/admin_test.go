@@ -255,7 +255,7 @@ func TestListPages(t *testing.T) {
 	for i := range 203 {
 		q := request(fmt.Sprintf("w%03d", i), 0)
 		q.Registration.ReferenceValues.Measurements[0].LaunchDigest = kbs.LaunchDigest{1, byte(i)}
-		if _, err := r.store.Register(t.Context(), q.Registration, secret.New(q.DiskKey), "test"); err != nil {
+		if _, err := r.store.Register(t.Context(), q.Registration, nil, secret.New(q.DiskKey), "test"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // WorkloadStore is what workloads need of a store. Errors are those of package
 // store: ErrNotFound, *ConflictError, *DuplicateIdentityError, *QuotaError.
 type WorkloadStore interface {
-	RegisterBoot(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error)
+	Register(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error)
 	Workload(ctx context.Context, id string) (store.Workload, error)
 	// Workloads is one page of a tenant's workloads; of all if it is empty.
 	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
@@ -78,7 +78,7 @@ func (s *Workloads) Register(ctx context.Context, reg kbs.Registration, boot *kb
 	if err := s.Policies.CheckRegistration(ctx, reg); err != nil {
 		return false, err
 	}
-	if created, err = s.Store.RegisterBoot(ctx, reg, boot, diskKey, actor(t)); err != nil {
+	if created, err = s.Store.Register(ctx, reg, boot, diskKey, actor(t)); err != nil {
 		return false, registerProblem(err, t)
 	}
 	if created {

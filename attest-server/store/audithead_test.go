@@ -131,7 +131,7 @@ func TestForgedAuditIsNotSigned(t *testing.T) {
 			}
 			forger.Close()
 			if name != "the key removed" { // the server has it
-				if _, err := s.Register(t.Context(), registration("b", 2), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+				if _, err := s.Register(t.Context(), registration("b", 2), nil, diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
 					t.Errorf("the running server signs: %v", err)
 				}
 			}
@@ -208,7 +208,7 @@ func TestCutAuditTailIsSeen(t *testing.T) {
 		mustRegister(t, s, registration("a", 1), "k")
 		mustRegister(t, s, registration("b", 2), "k")
 		cut(t, s, "DELETE FROM audit WHERE seq = 2")
-		if _, err := s.Register(t.Context(), registration("c", 3), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+		if _, err := s.Register(t.Context(), registration("c", 3), nil, diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
 			t.Errorf("Register = %v: the cut would be signed over", err)
 		}
 	})
@@ -327,7 +327,7 @@ func TestCutTailOfAnother(t *testing.T) {
 		defer other.Close()
 		mustRegister(t, other, registration("c", 3), "k")
 		edit(t, other, "DROP TRIGGER audit_delete; "+cut)
-		if _, err := s.Register(t.Context(), registration("d", 4), diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
+		if _, err := s.Register(t.Context(), registration("d", 4), nil, diskKey("k"), "x"); !errors.Is(err, ErrTampered) {
 			t.Errorf("%s: Register = %v", name, err)
 		}
 	}

@@ -103,7 +103,7 @@ func useDamaged(t *testing.T, path string, o Options) error {
 		}
 		complaint = errors.Join(complaint, err)
 	}
-	_, err = s.Register(t.Context(), registration("new", 99), diskKey("k"), "x")
+	_, err = s.Register(t.Context(), registration("new", 99), nil, diskKey("k"), "x")
 	complaint = errors.Join(complaint, err)
 	n := 0
 	err = s.Audit(t.Context(), 0, func(kbs.AuditEntry) error { n++; return nil })

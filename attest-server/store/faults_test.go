@@ -33,7 +33,7 @@ func TestDiskFull(t *testing.T) {
 				r := registration(id)
 				r.Image = strings.Repeat("x", 400)
 				r.ReferenceValues.Measurements = []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{1, byte(c), byte(i)}}}
-				created, err := s.Register(t.Context(), r, diskKey("k"+id), "x")
+				created, err := s.Register(t.Context(), r, nil, diskKey("k"+id), "x")
 				mu.Lock()
 				if err != nil {
 					full++
@@ -69,7 +69,7 @@ func TestClosedStoreRefuses(t *testing.T) {
 	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("k"), "x"); err == nil {
+	if _, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("k"), "x"); err == nil {
 		t.Error("Register after Close")
 	}
 }

@@ -51,7 +51,7 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 				id := fmt.Sprintf("w%d-%d", c, i)
 				reg := registration(id)
 				reg.ReferenceValues.Measurements = []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{1, byte(c), byte(i)}}}
-				if _, err := s.Register(t.Context(), reg, diskKey("key-"+id), "x"); err != nil {
+				if _, err := s.Register(t.Context(), reg, nil, diskKey("key-"+id), "x"); err != nil {
 					t.Errorf("%s: %v", id, err)
 				}
 				w, _ := s.Workload(t.Context(), id)
@@ -115,7 +115,7 @@ func TestOldMasterKeyWritesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRegister(t, admin, registration("b", 2), "k")
-	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("k"), "x"); !errors.Is(err, ErrWrongMasterKey) {
+	if _, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("k"), "x"); !errors.Is(err, ErrWrongMasterKey) {
 		t.Errorf("Register = %v", err)
 	}
 	if _, err := s.Workload(t.Context(), "a"); !errors.Is(err, ErrNotFound) {
@@ -135,7 +135,7 @@ func TestSnapshot(t *testing.T) {
 	wg.Go(func() { // it goes on serving
 		for i := range 20 {
 			reg := registration(fmt.Sprint("w", i), byte(i+10))
-			if _, err := s.Register(t.Context(), reg, diskKey("k"), "x"); err != nil {
+			if _, err := s.Register(t.Context(), reg, nil, diskKey("k"), "x"); err != nil {
 				t.Error(err)
 			}
 		}

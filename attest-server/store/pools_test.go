@@ -49,7 +49,7 @@ func TestOwnersWaitForNoGuest(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	if _, err := s.Owners().Register(t.Context(), registration("w", 1), secret.New([]byte("k")), "x"); err != nil {
+	if _, err := s.Owners().Register(t.Context(), registration("w", 1), nil, secret.New([]byte("k")), "x"); err != nil {
 		t.Fatal(err)
 	}
 	if w, err := s.Owners().Workload(t.Context(), "w"); err != nil || w.Registration.WorkloadID != "w" {

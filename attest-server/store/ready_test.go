@@ -67,7 +67,7 @@ func TestReadyIsAsGoodAsAWrite(t *testing.T) {
 	ready("read-only", false)
 	ready("to write again", true)
 	size := fillDisk(t, at)
-	if _, err := s.Register(t.Context(), registration("w2", 2), diskKey("k"), "x"); err == nil {
+	if _, err := s.Register(t.Context(), registration("w2", 2), nil, diskKey("k"), "x"); err == nil {
 		t.Fatal("the disk is not full: the test shows nothing")
 	}
 	// Noticed at once, without waiting for the next probe.

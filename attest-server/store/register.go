@@ -14,15 +14,9 @@ import (
 
 // Register stores a registration with its DiskKey. created is false if
 // exactly that was there already. Otherwise a taken id is a *ConflictError
-// and an identity that another has a
-// *DuplicateIdentityError; nothing is overwritten.
-func (s workloads) Register(ctx context.Context, reg kbs.Registration, diskKey secret.Bytes, actor string) (created bool, err error) {
-	return s.RegisterBoot(ctx, reg, nil, diskKey, actor)
-}
-
-// RegisterBoot is Register, and keeps what the workload boots, if it is not kept
-// yet.
-func (s workloads) RegisterBoot(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error) {
+// and an identity that another has a *DuplicateIdentityError; nothing is
+// overwritten. boot, which may be nil, is kept if there is none yet.
+func (s workloads) Register(ctx context.Context, reg kbs.Registration, boot *kbs.Boot, diskKey secret.Bytes, actor string) (created bool, err error) {
 	canonical, err := kbs.Canonical(reg)
 	if err != nil {
 		return false, fmt.Errorf("encoding registration: %w", err)

@@ -218,10 +218,10 @@ func TestTenants(t *testing.T) {
 	mustRegister(t, s, registration("acme.a", 20), "k")
 	mustRegister(t, s, registration("acme.b", 21), "k")
 	var quota *QuotaError
-	if _, err := s.Register(t.Context(), registration("acme.c", 22), diskKey("k"), "x"); !errors.As(err, &quota) || quota.Max != 2 {
+	if _, err := s.Register(t.Context(), registration("acme.c", 22), nil, diskKey("k"), "x"); !errors.As(err, &quota) || quota.Max != 2 {
 		t.Errorf("third of two: %v", err)
 	}
-	if created, err := s.Register(t.Context(), registration("acme.b", 21), diskKey("k"), "x"); err != nil || created {
+	if created, err := s.Register(t.Context(), registration("acme.b", 21), nil, diskKey("k"), "x"); err != nil || created {
 		t.Errorf("the same again at the quota: %v, %v", created, err)
 	}
 	list, err := s.Workloads(t.Context(), "acme", "", 10)
@@ -287,7 +287,7 @@ func TestQuotaUnderRace(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			_, err := []*DB{s, other}[i%2].Register(t.Context(), registration(fmt.Sprint("acme.w", i), byte(i)+1), diskKey("k"), "x")
+			_, err := []*DB{s, other}[i%2].Register(t.Context(), registration(fmt.Sprint("acme.w", i), byte(i)+1), nil, diskKey("k"), "x")
 			var quota *QuotaError
 			if err != nil && !errors.As(err, &quota) {
 				t.Error(err)

@@ -67,7 +67,7 @@ func TestOvertakenServer(t *testing.T) {
 	}
 	s, _, _ := newStore(t)
 	edit(t, s, "PRAGMA user_version = 99")
-	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("k"), "x"); !errors.Is(err, ErrNewerSchema) {
+	if _, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("k"), "x"); !errors.Is(err, ErrNewerSchema) {
 		t.Errorf("Register = %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func diskKey(s string) secret.Bytes { return secret.New([]byte(s)) }
 
 func mustRegister(t testing.TB, s *DB, r kbs.Registration, k string) {
 	t.Helper()
-	if created, err := s.Register(t.Context(), r, diskKey(k), "token/t"); err != nil || !created {
+	if created, err := s.Register(t.Context(), r, nil, diskKey(k), "token/t"); err != nil || !created {
 		t.Fatalf("Register = %v, %v", created, err)
 	}
 }
@@ -90,18 +90,18 @@ func TestRegisterIsIdempotentByContentOnly(t *testing.T) {
 	s, _, _ := newStore(t)
 	mustRegister(t, s, registration("a", 1), "key-a")
 	mustRegister(t, s, registration("b", 2), "key-b")
-	if created, err := s.Register(t.Context(), registration("a", 1), diskKey("key-a"), "x"); err != nil || created {
+	if created, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("key-a"), "x"); err != nil || created {
 		t.Fatalf("the same again = %v, %v", created, err)
 	}
 	var conflict *ConflictError
-	if _, err := s.Register(t.Context(), registration("a", 3), diskKey("key-a"), "x"); !errors.As(err, &conflict) {
+	if _, err := s.Register(t.Context(), registration("a", 3), nil, diskKey("key-a"), "x"); !errors.As(err, &conflict) {
 		t.Errorf("other measurement: %v", err)
 	}
-	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("other"), "x"); !errors.As(err, &conflict) {
+	if _, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("other"), "x"); !errors.As(err, &conflict) {
 		t.Errorf("other key: %v", err)
 	}
 	var dup *DuplicateIdentityError
-	if _, err := s.Register(t.Context(), registration("c", 9, 2), diskKey("key-c"), "x"); !errors.As(err, &dup) || dup.WorkloadID != "b" {
+	if _, err := s.Register(t.Context(), registration("c", 9, 2), nil, diskKey("key-c"), "x"); !errors.As(err, &dup) || dup.WorkloadID != "b" {
 		t.Errorf("b's launch digest: %v", err)
 	}
 	// The refused registration must leave nothing behind, not even its claim on digest 9.
@@ -112,7 +112,7 @@ func TestRegisterIsIdempotentByContentOnly(t *testing.T) {
 	if _, err := s.Revoke(t.Context(), "a", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Register(t.Context(), registration("a", 1), diskKey("key-a"), "x"); !errors.As(err, &conflict) || !conflict.Revoked {
+	if _, err := s.Register(t.Context(), registration("a", 1), nil, diskKey("key-a"), "x"); !errors.As(err, &conflict) || !conflict.Revoked {
 		t.Errorf("registering brought a revoked workload back: %v", err)
 	}
 	if err := s.Remove(t.Context(), "a", "x"); err != nil {
@@ -208,7 +208,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer locked.Close()
-	if _, err := locked.Register(t.Context(), registration("b", 2), diskKey("k"), "x"); !errors.Is(err, ErrLocked) {
+	if _, err := locked.Register(t.Context(), registration("b", 2), nil, diskKey("k"), "x"); !errors.Is(err, ErrLocked) {
 		t.Errorf("Register without master key: %v", err)
 	}
 	w, _ := locked.Workload(t.Context(), "a")

@@ -106,11 +106,11 @@ func TestTuplesTellApart(t *testing.T) {
 		"a second measurement": {withMeasurement(azureRegistration("x", map[string]byte{"4": 4, "8": 1}), 0x45), "az1"},
 	} {
 		var dup *DuplicateIdentityError
-		if _, err := s.Register(t.Context(), x.reg, diskKey("k"), "x"); !errors.As(err, &dup) || dup.WorkloadID != x.other {
+		if _, err := s.Register(t.Context(), x.reg, nil, diskKey("k"), "x"); !errors.As(err, &dup) || dup.WorkloadID != x.other {
 			t.Errorf("%s: %v, expected to be told of %s", name, err, x.other)
 		}
 	}
-	if created, err := s.Register(t.Context(), tdRegistration("td2", 2), diskKey("key"), "x"); err != nil || created {
+	if created, err := s.Register(t.Context(), tdRegistration("td2", 2), nil, diskKey("key"), "x"); err != nil || created {
 		t.Errorf("the same again: %v, %v", created, err)
 	}
 }

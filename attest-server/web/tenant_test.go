@@ -26,7 +26,7 @@ func TestTenantsSeeTheirOwn(t *testing.T) {
 			Version: 1, WorkloadID: id, IdentityDigest: kbs.Sum384([]byte(id)), FooterDigest: kbs.Sum384([]byte(id)),
 			ReferenceValues: kbs.ReferenceValues{TEE: kbs.SNP, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{byte(i + 1)}}}},
 		}
-		if _, err := s.store.Register(t.Context(), reg, secret.New([]byte("k")), "token/x"); err != nil {
+		if _, err := s.store.Register(t.Context(), reg, nil, secret.New([]byte("k")), "token/x"); err != nil {
 			t.Fatal(err)
 		}
 		rec := kbs.SessionRecord{Session: "of-" + id, WorkloadID: id, At: s.now, Result: kbs.AttestationResult{

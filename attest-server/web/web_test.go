@@ -119,7 +119,7 @@ func (s *site) populate() {
 				{LaunchDigest: kbs.LaunchDigest{byte(i + 1)}, Profile: "libkrun-1.16", CPUs: 2, MemoryMiB: 2048, Firmware: "00"},
 			}},
 		}
-		if _, err := s.store.Register(s.t.Context(), reg, secret.New([]byte("a disk key, secret")), "token/x"); err != nil {
+		if _, err := s.store.Register(s.t.Context(), reg, nil, secret.New([]byte("a disk key, secret")), "token/x"); err != nil {
 			s.t.Fatal(err)
 		}
 	}

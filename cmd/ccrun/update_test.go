@@ -26,7 +26,7 @@ import (
 // workload.
 func fleetMember(t testing.TB, id, path string, agent []byte) (kbs.RegisterRequest, []byte) {
 	t.Helper()
-	g, err := luks.DefaultGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, true)
+	g, err := luks.NewGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, luks.AESXTS, true)
 	if err != nil {
 		t.Fatal(err)
 	}

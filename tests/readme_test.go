@@ -32,7 +32,7 @@ func TestREADME(t *testing.T) {
 		}
 		script := "cd " + w.dir + "; export PATH=" + w.bin + ":$PATH\n" + exports(steps, s) + s.command
 		cmd := exec.Command("bash", "-euc", w.replace(script, port))
-		cmd.Env = append(os.Environ(), "TMPDIR="+w.mkdir("tmp"), "CCRUN_SIM_ROOT=", "HOME="+w.dir)
+		cmd.Env = append(os.Environ(), "TMPDIR="+w.mkdir("tmp"), "CCRUN_SIM_ROOT=", "HOME="+w.dir, "XDG_CONFIG_HOME=")
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != s.status || !strings.Contains(string(out), s.want) {
 			t.Errorf("%s: status %d, expected %d with %q\n%s", s.command, got, s.status, s.want, out)
@@ -60,6 +60,7 @@ var expectations = []struct {
 	{"export ", -1, ""}, // prepended to the others
 	{"attest-server init", -1, ""},
 	{"attest-server serve", -1, ""},
+	{"ccrun login", 0, "is in use"},
 	{"ccrun build", 0, "registered:  yes"},
 	{"ccrun doctor", 4, "fix:"},
 	{"ccrun run", 125, "hint"},

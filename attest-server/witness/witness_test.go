@@ -423,8 +423,8 @@ func TestLyingWitness(t *testing.T) {
 		"each time another size":   {func(w http.ResponseWriter, b []byte) { conflict(sizeType, fmt.Sprintf("%d\n", 2+len(b)%7))(w, b) }, ErrAway},
 		"a redirect":               {func(w http.ResponseWriter, _ []byte) { w.Header().Set("Location", "/"); w.WriteHeader(307) }, ErrAway},
 		"an error":                 {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", 500) }, ErrAway},
-		"a refusal of the key":     {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", 403) }, ErrAway},
-		"inconsistent":             {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", 422) }, ErrFork},
+		"a refusal of the key":     {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", http.StatusForbidden) }, ErrAway},
+		"inconsistent":             {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", http.StatusUnprocessableEntity) }, ErrFork},
 	} {
 		if err := anchored(t, l, liar(t, x.answer)).Round(t.Context()); !errors.Is(err, x.want) {
 			t.Errorf("%s: %v, expected %v", name, err, x.want)

@@ -57,7 +57,7 @@ test-unit:
 	CCRUN_LONG=1 $(GO) test ./...
 
 # Ten security conditions, chosen by the commit, are taken out of the program,
-# each alone: its tests must notice. test-unit has seen that all 150 still apply.
+# each alone: its tests must notice. test-unit has seen that all still apply.
 test-mutation:
 	$(GO) run ./tests/mutation -some 10 -state $(CACHE)/mutation.json
 

@@ -18,21 +18,28 @@ const (
 	mostColumns  = 100
 )
 
+// columns is 0 where standard output is no terminal: who reads it there is a
+// program, or another pager's business.
 func columns() int {
-	if n, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && n > 0 {
-		return min(max(n, leastColumns), mostColumns)
+	n, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || n <= 0 {
+		return 0
 	}
-	return mostColumns
+	return min(max(n, leastColumns), mostColumns)
 }
 
 // wrapHelp has cli wrap the lines of help. cli keeps its printer in a variable
 // of its package; Main sets it, once, before anything runs.
 func wrapHelp() {
+	width := columns()
+	if width == 0 {
+		return
+	}
 	cli.HelpPrinter = func(w io.Writer, templ string, data any) {
 		var b bytes.Buffer
 		cli.HelpPrinterCustom(&b, templ, data, nil)
 		for line := range strings.Lines(b.String()) {
-			fmt.Fprint(w, wrapped(line, columns()))
+			fmt.Fprint(w, wrapped(line, width))
 		}
 	}
 }

@@ -157,7 +157,7 @@ func TestDamagedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	atStart, atUse := 0, 0
-	for at := 0; at < len(whole); at += 4096 * (1 + len(whole)/4096/8) {
+	for at := 0; at < len(whole); at += 4096 * (1 + len(whole)/4096/24) {
 		b := append([]byte(nil), whole...)
 		for i := range min(4096, len(b)-at) {
 			b[at+i] ^= 0xa5

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,8 +213,11 @@ func (w *world) buildLayers(name string, config map[string]any, layers [][]entry
 	w.t.Helper()
 	src := filepath.Join(w.dir, "src", name)
 	writeOCI(w.t, src, config, layers...)
-	args := append([]string{"build", "-q", "--tee", "sample", "--firmware", w.firmware, "--attest-url", w.url,
+	args := append([]string{"build", "-q", "--tee", "sample", "--attest-url", w.url,
 		"--attest-ca", filepath.Join(w.dir, "server/ca.pem"), "--workload-id", name}, extra...)
+	if !slices.Contains(extra, "--firmware") {
+		args = append(args, "--firmware", w.firmware)
+	}
 	image := "localhost/" + name
 	w.must("ccrun", append(args, "oci:"+src, "containers-storage:"+image)...)
 	return image

@@ -39,10 +39,13 @@ deps:
 test-deps:
 	packaging/deps.sh test
 
-firmware: $(SIMFW)/firmware.json
-
-$(SIMFW)/firmware.json: bin/ccrun-sim | deps
-	packaging/sim-firmware.sh bin/ccrun-sim $(SIMFW)
+# The simulator's firmware, again if the program or the kernel is another: its
+# kernel is booted once, which takes a while.
+firmware: bin/ccrun-sim | deps
+	cmd/ccrun-sim/kernel.sh $(CACHE)/kernel
+	@sha256sum bin/ccrun-sim $(CACHE)/kernel/vmlinuz | cmp -s - $(SIMFW)/made-from || { set -x; \
+	bin/ccrun-sim firmware --kernel $(CACHE)/kernel/vmlinuz --modules $(CACHE)/kernel/modules --output $(SIMFW); \
+	sha256sum bin/ccrun-sim $(CACHE)/kernel/vmlinuz >$(SIMFW)/made-from; }
 
 # The simulated platform's keys, and what podman-env.sh hands to the runtime.
 SIMENV  = CCRUN_KRUN=$(abspath bin/ccrun) CCRUN_SIM=$(abspath bin/ccrun-sim) CCRUN_SIM_FIRMWARE=$(abspath $(SIMFW)) CCRUN_SIM_ROOT=$(abspath $(CACHE))/platform

@@ -133,6 +133,9 @@ func (w *world) startServerAs(command string, flags ...string) {
 }
 
 func (w *world) stopServer() {
+	if w.server == nil {
+		return
+	}
 	_ = w.server.Process.Kill()
 	_ = w.server.Wait()
 }

@@ -30,7 +30,7 @@ func newApp() *cli.App {
 			"everything that runs in it: use it to learn and to test, never to protect anything.\n" +
 			"Installed under the name " + sim.RuntimeName + " it is an OCI runtime:\n\n" +
 			"   podman run --runtime /usr/local/bin/" + sim.RuntimeName + " IMAGE",
-		Commands: []*cli.Command{serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
+		Commands: []*cli.Command{upCommand(), downCommand(), serverCommand(), initCommand(), firmwareCommand(), evidenceCommand(), vmmCommand(), attackCommand(), demoCommand()},
 	}
 	program.Prepare(app)
 	return app

@@ -43,7 +43,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "memory", Usage: "memory, in MiB or with a unit; measured (default: 2048 `MIB`, 512 for sample)"},
 		firmwareFlag("libkrunfw `FILE`, or directory with firmware.json; may be repeated: what each measures is registered (default: the installed library)"),
 		&cli.StringFlag{Name: "agent", Usage: "guest agent `FILE` (default: ccrun-init beside ccrun, or in ../libexec/ccrun)"},
-		&cli.StringSliceFlag{Name: "attest-url", Usage: "`URL` of the attestation server, as the guest reaches it; may be repeated, tried in order"},
+		&cli.StringSliceFlag{Name: "attest-url", EnvVars: []string{"CCRUN_ATTEST_URL"}, Usage: "`URL` of the attestation server, as the guest reaches it; may be repeated, tried in order"},
 		&cli.StringFlag{Name: "attest-wait", Value: "forever", Usage: "how long the guest waits while no server can answer, `DURATION` or forever; a denial ends it at once; measured"},
 		&cli.StringFlag{Name: "attest-ca", Usage: "PEM `FILE` with the server's or its CA's certificates: the only keys the guest will trust"},
 		&cli.StringSliceFlag{Name: "pin", Usage: "SHA-256 of a server's or CA's public key (SubjectPublicKeyInfo), `HEX`; may be repeated"},

@@ -10,9 +10,9 @@ import (
 // Annotations that crun acts on.
 const (
 	VariantAnnotation = "krun.variant"
-	// handlerAnnotation would make crun start libkrun by itself or, built
+	// HandlerAnnotation would make crun start libkrun by itself or, built
 	// without libkrun, silently a plain container.
-	handlerAnnotation = "run.oci.handler"
+	HandlerAnnotation = "run.oci.handler"
 	// passtAnnotation would give the guest an ethernet device in place of TSI,
 	// which the agent cannot configure.
 	passtAnnotation = "krun.use_passt"

@@ -1,6 +1,7 @@
 package crun
 
 import (
+	"os"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -11,6 +12,28 @@ import (
 // In the host's, every program there could talk to the workload's own loopback,
 // and the workload to the host's.
 func hostNetwork(m *Machine) []string {
-	own := m.Linux != nil && slices.ContainsFunc(m.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
-	return one(!own, "with --network host, what the workload keeps on its loopback would be on the host's own loopback")
+	var spaces []specs.LinuxNamespace
+	if m.Linux != nil {
+		spaces = m.Linux.Namespaces
+	}
+	i := slices.IndexFunc(spaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	return one(i < 0 || isHostNetwork(spaces[i].Path), "with --network host, what the workload keeps on its loopback would be on the host's own loopback")
+}
+
+// isHostNetwork says whether path names the host's network namespace: that of a
+// pod made with --network host is joined by path, too. One that is not there is
+// crun's to complain about.
+func isHostNetwork(path string) bool {
+	if path == "" {
+		return false // a new one
+	}
+	joined, err := os.Stat(path)
+	if err != nil {
+		return !os.IsNotExist(err)
+	}
+	host, err := os.Stat("/proc/1/ns/net")
+	if err != nil { // not root's to look at; Podman without root runs in the host's
+		host, err = os.Stat("/proc/self/ns/net")
+	}
+	return err != nil || os.SameFile(joined, host)
 }

@@ -110,7 +110,7 @@ func ofAnnotations() []row {
 		{"krun.ram_mib", warned, warned, annotation("krun.ram_mib"), remove("annotations", "krun.ram_mib"), ""},
 		{passtAnnotation, refused, refused, passt, remove("annotations", passtAnnotation), leaveOut},
 		{VariantAnnotation, refused, refused, otherVariant, remove("annotations", VariantAnnotation), leaveOut},
-		{handlerAnnotation, warned, warned, annotation(handlerAnnotation), remove("annotations", handlerAnnotation), ""},
+		{HandlerAnnotation, warned, warned, annotation(HandlerAnnotation), remove("annotations", HandlerAnnotation), ""},
 		{krun.LabelFirmware, honoured, outside, annotation(krun.LabelFirmware), remove("annotations", krun.LabelFirmware), ""},
 		{krun.LabelPorts, outside, honoured, annotation(krun.LabelPorts), remove("annotations", krun.LabelPorts), ""},
 	}

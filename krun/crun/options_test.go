@@ -65,7 +65,7 @@ func examples() map[string]struct {
 		"krun.ram_mib":                        {"annotations krun.ram_mib", "4", "krun.ram_mib"},
 		passtAnnotation:                       {"annotations krun.use_passt", "1", "without a network"},
 		VariantAnnotation:                     {"annotations krun.variant", "aws-nitro", "expected sev"},
-		handlerAnnotation:                     {"annotations run.oci.handler", "krun", "run.oci.handler"},
+		HandlerAnnotation:                     {"annotations run.oci.handler", "krun", "run.oci.handler"},
 		krun.LabelFirmware:                    {"annotations io.ccrun.firmware", "00", "io.ccrun.firmware"},
 		krun.LabelPorts:                       {"annotations io.ccrun.ports", "80/tcp", "io.ccrun.ports"},
 	}

@@ -25,7 +25,7 @@ func Host(configPath string) (*Wrapper, error) {
 	return &Wrapper{
 		BootID: string(boot),
 		Crun:   c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state, noState: noState,
-		KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines,
+		Pause: SystemPausePrograms(), KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines,
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}, nil
 }

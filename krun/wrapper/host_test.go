@@ -58,7 +58,7 @@ func testRuntime() int {
 	dir := os.Getenv("CCRUN_TEST_RUNTIME")
 	w := &Wrapper{
 		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"), BootID: cmp.Or(os.Getenv("TEST_BOOT"), "boot"),
-		KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), SNP: testSNP, Exec: syscall.Exec, Version: RunVersion,
+		Pause: strings.Fields(os.Getenv("TEST_PAUSE")), KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), SNP: testSNP, Exec: syscall.Exec, Version: RunVersion,
 		Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}
 	return w.Run(os.Args)

@@ -7,6 +7,7 @@ package wrapper
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,7 @@ type Wrapper struct {
 	noState  error // why there is no StateDir
 	// BootID tells this boot of the host from others (proc(5), random/boot_id).
 	BootID string
+	Pause  []string // paths at which this host may have Podman's pause program
 	// KVM and SEV are the device nodes a confidential machine needs.
 	KVM, SEV string
 	SNP      func(kvm string) (bool, error)              // SNPMachines
@@ -67,21 +69,25 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 	if err != nil {
 		return err
 	}
-	env := w.Environ
+	// The name is what makes crun choose its krun handler.
+	name, env := "krun", w.Environ
 	switch c.Verb {
 	case "create", "run":
-		dir, err := w.prepare(c, path)
+		p, err := w.prepare(c, path)
 		if err != nil {
 			return err
 		}
-		if dir != "" {
-			env = withLibraryPath(env, dir)
+		if p.plain {
+			name = "crun"
+		}
+		if p.library != "" {
+			env = withLibraryPath(env, p.library)
 		}
 	case "start":
 		w.warnOf(c)
 	case "exec":
-		if ofWorkload(c) {
-			return crun.RefuseExec()
+		if err := refuseExec(c); err != nil {
+			return err
 		}
 	case "delete":
 		// crun loaded the library when it created the container: nobody needs
@@ -90,29 +96,36 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 			return err
 		}
 	}
-	// The name is what makes crun choose its krun handler.
-	err = w.Exec(path, append([]string{"krun"}, argv[1:]...), env)
+	err = w.Exec(path, append([]string{name}, argv[1:]...), env)
 	return fmt.Errorf("executing %s: %w", path, err)
 }
 
-// prepare does what a workload image needs before crun sees it, and returns
-// the directory of its library; empty for any other image.
-func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
+// plan is how crun is to start a container.
+type plan struct {
+	library string // directory of the composed library; empty: none
+	plain   bool   // without the krun handler
+}
+
+// prepare does what an image needs before crun sees it.
+func (w *Wrapper) prepare(c crun.Command, path string) (plan, error) {
 	spec, err := c.Open()
 	if err != nil {
-		return "", err
+		return plan{}, err
 	}
 	image, err := readImage(spec)
 	if err != nil {
-		return "", err
+		return plan{}, err
 	}
 	if image == nil {
-		warnings, err := w.judgeOther(path)
-		if err == nil {
-			w.keepWarnings(c, spec, warnings)
-		}
-		return "", err
+		return w.prepareOther(c, spec, path)
 	}
+	dir, err := w.prepareWorkload(c, spec, image, path)
+	return plan{library: dir}, err
+}
+
+// prepareWorkload returns the directory of the workload's library; empty for an
+// image that boots libkrunfw's own initrd.
+func (w *Wrapper) prepareWorkload(c crun.Command, spec *crun.Spec, image *image, path string) (dir string, err error) {
 	if _, err := w.CheckCrun(path); err != nil {
 		return "", err
 	}
@@ -142,15 +155,41 @@ func (w *Wrapper) prepare(c crun.Command, path string) (dir string, err error) {
 	return w.install(spec, keep)
 }
 
-// ofWorkload says whether c names the container of a workload image. What
-// cannot be found out is crun's to answer.
-func ofWorkload(c crun.Command) bool {
+// refuseExec is the answer to `podman exec` for the container of a workload, or a
+// pod's. What cannot be found out is crun's to answer.
+func refuseExec(c crun.Command) error {
 	spec, err := c.Running()
 	if err != nil {
-		return false
+		return nil
 	}
-	image, err := readImage(spec)
-	return err == nil && image != nil
+	if image, err := readImage(spec); err == nil && image != nil {
+		return crun.RefuseExec()
+	}
+	if pauses(spec) {
+		return errors.New("the container is a pod's infra container, in which nothing runs but Podman's program that sleeps")
+	}
+	return nil
+}
+
+// prepareOther is for an image that asks for no TEE.
+func (w *Wrapper) prepareOther(c crun.Command, spec *crun.Spec, path string) (p plan, err error) {
+	warnings := []string{pauseWarning}
+	notPause := checkPause(spec, w.Pause)
+	if p.plain = notPause == nil; !p.plain {
+		warnings, err = w.judgeOther(path)
+	}
+	if notPause != nil && !errors.Is(notPause, errNoPause) {
+		odd := fmt.Errorf("it is like a pod's infra container, but %w", notPause)
+		if err != nil {
+			return plan{}, hint.With(fmt.Errorf("%w; %w", odd, err), "remove the pod and the image localhost/podman-pause, which Podman makes anew of this host's program")
+		}
+		warnings = append(warnings, odd.Error())
+	}
+	if err != nil {
+		return plan{}, err
+	}
+	w.keepWarnings(c, spec, warnings)
+	return p, nil
 }
 
 // judgeOther decides on an image that asks for no TEE, whose user asked for the

@@ -405,6 +405,13 @@ func TestExec(t *testing.T) {
 	if r, _, _ := h.run(exec...); r == nil {
 		t.Error("odd id: crun not reached")
 	}
+	exec[len(exec)-1] = "c0ffee"
+	pod := newHost(t).infra()
+	h.write(filepath.Join(state, "status"), []byte(`{"pid":1,"bundle":"`+pod.bundle+`"}`))
+	pod.write(filepath.Join(pod.rootfs, "copied"), []byte("in by podman cp"))
+	if r, stderr, _ := h.run(exec...); r != nil || !strings.Contains(stderr, "infra container") {
+		t.Errorf("infra container: reached crun %v, %q", r != nil, stderr)
+	}
 }
 
 // TestWarningsReachTheUser: each warning goes once to the standard error of the

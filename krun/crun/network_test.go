@@ -1,0 +1,27 @@
+package crun
+
+import "testing"
+
+// TestHostNetwork: a pod with --network host gives its containers the host's
+// network by path.
+func TestHostNetwork(t *testing.T) {
+	for _, c := range []struct {
+		namespaces []map[string]string
+		host       bool
+	}{
+		{[]map[string]string{{"type": "pid"}}, true},
+		{[]map[string]string{{"type": "network"}}, false},
+		{[]map[string]string{{"type": "network", "path": "/proc/1/ns/net"}}, true},
+		{[]map[string]string{{"type": "network", "path": "/proc/self/ns/pid"}}, false}, // another; crun refuses it
+		{[]map[string]string{{"type": "network", "path": "/nonexistent"}}, false},
+		{[]map[string]string{{"type": "network", "path": "/dev/null/x"}}, true}, // who knows
+	} {
+		m := machine(t)
+		if err := m.Set(c.namespaces, "linux", "namespaces"); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(hostNetwork(m)) > 0; got != c.host {
+			t.Errorf("%v: the host's: %v, expected %v", c.namespaces, got, c.host)
+		}
+	}
+}

@@ -108,7 +108,7 @@ func (c *chromium) connect(portFile string) {
 		port, _, whole = bytes.Cut(b, []byte("\n"))
 		return whole
 	})
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), browserPatience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1:"+string(port)+"/json/new?about:blank", nil)
 	if err != nil {
@@ -134,8 +134,9 @@ func (c *chromium) connect(portFile string) {
 	c.t.Cleanup(func() { c.conn.Close() })
 }
 
-// patience is how long a browser may be silent.
-const patience = 30 * time.Second
+// browserPatience is how long a browser may be silent: less than patience, as
+// there are three of them.
+const browserPatience = patience / 4
 
 type devToolsMessage struct {
 	ID     int
@@ -148,7 +149,7 @@ type devToolsMessage struct {
 // receive takes one message and notes what it tells.
 func (c *chromium) receive() devToolsMessage {
 	c.t.Helper()
-	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = c.conn.SetReadDeadline(time.Now().Add(browserPatience))
 	var m devToolsMessage
 	if err := websocket.JSON.Receive(c.conn, &m); err != nil {
 		panic(stuck{err})

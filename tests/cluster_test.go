@@ -177,7 +177,7 @@ func (m *member) kill() {
 	}
 }
 
-var insecure = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+var insecure = &http.Client{Timeout: patience, Transport: &http.Transport{
 	DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // health checks alone
 }}
 

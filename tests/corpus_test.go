@@ -19,6 +19,7 @@ type corpusImage struct {
 	layers  []string // of tests/corpus/build.sh, below the probe's own
 	tree    string   // directories whose files are compared, by commas
 	ask     []string // the probe's flags for a server; none: a job that ends by itself
+	says    string   // what it logs after it has answered, if anything
 	program []string
 	config  map[string]any
 	differs *regexp.Regexp // what its output says that is never twice the same
@@ -152,7 +153,8 @@ func (w *rigWorld) observe(t *testing.T, c corpusImage, image string, flags ...s
 	defer w.run("podman", "rm", "-f", "-t", "1", c.name)
 	if len(c.ask) > 0 {
 		w.awaitLog(t, c.name, "@@ ready = yes")
-		w.must("podman", "stop", "-t", "120", c.name)
+		w.awaitLog(t, c.name, c.says)
+		w.stop(c.name)
 	}
 	status := strings.TrimSpace(w.must("podman", "wait", c.name))
 	logs := w.run("podman", "logs", c.name)

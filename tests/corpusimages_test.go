@@ -33,7 +33,7 @@ func corpus() []corpusImage {
 			program: []string{"postgres", "-D", "/srv/data", "-c", "config_file=/srv/config/postgresql.conf", "-c", "log_line_prefix=", "-c", "listen_addresses=127.0.0.1"},
 			config:  config{"Env": append(env, "LC_ALL=C.UTF-8"), "User": "postgres", "StopSignal": "SIGINT"},
 			differs: regexp.MustCompile(`checkpoint (complete|starting): .*|\(PID \d+\)|FATAL:  the database system is starting up\n`)},
-		{name: "java", layers: []string{"base", "java"}, tree: "/etc,/srv", ask: append(http(8080), "-settle", "5s"), // it logs after it has answered
+		{name: "java", layers: []string{"base", "java"}, tree: "/etc,/srv", ask: http(8080), says: "GET / HTTP", // it logs after it has answered
 			program: []string{"java", "-XX:TieredStopAtLevel=1", "-Xmx128m", "-m", "jdk.httpserver", "-b", "127.0.0.1", "-p", "8080", "-d", "/srv/www"},
 			config:  config{"Env": env, "User": "www-data", "StopSignal": "15"}, differs: regexp.MustCompile(`\[[^]]*\]`)},
 		{name: "big", layers: []string{"base", "big"}, tree: "/etc,/srv", config: config{"Env": env},

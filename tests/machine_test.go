@@ -20,9 +20,9 @@ import (
 	"github.com/ccrun/ccrun/tests/diskcase"
 )
 
-// interopTimeout bounds one boot. The longer one takes some 40 s of processor
-// time.
-const interopTimeout = 4 * time.Minute
+// interopTimeout bounds one boot that hangs. The longer one takes some 40 s of
+// processor time.
+const interopTimeout = 2 * patience
 
 // interopMachine boots the simulator's kernel with guestinit as its agent.
 type interopMachine struct {

@@ -28,9 +28,13 @@ func endToEnd(t testing.TB) {
 	}
 }
 
+// patience is how long anything may take that is only slow: a machine may have
+// much else to do. Reaching it is always a failure.
+const patience = 10 * time.Minute
+
 // eventually asks until it is so. It gives up only when even a slow machine
 // with much else to do would have got there.
-func eventually(is func() bool) bool { return eventuallyWithin(5*time.Minute, is) }
+func eventually(is func() bool) bool { return eventuallyWithin(patience, is) }
 
 func eventuallyWithin(limit time.Duration, is func() bool) bool {
 	for end := time.Now().Add(limit); !is(); time.Sleep(50 * time.Millisecond) {

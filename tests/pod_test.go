@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,7 +113,7 @@ func (w *world) podServes(t *testing.T, pod, container, port string) {
 	w.reachServer(t, infra)
 	w.awaitLog(t, container, "up")
 	w.serves(t, container, port)
-	w.must("podman", "pod", "stop", "-t", "300", pod)
+	w.must("podman", "pod", "stop", "-t", strconv.Itoa(int(patience.Seconds())), pod)
 	logs := w.run("podman", "logs", container)
 	code := w.must("podman", "inspect", "--format", "{{.State.ExitCode}}", container) // 0 of libkrun's
 	if !strings.Contains(logs.stdout, "stopped") || code != "3\n" && !strings.Contains(logs.stderr, "ccrun: exit status 3") {

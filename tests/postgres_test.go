@@ -120,7 +120,7 @@ func (p *pair) await(m *member, status int) {
 }
 
 func (p *pair) admin(url string) *kbs.AdminClient {
-	return &kbs.AdminClient{URL: url, Token: secret.New([]byte(p.token)), RootCAs: p.roots, Timeout: 30 * time.Second}
+	return &kbs.AdminClient{URL: url, Token: secret.New([]byte(p.token)), RootCAs: p.roots, Timeout: patience}
 }
 
 func (p *pair) registration(id string) kbs.RegisterRequest {
@@ -154,7 +154,7 @@ type guest struct {
 func (p *pair) guest(r kbs.RegisterRequest) *guest {
 	tr := insecure.Transport.(*http.Transport).Clone()
 	tr.TLSClientConfig.InsecureSkipVerify, tr.TLSClientConfig.RootCAs = false, p.roots
-	return &guest{pair: p, reg: r, client: &http.Client{Timeout: 20 * time.Second, Transport: tr}}
+	return &guest{pair: p, reg: r, client: &http.Client{Timeout: patience, Transport: tr}}
 }
 
 // call returns the answer's problem code, "" for success.

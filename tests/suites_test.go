@@ -58,7 +58,7 @@ func runInside(t *testing.T, link, tests string) {
 		}
 	}
 	cmd := exec.Command("rig/inside.sh", root, mount, strings.Join(paths, ":"), filepath.Join(here, "podman-env.sh"), binary,
-		"-test.v", "-test.timeout", "20m", "-test.run", tests)
+		"-test.v", "-test.timeout", "45m", "-test.run", tests)
 	for _, kv := range os.Environ() {
 		// The other Podman has its own configuration.
 		if !strings.HasPrefix(kv, "CONTAINERS_CONF") {

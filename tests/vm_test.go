@@ -213,7 +213,7 @@ func (w *world) stopSignal(t *testing.T) {
 	image := w.build("stop", c)
 	w.must("podman", "run", "-d", "--name", "stop", "--runtime", "krun-sim", "--network", "host", image)
 	w.awaitLog(t, "stop", "ready")
-	w.must("podman", "stop", "-t", "20", "stop")
+	w.stop("stop")
 	logs := w.must("podman", "logs", "stop")
 	code := strings.TrimSpace(w.must("podman", "inspect", "--format", "{{.State.ExitCode}}", "stop"))
 	if code != "7" || !strings.Contains(logs, "got USR1") {
@@ -242,7 +242,7 @@ func (w *world) otherSignals(t *testing.T) {
 		if strings.Contains(c.want, "HUP") {
 			w.awaitLog(t, name, "got HUP")
 		}
-		w.must("podman", "stop", "-t", "60", name)
+		w.stop(name)
 		if logs := w.must("podman", "logs", name); logs != c.want {
 			t.Errorf("%s: %q, expected %q", name, logs, c.want)
 		}
@@ -262,6 +262,13 @@ func (w *world) awaitLog(t *testing.T, name, want string) {
 		}
 	}
 	t.Fatalf("%q never appeared: %s", want, w.run("podman", "logs", name))
+}
+
+// stop asks a container to end, for as long as that may take: what does not obey
+// is killed in the end, and lacks its last words and its status.
+func (w *world) stop(name string) {
+	w.t.Helper()
+	w.must("podman", "stop", "-t", strconv.Itoa(int(patience.Seconds())), name)
 }
 
 func (w *world) ccrunRun(t *testing.T) {
@@ -447,10 +454,9 @@ func (w *world) serverAway(t *testing.T, image, secret string) {
 		}
 	}
 	start("stopped")
-	began := time.Now()
-	w.must("podman", "stop", "-t", "60", "stopped")
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("a waiting guest ended %s after the stop", took)
+	w.stop("stopped")
+	if code := w.must("podman", "inspect", "--format", "{{.State.ExitCode}}", "stopped"); code != "143\n" {
+		t.Errorf("a waiting guest was stopped with status %s: %s", code, w.run("podman", "logs", "stopped"))
 	}
 	start("waits")
 	time.Sleep(8 * time.Second) // longer than a guest once had patience for

@@ -2,7 +2,7 @@
 // it finds around it, one item a line (@@ KEY = VALUE), and then is, or starts
 // and asks, the image's own program.
 //
-//	probe [-tree DIR,DIR] [-ask HOST:PORT -say TEXT | -ask-by PROGRAM] [-settle TIME] --
+//	probe [-tree DIR,DIR] [-ask HOST:PORT -say TEXT | -ask-by PROGRAM] --
 //	PROGRAM [ARGUMENT...]
 //
 // Without a question the program takes its place. With one it stays the parent:
@@ -29,7 +29,6 @@ func main() {
 	ask := flag.String("ask", "", "address that the program answers at")
 	say := flag.String("say", "", "what to send there, \\r and \\n as such")
 	askBy := flag.String("ask-by", "", "program that asks, with arguments")
-	settle := flag.Duration("settle", 0, "how long the program goes on about an answer")
 	flag.Parse()
 	report(strings.Split(*tree, ","))
 	question := func() (string, error) { return overTCP(*ask, *say) }
@@ -40,7 +39,7 @@ func main() {
 	if *ask == "" && *askBy == "" {
 		err = become(flag.Args())
 	} else {
-		err = serve(flag.Args(), question, *settle)
+		err = serve(flag.Args(), question)
 	}
 	fmt.Fprintln(os.Stderr, "probe:", err)
 	os.Exit(1)
@@ -54,7 +53,7 @@ func become(argv []string) error {
 	return syscall.Exec(path, argv, os.Environ())
 }
 
-func serve(argv []string, question func() (string, error), settle time.Duration) error {
+func serve(argv []string, question func() (string, error)) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -70,7 +69,6 @@ func serve(argv []string, question func() (string, error), settle time.Duration)
 	}()
 	go func() {
 		item("answer", patiently(question))
-		time.Sleep(settle)
 		item("ready", "yes")
 	}()
 	err := cmd.Wait()

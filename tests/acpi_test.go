@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/machine"
 	"github.com/ccrun/ccrun/krun/measure"
-	"github.com/ccrun/ccrun/krun/sim"
 )
 
 // TestHostileACPI: the simulator's kernel runs a hostile table's code where
@@ -26,13 +26,13 @@ func TestHostileACPI(t *testing.T) {
 	}{
 		"as made":      {fw.Cmdline, nil},
 		"stopped":      {"console=ttyS0 " + measure.StopsACPI, nil},
-		"nothing":      {"console=ttyS0", sim.ErrHostACPI},
-		"unknown name": {"console=ttyS0 " + measure.StopsACPI + "2", sim.ErrHostACPI},
+		"nothing":      {"console=ttyS0", machine.ErrHostACPI},
+		"unknown name": {"console=ttyS0 " + measure.StopsACPI + "2", machine.ErrHostACPI},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := *fw
 			b.Cmdline = c.cmdline
-			if err := sim.ProbeACPI(t.Context(), &b); !errors.Is(err, c.want) {
+			if err := machine.ProbeACPI(t.Context(), &b); !errors.Is(err, c.want) {
 				t.Errorf("with %q: %v, expected %v", c.cmdline, err, c.want)
 			} else if err != nil {
 				t.Log(err)

@@ -17,8 +17,8 @@ import (
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/machine"
 	"github.com/ccrun/ccrun/krun/measure"
-	"github.com/ccrun/ccrun/krun/sim"
 )
 
 func initCommand() *cli.Command {
@@ -161,5 +161,5 @@ func checkACPI(c *cli.Context, b *firmware.Bundle) error {
 	case c.Bool("allow-acpi"):
 		return face.Usagef("--allow-acpi: the command line stops the host's ACPI code: leave it out")
 	}
-	return sim.ProbeACPI(c.Context, b)
+	return machine.ProbeACPI(c.Context, b)
 }

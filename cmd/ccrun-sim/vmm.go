@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun/machine"
 	"github.com/ccrun/ccrun/krun/sim"
 )
 
@@ -23,7 +24,7 @@ func vmmCommand() *cli.Command {
 			if err := face.NoArgs(c); err != nil {
 				return err
 			}
-			signals := sim.CatchSignals()
+			signals := machine.CatchSignals()
 			code, err := runVMM(c, signals)
 			if err != nil {
 				program.Report(os.Stderr, err)
@@ -36,7 +37,7 @@ func vmmCommand() *cli.Command {
 func runVMM(c *cli.Context, signals <-chan os.Signal) (int, error) {
 	config, err := sim.ReadConfig(c.String("config"))
 	if err != nil {
-		return sim.ExitFailure, err
+		return machine.ExitFailure, err
 	}
 	v := sim.VMM{Config: config, Log: program.Log(c).With("program", program.Name), StopTimeout: c.Duration("stop-timeout")}
 	return v.Run(signals)

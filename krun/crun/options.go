@@ -10,13 +10,13 @@ import (
 	"github.com/ccrun/ccrun/krun"
 )
 
-// Runtime is one of ours: a column of the table.
+// Runtime is what starts the machine: a column of the table.
 type Runtime int
 
 // The runtimes.
 const (
-	Krun Runtime = iota
-	KrunSim
+	Krun Runtime = iota // krun with libkrun
+	QEMU                // krun with QEMU, and krun-sim
 )
 
 // verdict is what becomes of an option for a workload image, whose machine,
@@ -132,7 +132,7 @@ func unseen() []row {
 func (m *Machine) Judge(by Runtime) (warnings []string, err error) {
 	for _, r := range table() {
 		v := r.krun
-		if by == KrunSim {
+		if by == QEMU {
 			v = r.sim
 		}
 		told, err := m.apply(r, v)

@@ -170,7 +170,7 @@ func TestJudge(t *testing.T) {
 		if r.given == nil {
 			continue
 		}
-		for by, v := range map[Runtime]verdict{Krun: r.krun, KrunSim: r.sim} {
+		for by, v := range map[Runtime]verdict{Krun: r.krun, QEMU: r.sim} {
 			m, told := example(t, r)
 			warnings, err := m.Judge(by)
 			if (err != nil) != (v == refused) || strings.Contains(strings.Join(warnings, "\n"), told) != (v == warned) {
@@ -178,7 +178,7 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
-	for _, by := range []Runtime{Krun, KrunSim} {
+	for _, by := range []Runtime{Krun, QEMU} {
 		m := machine(t)
 		warnings, err := m.Judge(by)
 		if err != nil || len(warnings) != 0 || !m.Process.NoNewPrivileges || len(m.Process.Capabilities.Bounding) != 0 {
@@ -201,7 +201,7 @@ func TestArguments(t *testing.T) {
 		if err := m.Set(strings.Fields(line), "process", "args"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Judge(KrunSim); (err == nil) != ok || (err != nil && hint.Of(err) == "") {
+		if _, err := m.Judge(QEMU); (err == nil) != ok || (err != nil && hint.Of(err) == "") {
 			t.Errorf("%q: %v", line, err)
 		}
 	}

@@ -136,7 +136,7 @@ func FuzzSpec(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, by := range []Runtime{Krun, KrunSim} {
+		for _, by := range []Runtime{Krun, QEMU} {
 			s, err := decode(raw)
 			if err != nil {
 				return

@@ -1,15 +1,14 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/machine"
 	"github.com/ccrun/ccrun/krun/measure"
-	"golang.org/x/sys/unix"
 )
 
 // boot is everything that decides what a machine executes first.
@@ -33,7 +32,7 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := readRegular(root, krun.InitrdFile, maxInitrdBytes)
+	initrd, err := machine.ReadRegular(root, krun.InitrdFile, maxInitrdBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -50,30 +49,4 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	}
 	inputs.AllowACPI = true // for the guest and its owner to refuse, not for a host
 	return &boot{inputs: inputs, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}}, nil
-}
-
-// sealed puts b into a memory file that nobody, ourselves included, can
-// change any more: QEMU boots from it, so what was measured is what runs even
-// if the host rewrites its files in between.
-func sealed(name string, b []byte) (*os.File, error) {
-	f, err := memoryFile(name)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := f.Write(b); err != nil {
-		return nil, errors.Join(fmt.Errorf("filling memory file for %s: %w", name, err), f.Close())
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, errors.Join(fmt.Errorf("sealing memory file for %s: %w", name, err), f.Close())
-	}
-	return f, nil
-}
-
-func memoryFile(name string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("creating memory file for %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }

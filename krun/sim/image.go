@@ -7,8 +7,8 @@ import (
 	"os"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/machine"
 )
 
 // Bounds of what is read of an image, in bytes.
@@ -42,7 +42,7 @@ func isWorkload(dir string) (bool, error) {
 
 // readTEEConfig reads the shape of the machine from the image.
 func readTEEConfig(root *os.Root) (*krun.TEEConfig, error) {
-	b, err := readRegular(root, krun.TEEConfigFile, maxTEEConfigBytes)
+	b, err := machine.ReadRegular(root, krun.TEEConfigFile, maxTEEConfigBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -58,36 +58,4 @@ func readTEEConfig(root *os.Root) (*krun.TEEConfig, error) {
 			krun.TEEConfigFile, c.TEE, kbs.Sample)
 	}
 	return &c, nil
-}
-
-// openRegular opens a file that must be a regular one and no link.
-func openRegular(root *os.Root, name string, flag int) (*os.File, error) {
-	before, err := root.Lstat(name)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	f, err := root.OpenFile(name, flag, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	after, err := f.Stat()
-	if err != nil || !before.Mode().IsRegular() || !after.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("opening %s: not a regular file", name)
-	}
-	return f, nil
-}
-
-// readRegular reads all of a file of 1 to limit bytes.
-func readRegular(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := openRegular(root, name, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := bounded.Read(f, name, limit)
-	if err == nil && len(b) == 0 {
-		err = fmt.Errorf("reading %s: file is empty", name)
-	}
-	return b, err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
+	"github.com/ccrun/ccrun/krun/machine"
 )
 
 // RuntimeName is the name under which ccrun-sim is an OCI runtime.
@@ -114,11 +115,11 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 		return "", err
 	}
 	ports, unforwarded := portsOf(spec, hints)
-	warnings, err := judge(spec, shape, crun.HasInput(r.Stdin))
+	warnings, err := machine.Judge(spec, shape, crun.HasInput(r.Stdin))
 	if err != nil {
 		return "", err
 	}
-	qemu, err := findQEMU()
+	qemu, err := machine.FindQEMU()
 	if err != nil {
 		return "", err
 	}
@@ -130,9 +131,9 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	vmm := Config{Version: 1, ImageDir: insideImage, FirmwareDir: insideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: insideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: append(warnings, unforwarded...)}
-	if err := rewrite(spec, root, mounts); err != nil {
+	vmm := Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, ChipDir: insideChip, QEMU: qemu,
+		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: append(warnings, unforwarded...)}
+	if err := machine.Rewrite(spec, root, mounts, []string{insideBinary, "vmm", "--config", machine.InsideConfig}); err != nil {
 		return "", err
 	}
 	if err := vmm.write(filepath.Join(spec.Bundle, configFile)); err != nil {
@@ -143,16 +144,16 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 
 // portsOf is what to forward: an annotation, which older images have and users
 // give, or what the image lists.
-func portsOf(spec *crun.Spec, hints *krun.Hints) (ports []Port, warnings []string) {
-	list := splitPorts(spec.Annotations[krun.LabelPorts])
+func portsOf(spec *crun.Spec, hints *krun.Hints) (ports []machine.Port, warnings []string) {
+	list := machine.SplitPorts(spec.Annotations[krun.LabelPorts])
 	if len(list) == 0 {
 		list = hints.Ports
 	}
-	return forwards(list)
+	return machine.Forwards(list)
 }
 
 func readHints(image *os.Root) (*krun.Hints, error) {
-	b, err := readRegular(image, krun.HintsFile, krun.MaxHintsBytes)
+	b, err := machine.ReadRegular(image, krun.HintsFile, krun.MaxHintsBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return new(krun.Hints), nil // an older image
 	}

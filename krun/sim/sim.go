@@ -8,14 +8,11 @@
 // The parts, in the order in which they act:
 //
 //	runtime.go   `krun-sim create`: look at the image, rewrite the spec, exec crun
-//	spec.go      the rewriting; package crun says what stays of Podman's options
 //	vmm.go       `ccrun-sim vmm`, the container's PID 1: boot, serve, exit
-//	boot.go      bytes read once, measured, sealed
-//	machine.go   QEMU's command line
-//	network.go   the guest's network, as its firmware has it
-//	qmp.go       ports, through QEMU's monitor
+//	boot.go      bytes read once, and measured
 //	report.go    the guest's evidence port
-//	control.go   the guest's control port
+//
+// The machine is package machine's, which the production runtime uses, too.
 package sim
 
 import (
@@ -25,40 +22,25 @@ import (
 	"os"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun/machine"
 )
 
-// Names of the virtio-serial ports that guest and VMM share.
+// Where the runtime puts things in the VMM's container, besides package machine.
 const (
-	ReportPort  = "io.ccrun.report"
-	ControlPort = "io.ccrun.control"
-)
-
-// Exit statuses as in podman-run(1).
-const (
-	ExitFailure = 125 // the VMM failed, or the guest ended without a word
-	ExitKilled  = 137 // the VMM had to kill the guest
-)
-
-// Where the runtime puts things in the VMM's container.
-const (
-	insideBinary   = "/.ccrun/ccrun-sim"
-	insideConfig   = "/.ccrun/vmm.json"
-	insideFirmware = "/.ccrun/firmware"
-	insideChip     = "/.ccrun/chip"
-	insideTemp     = "/.ccrun/tmp"
-	insideImage    = "/workload"
+	insideBinary = "/.ccrun/ccrun-sim"
+	insideChip   = "/.ccrun/chip"
 )
 
 // Config is what the runtime tells the VMM, as JSON in the container.
 type Config struct {
-	Version     int    `json:"version"`      // 1
-	ImageDir    string `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
-	FirmwareDir string `json:"firmware_dir"` // holds firmware.json
-	QEMU        string `json:"qemu"`         // program
-	ChipDir     string `json:"chip_dir"`     // sample.ChipDir
-	TempDir     string `json:"temp_dir"`     // for writes that are not kept
-	ReadOnly    bool   `json:"read_only"`    // throw away what the guest writes
-	Ports       []Port `json:"ports,omitempty"`
+	Version     int            `json:"version"`      // 1
+	ImageDir    string         `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
+	FirmwareDir string         `json:"firmware_dir"` // holds firmware.json
+	QEMU        string         `json:"qemu"`         // program
+	ChipDir     string         `json:"chip_dir"`     // sample.ChipDir
+	TempDir     string         `json:"temp_dir"`     // for writes that are not kept
+	ReadOnly    bool           `json:"read_only"`    // throw away what the guest writes
+	Ports       []machine.Port `json:"ports,omitempty"`
 	// Warnings are for the container's log: what the runtime itself prints,
 	// Podman shows only if it fails.
 	Warnings []string `json:"warnings,omitempty"`
@@ -91,7 +73,7 @@ func (c *Config) validate() error {
 		return errors.New("a directory or QEMU is missing")
 	}
 	for _, p := range c.Ports {
-		if err := p.validate(); err != nil {
+		if err := p.Validate(); err != nil {
 			return err
 		}
 	}

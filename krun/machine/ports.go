@@ -1,4 +1,4 @@
-package sim
+package machine
 
 import (
 	"fmt"
@@ -17,7 +17,8 @@ type Port struct {
 
 func (p Port) String() string { return fmt.Sprintf("%d/%s", p.Number, p.Protocol) }
 
-func (p Port) validate() error {
+// Validate checks number and protocol.
+func (p Port) Validate() error {
 	if p.Number == 0 || (p.Protocol != "tcp" && p.Protocol != "udp") {
 		return fmt.Errorf("port %q: expected NUMBER/tcp or NUMBER/udp", p)
 	}
@@ -27,10 +28,10 @@ func (p Port) validate() error {
 // maxPorts bounds what is forwarded; every port is a socket of QEMU's.
 const maxPorts = 64
 
-// forwards is the ports to forward of those that an image lists, each as
+// Forwards is the ports to forward of those that an image lists, each as
 // NUMBER/tcp or NUMBER/udp, and what the user should know of the others. A list
 // decides nothing, so none of it keeps a machine from starting.
-func forwards(list []string) (ports []Port, warnings []string) {
+func Forwards(list []string) (ports []Port, warnings []string) {
 	var others []string
 	for _, f := range list {
 		p, err := parsePort(f)
@@ -52,9 +53,9 @@ func forwards(list []string) (ports []Port, warnings []string) {
 // maxAnnotation bounds the value of krun.LabelPorts.
 const maxAnnotation = krun.MaxHintsBytes
 
-// splitPorts reads the value of krun.LabelPorts: separated by commas or,
+// SplitPorts reads the value of krun.LabelPorts: separated by commas or,
 // because podman's --annotation cuts at commas, by spaces.
-func splitPorts(s string) []string {
+func SplitPorts(s string) []string {
 	return strings.FieldsFunc(s[:min(len(s), maxAnnotation)], func(r rune) bool { return r == ',' || r == ' ' })
 }
 
@@ -62,7 +63,7 @@ func parsePort(s string) (Port, error) {
 	number, protocol, _ := strings.Cut(s, "/")
 	n, err := strconv.ParseUint(number, 10, 16)
 	p := Port{Number: uint16(n), Protocol: protocol}
-	if err != nil || p.validate() != nil || p.String() != s {
+	if err != nil || p.Validate() != nil || p.String() != s {
 		return Port{}, fmt.Errorf("port %.40q: expected NUMBER/tcp or NUMBER/udp", s)
 	}
 	return p, nil

@@ -1,4 +1,4 @@
-package sim
+package machine
 
 import (
 	"bytes"
@@ -33,7 +33,7 @@ var errNoExit = errors.New("the guest ended without reporting an exit status: ki
 
 // supervision is what is known of a guest while it runs.
 type supervision struct {
-	v        *VMM
+	m        *Machine
 	g        *guest
 	ready    bool
 	stops    int // SIGTERMs so far
@@ -45,8 +45,8 @@ type supervision struct {
 }
 
 // supervise runs until the machine is gone.
-func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
-	s := &supervision{v: v, g: g, exit: -1}
+func (m *Machine) supervise(g *guest, signals <-chan os.Signal) (int, error) {
+	s := &supervision{m: m, g: g, exit: -1}
 	defer g.report.Close()
 	defer g.control.Close()
 	defer g.faults.Close()
@@ -57,12 +57,12 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 	}()
 	for messages != nil || g.ended != nil {
 		select {
-		case m, ok := <-messages:
+		case said, ok := <-messages:
 			if !ok {
 				messages = nil // what the guest said before its end counts
 				continue
 			}
-			s.heard(m)
+			s.heard(said)
 		case err := <-broken:
 			if err != nil {
 				s.err = fmt.Errorf("the guest was killed: %w", err)
@@ -71,7 +71,7 @@ func (v *VMM) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 		case sig := <-signals:
 			s.signal(sig.(syscall.Signal))
 		case <-s.deadline:
-			v.Log.Warn("killing the guest: it did not power off in time")
+			m.Log.Warn("killing the guest: it did not power off in time")
 			s.kill()
 		case err := <-g.ended:
 			g.ended = nil
@@ -143,12 +143,12 @@ func (s *supervision) heard(m message) {
 func (s *supervision) signal(sig syscall.Signal) {
 	if sig == syscall.SIGTERM {
 		if s.stops++; s.stops > 1 {
-			s.v.Log.Warn("killing the guest: second SIGTERM")
+			s.m.Log.Warn("killing the guest: second SIGTERM")
 			s.kill()
 			return
 		}
 		if !s.ready {
-			s.deadline = time.After(s.v.StopTimeout)
+			s.deadline = time.After(s.m.StopTimeout)
 		}
 	}
 	s.send(sig)
@@ -158,7 +158,7 @@ func (s *supervision) send(sig syscall.Signal) {
 	// A guest that does not read must not stop us; a signal is a few bytes.
 	_ = s.g.control.SetWriteDeadline(time.Now().Add(time.Second))
 	if _, err := s.g.control.WriteString(signalLine(int(sig))); err != nil {
-		s.v.Log.Warn("passing a signal on", "signal", sig, "error", err)
+		s.m.Log.Warn("passing a signal on", "signal", sig, "error", err)
 	}
 }
 

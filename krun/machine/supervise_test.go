@@ -1,4 +1,4 @@
-package sim
+package machine
 
 import (
 	"bufio"
@@ -62,9 +62,9 @@ func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
 	if f.ended, err = startTied(f.cmd); err != nil {
 		t.Fatal(err)
 	}
-	v := &VMM{Log: slog.New(slog.DiscardHandler), StopTimeout: stopTimeout}
+	m := &Machine{Log: slog.New(slog.DiscardHandler), StopTimeout: stopTimeout}
 	go func() {
-		code, err := v.supervise(f.guest, f.signals)
+		code, err := m.supervise(f.guest, f.signals)
 		f.result <- outcome{code, err}
 	}()
 	t.Cleanup(func() { f.powerOff() })

@@ -1,4 +1,4 @@
-package sim
+package machine
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func ProbeACPI(ctx context.Context, fw *firmware.Bundle) error {
 
 // probe returns what the table's code wrote, and the console.
 func probe(ctx context.Context, fw *firmware.Bundle) (ran []byte, console string, err error) {
-	qemu, err := findQEMU()
+	qemu, err := FindQEMU()
 	if err != nil {
 		return nil, "", err
 	}
@@ -59,7 +59,7 @@ func probe(ctx context.Context, fw *firmware.Bundle) (ran []byte, console string
 	}
 	defer os.RemoveAll(tmp)
 	letters, screen := filepath.Join(tmp, "letters"), filepath.Join(tmp, "screen")
-	m := new(machine)
+	m := new(command)
 	defer func() { closeAll(m.files) }()
 	if err := m.layOut(fw, letters, screen); err != nil {
 		return nil, "", err
@@ -78,8 +78,11 @@ func probe(ctx context.Context, fw *firmware.Bundle) (ran []byte, console string
 
 // layOut lays the machine out: the firmware's own parts, the table, and two files
 // to write to.
-func (m *machine) layOut(fw *firmware.Bundle, letters, screen string) error {
-	m.hardware(measure.Shape{CPUs: 2, MemoryMiB: 512})
+func (m *command) layOut(fw *firmware.Bundle, letters, screen string) error {
+	m.frame()
+	if err := (Emulated{}).layOut(m, measure.Shape{CPUs: 2, MemoryMiB: 512}); err != nil {
+		return err
+	}
 	m.arg("-append", fw.Cmdline+probeWords)
 	for _, part := range []struct {
 		flag, value string
@@ -100,8 +103,8 @@ func (m *machine) layOut(fw *firmware.Bundle, letters, screen string) error {
 }
 
 // run starts QEMU and waits for its end, which is a restart of the guest.
-func (m *machine) run(ctx context.Context, qemu, tmp string) error {
-	c := m.command(qemu, tmp)
+func (m *command) run(ctx context.Context, qemu, tmp string) error {
+	c := m.process(qemu, tmp)
 	ended, err := startTied(c)
 	if err != nil {
 		return err

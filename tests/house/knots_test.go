@@ -30,6 +30,7 @@ var fileKnots = map[string]int{
 	"cmd/ccrun":               4,
 	"krun/firmware":           4,
 	"krun/guest":              12,
+	"krun/machine":            4,
 	"krun/measure":            11,
 	"krun/sim":                2,
 	"krun/wrapper":            4,

@@ -137,7 +137,8 @@ type AuditEntry struct {
 // page's "after" parameter, zero on the last page; to a tenant, Cursor is that
 // of its "cursor" parameter, empty on the last page.
 type AuditPage struct {
-	Entries []AuditEntry `json:"entries"`
-	Next    int64        `json:"next,omitempty"`
-	Cursor  string       `json:"cursor,omitempty"`
+	Entries  []AuditEntry `json:"entries"`
+	Next     int64        `json:"next,omitempty"`
+	Cursor   string       `json:"cursor,omitempty"`
+	Archived *time.Time   `json:"archived,omitempty"` // when entries that come before these were archived, and cut off
 }

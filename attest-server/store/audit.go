@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/base64"
 	"errors"
@@ -22,6 +21,7 @@ type audit struct{ *core }
 // or those of one tenant since it was made. Their chain is not checked; Audit
 // does that.
 func (s audit) AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error) {
+	from := after
 	query, args := "SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit + 1}
 	if tenant != "" {
 		var since int64
@@ -33,13 +33,22 @@ func (s audit) AuditPage(ctx context.Context, tenant string, after int64, limit 
 			return kbs.AuditPage{}, fmt.Errorf("reading tenant %s: %w", tenant, err)
 		}
 		query = "SELECT " + auditColumns + " FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?"
-		args = []any{tenant, max(after, since), limit + 1}
+		from = max(after, since)
+		args = []any{tenant, from, limit + 1}
 	}
 	all, err := list(ctx, s.db, func(r row) (AuditEntry, error) { l, err := scanLink(r); return l.AuditEntry, err }, query, args...)
 	if err != nil {
 		return kbs.AuditPage{}, fmt.Errorf("reading audit: %w", err)
 	}
 	page := kbs.AuditPage{Entries: all}
+	// After the entries: what is cut meanwhile is told twice rather than not at all.
+	base, err := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName))
+	if err != nil {
+		return kbs.AuditPage{}, err
+	}
+	if from < base.Sequence {
+		page.Archived = &base.At
+	}
 	if len(all) > limit {
 		page.Entries, page.Next = all[:limit], all[limit-1].Sequence
 	}
@@ -94,18 +103,28 @@ func (s audit) openCursor(tenant, cursor string) (after int64, err error) {
 }
 
 // Audit calls each with every entry after the given sequence number, oldest
-// first. It checks that each links to the one before it; a broken link is
-// ErrTampered. That the end was cut off it cannot see: compare with AuditHead.
+// first; those that were archived are not among them. It checks that each links to
+// the one before it; a broken link is ErrTampered. That the end was cut off it
+// cannot see: compare with AuditHead.
 func (s audit) Audit(ctx context.Context, after int64, each func(AuditEntry) error) error {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE seq >= ? ORDER BY seq", after)
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // base and entries of one moment
+	if err != nil {
+		return fmt.Errorf("reading audit: %w", err)
+	}
+	defer tx.Rollback()
+	base, err := readBase(tx.QueryRowContext(ctx, selectMeta, auditBaseName))
+	if err != nil {
+		return err
+	}
+	chain := beginning(base)
+	if after > base.Sequence {
+		chain = auditChain{seq: after - 1}
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE seq > ? ORDER BY seq", min(chain.seq, after))
 	if err != nil {
 		return fmt.Errorf("reading audit: %w", err)
 	}
 	defer rows.Close()
-	chain := auditChain{seq: after - 1}
-	if after <= 0 {
-		chain = auditChain{hash: make([]byte, sha256.Size)}
-	}
 	for rows.Next() {
 		e, err := chain.next(rows)
 		if err != nil {

@@ -77,6 +77,10 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 		if err == nil {
 			err = holdsHead(tx, h)
 		}
+		var base kbs.AuditBase
+		if err == nil {
+			base, err = s.openBase(tx, k)
+		}
 		if err == nil && signer == nil {
 			h, err = s.renew(tx, k, reseal)
 		} else if err == nil {
@@ -84,7 +88,7 @@ func (s *headSigner) open(ctx context.Context, values sealedValues, rand io.Read
 		}
 		var tree auditTree
 		if err == nil {
-			tree, err = openAuditTree(tx, k, nameLog(named, k).origin(), h)
+			tree, err = openAuditTree(tx, k, nameLog(named, k).origin(), h, base)
 		}
 		if err == nil {
 			s.key, s.last, s.tree = k, h, tree
@@ -176,7 +180,11 @@ func holdsHead(tx *sql.Tx, h kbs.AuditHead) error {
 // still there, and so is what another signed after it. It returns what was
 // signed last by either.
 func (s *headSigner) check(tx *sql.Tx) (kbs.AuditHead, error) {
-	if err := holdsHead(tx, s.last); err != nil {
+	err := holdsHead(tx, s.last)
+	if errors.Is(err, ErrTampered) {
+		err = s.catchUp(tx, err)
+	}
+	if err != nil {
 		return s.last, err
 	}
 	h, err := readAuditHead(tx.QueryRow(selectMeta, auditHeadName))

@@ -33,15 +33,17 @@ type auditTree struct {
 
 // openAuditTree is the tree over the entries up to head, which is checked. What
 // of it the store has is held against the checkpoint signed last. Without that
-// one, all of it is made anew from the chain, which leads to head.
-func openAuditTree(tx *sql.Tx, k ed25519.PrivateKey, origin string, head kbs.AuditHead) (t auditTree, err error) {
+// one, all of it behind base is made anew from the chain, which leads to head.
+func openAuditTree(tx *sql.Tx, k ed25519.PrivateKey, origin string, head kbs.AuditHead, base kbs.AuditBase) (t auditTree, err error) {
 	t.end = noHash
 	if t.signer, err = checkpoint.LogSigner(origin, k); err != nil {
 		return t, err
 	}
 	kept, err := t.kept(tx)
 	if err == nil {
-		t, err = t.load(tx, kept, head)
+		t, err = t.load(tx, kept, head, base)
+	} else if errors.Is(err, ErrNotFound) && base.Sequence > 0 {
+		t, err = t.atBase(tx, base)
 	}
 	if err == nil || errors.Is(err, ErrNotFound) {
 		t, err = t.extend(tx, head, nil)
@@ -68,7 +70,7 @@ func (t auditTree) kept(tx *sql.Tx) (s checkpoint.Signed, err error) {
 }
 
 // load is the tree as of c.
-func (t auditTree) load(tx *sql.Tx, c checkpoint.Signed, head kbs.AuditHead) (auditTree, error) {
+func (t auditTree) load(tx *sql.Tx, c checkpoint.Signed, head kbs.AuditHead, base kbs.AuditBase) (auditTree, error) {
 	if c.Size > head.Sequence {
 		return t, fmt.Errorf("audit log ends at entry %d, and there is a checkpoint of %d entries: %w", head.Sequence, c.Size, ErrTampered)
 	}
@@ -80,11 +82,9 @@ func (t auditTree) load(tx *sql.Tx, c checkpoint.Signed, head kbs.AuditHead) (au
 		return t, fmt.Errorf("audit tree of %d entries has root %s, and its checkpoint says %s: %w", c.Size, t.Root(), c.Root, ErrTampered)
 	}
 	if c.Size > 0 {
-		var sum []byte
-		if err := tx.QueryRow("SELECT hash FROM audit WHERE seq = ?", c.Size).Scan(&sum); err != nil {
+		if t.end, err = hashOf(tx, c.Size, base); err != nil {
 			return t, fmt.Errorf("reading audit entry %d: %w", c.Size, err)
 		}
-		t.end = hex.EncodeToString(sum)
 	}
 	return t, nil
 }

@@ -76,6 +76,9 @@ func (s checkpoints) Consistency(ctx context.Context, from, to int64) ([]tlog.Ha
 	}
 	p, err := tlog.ProveTree(to, from, treeReader{ctx, s.db})
 	if err != nil {
+		if b, baseErr := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName)); baseErr == nil && from < b.Sequence {
+			err = ErrArchived
+		}
 		return nil, fmt.Errorf("proving that %d entries extend %d: %w", to, from, err)
 	}
 	return p, nil

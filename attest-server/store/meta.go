@@ -18,6 +18,7 @@ const (
 	signingKeyName    = "result signing key" // PKCS #8
 	sessionSecretName = "session secret"
 	auditHeadName     = "audit head"       // JSON of kbs.AuditHead
+	auditBaseName     = "audit base"       // JSON of kbs.AuditBase: what archives hold
 	checkpointName    = "audit checkpoint" // of the tree, as signed last
 	witnessedName     = "audit witnessed"  // the checkpoint that witnesses had last
 	configuredName    = "in force"         // JSON of Configured
@@ -29,7 +30,7 @@ const (
 // anew would be lost.
 var (
 	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
-	plainMeta  = []string{auditHeadName, checkpointName, witnessedName, configuredName, probeName}
+	plainMeta  = []string{auditHeadName, auditBaseName, checkpointName, witnessedName, configuredName, probeName}
 )
 
 const selectMeta = "SELECT value FROM meta WHERE name = ?"

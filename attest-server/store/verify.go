@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,15 @@ func (s *DB) Verify(ctx context.Context) error {
 		return err
 	}
 	found := err != nil
+	base, err := s.Base(ctx)
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	} else if err == nil && !bytes.Equal(base.PublicKey, h.PublicKey) {
+		err = fmt.Errorf("audit base is signed by another key: %w", ErrTampered)
+	}
+	if err != nil {
+		return err
+	}
 	err = s.Audit(ctx, 0, func(e AuditEntry) error {
 		found = found || e.Sequence == h.Sequence && e.Hash == h.Hash
 		return nil

@@ -31,6 +31,9 @@ type engine interface {
 	warnings(ctx context.Context, db *sql.DB, now time.Time) ([]string, error)
 	// stored is a query for the names of a table's columns but the computed ones.
 	stored(table string) string
+	// unguard is the statements that switch a trigger of a table off and on again,
+	// without keeping readers waiting; create is the one that made it.
+	unguard(table, trigger, create string) (off, on string)
 	// served says that several servers may have the database open at once.
 	served() bool
 }

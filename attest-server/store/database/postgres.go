@@ -113,6 +113,10 @@ func (postgresEngine) stored(table string) string {
 	return "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND is_generated = 'NEVER' AND table_name = '" + table + "'"
 }
 
+func (postgresEngine) unguard(table, trigger, _ string) (off, on string) {
+	return "ALTER TABLE " + table + " DISABLE TRIGGER " + trigger, "ALTER TABLE " + table + " ENABLE TRIGGER " + trigger
+}
+
 func (postgresEngine) save(context.Context, *sql.DB, string) error { return errors.ErrUnsupported }
 
 func (e postgresEngine) warnings(ctx context.Context, db *sql.DB, now time.Time) (all []string, err error) {

@@ -54,6 +54,10 @@ func (sqliteEngine) stored(table string) string {
 	return "SELECT name FROM pragma_table_xinfo('" + table + "') WHERE hidden = 0"
 }
 
+func (sqliteEngine) unguard(_, trigger, create string) (off, on string) {
+	return "DROP TRIGGER " + trigger, create
+}
+
 func (sqliteEngine) version(tx *sql.Tx) (v int, err error) {
 	return v, tx.QueryRow("PRAGMA user_version").Scan(&v)
 }

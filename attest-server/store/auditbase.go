@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"crypto/ed25519"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
+	"github.com/ccrun/ccrun/attest-server/kbs"
+)
+
+// Entries that are in an archive need not stay in the store. Then a signed base
+// stands for them: the log begins behind it. It is always at the edge of a tile, so
+// that the hashes that the store keeps of the tree are enough for every proof about
+// what comes after.
+
+// ErrArchived says that entries are in an archive, and no longer here.
+var ErrArchived = errors.New("the entries are in an archive")
+
+// readBase is the base, whose signature is right; the zero value stands for none.
+// Whose key has signed is for the caller to check.
+func readBase(r row) (b kbs.AuditBase, err error) {
+	text, err := readMeta(r)
+	if errors.Is(err, sql.ErrNoRows) {
+		return b, nil
+	}
+	if err == nil {
+		err = kbs.UnmarshalStrict(text, &b)
+		if err == nil {
+			err = b.Verify()
+		}
+		if err == nil && b.Sequence%tileWidth != 0 {
+			err = fmt.Errorf("entry %d is not the last of a tile", b.Sequence)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrTampered, err)
+		}
+	}
+	if err != nil {
+		return kbs.AuditBase{}, fmt.Errorf("reading audit base: %w", err)
+	}
+	return b, nil
+}
+
+// base is the base in the store, which k must have signed.
+func (s *headSigner) base(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
+	b, err := readBase(tx.QueryRow(selectMeta, auditBaseName))
+	if err == nil && b.Sequence > 0 && !k.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(b.PublicKey)) {
+		return b, fmt.Errorf("audit base is signed by another key: %w", ErrTampered)
+	}
+	return b, err
+}
+
+// putBase puts b, which is signed, into the store.
+func (s *headSigner) putBase(tx *sql.Tx, b kbs.AuditBase) error {
+	text, err := json.Marshal(b)
+	if err == nil {
+		_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", auditBaseName, text)
+	}
+	return err
+}
+
+// sealBase signs b.
+func (s *headSigner) sealBase(k ed25519.PrivateKey, b kbs.AuditBase) (kbs.AuditBase, error) {
+	b.At, b.PublicKey = fromMilli(unixMilli(s.now())), k.Public().(ed25519.PublicKey)
+	m, err := b.Message()
+	if err != nil {
+		return b, fmt.Errorf("signing audit base: %w", err)
+	}
+	b.Signature = ed25519.Sign(k, m)
+	return b, nil
+}
+
+// beginning is where the chain of the store begins: behind base, or with entry 1.
+func beginning(b kbs.AuditBase) auditChain {
+	sum, err := hex.DecodeString(b.Hash)
+	if b.Sequence == 0 || err != nil {
+		sum = make([]byte, len(noHash)/2)
+	}
+	return auditChain{seq: b.Sequence, hash: sum}
+}
+
+// followsBase checks that the store's first entry follows base, and that none before
+// it is there.
+func followsBase(tx *sql.Tx, b kbs.AuditBase) error {
+	l, err := scanLink(tx.QueryRow("SELECT " + auditColumns + " FROM audit ORDER BY seq LIMIT 1"))
+	if errors.Is(err, sql.ErrNoRows) && b.Sequence == 0 {
+		return nil
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("the audit log ends with its base, entry %d, and archiving leaves an entry behind it: %w", b.Sequence, ErrTampered)
+	}
+	if err != nil {
+		return fmt.Errorf("reading audit: %w", err)
+	}
+	chain := beginning(b)
+	return chain.follow(l)
+}
+
+// atBase is the tree of the entries that b stands for.
+func (t auditTree) atBase(tx *sql.Tx, b kbs.AuditBase) (auditTree, error) {
+	var err error
+	if t.Tree, err = checkpoint.ReadTree(b.Sequence, treeReader{context.Background(), tx}); err != nil {
+		return t, fmt.Errorf("reading audit tree: %w", err)
+	}
+	if root := t.Root().String(); root != b.Root {
+		return t, fmt.Errorf("audit tree of the %d entries archived has root %s, and their base says %s: %w", b.Sequence, root, b.Root, ErrTampered)
+	}
+	t.end = b.Hash
+	return t, nil
+}
+
+// openBase is the base, and the store begins behind it.
+func (s *headSigner) openBase(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
+	b, err := s.base(tx, k)
+	if err == nil {
+		err = followsBase(tx, b)
+	}
+	return b, err
+}
+
+// catchUp goes on from the base, if another process has archived what this one
+// signed last. Without a base that says so, it is gone.
+func (s *headSigner) catchUp(tx *sql.Tx, gone error) error {
+	b, err := s.openBase(tx, s.key)
+	switch {
+	case b.Sequence == 0:
+		return gone
+	case err != nil:
+		return err
+	case b.Sequence < s.last.Sequence || b.Sequence == s.last.Sequence && b.Hash != s.last.Hash:
+		return gone
+	}
+	t, err := s.tree.atBase(tx, b)
+	if err == nil {
+		s.tree, s.last = t, kbs.AuditHead{Sequence: b.Sequence, Hash: b.Hash}
+	}
+	return err
+}
+
+// hashOf is an entry's hash, also of the last that was archived.
+func hashOf(tx *sql.Tx, seq int64, b kbs.AuditBase) (string, error) {
+	if seq > 0 && seq == b.Sequence {
+		return b.Hash, nil
+	}
+	var sum []byte
+	err := tx.QueryRow("SELECT hash FROM audit WHERE seq = ?", seq).Scan(&sum)
+	return hex.EncodeToString(sum), err
+}
+
+// Base stands for the entries that were archived. ErrNotFound: none were.
+func (s audit) Base(ctx context.Context) (kbs.AuditBase, error) {
+	b, err := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName))
+	if err == nil && b.Sequence == 0 {
+		err = fmt.Errorf("audit base: %w", ErrNotFound)
+	}
+	return b, err
+}

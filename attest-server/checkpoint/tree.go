@@ -34,7 +34,23 @@ func (t Tree) Clone() Tree { return Tree{t.size, slices.Clone(t.edge)} }
 // Append adds a leaf of that content, and returns the tile-high subtree that it
 // completes, the highest and all below, if any: those of levels 8, 16 and so on.
 func (t *Tree) Append(leaf []byte) (complete []Node) {
-	h, n, level := tlog.RecordHash(leaf), t.size, 0
+	return t.add(tlog.RecordHash(leaf), t.size, 0)
+}
+
+// AppendTile adds all leaves of a tile by the tile's root, and returns what that
+// completes. The tree must end with a tile.
+func (t *Tree) AppendTile(root tlog.Hash) (complete []Node, err error) {
+	const width = 1 << TileLevels
+	if t.size%width != 0 {
+		return nil, fmt.Errorf("adding a tile behind leaf %d, expected a multiple of %d", t.size, width)
+	}
+	n := t.size / width
+	return append([]Node{{TileLevels, n, root}}, t.add(root, n, TileLevels)...), nil
+}
+
+// add adds the complete subtree h, the nth of its level.
+func (t *Tree) add(h tlog.Hash, n int64, level int) (complete []Node) {
+	t.size += 1 << level
 	for ; n&1 == 1; level++ {
 		last := len(t.edge) - 1
 		h, t.edge, n = tlog.NodeHash(t.edge[last], h), t.edge[:last], n>>1
@@ -42,7 +58,7 @@ func (t *Tree) Append(leaf []byte) (complete []Node) {
 			complete = append(complete, Node{level + 1, n, h})
 		}
 	}
-	t.edge, t.size = append(t.edge, h), t.size+1
+	t.edge = append(t.edge, h)
 	return complete
 }
 

@@ -30,7 +30,7 @@ type archiveEnd struct {
 const (
 	archiveLabel = "ccrun audit archive v1"
 	// maxArchiveLine bounds a line: an entry's detail can be long.
-	maxArchiveLine = 1 << 20
+	maxArchiveLine = 256 << 10
 )
 
 // ErrArchive reports what is no archive, or not a whole one.

@@ -227,6 +227,27 @@ func (a *Anchor) settle(refusal error, shown []byte) error {
 	return refusal
 }
 
+// Agreed shows the log to all witnesses, and keeps the checkpoint, which all must
+// agree to: from there on none of them can ask for an earlier one.
+func Agreed(ctx context.Context, log Log, all []Named) error {
+	ctx, end := context.WithTimeout(ctx, roundTime)
+	defer end()
+	c, err := log.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range all {
+		cosignature, err := w.Show(ctx, log, c, false)
+		if err == nil {
+			c, err = withCosignature(c, w, cosignature)
+		}
+		if err != nil {
+			return nextStep(w.Name, fmt.Errorf("asking witness %s: %w", w.Name, err))
+		}
+	}
+	return log.SetWitnessed(ctx, c)
+}
+
 // Ask is what one witness says of the log as it is now.
 func Ask(ctx context.Context, log Log, w Named) error { return showOne(ctx, log, w, false) }
 

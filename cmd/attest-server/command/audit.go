@@ -32,9 +32,12 @@ func (p Program) auditCommand() *cli.Command {
 					"Entries of `token`, `tenant` and `policy`, which need no master key, are signed at the server's next\n" +
 					"write, and an entry `audit.unsigned` says which they were: anybody who writes the database can make such.\n" +
 					"With --config all that its witnesses' directories hold is compared, too. Without witnesses keep the head\n" +
-					"elsewhere and give it to the next --expect: only that shows an old copy of the whole store.\n\nExample:\n   " + p.Name + " audit verify",
+					"elsewhere and give it to the next --expect: only that shows an old copy of the whole store.\n" +
+					"Of a log that was archived the entries that are left are checked, from the signed base on; with each\n" +
+					"--archive those in that file, too.\n\nExample:\n   " + p.Name + " audit verify",
 				Flags: []cli.Flag{
 					configFlag(), dataFlag(), &cli.StringFlag{Name: "expect", Usage: "`SEQUENCE:HASH` that must be in the chain"},
+					&cli.StringSliceFlag{Name: "archive", Usage: "`FILE` with entries that were archived, in any order (repeatable)"},
 					&cli.StringFlag{Name: "public-key", Usage: "`HEX` of the key that must have signed (default: what the master key vouches for)"},
 					face.FormatFlag(),
 				},
@@ -44,9 +47,9 @@ func (p Program) auditCommand() *cli.Command {
 				Name: "export", Usage: "print entries as JSON, one a line",
 				Description: "Example:\n   " + p.Name + " audit export --after 1000",
 				Flags:       []cli.Flag{configFlag(), dataFlag(), &cli.Int64Flag{Name: "after", Usage: "only entries after `SEQUENCE`"}},
-				Action:      exportAudit,
+				Action:      p.exportAudit,
 			},
-			p.introduceCommand(), p.auditKeyCommand(), p.acceptRollbackCommand(),
+			p.archiveCommand(), p.introduceCommand(), p.auditKeyCommand(), p.acceptRollbackCommand(),
 		},
 	}
 }
@@ -77,28 +80,21 @@ func (p Program) verifyAudit(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		head, found, covered := "0:", expect == "" || expect == "0:", false
-		err = s.Audit(c.Context, 0, func(e store.AuditEntry) error {
-			head = fmt.Sprintf("%d:%s", e.Sequence, e.Hash)
-			found = found || strings.EqualFold(head, expect)
-			if err := tree.add(e); err != nil {
-				return err
-			}
-			covered = covered || e.Sequence == signed.Sequence && e.Hash == signed.Hash
-			if covered && e.Sequence > signed.Sequence && !store.WrittenKeyless(e) {
-				return fmt.Errorf("audit entry %d (%s by %s) is signed by nobody, and a server would have: %w", e.Sequence, e.Action, e.Actor, store.ErrTampered)
-			}
-			return nil
-		})
-		if err == nil {
+		walk, err := newAuditWalk(c, s, tree, signed)
+		if err != nil {
+			return err
+		}
+		if err = walk.all(c, s); err == nil {
 			err = tree.end()
 		}
 		if err != nil {
 			return err
 		}
-		if !found {
+		head, covered := walk.head, walk.covered
+		if !walk.found {
 			return fmt.Errorf("audit chain is whole but does not hold %s; it ends at %s: %w", expect, head, store.ErrTampered)
 		}
+		p.noteArchived(c, walk)
 		p.Note(c, "the tree over the entries is that of %d checkpoints", tree.count)
 		if err := p.checkSigned(c, s, signed, covered, head); err != nil {
 			return err
@@ -168,7 +164,7 @@ func expectedSigner(c *cli.Context, s *store.DB) (string, error) {
 	return hex.EncodeToString(k), err
 }
 
-func exportAudit(c *cli.Context) error {
+func (p Program) exportAudit(c *cli.Context) error {
 	if err := face.NoArgs(c); err != nil {
 		return err
 	}
@@ -176,6 +172,13 @@ func exportAudit(c *cli.Context) error {
 		return face.Usagef("--after %d: expected a sequence number", c.Int64("after"))
 	}
 	return withStore(c, func(s *store.DB) error {
+		base, err := s.Base(c.Context)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if base.Sequence > c.Int64("after") {
+			p.Note(c, "entries up to %d are in archives, and not printed here", base.Sequence)
+		}
 		w := bufio.NewWriter(c.App.Writer)
 		e := json.NewEncoder(w)
 		if err := s.Audit(c.Context, c.Int64("after"), func(x store.AuditEntry) error { return e.Encode(x) }); err != nil {

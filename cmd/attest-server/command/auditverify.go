@@ -20,6 +20,7 @@ type treeCheck struct {
 	kept   map[store.TreePlace]checkpoint.Hash
 	claims map[int64][]claim // by size
 	count  int
+	older  int // checkpoints of archived entries that are not at hand
 }
 
 // claim is what a checkpoint says of the log at one size.
@@ -95,7 +96,37 @@ func (t *treeCheck) add(e kbs.AuditEntry) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range t.tree.Append(leaf) {
+	return t.completed(t.tree.Append(leaf))
+}
+
+// skip takes the tree over the first to entries from what is kept of it.
+func (t *treeCheck) skip(to int64) error {
+	for t.tree.Size() < to {
+		at := store.TreePlace{Level: 1, N: t.tree.Size() >> checkpoint.TileLevels}
+		root, ok := t.kept[at]
+		if !ok {
+			return fmt.Errorf("audit tree: hash %d at level 1 is missing: %w", at.N, store.ErrTampered)
+		}
+		nodes, err := t.tree.AppendTile(root)
+		if err == nil {
+			err = t.completed(nodes)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for size := range t.claims {
+		if size < to {
+			t.older += len(t.claims[size])
+			delete(t.claims, size)
+		}
+	}
+	return nil
+}
+
+// completed compares subtrees that are complete now with what is kept.
+func (t *treeCheck) completed(nodes []checkpoint.Node) error {
+	for _, n := range nodes {
 		at := store.TreePlace{Level: n.Level / checkpoint.TileLevels, N: n.N}
 		if have, ok := t.kept[at]; ok && have != n.Hash {
 			return fmt.Errorf("audit tree: hash %d at level %d is %s, and the entries have %s: %w", n.N, at.Level, have, n.Hash, store.ErrTampered)

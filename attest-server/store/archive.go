@@ -110,7 +110,7 @@ func (s *DB) provenBase(tx *sql.Tx, to int64, hash string) (b kbs.AuditBase, err
 	if err != nil {
 		return b, err
 	}
-	return head.sealBase(head.key, kbs.AuditBase{Sequence: to, Hash: hash, Root: root.String()})
+	return sealBase(head.key, head.now(), kbs.AuditBase{Sequence: to, Hash: hash, Root: root.String()})
 }
 
 // provenRoot is the root of t's first to leaves, the last of which is an entry's
@@ -197,7 +197,7 @@ func (s *DB) cutPart(tx *sql.Tx, from, to kbs.AuditBase, detail string, tell boo
 			return err
 		}
 	}
-	if err := s.log.head.putBase(tx, b); err != nil {
+	if err := putBase(tx, b); err != nil {
 		return err
 	}
 	if _, err := s.log.head.tree.keep(tx); err != nil { // or there may be none behind the base

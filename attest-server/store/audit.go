@@ -168,3 +168,12 @@ func (s audit) AuditKey(ctx context.Context, master secret.Bytes) (ed25519.Publi
 	}
 	return k.Public().(ed25519.PublicKey), nil
 }
+
+// Base stands for the entries that were archived. ErrNotFound: none were.
+func (s audit) Base(ctx context.Context) (kbs.AuditBase, error) {
+	b, err := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName))
+	if err == nil && b.Sequence == 0 {
+		err = fmt.Errorf("audit base: %w", ErrNotFound)
+	}
+	return b, err
+}

@@ -1,13 +1,14 @@
 package store
 
 import (
-	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -33,7 +34,7 @@ func readBase(r row) (b kbs.AuditBase, err error) {
 		if err == nil {
 			err = b.Verify()
 		}
-		if err == nil && b.Sequence%tileWidth != 0 {
+		if err == nil && b.Sequence%(1<<checkpoint.TileLevels) != 0 {
 			err = fmt.Errorf("entry %d is not the last of a tile", b.Sequence)
 		}
 		if err != nil {
@@ -46,17 +47,8 @@ func readBase(r row) (b kbs.AuditBase, err error) {
 	return b, nil
 }
 
-// base is the base in the store, which k must have signed.
-func (s *headSigner) base(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
-	b, err := readBase(tx.QueryRow(selectMeta, auditBaseName))
-	if err == nil && b.Sequence > 0 && !k.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(b.PublicKey)) {
-		return b, fmt.Errorf("audit base is signed by another key: %w", ErrTampered)
-	}
-	return b, err
-}
-
 // putBase puts b, which is signed, into the store.
-func (s *headSigner) putBase(tx *sql.Tx, b kbs.AuditBase) error {
+func putBase(tx *sql.Tx, b kbs.AuditBase) error {
 	text, err := json.Marshal(b)
 	if err == nil {
 		_, err = tx.Exec("INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", auditBaseName, text)
@@ -64,9 +56,9 @@ func (s *headSigner) putBase(tx *sql.Tx, b kbs.AuditBase) error {
 	return err
 }
 
-// sealBase signs b.
-func (s *headSigner) sealBase(k ed25519.PrivateKey, b kbs.AuditBase) (kbs.AuditBase, error) {
-	b.At, b.PublicKey = fromMilli(unixMilli(s.now())), k.Public().(ed25519.PublicKey)
+// sealBase signs b, now.
+func sealBase(k ed25519.PrivateKey, now time.Time, b kbs.AuditBase) (kbs.AuditBase, error) {
+	b.At, b.PublicKey = fromMilli(unixMilli(now)), k.Public().(ed25519.PublicKey)
 	m, err := b.Message()
 	if err != nil {
 		return b, fmt.Errorf("signing audit base: %w", err)
@@ -79,7 +71,7 @@ func (s *headSigner) sealBase(k ed25519.PrivateKey, b kbs.AuditBase) (kbs.AuditB
 func beginning(b kbs.AuditBase) auditChain {
 	sum, err := hex.DecodeString(b.Hash)
 	if b.Sequence == 0 || err != nil {
-		sum = make([]byte, len(noHash)/2)
+		sum = make([]byte, sha256.Size)
 	}
 	return auditChain{seq: b.Sequence, hash: sum}
 }
@@ -101,47 +93,6 @@ func followsBase(tx *sql.Tx, b kbs.AuditBase) error {
 	return chain.follow(l)
 }
 
-// atBase is the tree of the entries that b stands for.
-func (t auditTree) atBase(tx *sql.Tx, b kbs.AuditBase) (auditTree, error) {
-	var err error
-	if t.Tree, err = checkpoint.ReadTree(b.Sequence, treeReader{context.Background(), tx}); err != nil {
-		return t, fmt.Errorf("reading audit tree: %w", err)
-	}
-	if root := t.Root().String(); root != b.Root {
-		return t, fmt.Errorf("audit tree of the %d entries archived has root %s, and their base says %s: %w", b.Sequence, root, b.Root, ErrTampered)
-	}
-	t.end = b.Hash
-	return t, nil
-}
-
-// openBase is the base, and the store begins behind it.
-func (s *headSigner) openBase(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
-	b, err := s.base(tx, k)
-	if err == nil {
-		err = followsBase(tx, b)
-	}
-	return b, err
-}
-
-// catchUp goes on from the base, if another process has archived what this one
-// signed last. Without a base that says so, it is gone.
-func (s *headSigner) catchUp(tx *sql.Tx, gone error) error {
-	b, err := s.openBase(tx, s.key)
-	switch {
-	case b.Sequence == 0:
-		return gone
-	case err != nil:
-		return err
-	case b.Sequence < s.last.Sequence || b.Sequence == s.last.Sequence && b.Hash != s.last.Hash:
-		return gone
-	}
-	t, err := s.tree.atBase(tx, b)
-	if err == nil {
-		s.tree, s.last = t, kbs.AuditHead{Sequence: b.Sequence, Hash: b.Hash}
-	}
-	return err
-}
-
 // hashOf is an entry's hash, also of the last that was archived.
 func hashOf(tx *sql.Tx, seq int64, b kbs.AuditBase) (string, error) {
 	if seq > 0 && seq == b.Sequence {
@@ -150,13 +101,4 @@ func hashOf(tx *sql.Tx, seq int64, b kbs.AuditBase) (string, error) {
 	var sum []byte
 	err := tx.QueryRow("SELECT hash FROM audit WHERE seq = ?", seq).Scan(&sum)
 	return hex.EncodeToString(sum), err
-}
-
-// Base stands for the entries that were archived. ErrNotFound: none were.
-func (s audit) Base(ctx context.Context) (kbs.AuditBase, error) {
-	b, err := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName))
-	if err == nil && b.Sequence == 0 {
-		err = fmt.Errorf("audit base: %w", ErrNotFound)
-	}
-	return b, err
 }

@@ -116,12 +116,6 @@ func (s *headSigner) openKey(ctx context.Context, values sealedValues, rand io.R
 	return k, err
 }
 
-func drawSeed(rand io.Reader) (secret.Bytes, error) {
-	b := make([]byte, ed25519.SeedSize)
-	_, err := io.ReadFull(rand, b)
-	return secret.New(b), err
-}
-
 // renew signs all that an old store holds and puts k's name into its check
 // value.
 func (s *headSigner) renew(tx *sql.Tx, k ed25519.PrivateKey, reseal func(logIdentity) ([]byte, error)) (kbs.AuditHead, error) {
@@ -148,15 +142,6 @@ func chainEnd(tx *sql.Tx) (h kbs.AuditHead, err error) {
 	}
 	h.Hash = hex.EncodeToString(sum)
 	return h, err
-}
-
-// asAuditKey wipes seed.
-func asAuditKey(seed secret.Bytes) (ed25519.PrivateKey, error) {
-	defer seed.Wipe()
-	if seed.Len() != ed25519.SeedSize {
-		return nil, fmt.Errorf("opening audit signing key: %w", ErrTampered)
-	}
-	return ed25519.NewKeyFromSeed(seed.Reveal()), nil
 }
 
 func signedBy(h kbs.AuditHead, k ed25519.PrivateKey) bool {
@@ -268,5 +253,42 @@ func (s *headSigner) rename(l logIdentity) (err error) {
 		return nil
 	}
 	s.tree.signer, err = checkpoint.LogSigner(l.origin(), s.key)
+	return err
+}
+
+// base is the base in the store, which k must have signed.
+func (s *headSigner) base(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
+	b, err := readBase(tx.QueryRow(selectMeta, auditBaseName))
+	if err == nil && b.Sequence > 0 && !k.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(b.PublicKey)) {
+		return b, fmt.Errorf("audit base is signed by another key: %w", ErrTampered)
+	}
+	return b, err
+}
+
+// openBase is the base, and the store begins behind it.
+func (s *headSigner) openBase(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, error) {
+	b, err := s.base(tx, k)
+	if err == nil {
+		err = followsBase(tx, b)
+	}
+	return b, err
+}
+
+// catchUp goes on from the base, if another process has archived what this one
+// signed last. Without a base that says so, it is gone.
+func (s *headSigner) catchUp(tx *sql.Tx, gone error) error {
+	b, err := s.openBase(tx, s.key)
+	switch {
+	case b.Sequence == 0:
+		return gone
+	case err != nil:
+		return err
+	case b.Sequence < s.last.Sequence || b.Sequence == s.last.Sequence && b.Hash != s.last.Hash:
+		return gone
+	}
+	t, err := s.tree.atBase(tx, b)
+	if err == nil {
+		s.tree, s.last = t, kbs.AuditHead{Sequence: b.Sequence, Hash: b.Hash}
+	}
 	return err
 }

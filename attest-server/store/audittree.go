@@ -89,6 +89,19 @@ func (t auditTree) load(tx *sql.Tx, c checkpoint.Signed, head kbs.AuditHead, bas
 	return t, nil
 }
 
+// atBase is the tree of the entries that b stands for.
+func (t auditTree) atBase(tx *sql.Tx, b kbs.AuditBase) (auditTree, error) {
+	var err error
+	if t.Tree, err = checkpoint.ReadTree(b.Sequence, treeReader{context.Background(), tx}); err != nil {
+		return t, fmt.Errorf("reading audit tree: %w", err)
+	}
+	if root := t.Root().String(); root != b.Root {
+		return t, fmt.Errorf("audit tree of the %d entries archived has root %s, and their base says %s: %w", b.Sequence, root, b.Root, ErrTampered)
+	}
+	t.end = b.Hash
+	return t, nil
+}
+
 // extend is the tree up to the entry that head signs. own are hashes of entries
 // that this transaction has made; all others are read and checked.
 func (t auditTree) extend(tx *sql.Tx, head kbs.AuditHead, own map[int64]string) (auditTree, error) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"database/sql"
 	"encoding/hex"
@@ -344,11 +343,6 @@ func TestCutInParts(t *testing.T) {
 	fill(t, s, 2*cutAtOnce)
 	to := archived(t, s, 2*cutAtOnce)
 	var bases []int64
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Cut(ctx, to, ""); err == nil {
-		t.Error("cut without a caller")
-	}
 	for {
 		done := false
 		err := s.write(t.Context(), func(tx *sql.Tx) error {

@@ -28,6 +28,9 @@ const (
 // ErrForm reports what is no checkpoint.
 var ErrForm = errors.New("not a checkpoint")
 
+// ErrArchived says that what a proof needs is in an archive, and no longer at hand.
+var ErrArchived = errors.New("the entries are in an archive")
+
 // Hash is one of the tree's.
 type Hash = tlog.Hash
 

@@ -148,7 +148,7 @@ func checkTree(t *testing.T, db *DB, cut [][]byte) {
 			t.Errorf("from %d: %v", from, err)
 		}
 	}
-	if _, err := db.Consistency(t.Context(), 300, c.Size); !errors.Is(err, ErrArchived) {
+	if _, err := db.Consistency(t.Context(), 300, c.Size); !errors.Is(err, checkpoint.ErrArchived) {
 		t.Errorf("a proof from within the archive: %v", err)
 	}
 }

@@ -19,9 +19,6 @@ import (
 // that the hashes that the store keeps of the tree are enough for every proof about
 // what comes after.
 
-// ErrArchived says that entries are in an archive, and no longer here.
-var ErrArchived = errors.New("the entries are in an archive")
-
 // readBase is the base, whose signature is right; the zero value stands for none.
 // Whose key has signed is for the caller to check.
 func readBase(r row) (b kbs.AuditBase, err error) {

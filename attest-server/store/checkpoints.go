@@ -76,12 +76,27 @@ func (s checkpoints) Consistency(ctx context.Context, from, to int64) ([]tlog.Ha
 	}
 	p, err := tlog.ProveTree(to, from, treeReader{ctx, s.db})
 	if err != nil {
-		if b, baseErr := readBase(s.db.QueryRowContext(ctx, selectMeta, auditBaseName)); baseErr == nil && from < b.Sequence {
-			err = ErrArchived
+		if s.wasArchived(ctx, from+1) {
+			err = checkpoint.ErrArchived
 		}
 		return nil, fmt.Errorf("proving that %d entries extend %d: %w", to, from, err)
 	}
 	return p, nil
+}
+
+// wasArchived says whether an entry is not here because it was archived: by the
+// word of who has the log's key, so that nobody else can have a witness that
+// contradicts the log taken for one that is only too old.
+func (s checkpoints) wasArchived(ctx context.Context, seq int64) (was bool) {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		if s.log.head.key == nil {
+			return ErrLocked
+		}
+		b, err := s.log.head.base(tx, s.log.head.key)
+		was = seq <= b.Sequence
+		return err
+	})
+	return err == nil && was
 }
 
 // SetWitnessed keeps the checkpoint that witnesses had last, with their

@@ -165,7 +165,11 @@ func (a *Anchor) judge(c checkpoint.Signed, answers []answer) (checkpoint.Signed
 		case contradicts(err):
 			differ = append(differ, w.Name)
 		case silent(err) && (w.Optional || a.hasAgreed(w.Name)):
-			a.say.Warn("a witness did not see the audit log", "witness", w.Name, "error", err)
+			if lies(err) {
+				a.say.Error("A WITNESS LIES, OR IS BROKEN: it does not count, be it for the audit log or against it", "witness", w.Name, "error", err, "hint", hint.Of(nextStep(w.Name, err)))
+			} else {
+				a.say.Warn("a witness did not see the audit log", "witness", w.Name, "error", err)
+			}
 			continue
 		}
 		against = append(against, nextStep(w.Name, fmt.Errorf("witness %s: %w", w.Name, err)))

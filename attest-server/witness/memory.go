@@ -61,23 +61,23 @@ func (m *Memory) path(origin string) string {
 	return filepath.Join(m.dir, hex.EncodeToString(sum[:])+".checkpoint")
 }
 
-// last is the checkpoint cosigned last; the empty tree, if none was.
-func (m *Memory) last(origin string, keys []checkpoint.Verifier, own checkpoint.Verifier) (checkpoint.Checkpoint, error) {
+// last is the checkpoint cosigned last; the empty tree, without a note, if none was.
+func (m *Memory) last(origin string, keys []checkpoint.Verifier, own checkpoint.Verifier) (checkpoint.Signed, error) {
 	b, err := bounded.File(m.path(origin), checkpoint.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return checkpoint.Checkpoint{Origin: origin, Root: checkpoint.Tree{}.Root()}, nil
+		return checkpoint.Signed{Checkpoint: checkpoint.Checkpoint{Origin: origin, Root: checkpoint.Tree{}.Root()}}, nil
 	}
 	if err != nil {
-		return checkpoint.Checkpoint{}, fmt.Errorf("reading what was cosigned of log %q: %w", origin, err)
+		return checkpoint.Signed{}, fmt.Errorf("reading what was cosigned of log %q: %w", origin, err)
 	}
 	s, err := checkpoint.Open(b, keys, own)
 	if err == nil && (s.Origin != origin || len(s.Cosigned) == 0) {
 		err = errors.New("it is of another log, or was not cosigned here")
 	}
 	if err != nil {
-		return checkpoint.Checkpoint{}, fmt.Errorf("reading what was cosigned of log %q in %s: %w", origin, m.path(origin), err)
+		return checkpoint.Signed{}, fmt.Errorf("reading what was cosigned of log %q in %s: %w", origin, m.path(origin), err)
 	}
-	return s.Checkpoint, nil
+	return s, nil
 }
 
 // keep has a cosigned checkpoint on disk.

@@ -3,6 +3,7 @@ package witness
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -14,9 +15,11 @@ import (
 )
 
 // addPath is the only path of C2SP tlog-witness, and sizeType the type of the
-// answer that says what the witness has seen.
+// answer that says what the witness has seen. lastPath is ours: whoever shows a
+// checkpoint of a log is shown the last one that the witness has seen.
 const (
 	addPath  = "/add-checkpoint"
+	lastPath = "/last-checkpoint"
 	sizeType = "text/x.tlog.size"
 )
 
@@ -45,15 +48,15 @@ func (p Peer) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool
 			case err != nil:
 				return nil, err
 			case seen > c.Size:
-				return nil, behind(c, seen)
+				return nil, p.prove(ctx, log, c, fmt.Sprintf("it has seen %d entries, and there are %d", seen, c.Size))
 			case seen == old: // that it was asked from: only the root is another
-				return nil, fmt.Errorf("%w: it has seen other entries, %d of them", ErrFork, seen)
+				return nil, p.prove(ctx, log, c, fmt.Sprintf("it has seen other entries, %d of them", seen))
 			case seen == 0 && !first:
 				return nil, fmt.Errorf("%w: %s", ErrNothing, p.URL)
 			}
 			old = seen
 		case http.StatusUnprocessableEntity:
-			return nil, fmt.Errorf("%w: it says that %d entries do not begin with the %d that it has seen: %.200q", ErrFork, c.Size, old, r.body)
+			return nil, p.prove(ctx, log, c, fmt.Sprintf("%d entries do not begin with the %d that it has seen: %.200q", c.Size, old, r.body))
 		case http.StatusNotFound, http.StatusForbidden:
 			return nil, fmt.Errorf("%w: it answers %d %.200q: does it know the key of this log, `attest-server audit key`?", ErrAway, r.status, r.body)
 		default:
@@ -63,8 +66,31 @@ func (p Peer) Show(ctx context.Context, log Log, c checkpoint.Signed, first bool
 	return nil, fmt.Errorf("%w: it says each time that it has seen another size", ErrAway)
 }
 
+// prove has a witness that contradicts c show the checkpoint that it has seen. Only
+// the log can have signed that, so it proves the claim whoever shows it; without it
+// a witness could stop the server by a word.
+func (p Peer) prove(ctx context.Context, log Log, c checkpoint.Signed, claim string) error {
+	r, err := p.do(ctx, http.MethodPost, lastPath, c.Note, checkpoint.MaxBytes)
+	switch {
+	case err != nil:
+	case r.status == http.StatusOK:
+		err = extends(ctx, log, c, r.body)
+	case r.status == http.StatusNotFound:
+		err = errors.New("it does not show checkpoints")
+	default:
+		err = r.unexpected("showing what it has seen")
+	}
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w: it says that %s, and shows a checkpoint that the log extends", ErrUnproven, claim)
+	case contradicts(err):
+		return err
+	}
+	return fmt.Errorf("%w: it says that %s: %w", ErrUnproven, claim, err)
+}
+
 func (p Peer) add(ctx context.Context, log Log, c checkpoint.Signed, old int64) (reply, error) {
-	proof, err := log.Consistency(ctx, old, c.Size)
+	proof, err := consistency(ctx, log, old, c.Size)
 	if err != nil {
 		return reply{}, err
 	}

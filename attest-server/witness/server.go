@@ -36,6 +36,7 @@ func (r *refused) Error() string { return r.err.Error() }
 func (s *Server) HTTP() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+addPath, s.add)
+	mux.HandleFunc("POST "+lastPath, s.last)
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
@@ -69,6 +70,36 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// last shows a log, or whoever has a checkpoint of it, what was cosigned last, so
+// that what this witness says against a log can be checked.
+func (s *Server) last(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, checkpoint.MaxBytes))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c, keys, err := s.open(b)
+	var seen checkpoint.Signed
+	if err == nil {
+		unlock := s.Memo.lock(c.Origin)
+		seen, err = s.Memo.last(c.Origin, keys, s.Signer.Verifier())
+		unlock()
+	}
+	var no *refused
+	switch {
+	case errors.As(err, &no):
+		http.Error(w, err.Error(), no.status)
+	case err != nil:
+		s.Log.Error("what was cosigned cannot be shown", "error", err)
+		http.Error(w, "the witness cannot say now", http.StatusInternalServerError)
+	case seen.Note == nil:
+		http.Error(w, "nothing was cosigned of this log", http.StatusNotFound)
+	default:
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(seen.Note)
+	}
+}
+
 // Cosign answers a request to add a checkpoint with the line of this witness's
 // signature, which is given only once the checkpoint is on disk.
 func (s *Server) Cosign(ctx context.Context, request []byte) ([]byte, error) {
@@ -89,7 +120,7 @@ func (s *Server) Cosign(ctx context.Context, request []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := mayCosign(q, seen, c); err != nil {
+	if err := mayCosign(q, seen.Checkpoint, c); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -222,3 +222,41 @@ func FuzzRecords(f *testing.F) {
 		}
 	})
 }
+
+// TestServerShowsWhatItSaw: to whoever has a checkpoint of the log, and nobody else.
+func TestServerShowsWhatItSaw(t *testing.T) {
+	s, l := newServer(t, 9), newLog(t, 10)
+	ask := func(b []byte) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		s.HTTP().Handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, lastPath, strings.NewReader(string(b))))
+		return w
+	}
+	mine := newLog(t, 4).signed(l.signer).Note
+	if w := ask(mine); w.Code != http.StatusNotFound {
+		t.Errorf("before it has seen any: %d", w.Code)
+	}
+	if w := post(s, l.addition(0)); w.Code != http.StatusOK {
+		t.Fatal(w.Code)
+	}
+	for name, x := range map[string]struct {
+		body   []byte
+		status int
+	}{
+		"the log":       {mine, 200},
+		"another key":   {newLog(t, 4).signed(logSigner(t, 2)).Note, 403},
+		"nothing":       {nil, 400},
+		"too much":      {make([]byte, checkpoint.MaxBytes+1), 400},
+		"another's log": {[]byte(strings.Replace(string(mine), origin, "example.com/elsewhere", 1)), 404},
+	} {
+		w := ask(x.body)
+		if w.Code != x.status {
+			t.Errorf("%s: %d, expected %d", name, w.Code, x.status)
+		}
+		if x.status != http.StatusOK {
+			continue
+		}
+		if c, err := checkpoint.Open(w.Body.Bytes(), s.Logs, s.Signer.Verifier()); err != nil || c.Size != 10 || len(c.Cosigned) != 1 {
+			t.Errorf("it shows %+v, %v", c, err)
+		}
+	}
+}

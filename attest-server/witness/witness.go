@@ -28,6 +28,11 @@ var (
 	ErrNothing = errors.New("a witness has nothing of this log")
 	// ErrAway: it does not answer, or not as a witness does.
 	ErrAway = errors.New("a witness is out of reach")
+	// ErrUnproven: it says that it has seen more, or other, entries, and shows no
+	// checkpoint of this log that says so, too.
+	ErrUnproven = errors.New("a witness says against the audit log what it does not prove")
+	// ErrTooOld: what it has seen last was archived since.
+	ErrTooOld = errors.New("a witness has seen no more than what was archived")
 )
 
 // Log is the audit log, as a store has it.
@@ -38,7 +43,7 @@ type Log interface {
 	// in use first.
 	LogKeys(ctx context.Context) ([]checkpoint.Verifier, error)
 	// Consistency is the RFC 6962 proof that the first to entries begin with the
-	// first from.
+	// first from; checkpoint.ErrArchived if those are not at hand any more.
 	Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, error)
 	// SetWitnessed keeps a checkpoint with its cosignatures.
 	SetWitnessed(ctx context.Context, c checkpoint.Signed) error
@@ -74,7 +79,7 @@ func follows(ctx context.Context, log Log, c checkpoint.Signed, seen checkpoint.
 	case seen.Size > c.Size:
 		return behind(c, seen.Size)
 	}
-	proof, err := log.Consistency(ctx, seen.Size, c.Size)
+	proof, err := consistency(ctx, log, seen.Size, c.Size)
 	if err != nil {
 		return err
 	}
@@ -84,19 +89,33 @@ func follows(ctx context.Context, log Log, c checkpoint.Signed, seen checkpoint.
 	return nil
 }
 
+func consistency(ctx context.Context, log Log, from, to int64) ([]tlog.Hash, error) {
+	proof, err := log.Consistency(ctx, from, to)
+	if errors.Is(err, checkpoint.ErrArchived) {
+		err = fmt.Errorf("%w: it has seen %d entries: %w", ErrTooOld, from, err)
+	}
+	return proof, err
+}
+
 func behind(c checkpoint.Signed, size int64) error {
 	return fmt.Errorf("%w: it has seen %d entries, and there are %d", ErrBehind, size, c.Size)
 }
 
-// contradicts says whether err is a witness's word against the log, and not only
-// its silence.
-func contradicts(err error) bool {
-	return errors.Is(err, ErrBehind) || errors.Is(err, ErrFork) || errors.Is(err, ErrForged)
-}
+// contradicts says whether err is a witness's word against the log, for which it
+// has shown the log's own signature.
+func contradicts(err error) bool { return errors.Is(err, ErrBehind) || errors.Is(err, ErrFork) }
 
-// silent says whether err is a witness's silence. What is neither, such as a proof
-// that the store cannot give, counts against the log.
-func silent(err error) bool { return errors.Is(err, ErrAway) || errors.Is(err, ErrNothing) }
+// lies says whether err is that a witness is broken, or lies. That is no word
+// against the log: else each witness could stop all releases. It is none for it,
+// either.
+func lies(err error) bool { return errors.Is(err, ErrForged) || errors.Is(err, ErrUnproven) }
+
+// silent says whether err is that a witness has said nothing that counts. What is
+// neither that nor against the log, such as a proof that the store cannot give,
+// counts against the log.
+func silent(err error) bool {
+	return errors.Is(err, ErrAway) || errors.Is(err, ErrNothing) || errors.Is(err, ErrTooOld) || lies(err)
+}
 
 // nextStep is what the operator can do about err of the witness name.
 func nextStep(name string, err error) error {
@@ -106,6 +125,11 @@ func nextStep(name string, err error) error {
 			"`attest-server audit accept-rollback --reason TEXT` begins a new log, after which what was revoked or counted meanwhile must be again: docs/operations.md")
 	case errors.Is(err, ErrForged):
 		return hint.With(err, "look at what witness %s holds, and at its key in the configuration", name)
+	case errors.Is(err, ErrUnproven):
+		return hint.With(err, "if an old copy of the store was put back, put the newest back, or see `attest-server audit accept-rollback`; "+
+			"if not, witness %s lies, or has lost its memory: take it out of the configuration", name)
+	case errors.Is(err, ErrTooOld):
+		return hint.With(err, "witness %s was put back, or was away while the log was archived: have it begin anew, then `attest-server audit introduce --witness %[1]s`", name)
 	case errors.Is(err, ErrNothing):
 		return hint.With(err, "if this witness is new, or begins anew, have it remember this log: `attest-server audit introduce --witness %s`; if it is a directory, is it mounted?", name)
 	}

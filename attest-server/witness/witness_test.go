@@ -416,7 +416,8 @@ func TestLyingWitness(t *testing.T) {
 		"signature of another one": {func(w http.ResponseWriter, _ []byte) { io.WriteString(w, cosigned(older, 9)) }, ErrForged},
 		"no note":                  {func(w http.ResponseWriter, _ []byte) { io.WriteString(w, "thanks\n") }, ErrForged},
 		"too much":                 {func(w http.ResponseWriter, _ []byte) { io.WriteString(w, strings.Repeat("x", checkpoint.MaxBytes+1)) }, ErrAway},
-		"ahead":                    {conflict(sizeType, "11\n"), ErrBehind},
+		"ahead":                    {conflict(sizeType, "11\n"), ErrUnproven},
+		"other entries":            {conflict(sizeType, "10\n"), ErrUnproven},
 		"a negative size":          {conflict(sizeType, "-1\n"), ErrAway},
 		"a size that is none":      {conflict(sizeType, "10 \n"), ErrAway},
 		"a conflict without size":  {conflict("text/html", "10\n"), ErrAway},
@@ -424,10 +425,102 @@ func TestLyingWitness(t *testing.T) {
 		"a redirect":               {func(w http.ResponseWriter, _ []byte) { w.Header().Set("Location", "/"); w.WriteHeader(307) }, ErrAway},
 		"an error":                 {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", 500) }, ErrAway},
 		"a refusal of the key":     {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", http.StatusForbidden) }, ErrAway},
-		"inconsistent":             {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", http.StatusUnprocessableEntity) }, ErrFork},
+		"inconsistent":             {func(w http.ResponseWriter, _ []byte) { http.Error(w, "x", http.StatusUnprocessableEntity) }, ErrUnproven},
 	} {
 		if err := anchored(t, l, liar(t, x.answer)).Round(t.Context()); !errors.Is(err, x.want) {
 			t.Errorf("%s: %v, expected %v", name, err, x.want)
+		}
+	}
+}
+
+// TestLiesStopNothing: a witness that lies after it has agreed, or is optional, is
+// told of and does not count; what it proves by the log's own signature does.
+func TestLiesStopNothing(t *testing.T) {
+	l := newLog(t, 10)
+	longer, other := newLog(t, 20), newLog(t, 5)
+	other.grow(10, "other")
+	claims := map[string]func(w http.ResponseWriter){
+		"ahead": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", sizeType)
+			w.WriteHeader(409)
+			io.WriteString(w, "20\n")
+		},
+		"another": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", sizeType)
+			w.WriteHeader(409)
+			io.WriteString(w, "10\n")
+		},
+		"no sequence": func(w http.ResponseWriter) { w.WriteHeader(422) },
+	}
+	for name, x := range map[string]struct {
+		shows []byte
+		want  error // nil: the server goes on
+	}{
+		"nothing":                 {nil, nil},
+		"what is no checkpoint":   {[]byte("x"), nil},
+		"another key's":           {longer.signed(logSigner(t, 2)).Note, nil},
+		"one that is extended":    {newLog(t, 4).signed(l.signer).Note, nil},
+		"the one that was shown":  {l.signed(l.signer).Note, nil},
+		"a longer one":            {longer.signed(l.signer).Note, ErrBehind},
+		"one with other entries":  {other.signed(l.signer).Note, ErrFork},
+		"a longer, unsigned text": {[]byte(longer.signed(l.signer).Text()), nil},
+	} {
+		for claim, say := range claims {
+			lying := false
+			w := liar(t, func(w http.ResponseWriter, b []byte) {
+				switch {
+				case !lying:
+					line, err := newServer(t, 9).Signer.Cosign(l.signed(l.signer))
+					if err != nil {
+						t.Error(err)
+					}
+					_, _ = w.Write(line)
+				case bytes.HasPrefix(b, []byte("old ")):
+					say(w)
+				case x.shows == nil:
+					w.WriteHeader(http.StatusNotFound)
+				default:
+					_, _ = w.Write(x.shows)
+				}
+			})
+			a := anchored(t, l, w)
+			if err := a.Round(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			lying = true
+			if err := a.Round(t.Context()); !errors.Is(err, x.want) || (err == nil) != (x.want == nil) {
+				t.Errorf("%s, and it shows %s: %v, expected %v", claim, name, err, x.want)
+			}
+			if err := anchored(t, l, w).Round(t.Context()); err == nil {
+				t.Errorf("%s, and it shows %s: its lie at the start counts as its word", claim, name)
+			}
+			w.Optional = true
+			if err := anchored(t, l, w).Round(t.Context()); !errors.Is(err, x.want) || (err == nil) != (x.want == nil) {
+				t.Errorf("%s, and it shows %s, optional: %v, expected %v", claim, name, err, x.want)
+			}
+		}
+	}
+}
+
+// TestWitnessOfBeforeTheArchive: one whose memory is older than what was archived
+// says nothing, for the log or against it.
+func TestWitnessOfBeforeTheArchive(t *testing.T) {
+	for _, make := range []func(testing.TB) kind{fileWitness, objectWitness, peerWitness} {
+		l, w := newLog(t, 10), make(t)
+		if err := Introduce(t.Context(), l, w.Named); err != nil {
+			t.Fatal(err)
+		}
+		a := anchored(t, l, w.Named)
+		if err := a.Round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.grow(20, "more")
+		l.unproved = fmt.Errorf("entries: %w", checkpoint.ErrArchived)
+		if err := a.Round(t.Context()); err != nil {
+			t.Errorf("%s, later: %v", w.Name, err)
+		}
+		if err := anchored(t, l, w.Named).Round(t.Context()); !errors.Is(err, ErrTooOld) {
+			t.Errorf("%s, at start: %v", w.Name, err)
 		}
 	}
 }

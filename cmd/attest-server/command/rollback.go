@@ -73,7 +73,8 @@ func contradictions(c *cli.Context, s *store.DB, all []witness.Named) (said []st
 		if err == nil {
 			err = errors.New("agrees")
 		} else {
-			against = against || errors.Is(err, witness.ErrBehind) || errors.Is(err, witness.ErrFork)
+			// What is not proven the operator may know better.
+			against = against || errors.Is(err, witness.ErrBehind) || errors.Is(err, witness.ErrFork) || errors.Is(err, witness.ErrUnproven)
 		}
 		said = append(said, fmt.Sprintf("witness %s: %.300s", w.Name, err))
 	}

@@ -29,7 +29,8 @@ func monitorCommand() *cli.Command {
 the Merkle tree over them and the signatures of the log and its witnesses on its
 head, and prints one line of JSON. Exits 1 if the disk key was released more often
 than expected, or if the log is not what it was. Give it an auditor's token of the
-operator, and run it on a machine that the server's administrators do not have.
+operator, and run it on a machine that the server's administrators do not have. A
+first run on a log that was archived needs the archives, --archive.
 
 Example:
    ccrun monitor shop --expect 2/24h --log-key "$(cat log.key)" --state shop.state --server https://kbs.example:8443 --token-file auditor.token`,
@@ -37,6 +38,7 @@ Example:
 			&cli.StringFlag{Name: "expect", Required: true, Usage: "`N/PERIOD`: at most N releases within PERIOD, e.g. 2/24h"},
 			&cli.StringSliceFlag{Name: "log-key", Required: true, Usage: "`KEY` of the log, as \"attest-server audit key\" prints it (repeatable)"},
 			&cli.StringSliceFlag{Name: "witness-key", Usage: "`KEY` of a witness that must have signed (repeatable)"},
+			&cli.StringSliceFlag{Name: "archive", Usage: "`FILE` of \"attest-server audit archive\", for entries that the server has no more (repeatable)"},
 			&cli.StringFlag{Name: "state", Required: true, Usage: "`FILE` that remembers what was seen; made if it is not there"}),
 		Action: runMonitor,
 	}
@@ -80,7 +82,12 @@ func runMonitor(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := seen.follow(c.Context, client, keys)
+	source, err := withArchives(client, c.StringSlice("archive"))
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	m, err := seen.follow(c.Context, source, keys)
 	if err != nil {
 		return fmt.Errorf("monitoring workload %s: %w", id, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,8 @@ type fakeAudit struct {
 	entries []kbs.AuditEntry
 	by      []*checkpoint.Signer
 	shown   int // entries in the checkpoint; 0: all
+
+	archived int64 // entries that it has no more
 }
 
 const fakeOrigin = "ccrun/attest-server/test"
@@ -77,6 +80,9 @@ func (f *fakeAudit) Checkpoint(context.Context) ([]byte, error) {
 }
 
 func (f *fakeAudit) Audit(_ context.Context, after int64) (*kbs.AuditPage, error) {
+	if after < f.archived {
+		return &kbs.AuditPage{Entries: f.entries[f.archived:], Archived: new(time.Time)}, nil
+	}
 	return &kbs.AuditPage{Entries: f.entries[min(after, int64(len(f.entries))):min(after+3, int64(len(f.entries)))]}, nil
 }
 
@@ -205,4 +211,78 @@ func serverLogKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(out.String())
+}
+
+// TestMonitorReadsArchives: the first entries of a log that was archived come from
+// the files, and are checked like the server's.
+func TestMonitorReadsArchives(t *testing.T) {
+	log, _ := monitorSigners(t)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	keys := monitorKeys{log: []checkpoint.Verifier{log.Verifier()}}
+	f := &fakeAudit{by: []*checkpoint.Signer{log}}
+	for range 9 {
+		f.add("key.release", "shop", now)
+	}
+	one, two := writeArchive(t, f.entries, 0, 3), writeArchive(t, f.entries, 3, 6)
+	f.archived = 6
+	if _, err := (seenLog{Workload: "shop"}).follow(t.Context(), f, keys); err == nil || !strings.Contains(err.Error(), "entries 1 to 6 were archived") {
+		t.Errorf("without the archives: %v", err)
+	}
+	hidden := slices.Clone(f.entries)
+	hidden[1].Object = "other"
+	(&fakeAudit{entries: hidden}).link()
+	for name, x := range map[string]struct {
+		paths []string
+		want  string
+	}{
+		"both":       {[]string{two, one}, ""},
+		"the first":  {[]string{one}, "entries 4 to 6 were archived"},
+		"the second": {[]string{two}, "comes after entry 0"},
+		"forged":     {[]string{writeArchive(t, hidden, 0, 6)}, "does not follow"},
+	} {
+		source, err := withArchives(f, x.paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := seenLog{Workload: "shop"}.follow(t.Context(), source, keys)
+		if x.want == "" && (err != nil || len(m.seen.Releases) != 9) || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+			t.Errorf("%s: %d releases, %v, expected %q", name, len(m.seen.Releases), err, x.want)
+		}
+		if err := source.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := withArchives(f, []string{one, filepath.Join(t.TempDir(), "none")}); err == nil {
+		t.Error("a file that is not there is taken")
+	}
+}
+
+// writeArchive is a file with the entries after from, up to number to.
+func writeArchive(t *testing.T, all []kbs.AuditEntry, from, to int) string {
+	t.Helper()
+	k := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32))
+	b := kbs.AuditBase{Sequence: int64(to), Hash: all[to-1].Hash, Root: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", PublicKey: k.Public().(ed25519.PublicKey)}
+	m, err := b.Message()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Signature = ed25519.Sign(k, m)
+	before := strings.Repeat("00", 32)
+	if from > 0 {
+		before = all[from-1].Hash
+	}
+	file, err := os.Create(filepath.Join(t.TempDir(), "archive"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = kbs.WriteArchive(file, int64(from), before, func(each func(kbs.AuditEntry) error) (err error) {
+		for _, e := range all[from:to] {
+			err = errors.Join(err, each(e))
+		}
+		return err
+	}, b)
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return file.Name()
 }

@@ -120,6 +120,10 @@ func (m *monitored) walk(ctx context.Context, from auditSource, tree *checkpoint
 			if tree.Size() == m.checkpoint.Size {
 				break
 			}
+			if e.Sequence != tree.Size()+1 && page.Archived != nil {
+				return hint.With(fmt.Errorf("reading the audit log: entries %d to %d were archived %s", tree.Size()+1, e.Sequence-1, page.Archived.Format(time.RFC3339)),
+					"give the files of `attest-server audit archive` that have them with --archive")
+			}
 			if e.Sequence != tree.Size()+1 {
 				return hint.With(fmt.Errorf("reading the audit log: entry %d comes after entry %d", e.Sequence, tree.Size()), "a tenant's token sees its own entries alone: a monitor needs an auditor's of the operator")
 			}

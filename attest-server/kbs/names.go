@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strconv"
+	"strings"
 )
 
 var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -11,6 +13,32 @@ var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 // ValidWorkloadID says whether id may name a workload: up to 128 letters,
 // digits, '.', '_' and '-', the first a letter or digit.
 func ValidWorkloadID(id string) bool { return workloadID.MatchString(id) }
+
+// MaxVersions bounds the versions of a workload that a server keeps.
+const MaxVersions = 16
+
+// SplitVersion reads what owners call a workload by: ID, its newest version, for
+// which version is 0, or ID@N, one version of it.
+func SplitVersion(name string) (id string, version int64, ok bool) {
+	id, number, versioned := strings.Cut(name, "@")
+	if !versioned {
+		return id, 0, ValidWorkloadID(id)
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 1 || strconv.FormatInt(n, 10) != number || !ValidWorkloadID(id) {
+		return "", 0, false
+	}
+	return id, n, true
+}
+
+// VersionName names one version of a workload.
+func VersionName(id string, version int64) string { return id + "@" + strconv.FormatInt(version, 10) }
+
+// WorkloadOf is the workload that a name is of, whatever version it names.
+func WorkloadOf(name string) string {
+	id, _, _ := strings.Cut(name, "@")
+	return id
+}
 
 // CheckServerURL accepts https://HOST[:PORT], which a slash may end, and
 // nothing more.

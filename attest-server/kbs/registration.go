@@ -56,6 +56,16 @@ type RegisterRequest struct {
 	DiskKey      []byte       `json:"disk_key"` // what opens the LUKS keyslot
 	// Boot lets measurements of later firmware be added; nil: they cannot be.
 	Boot *Boot `json:"boot,omitempty"`
+	// Replace makes this the next version of a workload that is there; nil: the
+	// id must be free.
+	Replace *Replace `json:"replace,omitempty"`
+}
+
+// Replace says which version a registration follows, and how long that is valid.
+type Replace struct {
+	Expect Digest `json:"expect"` // of the registration that is the newest now
+	// NotAfter ends the version before: nothing is released to it from then on.
+	NotAfter time.Time `json:"not_after"`
 }
 
 // Boot is what a workload boots besides firmware: enough, with the agent's

@@ -66,6 +66,7 @@ type AttestationResult struct {
 type SessionRecord struct {
 	Session    string            `json:"session"` // public number, not the bearer
 	WorkloadID string            `json:"workload_id"`
+	Version    int64             `json:"version,omitempty"` // of the workload; 0: it was compared with none
 	At         time.Time         `json:"at"`
 	Peer       string            `json:"peer,omitempty"` // network address, unauthenticated
 	Granted    bool              `json:"granted"`
@@ -91,6 +92,21 @@ type WorkloadStatus struct {
 	Rotation     string       `json:"rotation,omitempty"` // under way: an old and a new key are released
 	StagedAt     *time.Time   `json:"staged_at,omitempty"`
 	RotatedAt    *time.Time   `json:"rotated_at,omitempty"`
+	Version      int64        `json:"version"`            // 1, and more with each replacement
+	EndsAt       *time.Time   `json:"ends_at,omitempty"`  // nothing is released from then on: a later version is there
+	Versions     []Version    `json:"versions,omitempty"` // all of the workload, the newest first, if there are several
+}
+
+// Version is one version of a workload. Each has an identity, DiskKey and limits
+// of its own; id, resources, approvals and quota are the workload's.
+type Version struct {
+	Name         string     `json:"name"` // the workload's id if it is the newest, else ID@VERSION
+	Version      int64      `json:"version"`
+	Image        string     `json:"image,omitempty"`
+	RegisteredAt time.Time  `json:"registered_at"`
+	RevokedAt    *time.Time `json:"revoked_at,omitempty"`
+	EndsAt       *time.Time `json:"ends_at,omitempty"`
+	LastRelease  *time.Time `json:"last_release,omitempty"`
 }
 
 // WorkloadList is one page of GET /v1/workloads, ordered by id. Next is the
@@ -102,7 +118,7 @@ type WorkloadList struct {
 
 // WorkloadSummary is a line of WorkloadList.
 type WorkloadSummary struct {
-	WorkloadID string `json:"workload_id"`
+	WorkloadID string `json:"workload_id"` // ID@N for versions that were replaced
 	TEE        TEE    `json:"tee"`
 	// Type other than TypeNative is a weaker identity.
 	Type         RegistrationType `json:"type,omitempty"`
@@ -112,6 +128,8 @@ type WorkloadSummary struct {
 	Releases     int64            `json:"releases"`
 	Denials      int64            `json:"denials"`
 	LastRelease  *time.Time       `json:"last_release,omitempty"`
+	Version      int64            `json:"version"`
+	EndsAt       *time.Time       `json:"ends_at,omitempty"` // as in WorkloadStatus
 }
 
 // RegisterAnswer is the answer to PUT /v1/workloads/{id}.

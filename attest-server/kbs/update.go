@@ -30,10 +30,16 @@ type AgentSegment struct {
 // Bootable is a registration with what it boots: the answer to
 // GET /v1/workloads/{id}/boot.
 type Bootable struct {
+	// WorkloadID is what an Update is to call it: ID@N for a version that was
+	// replaced.
+	WorkloadID         string       `json:"workload_id"`
 	Registration       Registration `json:"registration"`
 	RegistrationDigest Digest       `json:"registration_digest"` // what an Update expects
-	Revoked            bool         `json:"revoked,omitempty"`
-	Boot               *Boot        `json:"boot,omitempty"` // nil: registered without
+	Revoked            bool         `json:"revoked,omitempty"`   // or ended
+	// Others are the workload's other versions that are not over, where the newest
+	// was asked for by the workload's id.
+	Others []string `json:"others,omitempty"`
+	Boot   *Boot    `json:"boot,omitempty"` // nil: registered without
 }
 
 // BootList is one page of GET /v1/boots, ordered by id, as WorkloadList is.

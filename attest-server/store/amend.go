@@ -12,9 +12,10 @@ import (
 
 // Amendment puts a registration in the place of another of the same workload.
 type Amendment struct {
-	From   kbs.Digest // of the registration that is there
-	To     kbs.Registration
-	Detail string // for the audit log
+	Workload string     // ID or ID@N
+	From     kbs.Digest // of the registration that is there
+	To       kbs.Registration
+	Detail   string // for the audit log
 }
 
 // Amend changes registrations, each if it is still the one expected, with their
@@ -47,7 +48,13 @@ func (s workloads) Amend(ctx context.Context, list []Amendment, actor string) (r
 
 // amend refuses before it writes anything.
 func (s workloads) amend(ctx context.Context, tx *sql.Tx, a Amendment, actor string) error {
-	id := a.To.WorkloadID
+	if kbs.WorkloadOf(a.Workload) != a.To.WorkloadID {
+		return fmt.Errorf("registration of workload %s for %s", a.To.WorkloadID, a.Workload)
+	}
+	id, err := rowOf(ctx, tx, a.Workload)
+	if err != nil {
+		return err
+	}
 	w, err := readRotating(tx, id)
 	switch {
 	case err != nil:
@@ -84,12 +91,10 @@ func (s workloads) amend(ctx context.Context, tx *sql.Tx, a Amendment, actor str
 	if _, err := tx.Exec("DELETE FROM identities WHERE workload = ?", id); err != nil {
 		return err
 	}
-	for _, m := range a.To.ReferenceValues.Measurements {
-		if err := s.claimTuple(ctx, tx, m.LaunchDigest, identity, id); err != nil {
-			return err
-		}
+	if err := s.claim(ctx, tx, a.To, id); err != nil {
+		return err
 	}
-	return s.log.append(tx, actor, "workload.update", id, fmt.Sprintf("registration %s -> %s: %s", a.From, kbs.Sum384(canonical), a.Detail))
+	return s.log.append(tx, actor, "workload.update", a.To.WorkloadID, fmt.Sprintf("%sregistration %s -> %s: %s", asideColon(id), a.From, kbs.Sum384(canonical), a.Detail))
 }
 
 // reseal moves a sealed secret.

@@ -18,7 +18,7 @@ func TestAmendIsAllOrNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Amendment{From: kbs.Sum384(canonical), To: registration(id, was, to)}
+		return Amendment{Workload: id, From: kbs.Sum384(canonical), To: registration(id, was, to)}
 	}
 	releases := func(id, want string) {
 		t.Helper()

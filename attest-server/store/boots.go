@@ -27,15 +27,17 @@ func keepBoot(tx *sql.Tx, id string, b *kbs.Boot) error {
 	return nil
 }
 
-const selectBoots = `SELECT w.id, w.registration, w.revoked_at IS NOT NULL, b.identity, b.agent, b.initrd
+const selectBoots = `SELECT w.id, w.registration, w.revoked_at, w.ends_at, b.identity, b.agent, b.initrd
 	FROM workloads w LEFT JOIN boots b ON b.workload = w.id `
 
 func (s boots) scan(r row) (b kbs.Bootable, err error) {
-	var id string
 	var canonical, identity, agent, initrd []byte
-	if err := r.Scan(&id, &canonical, &b.Revoked, &identity, &agent, &initrd); err != nil {
+	var revoked, ends *int64
+	if err := r.Scan(&b.WorkloadID, &canonical, &revoked, &ends, &identity, &agent, &initrd); err != nil {
 		return b, err
 	}
+	id := b.WorkloadID
+	b.Revoked = revoked != nil || ends != nil && *ends <= unixMilli(s.clock())
 	if b.Registration, b.RegistrationDigest, err = s.registrations.read(canonical); err != nil {
 		return b, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
 	}
@@ -49,11 +51,16 @@ func (s boots) scan(r row) (b kbs.Bootable, err error) {
 	return b, nil
 }
 
-// Bootable is the registration under id and what it boots, or ErrNotFound.
-func (s boots) Bootable(ctx context.Context, id string) (kbs.Bootable, error) {
-	b, err := s.scan(s.db.QueryRowContext(ctx, selectBoots+"WHERE w.id = ?", id))
+// Bootable is the registration that ID or ID@N names and what it boots, or
+// ErrNotFound.
+func (s boots) Bootable(ctx context.Context, name string) (kbs.Bootable, error) {
+	row, err := rowOf(ctx, s.db, name)
+	if err != nil {
+		return kbs.Bootable{}, err
+	}
+	b, err := s.scan(s.db.QueryRowContext(ctx, selectBoots+"WHERE w.id = ?", row))
 	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("workload %s: %w", id, ErrNotFound)
+		err = fmt.Errorf("workload %s: %w", name, ErrNotFound)
 	}
 	return b, err
 }
@@ -65,7 +72,7 @@ func (s boots) Boots(ctx context.Context, tenant, after string, limit int) (kbs.
 	if err != nil {
 		return kbs.BootList{}, fmt.Errorf("listing what workloads boot: %w", err)
 	}
-	first, next := page(all, limit, func(b kbs.Bootable) string { return b.Registration.WorkloadID })
+	first, next := page(all, limit, func(b kbs.Bootable) string { return b.WorkloadID })
 	return kbs.BootList{Boots: first, Next: next}, nil
 }
 

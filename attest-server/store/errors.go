@@ -71,3 +71,16 @@ func (e *QuotaError) Error() string {
 func (e *QuotaError) Hint() string {
 	return "remove some, or have the server's operator raise the quota with `attest-server tenant set`"
 }
+
+// VersionsError says that a workload has as many versions as are kept, and none
+// of them is over.
+type VersionsError struct{ WorkloadID string }
+
+func (e *VersionsError) Error() string {
+	return fmt.Sprintf("workload %s has %d versions that are all valid", e.WorkloadID, kbs.MaxVersions)
+}
+
+// Hint is the next step.
+func (e *VersionsError) Hint() string {
+	return "`ccrun workload show " + e.WorkloadID + "` lists them: end one with `ccrun workload revoke " + e.WorkloadID + "@N`"
+}

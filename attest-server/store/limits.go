@@ -20,11 +20,11 @@ const day = 24 * time.Hour
 // release's own transaction: of two guests that ask at once for the last one
 // allowed, one gets it. A session counts when it first gets the DiskKey, so
 // that an answer lost on the way costs nothing. A refusal is ErrLimit.
-func countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits, now time.Time) error {
+func countRelease(tx *sql.Tx, row, session string, limits *kbs.ReleaseLimits, now time.Time) error {
 	var again bool
 	var c counters
-	err := tx.QueryRow(`SELECT released, day, released_on_day, EXISTS(SELECT 1 FROM sessions WHERE number = ?2 AND workload = ?1 AND releases > 0)
-		FROM workloads WHERE id = ?1`, id, session).Scan(&c.total, &c.day, &c.onDay, &again)
+	err := tx.QueryRow(`SELECT released, day, released_on_day, EXISTS(SELECT 1 FROM sessions WHERE number = ?2 AND workload = ?3 AND releases > 0)
+		FROM workloads WHERE id = ?1`, row, session, kbs.WorkloadOf(row)).Scan(&c.total, &c.day, &c.onDay, &again)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func countRelease(tx *sql.Tx, id, session string, limits *kbs.ReleaseLimits, now
 		c.total, c.onDay = c.total+1, c.onDay+1
 	}
 	_, err = tx.Exec(`UPDATE workloads SET releases = releases + 1, last_release = ?, released = ?, day = ?, released_on_day = ? WHERE id = ?`,
-		unixMilli(now), c.total, c.day, c.onDay, id)
+		unixMilli(now), c.total, c.day, c.onDay, row)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s limits) ResetLimits(ctx context.Context, actor string) (ids []string, er
 			if _, err := tx.Exec("UPDATE workloads SET day = ?, released_on_day = 0 WHERE id = ?", today, w.id); err != nil {
 				return err
 			}
-			if err := s.log.append(tx, actor, "limits.reset", w.id, "was "+dateOf(w.day)); err != nil {
+			if err := s.log.append(tx, actor, "limits.reset", kbs.WorkloadOf(w.id), asideColon(w.id)+"was "+dateOf(w.day)); err != nil {
 				return err
 			}
 			ids = append(ids, w.id)

@@ -16,13 +16,14 @@ func valueLocation(name string) []byte { return masterkey.Location("meta", name)
 // cursorLocation is no place: what is sealed for it is handed out.
 func cursorLocation(tenant string) []byte { return masterkey.Location("cursor", "audit", tenant) }
 
-// diskKeyLocation ties a DiskKey to the registration's every byte.
-func diskKeyLocation(id string, canonical []byte) []byte {
-	return masterkey.Location("workloads", "disk_key", id, string(canonical))
+// diskKeyLocation ties a DiskKey to the registration's every byte, which is
+// another for each version of a workload: a version that is put aside keeps it.
+func diskKeyLocation(row string, canonical []byte) []byte {
+	return masterkey.Location("workloads", "disk_key", kbs.WorkloadOf(row), string(canonical))
 }
 
-func stagedLocation(id, rotation string, canonical []byte) []byte {
-	return masterkey.Location("workloads", "staged_key", id, rotation, string(canonical))
+func stagedLocation(row, rotation string, canonical []byte) []byte {
+	return masterkey.Location("workloads", "staged_key", kbs.WorkloadOf(row), rotation, string(canonical))
 }
 
 // resourceLocation ties a value to its name, version and policy.

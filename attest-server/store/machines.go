@@ -87,8 +87,12 @@ func saw(tx *sql.Tx, m kbs.Machine, r kbs.SessionRecord) error {
 		return fmt.Errorf("noting machine: %w", err)
 	}
 	if r.Granted {
+		row, err := rowOf(context.Background(), tx, kbs.VersionName(r.WorkloadID, max(r.Version, 1)))
+		if err != nil {
+			return err
+		}
 		if _, err := tx.Exec(`INSERT INTO machine_grants(machine, workload, at, session) VALUES(?, ?, ?, ?)
-			ON CONFLICT(machine, workload) DO UPDATE SET at = excluded.at, session = excluded.session`, m.ID, r.WorkloadID, unixMilli(r.At), r.Session); err != nil {
+			ON CONFLICT(machine, workload) DO UPDATE SET at = excluded.at, session = excluded.session`, m.ID, row, unixMilli(r.At), r.Session); err != nil {
 			return fmt.Errorf("noting machine: %w", err)
 		}
 	}

@@ -84,16 +84,24 @@ func (s workloads) insertWorkload(ctx context.Context, tx *sql.Tx, reg kbs.Regis
 	if err != nil {
 		return fmt.Errorf("storing registration: %w", err)
 	}
+	if err := s.claim(ctx, tx, reg, reg.WorkloadID); err != nil {
+		return err
+	}
+	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String()+leaveOf(reg.ReferenceValues))
+}
+
+// claim makes all that a registration accepts row's own.
+func (s workloads) claim(ctx context.Context, tx *sql.Tx, reg kbs.Registration, row string) error {
 	identity, err := tuple.Of(reg.ReferenceValues)
 	if err != nil {
 		return err
 	}
 	for _, m := range reg.ReferenceValues.Measurements {
-		if err := s.claimTuple(ctx, tx, m.LaunchDigest, identity, reg.WorkloadID); err != nil {
+		if err := s.claimTuple(ctx, tx, m.LaunchDigest, identity, row); err != nil {
 			return err
 		}
 	}
-	return s.log.append(tx, actor, "workload.register", reg.WorkloadID, "registration "+kbs.Sum384(canonical).String()+leaveOf(reg.ReferenceValues))
+	return nil
 }
 
 // leaveOf is the advisories that a registration accepts open: whoever audits sees

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
@@ -33,7 +36,7 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 	var k secret.Bytes
 	var refused error
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		r, err := s.readReleasable(tx, id, appraised, staged)
+		r, err := s.readReleasable(context.WithoutCancel(ctx), tx, id, appraised, staged)
 		if err != nil {
 			return err
 		}
@@ -45,7 +48,7 @@ func (s releases) release(ctx context.Context, id string, appraised kbs.Digest, 
 			refused = machineDenied(tx, to.Session)
 		}
 		if refused == nil {
-			refused = countRelease(tx, id, to.Session, r.reg.Release, s.clock().UTC())
+			refused = countRelease(tx, r.row, to.Session, r.reg.Release, s.clock().UTC())
 		}
 		switch {
 		case errors.Is(refused, ErrLimit), errors.Is(refused, ErrNotApproved), errors.Is(refused, ErrConfirmed), errors.Is(refused, ErrRevoked):
@@ -84,42 +87,64 @@ func (s releases) open(r releasable, id string) (secret.Bytes, error) {
 // concerned.
 type releasable struct {
 	reg              kbs.Registration
+	row              string
+	version          int64
 	sealed, location []byte
 	rotation         string // empty: the key in use
 }
 
 func (r *releasable) detail() string {
-	if r.rotation != "" {
-		return "rotation " + r.rotation
+	var parts []string
+	if r.version > 1 || r.row != r.reg.WorkloadID {
+		parts = append(parts, fmt.Sprintf("version %d", r.version))
 	}
-	return ""
+	if r.rotation != "" {
+		parts = append(parts, "rotation "+r.rotation)
+	}
+	return strings.Join(parts, ", ")
 }
 
-// readReleasable refuses a workload that is not as it was appraised.
-func (c *core) readReleasable(tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
-	var canonical, next []byte
-	var revoked *int64
-	var rotation *string
-	err = tx.QueryRow("SELECT registration, disk_key, staged_key, staged_rotation, revoked_at FROM workloads WHERE id = ?", id).
-		Scan(&canonical, &r.sealed, &next, &rotation, &revoked)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return r, fmt.Errorf("workload %s: %w", id, ErrNotFound)
-	case err != nil:
+// stored is a version's row as releasing reads it.
+type stored struct {
+	row                     string
+	canonical, sealed, next []byte
+	rotation                *string
+	version                 int64
+	revoked, ends           *int64
+}
+
+func scanStored(r row) (v stored, err error) {
+	return v, r.Scan(&v.row, &v.canonical, &v.sealed, &v.next, &v.rotation, &v.version, &v.revoked, &v.ends)
+}
+
+// readReleasable finds the version of a workload that was appraised. It refuses
+// one that is not as it was then.
+func (c *core) readReleasable(ctx context.Context, tx *sql.Tx, id string, appraised kbs.Digest, staged bool) (r releasable, err error) {
+	all, err := list(ctx, tx, scanStored, "SELECT id, registration, disk_key, staged_key, staged_rotation, version, revoked_at, ends_at FROM workloads WHERE "+versionsOf("?1")+" ORDER BY version DESC", id)
+	if err != nil {
 		return r, err
-	case revoked != nil:
-		return r, fmt.Errorf("workload %s: %w", id, ErrRevoked)
-	case kbs.Sum384(canonical) != appraised:
+	}
+	if len(all) == 0 {
+		return r, fmt.Errorf("workload %s: %w", id, ErrNotFound)
+	}
+	i := slices.IndexFunc(all, func(v stored) bool { return kbs.Sum384(v.canonical) == appraised })
+	v := all[max(i, 0)]
+	switch {
+	case v.revoked != nil:
+		return r, fmt.Errorf("workload %s: %w", v.row, ErrRevoked)
+	case i < 0:
 		return r, fmt.Errorf("workload %s: %w", id, ErrChanged)
-	case staged && rotation == nil:
-		return r, fmt.Errorf("staged disk key of workload %s: %w", id, ErrNotFound)
+	case v.ends != nil && unixMilli(c.clock()) >= *v.ends:
+		return r, fmt.Errorf("workload %s ended %s: %w", v.row, fromMilli(*v.ends).Format(time.RFC3339), ErrRevoked)
+	case staged && v.rotation == nil:
+		return r, fmt.Errorf("staged disk key of workload %s: %w: %w", v.row, ErrNoRotation, ErrNotFound)
 	}
-	if r.reg, _, err = c.registrations.read(canonical); err != nil {
-		return r, fmt.Errorf("reading workload %s: %w: %w", id, ErrTampered, err)
+	r.row, r.version, r.sealed, r.location = v.row, v.version, v.sealed, diskKeyLocation(id, v.canonical)
+	if r.reg, _, err = c.registrations.read(v.canonical); err != nil {
+		return r, fmt.Errorf("reading workload %s: %w: %w", v.row, ErrTampered, err)
 	}
-	r.location = diskKeyLocation(id, canonical)
 	if staged {
-		r.sealed, r.location, r.rotation = next, stagedLocation(id, *rotation, canonical), *rotation
+		r.sealed, r.location, r.rotation = v.next, stagedLocation(id, *v.rotation, v.canonical), *v.rotation
 	}
 	return r, nil
 }

@@ -123,7 +123,7 @@ func (s resources) newest(tx *sql.Tx, id kbs.ResourceID) (r resource, err error)
 func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (value secret.Bytes, err error) {
 	var refused error
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		w, err := s.readReleasable(tx, workload, appraised, false)
+		w, err := s.readReleasable(context.WithoutCancel(ctx), tx, workload, appraised, false)
 		if err != nil {
 			return err
 		}

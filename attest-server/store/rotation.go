@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -48,6 +49,10 @@ func (s rotations) StageRotation(ctx context.Context, id, actor string) (r Rotat
 	number := hex.EncodeToString(random[stagedKeyRandom:])
 	clear(random)
 	err = s.write(ctx, func(tx *sql.Tx) error {
+		id, err := rowOf(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		w, err := readRotating(tx, id)
 		if err != nil {
 			return err
@@ -82,7 +87,7 @@ func (s rotations) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotat
 	if err != nil {
 		return err
 	}
-	return s.log.append(tx, actor, "workload.rotate.stage", id, "rotation "+r.ID)
+	return s.log.append(tx, actor, "workload.rotate.stage", kbs.WorkloadOf(id), asideColon(id)+"rotation "+r.ID)
 }
 
 // CommitRotation makes the staged DiskKey the only one. image, if not empty,
@@ -90,6 +95,10 @@ func (s rotations) insertStaged(tx *sql.Tx, id string, canonical []byte, r Rotat
 // last rotation again changes nothing; any other is ErrNoRotation.
 func (s rotations) CommitRotation(ctx context.Context, id, rotation, image, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
+		id, err := rowOf(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		w, err := readRotating(tx, id)
 		switch {
 		case err != nil:
@@ -114,7 +123,7 @@ func (s rotations) CommitRotation(ctx context.Context, id, rotation, image, acto
 		if err != nil {
 			return err
 		}
-		return s.log.append(tx, actor, "workload.rotate.commit", id, "rotation "+rotation)
+		return s.log.append(tx, actor, "workload.rotate.commit", kbs.WorkloadOf(id), asideColon(id)+"rotation "+rotation)
 	})
 	if err != nil {
 		return fmt.Errorf("committing rotation: %w", err)
@@ -125,6 +134,10 @@ func (s rotations) CommitRotation(ctx context.Context, id, rotation, image, acto
 // AbortRotation forgets the staged DiskKey.
 func (s rotations) AbortRotation(ctx context.Context, id, rotation, actor string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
+		id, err := rowOf(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		w, err := readRotating(tx, id)
 		if err != nil {
 			return err
@@ -135,7 +148,7 @@ func (s rotations) AbortRotation(ctx context.Context, id, rotation, actor string
 		if _, err := tx.Exec("UPDATE workloads SET staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?", id); err != nil {
 			return err
 		}
-		return s.log.append(tx, actor, "workload.rotate.abort", id, "rotation "+rotation)
+		return s.log.append(tx, actor, "workload.rotate.abort", kbs.WorkloadOf(id), asideColon(id)+"rotation "+rotation)
 	})
 	if err != nil {
 		return fmt.Errorf("aborting rotation: %w", err)

@@ -281,4 +281,8 @@ var migrations = []string{
 	// The audit log may begin behind entries that were archived, at a signed base:
 	// programs from before would take such a store for one that was cut.
 	`-- nothing of the tables changes`,
+
+	// A workload's versions: the newest under its id, those before under ID@N.
+	`ALTER TABLE workloads ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+	ALTER TABLE workloads ADD COLUMN ends_at INTEGER;        -- a later version is there`,
 }

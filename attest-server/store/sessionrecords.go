@@ -53,7 +53,7 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 		if r.Result.Result == kbs.Undecided {
 			return nil // no denial
 		}
-		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE id = ?", r.WorkloadID); err != nil {
+		if _, err := tx.Exec("UPDATE workloads SET denials = denials + 1 WHERE "+versionsOf("?1")+" AND (version = ?2 OR ?2 = 0 AND id = ?1)", r.WorkloadID, r.Version); err != nil {
 			return err
 		}
 		if err := countDenial(tx, r); err != nil {

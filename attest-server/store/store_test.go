@@ -32,7 +32,11 @@ func options(t testing.TB) Options {
 
 func newStore(t testing.TB) (*DB, string, Options) {
 	t.Helper()
-	o := options(t)
+	return newStoreWith(t, options(t))
+}
+
+func newStoreWith(t testing.TB, o Options) (*DB, string, Options) {
+	t.Helper()
 	path := databasetest.Place(t)
 	s, err := create(t.Context(), path, o)
 	if err != nil {

@@ -115,7 +115,7 @@ func owned(column, tenant string) string {
 }
 
 func countOwned(tx *sql.Tx, tenant string) (workloads, resources int64, err error) {
-	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE "+owned("id", "?1"), tenant).Scan(&workloads); err != nil {
+	if err := tx.QueryRow("SELECT count(*) FROM workloads WHERE id NOT LIKE '%@%' AND "+owned("id", "?1"), tenant).Scan(&workloads); err != nil {
 		return 0, 0, err
 	}
 	err = tx.QueryRow("SELECT count(*) FROM (SELECT DISTINCT repo, type, tag FROM resources WHERE "+owned("repo", "?1")+") AS names", tenant).Scan(&resources)

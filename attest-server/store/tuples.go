@@ -144,7 +144,7 @@ func (s workloads) candidates(ctx context.Context, from querier, query string, a
 func (s workloads) shared(ctx context.Context, all []candidate) (bool, error) {
 	owners := map[string]bool{}
 	for _, c := range all {
-		name := kbs.TenantOf(c.id)
+		name := kbs.TenantOf(kbs.WorkloadOf(c.id))
 		there, err := tenants(s).HasTenant(ctx, name)
 		if err != nil {
 			return false, err

@@ -185,6 +185,13 @@ func (g *goneStore) Workload(ctx context.Context, id string) (store.Workload, er
 	return g.Store.Workload(ctx, id)
 }
 
+func (g *goneStore) VersionWith(ctx context.Context, id string, identity kbs.Digest) (store.Workload, error) {
+	if w, err := g.Workload(ctx, id); err != nil {
+		return w, err
+	}
+	return g.Store.VersionWith(ctx, id, identity)
+}
+
 // TestSlowClients: who connects and then says nothing, or little at a time, is
 // cut off at a known time, and nobody waits for him.
 func TestSlowClients(t *testing.T) {

@@ -23,11 +23,19 @@ func own(t store.Token, kind, name string) error {
 // ofWorkload lets h be called for the tenant's own workloads alone.
 func ofWorkload(h Handler) Handler {
 	return func(w http.ResponseWriter, r *http.Request, t store.Token) error {
-		if err := own(t, "workload", r.PathValue("id")); err != nil {
+		if err := ownWorkload(t, r.PathValue("id")); err != nil {
 			return err
 		}
 		return h(w, r, t)
 	}
+}
+
+// ownWorkload is own for a workload, or one version of it.
+func ownWorkload(t store.Token, name string) error {
+	if kbs.Owns(t.Tenant, kbs.WorkloadOf(name)) {
+		return nil
+	}
+	return own(t, "workload", name)
 }
 
 // mayRegister tells a tenant what its workloads' ids look like. It looks nothing

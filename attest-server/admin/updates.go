@@ -23,6 +23,7 @@ import (
 // *QuotaError.
 type UpdateStore interface {
 	Workload(ctx context.Context, id string) (store.Workload, error)
+	Versions(ctx context.Context, id string) ([]kbs.Version, error)
 	Bootable(ctx context.Context, id string) (kbs.Bootable, error)
 	Boots(ctx context.Context, tenant, after string, limit int) (kbs.BootList, error)
 	PutAgent(ctx context.Context, tenant string, segment []byte) error
@@ -40,9 +41,21 @@ type Updates struct {
 }
 
 func (s *Updates) getBoot(w http.ResponseWriter, r *http.Request, _ store.Token) error {
-	b, err := s.Store.Bootable(r.Context(), r.PathValue("id"))
+	id := r.PathValue("id")
+	b, err := s.Store.Bootable(r.Context(), id)
 	if err != nil {
 		return workloadProblem(err)
+	}
+	if id == kbs.WorkloadOf(id) {
+		versions, err := s.Store.Versions(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		for _, v := range versions {
+			if v.Name != id && v.RevokedAt == nil && (v.EndsAt == nil || s.Clock().Before(*v.EndsAt)) {
+				b.Others = append(b.Others, v.Name)
+			}
+		}
 	}
 	return answer.WriteJSON(w, http.StatusOK, b)
 }
@@ -166,7 +179,7 @@ func digestOf(reg kbs.Registration) (kbs.Digest, error) {
 
 // prepare is what an update makes of its workload; nil if that is so already.
 func (s *Updates) prepare(ctx context.Context, u kbs.Update, t store.Token) (*store.Amendment, error) {
-	if err := own(t, "workload", u.WorkloadID); err != nil {
+	if err := ownWorkload(t, u.WorkloadID); err != nil {
 		return nil, err
 	}
 	// Whoever adds a measurement says who gets the key.
@@ -179,7 +192,7 @@ func (s *Updates) prepare(ctx context.Context, u kbs.Update, t store.Token) (*st
 		return nil, err
 	case have.Digest != u.Expect:
 		return nil, fmt.Errorf("workload %s: %w", u.WorkloadID, store.ErrChanged)
-	case have.RevokedAt != nil:
+	case have.RevokedAt != nil || have.Ended(s.Clock()):
 		return nil, fmt.Errorf("workload %s: %w", u.WorkloadID, store.ErrRevoked)
 	case len(u.Add) == 0:
 		return nil, refusal.New(kbs.CodeBadRequest, "update of workload %s adds no measurement", u.WorkloadID)
@@ -196,7 +209,7 @@ func (s *Updates) prepare(ctx context.Context, u kbs.Update, t store.Token) (*st
 	if err := s.Policies.CheckRegistration(ctx, after); err != nil {
 		return nil, err
 	}
-	return &store.Amendment{From: u.Expect, To: after, Detail: detail(u)}, nil
+	return &store.Amendment{Workload: u.WorkloadID, From: u.Expect, To: after, Detail: detail(u)}, nil
 }
 
 func detail(u kbs.Update) string {

@@ -52,7 +52,7 @@ func (a *API) Register(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		defer leave()
-		_, err = a.Workloads.Register(r.Context(), reg, nil, passphrase, t)
+		_, err = a.Workloads.Register(r.Context(), reg, passphrase, t)
 		return err
 	}
 	if err := register(); err != nil {

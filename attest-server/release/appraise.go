@@ -26,6 +26,7 @@ type appraisal struct {
 	claims       *verifier.Claims
 	appraised    bool
 	registration kbs.Digest
+	version      int64 // of the workload
 	reportData   kbs.ReportData
 	recipient    recipient.Recipient
 	// lack is set if this server lacked something to verify the Evidence with:
@@ -125,7 +126,7 @@ const reportIDBytes = 32
 // workloadByID checks the request against the registration of the session's
 // workload. nil: there is none.
 func (e *Engine) workloadByID(ctx context.Context, a *appraisal, sess *session.Session, req Request) (*store.Workload, error) {
-	w, err := e.Store.Workload(ctx, sess.WorkloadID)
+	w, err := e.Store.VersionWith(ctx, sess.WorkloadID, req.Runtime.IdentityDigest)
 	if errors.Is(err, store.ErrNotFound) {
 		a.Add("registered", false, "a registration for workload "+sess.WorkloadID, "none",
 			"register the workload with `ccrun register RECORD`, or it was removed")
@@ -135,7 +136,7 @@ func (e *Engine) workloadByID(ctx context.Context, a *appraisal, sess *session.S
 		return nil, err
 	}
 	reg := w.Registration
-	a.registration = w.Digest
+	a.registration, a.version = w.Digest, w.Version
 	a.addType(reg.Type, req.Accepts)
 	a.Add("registered", reg.WorkloadID == sess.WorkloadID, sess.WorkloadID, reg.WorkloadID, "the store mixes up its rows: restore a backup")
 	a.addLimits(w)
@@ -167,7 +168,7 @@ func (e *Engine) workloadByTuple(ctx context.Context, a *appraisal, sess *sessio
 	}
 	w := c.Workload
 	id := w.Registration.WorkloadID
-	a.registration = w.Digest
+	a.registration, a.version = w.Digest, w.Version
 	a.addCandidate(c)
 	if !c.Shared {
 		sess.WorkloadID = id
@@ -248,6 +249,10 @@ func (a *appraisal) addLimits(w store.Workload) {
 		state = "revoked " + w.RevokedAt.Format(time.RFC3339)
 	}
 	a.Add("not_revoked", w.RevokedAt == nil, "not revoked", state, "the owner revoked this workload: build and register a new one")
+	if w.EndsAt != nil {
+		a.Add("version", !w.Ended(a.at), "a version that is not over", fmt.Sprintf("version %d, which ends %s", w.Version, w.EndsAt.Format(time.RFC3339)),
+			"a later version of the workload replaced this one: start its image")
+	}
 	if w.Registration.Release == nil {
 		return
 	}

@@ -21,12 +21,15 @@ import (
 // Store is what releasing needs of a store. Errors are those of package store:
 // ErrNotFound, ErrRevoked, ErrChanged, ErrLimit, ErrNotApproved, ErrConfirmed.
 type Store interface {
-	Workload(ctx context.Context, id string) (store.Workload, error)
+	// VersionWith is the version of a workload whose guests have that identity, or
+	// the newest.
+	VersionWith(ctx context.Context, id string, identity kbs.Digest) (store.Workload, error)
 	// WorkloadOf is the one workload whose whole identity Evidence shows, or the
 	// nearest that has its launch digest. Of several it is none: ErrAmbiguous.
 	WorkloadOf(ctx context.Context, d kbs.LaunchDigest, shown tuple.Tuple) (store.Candidate, error)
 	Release(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)
-	// ReleaseStaged is Release for the DiskKey of a rotation under way.
+	// ReleaseStaged is Release for the DiskKey of a rotation under way;
+	// ErrNoRotation: there is none.
 	ReleaseStaged(ctx context.Context, id string, appraised kbs.Digest, to store.Guest) (secret.Bytes, error)
 	// Confirm notes that a guest has its disk open. From then on Release refuses
 	// its VM, and Unconfirmed does: ErrConfirmed.

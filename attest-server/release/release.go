@@ -86,6 +86,10 @@ func comeBack(lack error) time.Duration {
 func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 	sess := guest.Session
 	result := a.result(sess.TEE)
+	version := a.version
+	if sess.WorkloadID == "" { // whose version it is, nobody is told
+		version = 0
+	}
 	var failed []string
 	for _, rule := range result.Rules {
 		if !rule.Pass {
@@ -96,7 +100,7 @@ func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 		"peer", guest.Peer, "granted", a.granted(), "failed_rules", failed)
 	// A guest that hangs up early is recorded all the same.
 	return e.Store.RecordSession(context.WithoutCancel(ctx), kbs.SessionRecord{
-		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, At: a.at, Peer: guest.Peer,
+		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, Version: version, At: a.at, Peer: guest.Peer,
 		Granted: a.granted(), Result: result, Checkpoint: string(e.Anchor.Checkpoint()),
 	}, a.claims != nil)
 }
@@ -131,11 +135,10 @@ func (e *Engine) StagedDiskKey(ctx context.Context, guest Guest, id string) ([]b
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}
-	have, err := e.Store.Workload(ctx, id)
-	if err == nil && have.Digest == g.Registration && have.Rotation == "" {
+	k, err := e.Store.ReleaseStaged(ctx, id, g.Registration, asking(sess, g))
+	if errors.Is(err, store.ErrNoRotation) {
 		return nil, &refusal.Error{Code: kbs.CodeNotFound, Kind: "PluginInternalError", Detail: "the workload's disk key is not being rotated", Session: sess.ID.String()}
 	}
-	k, err := e.Store.ReleaseStaged(ctx, id, g.Registration, asking(sess, g))
 	if err != nil {
 		return nil, releaseProblem(err, sess)
 	}

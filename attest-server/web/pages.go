@@ -60,7 +60,7 @@ func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(list.Workloads, func(w kbs.WorkloadSummary) bool { return !kbs.Owns(v.Tenant, w.WorkloadID) }); i >= 0 {
+	if i := slices.IndexFunc(list.Workloads, func(w kbs.WorkloadSummary) bool { return !kbs.Owns(v.Tenant, kbs.WorkloadOf(w.WorkloadID)) }); i >= 0 {
 		list.Workloads, list.Next = list.Workloads[:i], ""
 	}
 	v.Data = list
@@ -71,14 +71,14 @@ func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
 func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
 	id := r.PathValue("id")
 	v.Title, v.Here = "Workload "+id, "/ui/workloads"
-	if !kbs.Owns(v.Tenant, id) {
+	if !kbs.Owns(v.Tenant, kbs.WorkloadOf(id)) {
 		return fmt.Errorf("workload %s: %w", id, store.ErrNotFound)
 	}
 	have, err := p.Store.Workload(r.Context(), id)
 	if err != nil {
 		return err
 	}
-	sessions, err := p.Store.Sessions(r.Context(), store.SessionQuery{WorkloadID: id}, 20)
+	sessions, err := p.Store.Sessions(r.Context(), store.SessionQuery{WorkloadID: kbs.WorkloadOf(id)}, 20)
 	if err != nil {
 		return err
 	}

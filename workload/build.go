@@ -67,6 +67,7 @@ type build struct {
 	packages   []byte                 // the SBOM, if it is to be attached
 	random     randomness
 	undo       func() error // takes registration and record back
+	replacing  *Replaced    // the version before; nil: there is none
 }
 
 // prepare refuses what could only fail later, and reads what the guest boots.
@@ -102,6 +103,10 @@ func (b *build) preflight(ctx context.Context) (err error) {
 		}
 	}
 	if err := checkRecordPath(b.RecordPath); err != nil {
+		return err
+	}
+	if b.Replace != nil {
+		b.replacing, err = b.Replace.find(ctx, b.Registrar, b.WorkloadID)
 		return err
 	}
 	return checkUnregistered(ctx, b.Registrar, b.WorkloadID)
@@ -216,7 +221,7 @@ func (b *build) publicSource() digest.Digest {
 }
 
 func (b *build) register(ctx context.Context) (err error) {
-	b.undo, err = b.keep(ctx, b.sealed)
+	b.undo, err = b.keep(ctx, b.sealed, b.replacing)
 	return err
 }
 
@@ -238,6 +243,9 @@ func (b *build) publish(ctx context.Context) error {
 		err = b.attach(ctx)
 	} else if b.Sign != nil && strings.HasPrefix(b.Destination, "docker://") {
 		err = b.image.sign(ctx, b.System, b.Destination, b.Sign)
+	}
+	if err == nil && b.replacing != nil {
+		err = b.replacing.end(ctx, b.Registrar)
 	}
 	if err != nil {
 		return fmt.Errorf("image %s is whole, and registered: %w", b.out.name, err)
@@ -289,6 +297,6 @@ func (b *build) result() *Result {
 	return &Result{
 		Image: b.out.name, Digest: b.image.digest(), ImageID: b.image.id(),
 		Source: b.src.Name, SourceDigest: b.src.Digest.String(),
-		DiskBytes: b.sealed.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: b.sealed.reg,
+		DiskBytes: b.sealed.diskBytes(), Registered: b.Registrar != nil, Record: b.RecordPath, Registration: b.sealed.reg, Replaced: b.replacing,
 	}
 }

@@ -78,6 +78,10 @@ func (s *fakeServer) Get(_ context.Context, id string) (*kbs.WorkloadStatus, err
 	return nil, &kbs.ProblemError{Problem: kbs.Problem{Status: 404, Code: kbs.CodeNotFound}}
 }
 
+func (s *fakeServer) Revoke(context.Context, string) (*kbs.WorkloadStatus, error) {
+	return &kbs.WorkloadStatus{}, nil
+}
+
 func (s *fakeServer) Remove(_ context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -118,6 +118,9 @@ type PublishOptions struct {
 	RecordPath string
 	// Release limits how often the DiskKey is released; nil: not at all.
 	Release *kbs.ReleaseLimits
+	// Replace makes this the next version of a workload that is registered; nil:
+	// its id must be free.
+	Replace *Replacement
 	// Rules are registered with the measurement, which is all that they lack.
 	// Checked by whoever read them, and by the server.
 	Rules kbs.ReferenceValues
@@ -147,6 +150,7 @@ type Registrar interface {
 	// PutAgent lets the server keep the agent's segment of initrds.
 	PutAgent(ctx context.Context, segment []byte) error
 	Get(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
+	Revoke(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
 	Remove(ctx context.Context, id string) error
 }
 
@@ -161,6 +165,7 @@ type Result struct {
 	Registered   bool             `json:"registered"`
 	Record       string           `json:"record,omitempty"`
 	Registration kbs.Registration `json:"registration"`
+	Replaced     *Replaced        `json:"replaced,omitempty"`
 }
 
 func (o *Options) setDefaults() {
@@ -197,6 +202,8 @@ func (o *Options) check() error {
 		return err
 	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
 		return hint.Usagef("logs policy %q, expected host or none", o.Policy.Logs)
+	case o.Replace != nil && (o.Registrar == nil || o.WorkloadID == ""):
+		return hint.Usagef("a build that replaces needs the server and the workload id that is there")
 	case o.Registrar == nil && o.RecordPath == "":
 		return hint.With(hint.Usagef("a build that is not registered needs a record, or its disk key is lost"), "add --record FILE")
 	case o.Firmware == "" || len(o.Agent) == 0:

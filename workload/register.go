@@ -50,7 +50,7 @@ func checkUnregistered(ctx context.Context, server Registrar, id string) error {
 	var p *kbs.ProblemError
 	switch {
 	case err == nil:
-		return hint.With(fmt.Errorf("workload %s is registered already", id), "choose another --workload-id, or `ccrun workload rm` it first")
+		return hint.With(fmt.Errorf("workload %s is registered already", id), "add --replace for its next version, choose another --workload-id, or `ccrun workload rm` it first")
 	case errors.As(err, &p) && p.Code == kbs.CodeNotFound:
 		return nil
 	}
@@ -67,7 +67,7 @@ func registerHint(err error) error {
 
 // keep hands the DiskKey to the server, or to the record if there is no
 // server, and returns how to take that back.
-func (p *PublishOptions) keep(ctx context.Context, s *sealed) (undo func() error, err error) {
+func (p *PublishOptions) keep(ctx context.Context, s *sealed, replacing *Replaced) (undo func() error, err error) {
 	undo = func() error { return nil }
 	if p.Registrar != nil {
 		diskKey := bytes.Clone(s.diskKey.Reveal())
@@ -75,12 +75,12 @@ func (p *PublishOptions) keep(ctx context.Context, s *sealed) (undo func() error
 		if err := p.Registrar.PutAgent(ctx, s.agent); err != nil {
 			return nil, registerHint(fmt.Errorf("giving the server the guest agent: %w", err))
 		}
-		created, err := p.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: diskKey, Boot: s.boot()})
+		created, err := p.Registrar.Register(ctx, kbs.RegisterRequest{Registration: s.reg, DiskKey: diskKey, Boot: s.boot(), Replace: replacing.request()})
 		if err != nil {
 			return nil, registerHint(fmt.Errorf("registering workload %s: %w", s.reg.WorkloadID, err))
 		}
 		if created {
-			undo = func() error { return unregister(ctx, p.Registrar, s.reg.WorkloadID) }
+			undo = func() error { return unregister(ctx, p.Registrar, replacing.successor(s.reg.WorkloadID)) }
 		}
 	}
 	if p.RecordPath == "" {

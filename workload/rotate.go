@@ -189,9 +189,9 @@ func (r *rotation) compare(id *krun.Identity, reg *kbs.Registration) error {
 	if err != nil {
 		return err
 	}
-	if id.WorkloadID != r.WorkloadID || kbs.Sum384(canonical) != reg.IdentityDigest {
+	if id.WorkloadID != kbs.WorkloadOf(r.WorkloadID) || kbs.Sum384(canonical) != reg.IdentityDigest {
 		return hint.With(fmt.Errorf("it is the image of workload %s with identity %s, registered is %s with %s",
-			id.WorkloadID, kbs.Sum384(canonical), reg.WorkloadID, reg.IdentityDigest), "give the image that was built for this registration")
+			id.WorkloadID, kbs.Sum384(canonical), reg.WorkloadID, reg.IdentityDigest), "give the image that was built for this registration; `ccrun workload show` lists versions, of which ID@N names one")
 	}
 	g, err := r.header.Geometry()
 	if err != nil {

@@ -108,7 +108,15 @@ func (u *updating) named(ctx context.Context) error {
 		if err != nil {
 			return registerHint(fmt.Errorf("asking the server about workload %s: %w", id, err))
 		}
-		if err := u.page(ctx, []kbs.Bootable{*b}); err != nil {
+		page := []kbs.Bootable{*b}
+		for _, name := range b.Others {
+			other, err := u.Server.Bootable(ctx, name)
+			if err != nil {
+				return registerHint(fmt.Errorf("asking the server about workload %s: %w", name, err))
+			}
+			page = append(page, *other)
+		}
+		if err := u.page(ctx, page); err != nil {
 			return err
 		}
 	}
@@ -139,12 +147,12 @@ func (u *updating) page(ctx context.Context, list []kbs.Bootable) error {
 		for _, b := range list {
 			add, err := u.measure(ctx, b)
 			if err != nil {
-				if err := u.tell(b.Registration.WorkloadID, err); err != nil {
+				if err := u.tell(b.WorkloadID, err); err != nil {
 					return err
 				}
 				continue
 			}
-			updates = append(updates, kbs.Update{WorkloadID: b.Registration.WorkloadID, Expect: b.RegistrationDigest, Add: add, OthersNotAfter: u.OthersNotAfter})
+			updates = append(updates, kbs.Update{WorkloadID: b.WorkloadID, Expect: b.RegistrationDigest, Add: add, OthersNotAfter: u.OthersNotAfter})
 		}
 		if len(updates) == 0 {
 			return nil
@@ -158,7 +166,7 @@ func (u *updating) page(ctx context.Context, list []kbs.Bootable) error {
 		}
 	}
 	for _, b := range list {
-		if err := u.tell(b.Registration.WorkloadID, errors.New("somebody else goes on changing it")); err != nil {
+		if err := u.tell(b.WorkloadID, errors.New("somebody else goes on changing it")); err != nil {
 			return err
 		}
 	}
@@ -219,7 +227,7 @@ func (u *updating) measure(ctx context.Context, b kbs.Bootable) ([]kbs.Measureme
 	ref := &b.Registration.ReferenceValues
 	switch {
 	case b.Revoked:
-		return nil, skipError("it is revoked")
+		return nil, skipError("it is revoked, or over")
 	case b.Registration.Type != kbs.TypeNative:
 		return nil, skipError("it is registered for the " + string(b.Registration.Type) + " dialect: register what its guest measures now")
 	case len(measure.Profiles(ref.TEE, u.fw.Kind)) == 0:

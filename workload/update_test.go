@@ -41,7 +41,7 @@ func (k *keeper) Agent(_ context.Context, d kbs.Digest) ([]byte, error) {
 func (k *keeper) Bootable(_ context.Context, id string) (*kbs.Bootable, error) {
 	r := k.reqs[id]
 	c, err := kbs.Canonical(r.Registration)
-	return &kbs.Bootable{Registration: r.Registration, RegistrationDigest: kbs.Sum384(c), Boot: r.Boot}, err
+	return &kbs.Bootable{WorkloadID: id, Registration: r.Registration, RegistrationDigest: kbs.Sum384(c), Boot: r.Boot}, err
 }
 
 func (k *keeper) Boots(ctx context.Context, _ string) (*kbs.BootList, error) {

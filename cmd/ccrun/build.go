@@ -48,6 +48,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "attest-ca", Usage: "PEM `FILE` with the server's or its CA's certificates: the only keys the guest will trust"},
 		&cli.StringSliceFlag{Name: "pin", Usage: "SHA-256 of a server's or CA's public key (SubjectPublicKeyInfo), `HEX`; may be repeated"},
 		&cli.StringFlag{Name: "workload-id", Usage: "`ID` of the workload (default: from DEST's name, with a random part)"},
+		newReplaceFlag(),
 		&cli.StringFlag{Name: "fs", Value: "btrfs", Usage: "file `SYSTEM` of the image, which is never written to: btrfs, or erofs or ext4 (the workload's writes stay in the guest's memory, if its kernel has overlayfs)"},
 		&cli.StringFlag{Name: "scratch", Usage: "room for the workload's writes, kept as long as the container, under a key of its own: `SIZE`, sparse on the host's disk; 0: in the guest's memory; measured (default: 8GiB with btrfs)"},
 		&cli.StringFlag{Name: "scratch-damaged", Usage: "what a guest does about a scratch area that does not open: replace it by an empty one, or refuse to start; measured, `RULE` (default: replace)"},
@@ -131,6 +132,7 @@ func printBuild(w io.Writer, r *workload.Result) error {
 	if allowed := allowedAdvisories(r.Registration.ReferenceValues); len(allowed) > 0 {
 		fmt.Fprintf(w, "allowed:     firmware with %s open\n", strings.Join(allowed, ", "))
 	}
+	printReplaced(w, r.Replaced)
 	switch {
 	case r.Registered && r.Record != "":
 		fmt.Fprintf(w, "registered:  yes\nrecord:      %s\n", r.Record)

@@ -133,9 +133,13 @@ func (m *measuring) fromSession(c *cli.Context) ([]byte, error) {
 	if c.IsSet("initrd") || rec.WorkloadID == "" {
 		return nil, nil
 	}
-	b, err := client.Bootable(c.Context, rec.WorkloadID)
+	workloadName := rec.WorkloadID
+	if rec.Version > 0 {
+		workloadName = kbs.VersionName(rec.WorkloadID, rec.Version)
+	}
+	b, err := client.Bootable(c.Context, workloadName)
 	if err != nil {
-		return nil, fmt.Errorf("reading workload %s: %w", rec.WorkloadID, err)
+		return nil, fmt.Errorf("reading workload %s: %w", workloadName, err)
 	}
 	if b.Boot == nil {
 		return nil, hint.With(fmt.Errorf("the server does not know what workload %s boots", rec.WorkloadID), "give its initrd with --initrd, or its image with --image")

@@ -26,12 +26,12 @@ func workloadCommand() *cli.Command {
 	}
 	revoke := &cli.Command{
 		Name: "revoke", Usage: "refuse the workload's key from now on; the registration stays for the record", ArgsUsage: "ID...",
-		Description: "A guest that runs already has its key: stop it too.\n\nExample:\n   ccrun workload revoke shop",
+		Description: "ID means all versions of a workload, ID@N one. A guest that runs already has its\nkey: stop it too.\n\nExamples:\n   ccrun workload revoke shop\n   ccrun workload revoke shop@1",
 		Flags:       serverFlags(), Action: revokeWorkloads,
 	}
 	remove := &cli.Command{
 		Name: "rm", Usage: "delete registrations and their disk keys for good (role admin)", ArgsUsage: "ID...",
-		Description: "Without another copy of the disk key, the workload's disk can never be opened again.\n\nExample:\n   ccrun workload rm shop",
+		Description: "ID means all versions of a workload, ID@N one; without the newest, the one before\ntakes its place. Without another copy of the disk key, the workload's disk can never be opened again.\n\nExample:\n   ccrun workload rm shop",
 		Flags:       serverFlags(), Action: removeWorkloads,
 	}
 	return &cli.Command{
@@ -61,7 +61,7 @@ func listWorkloads(c *cli.Context) error {
 		t := face.Table(w)
 		fmt.Fprintln(t, "WORKLOAD\tTEE\tTYPE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
 		for _, x := range list {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, typeOf(x.Type), stateOf(x.RevokedAt), x.Releases, x.Denials,
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.WorkloadID, x.TEE, typeOf(x.Type), stateOf(x.RevokedAt, x.EndsAt), x.Releases, x.Denials,
 				face.Time(x.LastRelease, "never"), face.Time(&x.RegisteredAt, ""), face.Printable(cmp.Or(x.Image, "-")))
 		}
 		return t.Flush()
@@ -84,7 +84,11 @@ func showWorkload(c *cli.Context) error {
 		t := face.Table(w)
 		r := s.Registration
 		fmt.Fprintf(t, "workload\t%s\n", r.WorkloadID)
-		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt))
+		fmt.Fprintf(t, "state\t%s\n", stateOf(s.RevokedAt, s.EndsAt))
+		for _, v := range s.Versions {
+			fmt.Fprintf(t, "version %d\t%s, %s, registered %s, last release %s\n", v.Version, v.Name, stateOf(v.RevokedAt, v.EndsAt),
+				face.Time(&v.RegisteredAt, ""), face.Time(v.LastRelease, "never"))
+		}
 		fmt.Fprintf(t, "tee\t%s\n", r.ReferenceValues.TEE)
 		fmt.Fprintf(t, "image\t%s\n", face.Printable(cmp.Or(s.Image, "-")))
 		fmt.Fprintf(t, "registered\t%s by %s\n", face.Time(&s.RegisteredAt, ""), s.RegisteredBy)
@@ -183,9 +187,14 @@ func limitsOf(s *kbs.WorkloadStatus) string {
 	return strings.Join(parts, ", ")
 }
 
-func stateOf(revoked *time.Time) string {
-	if revoked != nil {
+func stateOf(revoked, ends *time.Time) string {
+	switch {
+	case revoked != nil:
 		return "revoked"
+	case ends != nil && !time.Now().Before(*ends):
+		return "ended"
+	case ends != nil:
+		return "until " + face.Time(ends, "")
 	}
 	return "active"
 }

@@ -2,7 +2,6 @@ package workload
 
 import (
 	"cmp"
-	"context"
 	"regexp"
 	"slices"
 	"strings"
@@ -143,16 +142,6 @@ const (
 	// AttachSBOM lists the packages on the encrypted disk, for all to read.
 	AttachSBOM = "sbom"
 )
-
-// Registrar is the server's side of a registration: *kbs.AdminClient.
-type Registrar interface {
-	Register(context.Context, kbs.RegisterRequest) (created bool, err error)
-	// PutAgent lets the server keep the agent's segment of initrds.
-	PutAgent(ctx context.Context, segment []byte) error
-	Get(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
-	Revoke(ctx context.Context, id string) (*kbs.WorkloadStatus, error)
-	Remove(ctx context.Context, id string) error
-}
 
 // Result is what Build made. It holds no secret.
 type Result struct {

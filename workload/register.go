@@ -57,14 +57,6 @@ func checkUnregistered(ctx context.Context, server Registrar, id string) error {
 	return registerHint(fmt.Errorf("asking the server about workload %s: %w", id, err))
 }
 
-// registerHint adds the next step where the error itself has none.
-func registerHint(err error) error {
-	if hint.Of(err) != "" {
-		return err
-	}
-	return hint.With(err, "check --server, --ca and --token-file; or build with --no-register --record FILE and register later")
-}
-
 // keep hands the DiskKey to the server, or to the record if there is no
 // server, and returns how to take that back.
 func (p *PublishOptions) keep(ctx context.Context, s *sealed, replacing *Replaced) (undo func() error, err error) {

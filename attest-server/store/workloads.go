@@ -122,7 +122,7 @@ func (s workloads) Revoke(ctx context.Context, name, actor string) (w Workload, 
 // DiskKey and claim on launch digests.
 func (s workloads) Remove(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		if err := s.remove(tx, name); err != nil {
+		if err := removeVersions(tx, name, s.clock()); err != nil {
 			return fmt.Errorf("workload %s: %w", name, err)
 		}
 		return s.log.append(tx, actor, "workload.remove", kbs.WorkloadOf(name), aside(name))

@@ -37,6 +37,11 @@ func TestIncident(t *testing.T) {
 	if err != nil || i.Machine.DeniedAt == nil || len(i.Granted) != 2 || i.Granted[0].WorkloadID != "w2" || i.Granted[1].WorkloadID != "w1" || i.Granted[0].Settled || i.Granted[1].Settled {
 		t.Fatalf("%+v, %v", i, err)
 	}
+	for _, g := range i.Granted {
+		if s, err := r.admin.Get(t.Context(), g.WorkloadID); err != nil || g.Rotation == "" || s.Rotation != g.Rotation || g.DrawnBefore {
+			t.Errorf("no rotation is planned: %+v, %+v, %v", g, s, err)
+		}
+	}
 	if got := under.doKey(); got != kbs.CodeAttestationDenied {
 		t.Errorf("a session under way: %q", got)
 	}
@@ -51,9 +56,18 @@ func TestIncident(t *testing.T) {
 	if err != nil || !again.Machine.DeniedAt.Equal(*i.Machine.DeniedAt) || !again.Granted[0].Settled || again.Granted[1].Settled {
 		t.Errorf("%+v, %v", again, err)
 	}
+	if err := r.store.CommitRotation(t.Context(), "w1", i.Granted[1].Rotation, "", "token/t"); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := r.admin.DeclareIncident(t.Context(), chip); err != nil || !done.Granted[1].Settled || done.Granted[1].Rotation != "" {
+		t.Errorf("%+v, %v", done, err)
+	}
 	page, err := r.admin.Audit(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n := slices.IndexFunc(page.Entries, func(e kbs.AuditEntry) bool { return e.Action == "workload.rotate.stage" && e.Object == "w1" }); n < 0 {
+		t.Error("what is staged is not audited")
 	}
 	if n := slices.IndexFunc(page.Entries, func(e kbs.AuditEntry) bool { return e.Action == "machine.incident" }); n < 0 || page.Entries[n].Object != "/machine/"+chip || page.Entries[n].Detail != "it was granted 2 workloads" {
 		t.Errorf("audit: %+v", page.Entries)
@@ -67,6 +81,53 @@ func TestIncident(t *testing.T) {
 	for name, err := range map[string]error{"lifted twice": r.admin.LiftIncident(t.Context(), chip), "never seen": func() error { _, err := r.admin.DeclareIncident(t.Context(), "00"); return err }()} {
 		if err == nil || !strings.Contains(err.Error(), kbs.CodeNotFound) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestIncidentDistrustsStagedKeys: a key that was staged, or committed, while the
+// machine could fetch staged keys settles nothing.
+func TestIncidentDistrustsStagedKeys(t *testing.T) {
+	r := newRig(t)
+	for i, id := range []string{"done", "half", "old"} {
+		r.register(id, byte(i+1))
+		if failed := r.attested(id, byte(i+1)); failed != nil {
+			t.Fatal(failed)
+		}
+	}
+	r.clock.advance(time.Second)
+	rotate := func(id string, commit bool) string {
+		rot, err := r.store.StageRotation(t.Context(), id, "token/t")
+		if err == nil && commit {
+			err = r.store.CommitRotation(t.Context(), id, rot.ID, "", "token/t")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rot.Wipe()
+		return rot.ID
+	}
+	first, half := rotate("done", true), rotate("half", false)
+	r.clock.advance(4 * time.Hour)
+	rotate("old", true)
+	i, err := r.admin.DeclareIncident(t.Context(), strings.Repeat("07", 64))
+	if err != nil || len(i.Granted) != 3 {
+		t.Fatalf("%+v, %v", i, err)
+	}
+	for _, g := range i.Granted {
+		switch g.WorkloadID {
+		case "done":
+			if g.Settled || g.Rotation == "" || g.Rotation == first || g.DrawnBefore {
+				t.Errorf("rotated while a session could fetch the new key: %+v", g)
+			}
+		case "half":
+			if g.Settled || g.Rotation != half || !g.DrawnBefore {
+				t.Errorf("under way: %+v", g)
+			}
+		case "old":
+			if !g.Settled || g.Rotation != "" {
+				t.Errorf("rotated after every session of the machine's had ended: %+v", g)
+			}
 		}
 	}
 }

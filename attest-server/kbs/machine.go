@@ -45,9 +45,15 @@ type MachineGrant struct {
 	WorkloadID string    `json:"workload_id"`
 	At         time.Time `json:"at"`      // last
 	Session    string    `json:"session"` // of then
-	// Settled is set if the workload is revoked or gone, or its DiskKey was
-	// rotated since.
+	// Settled is set if the workload is revoked or gone, or its DiskKey was drawn
+	// since, so that the machine cannot have it.
 	Settled bool `json:"settled"`
+	// Rotation is staged, for `ccrun workload rotate` to end; empty: the workload
+	// is settled, or of a dialect whose DiskKeys cannot be rotated.
+	Rotation string `json:"rotation,omitempty"`
+	// DrawnBefore says that Rotation was under way when the machine could still
+	// have had its key: it is to be ended, and the incident declared again.
+	DrawnBefore bool `json:"drawn_before,omitempty"`
 }
 
 // Machines is every machine seen, with that advisory open if one is named.
@@ -66,11 +72,14 @@ func (c *AdminClient) Machines(ctx context.Context, advisory string) ([]Machine,
 	}
 }
 
-// DeclareIncident denies a machine from now on. Doing it again shows how far
-// what it was granted is settled.
+// maxIncident bounds an incident: a fleet's grants on one machine.
+const maxIncident = 64 << 20
+
+// DeclareIncident denies a machine from now on, and stages a new DiskKey for what
+// it was granted. Doing it again shows how far that is settled.
 func (c *AdminClient) DeclareIncident(ctx context.Context, machine string) (*Incident, error) {
 	var i Incident
-	if err := c.do(ctx, http.MethodPost, incidentPath(machine), nil, &i); err != nil {
+	if err := c.doLimit(ctx, http.MethodPost, incidentPath(machine), nil, &i, maxIncident); err != nil {
 		return nil, err
 	}
 	return &i, nil

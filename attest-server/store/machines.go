@@ -153,9 +153,13 @@ func (s machines) Machines(ctx context.Context, after string, limit int) (kbs.Ma
 	return page, nil
 }
 
-// DeclareIncident denies a machine and lists what it was granted, in one
-// transaction: what is released after it is not released to that machine.
+// DeclareIncident denies a machine, lists what it was granted, and stages a new
+// DiskKey for each of that which it may still open, in one transaction: what is
+// released after it is not released to that machine, so it has none of them.
 func (s machines) DeclareIncident(ctx context.Context, id, actor string) (i kbs.Incident, err error) {
+	if s.sealer == nil {
+		return i, fmt.Errorf("declaring an incident: %w", ErrLocked)
+	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		i = kbs.Incident{Granted: []kbs.MachineGrant{}}
 		m, err := readMachine(tx.QueryRow(selectMachine+" WHERE id = ?", id))
@@ -172,7 +176,10 @@ func (s machines) DeclareIncident(ctx context.Context, id, actor string) (i kbs.
 				return err
 			}
 		}
-		if i.Granted, err = granted(tx, id); err != nil || m.DeniedAt != nil {
+		if i.Granted, err = granted(tx, id, *i.Machine.DeniedAt); err != nil {
+			return err
+		}
+		if err := s.planRotations(tx, i.Granted, *i.Machine.DeniedAt, actor); err != nil || m.DeniedAt != nil {
 			return err
 		}
 		return s.log.append(tx, actor, "machine.incident", machineObject+id, fmt.Sprintf("it was granted %d workloads", len(i.Granted)))
@@ -184,9 +191,13 @@ func (s machines) DeclareIncident(ctx context.Context, id, actor string) (i kbs.
 }
 
 // granted is what a machine was granted, the latest first.
-func granted(tx *sql.Tx, id string) ([]kbs.MachineGrant, error) {
-	rows, err := tx.Query(`SELECT g.workload, g.at, g.session, w.id IS NULL OR w.revoked_at IS NOT NULL OR coalesce(w.rotated_at, 0) > g.at
-		FROM machine_grants g LEFT JOIN workloads w ON w.id = g.workload WHERE g.machine = ? ORDER BY g.at DESC, g.workload`, id)
+//
+// A key that was staged while a session of the machine's could live is not safe
+// from it: that session could have fetched it, too.
+func granted(tx *sql.Tx, id string, denied time.Time) ([]kbs.MachineGrant, error) {
+	rows, err := tx.Query(`SELECT g.workload, g.at, g.session, w.id IS NULL OR w.revoked_at IS NOT NULL OR coalesce(w.drawn_at, 0) >= ?2 OR coalesce(w.drawn_at, 0) > g.at + ?3
+		FROM machine_grants g LEFT JOIN workloads w ON w.id = g.workload WHERE g.machine = ?1 ORDER BY g.at DESC, g.workload`,
+		id, unixMilli(denied), refusedKept.Milliseconds())
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +213,42 @@ func granted(tx *sql.Tx, id string) ([]kbs.MachineGrant, error) {
 		all = append(all, g)
 	}
 	return all, rows.Err()
+}
+
+// planRotations stages a DiskKey for every workload that is not settled and can be
+// rotated: `ccrun workload rotate` goes on from there.
+func (s machines) planRotations(tx *sql.Tx, all []kbs.MachineGrant, denied time.Time, actor string) error {
+	for i := range all {
+		g := &all[i]
+		if g.Settled {
+			continue
+		}
+		w, err := readRotating(tx, g.WorkloadID)
+		if err != nil {
+			return err
+		}
+		reg, _, err := s.registrations.read(w.canonical)
+		switch {
+		case err != nil:
+			return fmt.Errorf("reading workload %s: %w: %w", g.WorkloadID, ErrTampered, err)
+		case reg.Type != kbs.TypeNative: // its guests know one DiskKey
+			continue
+		case w.rotation != nil:
+			g.Rotation, g.DrawnBefore = *w.rotation, fromMilli(*w.stagedAt).Before(denied)
+			continue
+		}
+		r, err := rotations{s.core}.draw()
+		if err != nil {
+			return err
+		}
+		err = rotations{s.core}.insertStaged(tx, g.WorkloadID, w.canonical, r, actor)
+		r.Wipe()
+		if err != nil {
+			return err
+		}
+		g.Rotation = r.ID
+	}
+	return nil
 }
 
 // LiftIncident accepts a machine again.

@@ -64,7 +64,7 @@ func (s workloads) insertVersion(ctx context.Context, tx *sql.Tx, reg kbs.Regist
 	id := reg.WorkloadID
 	_, err := tx.Exec(`UPDATE workloads SET tee = ?, image = ?, registration = ?, disk_key = ?, registered_at = ?, registered_by = ?, version = ?,
 		revoked_at = NULL, ends_at = NULL, releases = 0, denials = 0, last_release = NULL, released = 0, day = 0, released_on_day = 0,
-		staged_key = NULL, staged_rotation = NULL, staged_at = NULL, rotation = NULL, rotated_at = NULL WHERE id = ?`,
+		staged_key = NULL, staged_rotation = NULL, staged_at = NULL, rotation = NULL, rotated_at = NULL, drawn_at = NULL WHERE id = ?`,
 		string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.clock()), actor, version, id)
 	if err != nil {
 		return fmt.Errorf("storing registration: %w", err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/hex"
@@ -40,14 +41,11 @@ type rotations struct{ *core }
 // StageRotation draws a new DiskKey for the workload and keeps it beside the
 // one in use, or returns the one that is staged already.
 func (s rotations) StageRotation(ctx context.Context, id, actor string) (r Rotation, err error) {
-	random := make([]byte, stagedKeyRandom+rotationIDSize)
-	if _, err := io.ReadFull(s.rand, random); err != nil {
-		return Rotation{}, fmt.Errorf("drawing disk key: %w", err)
+	fresh, err := s.draw()
+	if err != nil {
+		return Rotation{}, err
 	}
-	fresh := secret.New(hex.AppendEncode(nil, random[:stagedKeyRandom]))
 	defer fresh.Wipe()
-	number := hex.EncodeToString(random[stagedKeyRandom:])
-	clear(random)
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		id, err := rowOf(ctx, tx, id)
 		if err != nil {
@@ -67,14 +65,26 @@ func (s rotations) StageRotation(ctx context.Context, id, actor string) (r Rotat
 			}
 			return nil
 		}
-		r.ID, r.StagedAt = number, fromMilli(unixMilli(s.clock()))
-		r.Staged = secret.New(append([]byte(nil), fresh.Reveal()...))
+		r.ID, r.StagedAt = fresh.ID, fresh.StagedAt
+		r.Staged = secret.New(bytes.Clone(fresh.Staged.Reveal()))
 		return s.insertStaged(tx, id, w.canonical, r, actor)
 	})
 	if err != nil {
 		r.Wipe()
 		return Rotation{}, fmt.Errorf("staging rotation: %w", err)
 	}
+	return r, nil
+}
+
+// draw is a new DiskKey, of a rotation that is not staged yet.
+func (s rotations) draw() (r Rotation, err error) {
+	random := make([]byte, stagedKeyRandom+rotationIDSize)
+	defer clear(random)
+	if _, err := io.ReadFull(s.rand, random); err != nil {
+		return r, fmt.Errorf("drawing disk key: %w", err)
+	}
+	r.Staged = secret.New(hex.AppendEncode(nil, random[:stagedKeyRandom]))
+	r.ID, r.StagedAt = hex.EncodeToString(random[stagedKeyRandom:]), fromMilli(unixMilli(s.clock()))
 	return r, nil
 }
 
@@ -117,7 +127,7 @@ func (s rotations) CommitRotation(ctx context.Context, id, rotation, image, acto
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(`UPDATE workloads SET disk_key = ?, rotation = ?, rotated_at = ?, image = CASE ? WHEN '' THEN image ELSE ? END,
+		_, err = tx.Exec(`UPDATE workloads SET disk_key = ?, rotation = ?, rotated_at = ?, drawn_at = staged_at, image = CASE ? WHEN '' THEN image ELSE ? END,
 			staged_key = NULL, staged_rotation = NULL, staged_at = NULL WHERE id = ?`,
 			sealed, rotation, unixMilli(s.clock()), image, image, id)
 		if err != nil {

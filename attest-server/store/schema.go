@@ -285,4 +285,8 @@ var migrations = []string{
 	// A workload's versions: the newest under its id, those before under ID@N.
 	`ALTER TABLE workloads ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
 	ALTER TABLE workloads ADD COLUMN ends_at INTEGER;        -- a later version is there`,
+
+	// When the DiskKey in use was drawn, if a rotation drew it: what was granted
+	// before then is of another key.
+	`ALTER TABLE workloads ADD COLUMN drawn_at INTEGER`,
 }

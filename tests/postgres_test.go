@@ -28,17 +28,23 @@ import (
 )
 
 // TestPostgresStore runs the store's own suite, and that of the servers'
-// common sessions, on PostgreSQL.
+// common sessions, on PostgreSQL; and what servers and commands do there with
+// stores of earlier versions, witnesses and archives.
 func TestPostgresStore(t *testing.T) {
 	endToEnd(t)
 	c := newCluster(t)
 	c.start("fsync=off") // hundreds of schemas; what is lost with the machine is not the question here
 	c.sql("postgres", "CREATE DATABASE suite")
-	cmd := exec.Command("go", "test", "-count=1", "./attest-server/store/...")
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CCRUN_TEST_POSTGRES="+c.url("suite"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v:\n%s\n%s", err, out, c.log.String())
+	for _, args := range [][]string{
+		{"./attest-server/store/..."},
+		{"-run", "^Test(UpgradeWithKills|RestoredStoreIsNoticed|ArchiveAudit|ArchiveAsksWitnesses|ArchiveWithKills)$", "./cmd/attest-server/command"},
+	} {
+		cmd := exec.Command("go", append([]string{"test", "-count=1"}, args...)...)
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "CCRUN_TEST_POSTGRES="+c.url("suite"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v:\n%s\n%s", args, err, out, c.log.String())
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func (p Peer) prove(ctx context.Context, log Log, c checkpoint.Signed, claim str
 	case contradicts(err):
 		return err
 	}
-	return fmt.Errorf("%w: it says that %s: %w", ErrUnproven, claim, err)
+	return fmt.Errorf("%w: it says that %s: %v", ErrUnproven, claim, err)
 }
 
 func (p Peer) add(ctx context.Context, log Log, c checkpoint.Signed, old int64) (reply, error) {

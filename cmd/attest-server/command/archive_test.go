@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 // note adds n entries to the audit log of the store that config names.
@@ -53,7 +55,7 @@ func TestArchiveAudit(t *testing.T) {
 		t.Fatalf("of a short log: %q, %v", log, err)
 	}
 	note(t, config, 1200)
-	whole := copyDir(t, dir)
+	whole := copyDir(t, dir) // worth something only if the store is in it
 	if got := mustRun(t, "audit", "archive", "--config", config, "--output", first, "--up-to", "512"); !strings.HasPrefix(got, "1-512 ") {
 		t.Fatalf("archive: %q", got)
 	}
@@ -120,11 +122,14 @@ func TestArchiveAudit(t *testing.T) {
 		}
 	}
 	mustRun(t, "audit", "verify", "--config", config, "--archive", first, "--archive", second)
-	if _, _, err := run(t.Context(), "audit", "archive", "--data", whole, "--output", second); err == nil || !strings.Contains(err.Error(), "would be lost") {
-		t.Errorf("cutting more than the archive has: %v", err)
-	}
 	if _, _, err := run(t.Context(), "audit", "verify", "--config", config, "--expect", "100:00"); err == nil {
 		t.Error("an entry of an archive that is not given is found")
+	}
+	if databasetest.OnPostgres() {
+		return
+	}
+	if _, _, err := run(t.Context(), "audit", "archive", "--data", whole, "--output", second); err == nil || !strings.Contains(err.Error(), "would be lost") {
+		t.Errorf("cutting more than the archive has: %v", err)
 	}
 }
 
@@ -155,13 +160,25 @@ func anotherArchive(t *testing.T) (path, config string) {
 // TestArchiveAsksWitnesses: what a witness has not seen stays, and so does all
 // while one of them does not agree.
 func TestArchiveAsksWitnesses(t *testing.T) {
-	dir, _, config, seen := witnessed(t)
+	_, _, config, seen := witnessed(t)
 	mustRun(t, "audit", "introduce", "--config", config)
-	note(t, config, 300)
-	serveUntil(t, config, func(url string, _ *buffer) { awaitWitnessed(t, seen, 256) })
+	alone := filepath.Join(t.TempDir(), "alone.toml")
+	if text, err := os.ReadFile(config); err != nil {
+		t.Fatal(err)
+	} else if err := os.WriteFile(alone, text[:bytes.Index(text, []byte("[[witness]]"))], 0o600); err != nil {
+		t.Fatal(err)
+	}
 	note(t, config, 300)
 	path := filepath.Join(t.TempDir(), "archive")
-	if _, _, err := run(t.Context(), "audit", "archive", "--data", dir, "--output", path, "--up-to", "512"); err == nil || !strings.Contains(err.Error(), "only entries up to 256") {
+	if _, _, err := run(t.Context(), "audit", "archive", "--config", alone, "--output", path, "--up-to", "256"); err == nil || !strings.Contains(err.Error(), "only entries up to 0") {
+		t.Errorf("before the witness has seen them: %v", err)
+	}
+	serveUntil(t, config, func(url string, log *buffer) {
+		awaitWitnessed(t, seen, 256)
+		log.await(t, "the audit log is what its witnesses have seen")
+	})
+	note(t, config, 300)
+	if _, _, err := run(t.Context(), "audit", "archive", "--config", alone, "--output", path, "--up-to", "512"); err == nil || !strings.Contains(err.Error(), "only entries up to 256") {
 		t.Errorf("without asking the witness: %v", err)
 	}
 	if err := os.Rename(seen, seen+".away"); err != nil {
@@ -184,9 +201,7 @@ func TestArchiveAsksWitnesses(t *testing.T) {
 // TestArchiveWithKills: archiving is killed at any moment, while a server writes:
 // every entry is in the log or in a whole archive, and the server goes on.
 func TestArchiveWithKills(t *testing.T) {
-	dir, token := initDir(t)
-	config := filepath.Join(t.TempDir(), "config.toml")
-	writeConfig(t, config, dir, "")
+	dir, token, config := storeAndConfig(t, "")
 	entries := 4500
 	if os.Getenv("CCRUN_LONG") != "" {
 		entries = 20_000

@@ -88,7 +88,7 @@ func contradictions(c *cli.Context, s *store.DB, all []witness.Named) (said []st
 // by hand.
 func (p Program) introduceAll(c *cli.Context, s *store.DB, all []witness.Named) error {
 	for _, w := range all {
-		if err := witness.Introduce(c.Context, s, w); err != nil {
+		if err := introduceTo(c.Context, s, w); err != nil {
 			p.Note(c, "%v: give it the new key, `audit key`, then run `audit introduce --witness %s`", err, w.Name)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,12 +16,15 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 )
 
 // TestUpgradeWithKills: servers that start on the store of an earlier
 // attest-server are killed while they upgrade it; in the end all is there. The
 // stores are what those programs wrote (testdata/stores: `.dump` of SQLite,
-// and the master key, which seals nothing else); vN is of schema version N.
+// and the master key, which seals nothing else); vN is of schema version N. With a
+// database for tests (databasetest) their tables and rows are put into PostgreSQL.
 func TestUpgradeWithKills(t *testing.T) {
 	stores, err := filepath.Glob("testdata/stores/v*.sql")
 	if err != nil || len(stores) < 3 {
@@ -32,28 +36,30 @@ func TestUpgradeWithKills(t *testing.T) {
 	}
 	for _, dump := range stores {
 		t.Run(strings.TrimSuffix(filepath.Base(dump), ".sql"), func(t *testing.T) {
-			dir, _ := initDir(t)
-			before := restoreDump(t, dir, dump)
-			for range kills {
-				killStarting(t, nil, time.Duration(rand.Int64N(int64(80*time.Millisecond))), "--data", dir)
+			cfg := restored(t, dump)
+			config := filepath.Join(t.TempDir(), "config.toml")
+			text := ""
+			if cfg.Database != "" {
+				text = fmt.Sprintf("database = %q\n", cfg.Database)
 			}
-			cmd, _ := process(t, nil, "--data", dir)
+			writeConfig(t, config, cfg.Data, text)
+			before := restoreDump(t, cfg, dump)
+			for range kills {
+				killStarting(t, nil, time.Duration(rand.Int64N(int64(80*time.Millisecond))), "--config", config)
+			}
+			cmd, _ := process(t, nil, "--config", config)
 			cmd.Process.Kill()
 			_ = cmd.Wait()
-			checkUpgraded(t, dir, before)
-			mustRun(t, "audit", "verify", "--data", dir)
+			checkUpgraded(t, cfg, before)
+			mustRun(t, "audit", "verify", "--config", config)
 		})
 	}
 }
 
-// restoreDump puts a dumped store, and its key, in the place of the one in dir,
-// and returns what is in its audit log.
-func restoreDump(t *testing.T, dir, dump string) (audit []string) {
+// restored is a data directory with the key of a dumped store, whose place is empty.
+func restored(t *testing.T, dump string) (cfg Config) {
 	t.Helper()
-	text, err := os.ReadFile(dump)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg.Data, _ = initDir(t)
 	key, err := os.ReadFile(strings.TrimSuffix(dump, ".sql") + ".key")
 	if err != nil {
 		t.Fatal(err)
@@ -62,46 +68,92 @@ func restoreDump(t *testing.T, dir, dump string) (audit []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(inDir(dir, masterkey.Name), master, 0o600); err != nil {
+	if err := os.WriteFile(inDir(cfg.Data, masterkey.Name), master, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range storeFiles() {
-		if err := os.Remove(inDir(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(inDir(cfg.Data, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 	}
-	db, err := sql.Open("sqlite", inDir(dir, storeName))
+	if databasetest.OnPostgres() {
+		cfg.Database = databasetest.Place(t)
+	}
+	return cfg
+}
+
+// restoreDump puts a dumped store into its place, and returns what is in its audit
+// log.
+func restoreDump(t *testing.T, cfg Config, dump string) (audit []string) {
+	t.Helper()
+	text, err := os.ReadFile(dump)
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver, place, script := "sqlite", inDir(cfg.Data, storeName), string(text)
+	if cfg.Database != "" {
+		driver, place, script = "pgx", cfg.Database, forPostgres(t, script)
+	}
+	db, err := sql.Open(driver, place)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(string(text)); err != nil {
+	if _, err := db.Exec(script); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := db.Query("SELECT hex(hash) FROM audit ORDER BY seq")
+	rows, err := db.Query("SELECT hash FROM audit ORDER BY seq")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var hash string
+		var hash []byte
 		if err := rows.Scan(&hash); err != nil {
 			t.Fatal(err)
 		}
-		audit = append(audit, strings.ToLower(hash))
+		audit = append(audit, hex.EncodeToString(hash))
 	}
 	return audit
 }
 
-// checkUpgraded knows what the programs were told that wrote the stores.
-func checkUpgraded(t *testing.T, dir string, audit []string) {
+// forPostgres is a dump of SQLite in PostgreSQL's words, as the earlier program had
+// made the tables there.
+func forPostgres(t *testing.T, dump string) string {
 	t.Helper()
-	master, err := masterkey.Source{Dir: dir}.Load(t.Context())
+	var version int
+	if _, err := fmt.Sscanf(dump, "PRAGMA user_version = %d;", &version); err != nil {
+		t.Fatal(err)
+	}
+	_, dump, _ = strings.Cut(dump, "\n")
+	dump = database.Schema{}.ForPostgres(strings.ReplaceAll(dump, "X'", `'\x`))
+	var first, last []string // what refers to other tables comes last
+	for statement := range strings.SplitAfterSeq(dump, ";\n") {
+		switch words, _, _ := strings.Cut(statement, "("); {
+		case strings.HasPrefix(statement, "CREATE TRIGGER"), strings.HasPrefix(statement, "BEGIN"), strings.HasPrefix(statement, "COMMIT"):
+		case strings.Contains(words, "measurements"):
+			last = append(last, statement)
+		default:
+			first = append(first, statement)
+		}
+	}
+	return strings.Join(first, "") + strings.Join(last, "") + fmt.Sprintf(`
+		CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''audit is append-only''; END';
+		CREATE TRIGGER audit_update BEFORE UPDATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+		CREATE TRIGGER audit_delete BEFORE DELETE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+		CREATE TABLE store_version(one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL);
+		INSERT INTO store_version(one, version) VALUES(1, %d)`, version)
+}
+
+// checkUpgraded knows what the programs were told that wrote the stores.
+func checkUpgraded(t *testing.T, cfg Config, audit []string) {
+	t.Helper()
+	master, err := masterkey.Source{Dir: cfg.Data}.Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := (Config{Data: dir}).openStore(t.Context(), store.Options{MasterKey: master})
+	s, err := cfg.openStore(t.Context(), store.Options{MasterKey: master})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,14 @@
 package command
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/witness"
 	"github.com/ccrun/ccrun/cmd/face"
@@ -68,7 +71,7 @@ func (p Program) introduce(c *cli.Context) error {
 	}
 	return cfg.withUnlocked(c.Context, func(s *store.DB) error {
 		for _, w := range chosen {
-			if err := witness.Introduce(c.Context, s, w); err != nil {
+			if err := introduceTo(c.Context, s, w); err != nil {
 				return err
 			}
 			if err := s.Note(c.Context, "audit.introduce", w.Name, ""); err != nil {
@@ -80,6 +83,22 @@ func (p Program) introduce(c *cli.Context) error {
 		}
 		return nil
 	})
+}
+
+// introduceTo also has the store know that there are witnesses, before the first of
+// them has seen anything: what they have not seen is not archived.
+func introduceTo(ctx context.Context, s *store.DB, w witness.Named) error {
+	_, err := s.Witnessed(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		var first checkpoint.Signed
+		if first, err = s.Checkpoint(ctx); err == nil {
+			err = s.SetWitnessed(ctx, first)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return witness.Introduce(ctx, s, w)
 }
 
 func chooseWitnesses(all []witness.Named, names []string) (chosen []witness.Named, err error) {

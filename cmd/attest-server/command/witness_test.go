@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"database/sql"
 	"errors"
@@ -12,24 +13,38 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/store/database"
+	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 	"github.com/ccrun/ccrun/attest-server/witness"
+	"github.com/ccrun/ccrun/secret"
 )
 
-// witnessed is a data directory whose log a directory witnesses, and the
-// configuration for both.
+// witnessed is a store whose log a directory witnesses, and the configuration for
+// both.
 func witnessed(t *testing.T) (dir, token, config, seen string) {
 	t.Helper()
-	dir, token = initDir(t)
 	seen = t.TempDir()
-	config = filepath.Join(t.TempDir(), "config.toml")
-	writeConfig(t, config, dir, fmt.Sprintf("[[witness]]\nname = \"elsewhere\"\nurl = \"file://%s\"\n", seen))
+	dir, token, config = storeAndConfig(t, fmt.Sprintf("[[witness]]\nname = \"elsewhere\"\nurl = \"file://%s\"\n", seen))
 	return dir, token, config, seen
+}
+
+// storeAndConfig is a new store, in a file or a database for tests (databasetest), its
+// data directory and the configuration that names both.
+func storeAndConfig(t *testing.T, more string) (dir, token, config string) {
+	t.Helper()
+	dir, config = filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "config.toml")
+	if databasetest.OnPostgres() {
+		more = fmt.Sprintf("database = %q\n%s", databasetest.Place(t), more)
+	}
+	writeConfig(t, config, dir, more)
+	return dir, strings.TrimSpace(mustRun(t, "init", "--config", config, "--name", "kbs.example", "--name", "192.0.2.7")), config
 }
 
 func writeConfig(t *testing.T, path, dir, more string) {
@@ -95,6 +110,57 @@ func awaitWitnessed(t *testing.T, seen string, size int64) int64 {
 	}
 }
 
+// keepStore keeps a copy of the store that config names; putBack puts it in its
+// place.
+func keepStore(t *testing.T, config string) (putBack func()) {
+	t.Helper()
+	var cfg Config
+	if err := cfg.read(config); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), storeName)
+	if err := cfg.withStore(t.Context(), secret.Bytes{}, func(s *store.DB) error { return s.Snapshot(t.Context(), path) }); err != nil {
+		t.Fatal(err)
+	}
+	if databasetest.OnPostgres() {
+		return func() { putIntoDatabase(t, config, cfg.Database, path) }
+	}
+	return func() {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range storeFiles() {
+			os.Remove(inDir(cfg.Data, name))
+		}
+		if err := os.WriteFile(inDir(cfg.Data, storeName), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// putIntoDatabase puts the store in a file into a database, which config names
+// from then on instead of the one before.
+func putIntoDatabase(t *testing.T, config, before, path string) {
+	t.Helper()
+	place := databasetest.Place(t)
+	s, err := store.Open(t.Context(), path, store.Options{Rand: rand.Reader, Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.CopyToPostgres(t.Context(), database.Postgres{DSN: place}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte(strings.Replace(string(text), strconv.Quote(before), strconv.Quote(place), 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRestoredStoreIsNoticed: an old copy of the whole store, put back, serves
 // nobody until the operator says that it may.
 func TestRestoredStoreIsNoticed(t *testing.T) {
@@ -112,10 +178,7 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 			t.Fatalf("readyz %d %s\n%s", status, body, log)
 		}
 	})
-	old, err := os.ReadFile(filepath.Join(dir, storeName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	putBack := keepStore(t, config)
 	last := awaitWitnessed(t, seen, 0)
 	serveUntil(t, config, func(url string, _ *buffer) {
 		if _, err := admin(t, dir, url, token).Register(t.Context(), registration("a", 1)); err != nil {
@@ -123,12 +186,7 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 		}
 		awaitWitnessed(t, seen, last)
 	})
-	for _, name := range storeFiles() {
-		os.Remove(filepath.Join(dir, name))
-	}
-	if err := os.WriteFile(filepath.Join(dir, storeName), old, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	putBack()
 	if out, _, err := run(t.Context(), "audit", "verify", "--config", config); err == nil || !strings.Contains(err.Error(), "witness elsewhere has ") {
 		t.Errorf("audit verify prints %q, %v", out, err)
 	}
@@ -152,7 +210,7 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 	if out, log, err := run(t.Context(), "audit", "verify", "--config", config); err != nil || !strings.Contains(log, "the tree over the entries is that of") {
 		t.Errorf("audit verify of the new log: %q, %q, %v", out, log, err)
 	}
-	if out := mustRun(t, "audit", "export", "--data", dir); !strings.Contains(out, `"action":"audit.rollback"`) || !strings.Contains(out, "disk lost; witness elsewhere: the audit log is behind") {
+	if out := mustRun(t, "audit", "export", "--config", config); !strings.Contains(out, `"action":"audit.rollback"`) || !strings.Contains(out, "disk lost; witness elsewhere: the audit log is behind") {
 		t.Errorf("the audit log says\n%s", out)
 	}
 	if _, _, err := run(t.Context(), "audit", "accept-rollback", "--config", config, "--reason", "again"); err == nil || !strings.Contains(err.Error(), "there is no rollback to accept") {

@@ -195,7 +195,8 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 		if status != http.StatusServiceUnavailable || !strings.Contains(body, "audit log is not what its witnesses have seen") {
 			t.Errorf("after an old copy was put back: readyz %d %s", status, body)
 		}
-		if s := log.String(); !strings.Contains(s, "witness elsewhere: the audit log is behind what a witness has seen") || !strings.Contains(s, "accept-rollback") {
+		// In another database it is another configuration, and so has an entry more.
+		if s := log.String(); !regexp.MustCompile(`witness elsewhere: the audit log is (behind what|not the one that) a witness has seen`).MatchString(s) || !strings.Contains(s, "accept-rollback") {
 			t.Errorf("the log says\n%s", s)
 		}
 		// The operator goes on, and the server that runs notices.
@@ -210,7 +211,7 @@ func TestRestoredStoreIsNoticed(t *testing.T) {
 	if out, log, err := run(t.Context(), "audit", "verify", "--config", config); err != nil || !strings.Contains(log, "the tree over the entries is that of") {
 		t.Errorf("audit verify of the new log: %q, %q, %v", out, log, err)
 	}
-	if out := mustRun(t, "audit", "export", "--config", config); !strings.Contains(out, `"action":"audit.rollback"`) || !strings.Contains(out, "disk lost; witness elsewhere: the audit log is behind") {
+	if out := mustRun(t, "audit", "export", "--config", config); !strings.Contains(out, `"action":"audit.rollback"`) || !strings.Contains(out, "disk lost; witness elsewhere: the audit log is ") {
 		t.Errorf("the audit log says\n%s", out)
 	}
 	if _, _, err := run(t.Context(), "audit", "accept-rollback", "--config", config, "--reason", "again"); err == nil || !strings.Contains(err.Error(), "there is no rollback to accept") {

@@ -2,7 +2,6 @@ package attestserver
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha512"
 	"crypto/tls"
@@ -14,10 +13,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // cClient does byte for byte what the C client in libkrun's old init does, and
@@ -39,20 +38,8 @@ type cClient struct {
 
 func (r *rig) cClient(id string, digest byte) *cClient {
 	r.t.Helper()
-	return &cClient{r: r, base: r.http.URL, id: id, keyID: id, digest: digest, private: rsaKeys()[0]}
+	return &cClient{r: r, base: r.http.URL, id: id, keyID: id, digest: digest, private: verifiertest.RSAKeys()[0]}
 }
-
-// rsaKeys is two keys for all tests: making one takes a tenth of a second.
-var rsaKeys = sync.OnceValue(func() (keys [2]*rsa.PrivateKey) {
-	for i := range keys {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			panic(err)
-		}
-		keys[i] = k
-	}
-	return keys
-})
 
 var errOverrun = errors.New("buffer overrun")
 

@@ -25,6 +25,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 // cocoClient does what guest-components' kbs_protocol does, strictly, with
@@ -58,7 +59,7 @@ func newCocoClient(t testing.TB, url string, trust *http.Client, kind string) *c
 func cocoKey(t testing.TB, kind string) (crypto.Signer, map[string]string) {
 	t.Helper()
 	if kind == "RSA" {
-		k := rsaKeys()[0]
+		k := verifiertest.RSAKeys()[0]
 		return k, map[string]string{"kty": "RSA", "alg": "RSA-OAEP-256", "n": raw64(k.N.Bytes()), "e": "AQAB"}
 	}
 	curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-521": elliptic.P521()}[kind]

@@ -8,6 +8,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/store"
+	"github.com/ccrun/ccrun/attest-server/verifier/verifiertest"
 )
 
 func TestLegacyReleases(t *testing.T) {
@@ -72,8 +73,8 @@ func TestLegacyRefuses(t *testing.T) {
 		"replayed request": func(c *cClient) { c.attestBody = func(string) string { return old } },
 		"host's key": func(c *cClient) {
 			c.attestBody = func(s string) string {
-				c.private = rsaKeys()[1]
-				return strings.Replace(s, modulus(rsaKeys()[0]), modulus(rsaKeys()[1]), 1)
+				c.private = verifiertest.RSAKeys()[1]
+				return strings.Replace(s, modulus(verifiertest.RSAKeys()[0]), modulus(verifiertest.RSAKeys()[1]), 1)
 			}
 		},
 		"other measurement": func(c *cClient) { c.digest = 9 },

@@ -3,6 +3,7 @@ package attestserver
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -13,10 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 
 	"github.com/ccrun/ccrun/attest-server/endorsements"
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -102,12 +99,8 @@ func cocoTDX(t *testing.T, quote, log []byte) []byte {
 // trusteeMachines makes one of each, the Azure ones with PCR 4 of 44 00...
 func trusteeMachines(t *testing.T, n *verifiertest.Intel) map[string]*trusteeMachine {
 	t.Helper()
-	akey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
 	vtpm := func(rd [64]byte) *verifiertest.VTPM {
-		a := &verifiertest.VTPM{Key: akey, UserData: rd[:48]}
+		a := &verifiertest.VTPM{Key: verifiertest.RSAKeys()[3], UserData: rd[:48]}
 		a.PCRs[4] = [32]byte{0x44}
 		return a
 	}

@@ -2,6 +2,7 @@ package attestserver
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
@@ -26,10 +23,6 @@ import (
 // twins are two guests of the trustee dialect with one launch digest.
 func twins(t *testing.T, n *verifiertest.Intel) map[string][2]*trusteeMachine {
 	t.Helper()
-	akey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
 	td := func(kernel byte) *trusteeMachine {
 		events := append(tdLog(), eventlog.Event{Register: 1, Type: 2, Digest: kbs.Digest{kernel}})
 		m := &trusteeMachine{tee: "tdx", ref: measured(kbs.TDX, 0x3e), evidence: func(t *testing.T, rd [64]byte) []byte {
@@ -42,7 +35,7 @@ func twins(t *testing.T, n *verifiertest.Intel) map[string][2]*trusteeMachine {
 	}
 	azure := func(kernel byte) *trusteeMachine {
 		m := &trusteeMachine{tee: "az-snp-vtpm", ref: measured(kbs.SNP, 5), evidence: func(t *testing.T, rd [64]byte) []byte {
-			a := &verifiertest.VTPM{Key: akey, UserData: rd[:48]}
+			a := &verifiertest.VTPM{Key: verifiertest.RSAKeys()[3], UserData: rd[:48]}
 			a.PCRs[4], a.PCRs[9] = [32]byte{0x44}, [32]byte{kernel}
 			digest := sha256.Sum256(a.VarData(t))
 			var want [64]byte
@@ -190,7 +183,7 @@ func TestNearestIsExplained(t *testing.T) {
 	denied := func() string {
 		t.Helper()
 		changed := *pair[0]
-		changed.evidence = thirdAzure(t)
+		changed.evidence = thirdAzure
 		k, err := r.guestOf(t, &changed, nil).resource(diskKeyOf + "acme.w0")
 		var e *errorInformation
 		if !errors.As(err, &e) || k != nil || strings.Contains(e.Detail, "acme") {
@@ -233,20 +226,14 @@ func TestNearestIsExplained(t *testing.T) {
 
 // thirdAzure is Evidence of a guest with the Azure twins' launch digest and boot
 // loader, and a kernel of neither.
-func thirdAzure(t *testing.T) func(*testing.T, [64]byte) []byte {
-	akey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(t *testing.T, rd [64]byte) []byte {
-		a := &verifiertest.VTPM{Key: akey, UserData: rd[:48]}
-		a.PCRs[4], a.PCRs[9] = [32]byte{0x44}, [32]byte{9}
-		digest := sha256.Sum256(a.VarData(t))
-		var want [64]byte
-		copy(want[:], digest[:])
-		attester, vcek, _ := platform(t)
-		return a.EvidenceSNP(t, launched(t, attester, 5, nil, want).Report, vcek)
-	}
+func thirdAzure(t *testing.T, rd [64]byte) []byte {
+	a := &verifiertest.VTPM{Key: verifiertest.RSAKeys()[3], UserData: rd[:48]}
+	a.PCRs[4], a.PCRs[9] = [32]byte{0x44}, [32]byte{9}
+	digest := sha256.Sum256(a.VarData(t))
+	var want [64]byte
+	copy(want[:], digest[:])
+	attester, vcek, _ := platform(t)
+	return a.EvidenceSNP(t, launched(t, attester, 5, nil, want).Report, vcek)
 }
 
 func failedRules(rules []kbs.Rule) (failed []string) {

@@ -8,8 +8,10 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	_ "embed"
 	"encoding/asn1"
 	"encoding/binary"
+	"encoding/pem"
 	"math/big"
 	"sync"
 	"testing"
@@ -32,16 +34,20 @@ type AMD struct {
 	ARKKey, ASKKey, ASVKKey *rsa.PrivateKey
 }
 
-// RSAKeys are four keys, the same in every test of a run: making one takes
-// long.
-var RSAKeys = sync.OnceValue(func() []*rsa.PrivateKey {
-	var keys []*rsa.PrivateKey
-	for range 4 {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
+// keysPEM is four private keys that nobody trusts: making one takes a tenth of a
+// second.
+//
+//go:embed keys.pem
+var keysPEM []byte
+
+// RSAKeys are four keys of 2048 bits, the same in every run.
+var RSAKeys = sync.OnceValue(func() (keys []*rsa.PrivateKey) {
+	for block, rest := pem.Decode(keysPEM); block != nil; block, rest = pem.Decode(rest) {
+		k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 		if err != nil {
 			panic(err)
 		}
-		keys = append(keys, k)
+		keys = append(keys, k.(*rsa.PrivateKey))
 	}
 	return keys
 })

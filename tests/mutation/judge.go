@@ -47,7 +47,7 @@ const testLimit = 10 * time.Minute
 type judge struct {
 	root  string
 	tmp   string
-	fails map[string][]string // baseline by package
+	fails map[string][]string // baseline by package and pattern
 }
 
 func (j *judge) run(ctx context.Context, m mutant) outcome {
@@ -74,18 +74,19 @@ func (j *judge) decide(ctx context.Context, m mutant) outcome {
 	return outcome{Verdict: survived}
 }
 
-// baseline is the tests of a package that fail without any mutant: those kill
+// baseline is those of a package's tests that fail without any mutant: they kill
 // nothing. Go remembers the result, so this is dear only once.
-func (j *judge) baseline(ctx context.Context, pkg string) ([]string, error) {
-	if fail, known := j.fails[pkg]; known {
+func (j *judge) baseline(ctx context.Context, pkg, pattern string) ([]string, error) {
+	what := pkg + " " + pattern
+	if fail, known := j.fails[what]; known {
 		return fail, nil
 	}
-	out, err := j.command(ctx, j.root, nil, "go", "test", "-vet=off", "-timeout", testLimit.String(), pkg)
+	out, err := j.command(ctx, j.root, nil, "go", "test", "-vet=off", "-timeout", testLimit.String(), "-run", pattern, pkg)
 	fail := failedTests(out)
 	if err != nil && len(fail) == 0 {
 		return nil, fmt.Errorf("tests of %s do not run without the mutant: %s", pkg, tail(out))
 	}
-	j.fails[pkg] = fail
+	j.fails[what] = fail
 	return fail, nil
 }
 
@@ -110,7 +111,7 @@ func (j *judge) overlay(files map[string][]byte) (string, error) {
 // inPackage builds the mutant's test binary and runs it, in two steps: a mutant
 // that does not compile is not a killed one.
 func (j *judge) inPackage(ctx context.Context, m mutant, pkg, overlay string) outcome {
-	anyway, err := j.baseline(ctx, pkg)
+	anyway, err := j.baseline(ctx, pkg, m.run)
 	if err != nil {
 		return outcome{Verdict: broken, Detail: err.Error()}
 	}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -66,12 +67,24 @@ func (b *buffer) await(t testing.TB, text string) {
 	}
 }
 
-// run runs a command line to its end.
+// run runs a command line to its end. A server that ought to refuse, and says
+// where it listens instead, is stopped: without an error, as by SIGTERM.
 func run(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	var out, log buffer
-	err = runTo(ctx, &out, &log, args...)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err = runTo(ctx, writerFunc(func(p []byte) (int, error) {
+		if bytes.HasPrefix(p, []byte("https://")) {
+			cancel()
+		}
+		return out.Write(p)
+	}), &log, args...)
 	return out.String(), log.String(), err
 }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func runTo(ctx context.Context, out, log io.Writer, args ...string) error {
 	app := program().App()

@@ -1,7 +1,6 @@
 package btrfs
 
 import (
-	"os"
 	"testing"
 
 	"github.com/ccrun/ccrun/workload/rootfs"
@@ -19,7 +18,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	for name, g := range map[string]rootfstest.Generated{
 		"data": {Dirs: 1, Files: 3, Size: 60 << 20}, "inline": {Dirs: 10, Files: 5000, Size: inlineLimit}, "sectors": {Dirs: 7, Files: 5000, Size: inlineLimit + 1},
 	} {
-		if os.Getenv("CCRUN_LONG") != "" {
+		if long {
 			g.Dirs *= 5
 		}
 		t.Run(name, func(t *testing.T) { rootfstest.Plan(planned).MemoryIsFlat(t, g) })

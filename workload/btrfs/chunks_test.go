@@ -3,7 +3,6 @@ package btrfs
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
@@ -20,7 +19,7 @@ func TestRandomTrees(t *testing.T) {
 	n := uint64(8)
 	if testing.Short() {
 		n = 2
-	} else if os.Getenv("CCRUN_LONG") != "" {
+	} else if long {
 		n = 100
 	}
 	for seed := range n {

@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// long has tests do all that they can: as `make test` does.
+var long = os.Getenv("CCRUN_LONG") != ""
+
 var testOptions = Options{
 	UUID:  [16]byte{0xcc, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
 	Label: "ccrun", Time: time.Unix(1700000000, 5),

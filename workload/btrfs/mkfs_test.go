@@ -25,7 +25,11 @@ func TestLikeMkfs(t *testing.T) {
 	for _, name := range []string{"small", "content", "big directory"} {
 		files = append(files, shapes[name]...)
 	}
-	for _, n := range []int{1, 2047, 2048, 4096, 4097, 65536, 1 << 20, 130<<20 + 1} {
+	largest := 3<<20 + 1
+	if long {
+		largest = 130<<20 + 1
+	}
+	for _, n := range []int{1, 2047, 2048, 4096, 4097, 65536, 1 << 20, largest} {
 		files = append(files, rootfstest.Regular(fmt.Sprint("f", n), make([]byte, n)))
 	}
 	for _, f := range append(rootfstest.Kinds(), rootfstest.Symlink("longest", strings.Repeat("c", 4000))) {

@@ -58,7 +58,7 @@ func statOf(t *testing.T, path string) (st unix.Stat_t) {
 
 // TestLongFile: a file of more than one extent, and than one chunk.
 func TestLongFile(t *testing.T) {
-	if os.Getenv("CCRUN_LONG") == "" {
+	if !long {
 		t.Skip("TestLongFile writes 2.3 GB: CCRUN_LONG=1")
 	}
 	tree := rootfstest.Tree(t, rootfstest.Generated{Dirs: 1, Files: 1, Size: 2300<<20 + 1})

@@ -158,6 +158,9 @@ func TestDamagedStore(t *testing.T) {
 	}
 	atStart, atUse := 0, 0
 	for at := 0; at < len(whole); at += 4096 * (1 + len(whole)/4096/24) {
+		if atStart > 0 && atUse > 0 && os.Getenv("CCRUN_LONG") == "" {
+			break // all 24 take seconds
+		}
 		b := append([]byte(nil), whole...)
 		for i := range min(4096, len(b)-at) {
 			b[at+i] ^= 0xa5

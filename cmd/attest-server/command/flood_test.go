@@ -33,12 +33,14 @@ const (
 	floodMaxRSS   = 256 << 20
 )
 
-// floodConnections and floodGuests are how much of a flood the test makes; the
-// benchmark makes one of 900.
-const (
-	floodConnections = 64
-	floodGuests      = 2
-)
+// howMuchFlood is from how many connections the test floods, and how many guests
+// are to be served meanwhile; the benchmark makes a flood of 900.
+func howMuchFlood() (connections, guests int) {
+	if os.Getenv("CCRUN_LONG") == "" {
+		return 24, 1
+	}
+	return 64, 2
+}
 
 // flooded is a server that is being flooded from addresses which no limit by
 // address exempts.
@@ -243,9 +245,10 @@ func (f *flooded) served(guests, times int) (took []time.Duration, most int64) {
 // more memory than it may.
 func TestFloods(t *testing.T) {
 	f := newFlooded(t)
+	connections, guests := howMuchFlood()
 	for name, one := range f.floods() {
-		stop := f.flood(one, floodConnections, 20)
-		_, most := f.served(floodGuests, 1)
+		stop := f.flood(one, connections, 20)
+		_, most := f.served(guests, 1)
 		stop()
 		most = max(most, f.rss())
 		t.Logf("%s: %d MiB, %d when idle", name, most>>20, f.idle>>20)

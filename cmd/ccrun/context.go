@@ -18,7 +18,7 @@ func contextCommand() *cli.Command {
 		Usage:       "list, choose and forget what `ccrun login` remembered",
 		Description: "Example:\n   ccrun context use keys.example.com",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts; the one in use is marked", Flags: []cli.Flag{face.FormatFlag()},
+			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts; the one in use is marked", Flags: []cli.Flag{face.FormatFlag(), face.QuietFlag("names")},
 				Description: "Example:\n   ccrun context ls", Action: listContexts},
 			{Name: "use", Usage: "use a context from now on", ArgsUsage: "CONTEXT", Description: "Example:\n   ccrun context use keys.example.com",
 				Action: eachContext(contexts.Store.Use, 1)},
@@ -42,6 +42,9 @@ func listContexts(c *cli.Context) error {
 	}
 	if list == nil {
 		list = []contexts.Context{}
+	}
+	if c.Bool("quiet") {
+		return face.Names(c, list, func(x contexts.Context) string { return x.Name })
 	}
 	return face.Print(c, list, func(w io.Writer, _ []contexts.Context) error {
 		t := face.Table(w)

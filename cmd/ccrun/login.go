@@ -84,7 +84,8 @@ func login(c *cli.Context) error {
 	return err
 }
 
-// loginToken is the token in --token-file; one from a terminal is asked for.
+// loginToken is the token in --token-file. A terminal is asked for it and does not
+// show it.
 func loginToken(c *cli.Context) (secret.Bytes, error) {
 	path := c.String("token-file")
 	if path != "-" {
@@ -94,7 +95,7 @@ func loginToken(c *cli.Context) (secret.Bytes, error) {
 		}
 		return t, nil
 	}
-	t, err := face.ReadSecret(c.App.Reader, "standard input")
+	t, err := face.AskSecret(c.Context, c.App.Reader, c.App.ErrWriter, "Token for "+c.Args().First()+": ")
 	if err == nil && !face.IsToken(t) {
 		t.Wipe()
 		err = hint.With(face.Usagef("standard input holds no token, which is ccrun_ID_SECRET on one line"),

@@ -29,7 +29,7 @@ func resourceCommand() *cli.Command {
 		Flags:       append(serverFlags(), face.FormatFlag()), Action: showResource,
 	}
 	list := &cli.Command{
-		Name: "ls", Usage: "list resources", Description: "Example:\n   ccrun resource ls",
+		Name: "ls", Aliases: []string{"list"}, Usage: "list resources", Description: "Example:\n   ccrun resource ls",
 		Flags: append(serverFlags(), face.FormatFlag()), Action: listResources,
 	}
 	remove := &cli.Command{
@@ -133,13 +133,8 @@ func listResources(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing resources: %w", err)
 	}
-	return face.Print(c, list, func(w io.Writer, _ []string) error {
-		for _, name := range list {
-			if _, err := fmt.Fprintln(w, face.Printable(name)); err != nil {
-				return err
-			}
-		}
-		return nil
+	return face.Print(c, list, func(io.Writer, []string) error {
+		return face.Names(c, list, func(name string) string { return name })
 	})
 }
 

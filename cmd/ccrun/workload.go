@@ -15,9 +15,9 @@ import (
 
 func workloadCommand() *cli.Command {
 	list := &cli.Command{
-		Name: "ls", Usage: "list registered workloads",
+		Name: "ls", Aliases: []string{"list"}, Usage: "list registered workloads",
 		Description: "Example:\n   ccrun workload ls --format '{{range .}}{{.WorkloadID}}{{\"\\n\"}}{{end}}'",
-		Flags:       append(serverFlags(), face.FormatFlag()), Action: listWorkloads,
+		Flags:       append(serverFlags(), face.FormatFlag(), face.QuietFlag("ids")), Action: listWorkloads,
 	}
 	show := &cli.Command{
 		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",
@@ -56,6 +56,9 @@ func listWorkloads(c *cli.Context) error {
 	}
 	if list == nil {
 		list = []kbs.WorkloadSummary{} // [] in JSON, not null
+	}
+	if c.Bool("quiet") {
+		return face.Names(c, list, func(x kbs.WorkloadSummary) string { return x.WorkloadID })
 	}
 	return face.Print(c, list, func(w io.Writer, _ []kbs.WorkloadSummary) error {
 		t := face.Table(w)

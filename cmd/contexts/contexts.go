@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"syscall"
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
@@ -55,6 +56,7 @@ const (
 	caFile      = "ca.pem"
 	tokenFile   = "token"
 	currentFile = "current"
+	unfinished  = ".new-" // begins the name of a context's directory that is being made
 )
 
 // maxFile bounds each file, in bytes.
@@ -85,7 +87,12 @@ func (s Store) Put(name, url string, ca []byte, token secret.Bytes) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of contexts: %w", err)
 	}
-	next, err := os.MkdirTemp(s.dir, ".new-")
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	next, err := os.MkdirTemp(s.dir, unfinished)
 	if err != nil {
 		return fmt.Errorf("making a context: %w", err)
 	}
@@ -113,6 +120,29 @@ func (s Store) Put(name, url string, ca []byte, token secret.Bytes) error {
 		return fmt.Errorf("writing context %s: %w", name, err)
 	}
 	return s.Use(name)
+}
+
+// lock keeps others from putting contexts, and removes what one that was killed
+// has left: it may hold a token.
+func (s Store) lock() (unlock func(), err error) {
+	dir, err := os.Open(s.dir)
+	if err == nil {
+		if err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+			dir.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking the directory of contexts: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("removing what a killed login has left: %w", err)
+	}
+	return func() { dir.Close() }, nil
 }
 
 // Use makes name the context in use.

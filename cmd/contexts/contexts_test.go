@@ -24,6 +24,13 @@ func user(t *testing.T) Store {
 func TestContexts(t *testing.T) {
 	s := user(t)
 	dir := s.dir
+	killed := filepath.Join(dir, unfinished+"1")
+	if err := os.MkdirAll(killed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(killed, tokenFile), []byte("token of a killed login"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if list, err := s.List(); err != nil || len(list) != 0 {
 		t.Fatalf("%v %v", list, err)
 	}
@@ -34,6 +41,9 @@ func TestContexts(t *testing.T) {
 		if err := s.Put(name, "https://"+name, []byte("pem")[:3*len(name)/4-2], secret.New([]byte("token of "+name))); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if _, err := os.Stat(killed); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a killed login left is there: %v", err)
 	}
 	for name, mode := range map[string]os.FileMode{"": 0o700, "prod": 0o700, "prod/token": 0o600, "prod/ca.pem": 0o600, "current": 0o600} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {

@@ -194,7 +194,7 @@ func TestRegisteredExpression(t *testing.T) {
 		if got := strings.Join(r.attested(req.Registration.WorkloadID, byte(i+1)), "; "); got != x.want {
 			t.Errorf("%.60s: %q, expected %q", x.expression, got, x.want)
 		}
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%.60s took %s", x.expression, d)
 		}
 	}

@@ -188,14 +188,14 @@ func TestExpensiveExpression(t *testing.T) {
 		start := time.Now()
 		x, err := c.compile(kbs.Expression{Name: "x", Expression: text}, "")
 		if err != nil {
-			if time.Since(start) > time.Second {
+			if time.Since(start) > time.Minute {
 				t.Errorf("%.60s: compiling took %s", text, time.Since(start))
 			}
 			continue
 		}
 		start = time.Now()
 		r := x.Apply(claims, noon)
-		if r.Pass || time.Since(start) > time.Second {
+		if r.Pass || time.Since(start) > time.Minute {
 			t.Errorf("%.60s: %s after %s", text, r.Got, time.Since(start))
 		}
 		t.Logf("%.60s: %.80s after %s", text, r.Got, time.Since(start))

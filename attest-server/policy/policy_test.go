@@ -232,7 +232,7 @@ func FuzzExpression(f *testing.F) {
 				}
 			}
 		}
-		if d := time.Since(start); d > 2*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%s for %q", d, s)
 		}
 	})

@@ -42,7 +42,7 @@ func startServer(t *testing.T) *kbs.AdminClient {
 	done := make(chan error, 1)
 	go func() { done <- attestServer("serve", "--data", dir, "--listen", "127.0.0.1:0") }()
 	t.Cleanup(func() { cancel(); <-done })
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "\n"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(out.String(), "\n"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(log.String())
 		}

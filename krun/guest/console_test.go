@@ -62,14 +62,14 @@ func TestXOFFStopsNothing(t *testing.T) {
 		_, _ = c.Write([]byte(want))
 		c.line("done")
 	}()
-	if err := host.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := host.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := readUntil(host, "done\n")
 	if err != nil || got != want+"\nccrun-init: done\n" {
 		t.Errorf("%d of %d bytes: %v", len(got), len(want), err)
 	}
-	if err := guest.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := guest.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if typed, err := io.ReadAll(io.LimitReader(guest, 1)); err != nil || string(typed) != xoff {

@@ -103,7 +103,7 @@ func TestListenSurvivesAbsentHostAndFlood(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("listen blocks on a flood of signals")
 	}
 	if early != 100 || len(b.signals) != 0 {

@@ -60,7 +60,7 @@ type buffer struct{ servertest.Buffer }
 // await waits until a text is in b.
 func (b *buffer) await(t testing.TB, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(b.String(), text); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(b.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody says %q:\n%s", text, b.String())
 		}
@@ -129,7 +129,7 @@ func admin(t testing.TB, dir, url, token string) *kbs.AdminClient {
 	if !roots.AppendCertsFromPEM(pem) {
 		t.Fatal("no CA certificate")
 	}
-	return &kbs.AdminClient{URL: url, Token: secret.New([]byte(token)), RootCAs: roots, Timeout: 5 * time.Second}
+	return &kbs.AdminClient{URL: url, Token: secret.New([]byte(token)), RootCAs: roots, Timeout: time.Minute}
 }
 
 func TestInit(t *testing.T) {
@@ -314,7 +314,7 @@ func listening(t *testing.T, args ...string) (url string, stop func() (log strin
 	go func() {
 		done <- runTo(ctx, &out, &log, append(args, "--listen", "127.0.0.1:0")...)
 	}()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !strings.Contains(out.String(), "\n") {
 		select {
 		case err := <-done:

@@ -48,7 +48,7 @@ func TestEndorsementsOnline(t *testing.T) {
 		t.Error("a missing endorsements directory was taken")
 	}
 	url, stop := serve(t, "--data", dir, "--config", config("endorsements_online = true\n"+mirrors))
-	for deadline := time.Now().Add(10 * time.Second); asked.Load() < 3 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); asked.Load() < 3 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if asked.Load() < 3 {

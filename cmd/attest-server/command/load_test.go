@@ -84,7 +84,7 @@ func (g *guests) register(t testing.TB, dir, url, token string) {
 // client is a guest that comes from an address of loopback's.
 func (g *guests) client(url, from string) *kbs.Client {
 	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	return &kbs.Client{URLs: []string{url}, PinnedKeys: []string{g.pin}, Timeout: 30 * time.Second,
+	return &kbs.Client{URLs: []string{url}, PinnedKeys: []string{g.pin}, Timeout: time.Minute,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return d.DialContext(ctx, network, addr)
 		}}

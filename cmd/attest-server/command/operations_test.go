@@ -50,7 +50,7 @@ func TestDrain(t *testing.T) {
 	}
 	cmd.Process.Signal(syscall.SIGTERM)
 	refused := false
-	for deadline := time.Now().Add(10 * time.Second); !refused && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !refused && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		c, err := net.DialTimeout("tcp", address, time.Second)
 		if refused = err != nil; !refused {
 			c.Close()
@@ -142,7 +142,7 @@ func TestReloadClients(t *testing.T) {
 		t.Helper()
 		cmd.Process.Signal(syscall.SIGHUP)
 		var got int
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			if want == http.StatusOK {
 				transport.CloseIdleConnections() // was made without a certificate
 			}
@@ -215,7 +215,7 @@ func TestWatchdogStarves(t *testing.T) {
 		n, err := pc.Read(b)
 		return err == nil && string(b[:n]) == "WATCHDOG=1"
 	}
-	if !fed(10 * time.Second) {
+	if !fed(2 * time.Minute) {
 		t.Fatal("not fed while the store answers")
 	}
 	if err := s.Close(); err != nil {

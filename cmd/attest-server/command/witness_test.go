@@ -57,7 +57,7 @@ func writeConfig(t *testing.T, path, dir, more string) {
 // readyz is what the server at url says, status and body.
 func readyz(t *testing.T, url string) (int, string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 20 * time.Second}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	r, err := client.Get(url + "/readyz")
 	if err != nil {
@@ -89,7 +89,7 @@ func serveUntil(t *testing.T, config string, use func(url string, log *buffer)) 
 // entries, and returns its size.
 func awaitWitnessed(t *testing.T, seen string, size int64) int64 {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var last int64
 		files, err := filepath.Glob(filepath.Join(seen, "*.jsonl"))
 		if err != nil || len(files) != 1 {

@@ -18,7 +18,7 @@ func contextCommand() *cli.Command {
 		Usage:       "list, choose and forget what `ccrun login` remembered",
 		Description: "Example:\n   ccrun context use keys.example.com",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts; the one in use is marked", Flags: []cli.Flag{face.FormatFlag(), face.QuietFlag("names")},
+			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts, the one in use marked; with -q, their names alone", Flags: []cli.Flag{face.FormatFlag()},
 				Description: "Example:\n   ccrun context ls", Action: listContexts},
 			{Name: "use", Usage: "use a context from now on", ArgsUsage: "CONTEXT", Description: "Example:\n   ccrun context use keys.example.com",
 				Action: eachContext(contexts.Store.Use, 1)},

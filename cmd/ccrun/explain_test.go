@@ -86,6 +86,9 @@ func TestWorkloadAndExplain(t *testing.T) {
 	if err != nil || !strings.Contains(out, "bakery") || !strings.Contains(out, "active") || strings.Contains(out, "\x1b") {
 		t.Errorf("ls: %q, %v", out, err)
 	}
+	if out, err := ccrun("workload", "list", "-q"); err != nil || out != "bakery\nshop\n" {
+		t.Errorf("list -q: %q, %v", out, err)
+	}
 	out, err = ccrun("workload", "show", "shop", "--format", "json")
 	var status kbs.WorkloadStatus
 	if err != nil || json.Unmarshal([]byte(out), &status) != nil || status.Registration.WorkloadID != "shop" || strings.Contains(out, "disk_key") {

@@ -15,9 +15,9 @@ import (
 
 func workloadCommand() *cli.Command {
 	list := &cli.Command{
-		Name: "ls", Aliases: []string{"list"}, Usage: "list registered workloads",
+		Name: "ls", Aliases: []string{"list"}, Usage: "list registered workloads; with -q, their ids alone",
 		Description: "Example:\n   ccrun workload ls --format '{{range .}}{{.WorkloadID}}{{\"\\n\"}}{{end}}'",
-		Flags:       append(serverFlags(), face.FormatFlag(), face.QuietFlag("ids")), Action: listWorkloads,
+		Flags:       append(serverFlags(), face.FormatFlag()), Action: listWorkloads,
 	}
 	show := &cli.Command{
 		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",

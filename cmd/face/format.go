@@ -15,21 +15,6 @@ func FormatFlag() cli.Flag {
 	return &cli.StringFlag{Name: "format", Usage: "`FORMAT`: json, or a Go template"}
 }
 
-// QuietFlag is -q of commands that list, as podman has it.
-func QuietFlag(what string) cli.Flag {
-	return &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print " + what + " alone"}
-}
-
-// Names prints the names of list alone, each on a line.
-func Names[T any](c *cli.Context, list []T, name func(T) string) error {
-	for _, x := range list {
-		if _, err := fmt.Fprintln(c.App.Writer, Printable(name(x))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func parseFormat(c *cli.Context) (*template.Template, error) {
 	t, err := template.New("format").Parse(c.String("format"))
 	if err != nil {

@@ -114,6 +114,12 @@ func TestTenantsSeeNothingOfOneAnother(t *testing.T) {
 	if list, err := evil.Resources(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("resources: %v, %v", list, err)
 	}
+	if list, err := evil.Sessions(t.Context(), "", "", 100); err != nil || len(list.Sessions) != 0 {
+		t.Errorf("sessions: %+v, %v", list, err)
+	}
+	if list, err := acme.Sessions(t.Context(), "", "", 100); err != nil || len(list.Sessions) == 0 {
+		t.Errorf("acme's own sessions: %+v, %v", list, err)
+	}
 	page, err := evil.Audit(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)

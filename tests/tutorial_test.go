@@ -47,7 +47,7 @@ func TestTutorial(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the tutorial stops: %v\n%s", err, said)
 	}
-	for _, want := range []string{"only the guest can read this", "refused: status 77", "not_revoked"} {
+	for _, want := range []string{"only the guest can read this", "refused: status 77", "not_revoked", "denied: not_revoked", "granted"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the tutorial does not show %q", want)
 		}

@@ -60,6 +60,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"GET /v1/agents/{digest}":                  {Reading, resources(0, a.Updates.getAgent)},
 		"PUT /v1/agents/{digest}":                  {Publishing, resources(kbs.MaxAgentBody, a.Updates.putAgent)},
 		"POST /v1/measurements":                    {Publishing, changes(kbs.MaxUpdateBody, a.Updates.post)},
+		"GET /v1/sessions":                         {Reading, reads(a.Records.listSessions)},
 		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
 		"GET /v1/machines":                         {Auditing, reads(a.Machines.list)},
 		"POST /v1/machines/{id}/incident":          {Governing, changes(0, a.Machines.declare)},

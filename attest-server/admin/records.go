@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
@@ -20,6 +22,8 @@ import (
 // store.ErrNotFound.
 type RecordStore interface {
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
+	// Sessions is at most limit records, the latest first.
+	Sessions(ctx context.Context, q store.SessionQuery, limit int) ([]kbs.SessionRecord, error)
 	// AuditPage is at most limit entries after a sequence number, oldest first:
 	// a tenant's, or all if it is empty.
 	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
@@ -52,6 +56,36 @@ func (s *Records) getSession(w http.ResponseWriter, r *http.Request, t store.Tok
 		return s.writeEAR(w, rec)
 	}
 	return answer.WriteJSON(w, http.StatusOK, rec)
+}
+
+// listSessions shows one more than a page to know whether there is another.
+func (s *Records) listSessions(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	limit, err := pageLimit(r)
+	if err != nil {
+		return err
+	}
+	q := store.SessionQuery{Tenant: t.Tenant, WorkloadID: r.URL.Query().Get("workload")}
+	if before := r.URL.Query().Get("before"); before != "" {
+		ms, number, ok := strings.Cut(before, ".")
+		at, err := strconv.ParseInt(ms, 10, 64)
+		if !ok || err != nil || at <= 0 || len(number) > 64 {
+			return refusal.New(kbs.CodeBadRequest, "before %.80q, expected the page before's next", before)
+		}
+		q.Before, q.BeforeNumber = time.UnixMilli(at), number
+	}
+	records, err := s.Store.Sessions(r.Context(), q, limit+1)
+	if err != nil {
+		return err
+	}
+	list := kbs.SessionList{Sessions: []kbs.SessionSummary{}}
+	for i := range records[:min(limit, len(records))] {
+		list.Sessions = append(list.Sessions, records[i].Summary())
+	}
+	if len(records) > limit {
+		last := records[limit-1]
+		list.Next = fmt.Sprintf("%d.%s", last.At.UnixMilli(), last.Session)
+	}
+	return answer.WriteJSON(w, http.StatusOK, list)
 }
 
 func (s *Records) getAudit(w http.ResponseWriter, r *http.Request, t store.Token) error {

@@ -98,16 +98,58 @@ func (c *AdminClient) Session(ctx context.Context, number string) (*SessionRecor
 	return &r, nil
 }
 
+// Sessions is a page of sessions, the latest first: a workload's, or all that
+// the token may see if workload is empty. before is the Next of the page before.
+func (c *AdminClient) Sessions(ctx context.Context, workload, before string, limit int) (*SessionList, error) {
+	q := url.Values{"limit": {strconv.Itoa(min(limit, listPage))}}
+	if workload != "" {
+		q.Set("workload", workload)
+	}
+	if before != "" {
+		q.Set("before", before)
+	}
+	var l SessionList
+	if err := c.do(ctx, http.MethodGet, "/v1/sessions?"+q.Encode(), nil, &l); err != nil {
+		return nil, err
+	}
+	return &l, nil
+}
+
 // Audit is a page of the audit log: the entries after a sequence number; the
 // first page, of 0.
 func (c *AdminClient) Audit(ctx context.Context, after int64) (*AuditPage, error) {
-	var p AuditPage
-	q := url.Values{"limit": {strconv.Itoa(listPage)}}
+	q := url.Values{}
 	if after > 0 {
 		q.Set("after", strconv.FormatInt(after, 10))
 	}
+	return c.auditPage(ctx, q)
+}
+
+// NextAudit is the page of the audit log after the page before, the operator's or
+// a tenant's; the first, if that is nil. ErrLastPage: there is none.
+func (c *AdminClient) NextAudit(ctx context.Context, before *AuditPage) (*AuditPage, error) {
+	switch {
+	case before == nil:
+		return c.Audit(ctx, 0)
+	case before.Cursor != "":
+		return c.auditPage(ctx, url.Values{"cursor": {before.Cursor}})
+	case before.Next > 0:
+		return c.Audit(ctx, before.Next)
+	}
+	return nil, ErrLastPage
+}
+
+// ErrLastPage reports that a list ends here.
+var ErrLastPage = errors.New("no further page")
+
+func (c *AdminClient) auditPage(ctx context.Context, q url.Values) (*AuditPage, error) {
+	q.Set("limit", strconv.Itoa(listPage))
+	var p AuditPage
 	if err := c.do(ctx, http.MethodGet, "/v1/audit?"+q.Encode(), nil, &p); err != nil {
 		return nil, err
+	}
+	if after := q.Get("after") + q.Get("cursor"); after != "" && (p.Cursor == after || strconv.FormatInt(p.Next, 10) == after) {
+		return nil, errors.New("reading the audit log: the server's pages do not advance")
 	}
 	return &p, nil
 }

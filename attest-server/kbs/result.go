@@ -77,6 +77,40 @@ type SessionRecord struct {
 	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
+// SessionList is one page of GET /v1/sessions, the latest first. Next is the value
+// of the next page's "before" parameter, empty on the last page.
+type SessionList struct {
+	Sessions []SessionSummary `json:"sessions"`
+	Next     string           `json:"next,omitempty"`
+}
+
+// SessionSummary is a line of SessionList.
+type SessionSummary struct {
+	Session    string    `json:"session"`
+	WorkloadID string    `json:"workload_id"`
+	TEE        TEE       `json:"tee"`
+	At         time.Time `json:"at"`
+	Peer       string    `json:"peer,omitempty"`
+	Granted    bool      `json:"granted"`
+	Releases   int64     `json:"releases"`
+	Result     string    `json:"result"`
+	// Failed is the first rule that failed.
+	Failed string `json:"failed,omitempty"`
+}
+
+// Summary is r in a line.
+func (r *SessionRecord) Summary() SessionSummary {
+	s := SessionSummary{Session: r.Session, WorkloadID: r.WorkloadID, TEE: r.Result.TEE, At: r.At, Peer: r.Peer,
+		Granted: r.Granted, Releases: r.Releases, Result: r.Result.Result}
+	for _, rule := range r.Result.Rules {
+		if !rule.Pass {
+			s.Failed = rule.Rule
+			break
+		}
+	}
+	return s
+}
+
 // WorkloadStatus is a registration and its history: the answer to
 // GET /v1/workloads/{id}. It never holds the DiskKey.
 type WorkloadStatus struct {

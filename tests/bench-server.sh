@@ -9,6 +9,9 @@
 # Floods of six kinds come from 900 connections, beside an equal harmless load:
 # how long guests wait, and how much memory the server takes.
 #
+# A server with witnesses is compared with one without. The audit log is read by
+# pages, and verified.
+#
 # Two servers on one PostgreSQL database are compared with one, each with a
 # small part of a processor, so that one machine can stand for several.
 #
@@ -16,8 +19,10 @@
 #              BENCH_ROUNDS   changes between server and floor (3)
 #              BENCH_SOAK     how long memory is watched (20s; the real one: 10m)
 #              BENCH_FLOOD    requests of a flood (20000; the real one: 100000)
+#              BENCH_AUDIT    entries of the audit log (500000; the real one: 5000000)
 #              BENCH_PROFILE  FILE for the server's processor profile
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go test -run '^$' -bench 'Server|Floods' -benchtime 1x -timeout 40m ./cmd/attest-server/command | grep -vE '^(PASS|ok|goos|goarch|pkg)'
+CCRUN_AUDIT_ENTRIES=${BENCH_AUDIT:-500000} go test -run '^$' -bench '^BenchmarkAudit$' -benchtime 1x -timeout 40m ./attest-server/store | grep -vE '^(PASS|ok|goos|goarch|pkg|cpu)'
 CCRUN_E2E=1 CCRUN_BIN=$PWD/bin go test -run '^$' -bench TwoServers -benchtime 1x ./tests | grep -vE '^(PASS|ok|goos|goarch|pkg|cpu)'

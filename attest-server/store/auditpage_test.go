@@ -184,7 +184,7 @@ func BenchmarkAudit(b *testing.B) {
 	for _, tenant := range []string{"", "acme", "nobody"} {
 		b.Run("page/"+tenant, func(b *testing.B) {
 			var slowest time.Duration
-			for i := range b.N {
+			for i := range max(b.N, 200) { // the slowest of one says nothing
 				begin := time.Now()
 				if _, err := s.AuditPage(b.Context(), tenant, int64(i*7919%n), 100); err != nil {
 					b.Fatal(err)

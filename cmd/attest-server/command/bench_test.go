@@ -64,6 +64,9 @@ func newLoad(b *testing.B, config string) *load {
 	if err := os.WriteFile(file, []byte("max_sessions = 4000000\n"+config), 0o600); err != nil {
 		b.Fatal(err)
 	}
+	if strings.Contains(config, "[[witness]]") {
+		mustRun(b, "audit", "introduce", "--data", l.dir, "--config", file)
+	}
 	cmd, url := start(b, env, "--data", l.dir, "--config", file)
 	floor, address := startFloor(b, l.dir)
 	l.url, l.server, l.floorAddress, l.floor = url, cmd.Process.Pid, address, floor.Process.Pid
@@ -110,6 +113,26 @@ func BenchmarkServerHandshake(b *testing.B) { newLoad(b, "").against(16) }
 
 // BenchmarkServerCrowd is 500 guests at once.
 func BenchmarkServerCrowd(b *testing.B) { newLoad(b, "").against(500) }
+
+// BenchmarkServerCheckpoints is what witnesses cost: handshakes of a server that
+// shows a checkpoint every second, and has it in each answer, against one without.
+func BenchmarkServerCheckpoints(b *testing.B) {
+	without := newLoad(b, "")
+	with := newLoad(b, fmt.Sprintf("witness_interval = \"1s\"\n[[witness]]\nname = \"w\"\nurl = %q\n", "file://"+b.TempDir()))
+	var ratios []float64
+	for range 2 * with.rounds {
+		var each [2]float64
+		for i, l := range []*load{without, with} {
+			before := cpu(b, l.server)
+			n := len(crowd(l, 16, l.window, l.handshake))
+			each[i] = (cpu(b, l.server) - before).Seconds() / float64(n)
+		}
+		ratios = append(ratios, each[1]/each[0])
+		b.Logf("a handshake takes %.0f µs of processor time, with checkpoints %.0f", each[0]*1e6, each[1]*1e6)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(ratios), "x-without-cpu")
+}
 
 // memory is what the server holds: of the system's memory, and live on its heap.
 type memory struct{ rss, heap float64 } // MiB

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"database/sql"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
@@ -341,6 +343,29 @@ func TestAuditVerifySeesTheTree(t *testing.T) {
 		}
 		if _, err := verify(); !errors.Is(err, store.ErrTampered) {
 			t.Errorf("%s: %v", edit, err)
+		}
+	}
+}
+
+// TestWitnessesAreReachedSafely: nobody on the way can answer for a witness.
+func TestWitnessesAreReachedSafely(t *testing.T) {
+	signer, err := checkpoint.WitnessSigner("w.example.com", ed25519.NewKeyFromSeed(make([]byte, 32)), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := signer.Verifier().String()
+	for url, good := range map[string]bool{
+		"https://witness.example.com/x": true, "http://127.0.0.1:8444": true, "http://[::1]:8444": true, "http://localhost:1": true,
+		"http://witness.example.com": false, "http://192.0.2.7:8444": false, "http://127.0.0.1.example.com": false, "http://localhost.example.com": false,
+		"http:///x": false, "ftp://127.0.0.1": false, "https://user:pw@witness.example.com": false, "file://host/x": false, "file:x": false,
+	} {
+		for _, k := range []string{"", key} {
+			if strings.HasPrefix(url, "file") && k != "" {
+				continue
+			}
+			if _, err := openWitnesses([]WitnessConfig{{URL: url, Key: k}}, false); (err == nil) != good {
+				t.Errorf("%s, key %q: %v", url, k, err)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -19,9 +20,9 @@ import (
 type WitnessConfig struct {
 	// Name is what the log, and errors, call it. Default: URL.
 	Name string `toml:"name"`
-	// URL is file:///DIR, a directory elsewhere; or http(s)://..., an object to
+	// URL is file:///DIR, a directory elsewhere; or https://..., an object to
 	// GET and PUT; or, if there is a Key, where a C2SP tlog-witness answers, such
-	// as another attest-server's witness_listen.
+	// as another attest-server's witness_listen. http:// is for this machine alone.
 	URL string `toml:"url"`
 	// Key is the witness's public key, as it prints it: NAME+ID+BASE64.
 	Key string `toml:"key"`
@@ -67,6 +68,11 @@ func (w WitnessConfig) open(n *witness.Named) (witness.Witness, error) {
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.Fragment != "" {
 		return nil, fmt.Errorf("url %q, expected file:///DIR or https://HOST/PATH, without a password", w.URL)
 	}
+	// Who is on the way could show what the witness had seen before a rollback, or
+	// an old signature of it.
+	if u.Scheme == "http" && !onThisMachine(u.Hostname()) {
+		return nil, fmt.Errorf("url %q, expected https: over http others can answer for it", w.URL)
+	}
 	if u.Scheme == "http" && w.CA+w.TokenFile != "" {
 		return nil, fmt.Errorf("url %q with ca or token_file, expected https", w.URL)
 	}
@@ -78,6 +84,11 @@ func (w WitnessConfig) open(n *witness.Named) (witness.Witness, error) {
 		return nil, err
 	}
 	return witness.Peer{Web: web}, nil
+}
+
+func onThisMachine(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // web is how a witness on the network is reached.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 )
 
@@ -51,6 +52,8 @@ func (a *archive) add(n node) {
 }
 
 func (a *archive) header(n node, ino, links uint32) {
+	// An agent is megabytes, and memory that grows is copied and cleared each time.
+	a.buf = slices.Grow(a.buf, newcHeader+len(n.name)+len(n.data)+newcHeader)
 	a.buf = append(a.buf, newcMagic...)
 	for _, v := range []uint32{
 		ino, n.mode, 0, 0, links, 0, uint32(len(n.data)), 0, 0,

@@ -65,6 +65,7 @@ const gzipLevel = 7
 // agent and take five times as long, on every build.
 func compress(b []byte) ([]byte, error) {
 	var out bytes.Buffer
+	out.Grow(len(b)/2 + 4096) // as for the archive
 	w, err := gzip.NewWriterLevel(&out, gzipLevel)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -36,28 +37,34 @@ func addedHosts(m *Machine) []string {
 	}
 	outside, _ := hostsOf("/etc/hosts")
 	podmans := []string{"localhost", "host.containers.internal", "host.docker.internal", m.Hostname}
+	inPod := slices.ContainsFunc(slices.Collect(maps.Keys(inside)), infraName.MatchString)
 	var given []string
-	for name := range inside {
-		// A line with a name of Podman's, such as the container's, is Podman's.
-		if !outside[name] && !slices.ContainsFunc(strings.Fields(name), func(n string) bool { return slices.Contains(podmans, n) }) {
-			given = append(given, name)
+	for names, address := range inside {
+		// A line with a name of Podman's, such as the container's, is Podman's. So
+		// are those of a pod and, on its loopback, of its containers.
+		own := slices.ContainsFunc(strings.Fields(names), func(n string) bool { return slices.Contains(podmans, n) })
+		if outside[names] == "" && !own && !infraName.MatchString(names) && !(inPod && address == "127.0.0.1") {
+			given = append(given, names)
 		}
 	}
 	slices.Sort(given)
 	return one(len(given) > 0, "names of --add-host do not reach the workload: %s", strings.Join(given, ", "))
 }
 
-// hostsOf is the names of each line of a hosts file.
-func hostsOf(file string) (map[string]bool, error) {
+// infraName is in the line of a pod's own names.
+var infraName = regexp.MustCompile(`(^| )[0-9a-f]{12}-infra( |$)`)
+
+// hostsOf is the names of each line of a hosts file, and their address.
+func hostsOf(file string) (map[string]string, error) {
 	b, err := bounded.Regular(file, maxHostsBytes)
 	if err != nil {
 		return nil, err
 	}
-	lines := map[string]bool{}
+	lines := map[string]string{}
 	for line := range strings.Lines(string(b)) {
 		line, _, _ = strings.Cut(line, "#")
 		if f := strings.Fields(line); len(f) > 1 {
-			lines[strings.Join(f[1:], " ")] = true
+			lines[strings.Join(f[1:], " ")] = f[0]
 		}
 	}
 	return lines, nil

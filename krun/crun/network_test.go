@@ -1,6 +1,9 @@
 package crun
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestHostNetwork: a pod with --network host gives its containers the host's
 // network by path.
@@ -23,5 +26,16 @@ func TestHostNetwork(t *testing.T) {
 		if got := len(hostNetwork(m)) > 0; got != c.host {
 			t.Errorf("%v: the host's: %v, expected %v", c.namespaces, got, c.host)
 		}
+	}
+}
+
+// TestPodsHosts: what Podman writes about a pod is not taken for --add-host.
+func TestPodsHosts(t *testing.T) {
+	m := machine(t)
+	if err := m.Set([]any{map[string]any{"destination": "/etc/hosts", "type": "bind", "source": "testdata/hosts-pod"}}, "mounts"); err != nil {
+		t.Fatal(err)
+	}
+	if got := addedHosts(m); len(got) != 1 || !strings.HasSuffix(got[0], ": db") {
+		t.Errorf("added: %q, expected db alone", got)
 	}
 }

@@ -2,6 +2,7 @@ package crun
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,20 +21,21 @@ func hostNetwork(m *Machine) []string {
 	return one(i < 0 || isHostNetwork(spaces[i].Path), "with --network host, what the workload keeps on its loopback would be on the host's own loopback")
 }
 
-// isHostNetwork says whether path names the host's network namespace: that of a
-// pod made with --network host is joined by path, too. One that is not there is
-// crun's to complain about.
+// isHostNetwork says whether path names the host's network namespace. That of a
+// pod made with --network host is joined as its infra container's, below /proc,
+// and is Podman's own, in which this runtime is, too. Process 1 cannot be looked
+// at without root.
 func isHostNetwork(path string) bool {
 	if path == "" {
 		return false // a new one
 	}
 	joined, err := os.Stat(path)
 	if err != nil {
-		return !os.IsNotExist(err)
+		return !os.IsNotExist(err) // one that is not there is crun's to complain about
 	}
-	host, err := os.Stat("/proc/1/ns/net")
-	if err != nil { // not root's to look at; Podman without root runs in the host's
-		host, err = os.Stat("/proc/self/ns/net")
+	if host, err := os.Stat("/proc/1/ns/net"); err == nil && os.SameFile(joined, host) {
+		return true
 	}
-	return err != nil || os.SameFile(joined, host)
+	own, err := os.Stat("/proc/self/ns/net")
+	return under(filepath.Clean(path), "/proc") && (err != nil || os.SameFile(joined, own))
 }

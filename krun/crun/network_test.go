@@ -15,7 +15,8 @@ func TestHostNetwork(t *testing.T) {
 		{[]map[string]string{{"type": "pid"}}, true},
 		{[]map[string]string{{"type": "network"}}, false},
 		{[]map[string]string{{"type": "network", "path": "/proc/1/ns/net"}}, true},
-		{[]map[string]string{{"type": "network", "path": "/proc/self/ns/pid"}}, false}, // another; crun refuses it
+		{[]map[string]string{{"type": "network", "path": "/proc/self/ns/net"}}, true},          // as a pod's, with --network host
+		{[]map[string]string{{"type": "network", "path": "/proc/self/../self/ns/pid"}}, false}, // another; crun refuses it
 		{[]map[string]string{{"type": "network", "path": "/nonexistent"}}, false},
 		{[]map[string]string{{"type": "network", "path": "/dev/null/x"}}, true}, // who knows
 	} {

@@ -1,7 +1,9 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 )
@@ -17,6 +19,7 @@ func TestHostileMachine(t *testing.T) {
 	t.Run("a dozen devices", s.moreDevices)
 	t.Run("no RDRAND", s.noRandom)
 	t.Run("disk errors", s.diskErrors)
+	t.Run("disk of another length", s.resized)
 	t.Run("little memory", s.littleMemory)
 }
 
@@ -65,6 +68,69 @@ func (s *scratchWorld) moreDevices(t *testing.T) {
 		t.Fatal(r)
 	}
 	t.Logf("the guest had these numbers of disks and virtio devices: %s", lines[len(lines)-2:])
+}
+
+// resized: a host makes the disk longer and shorter under a guest that writes and
+// reads. It reads what it wrote, or it reads errors; and what is gone is gone.
+func (s *scratchWorld) resized(t *testing.T) {
+	image := s.build("resized", shell(`set -o pipefail; [ -e /f0 ] && echo kept || echo new
+i=0; while [ $i -lt 20 ]; do head -c 1000000 /dev/urandom >/f$i; md5sum </f$i >/s$i; i=$((i+1)); done; sync
+n=0; lost=0; while [ $lost -lt 3 ]; do n=$((n+1)); i=$((n%20))
+if m=$(dd if=/f$i bs=1M iflag=direct 2>/dev/null | md5sum); then [ "$m" = "$(cat /s$i)" ] && echo right || echo WRONG; else lost=$((lost+1)); echo lost; fi; sleep 1; done; exit 7`), "--scratch", "128MiB")
+	id := s.create(t, image)
+	s.imageBytes = s.length(t, id)
+	s.settings(map[string]any{"More": []string{"-qmp", "unix:/.rig/log/qmp.sock,server=on,wait=off"}})
+	defer s.settings(nil)
+	s.must("podman", "start", id)
+	says := func(what string, times int) string {
+		t.Helper()
+		var r result
+		if !eventually(func() bool { r = s.run("podman", "logs", id); return strings.Count(r.stdout, what) >= times }) {
+			t.Fatalf("it does not say %q %d times: %s", what, times, r)
+		}
+		return r.stdout
+	}
+	says("right\n", 2)
+	long := s.length(t, id)
+	s.resize(t, long+64<<20)
+	before := strings.Count(says("right\n", 2), "right\n")
+	if out := says("right\n", before+3); strings.Contains(out, "lost") {
+		t.Errorf("of a longer disk: %s", out)
+	}
+	s.resize(t, s.imageBytes)
+	status := strings.TrimSpace(s.must("podman", "wait", id))
+	r := s.run("podman", "logs", id)
+	if status != "0" || strings.Contains(r.stdout, "WRONG") || !strings.Contains(r.stdout, "lost\nlost\nlost\n") ||
+		strings.Contains(r.stderr, "panic") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 7") {
+		t.Errorf("of a shorter disk, status %s: %s", status, r)
+	}
+	s.settings(nil)
+	s.must("podman", "start", id)
+	if out := says("new\n", 2); strings.Contains(out, "kept") {
+		t.Errorf("after what was written was cut off: %s", out)
+	}
+}
+
+// resize has QEMU give the disk another length.
+func (s *scratchWorld) resize(t *testing.T, n int64) {
+	t.Helper()
+	c, err := net.Dial("unix", s.rig+"/log/qmp.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answers := json.NewDecoder(c)
+	for _, command := range []string{"", `{"execute":"qmp_capabilities"}`, fmt.Sprintf(`{"execute":"block_resize","arguments":{"device":"disk0","size":%d}}`, n)} {
+		if _, err := c.Write([]byte(command)); err != nil {
+			t.Fatal(err)
+		}
+		for a := map[string]any{}; a["QMP"] == nil && a["return"] == nil; { // events come between
+			clear(a)
+			if err := answers.Decode(&a); err != nil || a["error"] != nil {
+				t.Fatalf("QEMU, asked to resize the disk to %d: %v, %v", n, a, err)
+			}
+		}
+	}
 }
 
 // noRandom: a host can hide RDRAND, and then nothing is drawn in this guest.

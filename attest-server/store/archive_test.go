@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -370,5 +372,52 @@ func TestCutInParts(t *testing.T) {
 	}
 	if len(bases) != 2 || bases[0] != cutAtOnce {
 		t.Errorf("bases %v", bases)
+	}
+}
+
+// TestCutUnderAnotherMasterKey: the master key is rotated between writing an archive
+// and cutting the log, and between two parts: who finds the new one goes on, who
+// does not cuts nothing.
+func TestCutUnderAnotherMasterKey(t *testing.T) {
+	s, at, o := newStore(t)
+	fill(t, s, 600)
+	to := archived(t, s, 512)
+	lost, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lost.Close()
+	admin, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	next, err := masterkey.New(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.master.reload = func() ([]secret.Bytes, error) {
+		return []secret.Bytes{secret.New(bytes.Clone(next.Reveal()))}, nil
+	}
+	if err := admin.RotateMasterKey(t.Context(), secret.New(bytes.Clone(next.Reveal())), "local"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lost.Cut(t.Context(), to, ""); !errors.Is(err, ErrWrongMasterKey) {
+		t.Errorf("with the old master key: %v", err)
+	}
+	if _, err := s.Base(t.Context()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it was cut: %v", err)
+	}
+	if err := s.Cut(t.Context(), to, ""); err != nil {
+		t.Fatal(err)
+	}
+	o.MasterKey = next
+	again, err := reopen(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Verify(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

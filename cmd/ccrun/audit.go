@@ -53,6 +53,9 @@ func auditSince(c *cli.Context, client *kbs.AdminClient, from time.Time) ([]kbs.
 		if err != nil {
 			return nil, err
 		}
+		if next.Archived != nil && from.Before(*next.Archived) {
+			fmt.Fprintf(c.App.ErrWriter, "ccrun: entries that come before these were archived %s, and are not printed: ask the server's operator\n", next.Archived.Format(time.RFC3339))
+		}
 		for _, e := range next.Entries {
 			if !e.At.Before(from) {
 				found = append(found, e)

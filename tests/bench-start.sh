@@ -7,8 +7,9 @@
 # the firmware's modules for a plain disk with the same file system and runs the
 # same program from it; "lean" loads only those that it needs; "bare-ext4" is
 # bare with ext4, whatever the image has.
-#   work/bare        workload's first word after the kernel's start, by a guest's
-#                    clock that counts instructions: no other load matters
+#   work/bare        instructions from the kernel's start to the workload's first
+#                    word, without those that waits would have had time for: no
+#                    other load matters
 #   guest/bare       the same by the guest's usual clock
 #   power-on/bare    from QEMU's start to the first byte, by this machine's clock
 #   podman-run/bare  the same from `podman run` (btrfs)

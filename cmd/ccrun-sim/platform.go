@@ -63,8 +63,9 @@ var aegisModules = []string{"aegis128", "aegis128_aesni"}
 
 // renamedModules have other names in other kernels (sha256_generic is sha256
 // since 6.16). Distributions have them built in; where one is a file it goes
-// along. So do BTRFS's checksums, which it asks for by name.
-var renamedModules = []string{"hmac", "sha256_generic", "sha256", "crc32c_generic", "crc32c_intel"}
+// along. So do BTRFS's checksums, which it asks for by name, and SHA-256 of the
+// processor's, which the tags of each sector are made with.
+var renamedModules = []string{"hmac", "sha256_generic", "sha256", "sha256_ssse3", "crc32c_generic", "crc32c_intel"}
 
 // modulesOf is what of all these to take from dir.
 func modulesOf(dir string) (firmware.Modules, error) {

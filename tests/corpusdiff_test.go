@@ -73,6 +73,12 @@ type documented struct {
 	pattern string
 	items   *regexp.Regexp
 	where   []string
+	podman  string // major version of the one that it is about; empty: each
+}
+
+// under leaves the rows that hold for a version of Podman.
+func under(version string, rows []documented) []documented {
+	return slices.DeleteFunc(slices.Clone(rows), func(r documented) bool { return r.podman != "" && r.podman != version })
 }
 
 // of says whether the row holds for a run: "every", an image, a file system or
@@ -140,11 +146,12 @@ func documentedDifferences(t *testing.T) (rows []documented) {
 			continue
 		}
 		pattern := strings.Trim(cells[1], " `")
-		where := strings.Split(strings.TrimSpace(cells[2]), ", ")
+		runs, podman, _ := strings.Cut(strings.TrimSpace(cells[2]), "; Podman ")
+		where := strings.Split(runs, ", ")
 		if strings.TrimSpace(cells[len(cells)-2]) == "" {
 			t.Errorf("no reason for %q", pattern)
 		}
-		rows = append(rows, documented{pattern, patternOf(pattern), where})
+		rows = append(rows, documented{pattern, patternOf(pattern), where, podman})
 	}
 	return rows
 }
@@ -159,16 +166,22 @@ func TestDifferencesJudged(t *testing.T) {
 	ours := map[string]string{"umask": "0077", "stdout": "b\nc\n", "pid": "1"}
 	seen := differences{"x/ext4": compareItems(theirs, ours)}
 	listed := func(pattern, where string) documented {
-		return documented{pattern, patternOf(pattern), strings.Split(where, ", ")}
+		return documented{pattern, patternOf(pattern), strings.Split(where, ", "), ""}
 	}
 	all := []documented{listed("≠ umask", "every"), listed("+ *id", "ext4"), listed("? stdout: *", "none"), listed(`- stdout: a\n`, "x"), listed(`+ stdout: c\n`, "y, x/ext4")}
 	if got := seen.judge(all); len(got) != 0 {
 		t.Errorf("all is listed, but: %q", got)
 	}
+	today := append(slices.Clone(all), listed("≠ cwd", "every"))
+	today[len(today)-1].podman = "5"
+	if got := seen.judge(under("4", today)); len(got) != 0 {
+		t.Errorf("a row of another Podman's: %q", got)
+	}
 	for _, c := range []struct {
 		rows []documented
 		want string
 	}{
+		{under("5", today), "lists \"≠ cwd\", which did not occur"},
 		{all[1:], "does not list: | `≠ umask` | x/ext4 |"},
 		{append(slices.Clone(all), listed("≠ cwd", "every, not y")), "lists \"≠ cwd\", which did not occur"},
 		{append(slices.Clone(all[1:]), listed("≠ umask", "every, not x")), "does not list: | `≠ umask`"},

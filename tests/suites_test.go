@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,12 +24,20 @@ func TestDebianSid(t *testing.T) {
 	runInside(t, "root-sid", "^(TestKrun|TestKrunPods)$")
 }
 
-// runInside runs tests in the rig's root of another suite.
+// runInside runs tests in the rig's root of another suite; of a list
+// `-run 'TestDebian13/^TestPods$'` runs that alone, and '…/^TestCorpus$' what is
+// not on it.
 func runInside(t *testing.T, link, tests string) {
 	t.Helper()
 	endToEnd(t)
 	if os.Getenv("CCRUN_INSIDE") != "" {
 		t.Skipf("%s runs outside of another suite's root", t.Name())
+	}
+	if _, only, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
+		tests = only
+	}
+	if strings.Contains(tests, "TestCorpus") {
+		corpusLayers(t, chosenImages(true))
 	}
 	rig := os.Getenv("CCRUN_RIG")
 	root, err := filepath.EvalSymlinks(filepath.Join(rig, link))

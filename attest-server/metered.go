@@ -86,6 +86,10 @@ func (s meteredStore) ReleaseResource(ctx context.Context, r kbs.ResourceID, id 
 	return s.released("resource", func() (secret.Bytes, error) { return s.Store.ReleaseResource(ctx, r, id, appraised, session) })
 }
 
+func (s meteredStore) ReleaseConfig(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
+	return s.released("config", func() (secret.Bytes, error) { return s.Store.ReleaseConfig(ctx, id, appraised, session) })
+}
+
 func (s meteredStore) Confirm(ctx context.Context, id string, g store.Guest) error {
 	start := time.Now()
 	err := s.Store.Confirm(ctx, id, g)

@@ -31,6 +31,7 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("POST /v1/auth", answers.Handle(n.auth))
 	mux.HandleFunc("POST /v1/attest", answers.Handle(n.attest))
 	mux.HandleFunc("POST /v1/workloads/{id}/confirm", answers.Handle(n.confirm))
+	mux.HandleFunc("POST /v1/workloads/{id}/report", answers.Handle(n.report))
 	mux.HandleFunc("GET /v1/workloads/{id}/key", answers.Handle(n.diskKey(n.engine.DiskKey)))
 	mux.HandleFunc("GET /v1/workloads/{id}/key/staged", answers.Handle(n.diskKey(n.engine.StagedDiskKey)))
 }
@@ -132,6 +133,39 @@ func (n *native) confirm(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer.WriteJSON(w, http.StatusOK, kbs.ConfirmAnswer{Result: kbs.Confirmed})
+}
+
+// config answers with the configuration of the session's workload.
+func (n *native) config(w http.ResponseWriter, r *http.Request) error {
+	sess, err := n.workloadSession(r)
+	if err != nil {
+		return err
+	}
+	b, err := n.engine.Config(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)})
+	if err != nil {
+		return err
+	}
+	answer.SetCheckpoint(w, n.engine.Anchor.Checkpoint())
+	return answer.WriteBody(w, http.StatusOK, b)
+}
+
+// report takes a guest's word for its owner.
+func (n *native) report(w http.ResponseWriter, r *http.Request) error {
+	sess, err := n.workloadSession(r)
+	if err != nil {
+		return err
+	}
+	var report kbs.GuestReport
+	if err := answer.ReadJSON(w, r, kbs.MaxReportBody, &report); err != nil {
+		return err
+	}
+	if err := report.Validate(); err != nil {
+		return refusal.New(kbs.CodeBadRequest, "%v", err)
+	}
+	if err := n.engine.Report(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, report); err != nil {
+		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, kbs.ReportAnswer{Session: sess.ID.String()})
 }
 
 // workloadSession is the request's session, which must be of the workload that

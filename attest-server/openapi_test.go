@@ -206,7 +206,7 @@ func TestSchemasAreTheTypes(t *testing.T) {
 	for _, v := range []any{
 		kbs.AuthRequest{}, kbs.AuthAnswer{}, kbs.AttestRequest{}, kbs.AttestAnswer{}, kbs.ConfirmAnswer{}, kbs.Sealed{}, kbs.Problem{}, kbs.RegisterRequest{},
 		kbs.RegisterAnswer{}, kbs.WorkloadList{}, kbs.SessionRecord{}, kbs.AuditPage{}, kbs.AuditHead{}, kbs.MachineList{}, kbs.Incident{},
-		kbs.RotateRequest{}, kbs.RotateAnswer{}, kbs.Bootable{}, kbs.BootList{}, kbs.AgentSegment{}, kbs.UpdateRequest{}, kbs.UpdateAnswer{}, kbs.ResourceRequest{}, kbs.ResourceAnswer{}, kbs.ResourceMeta{}, kbs.ResourceList{}, kbs.ApprovalList{}, kbs.Policy{},
+		kbs.RotateRequest{}, kbs.RotateAnswer{}, kbs.Bootable{}, kbs.BootList{}, kbs.AgentSegment{}, kbs.UpdateRequest{}, kbs.UpdateAnswer{}, kbs.ResourceRequest{}, kbs.ResourceAnswer{}, kbs.ResourceMeta{}, kbs.ResourceList{}, kbs.WorkloadConfig{}, kbs.ConfigChange{}, kbs.ConfigAnswer{}, kbs.ConfigMeta{}, kbs.GuestReport{}, kbs.ReportAnswer{}, kbs.ApprovalList{}, kbs.Policy{},
 	} {
 		check(reflect.TypeOf(v))
 	}

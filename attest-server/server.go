@@ -214,6 +214,7 @@ func newOwners(c Config, e *release.Engine, limits *answer.Limiter) (*admin.API,
 		Updates:   &admin.Updates{Store: c.Owners, Policies: e.Policies, Clock: c.Clock, Log: c.Log},
 		Rotations: &admin.Rotations{Store: c.Owners, Rand: c.Rand},
 		Resources: &admin.Resources{Store: c.Owners, Log: c.Log},
+		Configs:   &admin.Configs{Store: c.Owners, Log: c.Log},
 		Approvals: &admin.Approvals{Store: c.Owners, Log: c.Log},
 		Policies:  &admin.TenantPolicies{Store: c.Owners, Policies: e.Policies, Log: c.Log},
 		Machines:  &admin.Machines{Store: c.Owners, Log: c.Log},
@@ -243,6 +244,7 @@ func (s *Server) routes() *answer.Router {
 	s.foreign.routes(mux)
 	s.owners.Routes(mux, s.answers)
 	mux.HandleFunc("GET /v1/resources/{repo}/{type}/{tag}", s.answers.Handle(s.getResource))
+	mux.HandleFunc("GET /v1/workloads/{id}/config", s.answers.Handle(s.getConfig))
 	mux.HandleFunc("GET /v1/openapi.yaml", s.answers.Handle(getOpenAPI))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.answers.Handle(s.ready))
@@ -268,6 +270,14 @@ func (s *Server) getResource(w http.ResponseWriter, r *http.Request) error {
 		return s.native.resource(w, r)
 	}
 	return s.owners.GetResource(w, r)
+}
+
+// getConfig is getResource of a workload's configuration.
+func (s *Server) getConfig(w http.ResponseWriter, r *http.Request) error {
+	if b := answer.Bearer(r); b.Len() > 0 && !bytes.HasPrefix(b.Reveal(), tokenPrefix) {
+		return s.native.config(w, r)
+	}
+	return s.owners.GetConfig(w, r)
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {

@@ -19,6 +19,7 @@ type Store interface {
 	UpdateStore
 	RotationStore
 	ResourceStore
+	ConfigStore
 	ApprovalStore
 	TenantPolicyStore
 	RecordStore
@@ -33,6 +34,7 @@ type API struct {
 	Updates   *Updates
 	Rotations *Rotations
 	Resources *Resources
+	Configs   *Configs
 	Approvals *Approvals
 	Policies  *TenantPolicies
 	Records   *Records
@@ -55,6 +57,8 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"DELETE /v1/workloads/{id}":                {Publishing, ofWorkload(changes(0, a.Workloads.remove))},
 		"POST /v1/workloads/{id}/revoke":           {Publishing, ofWorkload(changes(0, a.Workloads.revoke))},
 		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(Turn(a.Turns.Rotations, kbs.MaxRotateBody, a.Rotations.rotate))},
+		"PUT /v1/workloads/{id}/config":            {Publishing, ofWorkload(resources(kbs.MaxConfigBody, a.Configs.put))},
+		"DELETE /v1/workloads/{id}/config":         {Publishing, ofWorkload(resources(0, a.Configs.remove))},
 		"GET /v1/workloads/{id}/boot":              {Reading, ofWorkload(reads(a.Updates.getBoot))},
 		"GET /v1/boots":                            {Reading, reads(a.Updates.listBoots)},
 		"GET /v1/agents/{digest}":                  {Reading, resources(0, a.Updates.getAgent)},
@@ -87,6 +91,12 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 // GetResource shows an owner a resource, on a path where guests get its value.
 func (a *API) GetResource(w http.ResponseWriter, r *http.Request) error {
 	return a.Admit(Reading, Turn(a.Turns.Reads, 0, a.Resources.get))(w, r)
+}
+
+// GetConfig shows an owner what a workload is configured with, but for its
+// values, on a path where guests get those.
+func (a *API) GetConfig(w http.ResponseWriter, r *http.Request) error {
+	return a.Admit(Reading, ofWorkload(Turn(a.Turns.Reads, 0, a.Configs.get)))(w, r)
 }
 
 // getMetrics is for the operator: what it counts is of all tenants, and tells

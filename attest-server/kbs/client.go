@@ -95,21 +95,28 @@ func (c *Client) Open(ctx context.Context, req ReleaseRequest) (s *Session, k se
 // if that fails, in new ones, as Release does. It returns nil once a server is
 // known to remember it, and so gives this VM no DiskKey any more.
 func (c *Client) Confirm(ctx context.Context, req ReleaseRequest, s *Session) error {
-	err := s.Confirm(ctx)
+	err := c.During(ctx, req, s, "confirming the release", func(s *Session) error { return s.Confirm(ctx) })
+	if isConfirmed(err) { // the answer was lost, not the question
+		return nil
+	}
+	return err
+}
+
+// During calls act with session s or, if that fails, with new ones, as Release
+// does. doing says what act does.
+func (c *Client) During(ctx context.Context, req ReleaseRequest, s *Session, doing string, act func(*Session) error) error {
+	err := act(s)
 	if err == nil || isFinal(err) && !isExpired(err) {
 		return err
 	}
-	req.retry(fmt.Errorf("confirming the release: %w", err), 0)
+	req.retry(fmt.Errorf("%s: %w", doing, err), 0)
 	return c.each(ctx, req, func(base string, pins Pins) error {
 		s, err := c.try(ctx, base, pins, req)
-		if isConfirmed(err) { // the answer was lost, not the question
-			return nil
-		}
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		return s.Confirm(ctx)
+		return act(s)
 	})
 }
 

@@ -72,6 +72,8 @@ type SessionRecord struct {
 	Granted    bool              `json:"granted"`
 	Releases   int64             `json:"releases"` // how often the key was fetched
 	Result     AttestationResult `json:"result"`
+	// Refused is what the guest itself says of why it went no further.
+	Refused string `json:"refused,omitempty"`
 	// Checkpoint is the head of the audit log that its witnesses had then, a
 	// signed note of C2SP tlog-checkpoint. Empty: the server has no witnesses.
 	Checkpoint string `json:"checkpoint,omitempty"`

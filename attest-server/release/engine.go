@@ -36,6 +36,10 @@ type Store interface {
 	Confirm(ctx context.Context, id string, g store.Guest) error
 	Unconfirmed(ctx context.Context, reportID []byte) error
 	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	// ReleaseConfig is the workload's configuration, encoded.
+	ReleaseConfig(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	// ReportGuest keeps what a guest says of why it goes no further.
+	ReportGuest(ctx context.Context, id, session, refused string) error
 	// Machine is what is known of one. ErrNotFound: it was never seen.
 	Machine(ctx context.Context, id string) (kbs.Machine, error)
 	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error

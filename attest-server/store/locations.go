@@ -30,3 +30,9 @@ func stagedLocation(row, rotation string, canonical []byte) []byte {
 func resourceLocation(id kbs.ResourceID, version int64, policy []byte) []byte {
 	return masterkey.Location("resources", "value", id.Repo, id.Type, id.Tag, strconv.FormatInt(version, 10), string(policy))
 }
+
+// configLocation ties a configuration to its workload's id and its version, and
+// not to the registration: it stays while that is changed. See readProven.
+func configLocation(id string, version int64) []byte {
+	return masterkey.Location("configs", "value", id, strconv.FormatInt(version, 10))
+}

@@ -25,7 +25,7 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 		return fmt.Errorf("rotating master key: %w", err)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources} {
+		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources, s.rewrapConfigs} {
 			if err := rewrap(tx, to); err != nil {
 				return err
 			}

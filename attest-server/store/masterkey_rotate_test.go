@@ -32,6 +32,9 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for i := range 3 {
+		setEnv(t, s, "staged", "A", fmt.Sprint("v", i))
+	}
 	next, err := masterkey.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +95,9 @@ func TestRotateMasterKeyWhileServing(t *testing.T) {
 	}
 	if v, err := fresh.ReleaseResource(t.Context(), id, "staged", w.Digest, "n"); err != nil || string(v.Reveal()) != "v2" {
 		t.Errorf("resource: %v", err)
+	}
+	if raw, err := fresh.ReleaseConfig(t.Context(), "staged", w.Digest, "n"); err != nil || string(raw.Reveal()) != `{"env":{"A":"v2"}}` {
+		t.Errorf("configuration: %v", err)
 	}
 	if _, err := fresh.SigningKey(t.Context()); err != nil {
 		t.Error(err)

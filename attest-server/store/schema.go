@@ -289,4 +289,18 @@ var migrations = []string{
 	// When the DiskKey in use was drawn, if a rotation drew it: what was granted
 	// before then is of another key.
 	`ALTER TABLE workloads ADD COLUMN drawn_at INTEGER`,
+
+	// What owners give their workloads' processes, and what guests say of why
+	// they do not take it.
+	`CREATE TABLE configs(
+		workload TEXT NOT NULL REFERENCES workloads(id) ON DELETE CASCADE,
+		version INTEGER NOT NULL,
+		value BLOB NOT NULL,            -- sealed; kbs.WorkloadConfig, RFC 8785
+		created_at INTEGER NOT NULL,
+		created_by TEXT NOT NULL,
+		releases INTEGER NOT NULL DEFAULT 0,
+		last_release INTEGER,
+		PRIMARY KEY(workload, version)
+	) STRICT;
+	ALTER TABLE sessions ADD COLUMN refused TEXT;`,
 }

@@ -82,7 +82,7 @@ func firstFailure(r kbs.AttestationResult) string {
 
 // Session is the record with that public number, or ErrNotFound.
 func (s sessionRecords) Session(ctx context.Context, number string) (kbs.SessionRecord, error) {
-	r, err := scanRecord(s.db.QueryRowContext(ctx, "SELECT record, releases FROM sessions WHERE number = ?", number))
+	r, err := scanRecord(s.db.QueryRowContext(ctx, "SELECT record, releases, refused FROM sessions WHERE number = ?", number))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("session %s: %w", number, ErrNotFound)
 	}
@@ -95,13 +95,16 @@ func (s sessionRecords) Session(ctx context.Context, number string) (kbs.Session
 func scanRecord(r row) (record kbs.SessionRecord, err error) {
 	var b []byte
 	var releases int64
-	if err := r.Scan(&b, &releases); err != nil {
+	var refused *string
+	if err := r.Scan(&b, &releases, &refused); err != nil {
 		return record, err
 	}
 	if err := kbs.UnmarshalStrict(b, &record); err != nil {
 		return record, fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	record.Releases = releases
+	if record.Releases = releases; refused != nil {
+		record.Refused = *refused
+	}
 	return record, nil
 }
 
@@ -122,7 +125,7 @@ func (s sessionRecords) Sessions(ctx context.Context, q SessionQuery, limit int)
 	if !q.Before.IsZero() {
 		before = unixMilli(q.Before)
 	}
-	all, err := list(ctx, s.db, scanRecord, `SELECT record, releases FROM sessions
+	all, err := list(ctx, s.db, scanRecord, `SELECT record, releases, refused FROM sessions
 		WHERE (at, number) < (?1, ?2) AND (?3 = '' OR workload = ?3)
 		AND (?4 = '' OR `+owned("workload", "?4")+`)
 		ORDER BY at DESC, number DESC LIMIT ?5`,

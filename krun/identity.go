@@ -92,14 +92,11 @@ func (d *DiskIdentity) LaunchBytes(s Scratch) (int64, error) {
 	return d.ImageBytes + g.TotalBytes(), nil
 }
 
-// LaunchPolicy is what the owner lets the host have a say in. The zero value:
-// nothing.
-//
-// Waiting for the issue "A workload's life": EnvAllow and ArgsAllow are
-// measured, but no launcher passes environment or arguments to the guest, so
-// nothing honours them; and Logs has no "encrypted".
+// LaunchPolicy is what may be decided after the build: by the key server of the
+// process (EnvAllow, ArgsAllow: see CheckConfig), by the host of the rest. The
+// zero value: nothing.
 type LaunchPolicy struct {
-	EnvAllow  []string `json:"env_allow,omitempty"` // NAME or NAME=REGEX
+	EnvAllow  []string `json:"env_allow,omitempty"` // EnvRules
 	ArgsAllow bool     `json:"args_allow,omitempty"`
 	Logs      string   `json:"logs"` // where the output goes: "host" or "none"
 	// Signals are what the host may send beside the image's stop signal and

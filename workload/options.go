@@ -2,7 +2,6 @@ package workload
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -329,15 +328,9 @@ func checkAttach(sys *types.SystemContext, destination string, attach []string, 
 // checkEnvAllow accepts NAME and NAME=REGEX.
 func checkEnvAllow(list []string) error {
 	for _, e := range list {
-		name, expr, _ := strings.Cut(e, "=")
-		if !envName.MatchString(name) {
-			return hint.Usagef("environment name %q, expected letters, digits and '_'", name)
-		}
-		if _, err := regexp.Compile(`\A(?:` + expr + `)\z`); err != nil {
-			return hint.Usagef("environment rule %q: %w", e, err)
+		if _, err := krun.ParseEnvRule(e); err != nil {
+			return hint.Usagef("%w", err)
 		}
 	}
 	return nil
 }
-
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -58,8 +58,12 @@ func (s configs) ChangeConfig(ctx context.Context, id string, change kbs.ConfigC
 	return a, nil
 }
 
-// mayConfigure is nil for the principal who registered the workload.
+// mayConfigure is nil for the principal who registered the workload. Its versions
+// have one configuration: ID@N has none.
 func mayConfigure(tx *sql.Tx, id string, by Caller) error {
+	if !kbs.ValidWorkloadID(id) {
+		return ErrNotFound
+	}
 	var owner string
 	err := tx.QueryRow("SELECT registered_by FROM workloads WHERE id = ?", id).Scan(&owner)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -133,7 +137,7 @@ func (s configs) openConfig(id string, version int64, sealed []byte) (secret.Byt
 func (s configs) ReleaseConfig(ctx context.Context, id string, appraised kbs.Digest, session string) (raw secret.Bytes, err error) {
 	var refused error
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		w, err := s.readProven(tx, id, appraised)
+		w, err := s.readProven(ctx, tx, id, appraised)
 		if err != nil {
 			return err
 		}
@@ -170,8 +174,8 @@ func (s configs) ReleaseConfig(ctx context.Context, id string, appraised kbs.Dig
 // readProven is readReleasable of a registration that opens its DiskKey. What is
 // kept for a workload's id alone must not go to a registration that somebody has
 // put under that id in the database: its DiskKey would not open.
-func (c *core) readProven(tx *sql.Tx, id string, appraised kbs.Digest) (releasable, error) {
-	r, err := c.readReleasable(tx, id, appraised, false)
+func (c *core) readProven(ctx context.Context, tx *sql.Tx, id string, appraised kbs.Digest) (releasable, error) {
+	r, err := c.readReleasable(ctx, tx, id, appraised, false)
 	if err != nil {
 		return r, err
 	}
@@ -238,26 +242,4 @@ func (s configs) RemoveConfig(ctx context.Context, id string, by Caller) error {
 		}
 		return s.log.append(tx, by.Actor, "config.remove", id, "")
 	})
-}
-
-func (s *DB) rewrapConfigs(tx *sql.Tx, to *masterkey.Sealer) error {
-	var id string
-	var version int64
-	for {
-		var value []byte
-		err := tx.QueryRow("SELECT workload, version, value FROM configs WHERE (workload, version) > (?,?) ORDER BY workload, version LIMIT 1", id, version).
-			Scan(&id, &version, &value)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if value, err = s.sealer.Rewrap(value, configLocation(id, version), to); err != nil {
-			return fmt.Errorf("configuration of workload %s version %d: %w", id, version, err)
-		}
-		if _, err := tx.Exec("UPDATE configs SET value = ? WHERE workload = ? AND version = ?", value, id, version); err != nil {
-			return err
-		}
-	}
 }

@@ -121,3 +121,25 @@ func (s *DB) rewrapResources(tx *sql.Tx, to *masterkey.Sealer) error {
 		}
 	}
 }
+
+func (s *DB) rewrapConfigs(tx *sql.Tx, to *masterkey.Sealer) error {
+	var id string
+	var version int64
+	for {
+		var value []byte
+		err := tx.QueryRow("SELECT workload, version, value FROM configs WHERE (workload, version) > (?,?) ORDER BY workload, version LIMIT 1", id, version).
+			Scan(&id, &version, &value)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if value, err = s.sealer.Rewrap(value, configLocation(id, version), to); err != nil {
+			return fmt.Errorf("configuration of workload %s version %d: %w", id, version, err)
+		}
+		if _, err := tx.Exec("UPDATE configs SET value = ? WHERE workload = ? AND version = ?", value, id, version); err != nil {
+			return err
+		}
+	}
+}

@@ -24,10 +24,6 @@ import (
 )
 
 func buildOptions(c *cli.Context) (*workload.Options, error) {
-	log := program.Log(c)
-	if c.IsSet("env-allow") || c.IsSet("args-allow") {
-		log.Warn("--env-allow and --args-allow are measured into the launch policy, but no launcher can pass environment or arguments to the guest yet")
-	}
 	o := &workload.Options{
 		WorkloadID: c.String("workload-id"),
 		Policy: krun.LaunchPolicy{

@@ -57,6 +57,9 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	}
 	fmt.Fprintf(w, "session %s: %s\nworkload %s (%s) at %s from %s\n\n", r.Session, verdict,
 		face.Printable(r.WorkloadID), face.Printable(string(r.Result.TEE)), r.At.UTC().Format(time.RFC3339), face.Printable(cmp.Or(r.Peer, "-")))
+	if r.Refused != "" {
+		fmt.Fprintf(w, "the guest refused to go on: %s\n\n", face.Printable(r.Refused))
+	}
 	if err := face.Rules(w, r.Result.Rules); err != nil {
 		return err
 	}

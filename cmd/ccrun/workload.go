@@ -36,9 +36,9 @@ func workloadCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:        "workload",
-		Usage:       "list, show, rotate, update, revoke and remove what is registered with the server",
+		Usage:       "list, show, configure, rotate, update, revoke and remove what is registered with the server",
 		Description: "Example:\n   ccrun workload ls --server https://kbs.example:8443 --ca ca.pem --token-file token",
-		Subcommands: []*cli.Command{list, show, rotateCommand(), updateCommand(), revoke, remove},
+		Subcommands: []*cli.Command{list, show, configCommand(), rotateCommand(), updateCommand(), revoke, remove},
 	}
 }
 

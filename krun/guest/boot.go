@@ -50,6 +50,7 @@ type boot struct {
 	// processKey proves the process configuration; it follows from the volume key.
 	processKey secret.Bytes
 	opened
+	config  *kbs.WorkloadConfig // nil: the image takes none
 	process *krun.Process
 
 	at          atomic.Value // string: the step under way
@@ -96,6 +97,7 @@ func diskSteps() []step {
 		{"loading the image's modules", (*boot).loadImageModules},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
+		{"fetching the configuration", (*boot).fetchConfig},
 		{"confirming the release", told((*boot).confirmRelease)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},

@@ -31,8 +31,10 @@ func (b *boot) readProcess(context.Context) error {
 		return err
 	}
 	defer b.processKey.Wipe()
-	b.process, err = decodeProcess(raw, b.processKey, b.identity.ProcessDigest)
-	return err
+	if b.process, err = decodeProcess(raw, b.processKey, b.identity.ProcessDigest); err != nil {
+		return err
+	}
+	return b.configure()
 }
 
 // decodeProcess decodes raw if its digest under the key is want.
@@ -46,3 +48,20 @@ func decodeProcess(raw []byte, processKey secret.Bytes, want kbs.Digest) (*krun.
 	}
 	return p, classed(classConfiguration, err)
 }
+
+// configure gives the process what the key server has for it.
+func (b *boot) configure() error {
+	switch {
+	case !b.identity.Policy.TakesConfig():
+		return nil
+	case b.config == nil:
+		return classed(classInternal, errNotConfigured)
+	}
+	b.process.Configure(b.config)
+	if err := process.Check(b.process); err != nil {
+		return classed(classConfigured, err)
+	}
+	return nil
+}
+
+var errNotConfigured = errors.New("the image takes a configuration, and none was asked for")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -147,4 +148,55 @@ func withReleaseHint(err error, n *network) error {
 		return hint.With(err, "check that the container's network reaches the server")
 	}
 	return err
+}
+
+// fetchConfig gets what the owner has set for the process, from the key server
+// and so not from the host. Whoever builds an image without --env-allow and
+// --args-allow takes nothing from there either, and is not asked.
+func (b *boot) fetchConfig(ctx context.Context) error {
+	policy := &b.identity.Policy
+	if !policy.TakesConfig() {
+		return nil
+	}
+	var raw secret.Bytes
+	err := b.inSession(ctx, "fetching the configuration", func(s *kbs.Session) (err error) {
+		raw, err = s.Config(ctx)
+		return err
+	})
+	if err != nil {
+		return openly(b.refused(err))
+	}
+	defer raw.Wipe()
+	if b.config, err = checkedConfig(raw, policy); err != nil {
+		return b.tellOwner(ctx, classed(classConfigured, fmt.Errorf("configuration of the workload: %w", err)))
+	}
+	return nil
+}
+
+func checkedConfig(raw secret.Bytes, policy *krun.LaunchPolicy) (*kbs.WorkloadConfig, error) {
+	c, err := kbs.DecodeConfig(raw.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	return c, policy.CheckConfig(c)
+}
+
+// inSession calls act with the session of the DiskKey or, where that fails, with
+// new ones. How long it waits for a server is the owner's choice.
+func (b *boot) inSession(ctx context.Context, doing string, act func(*kbs.Session) error) error {
+	defer b.limit.suspend()()
+	a := b.asking
+	return a.client.During(ctx, a.request, a.session, doing, act)
+}
+
+// tellOwner reports err to the workload's owner, and makes of it what the host
+// may read: its class, and where the owner finds the rest. A report that does not
+// arrive changes nothing of the refusal.
+func (b *boot) tellOwner(ctx context.Context, err error) error {
+	number, failed := b.asking.session.Report(ctx, err.Error())
+	if failed != nil {
+		b.console.timing(fmt.Sprintf("telling the owner: %v", failed))
+		return err
+	}
+	return openly(hint.With(errors.New(classOf(err).String()), "the workload's owner sees what with `ccrun explain %s`", number))
 }

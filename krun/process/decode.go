@@ -36,13 +36,14 @@ func Decode(raw []byte) (*krun.Process, error) {
 	if err := kbs.UnmarshalStrict(raw, &p); err != nil {
 		return nil, fmt.Errorf("decoding process configuration: %w", err)
 	}
-	if err := check(&p); err != nil {
+	if err := Check(&p); err != nil {
 		return nil, err
 	}
 	return &p, nil
 }
 
-func check(p *krun.Process) error {
+// Check refuses what cannot start.
+func Check(p *krun.Process) error {
 	if _, err := ParseStopSignal(p.StopSignal); err != nil {
 		return hint.With(err, "correct the image's StopSignal")
 	}

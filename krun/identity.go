@@ -47,6 +47,7 @@ type Identity struct {
 	ProcessDigest kbs.Digest   `json:"process_digest"`
 	Policy        LaunchPolicy `json:"policy"`
 	Network       *Network     `json:"network,omitempty"` // nil: the machine's own
+	Logs          *SealedLogs  `json:"logs,omitempty"`    // with LogsEncrypted
 }
 
 // Servers says whom the guest talks to, and by which key it knows them.
@@ -98,7 +99,7 @@ func (d *DiskIdentity) LaunchBytes(s Scratch) (int64, error) {
 type LaunchPolicy struct {
 	EnvAllow  []string `json:"env_allow,omitempty"` // EnvRules
 	ArgsAllow bool     `json:"args_allow,omitempty"`
-	Logs      string   `json:"logs"` // where the output goes: "host" or "none"
+	Logs      string   `json:"logs"` // where the output goes: one of LogsPolicies
 	// Signals are what the host may send beside the image's stop signal and
 	// SIGKILL: names as in "SIGHUP", sorted.
 	Signals []string `json:"signals,omitempty"`
@@ -193,8 +194,9 @@ func (id *Identity) Validate() error {
 		return fmt.Errorf("file system %q, expected one of %v", id.Disk.Filesystem, Filesystems())
 	case id.Policy.AllowACPI && id.TEE != kbs.Sample:
 		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
-	case id.Policy.Logs != "host" && id.Policy.Logs != "none":
-		return fmt.Errorf("logs policy %q, expected host or none", id.Policy.Logs)
+	}
+	if err := id.Logs.validate(id.Policy.Logs, id.Version); err != nil {
+		return err
 	}
 	if err := checkHostSignals(id.Policy.Signals); err != nil {
 		return err

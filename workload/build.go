@@ -186,6 +186,9 @@ func (b *build) seal(context.Context) error {
 		return err
 	}
 	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, Policy: b.Policy, Network: b.Network}
+	if id.Logs, err = krun.SealLogs(b.LogRecipients, b.sealed.volumeKey); err != nil {
+		return err
+	}
 	if err := b.sealed.configure(b.WorkloadID, &b.MachineOptions, b.Servers.URLs[0]); err != nil {
 		return err
 	}

@@ -37,7 +37,10 @@ type Options struct {
 	WorkloadID string // empty: derived from the destination, with 64 random bits
 	Servers    krun.Servers
 	Policy     krun.LaunchPolicy
-	Network    *krun.Network // nil: the machine's own, without names
+	// LogRecipients read what the workload prints, with Policy.Logs "encrypted":
+	// public keys of age.
+	LogRecipients []string
+	Network       *krun.Network // nil: the machine's own, without names
 	// Reproducible makes the same image of the same inputs; see
 	// docs/image-format.md for what that tells others.
 	Reproducible bool
@@ -160,7 +163,7 @@ func (o *Options) setDefaults() {
 	o.Environment.setDefaults()
 	o.DiskOptions.setDefaults()
 	if o.Policy.Logs == "" {
-		o.Policy.Logs = "host"
+		o.Policy.Logs = krun.LogsHost
 	}
 	o.Policy.AllowACPI = o.AllowACPI
 }
@@ -188,8 +191,6 @@ func (o *Options) check() error {
 	switch {
 	case err != nil:
 		return err
-	case o.Policy.Logs != "host" && o.Policy.Logs != "none":
-		return hint.Usagef("logs policy %q, expected host or none", o.Policy.Logs)
 	case o.Replace != nil && (o.Registrar == nil || o.WorkloadID == ""):
 		return hint.Usagef("a build that replaces needs the server and the workload id that is there")
 	case o.Registrar == nil && o.RecordPath == "":
@@ -207,6 +208,9 @@ func (o *Options) check() error {
 		}
 	}
 	if err := o.Network.Validate(o.TEE); err != nil {
+		return hint.Usagef("%w", err)
+	}
+	if err := krun.CheckLogs(o.Policy.Logs, o.LogRecipients); err != nil {
 		return hint.Usagef("%w", err)
 	}
 	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -62,7 +63,8 @@ func buildFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "dns", Usage: "`ADDRESS` of a name server for agent and workload; measured; may be repeated"},
 		&cli.StringSliceFlag{Name: "signals-allow", Usage: "signal that the host may send the workload, `NAME`, beside its StopSignal and KILL; may be repeated; measured"},
 		&cli.BoolFlag{Name: "allow-acpi", Usage: "let the host's ACPI code run in the guest's kernel, which nothing measures; measured, registered and shown (QEMU's machines only)"},
-		&cli.StringFlag{Name: "logs", Value: "host", Usage: "`WHERE` the workload's output goes: host or none"},
+		&cli.StringFlag{Name: "logs", Value: krun.LogsHost, Usage: "`WHERE` the workload's output goes: host, encrypted or none; \"ccrun logs\" reads an encrypted one"},
+		&cli.StringSliceFlag{Name: "log-recipient", Usage: "age `RECIPIENT`, age1... or age1pq1..., who reads encrypted logs (repeatable)"},
 		&cli.BoolFlag{Name: "classic", Usage: "image for the init of libkrunfw before version 5 (LUKS1, no integrity, no measurement of its own); needs such --firmware"},
 		&cli.StringFlag{Name: "profile", Usage: "with --classic: the VMM whose measurement is registered, `NAME` (default: libkrun-1.12)"},
 		sourcePassphraseFlag(),

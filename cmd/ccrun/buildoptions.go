@@ -29,9 +29,10 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 		Policy: krun.LaunchPolicy{
 			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
 		},
-		Servers:      krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
-		Network:      network(c),
-		Reproducible: c.Bool("reproducible"),
+		Servers:       krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
+		Network:       network(c),
+		LogRecipients: c.StringSlice("log-recipient"),
+		Reproducible:  c.Bool("reproducible"),
 	}
 	if err := setParts(c, &o.Environment, &o.SourceOptions, &o.MachineOptions, &o.DiskOptions); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/workload/localstore"
 )
 
@@ -12,7 +13,7 @@ import (
 func completion() face.Completion {
 	return face.Completion{
 		Values: map[string][]string{
-			"tee": {"snp", "tdx", "sample"}, "fs": {"btrfs", "ext4", "erofs"}, "logs": {"host", "none"},
+			"tee": {"snp", "tdx", "sample"}, "fs": {"btrfs", "ext4", "erofs"}, "logs": krun.LogsPolicies(),
 			"scratch-damaged": {"replace", "refuse"}, "pull": {"missing", "always", "never", "newer"},
 			"runtime": {"krun", "krun-sim"}, "format": {"json"}, "log-level": {"debug", "info", "warn", "error"},
 		},

@@ -100,6 +100,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("root", "%s, %s", id.Disk.Filesystem, id.Scratch)
 	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
 		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
+	if id.Logs != nil {
+		line("log readers", "%s", strings.Join(id.Logs.Recipients, " "))
+	}
 	if id.Policy.AllowACPI {
 		line("ACPI", "ALLOWED: %s", krun.ACPIWarning)
 	}

@@ -56,6 +56,10 @@ func (c *Client) try(ctx context.Context, base string, pins Pins, req ReleaseReq
 	return &Session{x: x, teeKey: k, rd: rd, req: req}, nil
 }
 
+// ReportData is what the session's Evidence was for: the server's record of the
+// session has it, too.
+func (s *Session) ReportData() ReportData { return s.rd }
+
 // Close gives the connection back.
 func (s *Session) Close() { s.x.close() }
 

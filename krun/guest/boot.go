@@ -49,6 +49,12 @@ type boot struct {
 	volumeKey *luks.VolumeKey // nil when diskKey opened no keyslot
 	// processKey proves the process configuration; it follows from the volume key.
 	processKey secret.Bytes
+	// logSeed signs the key of a sealed log, logKey is what it made, and log is
+	// the log; nil: the output is not sealed.
+	logSeed secret.Bytes
+	logKey  *keptLog
+	log     *sealed
+	detail  string // of what went wrong, for the sealed log alone
 	opened
 	config  *kbs.WorkloadConfig // nil: the image takes none
 	process *krun.Process
@@ -97,6 +103,7 @@ func diskSteps() []step {
 		{"loading the image's modules", (*boot).loadImageModules},
 		{"obtaining the disk key", (*boot).obtainKey},
 		{"unlocking the disk", (*boot).unlockDisk},
+		{"making the log's key", told((*boot).makeLogKey)},
 		{"fetching the configuration", (*boot).fetchConfig},
 		{"confirming the release", told((*boot).confirmRelease)},
 		{"mounting the disk", (*boot).mountDisk},
@@ -175,6 +182,7 @@ func (b *boot) forHost(ctx context.Context, err error) error {
 
 func (b *boot) failed(err error) int {
 	b.console.fail(err)
+	b.detail = withDetail(err)
 	var s *statusError
 	if errors.As(err, &s) {
 		return s.status

@@ -129,9 +129,33 @@ func discreet(err error) error {
 	}
 	c := classOf(err)
 	told := hint.With(errors.New(c.String()), "%s", remedies()[c].next)
+	told = &discreetError{told, err.Error()}
 	var s *statusError
 	if errors.As(err, &s) {
 		return &statusError{s.status, told}
 	}
 	return told
 }
+
+// A discreetError is told to the host, but for its detail, which is for the
+// sealed log.
+type discreetError struct {
+	error
+	detail string
+}
+
+func (e *discreetError) Unwrap() error { return e.error }
+
+// withDetail is how an error reads in the sealed log.
+func withDetail(err error) string {
+	var d *discreetError
+	if errors.As(err, &d) && d.detail != "" {
+		return err.Error() + ": " + d.detail
+	}
+	return err.Error()
+}
+
+// cut bounds a detail, which goes through a pipe to PID 1.
+func cut(detail string) string { return detail[:min(len(detail), maxDetail)] }
+
+const maxDetail = 4 << 10

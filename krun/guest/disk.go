@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/sealedlog"
 	"github.com/ccrun/ccrun/luks"
 )
 
@@ -120,6 +121,9 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 			"the disk is not the one the image was built with; pull the image again")
 	}
 	b.processKey = vk.Subkey(krun.ProcessKeyPurpose)
+	if b.identity.Logs != nil {
+		b.logSeed = vk.Subkey(sealedlog.SigningPurpose)
+	}
 	if err = b.activateImage(b.identity.Disk.Geometry, vk, b.disk.path); err != nil {
 		return err
 	}

@@ -42,20 +42,23 @@ func keeperSteps() []step {
 }
 
 // kept is what the keeper's steps leave to PID 1. It holds no secret but the
-// workload's configuration.
+// workload's configuration, and the key of what it prints.
 type kept struct {
 	Mapped   string
 	Devices  []string
 	Mounts   []string
 	ReadOnly bool
 	Process  *krun.Process
+	Log      *keptLog `json:",omitempty"`
 	Failure  *failure `json:",omitempty"`
 }
 
-// A failure is an error that the host may be told as it is (forHost).
+// A failure is an error that the host may be told as it is (forHost), but for
+// its detail.
 type failure struct {
 	Status     int
 	Text, Hint string
+	Detail     string `json:",omitempty"`
 }
 
 // openByKeeper has the keeper open the disk, and then overwrites its memory.
@@ -68,7 +71,11 @@ func (b *boot) openByKeeper(ctx context.Context) error {
 	k, err := awaitKeeper(ctx, result)
 	resume()
 	if f := k.Failure; err == nil && f != nil {
-		err = &statusError{f.Status, openly(hint.With(errors.New(f.Text), "%s", f.Hint))}
+		if k.Log != nil {
+			_ = b.openLog(k.Log) // for what its readers are to know, and the host is not
+		}
+		told := hint.With(errors.New(f.Text), "%s", f.Hint)
+		err = &statusError{f.Status, openly(&discreetError{told, f.Detail})}
 	}
 	if err != nil { // the VM ends; to stop it could take as long as the host likes
 		_ = unix.Kill(pid, unix.SIGKILL)
@@ -82,7 +89,7 @@ func (b *boot) openByKeeper(ctx context.Context) error {
 	if b.mapped == "" || b.process == nil {
 		return errors.New("the keeper opened nothing, and does not say why")
 	}
-	return nil
+	return openly(b.openLog(k.Log))
 }
 
 func (b *boot) startKeeper() (pid int, result *os.File, err error) {
@@ -152,16 +159,25 @@ func runKeeper(find func(context.Context, kbs.TEE) (Attester, error), voice *os.
 	answer := keeperAnswer{result: os.NewFile(specFD, "result")}
 	err := early
 	if err == nil {
-		err = b.keep(os.Args, steps, answer.fail)
+		err = b.keep(os.Args, steps, func(err error) { answer.fail(err, nil) })
 	}
 	if err != nil {
 		within(closeTimeout, b.closeDisk, func() {})
-		answer.fail(err)
+		if b.logKey == nil && b.logSeed.Len() > 0 {
+			_ = b.makeLogKey(context.Background())
+		}
+		answer.fail(err, b.logKey)
 	}
-	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process})
+	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey})
 	for {
 		_ = unix.Pause()
 	}
+}
+
+// openLog begins the log, if it is to be sealed.
+func (b *boot) openLog(k *keptLog) (err error) {
+	b.log, err = openSealed(b.identity.Policy.Logs, k, b.console, b.spawn)
+	return err
 }
 
 // keeperAnswer is said once.
@@ -177,12 +193,15 @@ func (a *keeperAnswer) say(k kept) {
 	})
 }
 
-func (a *keeperAnswer) fail(err error) {
+func (a *keeperAnswer) fail(err error, log *keptLog) {
 	f := &failure{Status: statusBootFailed, Text: err.Error(), Hint: hint.Of(err)}
 	if s := (*statusError)(nil); errors.As(err, &s) {
 		f.Status = s.status
 	}
-	a.say(kept{Failure: f})
+	if d := (*discreetError)(nil); log != nil && errors.As(err, &d) {
+		f.Detail = cut(d.detail)
+	}
+	a.say(kept{Failure: f, Log: log})
 }
 
 // keep is the keeper's work. stuck is called if that goes on after its time.

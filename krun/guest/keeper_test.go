@@ -140,6 +140,7 @@ func TestKeeper(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, out := testBoot()
+		b.identity = &krun.Identity{}
 		limit := time.Minute
 		if part == "is slow" {
 			limit = time.Second
@@ -170,4 +171,19 @@ func TestKeeper(t *testing.T) {
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
 		t.Errorf("the keeper that opened is still there: %v", err)
 	}
+}
+
+// keeperSays is what PID 1 reads of what the keeper answers.
+func keeperSays(t *testing.T, say func(*keeperAnswer)) kept {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(&keeperAnswer{result: w})
+	k, err := awaitKeeper(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

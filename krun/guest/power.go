@@ -20,6 +20,7 @@ func (b *boot) shutDown(status int) {
 		b.console.line(fmt.Sprintf("closing the disk takes longer than %s: going on without; next: check the host's disk", closeTimeout))
 	})
 	b.console.timing("disk closed")
+	b.log.end(status, b.detail)
 	b.report(status)
 }
 
@@ -51,11 +52,13 @@ func powerOff() {
 
 // abandon ends the VM as it is: whatever it waits for is in the host's hand.
 func (b *boot) abandon(cause error) {
-	b.console.fail(fmt.Errorf("%s: %w", b.at.Load(), cause))
+	err := fmt.Errorf("%s: %w", b.at.Load(), cause)
+	b.console.fail(err)
 	status := statusBootFailed
 	if s := (*statusError)(nil); errors.As(cause, &s) {
 		status = s.status
 	}
+	b.log.end(status, err.Error())
 	b.report(status)
 	b.end()
 }

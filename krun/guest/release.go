@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/sealedlog"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -97,6 +98,20 @@ func (b *boot) confirmRelease(ctx context.Context) error {
 		return spoilQuotes(rtmr3)
 	}
 	return nil
+}
+
+// makeLogKey draws the key of this boot's log, if that is to be sealed. The
+// session's REPORT_DATA in it says which session this was.
+func (b *boot) makeLogKey(context.Context) (err error) {
+	if b.identity.Logs == nil {
+		return nil
+	}
+	defer b.logSeed.Wipe()
+	rd := b.asking.session.ReportData()
+	b.logKey, err = newLogKey(sealedlog.About{
+		WorkloadID: b.identity.WorkloadID, IdentityDigest: b.identityDigest, ReportData: rd[:], Began: time.Now().Unix(),
+	}, b.identity.Logs, b.logSeed)
+	return err
 }
 
 // refused gives a server's refusal its exit status.

@@ -46,6 +46,9 @@ func runStage(early error) {
 		err = s.become(stageSteps())
 	}
 	answer := stageError{Status: statusBootFailed, Step: s.at, Class: classOf(err)}
+	if err != nil {
+		answer.Detail = cut(err.Error())
+	}
 	if e := (*statusError)(nil); errors.As(err, &e) {
 		answer.Status = e.status
 	}
@@ -209,6 +212,7 @@ type stageError struct {
 	Status int
 	Step   int // of stageSteps
 	Class  class
+	Detail string // for the sealed log alone
 }
 
 // error is e as the console may have it. Whatever it says, only names out of the
@@ -219,5 +223,5 @@ func (e *stageError) error() error {
 		name = steps[e.Step].name
 	}
 	err := hint.With(fmt.Errorf("%s: %s", name, e.Class), "%s", remedies()[e.Class].next)
-	return &statusError{e.Status, openly(err)}
+	return &statusError{e.Status, openly(&discreetError{err, e.Detail})}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/sealedlog"
 )
 
 // output carries the workload's stdout and stderr to the host. Pipes, not the
@@ -21,6 +22,7 @@ type output struct {
 	copies         int
 	spawn          guard
 	passed         atomic.Int64  // bytes that the host took
+	progress       func() int64  // of them
 	patience       time.Duration // of wait, for a host that takes none
 	giveUp         func()        // ends writing to the console
 }
@@ -29,19 +31,40 @@ type output struct {
 // of it, once the workload has ended.
 const outputPatience = 30 * time.Second
 
-// progressBytes is what counts as progress meanwhile.
-const progressBytes = 4 << 10
-
-// openOutput gives each stream its port. On a machine without both ports the
-// streams share the console, and one pipe, so that their order is kept.
+// openOutput leads the workload's streams where the measured policy says.
 func (b *boot) openOutput() (*output, error) {
 	o := &output{done: make(chan struct{}, 2), spawn: b.spawn, patience: outputPatience,
 		giveUp: func() { b.console.closed.Store(true) }}
-	if b.identity.Policy.Logs == "none" {
+	o.progress = o.passed.Load
+	switch policy := b.identity.Policy.Logs; policy {
+	case krun.LogsNone:
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		o.stdout, o.stderr = null, null
 		return o, err
+	case krun.LogsEncrypted:
+		return o, o.seal(b.log)
+	case krun.LogsHost:
+		return b.openHostOutput(o)
+	default:
+		return nil, fmt.Errorf("logs policy %q, expected one of %v", policy, krun.LogsPolicies())
 	}
+}
+
+// seal has both streams go into the sealed log.
+func (o *output) seal(s *sealed) (err error) {
+	if s == nil {
+		return errors.New("the log that is to be sealed was not opened")
+	}
+	o.progress = s.passed.Load
+	if o.stdout, err = o.pipeTo(s.w.Stream(sealedlog.Stdout)); err == nil {
+		o.stderr, err = o.pipeTo(s.w.Stream(sealedlog.Stderr))
+	}
+	return err
+}
+
+// openHostOutput gives each stream its port. On a machine without both ports the
+// streams share the console, and one pipe, so that their order is kept.
+func (b *boot) openHostOutput(o *output) (*output, error) {
 	err := o.openPorts()
 	if errors.Is(err, errNoPort) {
 		o.stdout, err = o.pipeTo(b.console)
@@ -93,32 +116,16 @@ func (o *output) pipeTo(to io.Writer) (*os.File, error) {
 // shared file twice is an error without a consequence.
 func (o *output) closeWriters() { _ = errors.Join(o.stdout.Close(), o.stderr.Close()) }
 
-// countingWriter counts what its Writer took.
-type countingWriter struct {
-	to io.Writer
-	n  *atomic.Int64
-}
-
-func (c *countingWriter) Write(p []byte) (done int, err error) {
-	for done < len(p) && err == nil {
-		var n int
-		n, err = c.to.Write(p[done:min(done+progressBytes, len(p))])
-		c.n.Add(int64(n))
-		done += n
-	}
-	return done, err
-}
-
 // wait returns when the host has been given everything, or takes no more: a disk
 // must not stay open because nobody reads a log.
 func (o *output) wait() {
-	before := o.passed.Load()
+	before := o.progress()
 	for left := o.copies; left > 0; {
 		select {
 		case <-o.done:
 			left--
 		case <-time.After(o.patience):
-			if now := o.passed.Load(); now != before {
+			if now := o.progress(); now != before {
 				before = now
 				continue
 			}

@@ -57,12 +57,18 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 
 // supervise forwards signals until the workload has exited.
 func (b *boot) supervise(pid int, exited <-chan int) int {
+	var noted unix.Signal
 	for {
 		select {
 		case status := <-exited:
 			return status
 		case sig := <-b.signals:
 			_ = unix.Kill(pid, sig) // it may have exited just now
+			if sig != noted {       // a flood of one is one note
+				noted = sig
+				// A note waits for a host that does not read; signals do not.
+				b.spawn("noting a signal", func() { b.log.note("passed the host's " + unix.SignalName(sig) + " on") })
+			}
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (s *Service) Close() error {
 // Options says which Podman to use and for which runtime.
 type Options struct {
 	URL     string // --url; empty: as Podman finds it
-	Runtime string // "krun", "krun-sim" or an absolute path
+	Runtime string // "krun", "krun-sim" or an absolute path; empty: any, for a service that creates nothing
 	Podman  string // Podman's binary for a private service; empty: from PATH
 }
 
@@ -65,14 +65,14 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, hint.With(fmt.Errorf("connecting to Podman's API at %s (%s): %w", url, from, err),
 				"start it with `systemctl start podman.socket`, or unset %s to let ccrun start a private one", from)
 		}
-		if !s.uses(o.Runtime) {
+		if o.Runtime != "" && !s.uses(o.Runtime) {
 			return nil, hint.With(fmt.Errorf("the Podman service at %s (%s) runs containers with %q, not %q", url, from, s.RuntimeName, o.Runtime),
 				"Podman's API ignores a runtime named by the client: unset %s, or set `[engine] runtime = %q` in the service's containers.conf", from, o.Runtime)
 		}
 		return s, nil
 	}
 	for _, socket := range defaultSockets() {
-		if s, err := connect(ctx, "unix://"+socket); err == nil && s.uses(o.Runtime) {
+		if s, err := connect(ctx, "unix://"+socket); err == nil && (o.Runtime == "" || s.uses(o.Runtime)) {
 			return s, nil
 		}
 	}
@@ -153,7 +153,11 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	}
 	socket := filepath.Join(dir, "podman.sock")
 	var stderr bytes.Buffer
-	cmd := exec.Command(bin, "--runtime", o.Runtime, "system", "service", "--time", "0", "unix://"+socket)
+	args := []string{"system", "service", "--time", "0", "unix://" + socket}
+	if o.Runtime != "" {
+		args = append([]string{"--runtime", o.Runtime}, args...)
+	}
+	cmd := exec.Command(bin, args...)
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -164,7 +168,7 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	go func() { exited <- cmd.Wait() }()
 	stop := func() error { return stopService(cmd, exited, dir) }
 	s, err := awaitService(ctx, socket, exited, &stderr)
-	if err == nil && !s.uses(o.Runtime) {
+	if err == nil && o.Runtime != "" && !s.uses(o.Runtime) {
 		err = fmt.Errorf("podman started with --runtime %s reports runtime %q at %q", o.Runtime, s.RuntimeName, s.RuntimePath)
 	}
 	if err != nil {

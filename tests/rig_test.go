@@ -114,6 +114,7 @@ func TestKrun(t *testing.T) {
 	t.Run("output and status", w.outputAndStatus)
 	t.Run("denied", w.denied)
 	t.Run("logs none", w.logsNone)
+	t.Run("logs encrypted", w.logsEncrypted)
 	t.Run("stop", w.stops)
 	t.Run("ccrun run", w.ccrunRun)
 	t.Run("network", w.networks)
@@ -162,6 +163,21 @@ func (w *rigWorld) logsNone(t *testing.T) {
 	r := w.podman(image)
 	if r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
 		t.Errorf("a workload without logs: %s", r)
+	}
+}
+
+// logsEncrypted: both streams on one port, beside libkrun's own lines, down to
+// the end that the guest writes as it goes.
+func (w *rigWorld) logsEncrypted(t *testing.T) {
+	key, sealed := w.logReader(t, "rig")
+	image := w.build("sealed", shell(`echo "`+logCanary+` out"; echo "`+logCanary+` err" >&2; head -c 200000 /dev/zero; exit 9`), sealed...)
+	r := w.run("podman", "run", "--name", "sealed", "--runtime", "krun", "--network", w.network(), image)
+	if strings.Contains(r.String(), logCanary) || !strings.Contains(r.stdout, "[ccl1.") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
+		t.Errorf("the host reads %.2000s", r)
+	}
+	want := logCanary + " out\n" + strings.Repeat("\x00", 200_000)
+	if got := w.run("ccrun", "logs", "-q", "sealed", "--identity", key); got.code != 0 || got.stdout != want || got.stderr != logCanary+" err\n" {
+		t.Errorf("the owner reads %d bytes, expected %d, and %.500q, status %d", len(got.stdout), len(want), got.stderr, got.code)
 	}
 }
 

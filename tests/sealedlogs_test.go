@@ -154,9 +154,11 @@ func (w *world) sealedTampering(t *testing.T, key string) {
 	}
 	lines := strings.SplitAfter(string(raw), "\n")
 	middle := len(lines) / 2
+	at := len(lines[middle]) - 20 // of the body
+	altered := lines[middle][:at] + "AAAA" + lines[middle][at+4:]
 	for name, c := range map[string]struct{ text, want string }{
 		"a line out":     {strings.Join(append(append([]string{}, lines[:middle]...), lines[middle+2:]...), ""), "missing"},
-		"a byte altered": {strings.Replace(string(raw), lines[middle], lines[middle][:60]+"AAAA"+lines[middle][64:], 1), "altered"},
+		"a byte altered": {strings.Replace(string(raw), lines[middle], altered, 1), "altered"},
 		"played twice":   {string(raw) + string(raw), "once more"},
 	} {
 		if r := read(c.text); r.code != 1 || !strings.Contains(r.stderr, c.want) {

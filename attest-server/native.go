@@ -87,7 +87,7 @@ func (n *native) attest(w http.ResponseWriter, r *http.Request) error {
 func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request {
 	teeKey := req.RuntimeData.TEEKey
 	q := release.Request{
-		Recipient: recipient.ParseTEEKey(teeKey), Runtime: &req.RuntimeData, Accepts: []kbs.RegistrationType{kbs.TypeNative},
+		Recipient: recipient.ParseTEEKey(teeKey), Runtime: &req.RuntimeData, Accepts: []kbs.RegistrationType{kbs.TypeNative}, Raw: req.Evidence.Report,
 		Verify: func(ctx context.Context, v verifier.Verifier, at time.Time) (*verifier.Claims, error) {
 			return v.Verify(ctx, req.Evidence, at)
 		},

@@ -66,6 +66,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"POST /v1/measurements":                    {Publishing, changes(kbs.MaxUpdateBody, a.Updates.post)},
 		"GET /v1/sessions":                         {Reading, reads(a.Records.listSessions)},
 		"GET /v1/sessions/{number}":                {Reading, reads(a.Records.getSession)},
+		"GET /v1/sessions/{number}/evidence":       {Reading, reads(a.Records.getEvidence)},
 		"GET /v1/machines":                         {Auditing, reads(a.Machines.list)},
 		"POST /v1/machines/{id}/incident":          {Governing, changes(0, a.Machines.declare)},
 		"DELETE /v1/machines/{id}/incident":        {Governing, changes(0, a.Machines.lift)},

@@ -24,6 +24,9 @@ type RecordStore interface {
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	// Sessions is at most limit records, the latest first.
 	Sessions(ctx context.Context, q store.SessionQuery, limit int) ([]kbs.SessionRecord, error)
+	// Evidence is what a denied guest showed.
+	Evidence(ctx context.Context, number string) ([]byte, error)
+	HasTenant(ctx context.Context, name string) (bool, error)
 	// AuditPage is at most limit entries after a sequence number, oldest first:
 	// a tenant's, or all if it is empty.
 	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
@@ -86,6 +89,33 @@ func (s *Records) listSessions(w http.ResponseWriter, r *http.Request, t store.T
 		list.Next = fmt.Sprintf("%d.%s", last.At.UnixMilli(), last.Session)
 	}
 	return answer.WriteJSON(w, http.StatusOK, list)
+}
+
+// getEvidence is for who owns the workload alone: what belongs to a tenant is not
+// the operator's.
+func (s *Records) getEvidence(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	number := r.PathValue("number")
+	rec, err := s.Store.Session(r.Context(), number)
+	if err == nil && !kbs.Owns(t.Tenant, rec.WorkloadID) {
+		err = fmt.Errorf("evidence of session %s: %w", number, store.ErrNotFound)
+	}
+	if err != nil {
+		return workloadProblem(err)
+	}
+	if t.Tenant == "" {
+		tenants, err := s.Store.HasTenant(r.Context(), kbs.TenantOf(rec.WorkloadID))
+		if err != nil {
+			return err
+		}
+		if tenants {
+			return refusal.New(kbs.CodeForbidden, "the evidence is of a guest of tenant %s, whose tokens alone read it", kbs.TenantOf(rec.WorkloadID))
+		}
+	}
+	b, err := s.Store.Evidence(r.Context(), number)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return answer.WriteJSON(w, http.StatusOK, kbs.SessionEvidence{TEE: rec.Result.TEE, Evidence: b})
 }
 
 func (s *Records) getAudit(w http.ResponseWriter, r *http.Request, t store.Token) error {

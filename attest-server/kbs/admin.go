@@ -115,6 +115,15 @@ func (c *AdminClient) Sessions(ctx context.Context, workload, before string, lim
 	return &l, nil
 }
 
+// SessionEvidence is what a denied guest showed, for whoever owns its workload.
+func (c *AdminClient) SessionEvidence(ctx context.Context, number string) (*SessionEvidence, error) {
+	var e SessionEvidence
+	if err := c.do(ctx, http.MethodGet, "/v1/sessions/"+url.PathEscape(number)+"/evidence", nil, &e); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
 // Audit is a page of the audit log: the entries after a sequence number; the
 // first page, of 0.
 func (c *AdminClient) Audit(ctx context.Context, after int64) (*AuditPage, error) {

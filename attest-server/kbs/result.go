@@ -77,6 +77,15 @@ type SessionRecord struct {
 	// Checkpoint is the head of the audit log that its witnesses had then, a
 	// signed note of C2SP tlog-checkpoint. Empty: the server has no witnesses.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// Evidence is what a denied guest showed, as it came. It is kept apart, and no
+	// part of the record's JSON: see SessionEvidence.
+	Evidence []byte `json:"-"`
+}
+
+// SessionEvidence is the answer to GET /v1/sessions/{number}/evidence.
+type SessionEvidence struct {
+	TEE      TEE    `json:"tee"`
+	Evidence []byte `json:"evidence"` // an SNP report or TD quote, unverified
 }
 
 // SessionList is one page of GET /v1/sessions, the latest first. Next is the value

@@ -34,7 +34,7 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 	if err != nil {
 		return &refusal.Error{Code: kbs.CodeUnavailable, Detail: "the evidence could not be appraised now", Session: sess.ID.String(), Cause: err}
 	}
-	if err := e.record(ctx, guest, a); err != nil {
+	if err := e.record(ctx, guest, a, req.Raw); err != nil {
 		return err
 	}
 	if a.lack != nil {
@@ -83,7 +83,7 @@ func comeBack(lack error) time.Duration {
 }
 
 // record keeps the outcome for the owner before the guest hears of it.
-func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
+func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal, raw []byte) error {
 	sess := guest.Session
 	result := a.result(sess.TEE)
 	version := a.version
@@ -101,7 +101,7 @@ func (e *Engine) record(ctx context.Context, guest Guest, a *appraisal) error {
 	// A guest that hangs up early is recorded all the same.
 	return e.Store.RecordSession(context.WithoutCancel(ctx), kbs.SessionRecord{
 		Session: sess.ID.String(), WorkloadID: sess.WorkloadID, Version: version, At: a.at, Peer: guest.Peer,
-		Granted: a.granted(), Result: result, Checkpoint: string(e.Anchor.Checkpoint()),
+		Granted: a.granted(), Result: result, Checkpoint: string(e.Anchor.Checkpoint()), Evidence: raw,
 	}, a.claims != nil)
 }
 

@@ -55,6 +55,7 @@ type Request struct {
 	Runtime *kbs.RuntimeData
 	Verify  func(context.Context, verifier.Verifier, time.Time) (*verifier.Claims, error)
 	Accepts []kbs.RegistrationType
+	Raw     []byte // Evidence as it came, kept for the owner if it is denied
 	Denial  string // tells the guest that a rule failed, not which
 }
 
@@ -84,6 +85,7 @@ func (q *Request) SetEvidence(sess *session.Session, p *evidence.Parsed, err err
 	case err != nil || p == nil:
 		q.Checks.Add("evidence_format", false, strings.Join(shapes, " or "), "unreadable", "the client is not one this server knows")
 	default:
+		q.Raw = p.Evidence.Report
 		q.Checks.Add("session_tee", slices.Contains(shapes, p.Shape), strings.Join(shapes, " or "), p.Shape, "the guest announced another TEE than it has")
 		q.Verify = p.Verify
 	}

@@ -303,4 +303,15 @@ var migrations = []string{
 		PRIMARY KEY(workload, version)
 	) STRICT;
 	ALTER TABLE sessions ADD COLUMN refused TEXT;`,
+
+	// What denied guests showed; seq counts within authentic.
+	`CREATE TABLE evidence(
+		authentic INTEGER NOT NULL,
+		seq INTEGER NOT NULL,
+		session TEXT NOT NULL UNIQUE,
+		workload TEXT NOT NULL,
+		evidence BLOB NOT NULL,
+		PRIMARY KEY(authentic, seq)
+	) STRICT;
+	CREATE INDEX evidence_workload ON evidence(authentic, workload, seq);`,
 }

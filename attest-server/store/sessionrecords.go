@@ -41,6 +41,9 @@ func (s sessionRecords) RecordSession(ctx context.Context, r kbs.SessionRecord, 
 		if _, err := tx.Exec("DELETE FROM sessions WHERE authentic = ? AND seq <= ?", class, seq-s.kept); err != nil {
 			return err
 		}
+		if err := keepEvidence(tx, class, r); err != nil {
+			return err
+		}
 		if err := saw(tx, machine, r); err != nil {
 			return err
 		}

@@ -77,6 +77,9 @@ func (s tenants) RemoveTenant(ctx context.Context, name, actor string) error {
 		if _, err := tx.Exec("DELETE FROM sessions WHERE "+owned("workload", "?1"), name); err != nil {
 			return err
 		}
+		if _, err := tx.Exec("DELETE FROM evidence WHERE "+owned("workload", "?1"), name); err != nil {
+			return err
+		}
 		if _, err := tx.Exec("UPDATE tokens SET revoked_at = ? WHERE tenant = ? AND revoked_at IS NULL", unixMilli(s.clock()), name); err != nil {
 			return err
 		}

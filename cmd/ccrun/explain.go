@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/checkpoint"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func explainCommand() *cli.Command {
@@ -23,9 +24,14 @@ func explainCommand() *cli.Command {
 		Description: `SESSION is the number that a denied guest prints. Every rule is shown with
 what was expected and what the guest had, the failed ones with the next step.
 
-Example:
-   ccrun explain 3k9m0w7f2c5d8x1a --server https://kbs.example:8443 --ca ca.pem --token-file token`,
-		Flags:  append(serverFlags(), face.FormatFlag()),
+With --evidence what a denied guest showed is written to stdout as it came, for
+` + "`ccrun verify` and `ccrun measure --against`" + `; only who owns its workload gets that.
+
+Examples:
+   ccrun explain 3k9m0w7f2c5d8x1a --server https://kbs.example:8443 --ca ca.pem --token-file token
+   ccrun explain 3k9m0w7f2c5d8x1a --evidence >report.bin`,
+		Flags: append(serverFlags(), face.FormatFlag(),
+			&cli.BoolFlag{Name: "evidence", Usage: "write the raw Evidence of a denied guest, an SNP report or TD quote, and nothing else"}),
 		Action: runExplain,
 	}
 }
@@ -38,11 +44,27 @@ func runExplain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("evidence") {
+		return writeEvidence(c, client)
+	}
 	rec, err := client.Session(c.Context, c.Args().First())
 	if err != nil {
 		return fmt.Errorf("explaining session %s: %w", c.Args().First(), err)
 	}
 	return face.Print(c, rec, printSession)
+}
+
+func writeEvidence(c *cli.Context, client *kbs.AdminClient) error {
+	if c.IsSet("format") {
+		return face.Usagef("--evidence and --format: the Evidence is written as it came")
+	}
+	e, err := client.SessionEvidence(c.Context, c.Args().First())
+	if err != nil {
+		return hint.With(fmt.Errorf("reading the evidence of session %s: %w", c.Args().First(), err),
+			"evidence is kept of denied guests, the latest 16 of each workload, for who owns the workload")
+	}
+	_, err = c.App.Writer.Write(e.Evidence)
+	return err
 }
 
 func printSession(w io.Writer, r *kbs.SessionRecord) error {

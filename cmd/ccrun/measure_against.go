@@ -42,11 +42,18 @@ func readShown(file string) (*shown, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &shown{rtmrs: func() ([4]kbs.Digest, error) { return measure.ReadRTMRs(b) }}
-	if s.tee, s.digest, err = measure.ReadEvidence(b); err != nil {
+	s, err := shownIn(b)
+	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
 	return s, nil
+}
+
+// shownIn reads raw Evidence, authentic or not.
+func shownIn(b []byte) (s *shown, err error) {
+	s = &shown{rtmrs: func() ([4]kbs.Digest, error) { return measure.ReadRTMRs(b) }}
+	s.tee, s.digest, err = measure.ReadEvidence(b)
+	return s, err
 }
 
 func (m *measuring) compare(name string) (*comparison, error) {
@@ -128,7 +135,15 @@ func (m *measuring) fromSession(c *cli.Context) ([]byte, error) {
 		return nil, fmt.Errorf("reading session %s: %w", name, err)
 	}
 	if m.shown, err = shownBy(rec); err != nil {
-		return nil, fmt.Errorf("session %s: %w", name, err)
+		// Not authentic: what it shows may say why all the same.
+		raw, rawErr := client.SessionEvidence(c.Context, name)
+		if rawErr != nil {
+			return nil, fmt.Errorf("session %s: %w", name, err)
+		}
+		program.Log(c).Warn("the Evidence was not authentic: what differs is what it claims", "session", name)
+		if m.shown, err = shownIn(raw.Evidence); err != nil {
+			return nil, fmt.Errorf("reading the evidence of session %s: %w", name, err)
+		}
 	}
 	if c.IsSet("initrd") || rec.WorkloadID == "" {
 		return nil, nil

@@ -1,9 +1,7 @@
 package store
 
 import (
-	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -37,17 +35,4 @@ func keepEvidence(tx *sql.Tx, class int, r kbs.SessionRecord) error {
 	_, err = tx.Exec(`DELETE FROM evidence WHERE authentic = ?1 AND workload = ?2 AND seq <=
 		(SELECT seq FROM evidence WHERE authentic = ?1 AND workload = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)`, class, r.WorkloadID, evidencePerWorkload)
 	return err
-}
-
-// Evidence is what the denied guest of a session showed, as it came, or
-// ErrNotFound.
-func (s sessionRecords) Evidence(ctx context.Context, number string) (b []byte, err error) {
-	err = s.db.QueryRowContext(ctx, "SELECT evidence FROM evidence WHERE session = ?", number).Scan(&b)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("evidence of session %s: %w", number, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading evidence of session %s: %w", number, err)
-	}
-	return b, nil
 }

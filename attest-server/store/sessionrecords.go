@@ -95,6 +95,19 @@ func (s sessionRecords) Session(ctx context.Context, number string) (kbs.Session
 	return r, nil
 }
 
+// Evidence is what the denied guest of a session showed, as it came, or
+// ErrNotFound.
+func (s sessionRecords) Evidence(ctx context.Context, number string) (b []byte, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT evidence FROM evidence WHERE session = ?", number).Scan(&b)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("evidence of session %s: %w", number, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading evidence of session %s: %w", number, err)
+	}
+	return b, nil
+}
+
 func scanRecord(r row) (record kbs.SessionRecord, err error) {
 	var b []byte
 	var releases int64

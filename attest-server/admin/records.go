@@ -96,11 +96,11 @@ func (s *Records) listSessions(w http.ResponseWriter, r *http.Request, t store.T
 func (s *Records) getEvidence(w http.ResponseWriter, r *http.Request, t store.Token) error {
 	number := r.PathValue("number")
 	rec, err := s.Store.Session(r.Context(), number)
-	if err == nil && !kbs.Owns(t.Tenant, rec.WorkloadID) {
-		err = fmt.Errorf("evidence of session %s: %w", number, store.ErrNotFound)
-	}
 	if err != nil {
 		return workloadProblem(err)
+	}
+	if !kbs.Owns(t.Tenant, rec.WorkloadID) {
+		return workloadProblem(fmt.Errorf("session %s: %w", number, store.ErrNotFound))
 	}
 	if t.Tenant == "" {
 		tenants, err := s.Store.HasTenant(r.Context(), kbs.TenantOf(rec.WorkloadID))

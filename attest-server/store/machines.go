@@ -237,11 +237,11 @@ func (s machines) planRotations(tx *sql.Tx, all []kbs.MachineGrant, denied time.
 			g.Rotation, g.DrawnBefore = *w.rotation, fromMilli(*w.stagedAt).Before(denied)
 			continue
 		}
-		r, err := rotations{s.core}.draw()
+		r, err := rotations(s).draw()
 		if err != nil {
 			return err
 		}
-		err = rotations{s.core}.insertStaged(tx, g.WorkloadID, w.canonical, r, actor)
+		err = rotations(s).insertStaged(tx, g.WorkloadID, w.canonical, r, actor)
 		r.Wipe()
 		if err != nil {
 			return err

@@ -87,7 +87,7 @@ func TestAdvisoriesTDX(t *testing.T) {
 		"evaluation":        {func(x *TDXClaims, _ *kbs.TDXRules) { x.TCBEvaluation = 19 }, "INTEL-SA-3: TCB evaluation 19, needs 20: fetch newer collateral, with `ccrun certs fetch --update early`"},
 		"module at launch":  {func(x *TDXClaims, _ *kbs.TDXRules) { x.TEETCBSVN[0] = 8 }, "INTEL-SA-3: TDX module 2 of SVN 8, needs 9"},
 		"module now":        {func(x *TDXClaims, _ *kbs.TDXRules) { x.TEETCBSVN2[0] = 8 }, "INTEL-SA-3: TDX module 2 of SVN 8, needs 9"},
-		"module not listed": {func(x *TDXClaims, _ *kbs.TDXRules) { x.TEETCBSVN[0], x.TEETCBSVN[1] = 1, 1 }, ""},
+		"module not listed": {func(x *TDXClaims, _ *kbs.TDXRules) { x.TEETCBSVN[0], x.TEETCBSVN[1] = 255, 1 }, "INTEL-SA-3: TDX module 1, of which the table does not know"},
 		"allowed": {func(x *TDXClaims, r *kbs.TDXRules) {
 			x.TCBEvaluation, r.AllowAdvisories = 0, []string{"INTEL-SA-1", "INTEL-SA-3"}
 		}, ""},

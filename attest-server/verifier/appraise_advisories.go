@@ -109,15 +109,33 @@ func (r *rules) advisoriesTDX(c *TDXClaims, ref *kbs.TDXRules, want Expectation)
 		if n := d.Evaluation; int(c.TCBEvaluation) < n {
 			short = append(short, fmt.Sprintf("TCB evaluation %d, needs %d: fetch newer collateral, with `ccrun certs fetch --update early`", c.TCBEvaluation, n))
 		}
-		for _, svn := range moduleSVNs(c) {
-			if least := d.ModuleSVNs[fmt.Sprint(svn[1])]; svn[0] < least {
-				short = append(short, fmt.Sprintf("TDX module %d of SVN %d, needs %d", svn[1], svn[0], least))
-			}
-		}
+		short = append(short, shortModules(c, d.ModuleSVNs)...)
 		if len(short) > 0 {
 			r.open(d.Advisory, d.Asks(), short, allowed, want.At)
 		}
 	}
+}
+
+// shortModules says which of the TD's modules an advisory is open on: those below
+// its floor, and those of a version that it does not name, which nobody has
+// judged. least is empty for an advisory that is not about the module.
+func shortModules(c *TDXClaims, least map[string]uint8) (short []string) {
+	if len(least) == 0 {
+		return nil
+	}
+	modules := moduleSVNs(c)
+	if len(modules) == 0 {
+		return []string{"the quote names no TDX module"}
+	}
+	for _, svn := range modules {
+		switch floor, known := least[fmt.Sprint(svn[1])]; {
+		case !known:
+			short = append(short, fmt.Sprintf("TDX module %d, of which the table does not know", svn[1]))
+		case svn[0] < floor:
+			short = append(short, fmt.Sprintf("TDX module %d of SVN %d, needs %d", svn[1], svn[0], floor))
+		}
+	}
+	return short
 }
 
 // moduleSVNs is SVN and version of the TDX module at launch and, from TDX 1.5

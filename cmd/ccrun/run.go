@@ -136,19 +136,18 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 
 // refuseUnmeasured refuses what the host would have to be trusted for.
 func refuseUnmeasured(c *cli.Context) error {
-	what := ""
+	what, next := "", "`ccrun workload config set ID` has the key server set it, if the image was built with %s; else put it into the image and run `ccrun build` again"
 	switch {
 	case c.NArg() > 1:
-		what = "arguments after IMAGE"
+		what, next = "arguments after IMAGE", fmt.Sprintf(next, "--args-allow")
 	case c.IsSet("env") || c.IsSet("env-file"):
-		what = "--env"
+		what, next = "--env", fmt.Sprintf(next, "--env-allow NAME")
 	case c.IsSet("volume"):
-		what = "--volume"
+		what, next = "--volume", "put it into the image and run `ccrun build` again"
 	default:
 		return nil
 	}
-	return hint.With(face.Usagef("%s cannot be given at launch: the host is not trusted, and process, environment and disk of this image are measured", what),
-		"put it into the image and run `ccrun build` again")
+	return hint.With(face.Usagef("%s cannot be given at launch: the host is not trusted, and process, environment and disk of this image are measured", what), "%s", next)
 }
 
 func pairs(flag string, list []string) (map[string]string, error) {

@@ -49,7 +49,7 @@ func environment(m *Machine) []string {
 	for _, e := range m.process().Env {
 		if askedFor(e) {
 			name, _, _ := strings.Cut(e, "=")
-			given = append(given, fmt.Sprintf("environment variable %q does not reach the workload", name))
+			given = append(given, fmt.Sprintf("environment variable %q does not reach the workload: its owner can set it with `ccrun workload config set`, if the image was built with --env-allow NAME", name))
 		}
 	}
 	return given

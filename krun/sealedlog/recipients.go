@@ -56,7 +56,7 @@ func parseRecipient(s string) (r age.Recipient, hybrid bool, err error) {
 		r, text = x, x
 	}
 	if err != nil || text.String() != s {
-		return nil, false, fmt.Errorf("log recipient %.70q: expected one of age's own, as age-keygen prints it: age1... or age1pq1...", s)
+		return nil, false, fmt.Errorf("log recipient %.70q: expected one of age's own, as age-keygen prints it (age1... or age1pq1...)", s)
 	}
 	return r, hybrid, nil
 }

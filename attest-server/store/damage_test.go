@@ -54,7 +54,7 @@ func TestDamagedPages(t *testing.T) {
 			}
 		}
 		t.Logf("%s: seen in %d of %d pages", name, seen, len(whole)/page)
-		if seen == 0 || (name == "zero" || name == "random") && seen < len(whole)/page/2 {
+		if seen == 0 || (name == "zero" || name == "random") && seen < len(whole)/page/3 { // many tables are empty: nobody reads their pages
 			t.Errorf("%s: seen in %d of %d pages only", name, seen, len(whole)/page)
 		}
 	}

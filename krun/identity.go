@@ -42,6 +42,8 @@ type Identity struct {
 	Disk       DiskIdentity `json:"disk"`
 	// Scratch is where the workload's writes go.
 	Scratch Scratch `json:"scratch,omitzero"`
+	// Volumes outlive the container.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// ProcessDigest is the function ProcessDigest of ProcessPath's bytes on the
 	// opened disk.
 	ProcessDigest kbs.Digest   `json:"process_digest"`
@@ -207,6 +209,9 @@ func (id *Identity) Validate() error {
 	if err := id.validateScratch(); err != nil {
 		return err
 	}
+	if err := ValidateVolumes(id.Volumes); err != nil {
+		return err
+	}
 	if err := id.Network.Validate(id.TEE); err != nil {
 		return err
 	}
@@ -216,7 +221,7 @@ func (id *Identity) Validate() error {
 func (id *Identity) validateScratch() error {
 	d := &id.Disk
 	if id.Version == 1 {
-		if d.ImageBytes != 0 || id.Scratch != (Scratch{}) || d.Filesystem == "btrfs" {
+		if len(id.Volumes) != 0 || d.ImageBytes != 0 || id.Scratch != (Scratch{}) || d.Filesystem == "btrfs" {
 			return errors.New("identity of version 1 with scratch, or what came with it")
 		}
 		return nil

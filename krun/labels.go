@@ -12,6 +12,10 @@ const (
 	LabelFirmware       = "io.ccrun.firmware"      // SHA-256 of the firmware inputs (firmware.Bundle.Digest), 64 hex digits
 	LabelPorts          = "io.ccrun.ports"         // on which the workload listens: "80/tcp,53/udp"
 	LabelSource         = "io.ccrun.source"        // manifest digest of the source image; only with PublishSource
+	// VolumesAnnotation names the volume file of a container, in place of the one
+	// that its workload has by default: the name of one in the volume directory, or
+	// an absolute path. It is given at launch, and no label.
+	VolumesAnnotation = "io.ccrun.volumes"
 	// LabelLayout marks an image for libkrun's own init. It has no
 	// LabelVersion, because nothing that handles ours can handle it.
 	LabelLayout = "io.ccrun.layout"

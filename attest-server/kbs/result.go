@@ -77,6 +77,8 @@ type SessionRecord struct {
 	// Checkpoint is the head of the audit log that its witnesses had then, a
 	// signed note of C2SP tlog-checkpoint. Empty: the server has no witnesses.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// Volumes is what its guest was refused after it was granted its key.
+	Volumes []VolumeRefusal `json:"volumes,omitempty"`
 	// Evidence is what a denied guest showed, as it came. It is kept apart, and no
 	// part of the record's JSON: see SessionEvidence.
 	Evidence []byte `json:"-"`
@@ -86,6 +88,12 @@ type SessionRecord struct {
 type SessionEvidence struct {
 	TEE      TEE    `json:"tee"`
 	Evidence []byte `json:"evidence"` // an SNP report or TD quote, unverified
+}
+
+// VolumeRefusal is why a guest could not go on with a volume.
+type VolumeRefusal struct {
+	Volume string `json:"volume"`
+	Why    string `json:"why"`
 }
 
 // SessionList is one page of GET /v1/sessions, the latest first. Next is the value

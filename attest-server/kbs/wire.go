@@ -108,6 +108,8 @@ const (
 	CodeTooLarge          = "too_large"
 	CodeRateLimited       = "rate_limited"
 	CodeUnavailable       = "unavailable"
-	CodeMoved             = "moved" // POST /v1/moved says where to
+	CodeVolumeRolledBack  = "volume_rolled_back" // the volume is not as it was left
+	CodeVolumeTaken       = "volume_taken"       // another guest has opened it since
+	CodeMoved             = "moved"              // POST /v1/moved says where to
 	CodeInternal          = "internal"
 )

@@ -12,7 +12,7 @@ import (
 // tables are what a copy holds, in an order that foreign keys allow. Sessions
 // under way are left out, and so is the secret that makes their bearers: on the
 // copy, a nonce used after it was made would be good again.
-var tables = []string{"meta", "tenants", "workloads", "identities", "boots", "configs", "agents", "tokens", "sessions", "evidence", "confirmations", "audit", "audit_tree", "denials", "refusals", "refused_resources", "resources", "approvals", "machines", "machine_grants"}
+var tables = []string{"meta", "tenants", "workloads", "identities", "boots", "configs", "agents", "tokens", "sessions", "evidence", "confirmations", "audit", "audit_tree", "denials", "refusals", "refused_resources", "resources", "approvals", "machines", "machine_grants", "volumes"}
 
 // Snapshot writes a consistent copy of the store to path, which must not
 // exist, while the store is in use. It is a store in a file, whatever the

@@ -26,6 +26,12 @@ func stagedLocation(row, rotation string, canonical []byte) []byte {
 	return masterkey.Location("workloads", "staged_key", kbs.WorkloadOf(row), rotation, string(canonical))
 }
 
+// volumeLocation ties a volume's key to its workload, whatever versions that has.
+// Who hands it out opens the DiskKey too, which is tied to a registration.
+func volumeLocation(id, name string) []byte {
+	return masterkey.Location("volumes", "sealed", id, name)
+}
+
 // resourceLocation ties a value to its name, version and policy.
 func resourceLocation(id kbs.ResourceID, version int64, policy []byte) []byte {
 	return masterkey.Location("resources", "value", id.Repo, id.Type, id.Tag, strconv.FormatInt(version, 10), string(policy))

@@ -25,7 +25,7 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 		return fmt.Errorf("rotating master key: %w", err)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources, s.rewrapConfigs} {
+		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources, s.rewrapConfigs, s.rewrapVolumes} {
 			if err := rewrap(tx, to); err != nil {
 				return err
 			}
@@ -142,4 +142,10 @@ func (s *DB) rewrapConfigs(tx *sql.Tx, to *masterkey.Sealer) error {
 			return err
 		}
 	}
+}
+
+func (s *DB) rewrapVolumes(tx *sql.Tx, to *masterkey.Sealer) error {
+	return eachVolumeKey(tx, func(id, name string, sealed []byte) ([]byte, error) {
+		return s.sealer.Rewrap(sealed, volumeLocation(id, name), to)
+	})
 }

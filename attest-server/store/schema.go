@@ -314,4 +314,22 @@ var migrations = []string{
 		PRIMARY KEY(authentic, seq)
 	) STRICT;
 	CREATE INDEX evidence_workload ON evidence(authentic, workload, seq);`,
+
+	// Volumes of workloads. staged is 0, or what the volume may have besides
+	// generation; token is the SHA-256 of what the last guest that opened it has.
+	`CREATE TABLE volumes(
+		workload TEXT NOT NULL,         -- of all its versions; never removed before its volumes
+		name TEXT NOT NULL,
+		sealed BLOB NOT NULL,           -- its key
+		generation INTEGER NOT NULL,
+		staged INTEGER NOT NULL,
+		created_at INTEGER NOT NULL,
+		opened_at INTEGER,
+		closed_at INTEGER,
+		session TEXT NOT NULL DEFAULT '',
+		token BLOB,
+		accepts TEXT NOT NULL DEFAULT '',
+		refused TEXT NOT NULL DEFAULT '',
+		PRIMARY KEY(workload, name)
+	) STRICT, WITHOUT ROWID;`,
 }

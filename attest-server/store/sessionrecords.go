@@ -108,6 +108,25 @@ func (s sessionRecords) Evidence(ctx context.Context, number string) (b []byte, 
 	return b, nil
 }
 
+// noteVolume adds to a session's record what its guest was refused later. The
+// record may be gone.
+func noteVolume(tx *sql.Tx, number string, v kbs.VolumeRefusal) error {
+	r, err := scanRecord(tx.QueryRow("SELECT record, releases, refused FROM sessions WHERE number = ?", number))
+	if errors.Is(err, sql.ErrNoRows) || err == nil && len(r.Volumes) >= kbs.MaxVolumesKept {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading session %s: %w", number, err)
+	}
+	r.Volumes, r.Releases, r.Refused = append(r.Volumes, v), 0, "" // which have columns
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec("UPDATE sessions SET record = ? WHERE number = ?", b, number)
+	return err
+}
+
 func scanRecord(r row) (record kbs.SessionRecord, err error) {
 	var b []byte
 	var releases int64

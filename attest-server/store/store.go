@@ -45,6 +45,7 @@ type DB struct {
 	resources
 	configs
 	guestReports
+	volumes
 	approvals
 	tenants
 	tokens
@@ -182,7 +183,7 @@ func assemble(db *database.DB, sealer *masterkey.Sealer, o Options) (*DB, error)
 func rooms(c *core, o Options) *DB {
 	return &DB{
 		core:      c,
-		workloads: workloads{c}, boots: boots{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, configs: configs{c}, guestReports: guestReports{c}, approvals: approvals{c},
+		workloads: workloads{c}, boots: boots{c}, releases: releases{c}, confirmations: confirmations{c, maxConfirmations}, rotations: rotations{c}, resources: resources{c}, volumes: volumes{c}, configs: configs{c}, guestReports: guestReports{c}, approvals: approvals{c},
 		tenants: tenants{c}, tokens: tokens{c}, audit: audit{c}, checkpoints: checkpoints{c}, configurations: configurations{c}, readiness: &readiness{core: c},
 		machines:       machines{c},
 		sessionRecords: sessionRecords{core: c, kept: cmp.Or(max(o.SessionRecords, 0), 10000)}, sharedSessions: sharedSessions{c}, denials: denials{c}, limits: limits{c},

@@ -119,9 +119,15 @@ func (s workloads) Revoke(ctx context.Context, name, actor string) (w Workload, 
 }
 
 // Remove deletes workload ID, or the version that ID@N names: registration,
-// DiskKey and claim on launch digests.
+// DiskKey and claim on launch digests. ErrHasVolumes: the keys of the workload's
+// volumes would be nobody's.
 func (s workloads) Remove(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if kbs.WorkloadOf(name) == name { // all of it, and with it what its volumes' keys are for
+			if err := refuseWithVolumes(tx, name); err != nil {
+				return fmt.Errorf("workload %s: %w", name, err)
+			}
+		}
 		if err := removeVersions(tx, name, s.clock()); err != nil {
 			return fmt.Errorf("workload %s: %w", name, err)
 		}

@@ -20,6 +20,7 @@ type Store interface {
 	RotationStore
 	ResourceStore
 	ConfigStore
+	VolumeStore
 	ApprovalStore
 	TenantPolicyStore
 	RecordStore
@@ -35,6 +36,7 @@ type API struct {
 	Rotations *Rotations
 	Resources *Resources
 	Configs   *Configs
+	Volumes   *Volumes
 	Approvals *Approvals
 	Policies  *TenantPolicies
 	Records   *Records
@@ -83,6 +85,10 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"PUT /v1/tenants/{tenant}/policy":          {Governing, changes(kbs.MaxPolicyBody, a.Policies.put)},
 		"DELETE /v1/tenants/{tenant}/policy":       {Governing, changes(0, a.Policies.remove)},
 		"GET /metrics":                             {Auditing, reads(a.getMetrics)},
+
+		"GET /v1/workloads/{id}/volumes":                         {Reading, ofWorkload(reads(a.Volumes.list))},
+		"DELETE /v1/workloads/{id}/volumes/{name}":               {Publishing, ofWorkload(changes(0, a.Volumes.forget))},
+		"POST /v1/workloads/{id}/volumes/{name}/accept-rollback": {Publishing, ofWorkload(changes(kbs.MaxVolumeBody, a.Volumes.accept))},
 	} {
 		mux.HandleFunc(pattern, answers.Handle(a.Admit(x.roles, x.h)))
 	}

@@ -146,6 +146,9 @@ func workloadProblem(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return &refusal.Error{Code: kbs.CodeNotFound, Detail: err.Error()}
 	}
+	if errors.Is(err, store.ErrHasVolumes) {
+		return &refusal.Error{Code: kbs.CodeConflict, Detail: err.Error() + ", whose data could never be opened again: `ccrun volume forget ID NAME` for each of them first"}
+	}
 	if errors.Is(err, store.ErrNotOwner) {
 		return &refusal.Error{Code: kbs.CodeForbidden, Detail: err.Error() + ": only a token of that principal or an admin may do this"}
 	}

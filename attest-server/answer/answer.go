@@ -30,7 +30,7 @@ func statusOf(code string) int {
 		return http.StatusForbidden
 	case kbs.CodeNotFound:
 		return http.StatusNotFound
-	case kbs.CodeConflict, kbs.CodeDuplicateDigest, kbs.CodeAlreadyReleased:
+	case kbs.CodeConflict, kbs.CodeDuplicateDigest, kbs.CodeAlreadyReleased, kbs.CodeVolumeRolledBack, kbs.CodeVolumeTaken:
 		return http.StatusConflict
 	case kbs.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge

@@ -29,7 +29,7 @@ func (c Command) status() (*status, error) {
 	if c.ID == "" || filepath.Base(c.ID) != c.ID {
 		return nil, fmt.Errorf("container id %q is not valid", c.ID)
 	}
-	path := filepath.Join(c.stateRoot(), c.ID, "status")
+	path := filepath.Join(c.StateRoot(), c.ID, "status")
 	b, err := bounded.Regular(path, maxStatusBytes)
 	if err != nil {
 		return nil, fmt.Errorf("reading crun's state: %w", err)
@@ -62,14 +62,26 @@ func (c Command) Stderr() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if started, err := startTime(s.PID); err != nil || started != s.StartTime {
-		return nil, fmt.Errorf("process %d of container %s is gone (%v)", s.PID, c.ID, err)
+	if !IsProcess(s.PID, s.StartTime) {
+		return nil, fmt.Errorf("process %d of container %s is gone", s.PID, c.ID)
 	}
 	return os.OpenFile(fmt.Sprintf("/proc/%d/fd/2", s.PID), os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
 }
 
-// startTime tells a process from another that got its number.
-func startTime(pid int) (uint64, error) {
+// Lives says whether the first process of the container that c names is there.
+func (c Command) Lives() bool {
+	s, err := c.status()
+	return err == nil && IsProcess(s.PID, s.StartTime)
+}
+
+// IsProcess says whether the process that started then is there.
+func IsProcess(pid int, started uint64) bool {
+	at, err := StartTime(pid)
+	return err == nil && pid > 0 && at == started
+}
+
+// StartTime tells a process from another that got its number.
+func StartTime(pid int) (uint64, error) {
 	const field = 22 - 2 // behind number and name, which may hold anything
 	b, err := bounded.File(fmt.Sprintf("/proc/%d/stat", pid), 4<<10)
 	if err != nil {
@@ -82,8 +94,8 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[field-1], 10, 64)
 }
 
-// stateRoot is where crun keeps its state, as it finds it.
-func (c Command) stateRoot() string {
+// StateRoot is where crun keeps its state, as it finds it.
+func (c Command) StateRoot() string {
 	switch dir := os.Getenv("XDG_RUNTIME_DIR"); {
 	case c.Root != "":
 		return c.Root

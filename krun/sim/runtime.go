@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/machine"
+	"github.com/ccrun/ccrun/krun/volumefile"
 )
 
 // RuntimeName is the name under which ccrun-sim is an OCI runtime.
@@ -97,10 +99,10 @@ func (r *Runtime) prepare(c crun.Command) (string, error) {
 	if err != nil || !ours {
 		return "", err
 	}
-	return r.prepareVM(spec)
+	return r.prepareVM(c, spec)
 }
 
-func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
+func (r *Runtime) prepareVM(c crun.Command, spec *crun.Spec) (string, error) {
 	image, err := os.OpenRoot(spec.RootFS)
 	if err != nil {
 		return "", fmt.Errorf("opening image: %w", err)
@@ -123,7 +125,11 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := spec.AddScratch(hints.DiskBytes); err != nil {
+	if err := spec.AddScratch(hints.ScratchBytes()); err != nil {
+		return "", err
+	}
+	own, disk, err := volumefile.Attach(c, spec, hints.Volumes)
+	if err != nil {
 		return "", err
 	}
 	root := filepath.Join(spec.Bundle, rootDir)
@@ -132,9 +138,15 @@ func (r *Runtime) prepareVM(spec *crun.Spec) (string, error) {
 		return "", err
 	}
 	vmm := Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly, Ports: ports, Warnings: append(warnings, unforwarded...)}
+		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly && disk == nil, Ports: ports, Warnings: append(append(warnings, own...), unforwarded...)}
 	if err := machine.Rewrite(spec, root, mounts, []string{insideBinary, "vmm", "--config", machine.InsideConfig}); err != nil {
 		return "", err
+	}
+	if disk != nil {
+		disk.Destination = path.Join(machine.InsideImage, disk.Destination)
+		if err := spec.Set(volumefile.WithMount(spec.Mounts, disk), "mounts"); err != nil {
+			return "", err
+		}
 	}
 	if err := vmm.write(filepath.Join(spec.Bundle, configFile)); err != nil {
 		return "", fmt.Errorf("writing VMM configuration: %w", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/volumefile"
 )
 
 // Least limits for libkrun beside the guest's own memory: the program, the
@@ -24,9 +25,9 @@ const (
 
 // configure writes the specification of a container with a confidential
 // machine: what is left of Podman's options, the machine's devices, and the
-// annotation that makes crun start it. Both devices, always: crun adds none if
+// annotation that makes crun start it. disk, if any, is the volume file. Both devices, always: crun adds none if
 // it finds /dev/kvm, and makes /dev/sev with a number that is not every host's.
-func (w *Wrapper) configure(s *crun.Spec, i *image) (warnings []string, err error) {
+func (w *Wrapper) configure(s *crun.Spec, i *image, disk *specs.Mount) (warnings []string, err error) {
 	var devices []specs.LinuxDevice
 	for _, n := range []struct{ path, source string }{{"/dev/kvm", w.KVM}, {"/dev/sev", w.SEV}} {
 		d, err := statDevice(n.path, n.source)
@@ -44,6 +45,11 @@ func (w *Wrapper) configure(s *crun.Spec, i *image) (warnings []string, err erro
 	}
 	if err := s.AddDevices(devices); err != nil {
 		return nil, err
+	}
+	if disk != nil {
+		if err := s.Set(volumefile.WithMount(s.Mounts, disk), "mounts"); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.Set("sev", "annotations", crun.VariantAnnotation); err != nil {
 		return nil, err

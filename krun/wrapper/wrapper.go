@@ -19,6 +19,7 @@ import (
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/volumefile"
 )
 
 // Wrapper is one call of the runtime. Everything it touches is a member.
@@ -136,12 +137,16 @@ func (w *Wrapper) prepareWorkload(c crun.Command, spec *crun.Spec, image *image,
 			return "", err
 		}
 	}
-	warnings, err := w.configure(spec, image)
+	own, volumes, err := volumefile.Attach(c, spec, image.hints.Volumes)
 	if err != nil {
 		return "", err
 	}
-	warnings = append(warnings, other...)
-	if err := spec.AddScratch(image.hints.DiskBytes); err != nil {
+	warnings, err := w.configure(spec, image, volumes)
+	if err != nil {
+		return "", err
+	}
+	warnings = append(append(warnings, own...), other...)
+	if err := spec.AddScratch(image.hints.ScratchBytes()); err != nil {
 		return "", err
 	}
 	if lib == nil {
@@ -162,13 +167,25 @@ func refuseExec(c crun.Command) error {
 	if err != nil {
 		return nil
 	}
-	if image, err := readImage(spec); err == nil && image != nil {
+	if hasConfig(spec) {
 		return crun.RefuseExec()
 	}
 	if pauses(spec) {
 		return errors.New("the container is a pod's infra container, in which nothing runs but Podman's program that sleeps")
 	}
 	return nil
+}
+
+// hasConfig says whether a container's root is a workload image's. readImage would
+// refuse mounts over its files, of which the one over the disk may be ours.
+func hasConfig(spec *crun.Spec) bool {
+	root, err := os.OpenRoot(spec.RootFS)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	_, err = root.Lstat(krun.TEEConfigFile)
+	return err == nil
 }
 
 // prepareOther is for an image that asks for no TEE.

@@ -1,0 +1,151 @@
+package volumefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// Create makes an empty volume file.
+func Create(path string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return hint.With(fmt.Errorf("making a volume file: %w", err), "it is there already; `ccrun volume inspect` says what is in it")
+	}
+	if err != nil {
+		return fmt.Errorf("making a volume file: %w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	return lengthen(f, krun.VolumesOffset+krun.VolumeHeaderBytes)
+}
+
+// lengthen never takes anything away.
+func lengthen(f *os.File, bytes int64) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() >= bytes {
+		return err
+	}
+	if err := f.Truncate(bytes); err != nil {
+		return hint.With(fmt.Errorf("making the volume file %d bytes long: %w", bytes, err),
+			"keep it on a file system that takes sparse files of that length: ext4, XFS, BTRFS")
+	}
+	return f.Sync()
+}
+
+// open opens a volume file, which must be a regular one.
+func open(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.With(fmt.Errorf("opening the volume file: %w", err),
+			"`ccrun volume create` makes an empty one for a workload that has none yet; of one that had, bring the file back, or `ccrun volume restore` a backup")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the volume file: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Area is what a volume file says of one of its areas.
+type Area struct {
+	Slot     int    `json:"slot"`
+	Workload string `json:"workload,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Bytes    int64  `json:"bytes,omitempty"`
+	Problem  string `json:"problem,omitempty"` // with what is there
+}
+
+// Status is what a host can know of a volume file.
+type Status struct {
+	File           string `json:"file"`
+	SizeBytes      int64  `json:"size_bytes"`      // with holes
+	AllocatedBytes int64  `json:"allocated_bytes"` // on the host's disk
+	Container      string `json:"container,omitempty"`
+	Attached       bool   `json:"attached"` // to a machine that runs
+	Areas          []Area `json:"areas"`
+}
+
+// Inspect looks at a volume file.
+func Inspect(path string) (s Status, err error) {
+	f, err := open(path, os.O_RDONLY)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = f.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return s, err
+	}
+	s = Status{File: path, SizeBytes: st.Size, AllocatedBytes: st.Blocks * 512, Areas: []Area{}}
+	h, err := readState(path)
+	if err != nil {
+		return s, err
+	}
+	s.Container, s.Attached = h.Container, h.held()
+	for slot := range krun.MaxVolumes {
+		if a, used := area(f, slot); used {
+			s.Areas = append(s.Areas, a)
+		}
+	}
+	return s, nil
+}
+
+// area reads an area's header. used is false where nothing is.
+func area(f *os.File, slot int) (a Area, used bool) {
+	a.Slot = slot
+	b := make([]byte, krun.VolumeHeaderBytes)
+	if _, err := f.ReadAt(b, krun.Volume{Slot: slot}.Start()); err != nil {
+		return a, false // behind the end
+	}
+	h, used, err := krun.DecodeVolumeHeader(b)
+	if err != nil {
+		a.Problem, used = err.Error(), true
+	}
+	a.Workload, a.Name, a.Bytes = h.Workload, h.Name, h.Bytes
+	return a, used
+}
+
+// Remove deletes a volume file that no machine uses.
+func Remove(path string) error {
+	f, err := open(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return whileFree(path, func(*state) error { return errors.Join(os.Remove(path), os.Remove(path+stateSuffix)) })
+}
+
+// Grow makes room in a volume file for a volume of that many bytes in slot.
+func Grow(path string, slot int, bytes int64) error {
+	f, err := open(path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	const tags = 32 // at most 1/32 of the content is tags, journal and header
+	end := krun.Volume{Slot: slot}.Start() + bytes + bytes/tags + (16 << 20)
+	if slot < 0 || slot >= krun.MaxVolumes || bytes < krun.MinVolumeBytes || bytes > krun.MaxVolumeBytes {
+		return hint.Usagef("a volume of %d bytes in slot %d, expected %d to %d bytes and slot 0 to %d", bytes, slot, krun.MinVolumeBytes, int64(krun.MaxVolumeBytes), krun.MaxVolumes-1)
+	}
+	return whileFree(path, func(*state) error { return lengthen(f, end/4096*4096) })
+}

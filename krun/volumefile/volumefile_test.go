@@ -1,0 +1,255 @@
+package volumefile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/crun"
+)
+
+// container is one whose root has a disk.img of that content.
+func container(t *testing.T, id, file, disk string) (crun.Command, *crun.Spec) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "rootfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rootfs", krun.DiskFile), []byte(disk), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]any{"root": map[string]any{"path": "rootfs"}, "annotations": map[string]string{krun.VolumesAnnotation: file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := crun.Command{Verb: "create", ID: id, Bundle: dir, Root: filepath.Join(dir, "state")}
+	s, err := c.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+func hints() *krun.VolumeHints {
+	return &krun.VolumeHints{Workload: "shop", FileBytes: krun.VolumesOffset + 1<<30, Names: []string{"data"}}
+}
+
+func head(t *testing.T, path string, n int) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return string(bytes.TrimRight(b, "\x00"))
+}
+
+// free makes the file as if the container that has it had ended.
+func free(t *testing.T, path string) {
+	t.Helper()
+	s, err := readState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start++
+	b, _ := json.Marshal(s)
+	if err := os.WriteFile(path+stateSuffix, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAttach(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vol")
+	c, s := container(t, "one", path, "image")
+	if _, _, err := Attach(c, s, hints()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if warnings, mount, err := Attach(c, s, nil); warnings != nil || mount != nil || err != nil {
+		t.Errorf("no volumes: %v, %v, %v", warnings, mount, err)
+	}
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("made twice: %v", err)
+	}
+	_, mount, err := Attach(c, s, hints())
+	if err != nil || mount.Source != path || mount.Destination != "/"+krun.DiskFile || head(t, path, 64) != "image" {
+		t.Fatalf("%+v, %v, head %q", mount, err, head(t, path, 64))
+	}
+	st, err := Inspect(path)
+	if err != nil || !st.Attached || st.Container != "one" || st.SizeBytes != hints().FileBytes || st.AllocatedBytes > 1<<20 || len(st.Areas) != 0 {
+		t.Errorf("attached: %+v, %v", st, err)
+	}
+	c2, s2 := container(t, "two", path, "other")
+	for name, try := range map[string]func() error{
+		"attached twice": func() error { _, _, err := Attach(c2, s2, hints()); return err },
+		"removed":        func() error { return Remove(path) },
+		"grown":          func() error { return Grow(path, 0, krun.MinVolumeBytes) },
+		"backed up":      func() error { return Backup(path, new(bytes.Buffer)) },
+	} {
+		if err := try(); err == nil || !strings.Contains(err.Error(), "attached to container one") {
+			t.Errorf("%s while attached: %v", name, err)
+		}
+	}
+	free(t, path)
+	if err := os.WriteFile(filepath.Join(s.RootFS, krun.DiskFile), []byte("image of before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Attach(c, s, hints()); err != nil || head(t, path, 64) != "image" {
+		t.Errorf("started again: %v, head %q", err, head(t, path, 64))
+	}
+	free(t, path)
+	if _, _, err := Attach(c2, s2, hints()); err != nil || head(t, path, 64) != "other" {
+		t.Errorf("another container: %v, head %q", err, head(t, path, 64))
+	}
+}
+
+// TestHeldByItsContainer: the file is the container's as long as crun's process
+// for it lives, and no longer.
+func TestHeldByItsContainer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vol")
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, s := container(t, "one", path, "image")
+	if _, _, err := Attach(c, s, hints()); err != nil {
+		t.Fatal(err)
+	}
+	free(t, path) // the runtime has ended, and left a process
+	vm := exec.Command("sleep", "60")
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	start, err := crun.StartTime(vm.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := filepath.Join(c.Root, "one", "status")
+	if err := os.MkdirAll(filepath.Dir(status), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := json.Marshal(map[string]any{"pid": vm.Process.Pid, "process-start-time": start, "bundle": s.Bundle})
+	if err := os.WriteFile(status, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(path); err == nil || !strings.Contains(err.Error(), "attached") {
+		t.Errorf("while its machine runs: %v", err)
+	}
+	_ = vm.Process.Kill()
+	_ = vm.Wait()
+	if err := Remove(path); err != nil {
+		t.Errorf("after its machine's end: %v", err)
+	}
+	if _, err := os.Stat(path + stateSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left over: %v", err)
+	}
+}
+
+func TestBackup(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "v.vol")
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h, err := krun.VolumeHeader{Workload: "shop", Name: "data", Cipher: "aes-xts", Bytes: krun.MinVolumeBytes}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	area := krun.Volume{Slot: 1}.Start()
+	for at, b := range map[int64][]byte{0: []byte("an image, which is elsewhere"), area: h, area + 64<<20: bytes.Repeat([]byte("x"), 10000)} {
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(area + 65<<20); err != nil {
+		t.Fatal(err)
+	}
+	var backup bytes.Buffer
+	if err := Backup(path, &backup); err != nil || backup.Len() > 1<<20 {
+		t.Fatalf("%d bytes, %v", backup.Len(), err)
+	}
+	whole := bytes.Clone(backup.Bytes())
+	to := filepath.Join(dir, "again.vol")
+	if err := Restore(to, &backup); err != nil {
+		t.Fatal(err)
+	}
+	st, err := Inspect(to)
+	if err != nil || len(st.Areas) != 1 || st.Areas[0].Workload != "shop" || st.Areas[0].Slot != 1 || st.SizeBytes != area+65<<20 || st.Attached {
+		t.Errorf("restored: %+v, %v", st, err)
+	}
+	got := make([]byte, 10000)
+	g, err := os.Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if _, err := g.ReadAt(got, area+64<<20); err != nil || !bytes.Equal(got, bytes.Repeat([]byte("x"), 10000)) || head(t, to, 64) != "" {
+		t.Errorf("content: %v", err)
+	}
+	for i, cut := range []int{0, 5, len(backupMagic), 40, len(whole) / 2, len(whole) - 1} {
+		bad := filepath.Join(dir, "bad.vol")
+		if err := Restore(bad, bytes.NewReader(whole[:cut])); !errors.Is(err, errBackup) {
+			t.Errorf("cut %d: %v", i, err)
+		}
+		if _, err := os.Stat(bad); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("cut %d: left over", i)
+		}
+	}
+	for _, at := range []int{3, len(backupMagic) + 5, len(whole) / 2, len(whole) - 40, len(whole) - 3} {
+		bad := bytes.Clone(whole)
+		bad[at] ^= 1
+		if err := Restore(filepath.Join(dir, "bad.vol"), bytes.NewReader(bad)); err == nil {
+			t.Errorf("bit of byte %d flipped", at)
+		}
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	f.Add([]byte(backupMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = Restore(filepath.Join(t.TempDir(), "v.vol"), bytes.NewReader(b))
+	})
+}
+
+func TestNamesOfFiles(t *testing.T) {
+	for _, bad := range []string{"", ".", "..", "../x", "a/b", "/", "/a/../b", "relative/x.vol", ".hidden"} {
+		if path, err := Path("/dir", bad); err == nil {
+			t.Errorf("%q is %s", bad, path)
+		}
+	}
+	for name, want := range map[string]string{"shop": "/dir/shop.vol", "/srv/x.vol": "/srv/x.vol"} {
+		if path, err := Path("/dir", name); err != nil || path != want {
+			t.Errorf("%q is %s, %v", name, path, err)
+		}
+	}
+	uidMap := filepath.Join(t.TempDir(), "uid_map")
+	env := map[string]string{"HOME": "/home/u", "XDG_DATA_HOME": ""}
+	for m, want := range map[string]string{"0 0 4294967295\n": SystemDir, "0 1000 1\n": "/home/u/.local/share/ccrun/volumes"} {
+		if err := os.WriteFile(uidMap, []byte(m), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if dir, err := dirOf(0, func(k string) string { return env[k] }, uidMap); err != nil || dir != want {
+			t.Errorf("%q: %s, %v", m, dir, err)
+		}
+	}
+}

@@ -57,6 +57,9 @@ type boot struct {
 	detail  string // of what went wrong, for the sealed log alone
 	opened
 	config  *kbs.WorkloadConfig // nil: the image takes none
+	volumes []*openVolume
+	// closing is called before the disk is closed, and what it returns afterwards.
+	closing func() (afterwards func())
 	process *krun.Process
 
 	at          atomic.Value // string: the step under way

@@ -16,7 +16,7 @@ import (
 )
 
 // bootSteps is the whole boot up to the workload, PID 1's and the keeper's.
-func bootSteps() []step { return slices.Concat(earlySteps(), diskSteps(), lateSteps()) }
+func bootSteps() []step { return slices.Concat(earlySteps(), withVolumes(diskSteps()), lateSteps()) }
 
 func testBoot() (*boot, *bytes.Buffer) {
 	var out bytes.Buffer
@@ -34,8 +34,10 @@ func TestBootStepsAreInOrder(t *testing.T) {
 		"loading the image's modules":       {"reading the identity", "loading kernel modules"},
 		"unlocking the disk":                {"obtaining the disk key", "loading the image's modules"},
 		"mounting the disk":                 {"unlocking the disk"},
-		"confirming the release":            {"unlocking the disk"},
-		"cutting the network off":           {"confirming the release"}, // which needs it
+		"getting the volumes' keys":         {"unlocking the disk"},
+		"confirming the release":            {"unlocking the disk", "getting the volumes' keys"}, // after which the VM gets none
+		"mounting the volumes":              {"mounting the disk", "confirming the release"},
+		"cutting the network off":           {"confirming the release", "mounting the volumes"}, // which need it
 		"reading the process configuration": {"mounting the disk"},
 		"locking down the kernel":           {"mounting the disk", "confirming the release"}, // modules and report device are still needed before
 	}

@@ -98,6 +98,15 @@ func readDisk(r io.ReaderAt, path string, size, imageBytes int64) (*disk, error)
 	return &disk{path: path, size: size, footerDigest: kbs.Sum384(footer.JSON), header: header}, nil
 }
 
+// room is what the disk has for scratch: before the volumes, if there are any.
+func (d *disk) room(id *krun.Identity) int64 {
+	end := d.size
+	if len(id.Volumes) > 0 {
+		end = min(end, krun.VolumesOffset)
+	}
+	return end - id.Disk.ImageBytes
+}
+
 // unlockDisk opens the keyslot with the DiskKey, proves that the volume key is
 // the identity's, and sets the disk up by the identity's geometry alone: the
 // header could name a null cipher (CVE-2025-59054, CVE-2025-58356).
@@ -130,7 +139,7 @@ func (b *boot) unlockDisk(ctx context.Context) error {
 	b.say = b.console.line
 	return b.openScratch(vk, area{
 		place: luks.Place{Device: b.disk.path, StartBytes: b.identity.Disk.ImageBytes},
-		room:  b.disk.size - b.identity.Disk.ImageBytes, rule: b.identity.Scratch,
+		room:  b.disk.room(b.identity), rule: b.identity.Scratch,
 		image: b.identity.Disk.Geometry, identity: b.identityDigest,
 	})
 }
@@ -143,4 +152,11 @@ func (b *boot) mountDisk(context.Context) error {
 }
 
 // closeDisk undoes as much of this as there is.
-func (b *boot) closeDisk() { b.close(b.console.timing) }
+func (b *boot) closeDisk() {
+	afterwards := func() {}
+	if b.closing != nil && b.workloadRan {
+		afterwards = b.closing()
+	}
+	b.close(b.console.timing)
+	afterwards()
+}

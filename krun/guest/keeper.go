@@ -38,19 +38,20 @@ func keeperSteps() []step {
 	return append([]step{
 		{"reading the kernel command line", (*boot).readCommandLine},
 		{"reading the identity", (*boot).readIdentity},
-	}, diskSteps()...)
+	}, withVolumes(diskSteps())...)
 }
 
 // kept is what the keeper's steps leave to PID 1. It holds no secret but the
-// workload's configuration, and the key of what it prints.
+// workload's configuration, the key of what it prints, and what closes its volumes.
 type kept struct {
 	Mapped   string
 	Devices  []string
 	Mounts   []string
 	ReadOnly bool
 	Process  *krun.Process
-	Log      *keptLog `json:",omitempty"`
-	Failure  *failure `json:",omitempty"`
+	Log      *keptLog      `json:",omitempty"`
+	Volumes  []*openVolume `json:",omitempty"`
+	Failure  *failure      `json:",omitempty"`
 }
 
 // A failure is an error that the host may be told as it is (forHost), but for
@@ -85,7 +86,7 @@ func (b *boot) openByKeeper(ctx context.Context) error {
 		return fmt.Errorf("wiping the keeper's memory: %w", err)
 	}
 	b.opened = opened{mapped: k.Mapped, devices: k.Devices, mounts: k.Mounts, readOnly: k.ReadOnly, say: b.console.line}
-	b.process = k.Process
+	b.process, b.volumes, b.closing = k.Process, k.Volumes, b.closeVolumes
 	if b.mapped == "" || b.process == nil {
 		return errors.New("the keeper opened nothing, and does not say why")
 	}
@@ -168,7 +169,7 @@ func runKeeper(find func(context.Context, kbs.TEE) (Attester, error), voice *os.
 		}
 		answer.fail(err, b.logKey)
 	}
-	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey})
+	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey, Volumes: b.volumes})
 	for {
 		_ = unix.Pause()
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"syscall"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
 )
 
@@ -161,7 +163,7 @@ func (b *boot) stageSpec() *stageSpec {
 	s := &stageSpec{
 		Hostname: hostname(b.identity.WorkloadID),
 		ReadOnly: b.readOnly,
-		Process:  *b.process,
+		Process:  b.withoutVolumes(),
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	address := "127.0.1.1"
@@ -173,6 +175,16 @@ func (b *boot) stageSpec() *stageSpec {
 	}
 	s.Hosts += address + " " + s.Hostname + "\n"
 	return s
+}
+
+// withoutVolumes is the process less the VOLUMEs that are volumes of their own.
+func (b *boot) withoutVolumes() krun.Process {
+	p := *b.process
+	p.Volumes = maps.Clone(p.Volumes)
+	for _, v := range b.identity.Volumes {
+		delete(p.Volumes, v.Path)
+	}
+	return p
 }
 
 func hostname(workloadID string) string { return workloadID[:min(len(workloadID), maxHostname)] }

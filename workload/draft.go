@@ -99,7 +99,7 @@ func (d *draft) layOut(o *DiskOptions) error {
 		return err
 	}
 	c := d.src.Config.Config
-	if err := addDirectories(d.tree, c, d.user); err != nil {
+	if err := addDirectories(d.tree, c, o.Volumes, d.user); err != nil {
 		return err
 	}
 	for _, w := range unheeded(c, d.src.Healthcheck, o.Scratch.Kind) {
@@ -123,7 +123,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 	if err != nil {
 		return err
 	}
-	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw[0].Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes}.Encode()
+	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw[0].Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes, Volumes: d.sealed.volumes}.Encode()
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,9 @@ type DiskOptions struct {
 	Filesystem string // "btrfs" (default), "erofs" or "ext4"; an image is never written to
 	// Scratch is where the workload's writes go. Its zero value is an area of
 	// DefaultScratchBytes with BTRFS and integrity, else the guest's memory.
-	Scratch   krun.Scratch
+	Scratch krun.Scratch
+	// Volumes outlive the containers of the image, in a file of the host's.
+	Volumes   []krun.Volume
 	SizeBytes int64 // of an ext4 file system; 0: as small as the content allows
 	// FreeBytes is the room to write that the content gets without SizeBytes.
 	// 0: 1 % of it and at least 4 MiB; all of it is ciphertext that is
@@ -278,12 +280,17 @@ func (o *DiskOptions) check() error {
 		return hint.Usagef("disk size %d, expected a multiple of 4096", o.SizeBytes)
 	case o.Scratch.Kind == krun.ScratchDisk && o.NoIntegrity:
 		return hint.With(hint.Usagef("scratch on disk needs a guest kernel with dm-integrity"), "add --scratch 0 to write to the guest's memory")
+	case len(o.Volumes) > 0 && (o.NoIntegrity || o.writable):
+		return hint.Usagef("volumes need a guest kernel with dm-integrity, and no classic image")
 	case o.Passphrase.Len() > 0 && o.Passphrase.Len() < minPassphraseBytes:
 		return hint.Usagef("passphrase of %d bytes, expected at least %d", o.Passphrase.Len(), minPassphraseBytes)
 	case o.writable:
 		return nil
 	}
 	if err := o.Scratch.Validate(o.Filesystem); err != nil {
+		return hint.Usagef("%w", err)
+	}
+	if err := krun.ValidateVolumes(o.Volumes); err != nil {
 		return hint.Usagef("%w", err)
 	}
 	return nil

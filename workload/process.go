@@ -131,10 +131,15 @@ func addProcess(tree *rootfs.Tree, proc []byte) error {
 // addDirectories makes those of the image's VOLUMEs and its WorkingDir that it
 // lacks, as the user's own, which is what Podman does when it makes a container.
 // What is there, with its content, stays.
-func addDirectories(tree *rootfs.Tree, c imgspec.ImageConfig, who process.Credentials) error {
+func addDirectories(tree *rootfs.Tree, c imgspec.ImageConfig, volumes []krun.Volume, who process.Credentials) error {
 	for _, dir := range append(slices.Sorted(maps.Keys(c.Volumes)), c.WorkingDir) {
 		if err := tree.MakeDir(dir, 0o755, uint32(who.UID), uint32(who.GID)); err != nil {
 			return hint.With(fmt.Errorf("making the image's VOLUME and WORKDIR directories: %w", err), "correct VOLUME or WORKDIR of the image")
+		}
+	}
+	for _, v := range volumes {
+		if err := tree.MakeDir(v.Path, 0o755, uint32(who.UID), uint32(who.GID)); err != nil {
+			return hint.With(fmt.Errorf("making the directory of volume %s: %w", v.Name, err), "give the volume another path")
 		}
 	}
 	return nil

@@ -32,6 +32,7 @@ type sealed struct {
 	footer    []byte // with its padding, as it follows the LUKS part
 	// launchBytes is how long a launch makes disk.img; 0: as it is.
 	launchBytes int64
+	volumes     *krun.VolumeHints // nil: it has none
 	reg         kbs.Registration
 	source      string // manifest digest; for the owner's record
 }
@@ -103,7 +104,7 @@ func (s *sealed) identify(id krun.Identity, process []byte, o *DiskOptions, agen
 	defer processKey.Wipe()
 	id.Version, id.ProcessDigest = krun.IdentityVersion, krun.ProcessDigest(processKey, process)
 	id.Disk = krun.DiskIdentity{Geometry: s.geometry, VolumeKeyDigest: s.volumeKey.Digest(), Filesystem: o.Filesystem, ImageBytes: s.diskBytes()}
-	id.Scratch = o.Scratch
+	id.Scratch, id.Volumes = o.Scratch, o.Volumes
 	var err error
 	if s.identity, err = id.Encode(); err != nil {
 		return fmt.Errorf("making identity: %w", err)
@@ -113,9 +114,28 @@ func (s *sealed) identify(id krun.Identity, process []byte, o *DiskOptions, agen
 			return err
 		}
 	}
+	if s.volumes, err = volumeHints(&id); err != nil {
+		return err
+	}
 	s.agent = agent
 	s.initrd, err = composeInitrd(agent, s.identity)
 	return err
+}
+
+// volumeHints are nil for a workload without volumes.
+func volumeHints(id *krun.Identity) (*krun.VolumeHints, error) {
+	if len(id.Volumes) == 0 {
+		return nil, nil
+	}
+	n, err := krun.VolumeFileBytes(id.Volumes, id.Disk.Geometry)
+	if err != nil {
+		return nil, err
+	}
+	h := &krun.VolumeHints{Workload: id.WorkloadID, FileBytes: n}
+	for _, v := range id.Volumes {
+		h.Names = append(h.Names, v.Name)
+	}
+	return h, nil
 }
 
 func composeInitrd(agent, identity []byte) ([]byte, error) {

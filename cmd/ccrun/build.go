@@ -54,6 +54,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "scratch", Usage: "room for the workload's writes, kept as long as the container, under a key of its own: `SIZE`, sparse on the host's disk; 0: in the guest's memory; measured (default: 8GiB with btrfs)"},
 		&cli.StringFlag{Name: "scratch-damaged", Usage: "what a guest does about a scratch area that does not open: replace it by an empty one, or refuse to start; measured, `RULE` (default: replace)"},
 		&cli.BoolFlag{Name: "read-only", Usage: "give the workload a root that cannot be written, with /tmp, /run, /var/tmp and VOLUMEs in memory, as podman run --read-only does; measured"},
+		&cli.GenericFlag{Name: "volume", Value: &stringList{}, Usage: "directory whose content outlives containers, `NAME:PATH[,size=SIZE][,ro]` (8GiB): `ccrun volume create` makes the host's file; may be repeated, a new one at the end; measured"},
 		&cli.StringFlag{Name: "size", Usage: "with --classic: `SIZE` of the ext4 file system, or +ROOM to write beside the content (default: 1 % of it, at least 4 MiB)"},
 		&cli.BoolFlag{Name: "integrity", Value: true, Usage: "authenticate every sector; false only for guest kernels without dm-integrity"},
 		&cli.StringFlag{Name: "cipher", Value: "aes-xts", Usage: "`CIPHER` of image and scratch: aes-xts (AES-256-XTS, HMAC-SHA-256) or aegis128 (AEGIS-128: two to three times as fast in the guest, a 128-bit key; needs firmware whose kernel has it); measured"},

@@ -126,7 +126,65 @@ func setSizes(c *cli.Context, m *workload.MachineOptions, d *workload.DiskOption
 	if err := setScratch(c, d); err != nil {
 		return err
 	}
+	if err := setVolumes(c, d); err != nil {
+		return err
+	}
 	return diskSize(d, c.String("size"))
+}
+
+// setVolumes reads the volumes. Each has the slot of its place in the list, or the
+// one that it is given.
+func setVolumes(c *cli.Context, d *workload.DiskOptions) error {
+	list, ok := c.Generic("volume").(*stringList)
+	if !ok || list == nil {
+		return nil
+	}
+	if len(*list) > 0 && c.Bool("classic") {
+		return face.Usagef("--volume: a classic image's guest knows no volumes")
+	}
+	for slot, s := range *list {
+		v, err := parseVolume(s, slot)
+		if err != nil {
+			return err
+		}
+		d.Volumes = append(d.Volumes, v)
+	}
+	return nil
+}
+
+// parseVolume reads NAME:PATH[,size=SIZE][,slot=N][,ro].
+func parseVolume(s string, slot int) (krun.Volume, error) {
+	place, rest, more := strings.Cut(s, ",")
+	name, path, ok := strings.Cut(place, ":")
+	v := krun.Volume{Name: name, Path: path, Bytes: krun.DefaultVolumeBytes, Slot: slot}
+	wrong := face.Usagef("--volume %q: expected NAME:PATH[,size=SIZE][,slot=0 to %d][,ro], as in data:/var/lib/data,size=20g", s, krun.MaxVolumes-1)
+	if !ok {
+		return v, wrong
+	}
+	for option := range strings.SplitSeq(rest, ",") {
+		value, sized := strings.CutPrefix(option, "size=")
+		number, slotted := strings.CutPrefix(option, "slot=")
+		switch {
+		case !more:
+		case option == "ro":
+			v.ReadOnly = true
+		case sized:
+			n, err := units.RAMInBytes(value)
+			if err != nil || n <= 0 || n > krun.MaxVolumeBytes {
+				return v, wrong
+			}
+			v.Bytes = (n + 4095) / 4096 * 4096
+		case slotted:
+			n, err := strconv.ParseUint(number, 10, 8)
+			if err != nil {
+				return v, wrong
+			}
+			v.Slot = int(n)
+		default:
+			return v, wrong
+		}
+	}
+	return v, nil
 }
 
 // setScratch reads where the workload's writes go. Without a word it is the

@@ -85,6 +85,10 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	if err := face.Rules(w, r.Result.Rules); err != nil {
 		return err
 	}
+	for _, v := range r.Volumes {
+		fmt.Fprintf(w, "\nREFUSED volume %s: %s\n", face.Printable(v.Volume), face.Printable(v.Why))
+		fmt.Fprintf(w, "   bring the volume file back as it was left, or lose what is newer: `ccrun volume accept-rollback %s %s`\n", face.Printable(r.WorkloadID), face.Printable(v.Volume))
+	}
 	if err := printChain(w, r.Result.Claims); err != nil {
 		return err
 	}

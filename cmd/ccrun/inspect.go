@@ -98,6 +98,13 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("server keys", "%s", strings.Join(id.Servers.PinnedKeys, " "))
 	line("network", "%s, name servers [%s]", id.Network.ModeFor(id.TEE), strings.Join(id.Network.Resolvers(), " "))
 	line("root", "%s, %s", id.Disk.Filesystem, id.Scratch)
+	for _, v := range id.Volumes {
+		access := ""
+		if v.ReadOnly {
+			access = ", read-only"
+		}
+		line("volume", "%s at %s, %d MiB, slot %d%s", v.Name, face.Printable(v.Path), v.Bytes>>20, v.Slot, access)
+	}
 	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
 		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
 	if id.Logs != nil {

@@ -1,0 +1,201 @@
+package tests
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
+)
+
+// counts says how often it ran with the volume of /data, and what the image put
+// there; each start adds a line, durably. The fifth goes on until it is killed.
+const counts = `n=none; [ -e /data/lines ] && n=$(wc -l </data/lines)
+echo had $n; cat /data/seed; echo line >>/data/lines; sync; echo END
+if [ $n = 4 ]; then while :; do sleep 0.1; done; fi`
+
+// volumeWorld is a world with an image that has a volume.
+type volumeWorld struct {
+	*world
+	runtime string
+	network string
+	image   string
+	file    string
+}
+
+func newVolumeWorld(t *testing.T, w *world, runtime, network string) *volumeWorld {
+	v := &volumeWorld{world: w, runtime: runtime, network: network, file: filepath.Join(w.dir, "volumes/counts.vol")}
+	v.image = w.buildLayers("counts", shell(counts), [][]entry{append(busyboxLayer(t), file("data/seed", 0o640, []byte("from the image\n")))},
+		"--volume", "data:/data,size=256m", "--scratch", "256m")
+	return v
+}
+
+func (v *volumeWorld) start(flags ...string) result {
+	v.t.Helper()
+	args := append([]string{"run", "--rm", "--runtime", v.runtime, "--network", v.network, "--annotation", krun.VolumesAnnotation + "=" + v.file}, flags...)
+	return v.run("podman", append(args, v.image)...)
+}
+
+// expect starts a container, which must find so much, or be refused in those words.
+func (v *volumeWorld) expect(t *testing.T, what, want string) {
+	t.Helper()
+	r := v.start()
+	if strings.HasPrefix(want, "had ") {
+		if r.code != 0 || r.stdout != want+"\nfrom the image\nEND\n" {
+			t.Errorf("%s: %s\nexpected %q", what, r, want)
+		}
+		return
+	}
+	if r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, want) {
+		t.Errorf("%s: %s\nexpected it to be refused: %s", what, r, want)
+	}
+}
+
+func (v *volumeWorld) saved(t *testing.T, name string) string {
+	t.Helper()
+	to := filepath.Join(v.dir, name)
+	copySparse(t, v.file, to)
+	return to
+}
+
+func (v *volumeWorld) status(t *testing.T) kbs.VolumeStatus {
+	t.Helper()
+	var all []kbs.VolumeStatus
+	if err := json.Unmarshal([]byte(v.must("ccrun", "volume", "status", "counts", "--format", "json")), &all); err != nil || len(all) != 1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	return all[0]
+}
+
+// TestVolumes: what a workload writes to its volume outlives its container, under
+// a key that only its guests get, and nothing but the state in which the last one
+// left it opens.
+func TestVolumes(t *testing.T) {
+	v := newVolumeWorld(t, newWorld(t), "krun-sim", "host")
+	v.lives(t)
+}
+
+// TestVolumesOfLibkrun is TestVolumes on libkrunfw's kernel, behind crun.
+func TestVolumesOfLibkrun(t *testing.T) {
+	w := inRig(t)
+	if w == nil {
+		return
+	}
+	v := newVolumeWorld(t, w.world, "krun", w.network())
+	v.expect(t, "no file", "ccrun volume create")
+	v.must("ccrun", "volume", "create", v.file)
+	v.expect(t, "first use", "had none")
+	old := v.saved(t, "old.vol")
+	v.expect(t, "another container", "had 1")
+	copySparse(t, old, v.file)
+	v.expect(t, "rolled back", "not as it was left")
+	v.must("ccrun", "volume", "accept-rollback", "counts", "data")
+	v.expect(t, "accepted", "had 1")
+}
+
+func (v *volumeWorld) lives(t *testing.T) {
+	v.expect(t, "no file", "ccrun volume create")
+	v.must("ccrun", "volume", "create", v.file)
+	v.expect(t, "first use", "had none")
+	old := v.saved(t, "old.vol")
+	v.expect(t, "another container", "had 1")
+	v.expect(t, "a third one", "had 2")
+	left := v.saved(t, "left.vol")
+	if st := v.status(t); st.Generation != 6 || st.Staged != 0 || st.ClosedAt == nil || st.Refused != "" {
+		t.Errorf("after three starts: %+v", st)
+	}
+	if out := v.must("ccrun", "volume", "inspect", v.file); !strings.Contains(out, "counts") || !strings.Contains(out, "256MiB") {
+		t.Errorf("inspect: %s", out)
+	}
+
+	copySparse(t, old, v.file)
+	v.expect(t, "rolled back", "generation 2, the record says generation 6")
+	v.explained(t, "generation 2, the record says generation 6")
+	v.must("ccrun", "volume", "rm", v.file)
+	v.must("ccrun", "volume", "create", v.file)
+	v.expect(t, "emptied", "it is empty, the record says generation 6")
+	v.twisted(t, left)
+
+	copySparse(t, left, v.file)
+	v.expect(t, "as it was left", "had 3")
+	v.killed(t)
+
+	v.must("ccrun", "volume", "backup", v.file, filepath.Join(v.dir, "backup"))
+	v.must("ccrun", "volume", "rm", v.file)
+	v.must("ccrun", "volume", "restore", v.file, filepath.Join(v.dir, "backup"))
+	v.expect(t, "restored", "had 6")
+
+	copySparse(t, old, v.file)
+	v.must("ccrun", "volume", "accept-rollback", "counts", "data")
+	v.expect(t, "accepted as it is", "had 1")
+	copySparse(t, left, v.file)
+	v.expect(t, "accepted once", "not as it was left")
+	if r := v.run("ccrun", "workload", "rm", "counts"); r.code == 0 || !strings.Contains(r.stderr, "volume forget") {
+		t.Errorf("removing a workload with volumes: %s", r)
+	}
+	v.must("ccrun", "volume", "rm", v.file)
+	v.must("ccrun", "volume", "create", v.file)
+	v.must("ccrun", "volume", "accept-rollback", "--empty", "counts", "data")
+	v.expect(t, "accepted as lost", "had none")
+}
+
+// explained: the owner sees in the session's record what its guest was refused.
+func (v *volumeWorld) explained(t *testing.T, want string) {
+	t.Helper()
+	st := v.status(t)
+	if !strings.Contains(st.Refused, want) {
+		t.Errorf("status: %+v\nexpected %s", st, want)
+	}
+	if out := v.must("ccrun", "explain", st.Session); !strings.Contains(out, "REFUSED volume data: ") || !strings.Contains(out, want) || !strings.Contains(out, "accept-rollback counts data") {
+		t.Errorf("explain: %s\nexpected %s", out, want)
+	}
+}
+
+// twisted gives the workload files that are not its own, or not whole.
+func (v *volumeWorld) twisted(t *testing.T, left string) {
+	other := v.world.buildLayers("other", shell(counts), [][]entry{append(busyboxLayer(t), file("data/seed", 0o640, []byte("from the image\n")))},
+		"--volume", "data:/data,size=256m", "--scratch", "256m")
+	file, image := v.file, v.image
+	v.file, v.image = filepath.Join(v.dir, "volumes/other.vol"), other
+	v.must("ccrun", "volume", "create", v.file)
+	v.expect(t, "another workload", "had none")
+	v.file, v.image = file, image
+
+	area := krun.Volume{}.Start()
+	copySparse(t, filepath.Join(v.dir, "volumes/other.vol"), v.file)
+	v.expect(t, "another workload's", "another volume is in its place")
+	for name, twist := range map[string]func(){
+		"another workload's under our header": func() {
+			copySparse(t, filepath.Join(v.dir, "volumes/other.vol"), v.file)
+			copyRange(t, left, v.file, area, krun.VolumeHeaderBytes)
+		},
+		"truncated":      func() { copySparse(t, left, v.file); truncate(t, v.file, area+(2<<20)) },
+		"header flipped": func() { copySparse(t, left, v.file); flip(t, v.file, area+4) },
+		"superblock":     func() { copySparse(t, left, v.file); flip(t, v.file, area+(1<<20)+16) },
+	} {
+		twist()
+		v.expect(t, name, "the record says generation 6")
+	}
+	copySparse(t, left, v.file)
+	truncate(t, v.file, 1<<40*4) // grown: what is behind its area is nobody's
+}
+
+// killed: a machine that dies has closed nothing; its volume opens as it is, and
+// meanwhile no other machine has it.
+func (v *volumeWorld) killed(t *testing.T) {
+	v.must("podman", "run", "-d", "--name", "stays", "--runtime", v.runtime, "--network", v.network, "--annotation", krun.VolumesAnnotation+"="+v.file, v.image)
+	defer v.run("podman", "rm", "-f", "-t", "1", "stays")
+	v.awaitLog(t, "stays", "END")
+	v.expect(t, "attached twice", "is attached to container")
+	if r := v.run("ccrun", "volume", "rm", v.file); r.code == 0 || !strings.Contains(r.stderr, "stop that container first") {
+		t.Errorf("removing an attached file: %s", r)
+	}
+	if st := v.status(t); st.Generation != 9 || st.ClosedAt != nil {
+		t.Errorf("while it is open: %+v", st)
+	}
+	v.must("podman", "kill", "-s", "KILL", "stays")
+	v.run("podman", "wait", "stays")
+	v.expect(t, "killed", "had 5")
+}

@@ -25,11 +25,11 @@ type volumeWorld struct {
 	file    string
 }
 
-func newVolumeWorld(t *testing.T, w *world, runtime, network string) *volumeWorld {
-	v := &volumeWorld{world: w, runtime: runtime, network: network, file: filepath.Join(w.dir, "volumes/counts.vol")}
-	v.image = w.buildLayers("counts", shell(counts), [][]entry{append(busyboxLayer(t), file("data/seed", 0o640, []byte("from the image\n")))},
-		"--volume", "data:/data,size=256m", "--scratch", "256m")
-	return v
+// countsFlags are the build's, countsLayer what is in it.
+var countsFlags = []string{"--volume", "data:/data,size=256m", "--scratch", "256m"}
+
+func countsLayer(t *testing.T) []entry {
+	return append(busyboxLayer(t), file("data/seed", 0o640, []byte("from the image\n")))
 }
 
 func (v *volumeWorld) start(flags ...string) result {
@@ -73,7 +73,9 @@ func (v *volumeWorld) status(t *testing.T) kbs.VolumeStatus {
 // a key that only its guests get, and nothing but the state in which the last one
 // left it opens.
 func TestVolumes(t *testing.T) {
-	v := newVolumeWorld(t, newWorld(t), "krun-sim", "host")
+	w := newWorld(t)
+	v := &volumeWorld{world: w, runtime: "krun-sim", network: "host", file: filepath.Join(w.dir, "volumes/counts.vol")}
+	v.image = w.buildLayers("counts", shell(counts), [][]entry{countsLayer(t)}, countsFlags...)
 	v.lives(t)
 }
 
@@ -83,7 +85,10 @@ func TestVolumesOfLibkrun(t *testing.T) {
 	if w == nil {
 		return
 	}
-	v := newVolumeWorld(t, w.world, "krun", w.network())
+	v := &volumeWorld{world: w.world, runtime: "krun", network: w.network(), file: filepath.Join(w.dir, "volumes/counts.vol")}
+	src := filepath.Join(w.dir, "src/counts")
+	writeOCI(t, src, shell(counts), countsLayer(t))
+	v.image = w.buildFrom("counts", "oci:"+src, countsFlags...)
 	v.expect(t, "no file", "ccrun volume create")
 	v.must("ccrun", "volume", "create", v.file)
 	v.expect(t, "first use", "had none")
@@ -155,8 +160,7 @@ func (v *volumeWorld) explained(t *testing.T, want string) {
 
 // twisted gives the workload files that are not its own, or not whole.
 func (v *volumeWorld) twisted(t *testing.T, left string) {
-	other := v.world.buildLayers("other", shell(counts), [][]entry{append(busyboxLayer(t), file("data/seed", 0o640, []byte("from the image\n")))},
-		"--volume", "data:/data,size=256m", "--scratch", "256m")
+	other := v.world.buildLayers("other", shell(counts), [][]entry{countsLayer(t)}, countsFlags...)
 	file, image := v.file, v.image
 	v.file, v.image = filepath.Join(v.dir, "volumes/other.vol"), other
 	v.must("ccrun", "volume", "create", v.file)

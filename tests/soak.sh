@@ -20,5 +20,6 @@ soak() {
 }
 
 soak "corpus, ext4 and erofs" '^TestCorpus$'
+soak "corpus, Podman of Debian 13" '^TestDebian13$/^TestCorpus$'
 soak "kill -9, PostgreSQL" '^TestKills$/^postgres$'
 soak "kill -9, SQLite" '^TestKills$/^sqlite$'

@@ -34,7 +34,8 @@ func TestKrunPods(t *testing.T) {
 		"Append": "tsi_hijack=0 ccrun.net=10.0.2.15/24," + rigGateway + ","})
 	image := w.build("podded", podded())
 	w.pods(t, "krun", image)
-	if left, _ := filepath.Glob("/run/ccrun/*"); len(left) != 0 {
+	var left []string // Podman cleans up behind a container that has ended
+	if !eventually(func() bool { left, _ = filepath.Glob("/run/ccrun/*"); return len(left) == 0 }) {
 		t.Errorf("left over: %v", left)
 	}
 	t.Run("host network", func(t *testing.T) {

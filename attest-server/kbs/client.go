@@ -188,8 +188,12 @@ func attest(ctx context.Context, x *exchange, nonce []byte, req ReleaseRequest) 
 
 // open decrypts what the server sealed to k under info.
 func open(k hpke.PrivateKey, s Sealed, info []byte) (secret.Bytes, error) {
-	if len(s.Ciphertext) > MaxSecretBytes {
-		return secret.Bytes{}, fmt.Errorf("sealed secret of %d bytes, at most %d allowed", len(s.Ciphertext), MaxSecretBytes)
+	return openUpTo(k, s, info, MaxSecretBytes)
+}
+
+func openUpTo(k hpke.PrivateKey, s Sealed, info []byte, most int) (secret.Bytes, error) {
+	if len(s.Ciphertext) > most {
+		return secret.Bytes{}, fmt.Errorf("sealed secret of %d bytes, at most %d allowed", len(s.Ciphertext), most)
 	}
 	r, err := hpke.NewRecipient(s.Enc, k, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
 	if err != nil {

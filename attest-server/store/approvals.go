@@ -85,16 +85,28 @@ func scanApproval(r row) (a kbs.Approval, err error) {
 // approved is nil if every one of tenants has approved the release of name to
 // exactly this registration, else ErrNotApproved.
 func approved(tx *sql.Tx, tenants []string, name, workload string, registration kbs.Digest) error {
-	for _, t := range tenants {
-		var yes bool
-		err := tx.QueryRow("SELECT EXISTS(SELECT 1 FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?)",
-			t, name, workload, registration[:]).Scan(&yes)
-		if err != nil {
-			return err
-		}
-		if !yes {
-			return fmt.Errorf("tenant %s has not approved %s for workload %s with registration %s: %w", t, name, workload, registration, ErrNotApproved)
-		}
+	missing, err := missingApprovals(context.Background(), tx, tenants, name, workload, registration)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("tenant %s has not approved %s for workload %s with registration %s: %w", missing[0], name, workload, registration, ErrNotApproved)
 	}
 	return nil
+}
+
+// missingApprovals are those of tenants who have not approved it.
+func missingApprovals(ctx context.Context, from rowQuerier, tenants []string, name, workload string, registration kbs.Digest) (missing []string, err error) {
+	for _, t := range tenants {
+		var yes bool
+		err := from.QueryRowContext(ctx, "SELECT EXISTS(SELECT 1 FROM approvals WHERE tenant = ? AND name = ? AND workload = ? AND registration = ?)",
+			t, name, workload, registration[:]).Scan(&yes)
+		if err != nil {
+			return nil, err
+		}
+		if !yes {
+			missing = append(missing, t)
+		}
+	}
+	return missing, nil
 }

@@ -127,39 +127,11 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 		if err != nil {
 			return err
 		}
-		// What is not there and what is not the workload's are audited alike:
-		// the time that takes would tell one from the other.
-		r, err := s.newest(tx, id)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		r, denied, err := s.judge(tx, id, w, asked{workload, appraised, session})
+		if refused = denied; err != nil || denied != nil {
 			return err
-		}
-		if refused = err; refused == nil {
-			refused = allowed(tx, kbs.ResourceName(id), r.policy, workload, appraised)
-		}
-		if refused == nil {
-			refused = machineDenied(tx, session)
-		}
-		if refused == nil {
-			refused = new(counters).allow(w.reg.Release, s.clock(), true) // expiry
-		}
-		if refused != nil {
-			r.value.Wipe()
-			if !errors.Is(refused, ErrNotFound) && !errors.Is(refused, ErrNotApproved) && !errors.Is(refused, ErrLimit) && !errors.Is(refused, ErrRevoked) {
-				return refused
-			}
-			first, err := firstRefusal(tx, session, id, s.clock())
-			if err != nil || !first {
-				return err
-			}
-			return s.log.refuse(tx, refusal{session: session, action: "resource.refuse", object: id.String(), detail: "workload " + workload + ": " + refused.Error(),
-				workload: workload, why: whyRefused(refused)})
 		}
 		value = r.value
-		_, err = tx.Exec("UPDATE resources SET releases = releases + 1, last_release = ? WHERE repo = ? AND type = ? AND tag = ? AND version = ?",
-			unixMilli(s.clock()), id.Repo, id.Type, id.Tag, r.version)
-		if err != nil {
-			return err
-		}
 		return s.log.append(tx, "session/"+session, "resource.release", id.String(), fmt.Sprintf("version %d to workload %s", r.version, workload))
 	})
 	if err == nil {
@@ -172,17 +144,77 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 	return value, nil
 }
 
+// asked is who wants a resource.
+type asked struct {
+	workload  string
+	appraised kbs.Digest
+	session   string
+}
+
+// judge returns the newest value of a resource, counted as released, or in
+// refused why the workload does not get it, which is audited.
+func (s resources) judge(tx *sql.Tx, id kbs.ResourceID, w releasable, by asked) (r resource, refused, err error) {
+	// What is not there and what is not the workload's are audited alike:
+	// the time that takes would tell one from the other.
+	r, err = s.newest(tx, id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return r, nil, err
+	}
+	if refused = err; refused == nil {
+		refused = allowed(tx, kbs.ResourceName(id), r.policy, by.workload, by.appraised)
+	}
+	if refused == nil {
+		refused = machineDenied(tx, by.session)
+	}
+	if refused == nil {
+		refused = new(counters).allow(w.reg.Release, s.clock(), true) // expiry
+	}
+	if refused != nil {
+		r.value.Wipe()
+		if !errors.Is(refused, ErrNotFound) && !errors.Is(refused, ErrNotApproved) && !errors.Is(refused, ErrLimit) && !errors.Is(refused, ErrRevoked) {
+			return r, nil, refused
+		}
+		return r, refused, s.refuseResource(tx, id, by, refused)
+	}
+	_, err = tx.Exec("UPDATE resources SET releases = releases + 1, last_release = ? WHERE repo = ? AND type = ? AND tag = ? AND version = ?",
+		unixMilli(s.clock()), id.Repo, id.Type, id.Tag, r.version)
+	if err != nil {
+		r.value.Wipe()
+	}
+	return r, nil, err
+}
+
+func (s resources) refuseResource(tx *sql.Tx, id kbs.ResourceID, by asked, why error) error {
+	first, err := firstRefusal(tx, by.session, id, s.clock())
+	if err != nil || !first {
+		return err
+	}
+	return s.log.refuse(tx, refusal{session: by.session, action: "resource.refuse", object: id.String(), detail: "workload " + by.workload + ": " + why.Error(),
+		workload: by.workload, why: whyRefused(why)})
+}
+
 // allowed applies a policy to a workload's registration.
 func allowed(tx *sql.Tx, name string, policy []byte, workload string, registration kbs.Digest) error {
-	var p kbs.ResourcePolicy
-	if err := kbs.UnmarshalCanonical(policy, &p); err != nil {
-		return fmt.Errorf("reading policy of %s: %w: %w", name, ErrTampered, err)
+	p, err := policyOf(name, policy)
+	if err != nil {
+		return err
 	}
-	ofTenant := slices.ContainsFunc(p.Tenants, func(t string) bool { return t != "" && kbs.Owns(t, workload) })
-	if !ofTenant && !slices.Contains(p.Workloads, workload) {
+	if !namesWorkload(p, workload) {
 		return fmt.Errorf("policy of %s does not name the workload: %w", name, ErrNotFound)
 	}
 	return approved(tx, p.Approvals, name, workload, registration)
+}
+
+func policyOf(name string, policy []byte) (p kbs.ResourcePolicy, err error) {
+	if err := kbs.UnmarshalCanonical(policy, &p); err != nil {
+		return p, fmt.Errorf("reading policy of %s: %w: %w", name, ErrTampered, err)
+	}
+	return p, nil
+}
+
+func namesWorkload(p kbs.ResourcePolicy, workload string) bool {
+	ofTenant := slices.ContainsFunc(p.Tenants, func(t string) bool { return t != "" && kbs.Owns(t, workload) })
+	return ofTenant || slices.Contains(p.Workloads, workload)
 }
 
 // Resource is what is known of a resource but its values, or ErrNotFound.

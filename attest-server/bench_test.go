@@ -1,10 +1,14 @@
 package attestserver
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/session"
+	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // BenchmarkHandshake is auth, attest and key over a new TLS connection each,
@@ -33,5 +37,38 @@ func BenchmarkAuth(b *testing.B) {
 		if _, _, err := r.server.sessions.Open(session.Native, kbs.SNP, "w1"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkSecrets is what a guest pays for secrets in a session that it has
+// already: one, and a hundred, each of 256 bytes.
+func BenchmarkSecrets(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			r := newRig(b, func(c *Config) { c.MaxSessions = 1 << 24 })
+			r.register("w1", 1)
+			owner, names := r.adminClient(r.token(store.Admin)), make([]string, n)
+			for i := range names {
+				names[i] = fmt.Sprintf("default/secret/s%d", i)
+				r.resource(&owner, names[i], "w1", strings.Repeat("x", 256))
+			}
+			c, req := r.guest("w1", 1)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				s, err := c.Attest(b.Context(), req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if k, err := s.DiskKey(b.Context()); err != nil || k.Len() == 0 {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if got, err := s.Secrets(b.Context(), names); err != nil || len(got) != n {
+					b.Fatal(err)
+				}
+				s.Close()
+			}
+		})
 	}
 }

@@ -86,6 +86,19 @@ func (s meteredStore) ReleaseResource(ctx context.Context, r kbs.ResourceID, id 
 	return s.released("resource", func() (secret.Bytes, error) { return s.Store.ReleaseResource(ctx, r, id, appraised, session) })
 }
 
+func (s meteredStore) ReleaseSecrets(ctx context.Context, ids []kbs.ResourceID, id string, appraised kbs.Digest, session string) ([]store.Secret, error) {
+	start := time.Now()
+	all, err := s.Store.ReleaseSecrets(ctx, ids, id, appraised, session)
+	s.m.writes.Observe(time.Since(start), "release")
+	if err != nil {
+		s.m.releases.Inc("resource", "refused")
+	}
+	for _, v := range all {
+		s.m.releases.Inc("resource", outcome(v.Refused == nil, "released", "refused"))
+	}
+	return all, err
+}
+
 func (s meteredStore) ReleaseConfig(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error) {
 	return s.released("config", func() (secret.Bytes, error) { return s.Store.ReleaseConfig(ctx, id, appraised, session) })
 }

@@ -34,6 +34,7 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("POST /v1/workloads/{id}/report", answers.Handle(n.report))
 	mux.HandleFunc("GET /v1/workloads/{id}/key", answers.Handle(n.diskKey(n.engine.DiskKey)))
 	mux.HandleFunc("GET /v1/workloads/{id}/key/staged", answers.Handle(n.diskKey(n.engine.StagedDiskKey)))
+	mux.HandleFunc("POST /v1/workloads/{id}/secrets", answers.Handle(n.secrets))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/open", answers.Handle(n.openVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/stage", answers.Handle(n.stageVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/confirm", answers.Handle(n.confirmVolume))

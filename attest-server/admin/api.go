@@ -61,6 +61,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"POST /v1/workloads/{id}/rotate":           {Publishing, ofWorkload(Turn(a.Turns.Rotations, kbs.MaxRotateBody, a.Rotations.rotate))},
 		"PUT /v1/workloads/{id}/config":            {Publishing, ofWorkload(resources(kbs.MaxConfigBody, a.Configs.put))},
 		"DELETE /v1/workloads/{id}/config":         {Publishing, ofWorkload(resources(0, a.Configs.remove))},
+		"GET /v1/workloads/{id}/secrets":           {Reading, ofWorkload(reads(a.Resources.ofWorkload))},
 		"GET /v1/workloads/{id}/boot":              {Reading, ofWorkload(reads(a.Updates.getBoot))},
 		"GET /v1/boots":                            {Reading, reads(a.Updates.listBoots)},
 		"GET /v1/agents/{digest}":                  {Reading, resources(0, a.Updates.getAgent)},

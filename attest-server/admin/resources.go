@@ -25,6 +25,8 @@ type ResourceStore interface {
 	Resource(ctx context.Context, id kbs.ResourceID) (kbs.ResourceMeta, error)
 	Resources(ctx context.Context, tenant, after string, limit int) (kbs.ResourceList, error)
 	RemoveResource(ctx context.Context, id kbs.ResourceID, by store.Caller) error
+	// WorkloadSecrets is what a workload may get.
+	WorkloadSecrets(ctx context.Context, workload string) ([]kbs.SecretStatus, error)
 }
 
 // Resources holds secrets beside workloads' DiskKeys.
@@ -191,6 +193,20 @@ func (s *Resources) list(w http.ResponseWriter, r *http.Request, t store.Token) 
 	list, err := s.Store.Resources(r.Context(), t.Tenant, r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, list)
+}
+
+// ofWorkload lists what a workload may get, also of other tenants: it is theirs to
+// give.
+func (s *Resources) ofWorkload(w http.ResponseWriter, r *http.Request, _ store.Token) error {
+	all, err := s.Store.WorkloadSecrets(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return workloadProblem(err)
+	}
+	list := kbs.SecretList{Secrets: all}
+	if len(all) > kbs.MaxSecretsListed {
+		list = kbs.SecretList{Secrets: all[:kbs.MaxSecretsListed], More: true}
 	}
 	return answer.WriteJSON(w, http.StatusOK, list)
 }

@@ -36,6 +36,8 @@ type Store interface {
 	Confirm(ctx context.Context, id string, g store.Guest) error
 	Unconfirmed(ctx context.Context, reportID []byte) error
 	ReleaseResource(ctx context.Context, id kbs.ResourceID, workload string, appraised kbs.Digest, session string) (secret.Bytes, error)
+	// ReleaseSecrets is ReleaseResource of several at once.
+	ReleaseSecrets(ctx context.Context, ids []kbs.ResourceID, workload string, appraised kbs.Digest, session string) ([]store.Secret, error)
 	// ReleaseConfig is the workload's configuration, encoded.
 	ReleaseConfig(ctx context.Context, id string, appraised kbs.Digest, session string) (secret.Bytes, error)
 	// ReportGuest keeps what a guest says of why it goes no further.

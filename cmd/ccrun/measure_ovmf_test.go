@@ -21,6 +21,7 @@ func ovmfFiles(t *testing.T) (fd, kernel, initrd string) {
 	dir := t.TempDir()
 	spec := ovmftest.AmdSev()
 	spec.TDX = ovmftest.TDVF().TDX
+	spec.Volume = append(spec.Volume, ovmftest.TDDriver()...)
 	pe := make([]byte, 0x1000)
 	le := binary.LittleEndian
 	copy(pe, "MZ")

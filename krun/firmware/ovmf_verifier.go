@@ -42,7 +42,20 @@ const (
 // initrd and command line with the launched hashes, and refuses others. It tells
 // builds of edk2 apart; it is no defence against firmware made to deceive, which
 // is measured and for its owner to choose.
-func (o *OVMF) VerifiesKernel() (bool, error) {
+func (o *OVMF) VerifiesKernel() (bool, error) { return o.hasVolume(hasHashGUIDs) }
+
+// MeasuresTD says whether the firmware has the driver that extends a TD's RTMRs,
+// in the same sense. Without it they stay zero, whatever kernel boots.
+func (o *OVMF) MeasuresTD() (bool, error) {
+	return o.hasVolume(func(volume []byte) bool { return bytes.Contains(volume, tdTcg2Driver) })
+}
+
+// tdTcg2Driver is FILE_GUID f062221e-c607-44c2-b0b4-c3886331d351 of edk2's
+// OvmfPkg/Tcg/TdTcg2Dxe/TdTcg2Dxe.inf, which names the driver's file in a volume.
+var tdTcg2Driver = []byte{0x1e, 0x22, 0x62, 0xf0, 0x07, 0xc6, 0xc2, 0x44, 0xb0, 0xb4, 0xc3, 0x88, 0x63, 0x31, 0xd3, 0x51}
+
+// hasVolume says whether a compressed volume of the firmware is as wanted.
+func (o *OVMF) hasVolume(wanted func([]byte) bool) (bool, error) {
 	volumes := 0
 	for at := 0; ; {
 		i := bytes.Index(o.Image[at:], lzmaSection)
@@ -62,7 +75,7 @@ func (o *OVMF) VerifiesKernel() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("unpacking the volume at offset %#x: %w", start, err)
 		}
-		if hasHashGUIDs(b) {
+		if wanted(b) {
 			return true, nil
 		}
 	}

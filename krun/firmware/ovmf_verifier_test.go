@@ -50,6 +50,33 @@ func TestVerifiesKernel(t *testing.T) {
 	}
 }
 
+func TestMeasuresTD(t *testing.T) {
+	for name, c := range map[string]struct {
+		volume []byte
+		want   bool
+	}{"TDVF": {ovmftest.TDDriver(), true}, "AmdSev": {ovmftest.Verifier(), false}, "none": {nil, false}} {
+		spec := ovmftest.TDVF()
+		spec.Volume = c.volume
+		o, err := firmware.ParseOVMF(spec.Build())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := o.MeasuresTD(); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+		}
+	}
+	spec := ovmftest.TDVF()
+	b := spec.Build()
+	binary.LittleEndian.PutUint64(b[0x100+24+5:], 1<<40)
+	o, err := firmware.ParseOVMF(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.MeasuresTD(); got || !errors.Is(err, firmware.ErrOVMF) {
+		t.Errorf("huge volume: %v, %v", got, err)
+	}
+}
+
 // TestHostileVolumes: nothing is allocated on a file's word, and what cannot be
 // read is no verifier.
 func TestHostileVolumes(t *testing.T) {

@@ -157,6 +157,17 @@ func (in *Inputs) kernelHashes() (*[pageBytes]byte, error) {
 	return in.hashPage(at - section.GPA), nil
 }
 
+// HashPage is the page that an SNP launch adds with the hashes of kernel, initrd
+// and command line, and where: for a machine without SNP that boots through the
+// same firmware.
+func (in *Inputs) HashPage() (gpa uint64, page []byte, err error) {
+	p, err := in.kernelHashes()
+	if err != nil || p == nil {
+		return 0, nil, err
+	}
+	return uint64(in.OVMF.HashTableGPA) &^ (pageBytes - 1), p[:], nil
+}
+
 // ErrUnverified reports firmware that is launched with the hashes of a kernel
 // and then boots any: its digest would say nothing about the kernel.
 var ErrUnverified = errors.New("firmware has a page for kernel hashes but no code that compares them, so the digest would say nothing about the kernel")

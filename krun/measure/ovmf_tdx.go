@@ -8,6 +8,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
 
@@ -47,11 +48,32 @@ func (in *Inputs) checkTDVF() error {
 	return in.checkDirectBoot()
 }
 
+// ErrUnmeasured reports firmware that boots TDs and extends no register of theirs.
+var ErrUnmeasured = errors.New("firmware has no driver that extends a TD's RTMRs, so a quote would say nothing about the kernel")
+
+// checkTDDriver is for machines whose kernel the registers are to tell of.
+func (in *Inputs) checkTDDriver() error {
+	if len(in.Kernel) == 0 {
+		return nil
+	}
+	measures, err := in.OVMF.MeasuresTD()
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking for the driver that extends RTMRs: %w", err)
+	case !measures:
+		return hint.With(ErrUnmeasured, "take OVMF built with TdTcg2Dxe: OvmfPkgX64 or IntelTdxX64, and not AmdSevX64")
+	}
+	return nil
+}
+
 // qemuMRTD measures as QEMU and KVM launch a TD: the sections in their order,
 // the image's code with its content, all else by address only. Neither kernel
 // nor memory nor vCPUs are in it.
 func (l *Prepared) qemuMRTD(p Profile) (kbs.LaunchDigest, error) {
 	if err := l.in.checkTDVF(); err != nil {
+		return kbs.LaunchDigest{}, err
+	}
+	if err := l.tdDriver(); err != nil {
 		return kbs.LaunchDigest{}, err
 	}
 	if stack, _ := stackOf(p); stack.twoPass {

@@ -21,6 +21,24 @@ func tdxInputs(t testing.TB) Inputs {
 	return Inputs{OVMF: parseOVMF(t, ovmftest.TDVF()), Kernel: peKernel(t), Initrd: noise(3, 5000), Cmdline: "console=ttyS0"}
 }
 
+// TestFirmwareThatExtendsNothing: edk2's AmdSev build has TDX metadata and boots
+// TDs, whose RTMRs stay zero. Without a kernel, an MRTD is all that is asked for.
+func TestFirmwareThatExtendsNothing(t *testing.T) {
+	in := tdxInputs(t)
+	spec := ovmftest.TDVF()
+	spec.Volume = ovmftest.Verifier()
+	in.OVMF = parseOVMF(t, spec)
+	for _, p := range []Profile{QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023} {
+		if _, err := Launch(p, in, Shape{1, 2048}); !errors.Is(err, ErrUnmeasured) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	in.Kernel, in.Initrd, in.Cmdline = nil, nil, ""
+	if _, err := Launch(QEMUTDX, in, Shape{1, 2048}); err != nil {
+		t.Errorf("without a kernel: %v", err)
+	}
+}
+
 // TestMRTDSecondImplementation writes the records out one by one.
 func TestMRTDSecondImplementation(t *testing.T) {
 	in := tdxInputs(t)

@@ -146,6 +146,7 @@ type Prepared struct {
 	mrtd, mrtdTwoPass func() kbs.LaunchDigest
 	kernels           sync.Map // Authenticode digests by low memory, 0 for the file as it is
 	initrdFile        func() kbs.Digest
+	tdDriver          func() error // Inputs.checkTDDriver
 }
 
 // Prepare checks nothing: Launch refuses to go without what a profile needs.
@@ -160,6 +161,7 @@ func Prepare(in Inputs) (*Prepared, error) {
 	l.initrdFile = sync.OnceValue(func() kbs.Digest { return kbs.Sum384(in.Initrd) })
 	l.mrtd = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, false) })
 	l.mrtdTwoPass = sync.OnceValue(func() kbs.LaunchDigest { return mrtdOf(in.OVMF.TDX, true) })
+	l.tdDriver = sync.OnceValue(in.checkTDDriver)
 	return l, nil
 }
 

@@ -39,6 +39,13 @@ func Verifier() []byte {
 	return b
 }
 
+// TDDriver is a volume with the name of the driver that extends a TD's RTMRs.
+func TDDriver() []byte {
+	b := make([]byte, 8192)
+	putGUID(b[300:], "f062221e-c607-44c2-b0b4-c3886331d351")
+	return b
+}
+
 // AmdSev is laid out as edk2's AmdSev build of 2024, 64 KiB in all.
 func AmdSev() Spec {
 	return Spec{
@@ -52,7 +59,7 @@ func AmdSev() Spec {
 // variables, then code.
 func TDVF() Spec {
 	const size, vars = 0x10000, 0x4000
-	return Spec{SizeBytes: size, TDX: []Section{
+	return Spec{SizeBytes: size, Volume: TDDriver(), TDX: []Section{
 		{vars, size - vars, 1<<32 - size + vars, size - vars, 0, 1},
 		{0, vars, 1<<32 - size, vars, 1, 0},
 		{0, 0, 0x810000, 0x10000, 3, 0},

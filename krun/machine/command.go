@@ -4,36 +4,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
-
-// qemuBinary and the Debian package that has it.
-const (
-	qemuBinary  = "qemu-system-x86_64"
-	qemuPackage = "qemu-system-x86"
-)
-
-// FindQEMU looks QEMU up and returns where it really is.
-func FindQEMU() (string, error) {
-	path, err := exec.LookPath(qemuBinary)
-	if err == nil {
-		path, err = filepath.EvalSymlinks(path)
-	}
-	if err != nil {
-		return "", hint.With(fmt.Errorf("finding QEMU: %s is not installed on this host", qemuBinary), "apt-get install %s", qemuPackage)
-	}
-	return path, nil
-}
 
 // command is a QEMU command line being put together. Files are inherited, never
 // named by a path that could change: the first is file descriptor 3.
 type command struct {
 	files []*os.File
 	args  []string
+	own   []*os.File // those of files that nobody else closes
 }
 
 // add gives f to QEMU and returns the number it has there.
@@ -60,6 +41,7 @@ func newCommand(m *Machine, network guestNet, p parts) (*command, error) {
 	c := new(command)
 	c.frame()
 	if err := m.Hardware.layOut(c, m.Shape); err != nil {
+		closeAll(c.own)
 		return nil, err
 	}
 	c.arg("-kernel", c.path(p.kernel), "-initrd", c.path(p.initrd), "-append", m.Cmdline)
@@ -69,7 +51,7 @@ func newCommand(m *Machine, network guestNet, p parts) (*command, error) {
 	if p.report != nil {
 		c.port("report", ReportPort, p.report)
 	}
-	c.port("control", ControlPort, p.control)
+	c.port(controlID, ControlPort, p.control)
 	c.port("stdout", krun.StdoutPort, p.stdout)
 	c.port("stderr", krun.StderrPort, p.stderr)
 	c.disk(p.disk, m.ThrowAway)
@@ -86,7 +68,8 @@ func (c *command) frame() {
 
 func (c *command) port(id, name string, socket *os.File) {
 	c.arg("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, c.add(socket)))
-	c.arg("-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", id, name))
+	// With an id, QEMU tells when the guest opens it.
+	c.arg("-device", fmt.Sprintf("virtserialport,id=%s%s,chardev=%s,name=%s", portPrefix, id, id, name))
 }
 
 func (c *command) disk(disk *os.File, throwAway bool) {

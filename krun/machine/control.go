@@ -15,6 +15,12 @@ import (
 // guest: "signal N". Everything the guest says is checked: in the real thing
 // host and guest do not trust each other.
 
+// portPrefix is before a port's name in its device's id.
+const (
+	portPrefix = "port-"
+	controlID  = "control"
+)
+
 const maxControlLine = 64
 
 // errControl reports a line that is not part of the protocol.

@@ -67,6 +67,10 @@ type Machine struct {
 	// workload running yet. A workload's time is up to whoever stops it, as
 	// with `podman stop -t`.
 	StopTimeout time.Duration
+	// BootLimit is how long after its start a machine may go on whose agent has
+	// not come up; 0: as long as it takes. Firmware that verifies hashes stops
+	// without a word at a wrong one, and so does a kernel that cannot start.
+	BootLimit time.Duration
 }
 
 // exitTimeout is how long the machine may take to power off after the guest
@@ -84,7 +88,7 @@ func (m *Machine) Run(signals <-chan os.Signal) (int, error) {
 	if err != nil {
 		return ExitFailure, err
 	}
-	g.events = attend(g.monitor, net, m.Ports, m.Log)
+	g.events, g.up = attend(g.monitor, net, m.Ports, m.Log)
 	if m.Report != nil {
 		go func() {
 			if err := m.Report(g.report); err != nil {
@@ -103,6 +107,7 @@ type guest struct {
 	copied           *sync.WaitGroup // the workload's output
 	ended            <-chan error    // QEMU's end
 	events           <-chan string   // after it: what QEMU told last of the machine
+	up               <-chan struct{} // closed when the agent has opened its port
 	faults           *os.File        // what QEMU's processors say of their resets
 }
 
@@ -145,6 +150,7 @@ func (m *Machine) start(net guestNet) (*guest, error) {
 	if err != nil {
 		return nil, err
 	}
+	theirs = append(theirs, c.own...)
 	g.copyOutput(stdout, os.Stdout)
 	g.copyOutput(stderr, os.Stderr)
 	g.cmd = c.process(m.QEMU, m.TempDir)

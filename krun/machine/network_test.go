@@ -74,7 +74,7 @@ func TestTakenPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	events := attend(ours, net, []Port{{80, "tcp"}, {81, "tcp"}, {53, "udp"}}, slog.New(slog.NewTextHandler(&log, nil)))
+	events, _ := attend(ours, net, []Port{{80, "tcp"}, {81, "tcp"}, {53, "udp"}}, slog.New(slog.NewTextHandler(&log, nil)))
 	want := []string{"qmp_capabilities", "human-monitor-command hostfwd_add net tcp::80-100.127.255.15:80",
 		"human-monitor-command hostfwd_add net tcp::81-100.127.255.15:81", "human-monitor-command hostfwd_add net udp::53-100.127.255.15:53"}
 	if got := <-asked; !slices.Equal(got, want) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,16 +15,16 @@ import (
 const qmpTimeout = 30 * time.Second
 
 // attend speaks with a running QEMU until its end, and then gives what it told
-// last of the machine.
-func attend(monitor *os.File, net guestNet, ports []Port, log *slog.Logger) <-chan string {
-	last := make(chan string, 1)
+// last of the machine. up is closed once the guest's agent has opened its port.
+func attend(monitor *os.File, net guestNet, ports []Port, log *slog.Logger) (events <-chan string, up <-chan struct{}) {
+	last, opened := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer monitor.Close()
-		q := &qmp{monitor: monitor, in: json.NewDecoder(monitor)}
+		q := &qmp{monitor: monitor, in: json.NewDecoder(monitor), opened: sync.OnceFunc(func() { close(opened) })}
 		q.forwardPorts(net, ports, log)
 		last <- q.watch()
 	}()
-	return last
+	return last, opened
 }
 
 // forwardPorts has QEMU listen on the ports, in the container's network,
@@ -66,7 +67,13 @@ func (q *qmp) watch() string {
 
 // note keeps a, if it is an event: for the end, SHUTDOWN and why.
 func (q *qmp) note(a answer) {
-	if a.Event == "" {
+	switch {
+	case a.Event == "":
+		return
+	case a.Event == "VSERPORT_CHANGE":
+		if a.Data.ID == portPrefix+controlID && a.Data.Open && q.opened != nil {
+			q.opened()
+		}
 		return
 	}
 	q.events = append(q.events, strings.TrimSpace(a.Event+" "+a.Data.Reason))
@@ -83,6 +90,7 @@ type qmp struct {
 	monitor *os.File
 	in      *json.Decoder
 	events  []string // the last of them
+	opened  func()   // the agent's port is
 }
 
 // answer is what QEMU says: to a command, or an event on its own.
@@ -94,6 +102,8 @@ type answer struct {
 	Event string `json:"event"`
 	Data  struct {
 		Reason string `json:"reason"`
+		ID     string `json:"id"`   // of VSERPORT_CHANGE
+		Open   bool   `json:"open"` // likewise
 	} `json:"data"`
 }
 

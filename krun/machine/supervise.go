@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Signals are those that the VMM passes on to the workload.
@@ -31,6 +33,9 @@ func CatchSignals() <-chan os.Signal {
 // are on the console; its kernel has none, because they could hold secrets.
 var errNoExit = errors.New("the guest ended without reporting an exit status: killed by its kernel, which is mute, if its agent says nothing above")
 
+// ErrBoot reports a machine whose agent did not come up in time.
+var ErrBoot = errors.New("the guest's agent did not start")
+
 // supervision is what is known of a guest while it runs.
 type supervision struct {
 	m        *Machine
@@ -41,12 +46,17 @@ type supervision struct {
 	err      error // why, if that was not the user's wish
 	exit     int   // -1 until reported
 	deadline <-chan time.Time
-	ending   string // of QEMU: for a guest that did not tell its own
+	boot     <-chan time.Time // Machine.BootLimit's; nil once the agent is up
+	ending   string           // of QEMU: for a guest that did not tell its own
 }
 
 // supervise runs until the machine is gone.
 func (m *Machine) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 	s := &supervision{m: m, g: g, exit: -1}
+	if m.BootLimit > 0 {
+		s.boot = time.After(m.BootLimit)
+	}
+	up := g.up
 	defer g.report.Close()
 	defer g.control.Close()
 	defer g.faults.Close()
@@ -70,6 +80,10 @@ func (m *Machine) supervise(g *guest, signals <-chan os.Signal) (int, error) {
 			}
 		case sig := <-signals:
 			s.signal(sig.(syscall.Signal))
+		case <-up:
+			up, s.boot = nil, nil
+		case <-s.boot:
+			s.bootFailed()
 		case <-s.deadline:
 			m.Log.Warn("killing the guest: it did not power off in time")
 			s.kill()
@@ -125,7 +139,17 @@ func tripleFault(log *os.File) string {
 	return "; the guest's processor ended in a triple fault"
 }
 
+// bootFailed ends a machine that burns its processors for ever.
+func (s *supervision) bootFailed() {
+	s.boot = nil
+	s.err = hint.With(fmt.Errorf("%w within %v, and the machine was ended", ErrBoot, s.m.BootLimit),
+		"firmware that checks kernel hashes stops without a word at a kernel, initrd or command line other than those that it was launched with: "+
+			"compare with `ccrun firmware inspect`; a slower host names its own limit in /etc/ccrun/krun.json: {\"boot_limit\":\"10m\"}")
+	s.kill()
+}
+
 func (s *supervision) heard(m message) {
+	s.boot = nil // who speaks is up
 	if !m.ready {
 		if s.exit < 0 {
 			s.exit = m.exit

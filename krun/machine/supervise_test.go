@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -33,7 +34,13 @@ type outcome struct {
 
 func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
 	t.Helper()
-	f := &fakeGuest{guest: &guest{copied: new(sync.WaitGroup)}, signals: make(chan os.Signal), result: make(chan outcome, 1)}
+	return startFakeOf(t, &Machine{Log: slog.New(slog.DiscardHandler), StopTimeout: stopTimeout}, make(chan struct{}))
+}
+
+// startFakeOf starts a guest whose agent is up when opened is closed.
+func startFakeOf(t *testing.T, m *Machine, opened chan struct{}) *fakeGuest {
+	t.Helper()
+	f := &fakeGuest{guest: &guest{copied: new(sync.WaitGroup), up: opened}, signals: make(chan os.Signal), result: make(chan outcome, 1)}
 	var err error
 	var discard *os.File
 	if f.guest.report, discard, err = socketPair(ReportPort); err != nil {
@@ -62,7 +69,6 @@ func startFake(t *testing.T, stopTimeout time.Duration) *fakeGuest {
 	if f.ended, err = startTied(f.cmd); err != nil {
 		t.Fatal(err)
 	}
-	m := &Machine{Log: slog.New(slog.DiscardHandler), StopTimeout: stopTimeout}
 	go func() {
 		code, err := m.supervise(f.guest, f.signals)
 		f.result <- outcome{code, err}
@@ -238,6 +244,50 @@ func TestSecondStopKills(t *testing.T) {
 	f.hear(t)
 	f.signals <- syscall.SIGTERM
 	f.want(t, ExitKilled, nil)
+}
+
+// TestBootLimit: firmware that stops at a wrong hash burns a processor for ever,
+// and nothing is heard of it. An agent that is up has all the time it likes: it
+// may wait for its key for days.
+func TestBootLimit(t *testing.T) {
+	limited := func(limit time.Duration, opened chan struct{}) *fakeGuest {
+		return startFakeOf(t, &Machine{Log: slog.New(slog.DiscardHandler), StopTimeout: time.Minute, BootLimit: limit}, opened)
+	}
+	limited(time.Millisecond, make(chan struct{})).want(t, ExitFailure, ErrBoot)
+
+	spoke := limited(time.Hour, make(chan struct{}))
+	spoke.say(t, "exit 7\n")
+	spoke.powerOff()
+	spoke.want(t, 7, nil)
+
+	opened := make(chan struct{})
+	close(opened)
+	up := limited(200*time.Millisecond, opened)
+	select {
+	case got := <-up.result:
+		t.Fatalf("ended with %d, %v although its agent is up", got.code, got.err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	up.say(t, "ready\nexit 0\n")
+	up.powerOff()
+	up.want(t, 0, nil)
+}
+
+// TestAgentIsUp: QEMU tells of the agent's port, and of others, which say nothing.
+func TestAgentIsUp(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{"event":"VSERPORT_CHANGE","data":{"id":"port-control","open":true}}`:  true,
+		`{"event":"VSERPORT_CHANGE","data":{"id":"port-control","open":false}}`: false,
+		`{"event":"VSERPORT_CHANGE","data":{"id":"port-stdout","open":true}}`:   false,
+		`{"event":"VSERPORT_CHANGE","data":{"open":true}}`:                      false,
+		`{"event":"RESUME","data":{"id":"port-control","open":true}}`:           false,
+	} {
+		up := false
+		q := &qmp{in: json.NewDecoder(strings.NewReader(text)), opened: func() { up = true }}
+		if last := q.watch(); up != want || strings.Contains(last, "VSERPORT") {
+			t.Errorf("%s: up %v, last events %q", text, up, last)
+		}
+	}
 }
 
 func TestWindowChangeIsCaught(t *testing.T) {

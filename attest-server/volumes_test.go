@@ -3,6 +3,7 @@ package attestserver
 import (
 	"bytes"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -53,6 +54,9 @@ func TestVolumeRoutes(t *testing.T) {
 	_, err = v.Stage(t.Context(), kbs.VolumeGeneration, 1)
 	if got := problemCode(t, err); got != kbs.CodeVolumeTaken {
 		t.Errorf("the first guest, after the second: %s", got)
+	}
+	if err == nil || !strings.Contains(err.Error(), "for volume data: ") || strings.Contains(err.Error(), "disk key") {
+		t.Errorf("the error does not say what was asked for: %v", err)
 	}
 	for _, found := range []string{kbs.VolumeEmpty, kbs.VolumeDamaged, kbs.VolumeForeign} {
 		_, err = v2.Stage(t.Context(), found, 0)

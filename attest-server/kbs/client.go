@@ -76,7 +76,7 @@ func (c *Client) Release(ctx context.Context, req ReleaseRequest) (secret.Bytes,
 
 // Open is Release for a guest that will Confirm: the session stays open.
 func (c *Client) Open(ctx context.Context, req ReleaseRequest) (s *Session, k secret.Bytes, err error) {
-	err = c.each(ctx, req, func(base string, pins Pins) error {
+	err = c.each(ctx, req, "the disk key", func(base string, pins Pins) error {
 		if s, err = c.try(ctx, base, pins, req); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (c *Client) During(ctx context.Context, req ReleaseRequest, s *Session, doi
 		return err
 	}
 	req.retry(fmt.Errorf("%s: %w", doing, err), 0)
-	return c.each(ctx, req, func(base string, pins Pins) error {
+	return c.each(ctx, req, "a new session, "+doing, func(base string, pins Pins) error {
 		s, err := c.try(ctx, base, pins, req)
 		if err != nil {
 			return err
@@ -130,8 +130,9 @@ func isExpired(err error) bool {
 	return errors.As(err, &p) && p.Code == CodeSessionExpired
 }
 
-// each calls try with one URL after the other until one answers or refuses.
-func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base string, pins Pins) error) error {
+// each calls try with one URL after the other until one answers or refuses. what
+// says what is asked for.
+func (c *Client) each(ctx context.Context, req ReleaseRequest, what string, try func(base string, pins Pins) error) error {
 	pins, err := ParsePins(c.PinnedKeys)
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (c *Client) each(ctx context.Context, req ReleaseRequest, try func(base str
 	if err := c.check(req); err != nil {
 		return err
 	}
-	q := inquiry{wait: c.Wait, final: isFinal, retry: req.retry}
+	q := inquiry{what: what, wait: c.Wait, final: isFinal, retry: req.retry}
 	return q.ask(ctx, c.URLs, func(u string) error { return c.tryAt(ctx, u, pins, req, try) })
 }
 

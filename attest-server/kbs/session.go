@@ -22,7 +22,7 @@ type Session struct {
 // Attest attests and returns the session, for a guest that wants more than its
 // DiskKey. Servers are tried as Release tries them.
 func (c *Client) Attest(ctx context.Context, req ReleaseRequest) (s *Session, err error) {
-	err = c.each(ctx, req, func(base string, pins Pins) error {
+	err = c.each(ctx, req, "a session", func(base string, pins Pins) error {
 		s, err = c.try(ctx, base, pins, req)
 		return err
 	})

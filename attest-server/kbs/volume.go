@@ -184,7 +184,7 @@ func (v *VolumeClient) post(ctx context.Context, action string, in, out any) err
 	if err != nil {
 		return err
 	}
-	q := inquiry{wait: v.Client.Wait, final: isFinal, retry: ReleaseRequest{OnRetry: v.OnRetry}.retry}
+	q := inquiry{what: "volume " + v.Volume, wait: v.Client.Wait, final: isFinal, retry: ReleaseRequest{OnRetry: v.OnRetry}.retry}
 	return q.ask(ctx, v.Client.URLs, func(base string) error {
 		x, err := v.Client.connect(base, pins)
 		if err != nil {

@@ -29,13 +29,14 @@ type asked struct {
 	resume time.Time // not to be asked before: it wanted a pause
 }
 
-func (a *asked) failed(err error) {
-	a.last = fmt.Errorf("asking %s for the disk key: %w", a.url, err)
+func (a *asked) failed(what string, err error) {
+	a.last = fmt.Errorf("asking %s for %s: %w", a.url, what, err)
 	a.resume = time.Now().Add(wantedPause(err))
 }
 
 // inquiry asks servers until one answers or refuses, ever more slowly.
 type inquiry struct {
+	what  string        // is asked for, in words
 	wait  time.Duration // how long to go on; zero: each is asked once
 	final func(error) bool
 	retry func(why error, pause time.Duration) // told of each try that another follows
@@ -82,7 +83,7 @@ func (q inquiry) round(ctx context.Context, servers []asked, try func(string) er
 		if err == nil {
 			return nil, true
 		}
-		s.failed(err)
+		s.failed(q.what, err)
 		if why = s.last; q.final(err) || ctx.Err() != nil {
 			return why, true
 		}
@@ -109,7 +110,7 @@ func (q inquiry) noAnswer(servers []asked) error {
 	}
 	err := errors.Join(last...)
 	if q.wait > 0 && q.wait < Forever {
-		err = fmt.Errorf("no server released the key within %s: %w", q.wait, err)
+		err = fmt.Errorf("no server answered for %s within %s: %w", q.what, q.wait, err)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -33,6 +34,9 @@ func (s configs) ChangeConfig(ctx context.Context, id string, change kbs.ConfigC
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		if err := mayConfigure(tx, id, by); err != nil {
+			return err
+		}
+		if err := isTaken(ctx, tx, id, &change.Set); err != nil {
 			return err
 		}
 		have, err := s.newestConfig(tx, id)
@@ -73,6 +77,34 @@ func mayConfigure(tx *sql.Tx, id string, by Caller) error {
 		return err
 	}
 	return by.may(owner)
+}
+
+// isTaken refuses what no guest of the workload would ever ask for, if the server
+// knows what all of them boot. What of it a guest takes, the guest decides.
+func isTaken(ctx context.Context, tx *sql.Tx, id string, set *kbs.WorkloadConfig) error {
+	if set.Empty() {
+		return nil
+	}
+	scan := func(r row) (identity []byte, err error) {
+		err = r.Scan(&identity)
+		return identity, err
+	}
+	all, err := list(ctx, tx, scan, "SELECT b.identity FROM workloads w LEFT JOIN boots b ON b.workload = w.id WHERE "+versionsOf("?1"), id)
+	if err != nil {
+		return err
+	}
+	for _, identity := range all {
+		var measured struct {
+			Policy struct {
+				EnvAllow  []string `json:"env_allow"`
+				ArgsAllow bool     `json:"args_allow"`
+			} `json:"policy"`
+		}
+		if identity == nil || json.Unmarshal(identity, &measured) != nil || len(measured.Policy.EnvAllow) > 0 || measured.Policy.ArgsAllow {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the image takes none from the key server; build it with --env-allow NAME or --args-allow, which is measured", ErrBadConfig)
 }
 
 func applyChange(raw secret.Bytes, change kbs.ConfigChange) (secret.Bytes, error) {

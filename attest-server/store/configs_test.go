@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/secret"
 )
 
 func setEnv(t *testing.T, s *DB, id, name, value string) kbs.ConfigAnswer {
@@ -80,6 +81,37 @@ func TestConfigOwner(t *testing.T) {
 	}
 	if _, err := s.ChangeConfig(t.Context(), "none", change, anyone); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of no workload: %v", err)
+	}
+}
+
+// TestConfigThatNobodyTakes: an owner learns at once that no guest of the workload
+// would ask for it, and not by a variable that is missing.
+func TestConfigThatNobodyTakes(t *testing.T) {
+	const none, env, args = `{"policy":{"logs":"host"}}`, `{"policy":{"env_allow":["A"]}}`, `{"policy":{"args_allow":true}}`
+	set := kbs.ConfigChange{Set: kbs.WorkloadConfig{Env: map[string]string{"A": "1"}}}
+	for identity, want := range map[string]error{none: ErrBadConfig, `{}`: ErrBadConfig, env: nil, args: nil, "": nil, "no JSON": nil} {
+		s, _, _ := newStore(t)
+		var boot *kbs.Boot
+		if identity != "" {
+			boot = &kbs.Boot{Identity: []byte(identity)}
+		}
+		if _, err := s.Register(t.Context(), registration("w", 1), boot, secret.New([]byte("k")), "token/t"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.ChangeConfig(t.Context(), "w", set, anyone); !errors.Is(err, want) {
+			t.Errorf("%s: %v, expected %v", identity, err, want)
+		}
+		if _, err := s.ChangeConfig(t.Context(), "w", kbs.ConfigChange{Replace: true}, anyone); err != nil {
+			t.Errorf("%s: taking it back: %v", identity, err)
+		}
+		if identity != none {
+			continue
+		}
+		// An older version's guests may still ask.
+		edit(t, s, `INSERT INTO workloads(id, tee, image, registration, disk_key, registered_at, registered_by) SELECT 'w@1', tee, image, registration, disk_key, 0, '' FROM workloads`)
+		if _, err := s.ChangeConfig(t.Context(), "w", set, anyone); err != nil {
+			t.Errorf("with a version of which nothing is known: %v", err)
+		}
 	}
 }
 

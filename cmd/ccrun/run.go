@@ -143,7 +143,7 @@ func refuseUnmeasured(c *cli.Context) error {
 	case c.IsSet("env") || c.IsSet("env-file"):
 		what, next = "--env", fmt.Sprintf(next, "--env-allow NAME")
 	case c.IsSet("volume"):
-		what, next = "--volume", "put it into the image and run `ccrun build` again"
+		what, next = "--volume", "`ccrun build --volume NAME:PATH` gives the workload an encrypted volume of its own, `ccrun volume create` its file; what it only reads, put into the image"
 	default:
 		return nil
 	}

@@ -48,6 +48,15 @@ func kindOf(m specs.Mount) mountKind {
 	return volume
 }
 
+// volumes names what Podman would lend of the host's, and what to do instead.
+func volumes(m *Machine) []string {
+	given := mounts(volume)(m)
+	for i := range given {
+		given[i] += ": `ccrun build --volume NAME:PATH` gives the workload an encrypted volume of its own there"
+	}
+	return given
+}
+
 // mounts names those of a kind.
 func mounts(kind mountKind) func(*Machine) []string {
 	return func(m *Machine) []string {

@@ -77,7 +77,7 @@ func ofProcess() []row {
 
 func ofMounts() []row {
 	return []row{
-		{"--volume, --mount", warned, warned, mounts(volume), dropMounts(volume), ""},
+		{"--volume, --mount", warned, warned, volumes, dropMounts(volume), ""},
 		{"--tmpfs", warned, warned, mounts(tmpfs), dropMounts(tmpfs), ""},
 		{"--secret", warned, warned, mounts(secretFile), dropMounts(secretFile), ""},
 		{"--read-only-tmpfs", dropped, dropped, mounts(podmansTmpfs), dropMounts(podmansTmpfs), ""},

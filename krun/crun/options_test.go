@@ -44,7 +44,7 @@ func examples() map[string]struct {
 		"the monitor's privileges":            {"process noNewPrivileges", false, "privileges of the monitor"},
 		"--security-opt seccomp, label, apparmor": {"process selinuxLabel", "x:y", "confinement"},
 		"--ulimit":                            {"process rlimits", []any{map[string]any{"type": "RLIMIT_NOFILE", "hard": 9, "soft": 9}}, "--ulimit"},
-		"--volume, --mount":                   {"mounts", mount("/data/.", "bind"), "mount /data is not"},
+		"--volume, --mount":                   {"mounts", mount("/data/.", "bind"), "mount /data is not visible inside the VM: `ccrun build --volume"},
 		"--tmpfs":                             {"mounts", mount("/scratch", "tmpfs"), "mount /scratch is not"},
 		"--secret":                            {"mounts", mount("/run/secrets/one", "bind"), "mount /run/secrets/one is not"},
 		"--read-only-tmpfs":                   {"mounts", mount("/var/tmp", "tmpfs"), "mount /var/tmp is not"},

@@ -4,8 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // TestConfiguration: what a workload's owner sets at the key server reaches the
@@ -13,6 +16,7 @@ import (
 // stops the guest, and its owner alone learns what that was.
 func TestConfiguration(t *testing.T) {
 	w := newWorld(t)
+	t.Run("with a volume and a sealed log", func(t *testing.T) { w.allTogether(t) })
 	image := w.build("configured", shell(`echo "level=$LEVEL greeting=$GREETING args=$0,$*"; test "$PASSWORD" = open-sesame`),
 		"--env-allow", "LEVEL=debug|info", "--env-allow", "PASSWORD", "--args-allow")
 	if r := w.podman(image); r.code != 1 || !strings.Contains(r.stdout, "level= greeting=hello args=/bin/sh,\n") {
@@ -69,4 +73,33 @@ func (w *world) configureAnyhow(id, change string) {
 	}
 	w.must("curl", "-fsS", "--cacert", filepath.Join(w.dir, "server/ca.pem"), "-X", "PUT", "-H", "Authorization: Bearer "+strings.TrimSpace(string(token)),
 		"-H", "Content-Type: application/json", "-d", change, "https://127.0.0.1:"+w.port+"/v1/workloads/"+id+"/config")
+}
+
+// together is of a workload that has a root that cannot be written, two volumes,
+// one of them below a VOLUME of the image's, and a VOLUME named in another way.
+const together = `echo "level=$LEVEL"; cat /data/had /srv/had /srv/kept/had; echo x 2>/dev/null >/x && echo root
+for d in /data /srv /srv/kept; do [ -e $d/n ] && echo "$d found"; echo x >$d/n || echo "$d full"; done; sync`
+
+// allTogether: configuration, sealed logs and volumes in one workload. Its volumes
+// are not covered by what takes its VOLUMEs' writes.
+func (w *world) allTogether(t *testing.T) {
+	key, flags := w.logReader(t, "together")
+	c := shell(together)
+	c["Volumes"] = map[string]struct{}{"/data/": {}, "/srv": {}}
+	layer := append(busyboxLayer(t), file("data/had", 0o644, []byte("data\n")), file("srv/had", 0o644, []byte("srv\n")), file("srv/kept/had", 0o644, []byte("kept\n")))
+	flags = append(flags, "--read-only", "--env-allow", "LEVEL", "--volume", "data:/data,size=128m", "--volume", "kept:/srv/kept,size=128m")
+	image := w.buildLayers("together", c, [][]entry{layer}, flags...)
+	w.must("ccrun", "workload", "config", "set", "together", "--env", "LEVEL="+logCanary)
+	volume := filepath.Join(w.dir, "volumes/together.vol")
+	w.must("ccrun", "volume", "create", volume)
+	for i, found := range []string{"", "/data found\n/srv/kept found\n"} {
+		name := "together" + strconv.Itoa(i)
+		r := w.run("podman", "run", "--name", name, "--runtime", "krun-sim", "--network", "host", "--annotation", krun.VolumesAnnotation+"="+volume, image)
+		got := w.run("ccrun", "logs", "-q", name, "--identity", key)
+		want := "level=" + logCanary + "\ndata\nsrv\nkept\n" + found
+		if r.code != 0 || strings.Contains(r.String(), "canary") || got.code != 0 || got.stdout != want {
+			t.Errorf("start %d: the host reads %s, the owner %s\nexpected %s", i+1, r, got, want)
+		}
+		w.run("podman", "rm", name)
+	}
 }

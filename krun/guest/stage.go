@@ -133,7 +133,7 @@ func (s *stage) makeVolumes() error {
 	if !s.spec.ReadOnly {
 		return nil
 	}
-	return classed(classDirectory, mountVolumes(&s.spec.Process))
+	return classed(classDirectory, mountVolumes(&s.spec.Process, s.spec.Volumes))
 }
 
 func (s *stage) makeDirectory() (err error) {
@@ -203,6 +203,7 @@ type stageSpec struct {
 	Hosts      string
 	ResolvConf string // empty: keep the image's
 	Process    krun.Process
+	Volumes    []string // the workload's own, which are mounted
 	// DeviceGroup says that the stage must be in openDeviceGroup's group.
 	DeviceGroup bool
 }

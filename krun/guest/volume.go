@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,11 +20,50 @@ import (
 
 // mountVolumes makes the image's VOLUMEs writable where the root is not: in
 // memory, with what the image has there, as Podman fills a new volume. The build
-// made those that the image lacks.
-func mountVolumes(p *krun.Process) error {
+// made those that the image lacks. kept are the workload's own volumes, which are
+// mounted already and stay where they are.
+func mountVolumes(p *krun.Process, kept []string) error {
 	for _, dir := range slices.Sorted(maps.Keys(p.Volumes)) {
-		if err := mountVolume(dir); err != nil {
+		if slices.ContainsFunc(kept, func(k string) bool { return isWithin(dir, k) }) {
+			continue
+		}
+		if err := mountAround(dir, kept); err != nil {
 			return fmt.Errorf("mounting the volume %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// isWithin says whether dir is of or below it, as an image may write it.
+func isWithin(dir, of string) bool {
+	dir = path.Join("/", dir)
+	return dir == of || strings.HasPrefix(dir, of+"/")
+}
+
+// mountAround is mountVolume of a directory with volumes below it, which are
+// hidden by that mount and then put upon it.
+func mountAround(dir string, kept []string) (err error) {
+	hidden := map[string]int{}
+	defer func() {
+		for _, tree := range hidden {
+			err = errors.Join(err, unix.Close(tree))
+		}
+	}()
+	for _, k := range kept {
+		if !isWithin(k, path.Join("/", dir)) {
+			continue
+		}
+		if hidden[k], err = unix.OpenTree(unix.AT_FDCWD, k, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
+			delete(hidden, k)
+			return fmt.Errorf("taking hold of volume %s: %w", k, err)
+		}
+	}
+	if err := mountVolume(dir); err != nil {
+		return err
+	}
+	for k, tree := range hidden {
+		if err := unix.MoveMount(tree, "", unix.AT_FDCWD, k, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
+			return fmt.Errorf("putting volume %s back: %w", k, err)
 		}
 	}
 	return nil
@@ -62,8 +103,14 @@ func volumeOptions(dir string) (string, error) {
 }
 
 // copyTree copies directories, files and links, with owners and modes. What else
-// there may be, devices and pipes, a volume does not need.
+// there may be, devices and pipes, a volume does not need. What is mounted below
+// is another's, and only its directory is made.
 func copyTree(from *os.Root, to string) error {
+	top, err := from.Lstat(".")
+	if err != nil {
+		return err
+	}
+	device := deviceOf(top)
 	return fs.WalkDir(from.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
@@ -86,9 +133,17 @@ func copyTree(from *os.Root, to string) error {
 		if err != nil {
 			return err
 		}
-		return copyOwner(info, target)
+		if err := copyOwner(info, target); err != nil {
+			return err
+		}
+		if info.IsDir() && deviceOf(info) != device {
+			return fs.SkipDir
+		}
+		return nil
 	})
 }
+
+func deviceOf(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Dev }
 
 func copyRegular(from *os.Root, name, to string) (err error) {
 	in, err := from.Open(name)

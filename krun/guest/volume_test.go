@@ -72,3 +72,12 @@ func TestCopyTree(t *testing.T) {
 		t.Error("a pipe was copied")
 	}
 }
+
+// TestIsWithin: a volume keeps every VOLUME at and below it, as images write them.
+func TestIsWithin(t *testing.T) {
+	for dir, want := range map[string]bool{"/data": true, "/data/": true, "data": true, "/data/x": true, "/x/../data/y": true, "/dat": false, "/data2": false, "/": false, "": false} {
+		if got := isWithin(dir, "/data"); got != want {
+			t.Errorf("%q: %v", dir, got)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"syscall"
 
@@ -14,7 +13,6 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
-	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
 )
 
@@ -163,7 +161,7 @@ func (b *boot) stageSpec() *stageSpec {
 	s := &stageSpec{
 		Hostname: hostname(b.identity.WorkloadID),
 		ReadOnly: b.readOnly,
-		Process:  b.withoutVolumes(),
+		Process:  *b.process,
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	address := "127.0.1.1"
@@ -174,17 +172,10 @@ func (b *boot) stageSpec() *stageSpec {
 		s.ResolvConf = b.resolvConf()
 	}
 	s.Hosts += address + " " + s.Hostname + "\n"
-	return s
-}
-
-// withoutVolumes is the process less the VOLUMEs that are volumes of their own.
-func (b *boot) withoutVolumes() krun.Process {
-	p := *b.process
-	p.Volumes = maps.Clone(p.Volumes)
 	for _, v := range b.identity.Volumes {
-		delete(p.Volumes, v.Path)
+		s.Volumes = append(s.Volumes, v.Path)
 	}
-	return p
+	return s
 }
 
 func hostname(workloadID string) string { return workloadID[:min(len(workloadID), maxHostname)] }

@@ -102,7 +102,7 @@ func (d *draft) layOut(o *DiskOptions) error {
 	if err := addDirectories(d.tree, c, o.Volumes, d.user); err != nil {
 		return err
 	}
-	for _, w := range unheeded(c, d.src.Healthcheck, o.Scratch.Kind) {
+	for _, w := range unheeded(c, d.src.Healthcheck, o) {
 		d.env.Warn(w)
 	}
 	at := d.env.Now()

@@ -147,13 +147,35 @@ func addDirectories(tree *rootfs.Tree, c imgspec.ImageConfig, volumes []krun.Vol
 
 // unheeded says which fields of the configuration do less in a guest than
 // under Podman.
-func unheeded(c imgspec.ImageConfig, healthcheck bool, scratch krun.ScratchKind) (out []string) {
+func unheeded(c imgspec.ImageConfig, healthcheck bool, o *DiskOptions) (out []string) {
 	if healthcheck {
 		out = append(out, "the image's HEALTHCHECK is not run: Podman cannot enter the guest; probe a port of it from outside")
 	}
-	if dirs := slices.Sorted(maps.Keys(c.Volumes)); len(dirs) > 0 && (scratch == krun.ScratchMemory || scratch == krun.ScratchNone) {
+	dirs := passingVolumes(c.Volumes, o.Volumes)
+	if len(dirs) == 0 {
+		return out
+	}
+	list := strings.Join(dirs, " ")
+	switch o.Scratch.Kind {
+	case krun.ScratchMemory, krun.ScratchNone:
 		out = append(out, fmt.Sprintf("what is written to the image's VOLUMEs (%s) is in the guest's memory and gone when it ends; "+
-			"--fs btrfs with --scratch SIZE keeps it as long as the container", strings.Join(dirs, " ")))
+			"--volume NAME:PATH keeps it, --fs btrfs with --scratch SIZE as long as the container", list))
+	case krun.ScratchDisk:
+		out = append(out, fmt.Sprintf("what is written to the image's VOLUMEs (%s) is lost with the container, `podman run --rm` and every update of the image included; "+
+			"--volume NAME:PATH keeps it", list))
 	}
 	return out
 }
+
+// passingVolumes are the image's VOLUMEs that no volume of the workload's holds.
+func passingVolumes(image map[string]struct{}, kept []krun.Volume) (dirs []string) {
+	for _, dir := range slices.Sorted(maps.Keys(image)) {
+		held := func(v krun.Volume) bool { return within(path.Join("/", dir), v.Path) }
+		if !slices.ContainsFunc(kept, held) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+func within(dir, of string) bool { return dir == of || strings.HasPrefix(dir, of+"/") }

@@ -46,13 +46,28 @@ func TestConfigurationAsPodmanReadsIt(t *testing.T) {
 func TestUnheeded(t *testing.T) {
 	t.Parallel()
 	c := imgspec.ImageConfig{Volumes: map[string]struct{}{"/data": {}}}
-	if got := unheeded(c, false, krun.ScratchDisk); got != nil {
-		t.Errorf("%q", got)
-	}
-	for _, kind := range []krun.ScratchKind{krun.ScratchMemory, krun.ScratchNone} {
-		if got := strings.Join(unheeded(c, true, kind), " "); !strings.Contains(got, "HEALTHCHECK") || !strings.Contains(got, "/data") || !strings.Contains(got, "--scratch") {
-			t.Errorf("%s: %q", kind, got)
+	at := func(kind krun.ScratchKind, volumes ...string) *DiskOptions {
+		o := &DiskOptions{Scratch: krun.Scratch{Kind: kind}}
+		for _, path := range volumes {
+			o.Volumes = append(o.Volumes, krun.Volume{Path: path})
 		}
+		return o
+	}
+	for kind, want := range map[krun.ScratchKind]string{krun.ScratchDisk: "lost with the container", krun.ScratchMemory: "--scratch", krun.ScratchNone: "guest's memory"} {
+		got := strings.Join(unheeded(c, true, at(kind, "/data/below", "/dat")), " ")
+		for _, want := range []string{want, "HEALTHCHECK", "(/data)", "--volume NAME:PATH"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %q, expected %q", kind, got, want)
+			}
+		}
+	}
+	// What a volume holds is not lost, however the image writes its path.
+	c.Volumes = map[string]struct{}{"/data/": {}, "data/below": {}, "/data/./x": {}}
+	if got := unheeded(c, false, at(krun.ScratchDisk, "/data")); got != nil {
+		t.Errorf("with a volume: %q", got)
+	}
+	if got := unheeded(imgspec.ImageConfig{}, false, at(krun.ScratchDisk)); got != nil {
+		t.Errorf("without VOLUMEs: %q", got)
 	}
 }
 

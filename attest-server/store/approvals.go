@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -68,6 +69,47 @@ func (s approvals) Approvals(ctx context.Context, tenant string) (kbs.ApprovalLi
 		return kbs.ApprovalList{}, fmt.Errorf("listing approvals: %w", err)
 	}
 	return kbs.ApprovalList{Approvals: all}, nil
+}
+
+// Given is an approval as the page of approvals shows it.
+type Given struct {
+	kbs.Approval
+	Tenant, By string
+	At         time.Time
+}
+
+// Given is at most limit approvals, latest first: one tenant's, or everybody's if
+// it is empty; for one workload, if that is not empty.
+func (s approvals) Given(ctx context.Context, tenant, workload string, limit int) ([]Given, error) {
+	all, err := list(ctx, s.db, scanGiven, `SELECT tenant, name, workload, registration, at, by FROM approvals
+		WHERE (?1 = '' OR tenant = ?1) AND (?2 = '' OR workload = ?2) ORDER BY at DESC, tenant, name, workload, registration LIMIT ?3`,
+		tenant, workload, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing approvals: %w", err)
+	}
+	return all, nil
+}
+
+// Missing is those of tenants who have not approved a.
+func (s approvals) Missing(ctx context.Context, tenants []string, a kbs.Approval) ([]string, error) {
+	missing, err := missingApprovals(ctx, s.db, tenants, a.Name, a.WorkloadID, a.RegistrationDigest)
+	if err != nil {
+		return nil, fmt.Errorf("reading approvals: %w", err)
+	}
+	return missing, nil
+}
+
+func scanGiven(r row) (g Given, err error) {
+	var d []byte
+	var at int64
+	if err := r.Scan(&g.Tenant, &g.Name, &g.WorkloadID, &d, &at, &g.By); err != nil {
+		return g, err
+	}
+	if len(d) != len(g.RegistrationDigest) {
+		return g, ErrTampered
+	}
+	g.RegistrationDigest, g.At = kbs.Digest(d), fromMilli(at)
+	return g, nil
 }
 
 func scanApproval(r row) (a kbs.Approval, err error) {

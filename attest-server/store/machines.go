@@ -120,14 +120,14 @@ func readMachine(r row) (m kbs.Machine, err error) {
 	if err := r.Scan(&b, &denied); err != nil {
 		return m, err
 	}
+	return machineFrom(b, denied)
+}
+
+func machineFrom(b []byte, denied *int64) (m kbs.Machine, err error) {
 	if err := kbs.UnmarshalStrict(b, &m); err != nil {
 		return m, fmt.Errorf("reading machine: %w: %w", ErrTampered, err)
 	}
-	m.DeniedAt = nil
-	if denied != nil {
-		at := fromMilli(*denied)
-		m.DeniedAt = &at
-	}
+	m.DeniedAt = fromNullMilli(denied)
 	return m, nil
 }
 

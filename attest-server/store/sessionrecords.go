@@ -134,6 +134,10 @@ func scanRecord(r row) (record kbs.SessionRecord, err error) {
 	if err := r.Scan(&b, &releases, &refused); err != nil {
 		return record, err
 	}
+	return recordOf(b, releases, refused)
+}
+
+func recordOf(b []byte, releases int64, refused *string) (record kbs.SessionRecord, err error) {
 	if err := kbs.UnmarshalStrict(b, &record); err != nil {
 		return record, fmt.Errorf("%w: %w", ErrTampered, err)
 	}

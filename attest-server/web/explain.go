@@ -27,8 +27,9 @@ type step struct {
 
 type explanation struct {
 	kbs.SessionRecord
-	Failed []kbs.Rule
-	Steps  []step
+	Outcome outcome
+	Failed  []kbs.Rule
+	Steps   []step
 }
 
 // What the rules say of the session and of the registration; all others judge
@@ -45,7 +46,7 @@ var (
 
 // explain tells a session's story in the order of trust.
 func explain(rec kbs.SessionRecord) explanation {
-	e := explanation{SessionRecord: rec}
+	e := explanation{SessionRecord: rec, Outcome: outcomeOf(rec)}
 	var c verifier.Claims
 	authentic := len(rec.Result.Claims) > 0 && json.Unmarshal(rec.Result.Claims, &c) == nil
 	var binding, registration, rest []kbs.Rule

@@ -18,18 +18,20 @@ const pageSize = 50
 func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Title, v.Here = "Overview", "/"
 	type data struct {
-		Sessions []kbs.SessionRecord
-		Chart    chart
-		Denied   int64
-		Expiries []expiryLine
-		Head     kbs.AuditHead
-		Signed   bool
+		Sessions  []line
+		Chart     chart
+		Denied    int64
+		Expiries  []expiryLine
+		Head      kbs.AuditHead
+		Signed    bool
+		Witnesses Witnesses
 	}
 	var d data
-	var err error
-	if d.Sessions, err = p.Store.Sessions(r.Context(), store.SessionQuery{Tenant: v.Tenant}, 8); err != nil {
+	sessions, err := p.Store.Sessions(r.Context(), store.SessionQuery{Tenant: v.Tenant}, 8)
+	if err != nil {
 		return err
 	}
+	d.Sessions = each(sessions, lineOf)
 	if d.Chart, err = p.chartOf(r, v.Tenant, ranges[0]); err != nil {
 		return err
 	}
@@ -39,6 +41,7 @@ func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 		p.show(w, r, http.StatusOK, "overview", v)
 		return nil
 	}
+	d.Witnesses = p.witnesses()
 	d.Expiries = p.expiryLines()
 	d.Expiries = d.Expiries[:min(5, len(d.Expiries))]
 	if d.Head, d.Signed, err = p.head(r); err != nil {
@@ -46,74 +49,6 @@ func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 	}
 	v.Data = d
 	p.show(w, r, http.StatusOK, "overview", v)
-	return nil
-}
-
-func (p *Page) workloads(w http.ResponseWriter, r *http.Request, v view) error {
-	v.Title, v.Here = "Workloads", "/ui/workloads"
-	// A tenant's names are one stretch of the list.
-	after := r.URL.Query().Get("after")
-	if v.Tenant != "" {
-		after = max(after, v.Tenant+".")
-	}
-	list, err := p.Store.Workloads(r.Context(), "", after, pageSize)
-	if err != nil {
-		return err
-	}
-	if i := slices.IndexFunc(list.Workloads, func(w kbs.WorkloadSummary) bool { return !kbs.Owns(v.Tenant, kbs.WorkloadOf(w.WorkloadID)) }); i >= 0 {
-		list.Workloads, list.Next = list.Workloads[:i], ""
-	}
-	v.Data = list
-	p.show(w, r, http.StatusOK, "workloads", v)
-	return nil
-}
-
-func (p *Page) workload(w http.ResponseWriter, r *http.Request, v view) error {
-	id := r.PathValue("id")
-	v.Title, v.Here = "Workload "+id, "/ui/workloads"
-	if !kbs.Owns(v.Tenant, kbs.WorkloadOf(id)) {
-		return fmt.Errorf("workload %s: %w", id, store.ErrNotFound)
-	}
-	have, err := p.Store.Workload(r.Context(), id)
-	if err != nil {
-		return err
-	}
-	sessions, err := p.Store.Sessions(r.Context(), store.SessionQuery{WorkloadID: kbs.WorkloadOf(id)}, 20)
-	if err != nil {
-		return err
-	}
-	v.Data = struct {
-		store.Workload
-		Rules    []fact
-		Limits   []fact
-		Sessions []kbs.SessionRecord
-	}{have, strictness(have.Registration.ReferenceValues), limits(have.Registration.Release), sessions}
-	p.show(w, r, http.StatusOK, "workload", v)
-	return nil
-}
-
-func (p *Page) sessions(w http.ResponseWriter, r *http.Request, v view) error {
-	v.Title, v.Here = "Sessions", "/ui/sessions"
-	q := store.SessionQuery{Tenant: v.Tenant, WorkloadID: r.URL.Query().Get("workload"), BeforeNumber: r.URL.Query().Get("number")}
-	if ms, err := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64); err == nil && ms > 0 {
-		q.Before = time.UnixMilli(ms)
-	}
-	list, err := p.Store.Sessions(r.Context(), q, pageSize+1)
-	if err != nil {
-		return err
-	}
-	d := struct {
-		WorkloadID string
-		Sessions   []kbs.SessionRecord
-		Before     int64 // zero: no further page
-		Number     string
-	}{WorkloadID: q.WorkloadID, Sessions: list}
-	if len(list) > pageSize {
-		last := list[pageSize-1]
-		d.Sessions, d.Before, d.Number = list[:pageSize], last.At.UnixMilli(), last.Session
-	}
-	v.Data = d
-	p.show(w, r, http.StatusOK, "sessions", v)
 	return nil
 }
 
@@ -225,11 +160,12 @@ func (p *Page) audit(w http.ResponseWriter, r *http.Request, v view) error {
 	entries := slices.DeleteFunc(page.Entries, func(e kbs.AuditEntry) bool { return e.Sequence > upTo && upTo < head.Sequence })
 	slices.Reverse(entries)
 	v.Data = struct {
-		Head    kbs.AuditHead
-		Signed  bool
-		Entries []kbs.AuditEntry
-		Older   int64
-	}{head, signed, entries, max(0, upTo-pageSize)}
+		Head      kbs.AuditHead
+		Signed    bool
+		Entries   []kbs.AuditEntry
+		Older     int64
+		Witnesses Witnesses
+	}{head, signed, entries, max(0, upTo-pageSize), p.witnesses()}
 	p.show(w, r, http.StatusOK, "audit", v)
 	return nil
 }

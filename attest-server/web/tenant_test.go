@@ -36,6 +36,11 @@ func TestTenantsSeeTheirOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, tenant := range []string{"acme", "zeta"} {
+		if err := s.store.Approve(t.Context(), tenant, kbs.Approval{Name: "key-for-" + tenant, WorkloadID: "w", RegistrationDigest: kbs.Digest{1}}, "token/"+tenant); err != nil {
+			t.Fatal(err)
+		}
+	}
 	text, _, err := s.store.CreateToken(t.Context(), "acme", store.Auditor, "", time.Time{}, "local")
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +48,7 @@ func TestTenantsSeeTheirOwn(t *testing.T) {
 	cookie := s.login(string(text.Reveal()))
 	for path, wants := range map[string][]string{
 		"/": {"acme.one", "acme.two", "rule-of-acme.one"}, "/ui/workloads": {"acme.one", "acme.two"}, "/ui/workloads?after=a": {"acme.one"},
+		"/ui/fleet": {"acme.one", "acme.two"}, "/ui/fleet?q=ONE": {"acme.one"}, "/ui/approvals": {"key-for-acme"},
 		"/ui/sessions": {"of-acme.one", "of-acme.two"}, "/ui/denials": {"rule-of-acme.one"},
 		"/ui/workloads/acme.one": {"acme.one"}, "/ui/sessions/of-acme.two": {"acme.two"},
 	} {

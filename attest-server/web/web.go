@@ -1,5 +1,6 @@
-// Package web is the page for auditors: what is registered, who attested,
-// what was denied and why, what expires, and how far the audit log goes. It
+// Package web is the page for auditors: what is registered, what runs where, who
+// attested, what was denied and why, who approved what, what expires, how far the
+// audit log goes and who has seen it. It
 // changes nothing, loads nothing from elsewhere and needs no JavaScript.
 package web
 
@@ -33,6 +34,9 @@ type Store interface {
 	Workloads(ctx context.Context, tenant, after string, limit int) (kbs.WorkloadList, error)
 	Session(ctx context.Context, number string) (kbs.SessionRecord, error)
 	Sessions(ctx context.Context, q store.SessionQuery, limit int) ([]kbs.SessionRecord, error)
+	Fleet(ctx context.Context, q store.FleetQuery, limit int) ([]store.Sighting, error)
+	Given(ctx context.Context, tenant, workload string, limit int) ([]store.Given, error)
+	Missing(ctx context.Context, tenants []string, a kbs.Approval) ([]string, error)
 	Denials(ctx context.Context, since time.Time) ([]store.DenialCount, error)
 	AuditPage(ctx context.Context, tenant string, after int64, limit int) (kbs.AuditPage, error)
 	AuditHead(ctx context.Context) (kbs.AuditHead, error)
@@ -56,6 +60,8 @@ type Options struct {
 	Log       *slog.Logger
 	// Expiries is what to warn of. nil: nothing.
 	Expiries func() []Expiry
+	// Witnesses is what the audit log's witnesses say. nil: there are none.
+	Witnesses func() Witnesses
 	// Notice stands on every page, e.g. that this is a simulation. May be empty.
 	Notice string
 	// LoginLife is when a login ends. Zero: 8 h.
@@ -86,7 +92,7 @@ func New(o Options) (*Page, error) {
 	if p.aead, err = newCookieAEAD(o.CookieKey); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"login", "overview", "workloads", "workload", "sessions", "session", "denials", "expiry", "audit", "error"} {
+	for _, name := range []string{"login", "overview", "fleet", "workloads", "workload", "sessions", "session", "denials", "approvals", "expiry", "audit", "error"} {
 		t := template.New("frame.html").Funcs(template.FuncMap{"when": when, "short": short, "left": p.left})
 		if p.pages[name], err = t.ParseFS(files, "templates/frame.html", "templates/parts.html", "templates/"+name+".html"); err != nil {
 			return nil, fmt.Errorf("reading page %s: %w", name, err)
@@ -107,6 +113,7 @@ func (p *Page) routes() http.Handler {
 	for pattern, h := range map[string]pageHandler{
 		"GET /{$}": p.overview, "GET /ui/workloads": p.workloads, "GET /ui/workloads/{id}": p.workload,
 		"GET /ui/sessions": p.sessions, "GET /ui/sessions/{number}": p.session, "GET /ui/denials": p.denials,
+		"GET /ui/fleet": p.fleet, "GET /ui/approvals": p.approvals,
 		"GET /ui/expiry": operators(p.expiry), "GET /ui/audit": operators(p.audit),
 	} {
 		mux.HandleFunc(pattern, p.loggedIn(h))

@@ -50,6 +50,9 @@ func newSite(t *testing.T) *site {
 	s.page, err = New(Options{
 		Store: s.store, CookieKey: s.key, Rand: rand.Reader, Clock: clock, Log: slog.New(slog.NewTextHandler(&s.log, nil)),
 		Notice: "a notice",
+		Witnesses: func() Witnesses {
+			return Witnesses{Refusal: "why", All: []Witness{{Name: "w<1>", Asked: true, Problem: "out of reach"}, {Name: "w2", Asked: true, Entries: 7}, {Name: "w3"}}}
+		},
 		Expiries: func() []Expiry {
 			return []Expiry{{"tls", "late", s.now.Add(800 * 24 * time.Hour)}, {"crl", "over", s.now.Add(-time.Hour)}, {"collateral", "soon", s.now.Add(5 * 24 * time.Hour)}}
 		},
@@ -143,13 +146,16 @@ func (s *site) record(number string, kind int, ago time.Duration) {
 		{Rule: "appraisal", Pass: kind != 1, Expected: kbs.Affirming, Got: kbs.Contraindicated},
 	}
 	claims := verifier.Claims{
-		TEE: kbs.SNP, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{0xaa, 0xbb}, SNP: &verifier.SNPClaims{Product: "Milan", Signer: "VCEK"},
+		TEE: kbs.SNP, LaunchDigest: kbs.LaunchDigest{1}, ReportData: kbs.ReportData{0xaa, 0xbb}, SNP: &verifier.SNPClaims{Product: "Milan", Signer: "VCEK", ChipID: chipOf(kind)},
 		Chain:  []verifier.Certificate{{Subject: "ARK-Milan", SHA256: "11"}, {Subject: "SEV-Milan", SHA256: "22"}, {Subject: "SEV-VCEK", SHA256: "33"}},
 		Checks: []kbs.Rule{{Rule: "signature", Pass: true, Expected: "by VCEK", Got: "by VCEK"}},
 	}
 	raw, err := json.Marshal(claims)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if kind == 1 {
+		rules = append(rules, kbs.Rule{Rule: "advisory:AMD-SB-1", Expected: "more", Got: attackersName})
 	}
 	if kind == 2 {
 		rules, raw = append(rules[:3:3], kbs.Rule{Rule: "signature", Expected: "a signature", Got: "none", Hint: "forged"}), nil
@@ -166,9 +172,20 @@ func (s *site) record(number string, kind int, ago time.Duration) {
 	}
 }
 
+// chip is the machine that granted sessions were on. Denied ones hide theirs.
+var chip = strings.Repeat("a5", 64)
+
+func chipOf(kind int) verifier.Hex {
+	if kind != 0 {
+		return make(verifier.Hex, 64)
+	}
+	return bytes.Repeat([]byte{0xa5}, 64)
+}
+
 var pages = []string{
 	"/", "/ui/workloads", "/ui/workloads?after=workload-0", "/ui/workloads/workload-0", "/ui/workloads/workload-1", "/ui/workloads/workload-2",
 	"/ui/sessions", "/ui/sessions?workload=workload-0", "/ui/sessions/s00", "/ui/sessions/s01", "/ui/sessions/s02",
+	"/ui/fleet", "/ui/fleet?q=aa&firmware=sound&outcome=granted", "/ui/approvals", "/ui/approvals?workload=workload-0",
 	"/ui/denials", "/ui/denials?range=30d", "/ui/denials?range=90d", "/ui/denials?range=x", "/ui/expiry", "/ui/audit", "/ui/audit?upto=2",
 }
 
@@ -203,9 +220,13 @@ func TestEveryPage(t *testing.T) {
 		"/ui/sessions/s00":         {"Vendor root", "ARK-Milan", "SEV-VCEK", "Platform certificate", "aabb", "Granted. The guest has not fetched it.", "by VCEK"},
 		"/ui/sessions/s01":         {"Why it was denied", "measurement", "the hint", "&lt;script&gt;", "Not released"},
 		"/ui/sessions/s02":         {"could not be traced", "forged", "not reached"},
-		"/ui/workloads/workload-1": {"snp.allow_debug", "libkrun-1.16", "2048", "Sessions a day", "77", "acme"},
+		"/ui/workloads/workload-1": {"Approval of acme", "snp.allow_debug", "libkrun-1.16", "2048", "Sessions a day", "77", "acme"},
 		"/ui/workloads/workload-2": {"revoked", "strict default"},
-		"/ui/workloads":            {"workload-0", "workload-2"},
+		"/ui/workloads":            {"workload-0", "workload-2", "active", "revoked"},
+		"/ui/workloads/workload-0": {"Approval of acme", "missing"},
+		"/ui/fleet":                {"chip <code title=\"" + chip, "workload-0", "refused: AMD-SB-1", "address 192.0.2.1"},
+		"/ui/audit?":               {"Witnesses", "w&lt;1&gt;", "does not agree", "out of reach", "agrees", "not asked yet", "Nothing is released:"},
+		"/?":                       {"1 of 3", "nothing is released"},
 		"/ui/expiry":               {"expired 60 minutes ago", "in 5 days", "in 800 days"},
 		"/ui/audit":                {"workload.revoke", "attest.grant", "Ed25519", "audit verify --expect"},
 		"/ui/denials":              {"<svg", "<rect", "measurement", "signature"},
@@ -218,7 +239,7 @@ func TestEveryPage(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(s.do("GET", "/ui/sessions/s00", cookie, nil).Body.String(), "by VCEK</code></td><td>"); n != 1 {
+	if n := strings.Count(s.do("GET", "/ui/sessions/s00", cookie, nil).Body.String(), "by VCEK</code></td><td role=\"cell\" data-of=\"Got\">"); n != 1 {
 		t.Errorf("the Evidence's check is shown %d times", n)
 	}
 	older := regexp.MustCompile(`href="(/ui/sessions\?[^"]*before=[^"]*)"`).FindStringSubmatch(s.do("GET", "/ui/sessions", cookie, nil).Body.String())

@@ -39,6 +39,7 @@ type Anchor struct {
 
 	mu      sync.Mutex
 	agreed  map[string]bool // since the start
+	said    map[string]Said // last, by name
 	refusal error           // nil: the log is what they have seen
 	shown   []byte          // the checkpoint that they have, with cosignatures
 }
@@ -57,7 +58,7 @@ func NewAnchor(log Log, witnesses []Named, say *slog.Logger) (*Anchor, error) {
 		}
 		names[w.Name] = true
 	}
-	return &Anchor{log: log, witnesses: witnesses, say: say, agreed: map[string]bool{}, refusal: errNotYet}, nil
+	return &Anchor{log: log, witnesses: witnesses, say: say, agreed: map[string]bool{}, said: map[string]Said{}, refusal: errNotYet}, nil
 }
 
 // Ready is nil if the log was, when last compared, what its witnesses have seen.
@@ -158,6 +159,7 @@ func (a *Anchor) judge(c checkpoint.Signed, answers []answer) (checkpoint.Signed
 		if err == nil {
 			c, err = withCosignature(c, w, answers[i].cosignature)
 		}
+		a.noteSaid(w.Name, c.Size, err)
 		switch {
 		case err == nil:
 			agree = append(agree, w.Name)

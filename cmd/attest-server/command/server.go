@@ -65,7 +65,7 @@ func (d *server) open(c *cli.Context, p Program) error {
 	}
 	sc.Verifiers = verifiers
 	if d.cfg.WebPage == nil || *d.cfg.WebPage {
-		if sc.Pages, err = webPage(master, web.Options{Store: d.store.Auditors(), Log: d.log, Notice: p.Notice, Expiries: d.expiries}); err != nil {
+		if sc.Pages, err = webPage(master, web.Options{Store: d.store.Auditors(), Log: d.log, Notice: p.Notice, Expiries: d.expiries, Witnesses: d.witnesses}); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/web"
@@ -26,4 +27,31 @@ func webPage(master secret.Bytes, o web.Options) (http.Handler, error) {
 	defer o.CookieKey.Wipe()
 	o.Rand, o.Clock = rand.Reader, time.Now
 	return web.New(o)
+}
+
+// witnesses is what they say of the audit log, for the page.
+func (d *server) witnesses() (w web.Witnesses) {
+	if d.anchor == nil {
+		return w
+	}
+	if err := d.anchor.Ready(); err != nil {
+		w.Refusal = shown(err)
+	}
+	for _, s := range d.anchor.Said() {
+		w.All = append(w.All, web.Witness{Name: s.Name, Optional: s.Optional, Signs: s.Signs, Asked: s.Asked, Entries: s.Size, Problem: shown(s.Err)})
+	}
+	return w
+}
+
+// shown is an error as the page has it: no witness fills it.
+func shown(err error) string {
+	const most = 500
+	if err == nil {
+		return ""
+	}
+	s := strings.ToValidUTF8(err.Error(), "?")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
 }

@@ -68,14 +68,17 @@ func (c *chromium) tour(base, auditor string) {
 	granted := c.eval(`[...document.querySelectorAll("tbody tr")].find(r => r.innerText.includes("granted")).querySelector("a").getAttribute("href")`)
 	pages := map[string]string{
 		"overview": "/", "workloads": "/ui/workloads", "workload": "/ui/workloads/w1", "sessions": "/ui/sessions", "denied": denied, "granted": granted,
-		"denials": "/ui/denials", "expiry": "/ui/expiry", "audit": "/ui/audit",
+		"denials": "/ui/denials", "expiry": "/ui/expiry", "audit": "/ui/audit", "fleet": "/ui/fleet", "approvals": "/ui/approvals",
 	}
 	for _, v := range []struct {
 		width  int
 		scheme string
-	}{{1280, "light"}, {1280, "dark"}, {400, "light"}} {
+	}{{1280, "light"}, {1280, "dark"}, {390, "light"}, {390, "dark"}, {800, "light"}} {
 		c.view(v.width, v.scheme)
 		for name, path := range pages {
+			if v.scheme == "dark" && v.width == 390 && name != "fleet" || v.width == 800 && name != "sessions" {
+				continue // as good as seen
+			}
 			c.open(base + path)
 			c.look(name, v.scheme, v.width)
 		}
@@ -83,6 +86,10 @@ func (c *chromium) tour(base, auditor string) {
 	for path, wants := range map[string][]string{
 		granted: {"Vendor root", "trusted", "Released, sealed", "released"},
 		denied:  {"Why it was denied", "measurement", "kept"},
+
+		"/ui/fleet":     {"chip ", "w1", "nothing open", "Last seen"},
+		"/ui/approvals": {"acme", "workload/w1/key", "token/"},
+		"/ui/audit":     {"Witnesses", "agrees"},
 	} {
 		c.open(base + path)
 		text := c.eval("document.body.innerText")
@@ -92,6 +99,7 @@ func (c *chromium) tour(base, auditor string) {
 			}
 		}
 	}
+	c.search(base)
 	if c.complaints != nil {
 		t.Errorf("the browser complains: %v", c.complaints)
 	}
@@ -140,12 +148,38 @@ func (c *chromium) keyboard() {
 	}
 }
 
+// search looks for what there is and what there is not, by keyboard.
+func (c *chromium) search(base string) {
+	c.t.Helper()
+	for _, x := range []struct{ text, want string }{{"MEASUREMENT", "denied"}, {"<b>nothing", "Nothing here matches"}} {
+		c.open(base + "/ui/sessions")
+		c.eval(`document.getElementById("q").focus()`)
+		c.call("Input.insertText", map[string]any{"text": x.text})
+		c.page(c.enter)
+		if text := c.eval(`document.querySelector("main").innerText`); !strings.Contains(text, x.want) || strings.Contains(text, "granted\t") {
+			c.t.Errorf("searching for %s: %s", x.text, text)
+		}
+	}
+}
+
+// sideways names what stands beside the window: verdicts at any width, and in
+// narrow windows everything.
+const sideways = `(() => {
+	const wide = e => e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1;
+	const found = [...document.querySelectorAll(".state")].filter(wide);
+	if (innerWidth < 600) found.push(...[...document.querySelectorAll("main *")].filter(e => e.checkVisibility() && !e.closest("thead") && (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "auto" || wide(e))));
+	return found.map(e => e.outerHTML.slice(0, 120)).join("\n");
+})()`
+
 // look takes a screenshot and checks what can be checked of it: nothing is
 // cut off at the side, and the colours are the scheme's.
 func (c *chromium) look(name, scheme string, width int) {
 	c.t.Helper()
 	if over := c.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth"); over != "0" {
 		c.t.Errorf("%s at %d: %s pixels wider than the window", name, width, over)
+	}
+	if beside := c.eval(sideways); beside != "" {
+		c.t.Errorf("%s at %d: to be seen by scrolling sideways alone: %s", name, width, beside)
 	}
 	c.accessible(fmt.Sprintf("%s, %s, %d", name, scheme, width))
 	b := c.screenshot()
@@ -189,8 +223,16 @@ func webServer(t *testing.T, dir string) (base, auditor string) {
 	run("init", "--sample-root", root)
 	admin := run("attest-server", "init", "--data", data, "--name", "127.0.0.1")
 	auditor = run("attest-server", "token", "create", "--data", data, "--role", "auditor")
+	run("attest-server", "tenant", "set", "acme", "--data", data)
+	approver := run("attest-server", "token", "create", "--data", data, "--role", "publisher", "--tenant", "acme")
+	memory, config := filepath.Join(dir, "memory"), filepath.Join(dir, "server.toml")
+	if err := os.Mkdir(memory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, config, fmt.Appendf(nil, "data = %q\n[[witness]]\nname = \"backup\"\nurl = \"file://%s\"\n", data, memory))
+	run("attest-server", "audit", "introduce", "--config", config)
 	base = "https://127.0.0.1:" + freePort(t)
-	server := exec.Command(bin, "attest-server", "serve", "--data", data, "--listen", strings.TrimPrefix(base, "https://"), "--sample-root", root)
+	server := exec.Command(bin, "attest-server", "serve", "--config", config, "--listen", strings.TrimPrefix(base, "https://"), "--sample-root", root)
 	var log bytes.Buffer
 	server.Stderr = &log
 	if err := server.Start(); err != nil {
@@ -221,6 +263,10 @@ func webServer(t *testing.T, dir string) (base, auditor string) {
 	}
 	if !eventually(registers) {
 		t.Fatalf("registering: %v\n%s", err, log.String())
+	}
+	acme := kbs.AdminClient{URL: base, Token: secret.New([]byte(approver)), RootCAs: roots}
+	if err := acme.Approve(t.Context(), kbs.Approval{Name: kbs.ReleaseName("w1"), WorkloadID: "w1", RegistrationDigest: kbs.Digest{1}}); err != nil {
+		t.Fatal(err)
 	}
 	attester, err := sample.OpenAttester(root)
 	if err != nil {

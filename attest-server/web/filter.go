@@ -75,6 +75,9 @@ type listing[T any] struct {
 	Next   string // address of the next page; empty: there is none
 }
 
+// pageSize is how many rows of a list are shown at once.
+const pageSize = 50
+
 // maxScanned bounds the rows that are read for one page. A filter that few rows
 // match goes on with the next page.
 const maxScanned = 500

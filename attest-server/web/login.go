@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base64"
@@ -130,6 +131,27 @@ func operators(h pageHandler) pageHandler {
 		}
 		return h(w, r, v)
 	}
+}
+
+// fail shows an error page; only the log says what is not the reader's.
+func (p *Page) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status, text := http.StatusInternalServerError, "The server could not read its store. Its log says more."
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		status, text = http.StatusNotFound, "There is nothing here. It may have been removed, or forgotten as too old."
+	case errors.Is(err, store.ErrTampered):
+		text = "The store was changed behind the server's back. Run “attest-server audit verify”, and restore a backup."
+	case errors.Is(err, context.Canceled):
+		return
+	}
+	if status >= 500 {
+		p.Log.Error("showing page", "path", r.URL.Path, "error", err)
+	}
+	v := view{Title: http.StatusText(status), Data: text}
+	if l, err := p.whoIs(r); err == nil {
+		v.Who, v.Tenant = named(l.Token), l.Tenant
+	}
+	p.show(w, r, status, "error", v)
 }
 
 func (p *Page) showLogin(w http.ResponseWriter, r *http.Request) {

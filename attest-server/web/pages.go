@@ -12,8 +12,6 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 )
 
-const pageSize = 50
-
 // overview is the first page: is anything wrong?
 func (p *Page) overview(w http.ResponseWriter, r *http.Request, v view) error {
 	v.Title, v.Here = "Overview", "/"
@@ -168,4 +166,11 @@ func (p *Page) audit(w http.ResponseWriter, r *http.Request, v view) error {
 	}{head, signed, entries, max(0, upTo-pageSize), p.witnesses()}
 	p.show(w, r, http.StatusOK, "audit", v)
 	return nil
+}
+
+func (p *Page) witnesses() Witnesses {
+	if p.Witnesses == nil {
+		return Witnesses{}
+	}
+	return p.Witnesses()
 }

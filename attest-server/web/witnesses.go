@@ -24,10 +24,3 @@ func (w Witnesses) Agree() (n int) {
 	}
 	return n
 }
-
-func (p *Page) witnesses() Witnesses {
-	if p.Witnesses == nil {
-		return Witnesses{}
-	}
-	return p.Witnesses()
-}

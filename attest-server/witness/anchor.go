@@ -36,10 +36,10 @@ type Anchor struct {
 	log       Log
 	witnesses []Named
 	say       *slog.Logger
+	said      sayings
 
 	mu      sync.Mutex
 	agreed  map[string]bool // since the start
-	said    map[string]Said // last, by name
 	refusal error           // nil: the log is what they have seen
 	shown   []byte          // the checkpoint that they have, with cosignatures
 }
@@ -58,7 +58,7 @@ func NewAnchor(log Log, witnesses []Named, say *slog.Logger) (*Anchor, error) {
 		}
 		names[w.Name] = true
 	}
-	return &Anchor{log: log, witnesses: witnesses, say: say, agreed: map[string]bool{}, said: map[string]Said{}, refusal: errNotYet}, nil
+	return &Anchor{log: log, witnesses: witnesses, say: say, agreed: map[string]bool{}, refusal: errNotYet}, nil
 }
 
 // Ready is nil if the log was, when last compared, what its witnesses have seen.
@@ -74,6 +74,17 @@ func (a *Anchor) Checkpoint() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.shown
+}
+
+// Said is what each witness has said last, in the order of the configuration.
+func (a *Anchor) Said() []Said {
+	all := make([]Said, 0, len(a.witnesses))
+	for _, w := range a.witnesses {
+		s := a.said.of(w.Name)
+		s.Name, s.Optional, s.Signs = w.Name, w.Optional, w.Key != nil
+		all = append(all, s)
+	}
+	return all
 }
 
 // Run makes a Round after each interval, sooner while nothing may be released.
@@ -159,7 +170,7 @@ func (a *Anchor) judge(c checkpoint.Signed, answers []answer) (checkpoint.Signed
 		if err == nil {
 			c, err = withCosignature(c, w, answers[i].cosignature)
 		}
-		a.noteSaid(w.Name, c.Size, err)
+		a.said.note(w.Name, c.Size, err)
 		switch {
 		case err == nil:
 			agree = append(agree, w.Name)

@@ -1,5 +1,7 @@
 package witness
 
+import "sync"
+
 // Said is what a witness has said since the start.
 type Said struct {
 	Name            string
@@ -9,27 +11,29 @@ type Said struct {
 	Err             error // against the log, or why it said nothing; nil: it agrees
 }
 
-// Said is what each witness has said last, in the order of the configuration.
-func (a *Anchor) Said() []Said {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	all := make([]Said, 0, len(a.witnesses))
-	for _, w := range a.witnesses {
-		s := a.said[w.Name]
-		s.Name, s.Optional, s.Signs = w.Name, w.Optional, w.Key != nil
-		all = append(all, s)
-	}
-	return all
+// sayings are what each witness has said last, by name.
+type sayings struct {
+	mu  sync.Mutex
+	all map[string]Said
 }
 
-// noteSaid keeps what a witness said of a log of that size.
-func (a *Anchor) noteSaid(name string, size int64, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.said[name]
-	s.Asked, s.Err = true, err
+// note keeps what a witness said of a log of that size.
+func (s *sayings) note(name string, size int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.all[name]
+	x.Name, x.Asked, x.Err = name, true, err
 	if err == nil {
-		s.Size = size
+		x.Size = size
 	}
-	a.said[name] = s
+	if s.all == nil {
+		s.all = map[string]Said{}
+	}
+	s.all[name] = x
+}
+
+func (s *sayings) of(name string) Said {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[name]
 }

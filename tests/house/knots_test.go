@@ -26,7 +26,6 @@ var fileKnots = map[string]int{
 	"attest-server/kbs":       4,
 	"attest-server/recipient": 4,
 	"attest-server/session":   5,
-	"attest-server/web":       5,
 	"cmd/ccrun":               4,
 	"krun/firmware":           4,
 	"krun/guest":              12,

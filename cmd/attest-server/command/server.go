@@ -197,6 +197,14 @@ func (d *server) expiries() []web.Expiry {
 	return append(d.cert.expiries(), endorsementExpiries(d.supply)...)
 }
 
+// witnesses is what they say of the audit log, if there are any.
+func (d *server) witnesses() web.Witnesses {
+	if d.anchor == nil {
+		return web.Witnesses{}
+	}
+	return shownWitnesses(d.anchor.Said(), d.anchor.Ready())
+}
+
 func (d *server) warnOfExpiry() {
 	now := time.Now()
 	switch until, soon := d.cert.expiresSoon(now); {

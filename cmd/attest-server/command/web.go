@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/web"
+	"github.com/ccrun/ccrun/attest-server/witness"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -29,15 +30,10 @@ func webPage(master secret.Bytes, o web.Options) (http.Handler, error) {
 	return web.New(o)
 }
 
-// witnesses is what they say of the audit log, for the page.
-func (d *server) witnesses() (w web.Witnesses) {
-	if d.anchor == nil {
-		return w
-	}
-	if err := d.anchor.Ready(); err != nil {
-		w.Refusal = shown(err)
-	}
-	for _, s := range d.anchor.Said() {
+// shownWitnesses is what the page shows of witnesses.
+func shownWitnesses(all []witness.Said, refusal error) web.Witnesses {
+	w := web.Witnesses{Refusal: shown(refusal)}
+	for _, s := range all {
 		w.All = append(w.All, web.Witness{Name: s.Name, Optional: s.Optional, Signs: s.Signs, Asked: s.Asked, Entries: s.Size, Problem: shown(s.Err)})
 	}
 	return w

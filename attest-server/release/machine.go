@@ -28,7 +28,7 @@ func (e *Engine) machineChecks(ctx context.Context, claims *verifier.Claims) (ch
 	if m.DeniedAt != nil {
 		state = "declared " + m.DeniedAt.Format("2006-01-02T15:04:05Z07:00")
 	}
-	checks.Add("machine_incident", m.DeniedAt == nil, "no incident of this machine", state, "this machine is compromised: move the workload; `ccrun incident --lift` accepts it again")
+	checks.Add("machine_incident", m.DeniedAt == nil, "no incident of this machine", state, "this machine is compromised: move the workload; `ccrun incident chip --lift ID` accepts it again")
 	if claims.SNP == nil || m.Highest == nil {
 		return checks, nil
 	}

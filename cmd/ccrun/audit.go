@@ -18,7 +18,7 @@ func auditCommand() *cli.Command {
 		Description: "A tenant's token shows what concerns the tenant. That nothing was altered, `attest-server audit verify`\n" +
 			"checks on the server, and witnesses and `ccrun monitor` elsewhere.\n\n" +
 			"Example:\n   ccrun audit --since 24h\n   ccrun audit --format json",
-		Flags: append(serverFlags(), face.FormatFlag(),
+		Flags: append(serverFlags(), face.ListFormatFlag(),
 			&cli.DurationFlag{Name: "since", Usage: "entries of the last `DURATION` alone"}),
 		Action: printAudit,
 	}
@@ -40,7 +40,7 @@ func printAudit(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the audit log: %w", err)
 	}
-	return face.Print(c, entries, printEntries)
+	return face.Rows(c, entries, printEntries)
 }
 
 func auditSince(c *cli.Context, client *kbs.AdminClient, from time.Time) ([]kbs.AuditEntry, error) {

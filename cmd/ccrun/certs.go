@@ -36,7 +36,7 @@ func certsList() *cli.Command {
 		Name:        "ls",
 		Usage:       "list what the cache holds and when it expires",
 		Description: "Example:\n   ccrun certs ls --format '{{range .}}{{.Expires}} {{.Product}}{{\"\\n\"}}{{end}}'",
-		Flags:       []cli.Flag{certsDirFlag(), face.FormatFlag()},
+		Flags:       []cli.Flag{certsDirFlag(), face.ListFormatFlag()},
 		Action: func(c *cli.Context) error {
 			if err := face.NoArgs(c); err != nil {
 				return err
@@ -197,7 +197,7 @@ func printCerts(c *cli.Context, list []*endorsements.Endorsement, now time.Time)
 	for _, e := range list {
 		rows = append(rows, certRow{e, expiry(e.Expires, now)})
 	}
-	return face.Print(c, rows, func(w io.Writer, _ []certRow) error {
+	return face.List(c, rows, func(r certRow) string { return r.SHA256 }, func(w io.Writer, _ []certRow) error {
 		t := face.Table(w)
 		fmt.Fprintln(t, "KIND\tPRODUCT\tEXPIRES\tSUBJECT\tSHA256")
 		for _, r := range rows {

@@ -18,7 +18,7 @@ func contextCommand() *cli.Command {
 		Usage:       "list, choose and forget what `ccrun login` remembered",
 		Description: "Example:\n   ccrun context use keys.example.com",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts, the one in use marked; with -q, their names alone", Flags: []cli.Flag{face.FormatFlag()},
+			{Name: "ls", Aliases: []string{"list"}, Usage: "list contexts, the one in use marked; with -q, their names alone", Flags: []cli.Flag{face.ListFormatFlag()},
 				Description: "Example:\n   ccrun context ls", Action: listContexts},
 			{Name: "use", Usage: "use a context from now on", ArgsUsage: "CONTEXT", Description: "Example:\n   ccrun context use keys.example.com",
 				Action: eachContext(contexts.Store.Use, 1)},
@@ -40,13 +40,7 @@ func listContexts(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if list == nil {
-		list = []contexts.Context{}
-	}
-	if c.Bool("quiet") {
-		return face.Names(c, list, func(x contexts.Context) string { return x.Name })
-	}
-	return face.Print(c, list, func(w io.Writer, _ []contexts.Context) error {
+	return face.List(c, list, func(x contexts.Context) string { return x.Name }, func(w io.Writer, _ []contexts.Context) error {
 		t := face.Table(w)
 		fmt.Fprintln(t, "USED\tNAME\tSERVER\tTRUSTED BY")
 		for _, x := range list {

@@ -30,7 +30,7 @@ func resourceCommand() *cli.Command {
 	}
 	list := &cli.Command{
 		Name: "ls", Aliases: []string{"list"}, Usage: "list resources", Description: "Example:\n   ccrun resource ls",
-		Flags: append(serverFlags(), face.FormatFlag()), Action: listResources,
+		Flags: append(serverFlags(), face.ListFormatFlag()), Action: listResources,
 	}
 	remove := &cli.Command{
 		Name: "rm", Usage: "delete resources, every version", ArgsUsage: "REPO/TYPE/TAG...",
@@ -133,9 +133,8 @@ func listResources(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing resources: %w", err)
 	}
-	return face.Print(c, list, func(io.Writer, []string) error {
-		return face.Names(c, list, func(name string) string { return name })
-	})
+	itself := func(name string) string { return name }
+	return face.List(c, list, itself, func(io.Writer, []string) error { return face.Names(c, list, itself) })
 }
 
 func removeResources(c *cli.Context) error {

@@ -14,10 +14,10 @@ import (
 
 func sessionCommand() *cli.Command {
 	list := &cli.Command{
-		Name: "ls", Aliases: []string{"list"}, Usage: "list sessions, the latest first", ArgsUsage: "[WORKLOAD]",
+		Name: "ls", Aliases: []string{"list"}, Usage: "list sessions, the latest first; with -q, their numbers alone", ArgsUsage: "[WORKLOAD]",
 		Description: "Each time a guest asks for its key is a session. `ccrun explain SESSION` shows its rules.\n\n" +
 			"Example:\n   ccrun session ls shop\n   ccrun session ls --denied --limit 500",
-		Flags: append(serverFlags(), face.FormatFlag(),
+		Flags: append(serverFlags(), face.ListFormatFlag(),
 			&cli.UintFlag{Name: "limit", Value: 20, Usage: "look at the latest `N` sessions at most"},
 			&cli.BoolFlag{Name: "denied", Usage: "of these, only what was not granted"}),
 		Action: listSessions,
@@ -41,7 +41,7 @@ func listSessions(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing sessions: %w", err)
 	}
-	return face.Print(c, found, printSessions)
+	return face.List(c, found, func(s kbs.SessionSummary) string { return s.Session }, printSessions)
 }
 
 // latestSessions reads pages until --limit sessions were looked at.

@@ -26,7 +26,7 @@ func volumeCommand() *cli.Command {
 	}
 	list := &cli.Command{
 		Name: "ls", Usage: "list the volume files on this host", Description: "Example:\n   ccrun volume ls",
-		Flags: hostFlags(face.FormatFlag()), Action: listVolumeFiles,
+		Flags: hostFlags(face.ListFormatFlag()), Action: listVolumeFiles,
 	}
 	inspect := &cli.Command{
 		Name: "inspect", Usage: "show what a volume file says of itself, and whether a machine has it", ArgsUsage: "NAME",
@@ -78,7 +78,7 @@ func ownerVolumeCommands() []*cli.Command {
 		{
 			Name: "status", Usage: "show what the server knows of a workload's volumes", ArgsUsage: "ID",
 			Description: "Example:\n   ccrun volume status shop",
-			Flags:       append(serverFlags(), face.FormatFlag()), Action: showVolumes,
+			Flags:       append(serverFlags(), face.ListFormatFlag()), Action: showVolumes,
 		},
 		{
 			Name: "accept-rollback", Usage: "let the workload's next guest go on with a volume that is not as it was left (its owner, or role admin)", ArgsUsage: "ID VOLUME",
@@ -159,7 +159,7 @@ func listVolumeFiles(c *cli.Context) error {
 		}
 		all = append(all, s)
 	}
-	return face.Print(c, all, printVolumeFiles)
+	return face.List(c, all, func(s volumefile.Status) string { return s.File }, printVolumeFiles)
 }
 
 func inspectVolumeFile(c *cli.Context) error {
@@ -273,7 +273,7 @@ func showVolumes(c *cli.Context) error {
 	if all == nil {
 		all = []kbs.VolumeStatus{}
 	}
-	return face.Print(c, all, printVolumes)
+	return face.List(c, all, func(v kbs.VolumeStatus) string { return v.Name }, printVolumes)
 }
 
 func printVolumes(w io.Writer, all []kbs.VolumeStatus) error {

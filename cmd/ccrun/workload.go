@@ -16,8 +16,8 @@ import (
 func workloadCommand() *cli.Command {
 	list := &cli.Command{
 		Name: "ls", Aliases: []string{"list"}, Usage: "list registered workloads; with -q, their ids alone",
-		Description: "Example:\n   ccrun workload ls --format '{{range .}}{{.WorkloadID}}{{\"\\n\"}}{{end}}'",
-		Flags:       append(serverFlags(), face.FormatFlag()), Action: listWorkloads,
+		Description: "Example:\n   ccrun workload ls --format 'table {{.WorkloadID}}\\t{{.Releases}}'",
+		Flags:       append(serverFlags(), face.ListFormatFlag()), Action: listWorkloads,
 	}
 	show := &cli.Command{
 		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",
@@ -54,13 +54,7 @@ func listWorkloads(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing workloads: %w", err)
 	}
-	if list == nil {
-		list = []kbs.WorkloadSummary{} // [] in JSON, not null
-	}
-	if c.Bool("quiet") {
-		return face.Names(c, list, func(x kbs.WorkloadSummary) string { return x.WorkloadID })
-	}
-	return face.Print(c, list, func(w io.Writer, _ []kbs.WorkloadSummary) error {
+	return face.List(c, list, func(x kbs.WorkloadSummary) string { return x.WorkloadID }, func(w io.Writer, _ []kbs.WorkloadSummary) error {
 		t := face.Table(w)
 		fmt.Fprintln(t, "WORKLOAD\tTEE\tTYPE\tSTATE\tRELEASES\tDENIALS\tLAST RELEASE\tREGISTERED\tIMAGE")
 		for _, x := range list {

@@ -4,10 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
+	"regexp"
+	"strings"
 	"text/tabwriter"
 	"text/template"
+	"text/template/parse"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // FormatFlag is the --format of every command that prints data.
@@ -16,11 +22,34 @@ func FormatFlag() cli.Flag {
 }
 
 func parseFormat(c *cli.Context) (*template.Template, error) {
-	t, err := template.New("format").Parse(c.String("format"))
+	t, err := template.New("format").Funcs(template.FuncMap{"json": inline}).Parse(c.String("format"))
 	if err != nil {
 		return nil, Usagef("--format: %w", err)
 	}
+	if t.Tree != nil { // else it is empty
+		for _, n := range t.Root.Nodes {
+			if text, ok := n.(*parse.TextNode); ok {
+				text.Text = escapes.ReplaceAllFunc(text.Text, unescape)
+			}
+		}
+	}
 	return t, nil
+}
+
+// escapes are what shells leave as it is between apostrophes.
+var escapes = regexp.MustCompile(`\\[tn]`)
+
+func unescape(b []byte) []byte {
+	if b[1] == 't' {
+		return []byte("\t")
+	}
+	return []byte("\n")
+}
+
+// inline is JSON on one line.
+func inline(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
 }
 
 // Print prints v as --format says; without it, as plain does.
@@ -37,10 +66,34 @@ func Print[T any](c *cli.Context, v T, plain func(io.Writer, T) error) error {
 		return err
 	}
 	if err := t.Execute(w, v); err != nil {
-		return Usagef("--format: %w", err)
+		return formatError(err, reflect.TypeFor[T]())
 	}
 	_, err = fmt.Fprintln(w)
 	return err
+}
+
+var noField = regexp.MustCompile(`can't evaluate field (\w+) in type`)
+
+// formatError says of a field that is not there which there are. Go's own words
+// name types, which are nobody's business.
+func formatError(err error, of reflect.Type) error {
+	m := noField.FindStringSubmatch(err.Error())
+	if m == nil {
+		return Usagef("--format: %w", err)
+	}
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct {
+		return Usagef("--format: there is no field %s", m[1])
+	}
+	var names []string
+	for _, f := range reflect.VisibleFields(of) {
+		if f.IsExported() && !f.Anonymous {
+			names = append(names, f.Name)
+		}
+	}
+	return hint.With(Usagef("--format: there is no field %s", m[1]), "fields are %s; --format json shows what is in them", strings.Join(names, ", "))
 }
 
 // JSON prints v as --format json does.

@@ -32,7 +32,7 @@ func (p Program) certsCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list the chain: subject, names, end, and the pin that guests may hold",
 				Description: "Example:\n   " + p.Name + " certs ls",
-				Flags:       []cli.Flag{dataFlag(), certFlag("list"), face.FormatFlag()},
+				Flags:       []cli.Flag{dataFlag(), certFlag("list"), face.ListFormatFlag()},
 				Action:      listCertificates,
 			},
 			{
@@ -178,7 +178,7 @@ func listCertificates(c *cli.Context) error {
 	for _, x := range chain {
 		list = append(list, listedCertificate{x.Subject.String(), x.NotAfter.UTC(), fmt.Sprint(kbs.PinOf(x)), namesOf(x)})
 	}
-	return face.Print(c, list, printCertificates)
+	return face.List(c, list, func(x listedCertificate) string { return x.Pin }, printCertificates)
 }
 
 func printCertificates(out io.Writer, list []listedCertificate) error {

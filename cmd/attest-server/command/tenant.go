@@ -41,7 +41,7 @@ func (p Program) tenantCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tenants with their quotas and what they use",
 				Description: "Example:\n   " + p.Name + " tenant ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), face.ListFormatFlag()},
 				Action:      onStore(0, 0, "", listTenants),
 			},
 			{
@@ -81,7 +81,7 @@ func listTenants(c *cli.Context, s *store.DB) error {
 	if err != nil {
 		return err
 	}
-	return face.Print(c, list, printTenants)
+	return face.List(c, list, func(t store.Tenant) string { return t.Name }, printTenants)
 }
 
 func printTenants(out io.Writer, list []store.Tenant) error {

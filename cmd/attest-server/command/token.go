@@ -36,7 +36,7 @@ func (p Program) tokenCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list tokens, never their secret part",
 				Description: "Example:\n   " + p.Name + " token ls --format json",
-				Flags:       []cli.Flag{configFlag(), dataFlag(), face.FormatFlag()},
+				Flags:       []cli.Flag{configFlag(), dataFlag(), face.ListFormatFlag()},
 				Action:      onStore(0, 0, "", listTokens),
 			},
 			{
@@ -81,7 +81,7 @@ func listTokens(c *cli.Context, s *store.DB) error {
 	if err != nil {
 		return err
 	}
-	return face.Print(c, tokens, printTokens)
+	return face.List(c, tokens, func(t store.Token) string { return t.ID }, printTokens)
 }
 
 func printTokens(out io.Writer, tokens []store.Token) error {

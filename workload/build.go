@@ -101,6 +101,7 @@ func (b *build) preflight(ctx context.Context) (err error) {
 		if b.WorkloadID, err = newWorkloadID(b.out.name, b.Rand); err != nil {
 			return err
 		}
+		b.WorkloadID = b.IDPrefix + b.WorkloadID
 	}
 	if err := checkRecordPath(b.RecordPath); err != nil {
 		return err

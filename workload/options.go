@@ -35,8 +35,10 @@ type Options struct {
 	PublishOptions
 
 	WorkloadID string // empty: derived from the destination, with 64 random bits
-	Servers    krun.Servers
-	Policy     krun.LaunchPolicy
+	// IDPrefix begins a derived WorkloadID: "acme." for a tenant's.
+	IDPrefix string
+	Servers  krun.Servers
+	Policy   krun.LaunchPolicy
 	// LogRecipients read what the workload prints, with Policy.Logs "encrypted":
 	// public keys of age.
 	LogRecipients []string

@@ -85,6 +85,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 		"GET /v1/tenants/{tenant}/policy":          {Reading, reads(a.Policies.get)},
 		"PUT /v1/tenants/{tenant}/policy":          {Governing, changes(kbs.MaxPolicyBody, a.Policies.put)},
 		"DELETE /v1/tenants/{tenant}/policy":       {Governing, changes(0, a.Policies.remove)},
+		"GET /v1/whoami":                           {Reading, whoami},
 		"GET /metrics":                             {Auditing, reads(a.getMetrics)},
 
 		"GET /v1/workloads/{id}/volumes":                         {Reading, ofWorkload(reads(a.Volumes.list))},

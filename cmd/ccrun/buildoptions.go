@@ -371,7 +371,7 @@ func setRegistrar(c *cli.Context, o *workload.Options) error {
 		return err
 	}
 	o.Registrar = client
-	return nil
+	return mayRegister(c.Context, client, o)
 }
 
 func sourcePassphraseFlag() cli.Flag {

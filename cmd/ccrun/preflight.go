@@ -13,12 +13,43 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
 
 // preflightPatience bounds a look at a server that guests will ask.
 const preflightPatience = 3 * time.Second
+
+// mayRegister finds out, before anything is built, that who holds the token may
+// not register what is to be built. An id of ours gets the tenant's prefix. A
+// server that does not say who that is, is asked by the build later.
+func mayRegister(ctx context.Context, server whoami, o *workload.Options) error {
+	ctx, cancel := context.WithTimeout(ctx, preflightPatience)
+	defer cancel()
+	who, err := server.Whoami(ctx)
+	switch {
+	case err != nil:
+		return nil
+	case who.Role == auditor:
+		return hint.With(errors.New("the token is an auditor's, who registers nothing"),
+			"give a publisher's with --token-file; `attest-server token create --role publisher` makes one")
+	case o.WorkloadID == "" && who.Tenant != "":
+		o.IDPrefix = who.Tenant + "."
+	case !kbs.Owns(who.Tenant, o.WorkloadID):
+		return hint.With(face.Usagef("--workload-id %s: the token is of tenant %s, whose workloads' ids begin with %q", o.WorkloadID, who.Tenant, who.Tenant+"."),
+			"say --workload-id %s.%s", who.Tenant, o.WorkloadID)
+	}
+	return nil
+}
+
+// whoami is what mayRegister needs of *kbs.AdminClient.
+type whoami interface {
+	Whoami(context.Context) (*kbs.Whoami, error)
+}
+
+// auditor is the role that may change nothing.
+const auditor = "auditor"
 
 // preflight looks, before anything is built or registered, for what would only
 // show when the first guest starts: a server that it cannot reach, or would not

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -20,6 +22,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/workload"
 )
 
@@ -115,6 +118,45 @@ func TestLoopback(t *testing.T) {
 	} {
 		if got := isLoopback(host); got != want {
 			t.Errorf("%s: %v", host, got)
+		}
+	}
+}
+
+// asWho answers like a server to a token.
+type asWho struct {
+	who *kbs.Whoami
+	err error
+}
+
+func (a asWho) Whoami(context.Context) (*kbs.Whoami, error) { return a.who, a.err }
+
+// TestMayRegister: what the server would refuse at the end is refused at the
+// start, and an id that nobody chose is one of the tenant's.
+func TestMayRegister(t *testing.T) {
+	for name, x := range map[string]struct {
+		server     asWho
+		id         string
+		says, hint string
+		prefix     string
+	}{
+		"operator's":           {asWho{who: &kbs.Whoami{Role: "publisher"}}, "shop", "", "", ""},
+		"operator's, no id":    {asWho{who: &kbs.Whoami{Role: "admin"}}, "", "", "", ""},
+		"tenant's":             {asWho{who: &kbs.Whoami{Role: "publisher", Tenant: "acme"}}, "acme.shop", "", "", ""},
+		"tenant's, no id":      {asWho{who: &kbs.Whoami{Role: "publisher", Tenant: "acme"}}, "", "", "", "acme."},
+		"no prefix":            {asWho{who: &kbs.Whoami{Role: "publisher", Tenant: "acme"}}, "shop", "tenant acme", "--workload-id acme.shop", ""},
+		"another's prefix":     {asWho{who: &kbs.Whoami{Role: "admin", Tenant: "acme"}}, "acmes.shop", "tenant acme", "--workload-id acme.acmes.shop", ""},
+		"the tenant's own":     {asWho{who: &kbs.Whoami{Role: "publisher", Tenant: "acme"}}, "acme", "", "", ""},
+		"auditor's":            {asWho{who: &kbs.Whoami{Role: "auditor"}}, "shop", "auditor", "--role publisher", ""},
+		"a server that cannot": {asWho{err: errors.New("404")}, "shop", "", "", ""},
+	} {
+		o := &workload.Options{WorkloadID: x.id}
+		err := mayRegister(t.Context(), x.server, o)
+		said := ""
+		if err != nil {
+			said = err.Error()
+		}
+		if (x.says == "") != (err == nil) || !strings.Contains(said, x.says) || !strings.Contains(hint.Of(err), x.hint) || o.IDPrefix != x.prefix {
+			t.Errorf("%s: %v, hint %q, prefix %q", name, err, hint.Of(err), o.IDPrefix)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 // Documents is the lines of program in the text files below root whose names
@@ -222,4 +224,25 @@ func shellWords(s string) (words []string) {
 // Texts are patterns of the files that users read or copy from.
 func Texts() []string {
 	return []string{"*.md", "*.service", "*.conf", "*.toml", "*.container", "examples/*", "packaging/*"}
+}
+
+// Help is the lines of program in the help of its own commands.
+func Help(app *cli.App, program string) (lines []Line) {
+	lines = append(lines, inText("help", app.Description, program)...)
+	var walk func(string, []*cli.Command)
+	walk = func(path string, commands []*cli.Command) {
+		for _, c := range commands {
+			where := path + " " + c.Name
+			lines = append(lines, inText(where, c.Description, program)...)
+			lines = append(lines, spans(where, c.Usage, program)...)
+			for _, f := range c.Flags {
+				if d, ok := f.(cli.DocGenerationFlag); ok {
+					lines = append(lines, quoted(where, d.GetUsage(), program)...)
+				}
+			}
+			walk(where, c.Subcommands)
+		}
+	}
+	walk(program+" --help:", app.Commands)
+	return lines
 }

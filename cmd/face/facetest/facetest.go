@@ -124,24 +124,3 @@ func (p *place) word(w string) error {
 	p.flags = slices.Concat(p.flags, next.Flags)
 	return nil
 }
-
-// Help is the lines of program in the help of its own commands.
-func Help(app *cli.App, program string) (lines []Line) {
-	lines = append(lines, inText("help", app.Description, program)...)
-	var walk func(string, []*cli.Command)
-	walk = func(path string, commands []*cli.Command) {
-		for _, c := range commands {
-			where := path + " " + c.Name
-			lines = append(lines, inText(where, c.Description, program)...)
-			lines = append(lines, spans(where, c.Usage, program)...)
-			for _, f := range c.Flags {
-				if d, ok := f.(cli.DocGenerationFlag); ok {
-					lines = append(lines, quoted(where, d.GetUsage(), program)...)
-				}
-			}
-			walk(where, c.Subcommands)
-		}
-	}
-	walk(program+" --help:", app.Commands)
-	return lines
-}

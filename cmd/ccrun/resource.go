@@ -14,10 +14,16 @@ import (
 func resourceCommand() *cli.Command {
 	set := &cli.Command{
 		Name: "set", Usage: "give a resource a new value and policy", ArgsUsage: "REPO/TYPE/TAG",
-		Description: "The value is read from a file, never from the command line. Setting the same again changes nothing.\n\n" +
-			"Example:\n   ccrun resource set bank/key/db --from-file db.key --workload bank.fraud --approval insurer",
+		Description: "The value is read from a file, or from HashiCorp Vault or OpenBao, never from the command line. Setting\n" +
+			"the same again changes nothing.\n\n" +
+			"--from vault:MOUNT/PATH#FIELD is a text of a key-value engine of version 2, byte for byte. VAULT_ADDR says\n" +
+			"where it is (https), VAULT_CACERT whom to trust, VAULT_NAMESPACE the namespace. The token is in the file\n" +
+			"VAULT_TOKEN_FILE or ~/.vault-token.\n\n" +
+			"Examples:\n   ccrun resource set bank/key/db --from-file db.key --workload bank.fraud --approval insurer\n" +
+			"   ccrun resource set bank/key/db --from 'vault:secret/bank/db#key' --workload bank.fraud",
 		Flags: append(serverFlags(), face.FormatFlag(),
-			&cli.StringFlag{Name: "from-file", Required: true, Usage: "`FILE` with the value, up to 32 KiB, byte for byte; - for standard input"},
+			&cli.StringFlag{Name: "from", Usage: "`SOURCE` of the value, up to 32 KiB: vault:MOUNT/PATH#FIELD, or file:PATH"},
+			&cli.StringFlag{Name: "from-file", Usage: "`FILE` with the value, up to 32 KiB, byte for byte; - for standard input"},
 			&cli.StringSliceFlag{Name: "workload", Usage: "`ID` of a workload that may have it; may be repeated"},
 			&cli.StringSliceFlag{Name: "tenant", Usage: "`TENANT` all of whose workloads may have it; may be repeated"},
 			&cli.StringSliceFlag{Name: "approval", Usage: "`TENANT` that must approve each registration first; may be repeated"}),
@@ -69,16 +75,16 @@ func setResource(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	value, err := readValue(c, c.String("from-file"))
+	value, err := valueOf(c)
 	if err != nil {
 		return err
 	}
-	defer clear(value)
+	defer value.Wipe()
 	client, err := admin(c)
 	if err != nil {
 		return err
 	}
-	a, err := client.SetResource(c.Context, id, kbs.ResourceRequest{Value: value, Policy: kbs.ResourcePolicy{
+	a, err := client.SetResource(c.Context, id, kbs.ResourceRequest{Value: value.Reveal(), Policy: kbs.ResourcePolicy{
 		Workloads: c.StringSlice("workload"), Tenants: c.StringSlice("tenant"), Approvals: c.StringSlice("approval"),
 	}})
 	if err != nil {
@@ -196,15 +202,4 @@ func approveResource(c *cli.Context) error {
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s %s\n", a.Name, a.RegistrationDigest)
 	return err
-}
-
-func readValue(c *cli.Context, path string) ([]byte, error) {
-	b, err := face.Read(c, path, kbs.MaxResourceBytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading --from-file: %w", err)
-	}
-	if len(b) == 0 {
-		return nil, fmt.Errorf("reading --from-file: %s is empty, expected 1 to %d bytes", path, kbs.MaxResourceBytes)
-	}
-	return b, nil
 }

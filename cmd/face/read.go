@@ -39,23 +39,44 @@ func ReadSecretFile(path string) (secret.Bytes, error) {
 	return ReadSecret(f, path)
 }
 
-// ReadTokenFile reads an attest-server's token. As ssh does with its keys, it
-// refuses a file that others can read, and says so of one that holds no token:
-// the server would only say that it knows none such.
-func ReadTokenFile(path string) (secret.Bytes, error) {
+// openPrivate opens the file path. As ssh does with its keys, it refuses one that
+// others can read.
+func openPrivate(path, next string) (*os.File, error) {
 	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&0o077 != 0 {
+		f.Close()
+		return nil, hint.With(fmt.Errorf("%s has mode %04o: others can read or change the token", path, p),
+			"chmod 0600 %s; if somebody may have read it, %s", path, next)
+	}
+	return f, nil
+}
+
+// ReadForeignToken reads another service's token, whatever its form.
+func ReadForeignToken(path string) (secret.Bytes, error) {
+	f, err := openPrivate(path, "revoke it")
 	if err != nil {
 		return secret.Bytes{}, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	return ReadSecret(f, path)
+}
+
+// ReadTokenFile reads an attest-server's token. It says so of a file that holds
+// none: the server would only say that it knows none such.
+func ReadTokenFile(path string) (secret.Bytes, error) {
+	f, err := openPrivate(path, "`attest-server token revoke` ends it")
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	if p := info.Mode().Perm(); info.Mode().IsRegular() && p&0o077 != 0 {
-		return secret.Bytes{}, hint.With(fmt.Errorf("%s has mode %04o: others can read or change the token", path, p),
-			"chmod 0600 %s; if somebody may have read it, `attest-server token revoke` ends it", path)
-	}
+	defer f.Close()
 	token, err := ReadSecret(f, path)
 	if b, cr := bytes.CutSuffix(token.Reveal(), []byte("\r")); err == nil && cr { // an editor's of Windows
 		token = secret.New(b)

@@ -84,6 +84,9 @@ func readSecondary(r io.ReaderAt, size int64, check func(*metadata, int64) error
 	return nil, nil, errors.New("no usable secondary LUKS2 header")
 }
 
+// UUID is what the header claims to be the disk's: whoever writes a disk chooses it.
+func (h *Header) UUID() string { return h.bin.uuid }
+
 // Geometry is what the header claims, for inspection and for registering a
 // disk one trusts. A guest uses the measured geometry instead.
 func (h *Header) Geometry() (Geometry, error) {

@@ -37,20 +37,23 @@ func (s *scratchWorld) littleMemory(t *testing.T) {
 	}
 }
 
-// moreDevices has more disks, one with another workload's image, a second network device, ports that never answer, and
-// what else fits the machine, which has room for eight virtio devices: twelve more.
+// moreDevices has two disks before its own, one of them another workload's image of the same length, a second network
+// device, ports that never answer, and what else fits the machine, which has room for eight virtio devices: twelve more.
 func (s *scratchWorld) moreDevices(t *testing.T) {
-	image := s.build("crowded", shell(`echo at home; ls /sys/block | grep -c ^vd; ls /sys/bus/virtio/devices | grep -c .`), "--scratch", "128MiB")
+	id := s.create(t, s.build("crowded", shell(`echo at home; ls /sys/block | grep -c ^vd; ls /sys/bus/virtio/devices | grep -c .`), "--scratch", "128MiB"))
 	other := s.create(t, s.build("neighbour", shell("echo neighbour"), "--scratch", "128MiB"))
+	if ours, theirs := s.length(t, id), s.length(t, other); ours != theirs {
+		t.Fatalf("images of %d and %d bytes: the other is told from ours by its length already", ours, theirs)
+	}
 	// The rig shows the VMM nothing of the host but the rig itself.
 	disk := s.rig + "/log/neighbour.img"
 	s.disk(t, other, func(path string) { copySparse(t, path, disk) })
-	var more []string
+	var before []string
 	for i, backend := range []string{"driver=null-co,size=1G,read-zeroes=on", "driver=raw,read-only=on,file.filename=/.rig/log/neighbour.img"} {
-		id := fmt.Sprintf("more%d", i)
-		more = append(more, "-drive", "if=none,id="+id+","+backend, "-device", "virtio-blk-device,drive="+id)
+		id := fmt.Sprintf("before%d", i)
+		before = append(before, "-drive", "if=none,id="+id+","+backend, "-device", "virtio-blk-device,drive="+id)
 	}
-	s.settings(map[string]any{"More": append(more,
+	s.settings(map[string]any{"Before": before, "More": []string{
 		"-netdev", "user,id=more,restrict=on,net=10.9.9.0/24", "-device", "virtio-net-device,netdev=more",
 		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng",
 		"-chardev", "null,id=deaf0", "-device", "virtserialport,chardev=deaf0,name=io.ccrun.report.2",
@@ -60,9 +63,9 @@ func (s *scratchWorld) moreDevices(t *testing.T) {
 		"-chardev", "null,id=deaf4", "-device", "isa-parallel,chardev=deaf4",
 		"-chardev", "null,id=deaf5", "-device", "isa-debugcon,chardev=deaf5",
 		"-device", "pvpanic", "-device", "isa-debug-exit", "-device", "i8042",
-	)})
+	}})
 	defer s.settings(nil)
-	r := s.podman(image)
+	r := s.start(id)
 	lines := strings.Fields(r.stdout)
 	if !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 0") || len(lines) < 2 || !strings.HasPrefix(r.stdout, "at home\n") {
 		t.Fatal(r)

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -27,25 +28,46 @@ type disk struct {
 }
 
 // findDisk waits for a virtio disk that has a footer and a LUKS2 header. The
-// host may offer several and fill them as it likes: the volume key's digest
-// shows which one is right.
+// host may offer several, in any order, and fill them as it likes: the volume
+// key's digest shows whether the one that was taken is right.
 func (b *boot) findDisk(ctx context.Context) error {
 	var paths []string
 	err := waitFor(ctx, deviceTimeout, func() (err error) {
 		paths, err = virtioDisks("/sys/block")
 		return err
 	})
+	if err == nil {
+		b.disk, err = chooseDisk(paths, b.identity.Disk.Geometry.UUID, func(path string) (*disk, error) {
+			return openDisk(path, b.identity.Disk.ImageBytes)
+		})
+	}
+	return hint.With(err, "check that the VM got the image's disk.img, unchanged")
+}
+
+// chooseDisk is the disk that says it is the image's, wherever it is among the
+// host's. If none does it is the first that could be: the server then says of
+// which image it is not.
+func chooseDisk(paths []string, uuid string, open func(path string) (*disk, error)) (*disk, error) {
+	var other *disk
 	var all []error
 	for _, path := range paths {
-		d, err := openDisk(path, b.identity.Disk.ImageBytes)
-		if err == nil {
-			b.disk = d
-			return nil
+		d, err := open(path)
+		switch {
+		case err != nil:
+			all = append(all, fmt.Errorf("%s: %w", path, err))
+		case d.header.UUID() == uuid:
+			return d, nil
+		case other == nil:
+			other = d
 		}
-		all = append(all, fmt.Errorf("%s: %w", path, err))
 	}
-	return hint.With(errors.Join(append(all, err)...), "check that the VM got the image's disk.img, unchanged")
+	if other != nil {
+		return other, nil
+	}
+	return nil, cmp.Or(errors.Join(all...), errNoDisk)
 }
+
+var errNoDisk = errors.New("no virtio disk")
 
 // virtioDisks lists the virtio block devices, in order of their names.
 func virtioDisks(class string) ([]string, error) {
@@ -60,7 +82,7 @@ func virtioDisks(class string) ([]string, error) {
 		}
 	}
 	if paths == nil {
-		return nil, errors.New("no virtio disk")
+		return nil, errNoDisk
 	}
 	return paths, nil
 }

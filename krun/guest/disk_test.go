@@ -125,6 +125,33 @@ func TestVirtioDisks(t *testing.T) {
 	}
 }
 
+// TestChooseDisk: other disks, of other images too, may be anywhere.
+func TestChooseDisk(t *testing.T) {
+	ours, geometry, _ := testDisk(t)
+	other := bytes.Clone(ours)
+	for _, header := range []int{0, 16 << 10} {
+		copy(other[header+168:], "11111111-2222-3333-4444-555555555555")
+	}
+	other = lukstest.Rewrite(t, other, func(metadata []byte) []byte { return metadata })
+	open := func(path string) (*disk, error) {
+		img := map[string][]byte{"ours": ours, "other": other, "another": other}[path]
+		return readDisk(bytes.NewReader(img), path, int64(len(img)), int64(len(ours)))
+	}
+	for _, c := range []struct{ paths, want string }{
+		{"ours", "ours"}, {"broken ours", "ours"}, {"other ours", "ours"}, {"ours other", "ours"},
+		{"broken other another ours broken", "ours"}, {"broken other another", "other"}, {"broken", ""}, {"", ""},
+	} {
+		d, err := chooseDisk(strings.Fields(c.paths), geometry.UUID, open)
+		got := ""
+		if err == nil {
+			got = d.path
+		}
+		if got != c.want {
+			t.Errorf("%q: chose %q (%v), expected %q", c.paths, got, err, c.want)
+		}
+	}
+}
+
 func TestUnknownFilesystem(t *testing.T) {
 	o := opened{mapped: os.DevNull}
 	if err := o.mount("ext2", krun.Scratch{Kind: krun.ScratchNone}); err == nil || !strings.Contains(err.Error(), "ext2") {

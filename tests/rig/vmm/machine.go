@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,15 @@ type machine struct {
 }
 
 // cmdline is libkrun's for a TEE as far as QEMU's machine has the devices; the
-// kernel of a real one has it built in.
-const cmdline = "reboot=k panic=-1 no_timer_check console=hvc0 quiet tsi_hijack root=/dev/vdb rw rootfstype=ext4 init=/init"
+// kernel of a real one has it built in. Disks before the machine's own move its
+// root.
+func cmdline(s settings) string {
+	before := 0
+	for _, arg := range s.Before {
+		before += strings.Count(arg, "virtio-blk-device")
+	}
+	return fmt.Sprintf("reboot=k panic=-1 no_timer_check console=hvc0 quiet tsi_hijack root=/dev/vd%c rw rootfstype=ext4 init=/init %s", 'b'+before, s.Append)
+}
 
 // newMachine lays the guest out: libkrun's order of devices on virtio-mmio.
 func newMachine(p *parts, s settings) (*machine, error) {
@@ -56,7 +64,7 @@ func newMachine(p *parts, s settings) (*machine, error) {
 		"-M", "microvm,acpi=off,rtc=on,isa-serial=off,auto-kernel-cmdline=on",
 		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-avx2,-cx16" + s.CPU,
 		"-smp", strconv.Itoa(int(p.config.CPUs)), "-m", strconv.FormatUint(uint64(p.config.MemoryMiB), 10),
-		"-kernel", "/proc/self/fd/" + inherit(elf), "-append", cmdline + " " + s.Append,
+		"-kernel", "/proc/self/fd/" + inherit(elf), "-append", cmdline(s),
 		"-device", "virtio-serial-device,max_ports=8"}
 	port := func(device, name string) error {
 		ours, theirs, err := socketPair(name)
@@ -80,6 +88,7 @@ func newMachine(p *parts, s settings) (*machine, error) {
 			return nil, err
 		}
 	}
+	args = append(args, s.Before...)
 	for i, f := range []*os.File{p.disk, root} {
 		id := fmt.Sprintf("disk%d", i)
 		file := "file.filename=/proc/self/fd/" + inherit(f)

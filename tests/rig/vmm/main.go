@@ -95,7 +95,8 @@ type settings struct {
 	Mute   []string // ports that do not exist, such as an old libkrun's
 	CPU    string   // more options of QEMU's processor
 	Faults string   // more options of QEMU's blkdebug, under the image's disk
-	More   []string // more of QEMU's arguments, behind all else
+	Before []string // more of QEMU's arguments, before the image's disk
+	More   []string // and behind all else
 }
 
 func readSettings(path string) (settings, error) {

@@ -34,10 +34,7 @@ func TestKrunPods(t *testing.T) {
 		"Append": "tsi_hijack=0 ccrun.net=10.0.2.15/24," + rigGateway + ","})
 	image := w.build("podded", podded())
 	w.pods(t, "krun", image)
-	var left []string // Podman cleans up behind a container that has ended
-	if !eventually(func() bool { left, _ = filepath.Glob("/run/ccrun/*"); return len(left) == 0 }) {
-		t.Errorf("left over: %v", left)
-	}
+	w.leavesNothing(t)
 	t.Run("host network", func(t *testing.T) {
 		w.must("podman", "--runtime", "krun", "pod", "create", "--name", "open", "--network", "host")
 		if r := w.run("podman", "--runtime", "krun", "run", "--rm", "--pod", "open", image); r.code == 0 || !strings.Contains(r.stderr, "loopback") {
@@ -56,6 +53,20 @@ func TestKrunPods(t *testing.T) {
 		}
 		w.must("podman", "pod", "rm", "-f", "-t", "0", "odd")
 	})
+}
+
+// leavesNothing waits until Podman has cleaned up behind the containers that have
+// ended, and says what it is waiting for.
+func (w *rigWorld) leavesNothing(t *testing.T) {
+	t.Helper()
+	left := func() []string { all, _ := filepath.Glob("/run/ccrun/*"); return all }
+	if eventuallyWithin(patience/5, func() bool { return len(left()) == 0 }) {
+		return
+	}
+	for _, dir := range left() {
+		t.Errorf("left over: %s, %s", dir, w.run("sh", "-c", `ls -la --time-style=full-iso "$0"; ls -ld "$(readlink "$0/bundle")"; cat "$0/warnings"`, dir))
+	}
+	t.Logf("containers: %s\nprocesses: %s", w.run("podman", "ps", "-a", "--pod", "--no-trunc"), w.run("ps", "-eo", "pid,ppid,stat,lstart,args"))
 }
 
 const podPort = "8080"

@@ -138,12 +138,14 @@ func volumeHints(id *krun.Identity) (*krun.VolumeHints, error) {
 	return h, nil
 }
 
-func composeInitrd(agent, identity []byte) ([]byte, error) {
+func composeInitrd(agent, identity []byte) ([]byte, error) { return appendInitrd(nil, agent, identity) }
+
+func appendInitrd(to, agent, identity []byte) ([]byte, error) {
 	segment, err := firmware.IdentitySegment(identity)
 	if err != nil {
 		return nil, fmt.Errorf("making identity segment: %w", err)
 	}
-	initrd, err := firmware.ComposeInitrd(agent, segment)
+	initrd, err := firmware.AppendInitrd(to, agent, segment)
 	if err != nil {
 		return nil, fmt.Errorf("composing initrd: %w", err)
 	}

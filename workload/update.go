@@ -83,6 +83,7 @@ type updating struct {
 	// initrds begin with it.
 	hashed       hash.Hash
 	hashedAgent  kbs.Digest
+	room         []byte // of the initrd before
 	seen, failed int
 }
 
@@ -249,7 +250,7 @@ func (u *updating) measure(ctx context.Context, b kbs.Bootable) ([]kbs.Measureme
 	return s.Registered(initrd, measure.Shape{CPUs: m.CPUs, MemoryMiB: m.MemoryMiB}, id.Policy.AllowACPI)
 }
 
-// initrd is the workload's.
+// initrd is the workload's, until the next one is asked for.
 func (u *updating) initrd(ctx context.Context, b *kbs.Bootable) (*krun.Identity, []byte, error) {
 	agent := u.agents[b.Boot.Agent]
 	if agent == nil {
@@ -263,7 +264,7 @@ func (u *updating) initrd(ctx context.Context, b *kbs.Bootable) (*krun.Identity,
 		u.hashed, u.hashedAgent = sha512.New384(), b.Boot.Agent
 		u.hashed.Write(agent)
 	}
-	return initrdOf(b, agent, func(initrd []byte) (d kbs.Digest, err error) {
+	id, initrd, err := initrdOf(u.room[:0], b, agent, func(initrd []byte) (d kbs.Digest, err error) {
 		h, err := u.hashed.(hash.Cloner).Clone()
 		if err != nil {
 			return d, err
@@ -271,16 +272,20 @@ func (u *updating) initrd(ctx context.Context, b *kbs.Bootable) (*krun.Identity,
 		h.Write(initrd[len(agent):])
 		return kbs.Digest(h.Sum(nil)), nil
 	})
+	if err == nil {
+		u.room = initrd
+	}
+	return id, initrd, err
 }
 
 // Initrd is a workload's initrd, made again from what the server keeps of it and
 // the agent's segment. Whatever does not come out as it was built is an error: its
 // measurement would be nobody's.
 func Initrd(b *kbs.Bootable, agent []byte) (*krun.Identity, []byte, error) {
-	return initrdOf(b, agent, func(initrd []byte) (kbs.Digest, error) { return kbs.Sum384(initrd), nil })
+	return initrdOf(nil, b, agent, func(initrd []byte) (kbs.Digest, error) { return kbs.Sum384(initrd), nil })
 }
 
-func initrdOf(b *kbs.Bootable, agent []byte, sum func([]byte) (kbs.Digest, error)) (*krun.Identity, []byte, error) {
+func initrdOf(room []byte, b *kbs.Bootable, agent []byte, sum func([]byte) (kbs.Digest, error)) (*krun.Identity, []byte, error) {
 	if kbs.Sum384(b.Boot.Identity) != b.Registration.IdentityDigest {
 		return nil, nil, errors.New("the identity that the server keeps is not the one registered")
 	}
@@ -288,7 +293,7 @@ func initrdOf(b *kbs.Bootable, agent []byte, sum func([]byte) (kbs.Digest, error
 	if err != nil {
 		return nil, nil, err
 	}
-	initrd, err := composeInitrd(agent, b.Boot.Identity)
+	initrd, err := appendInitrd(room, agent, b.Boot.Identity)
 	if err != nil {
 		return nil, nil, err
 	}

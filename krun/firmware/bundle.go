@@ -5,12 +5,12 @@
 package firmware
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/ccrun/ccrun/bounded"
 )
@@ -163,20 +163,28 @@ func checkCmdline(s string) error {
 // BuildLibrary pads for libkrun, behind the kernel modules for qemu-direct.
 // With an empty initrd it is the firmware's own.
 func (b *Bundle) BootInitrd(initrd []byte) ([]byte, error) {
+	if len(initrd)%BundleAlign == 0 && len(initrd) > 0 && b.Kind != KindQEMUDirect {
+		return initrd, CheckLibkrunInitrd(initrd)
+	}
+	return b.AppendBootInitrd(nil, initrd)
+}
+
+// AppendBootInitrd is BootInitrd in the room behind to, if there is enough.
+func (b *Bundle) AppendBootInitrd(to, initrd []byte) ([]byte, error) {
 	switch {
 	case b.Kind == KindQEMUDirect && len(b.InitrdBase)+len(initrd) > MaxInitrdBytes:
 		return nil, fmt.Errorf("initrd of %d bytes, at most %d allowed", len(b.InitrdBase)+len(initrd), MaxInitrdBytes)
 	case b.Kind == KindQEMUDirect:
-		return append(bytes.Clone(b.InitrdBase), initrd...), nil
+		return append(append(slices.Grow(to, len(b.InitrdBase)+len(initrd)), b.InitrdBase...), initrd...), nil
 	case len(initrd) == 0 && len(b.Initrd) == 0:
 		return nil, errors.New("the firmware carries no initrd and none was given")
 	case len(initrd) == 0:
-		return b.Initrd, CheckLibkrunInitrd(b.Initrd)
+		return append(to, b.Initrd...), CheckLibkrunInitrd(b.Initrd)
 	}
 	if err := CheckLibkrunInitrd(initrd); err != nil {
 		return nil, err
 	}
-	return padTo(initrd, BundleAlign), nil
+	return zeros(append(slices.Grow(to, len(initrd)+BundleAlign), initrd...), len(to), BundleAlign), nil
 }
 
 // padTo returns b with zeros up to a multiple of align; b itself if it is one.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -82,7 +83,10 @@ func compress(b []byte) ([]byte, error) {
 // ComposeInitrd concatenates archives as Linux unpacks them: each starts at a
 // multiple of 4 bytes, and zeros fill up to a multiple of 4096, which libkrun
 // and SNP_LAUNCH_UPDATE need.
-func ComposeInitrd(segments ...[]byte) ([]byte, error) {
+func ComposeInitrd(segments ...[]byte) ([]byte, error) { return AppendInitrd(nil, segments...) }
+
+// AppendInitrd is ComposeInitrd in the room behind to, if there is enough.
+func AppendInitrd(to []byte, segments ...[]byte) ([]byte, error) {
 	size := 0
 	for _, s := range segments {
 		size += (len(s) + 3) &^ 3
@@ -90,12 +94,17 @@ func ComposeInitrd(segments ...[]byte) ([]byte, error) {
 			return nil, fmt.Errorf("initrd larger than %d bytes", MaxInitrdBytes)
 		}
 	}
-	out := make([]byte, 0, size+PageBytes)
+	begin := len(to)
+	out := slices.Grow(to, size+PageBytes)
 	for _, s := range segments {
-		out = append(out, s...)
-		out = out[:(len(out)+3)&^3]
+		out = zeros(append(out, s...), begin, 4)
 	}
-	return out[:(len(out)+PageBytes-1)/PageBytes*PageBytes], nil
+	return zeros(out, begin, PageBytes), nil
+}
+
+// zeros fills b up to a multiple of align, counted from begin.
+func zeros(b []byte, begin, align int) []byte {
+	return append(b, make([]byte, (align-(len(b)-begin)%align)%align)...)
 }
 
 // CheckLibkrunInitrd says whether libkrun can load initrd, once BuildLibrary

@@ -143,7 +143,11 @@ func FromBundle(b *firmware.Bundle, initrd []byte) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, fmt.Errorf("measuring: %w", err)
 	}
-	return Inputs{QBoot: b.QBoot, Kernel: b.Kernel, KernelLoad: b.KernelLoad, Initrd: boot, Cmdline: b.Cmdline}, nil
+	return inputs(b, boot), nil
+}
+
+func inputs(b *firmware.Bundle, boot []byte) Inputs {
+	return Inputs{QBoot: b.QBoot, Kernel: b.Kernel, KernelLoad: b.KernelLoad, Initrd: boot, Cmdline: b.Cmdline}
 }
 
 // Region is one measured range of guest memory.

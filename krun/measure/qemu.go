@@ -24,18 +24,18 @@ const (
 )
 
 type qemuPages struct {
-	begun           chain // after the kernel
-	initrd, cmdline [][48]byte
+	begun   chain // after kernel and initrd
+	cmdline [][48]byte
 }
 
 func (l *Prepared) qemuDirect(s Shape) (kbs.LaunchDigest, error) {
 	l.qemuOnce.Do(func() {
 		if l.qemuErr = l.in.checkQEMU(); l.qemuErr == nil {
+			begun := l.before.firmware(func(ld *chain) {
+				ld.updatePages(qemuKernelGPA, hashPages(wholePages(l.in.Kernel)))
+			})
 			l.qemu = qemuPages{
-				begun: l.before.firmware(func(ld *chain) {
-					ld.updatePages(qemuKernelGPA, hashPages(wholePages(l.in.Kernel)))
-				}),
-				initrd:  l.before.initrd.hash(wholePages(l.in.Initrd)),
+				begun:   l.before.initrd.extend(begun, qemuInitrdGPA, l.in.Initrd),
 				cmdline: hashPages(wholePages(cmdlineBytes(l.in.Cmdline))),
 			}
 		}
@@ -44,7 +44,6 @@ func (l *Prepared) qemuDirect(s Shape) (kbs.LaunchDigest, error) {
 		return kbs.LaunchDigest{}, l.qemuErr
 	}
 	ld := l.qemu.begun
-	ld.updatePages(qemuInitrdGPA, l.qemu.initrd)
 	ld.updatePages(cmdlineGPA, l.qemu.cmdline)
 	zp := qemuBootParams(&l.in, s)
 	ld.updatePages(zeroPageGPA, hashPages(zp[:]))

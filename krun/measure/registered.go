@@ -11,14 +11,14 @@ import (
 // Registered is what a registration holds of a machine: the launch digest of
 // every VMM that may boot this initrd from this firmware.
 func Registered(tee kbs.TEE, fw *firmware.Bundle, initrd []byte, s Shape, allowACPI bool) ([]kbs.Measurement, error) {
-	return registered(tee, fw, initrd, s, allowACPI, &pageSeries{})
-}
-
-func registered(tee kbs.TEE, fw *firmware.Bundle, initrd []byte, s Shape, allowACPI bool, before *pageSeries) ([]kbs.Measurement, error) {
 	in, err := FromBundle(fw, initrd)
 	if err != nil {
 		return nil, err
 	}
+	return registered(tee, fw, in, s, allowACPI, &pageSeries{})
+}
+
+func registered(tee kbs.TEE, fw *firmware.Bundle, in Inputs, s Shape, allowACPI bool, before *pageSeries) ([]kbs.Measurement, error) {
 	in.AllowACPI = allowACPI
 	prepared, err := Prepare(in)
 	if err != nil {

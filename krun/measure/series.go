@@ -1,6 +1,8 @@
 package measure
 
 import (
+	"fmt"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -11,13 +13,21 @@ import (
 type Series struct {
 	tee    kbs.TEE
 	fw     *firmware.Bundle
+	boot   []byte // the room of the initrd before
 	before pageSeries
 }
 
 // NewSeries begins a series.
-func NewSeries(tee kbs.TEE, fw *firmware.Bundle) *Series { return &Series{tee: tee, fw: fw} }
+func NewSeries(tee kbs.TEE, fw *firmware.Bundle) *Series {
+	return &Series{tee: tee, fw: fw, before: pageSeries{initrd: pageMemo{keeps: true}}}
+}
 
-// Registered is the function Registered of one more initrd.
+// Registered is the function Registered of one more initrd, which it does not keep.
 func (m *Series) Registered(initrd []byte, s Shape, allowACPI bool) ([]kbs.Measurement, error) {
-	return registered(m.tee, m.fw, initrd, s, allowACPI, &m.before)
+	boot, err := m.fw.AppendBootInitrd(m.boot[:0], initrd)
+	if err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
+	}
+	m.boot = boot
+	return registered(m.tee, m.fw, inputs(m.fw, boot), s, allowACPI, &m.before)
 }

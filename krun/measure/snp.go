@@ -109,20 +109,41 @@ func (s *pageSeries) firmware(begin func(*chain)) chain {
 	return *s.begun
 }
 
-// pageMemo holds the page hashes of what was hashed last.
+// pageMemo holds the launch digest after each page of what was measured last.
 type pageMemo struct {
+	keeps   bool // else it holds nothing
+	begun   chain
+	gpa     uint64
 	content []byte
-	hashes  [][48]byte
+	after   []chain
 }
 
-// hash is hashPages of b, which nobody may change afterwards.
-func (m *pageMemo) hash(b []byte) [][48]byte {
+// extend is begun after the pages of b at gpa, the last filled up with zeros. The
+// pages with which b begins as the one before are not hashed again.
+func (m *pageMemo) extend(begun chain, gpa uint64, b []byte) chain {
+	if !m.keeps {
+		begun.updatePages(gpa, hashPages(wholePages(b)))
+		return begun
+	}
+	if m.begun != begun || m.gpa != gpa {
+		*m = pageMemo{keeps: true, begun: begun, gpa: gpa}
+	}
 	same := 0
-	for end := pageBytes; end <= len(b) && end <= len(m.content) && bytes.Equal(b[end-pageBytes:end], m.content[end-pageBytes:end]); end += pageBytes {
+	for end := pageBytes; end <= min(len(b), len(m.content)) && bytes.Equal(b[end-pageBytes:end], m.content[end-pageBytes:end]); end += pageBytes {
 		same++
 	}
-	m.content, m.hashes = b, append(m.hashes[:same:same], hashPages(b[same*pageBytes:])...)
-	return m.hashes
+	ld := begun
+	if same > 0 {
+		ld = m.after[same-1]
+	}
+	m.after = m.after[:same]
+	m.content = append(m.content[:same*pageBytes], b[same*pageBytes:]...)
+	m.content = append(m.content, make([]byte, (pageBytes-len(m.content)%pageBytes)%pageBytes)...)
+	for _, h := range hashPages(m.content[same*pageBytes:]) {
+		ld.update(pageNormal, gpa+uint64(len(m.after))*pageBytes, &h)
+		m.after = append(m.after, ld)
+	}
+	return ld
 }
 
 // Prepared holds the hashes of a machine's inputs, so that the digests of
@@ -229,11 +250,11 @@ func (l *Prepared) libkrunSNP(p Profile, s Shape) (kbs.LaunchDigest, error) {
 		return kbs.LaunchDigest{}, err
 	}
 	l.once.Do(func() {
-		l.libkrun = l.before.firmware(func(ld *chain) {
+		begun := l.before.firmware(func(ld *chain) {
 			ld.updatePages(qbootGPA, hashPages(l.in.QBoot))
 			ld.updatePages(l.in.KernelLoad, hashPages(l.in.Kernel))
 		})
-		l.libkrun.updatePages(initrdGPA, l.before.initrd.hash(l.in.Initrd))
+		l.libkrun = l.before.initrd.extend(begun, initrdGPA, l.in.Initrd)
 	})
 	ld := l.libkrun
 	zp := zeroPage(p, s, uint32(len(l.in.Initrd)))

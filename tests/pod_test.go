@@ -55,16 +55,26 @@ func TestKrunPods(t *testing.T) {
 	})
 }
 
-// leavesNothing waits until Podman has cleaned up behind the containers that have
-// ended, and says what it is waiting for.
+// leavesNothing waits until Podman has cleaned up behind this test's containers,
+// which have ended, and says what it was waiting for.
 func (w *rigWorld) leavesNothing(t *testing.T) {
 	t.Helper()
-	left := func() []string { all, _ := filepath.Glob("/run/ccrun/*"); return all }
-	if eventuallyWithin(patience/5, func() bool { return len(left()) == 0 }) {
+	var left []string
+	nothing := func() bool {
+		left = nil
+		all, _ := filepath.Glob("/run/ccrun/*")
+		for _, dir := range all {
+			if bundle, err := os.Readlink(filepath.Join(dir, "bundle")); err == nil && strings.HasPrefix(bundle, w.dir) {
+				left = append(left, dir)
+			}
+		}
+		return len(left) == 0
+	}
+	if eventuallyWithin(patience/5, nothing) {
 		return
 	}
-	for _, dir := range left() {
-		t.Errorf("left over: %s, %s", dir, w.run("sh", "-c", `ls -la --time-style=full-iso "$0"; ls -ld "$(readlink "$0/bundle")"; cat "$0/warnings"`, dir))
+	for _, dir := range left {
+		w.blame("left over: %s, %s", dir, w.run("sh", "-c", `ls -la --time-style=full-iso "$0"; ls -ld "$(readlink "$0/bundle")"; cat "$0/warnings"`, dir))
 	}
 	t.Logf("containers: %s\nprocesses: %s", w.run("podman", "ps", "-a", "--pod", "--no-trunc"), w.run("ps", "-eo", "pid,ppid,stat,lstart,args"))
 }

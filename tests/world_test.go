@@ -28,6 +28,7 @@ type world struct {
 	serverLog          bytes.Buffer
 	port               string
 	serve              []string // more flags of the server
+	blamed             []string // why the test has failed, to be said last
 }
 
 // result is what a command did.
@@ -145,12 +146,21 @@ func (w *world) close() {
 	w.run("podman", "rm", "-fa", "-t", "1")
 	w.stopServer()
 	if left := processesNaming(w.dir); len(left) > 0 {
-		w.t.Errorf("left over: %s", strings.Join(left, "\n"))
+		w.blame("left over: %s", strings.Join(left, "\n"))
 	}
 	_ = exec.Command("umount", filepath.Join(w.dir, "storage/overlay")).Run()
 	if w.t.Failed() {
 		w.t.Logf("server log:\n%s", w.serverLog.String())
 	}
+	for _, why := range w.blamed {
+		w.t.Error(why)
+	}
+}
+
+// blame fails the test for what the server's log, which may be long, is not to
+// follow.
+func (w *world) blame(format string, args ...any) {
+	w.blamed = append(w.blamed, fmt.Sprintf(format, args...))
 }
 
 // processesNaming lists processes with dir in their command line. conmon and

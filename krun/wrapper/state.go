@@ -27,8 +27,10 @@ const (
 	// warningsFile is what to say when the container starts.
 	warningsFile = "warnings"
 	newPrefix    = ".new-"
-	staleAfter   = time.Hour // for a directory that was never finished
-	maxBootID    = 64
+	// staleAfter is when a directory that nobody holds will never be finished: its
+	// maker holds it by then.
+	staleAfter = time.Minute
+	maxBootID  = 64
 )
 
 // contents is what goes into a container's directory.
@@ -50,6 +52,9 @@ func (w *Wrapper) install(s *crun.Spec, c contents) (dir string, err error) {
 	tmp, err := os.MkdirTemp(w.StateDir, newPrefix) // mode 0700
 	if err != nil {
 		return "", fmt.Errorf("installing firmware: %w", err)
+	}
+	if release, err := hold(tmp); err == nil { // where nothing can be held, nothing is taken for left
+		defer release()
 	}
 	defer func() {
 		if err != nil {
@@ -159,7 +164,7 @@ func (w *Wrapper) sweep() {
 		path := filepath.Join(w.StateDir, e.Name())
 		if strings.HasPrefix(e.Name(), newPrefix) {
 			if info, err := e.Info(); err == nil && w.Now().Sub(info.ModTime()) > staleAfter {
-				_ = os.RemoveAll(path)
+				removeUnheld(path)
 			}
 			continue
 		}
@@ -171,6 +176,27 @@ func (w *Wrapper) sweep() {
 		if _, gone := os.Lstat(target); errors.Is(gone, fs.ErrNotExist) || err == nil && string(boot) != w.BootID {
 			_ = os.RemoveAll(path)
 		}
+	}
+}
+
+// hold has removeUnheld leave dir alone until release is called or this process
+// ends, whatever ends it.
+func hold(dir string) (release func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// removeUnheld removes what a runtime that was killed was making.
+func removeUnheld(dir string) {
+	if release, err := hold(dir); err == nil {
+		_ = os.RemoveAll(dir)
+		release()
 	}
 }
 

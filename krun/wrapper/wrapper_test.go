@@ -3,6 +3,7 @@ package wrapper
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -326,6 +327,31 @@ func TestStaleLibrariesAreSwept(t *testing.T) {
 	h.run("delete", "-r", "^c0f+ee$")
 	if entries, _ := os.ReadDir(filepath.Join(h.dir, "state")); len(entries) != 0 {
 		t.Errorf("delete --regex left %v", entries)
+	}
+}
+
+// TestKilledCreation: what a create was making when it was killed is removed by
+// the next one, but not what one makes that only takes long.
+func TestKilledCreation(t *testing.T) {
+	h := newHost(t).workload()
+	state := filepath.Join(h.dir, "state")
+	now := time.Now()
+	for name, age := range map[string]time.Duration{".new-killed": 2 * time.Minute, ".new-slow": 2 * time.Minute, ".new-just": 0} {
+		dir := filepath.Join(state, name)
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(state, 0o700), os.WriteFile(filepath.Join(dir, "x"), nil, 0o600), os.Chtimes(dir, now, now.Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release, err := hold(filepath.Join(state, ".new-slow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if r, stderr, _ := h.run(h.create()...); r == nil {
+		t.Fatal(stderr)
+	}
+	if left, _ := filepath.Glob(filepath.Join(state, ".new-*")); len(left) != 2 {
+		t.Errorf("left %v, expected .new-just and .new-slow", left)
 	}
 }
 

@@ -85,7 +85,15 @@ func (s workloads) amend(ctx context.Context, tx *sql.Tx, a Amendment, actor str
 			return fmt.Errorf("staged disk key of workload %s: %w", id, err)
 		}
 	}
-	if _, err := tx.Exec("UPDATE workloads SET registration = ?, disk_key = ?, staged_key = ? WHERE id = ?", canonical, key, staged, id); err != nil {
+	n, err := s.incarnate(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	of, err := s.sealIncarnation(n, id, canonical)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec("UPDATE workloads SET registration = ?, disk_key = ?, staged_key = ?, incarnation = ? WHERE id = ?", canonical, key, staged, of, id); err != nil {
 		return err
 	}
 	if _, err := tx.Exec("DELETE FROM identities WHERE workload = ?", id); err != nil {

@@ -39,7 +39,11 @@ func (s configs) ChangeConfig(ctx context.Context, id string, change kbs.ConfigC
 		if err := isTaken(ctx, tx, id, &change.Set); err != nil {
 			return err
 		}
-		have, err := s.newestConfig(tx, id)
+		n, err := s.incarnate(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		have, err := s.newestConfig(tx, id, n)
 		if err != nil {
 			return err
 		}
@@ -54,7 +58,7 @@ func (s configs) ChangeConfig(ctx context.Context, id string, change kbs.ConfigC
 			return nil
 		}
 		a = kbs.ConfigAnswer{Version: have.version + 1, Created: true}
-		return s.insertConfig(tx, id, config{a.Version, next}, by.Actor)
+		return s.insertConfig(tx, id, config{a.Version, next}, n, by.Actor)
 	})
 	if err != nil {
 		return kbs.ConfigAnswer{}, fmt.Errorf("changing configuration of workload %s: %w", id, err)
@@ -123,8 +127,8 @@ func applyChange(raw secret.Bytes, change kbs.ConfigChange) (secret.Bytes, error
 	return secret.New(b), nil
 }
 
-func (s configs) insertConfig(tx *sql.Tx, id string, c config, actor string) error {
-	sealed, err := s.sealer.Seal(c.raw, configLocation(id, c.version))
+func (s configs) insertConfig(tx *sql.Tx, id string, c config, n incarnation, actor string) error {
+	sealed, err := s.sealer.Seal(c.raw, configLocation(id, c.version, n))
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func (s configs) insertConfig(tx *sql.Tx, id string, c config, actor string) err
 }
 
 // newestConfig is version 0, which is empty, of a workload that has none.
-func (s configs) newestConfig(tx *sql.Tx, id string) (c config, err error) {
+func (s configs) newestConfig(tx *sql.Tx, id string, n incarnation) (c config, err error) {
 	var sealed []byte
 	err = tx.QueryRow("SELECT version, value FROM configs WHERE workload = ? ORDER BY version DESC LIMIT 1", id).Scan(&c.version, &sealed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -148,12 +152,12 @@ func (s configs) newestConfig(tx *sql.Tx, id string) (c config, err error) {
 	if err != nil {
 		return c, err
 	}
-	c.raw, err = s.openConfig(id, c.version, sealed)
+	c.raw, err = s.openConfig(id, c.version, n, sealed)
 	return c, err
 }
 
-func (s configs) openConfig(id string, version int64, sealed []byte) (secret.Bytes, error) {
-	raw, err := s.sealer.Open(sealed, configLocation(id, version))
+func (s configs) openConfig(id string, version int64, n incarnation, sealed []byte) (secret.Bytes, error) {
+	raw, err := s.sealer.Open(sealed, configLocation(id, version, n))
 	if errors.Is(err, masterkey.ErrSealed) {
 		err = ErrTampered
 	}
@@ -182,7 +186,11 @@ func (s configs) ReleaseConfig(ctx context.Context, id string, appraised kbs.Dig
 		case refused != nil:
 			return refused
 		}
-		c, err := s.newestConfig(tx, id)
+		n, err := s.incarnate(context.WithoutCancel(ctx), tx, w.row)
+		if err != nil {
+			return err
+		}
+		c, err := s.newestConfig(tx, id, n)
 		if err != nil {
 			return err
 		}
@@ -225,7 +233,11 @@ func (s configs) Config(ctx context.Context, id string) (kbs.ConfigMeta, error) 
 	if !there {
 		return kbs.ConfigMeta{}, fmt.Errorf("workload %s: %w", id, ErrNotFound)
 	}
-	scan := func(r row) (kbs.ConfigVersion, error) { return s.scanConfig(id, r) }
+	n, err := s.readIncarnation(ctx, s.db, id)
+	if err != nil {
+		return kbs.ConfigMeta{}, err
+	}
+	scan := func(r row) (kbs.ConfigVersion, error) { return s.scanConfig(id, n, r) }
 	versions, err := list(ctx, s.db, scan, `SELECT version, value, created_at, created_by, releases, last_release FROM configs
 		WHERE workload = ? ORDER BY version DESC`, id)
 	if err != nil {
@@ -234,14 +246,14 @@ func (s configs) Config(ctx context.Context, id string) (kbs.ConfigMeta, error) 
 	return kbs.ConfigMeta{WorkloadID: id, Versions: versions}, nil
 }
 
-func (s configs) scanConfig(id string, r row) (v kbs.ConfigVersion, err error) {
+func (s configs) scanConfig(id string, n incarnation, r row) (v kbs.ConfigVersion, err error) {
 	var sealed []byte
 	var created int64
 	var last *int64
 	if err := r.Scan(&v.Version, &sealed, &created, &v.CreatedBy, &v.Releases, &last); err != nil {
 		return v, err
 	}
-	raw, err := s.openConfig(id, v.Version, sealed)
+	raw, err := s.openConfig(id, v.Version, n, sealed)
 	if err != nil {
 		return v, err
 	}

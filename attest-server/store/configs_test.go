@@ -1,11 +1,13 @@
 package store
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
@@ -151,6 +153,127 @@ func TestReleaseConfigRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConfigOfTheDeleted: somebody who can write the database and register an image
+// of his own under an id that is not taken any more gets nothing of what the
+// workload had that had it before.
+func TestConfigOfTheDeleted(t *testing.T) {
+	for name, twist := range map[string]string{
+		"its own incarnation": "UPDATE workloads SET id = id", "none": "UPDATE workloads SET incarnation = NULL",
+		"the other's": "UPDATE workloads SET incarnation = (SELECT value FROM meta WHERE name = 'kept')",
+	} {
+		s, _, _ := newStore(t)
+		mustRegister(t, s, registration("w", 1), "k")
+		setEnv(t, s, "w", "A", "the victim's")
+		to := Guest{Session: "n"}
+		if _, err := s.OpenVolume(t.Context(), "w", "data", digestOf(t, s, "w"), to, secret.New(make([]byte, kbs.VolumeKeyBytes))); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, s, "INSERT INTO meta(name, value) SELECT 'kept', incarnation FROM workloads")
+		edit(t, s, "CREATE TABLE aside AS SELECT * FROM configs")
+		edit(t, s, "DELETE FROM workloads WHERE id = 'w'")
+		mustRegister(t, s, registration("w", 2), "evil")
+		edit(t, s, "INSERT INTO configs SELECT * FROM aside")
+		edit(t, s, twist)
+		d := digestOf(t, s, "w")
+		if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s: configuration %q, %v", name, raw.Reveal(), err)
+		}
+		if g, err := s.OpenVolume(t.Context(), "w", "data", d, to, secret.New(make([]byte, kbs.VolumeKeyBytes))); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s: volume %x, %v", name, g.Key, err)
+		}
+	}
+}
+
+// TestIncarnationOfBefore: what was kept when there were none still opens, and from
+// then on by the incarnation alone.
+func TestIncarnationOfBefore(t *testing.T) {
+	s, _, _ := newStore(t)
+	mustRegister(t, s, registration("w", 1), "k")
+	edit(t, s, "UPDATE workloads SET incarnation = NULL")
+	key := secret.New([]byte(strings.Repeat("v", kbs.VolumeKeyBytes)))
+	if err := s.write(t.Context(), func(tx *sql.Tx) error {
+		c := config{1, secret.New([]byte(`{"env":{"A":"1"}}`))}
+		_, err := s.volumes.insertVolume(tx, "w", "data", "", key)
+		return errors.Join(err, s.configs.insertConfig(tx, "w", c, "", "x"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Config(t.Context(), "w"); err != nil || len(m.Versions) != 1 {
+		t.Errorf("shown: %+v, %v", m, err)
+	}
+	d := digestOf(t, s, "w")
+	for range 2 {
+		g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, secret.New(make([]byte, kbs.VolumeKeyBytes)))
+		if err != nil || string(g.Key) != string(key.Reveal()) {
+			t.Errorf("volume: %q, %v", g.Key, err)
+		}
+		if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); err != nil || string(raw.Reveal()) != `{"env":{"A":"1"}}` {
+			t.Errorf("configuration: %q, %v", raw.Reveal(), err)
+		}
+	}
+	edit(t, s, "UPDATE workloads SET incarnation = NULL")
+	if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); !errors.Is(err, ErrTampered) {
+		t.Errorf("without its incarnation: %q, %v", raw.Reveal(), err)
+	}
+}
+
+// TestReleaseConfigOfBefore: what no incarnation protects yet goes to the
+// registration alone that is the server's own.
+func TestReleaseConfigOfBefore(t *testing.T) {
+	s, _, _ := newStore(t)
+	for i, id := range []string{"w", "evil"} {
+		mustRegister(t, s, registration(id, byte(i+1)), "k")
+	}
+	edit(t, s, "UPDATE workloads SET incarnation = NULL, registration = (SELECT registration FROM workloads WHERE id = 'evil') WHERE id = 'w'")
+	if err := s.write(t.Context(), func(tx *sql.Tx) error {
+		_, err := s.volumes.insertVolume(tx, "w", "data", "", secret.New(make([]byte, kbs.VolumeKeyBytes)))
+		return errors.Join(err, s.configs.insertConfig(tx, "w", config{1, secret.New([]byte(`{"env":{"A":"1"}}`))}, "", "x"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	d := digestOf(t, s, "evil")
+	if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); !errors.Is(err, ErrTampered) {
+		t.Errorf("configuration %q, %v", raw.Reveal(), err)
+	}
+	if g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, secret.New(make([]byte, kbs.VolumeKeyBytes))); !errors.Is(err, ErrTampered) {
+		t.Errorf("volume %x, %v", g.Key, err)
+	}
+}
+
+// TestIncarnationStays while registrations come and go, and goes with the last.
+func TestIncarnationStays(t *testing.T) {
+	s, _, _ := newStore(t)
+	mustRegister(t, s, registration("w", 1), "k")
+	setEnv(t, s, "w", "A", "1")
+	has := func(what string, d kbs.Digest) {
+		t.Helper()
+		if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); err != nil || string(raw.Reveal()) != `{"env":{"A":"1"}}` {
+			t.Errorf("%s: %q, %v", what, raw.Reveal(), err)
+		}
+	}
+	first := digestOf(t, s, "w")
+	if _, err := s.Replace(t.Context(), registration("w", 2), nil, secret.New([]byte("k2")), kbs.Replace{Expect: first, NotAfter: start.Add(time.Hour)}, "x"); err != nil {
+		t.Fatal(err)
+	}
+	second := digestOf(t, s, "w")
+	has("the version before", first)
+	has("the next", second)
+	more := registration("w", 2)
+	more.ReferenceValues.Measurements = append(more.ReferenceValues.Measurements, registration("w", 3).ReferenceValues.Measurements...)
+	if refused, err := s.Amend(t.Context(), []Amendment{{Workload: "w", From: second, To: more}}, "x"); err != nil || refused[0] != nil {
+		t.Fatal(refused, err)
+	}
+	has("with another measurement", digestOf(t, s, "w"))
+	if err := s.RotateMasterKey(t.Context(), secret.New([]byte(strings.Repeat("m", 32))), "x"); err != nil {
+		t.Fatal(err)
+	}
+	has("under another MasterKey", digestOf(t, s, "w"))
+	if err := s.Remove(t.Context(), "w@2", "x"); err != nil {
+		t.Fatal(err)
+	}
+	has("the version before, again", first)
 }
 
 // TestGuestReport: the first report of a session stays, and is audited.

@@ -25,7 +25,7 @@ func (s *DB) RotateMasterKey(ctx context.Context, master secret.Bytes, actor str
 		return fmt.Errorf("rotating master key: %w", err)
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapWorkloads, s.rewrapResources, s.rewrapConfigs, s.rewrapVolumes} {
+		for _, rewrap := range []func(*sql.Tx, *masterkey.Sealer) error{s.rewrapMeta, s.rewrapResources, s.rewrapConfigs, s.rewrapVolumes, s.rewrapWorkloads} {
 			if err := rewrap(tx, to); err != nil {
 				return err
 			}
@@ -73,10 +73,10 @@ func (s *DB) rewrapMeta(tx *sql.Tx, to *masterkey.Sealer) error {
 func (s *DB) rewrapWorkloads(tx *sql.Tx, to *masterkey.Sealer) error {
 	for after := ""; ; {
 		var id string
-		var canonical, diskKey, staged []byte
+		var canonical, diskKey, staged, incarnation []byte
 		var rotation *string
-		err := tx.QueryRow("SELECT id, registration, disk_key, staged_key, staged_rotation FROM workloads WHERE id > ? ORDER BY id LIMIT 1", after).
-			Scan(&id, &canonical, &diskKey, &staged, &rotation)
+		err := tx.QueryRow("SELECT id, registration, disk_key, staged_key, staged_rotation, incarnation FROM workloads WHERE id > ? ORDER BY id LIMIT 1", after).
+			Scan(&id, &canonical, &diskKey, &staged, &rotation, &incarnation)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -91,7 +91,12 @@ func (s *DB) rewrapWorkloads(tx *sql.Tx, to *masterkey.Sealer) error {
 				return fmt.Errorf("staged disk key of workload %s: %w", id, err)
 			}
 		}
-		if _, err := tx.Exec("UPDATE workloads SET disk_key = ?, staged_key = ? WHERE id = ?", diskKey, staged, id); err != nil {
+		if incarnation != nil {
+			if incarnation, err = s.sealer.Rewrap(incarnation, incarnationLocation(id, canonical), to); err != nil {
+				return fmt.Errorf("incarnation of workload %s: %w", id, err)
+			}
+		}
+		if _, err := tx.Exec("UPDATE workloads SET disk_key = ?, staged_key = ?, incarnation = ? WHERE id = ?", diskKey, staged, incarnation, id); err != nil {
 			return err
 		}
 		after = id
@@ -135,7 +140,11 @@ func (s *DB) rewrapConfigs(tx *sql.Tx, to *masterkey.Sealer) error {
 		if err != nil {
 			return err
 		}
-		if value, err = s.sealer.Rewrap(value, configLocation(id, version), to); err != nil {
+		n, err := s.readIncarnation(context.Background(), tx, id)
+		if err != nil {
+			return err
+		}
+		if value, err = s.sealer.Rewrap(value, configLocation(id, version, n), to); err != nil {
 			return fmt.Errorf("configuration of workload %s version %d: %w", id, version, err)
 		}
 		if _, err := tx.Exec("UPDATE configs SET value = ? WHERE workload = ? AND version = ?", value, id, version); err != nil {
@@ -146,6 +155,10 @@ func (s *DB) rewrapConfigs(tx *sql.Tx, to *masterkey.Sealer) error {
 
 func (s *DB) rewrapVolumes(tx *sql.Tx, to *masterkey.Sealer) error {
 	return eachVolumeKey(tx, func(id, name string, sealed []byte) ([]byte, error) {
-		return s.sealer.Rewrap(sealed, volumeLocation(id, name), to)
+		n, err := s.readIncarnation(context.Background(), tx, id)
+		if err != nil {
+			return nil, err
+		}
+		return s.sealer.Rewrap(sealed, volumeLocation(id, name, n), to)
 	})
 }

@@ -38,7 +38,15 @@ func (s workloads) Register(ctx context.Context, reg kbs.Registration, boot *kbs
 			return fmt.Errorf("sealing disk key: %w", err)
 		}
 		created = true
-		if err := s.insertWorkload(ctx, tx, reg, canonical, sealed, actor); err != nil {
+		n, err := s.drawIncarnation()
+		if err != nil {
+			return err
+		}
+		of, err := s.sealIncarnation(n, reg.WorkloadID, canonical)
+		if err != nil {
+			return err
+		}
+		if err := s.insertWorkload(ctx, tx, reg, canonical, sealed, of, actor); err != nil {
 			return err
 		}
 		return keepBoot(tx, reg.WorkloadID, boot)
@@ -75,12 +83,12 @@ func (s workloads) registered(tx *sql.Tx, id string, canonical []byte, diskKey s
 	return true, nil
 }
 
-func (s workloads) insertWorkload(ctx context.Context, tx *sql.Tx, reg kbs.Registration, canonical, sealed []byte, actor string) error {
+func (s workloads) insertWorkload(ctx context.Context, tx *sql.Tx, reg kbs.Registration, canonical, sealed, incarnation []byte, actor string) error {
 	if err := checkQuota(tx, reg.WorkloadID, "workloads"); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`INSERT INTO workloads(id, tee, image, registration, disk_key, registered_at, registered_by)
-		VALUES(?,?,?,?,?,?,?)`, reg.WorkloadID, string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.clock()), actor)
+	_, err := tx.Exec(`INSERT INTO workloads(id, tee, image, registration, disk_key, incarnation, registered_at, registered_by)
+		VALUES(?,?,?,?,?,?,?,?)`, reg.WorkloadID, string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, incarnation, unixMilli(s.clock()), actor)
 	if err != nil {
 		return fmt.Errorf("storing registration: %w", err)
 	}

@@ -44,6 +44,14 @@ func (s workloads) Replace(ctx context.Context, reg kbs.Registration, boot *kbs.
 		if err != nil {
 			return fmt.Errorf("sealing disk key: %w", err)
 		}
+		n, err := s.incarnate(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		of, err := s.sealIncarnation(n, id, canonical)
+		if err != nil {
+			return err
+		}
 		if err := s.makeRoom(tx, id, actor); err != nil {
 			return err
 		}
@@ -51,7 +59,7 @@ func (s workloads) Replace(ctx context.Context, reg kbs.Registration, boot *kbs.
 			return err
 		}
 		created = true
-		return s.insertVersion(ctx, tx, reg, boot, version+1, canonical, sealed, r.NotAfter, actor)
+		return s.insertVersion(ctx, tx, reg, boot, version+1, canonical, sealed, of, r.NotAfter, actor)
 	})
 	if err != nil {
 		return false, fmt.Errorf("replacing workload: %w", err)
@@ -60,12 +68,12 @@ func (s workloads) Replace(ctx context.Context, reg kbs.Registration, boot *kbs.
 }
 
 // insertVersion writes the newest version over what putAside has left a copy of.
-func (s workloads) insertVersion(ctx context.Context, tx *sql.Tx, reg kbs.Registration, boot *kbs.Boot, version int64, canonical, sealed []byte, ends time.Time, actor string) error {
+func (s workloads) insertVersion(ctx context.Context, tx *sql.Tx, reg kbs.Registration, boot *kbs.Boot, version int64, canonical, sealed, incarnation []byte, ends time.Time, actor string) error {
 	id := reg.WorkloadID
-	_, err := tx.Exec(`UPDATE workloads SET tee = ?, image = ?, registration = ?, disk_key = ?, registered_at = ?, registered_by = ?, version = ?,
+	_, err := tx.Exec(`UPDATE workloads SET tee = ?, image = ?, registration = ?, disk_key = ?, incarnation = ?, registered_at = ?, registered_by = ?, version = ?,
 		revoked_at = NULL, ends_at = NULL, releases = 0, denials = 0, last_release = NULL, released = 0, day = 0, released_on_day = 0,
 		staged_key = NULL, staged_rotation = NULL, staged_at = NULL, rotation = NULL, rotated_at = NULL, drawn_at = NULL WHERE id = ?`,
-		string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, unixMilli(s.clock()), actor, version, id)
+		string(reg.ReferenceValues.TEE), reg.Image, canonical, sealed, incarnation, unixMilli(s.clock()), actor, version, id)
 	if err != nil {
 		return fmt.Errorf("storing registration: %w", err)
 	}

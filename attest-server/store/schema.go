@@ -332,4 +332,7 @@ var migrations = []string{
 		refused TEXT NOT NULL DEFAULT '',
 		PRIMARY KEY(workload, name)
 	) STRICT, WITHOUT ROWID;`,
+
+	// Which registration of its id a workload goes back to: see incarnation.
+	`ALTER TABLE workloads ADD COLUMN incarnation BLOB`, // sealed; NULL: of before
 }

@@ -12,7 +12,7 @@ import (
 
 // versionColumns are what a row has of one version: everything but its id.
 const versionColumns = `tee, image, registration, disk_key, registered_at, registered_by, revoked_at, releases, denials, last_release,
-	staged_key, staged_rotation, staged_at, rotation, rotated_at, released, day, released_on_day, version, ends_at, drawn_at`
+	staged_key, staged_rotation, staged_at, rotation, rotated_at, released, day, released_on_day, version, ends_at, drawn_at, incarnation`
 
 // putAside copies the newest version to a row of its own, which ends then, if it
 // did not end before.

@@ -58,9 +58,13 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		if err := s.untouched(r, workload); err != nil {
 			return err
 		}
+		n, err := s.incarnate(context.WithoutCancel(ctx), tx, r.row)
+		if err != nil {
+			return err
+		}
 		v, err := readVolume(tx, workload, name)
 		if errors.Is(err, ErrNotFound) {
-			v, err = s.insertVolume(tx, workload, name, fresh)
+			v, err = s.insertVolume(tx, workload, name, n, fresh)
 			if errors.Is(err, ErrLimit) {
 				refused = err
 				return s.refuseVolume(tx, workload, name, to.Session, refused)
@@ -69,7 +73,7 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		if err != nil {
 			return err
 		}
-		k, err := s.sealer.Open(v.sealed, volumeLocation(workload, name))
+		k, err := s.sealer.Open(v.sealed, volumeLocation(workload, name, n))
 		if errors.Is(err, masterkey.ErrSealed) {
 			err = fmt.Errorf("%w: %w", ErrTampered, err)
 		}
@@ -140,7 +144,7 @@ func (s volumes) refuseVolume(tx *sql.Tx, workload, name, session string, refuse
 	return s.log.refuse(tx, refusal{session: session, action: "volume.refuse", object: workload, detail: "volume " + name + ": " + refused.Error(), workload: workload, why: why})
 }
 
-func (s volumes) insertVolume(tx *sql.Tx, workload, name string, fresh secret.Bytes) (v volume, err error) {
+func (s volumes) insertVolume(tx *sql.Tx, workload, name string, of incarnation, fresh secret.Bytes) (v volume, err error) {
 	var n int
 	if err := tx.QueryRow("SELECT count(*) FROM volumes WHERE workload = ?", workload).Scan(&n); err != nil {
 		return v, err
@@ -151,7 +155,7 @@ func (s volumes) insertVolume(tx *sql.Tx, workload, name string, fresh secret.By
 	if fresh.Len() != kbs.VolumeKeyBytes {
 		return v, fmt.Errorf("volume key of %d bytes, expected %d", fresh.Len(), kbs.VolumeKeyBytes)
 	}
-	if v.sealed, err = s.sealer.Seal(fresh, volumeLocation(workload, name)); err != nil {
+	if v.sealed, err = s.sealer.Seal(fresh, volumeLocation(workload, name, of)); err != nil {
 		return v, err
 	}
 	_, err = tx.Exec("INSERT INTO volumes(workload, name, sealed, generation, staged, created_at) VALUES(?,?,?,0,0,?)", workload, name, v.sealed, unixMilli(s.clock()))

@@ -108,6 +108,8 @@ type LaunchPolicy struct {
 	// AllowACPI starts the guest although its kernel runs the host's ACPI code;
 	// see ACPIWarning.
 	AllowACPI bool `json:"allow_acpi,omitempty"`
+	// Secrets are what the workload gets of the key server's resources.
+	Secrets []SecretRule `json:"secrets,omitempty"`
 }
 
 // ACPIWarning says what AllowACPI means, to whoever asks for it or looks at it.
@@ -210,6 +212,9 @@ func (id *Identity) Validate() error {
 		return err
 	}
 	if err := ValidateVolumes(id.Volumes); err != nil {
+		return err
+	}
+	if err := id.Policy.ValidateSecrets(id.Volumes); err != nil {
 		return err
 	}
 	if err := id.Network.Validate(id.TEE); err != nil {

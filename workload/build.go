@@ -159,7 +159,12 @@ func (b *build) listPackages(ctx context.Context) (err error) {
 	return err
 }
 
-func (b *build) layOut(context.Context) error { return b.draft.layOut(&b.DiskOptions) }
+func (b *build) layOut(context.Context) error {
+	if err := placeSecrets(b.tree, &b.Policy, b.Volumes, b.Warn); err != nil {
+		return err
+	}
+	return b.draft.layOut(&b.DiskOptions)
+}
 
 // drawKeys draws the disk's keys, or derives them from all that will be on it:
 // then the whole plaintext is read once more.

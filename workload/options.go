@@ -220,6 +220,9 @@ func (o *Options) check() error {
 	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
 		return err
 	}
+	if err := o.Policy.ValidateSecrets(o.Volumes); err != nil {
+		return hint.Usagef("%w", err)
+	}
 	if err := o.checkReproducible(); err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image's ID to `FILE`"},
 		&cli.StringFlag{Name: "digestfile", Usage: "write the digest of the image's manifest to `FILE`"},
 		face.FormatFlag(),
-	}, slices.Concat(ruleFlags(), releaseFlags(), serverFlags(), trustFlags())...)
+	}, slices.Concat(secretFlags(), ruleFlags(), releaseFlags(), serverFlags(), trustFlags())...)
 }
 
 // firmwareFlag names firmware once or several times.

@@ -46,7 +46,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	if dir := c.String("layer-cache"); dir != "" {
 		o.LayerCache = &source.LayerCache{Dir: dir}
 	}
-	for _, set := range []func(*cli.Context, *workload.Options) error{setServers, setMachine, setRelease, setRules, setTrust, setReplace, setRegistrar, preflight} {
+	for _, set := range []func(*cli.Context, *workload.Options) error{setServers, setMachine, setSecrets, setRelease, setRules, setTrust, setReplace, setRegistrar, preflight} {
 		if err := set(c, o); err != nil {
 			return nil, err
 		}

@@ -107,6 +107,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	}
 	line("policy", "logs %s, arguments %v, environment [%s], signals [%s]",
 		id.Policy.Logs, id.Policy.ArgsAllow, strings.Join(id.Policy.EnvAllow, " "), strings.Join(id.Policy.Signals, " "))
+	for _, r := range id.Policy.Secrets {
+		line("secret", "%s", r)
+	}
 	if id.Logs != nil {
 		line("log readers", "%s", strings.Join(id.Logs.Recipients, " "))
 	}

@@ -56,8 +56,10 @@ type boot struct {
 	log     *sealed
 	detail  string // of what went wrong, for the sealed log alone
 	opened
-	config  *kbs.WorkloadConfig // nil: the image takes none
-	volumes []*openVolume
+	config *kbs.WorkloadConfig // nil: the image takes none
+	// secretEnv are secrets for variables; nil: none were asked for.
+	secretEnv map[string]string
+	volumes   []*openVolume
 	// closing is called before the disk is closed, and what it returns afterwards.
 	closing func() (afterwards func())
 	process *krun.Process

@@ -16,7 +16,9 @@ import (
 )
 
 // bootSteps is the whole boot up to the workload, PID 1's and the keeper's.
-func bootSteps() []step { return slices.Concat(earlySteps(), withVolumes(diskSteps()), lateSteps()) }
+func bootSteps() []step {
+	return slices.Concat(earlySteps(), withSecrets(withVolumes(diskSteps())), lateSteps())
+}
 
 func testBoot() (*boot, *bytes.Buffer) {
 	var out bytes.Buffer

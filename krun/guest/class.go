@@ -20,6 +20,7 @@ const (
 	classChanged       class = "changed"
 	classConfiguration class = "bad-configuration"
 	classConfigured    class = "config-refused"
+	classSecrets       class = "secrets-refused"
 	classNotFound      class = "not-found"
 	classNotExecutable class = "not-executable"
 	classUser          class = "bad-user"
@@ -41,6 +42,7 @@ func remedies() map[class]remedy {
 		classChanged:       {"it is not what was measured", "pull or build the image again"},
 		classConfiguration: {"the image's configuration cannot start", "build the image again with this version of ccrun"},
 		classConfigured:    {"what the key server has for the process is not what the image takes", "`ccrun audit` of the workload's owner names the session, and `ccrun explain` of that the reason"},
+		classSecrets:       {"a secret that the image needs is missing, or does not fit", "`ccrun audit` of the workload's owner names the session, and `ccrun explain` of that the reason"},
 		classNotFound:      {"the program, or the interpreter that it names, is not in the image", "correct Entrypoint, Cmd or PATH of the image, and run it with Podman first"},
 		classNotExecutable: {"the program cannot be executed", "make it executable for the image's user, and of this machine's architecture"},
 		classUser:          {"the image's user or group is not in it, or its databases cannot be read", "correct User, /etc/passwd or /etc/group of the image"},

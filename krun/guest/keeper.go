@@ -38,7 +38,7 @@ func keeperSteps() []step {
 	return append([]step{
 		{"reading the kernel command line", (*boot).readCommandLine},
 		{"reading the identity", (*boot).readIdentity},
-	}, withVolumes(diskSteps())...)
+	}, withSecrets(withVolumes(diskSteps()))...)
 }
 
 // kept is what the keeper's steps leave to PID 1. It holds no secret but the

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -53,7 +54,7 @@ func decodeProcess(raw []byte, processKey secret.Bytes, want kbs.Digest) (*krun.
 func (b *boot) configure() error {
 	switch {
 	case !b.identity.Policy.TakesConfig():
-		return nil
+		return b.addSecrets()
 	case b.config == nil:
 		return classed(classInternal, errNotConfigured)
 	}
@@ -61,7 +62,30 @@ func (b *boot) configure() error {
 	if err := process.Check(b.process); err != nil {
 		return classed(classConfigured, err)
 	}
-	return nil
+	return b.addSecrets()
 }
+
+// addSecrets gives the process its variables. All that it is started with has to
+// fit where the image's own does: PID 1 takes no longer answer from the keeper.
+func (b *boot) addSecrets() error {
+	if len(b.identity.Policy.Secrets) == 0 {
+		return nil
+	}
+	if b.secretEnv == nil {
+		return classed(classInternal, errNoSecrets)
+	}
+	for name, value := range b.secretEnv {
+		b.process.SetVariable(name, value)
+	}
+	b.secretEnv = nil
+	raw, err := json.Marshal(b.process)
+	defer clear(raw)
+	if err == nil && len(raw) > process.MaxBytes {
+		err = fmt.Errorf("the process has %d bytes of arguments and variables with its secrets, at most %d allowed", len(raw), process.MaxBytes)
+	}
+	return classed(classSecrets, err)
+}
+
+var errNoSecrets = errors.New("the image names secrets, and none were asked for")
 
 var errNotConfigured = errors.New("the image takes a configuration, and none was asked for")

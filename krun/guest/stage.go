@@ -63,6 +63,8 @@ type stage struct {
 	env  []string
 	dir  string
 	path string // of the program
+
+	secrets *os.File // nil: there are none
 }
 
 // A stageStep is one entry of the stage's table. Its name is for the console.
@@ -78,6 +80,7 @@ func stageSteps() []stageStep {
 		{"entering the disk", (*stage).enterRoot},
 		{"looking up the user", (*stage).lookUpUser},
 		{"making the volumes", (*stage).makeVolumes},
+		{"showing the secrets", (*stage).showSecrets},
 		{"making the working directory", (*stage).makeDirectory},
 		{"dropping privileges", (*stage).dropPrivileges},
 		{"finding the program", (*stage).findProgram},
@@ -119,7 +122,22 @@ func (s *stage) closeDevices() error {
 	return unix.Unshare(unix.CLONE_NEWCGROUP)
 }
 
-func (s *stage) enterRoot() error { return enterRoot(s.spec) }
+func (s *stage) enterRoot() (err error) {
+	if s.spec.Secrets {
+		if s.secrets, err = openSecrets(); err != nil {
+			return err
+		}
+	}
+	return enterRoot(s.spec)
+}
+
+func (s *stage) showSecrets() error {
+	if s.secrets == nil {
+		return nil
+	}
+	defer func() { _ = s.secrets.Close() }()
+	return showSecrets(s.secrets, krun.SecretsDir)
+}
 
 func (s *stage) lookUpUser() (err error) {
 	if s.who, err = workloadUser(&s.spec.Process, "/etc", s.spec.ReadOnly); err != nil {
@@ -206,6 +224,7 @@ type stageSpec struct {
 	Volumes    []string // the workload's own, which are mounted
 	// DeviceGroup says that the stage must be in openDeviceGroup's group.
 	DeviceGroup bool
+	Secrets     bool // there is a file system of them to show
 }
 
 // stageError is why the stage could not become the workload.

@@ -162,6 +162,7 @@ func (b *boot) stageSpec() *stageSpec {
 		Hostname: hostname(b.identity.WorkloadID),
 		ReadOnly: b.readOnly,
 		Process:  *b.process,
+		Secrets:  len(b.identity.Policy.Secrets) > 0,
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	address := "127.0.1.1"

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/workload"
+)
+
+func secretFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.GenericFlag{Name: "secret", Value: &stringList{}, Usage: "resource of the key server that the workload gets before it starts, in a file in memory or a variable, " +
+			"`kbs:///REPO/TYPE/TAG,target=PATH|env=NAME[,mode=OCTAL][,uid=N][,gid=N][,optional]`; a target without a slash in front is in " + krun.SecretsDir + "; may be repeated; measured"},
+	}
+}
+
+// setSecrets reads what the image's workload gets of the key server's resources.
+func setSecrets(c *cli.Context, o *workload.Options) error {
+	for _, s := range *c.Generic("secret").(*stringList) {
+		r, err := krun.ParseSecretRule(s)
+		if err != nil {
+			return face.Usagef("--secret: %w", err)
+		}
+		o.Policy.Secrets = append(o.Policy.Secrets, r)
+	}
+	return nil
+}

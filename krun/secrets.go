@@ -127,6 +127,11 @@ func (p *LaunchPolicy) ValidateSecrets(volumes []Volume) error {
 	if len(p.Secrets) > kbs.MaxSecrets {
 		return fmt.Errorf("%d secrets, at most %d allowed", len(p.Secrets), kbs.MaxSecrets)
 	}
+	for _, v := range volumes {
+		if len(p.Secrets) > 0 && below(v.Path, SecretsDir) {
+			return fmt.Errorf("volume %s at %s, where the secrets are", v.Name, v.Path)
+		}
+	}
 	for i, r := range p.Secrets {
 		if err := r.validate(); err != nil {
 			return err

@@ -44,6 +44,9 @@ func TestSecrets(t *testing.T) {
 	if out := w.must("ccrun", "inspect", image); !strings.Contains(out, `acme/db/password at "/etc/app/db/password", mode 0400, owner 7:8`) {
 		t.Errorf("inspect: %s", out)
 	}
+	if out := w.must("ccrun", "workload", "show", "keeper"); !strings.Contains(out, "acme/db/password, version 1, 11 bytes") || strings.Contains(out, "sesame") {
+		t.Errorf("show: %s", out)
+	}
 	audit := w.must("ccrun-sim", "attest-server", "audit", "export", "--data", filepath.Join(w.dir, "server"))
 	if !strings.Contains(audit, "102 to workload keeper: ") {
 		t.Error("audit lacks the release")

@@ -10,8 +10,8 @@ import (
 	"github.com/ccrun/ccrun/workload/rootfs/rootfstest"
 )
 
-// treeOf makes a tree: NAME/ is a directory, NAME -> TARGET a link.
-func treeOf(t *testing.T, names ...string) *rootfs.Tree {
+// secretTree makes a tree: NAME/ is a directory, NAME -> TARGET a link.
+func secretTree(t *testing.T, names ...string) *rootfs.Tree {
 	var files []rootfstest.File
 	for _, name := range names {
 		h := tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}
@@ -36,8 +36,8 @@ func TestPlaceSecrets(t *testing.T) {
 		"db":                           "/run/secrets/db",
 		"/conf/db":                     "/opt/db",
 		"/etc/passwd":                  "the image has a regular file there",
-		"/opt":                         "the image has a directory there",
-		"/conf":                        "the image has a symbolic link there",
+		"/var":                         "the image has a directory there",
+		"/conf":                        "the image has a symlink there",
 		"/etc/passwd/x":                "is a regular file",
 		"/out/db":                      "out of the root",
 		"/loop/db":                     "levels",
@@ -51,7 +51,7 @@ func TestPlaceSecrets(t *testing.T) {
 		"/run/secrets":                 "made anew",
 		"/" + strings.Repeat("d", 300): "clean absolute path",
 	} {
-		tree := treeOf(t, "run/", "opt/", "etc/passwd", "var/run -> /run", "conf -> opt", "out -> ../x", "loop -> loop", "run/secrets/old")
+		tree := secretTree(t, "run/", "opt/", "etc/passwd", "var/run -> /run", "conf -> opt", "out -> ../x", "loop -> loop", "run/secrets/old")
 		policy := krun.LaunchPolicy{}
 		r, err := krun.ParseSecretRule("kbs:///a/b/c,target=" + target)
 		if err == nil {
@@ -79,7 +79,7 @@ func TestPlaceSecrets(t *testing.T) {
 // TestSecretsDirElsewhere: an image must not move the mount of its secrets.
 func TestSecretsDirElsewhere(t *testing.T) {
 	for _, entry := range []string{"run -> /x", "run/secrets -> /x", "run/secrets", "run"} {
-		tree := treeOf(t, "x/", entry)
+		tree := secretTree(t, "x/", entry)
 		policy := krun.LaunchPolicy{Secrets: []krun.SecretRule{{Name: "a/b/c", Path: "/etc/db"}}}
 		if err := placeSecrets(tree, &policy, nil, func(string) {}); err == nil || !strings.Contains(err.Error(), "expected a directory") {
 			t.Errorf("%s: %v", entry, err)

@@ -20,7 +20,7 @@ func workloadCommand() *cli.Command {
 		Flags:       append(serverFlags(), face.ListFormatFlag()), Action: listWorkloads,
 	}
 	show := &cli.Command{
-		Name: "show", Usage: "show a registration and its history, never its key", ArgsUsage: "ID",
+		Name: "show", Usage: "show a registration, its history and what its guests may get, never a key or a secret", ArgsUsage: "ID",
 		Description: "Example:\n   ccrun workload show shop --format json",
 		Flags:       append(serverFlags(), face.FormatFlag()), Action: showWorkload,
 	}
@@ -77,7 +77,11 @@ func showWorkload(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading workload %s: %w", c.Args().First(), err)
 	}
-	return face.Print(c, s, func(w io.Writer, _ *kbs.WorkloadStatus) error {
+	shown, err := whatItMayGet(c.Context, client, s)
+	if err != nil {
+		return fmt.Errorf("workload %s: %w", c.Args().First(), err)
+	}
+	return face.Print(c, shown, func(w io.Writer, _ *shownWorkload) error {
 		t := face.Table(w)
 		r := s.Registration
 		fmt.Fprintf(t, "workload\t%s\n", r.WorkloadID)
@@ -110,6 +114,7 @@ func showWorkload(c *cli.Context) error {
 			}
 			fmt.Fprintf(t, "measurement\t%s  %s, %d CPUs, %d MiB, firmware %.12s%s\n", m.LaunchDigest, face.Printable(m.Profile), m.CPUs, m.MemoryMiB, face.Printable(m.Firmware), until)
 		}
+		shown.print(t)
 		return t.Flush()
 	})
 }

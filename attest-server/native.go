@@ -35,6 +35,8 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("GET /v1/workloads/{id}/key", answers.Handle(n.diskKey(n.engine.DiskKey)))
 	mux.HandleFunc("GET /v1/workloads/{id}/key/staged", answers.Handle(n.diskKey(n.engine.StagedDiskKey)))
 	mux.HandleFunc("POST /v1/workloads/{id}/secrets", answers.Handle(n.secrets))
+	mux.HandleFunc("POST /v1/workloads/{id}/renewal", answers.Handle(n.ticket))
+	mux.HandleFunc("POST /v1/renew", answers.Handle(n.renew))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/open", answers.Handle(n.openVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/stage", answers.Handle(n.stageVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/confirm", answers.Handle(n.confirmVolume))
@@ -106,6 +108,10 @@ func nativeRequest(sess *session.Session, req kbs.AttestRequest) release.Request
 	if err != nil {
 		q.Checks.Add("runtime_data", false, "complete runtime data", err.Error(), "the guest agent is not ours")
 	}
+	if k := req.RuntimeData.RenewalKey; k != nil {
+		q.Checks.Add("renewal_key", recipient.ParseTEEKey(*k) != nil, "an ML-KEM hybrid HPKE public key", fmt.Sprintf("KEM 0x%04x, %d bytes", k.KEM, len(k.Public)),
+			"the guest agent is too old, too new, or not ours")
+	}
 	q.ReportData = rd
 	return q
 }
@@ -141,6 +147,13 @@ func (n *native) confirm(w http.ResponseWriter, r *http.Request) error {
 
 // config answers with the configuration of the session's workload.
 func (n *native) config(w http.ResponseWriter, r *http.Request) error {
+	if renewal, ok, err := n.renewal(r); ok || err != nil {
+		if err != nil {
+			return err
+		}
+		b, err := n.engine.RenewedConfig(r.Context(), renewal, answer.Peer(r))
+		return n.released(w, b, err)
+	}
 	sess, err := n.workloadSession(r)
 	if err != nil {
 		return err

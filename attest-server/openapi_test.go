@@ -211,7 +211,7 @@ func TestSchemasAreTheTypes(t *testing.T) {
 		kbs.RegisterAnswer{}, kbs.WorkloadList{}, kbs.SessionList{}, kbs.SessionRecord{}, kbs.SessionEvidence{}, kbs.AuditPage{}, kbs.AuditHead{}, kbs.MachineList{}, kbs.Incident{},
 		kbs.RotateRequest{}, kbs.RotateAnswer{}, kbs.Bootable{}, kbs.BootList{}, kbs.AgentSegment{}, kbs.UpdateRequest{}, kbs.UpdateAnswer{}, kbs.ResourceRequest{}, kbs.ResourceAnswer{}, kbs.ResourceMeta{}, kbs.ResourceList{}, kbs.WorkloadConfig{}, kbs.ConfigChange{}, kbs.ConfigAnswer{}, kbs.ConfigMeta{}, kbs.GuestReport{}, kbs.ReportAnswer{}, kbs.ApprovalList{}, kbs.Policy{},
 		kbs.VolumeOpenRequest{}, kbs.VolumeGrant{}, kbs.VolumeStageRequest{}, kbs.VolumeStageAnswer{}, kbs.VolumeConfirmRequest{}, kbs.VolumeConfirmAnswer{}, kbs.VolumeAcceptRequest{}, kbs.VolumeList{}, kbs.SessionList{},
-		kbs.Whoami{}, kbs.SecretsRequest{}, kbs.SecretsAnswer{}, kbs.SecretList{},
+		kbs.Whoami{}, kbs.RenewalAnswer{}, kbs.RenewRequest{}, kbs.SecretsRequest{}, kbs.SecretsAnswer{}, kbs.SecretList{},
 	} {
 		check(reflect.TypeOf(v))
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier"
 	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
+	"github.com/ccrun/ccrun/secret"
 )
 
 // Store is what the server's rooms need of a store, each its few methods. A nil
@@ -68,6 +69,10 @@ type Config struct {
 	// Dialects are the protocols that guests may speak. None: native and
 	// trustee. What owners use is always there.
 	Dialects []session.Dialect
+	// RenewalSecret seals what guests get secrets with after their session, for
+	// all servers of the store. Empty: drawn, and guests of before a restart get
+	// none.
+	RenewalSecret secret.Bytes
 	// SessionLife is how long a nonce can be used, and then again how long
 	// its key can be fetched. Zero: 60 s.
 	SessionLife time.Duration
@@ -135,12 +140,16 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	policies.SetAdvisories(c.Advisories)
+	renewals, err := session.NewRenewals(c.RenewalSecret, c.Rand, c.Clock, c.SessionLife)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{Config: c, sessions: sessions, meters: newMeters(c.Metrics), answers: answer.Responder{Log: c.Log}}
 	s.limits = answer.NewLimiter(c.Limits, c.Clock, s.answers, func(by string) { s.meters.limited.Inc(by) })
 	s.engine = &release.Engine{
 		Store: meteredStore{c.Store, s.meters}, Verifiers: s.meters.verifiers(c.Verifiers), Clock: c.Clock, Rand: c.Rand, Log: c.Log,
 		Sessions: sessions, Policies: policies, Slots: budget.NewSlots(c.MaxVerifying, maxWaiting), ReleasesPerSession: c.ReleasesPerSession,
-		Anchor: c.Anchor,
+		Anchor: c.Anchor, Renewals: renewals,
 	}
 	if s.owners, err = newOwners(c, s.engine, s.limits); err != nil {
 		return nil, err

@@ -13,7 +13,10 @@ const NonceSize = 32
 
 const (
 	bindingLabel = "ccrun native v1 report data"
-	releaseLabel = "ccrun native v1 release"
+	// renewableLabel begins report data with a RenewalKey, which no server takes
+	// for such without one.
+	renewableLabel = "ccrun native v1 report data, renewable"
+	releaseLabel   = "ccrun native v1 release"
 )
 
 // Binding is the REPORT_DATA that a guest must have signed for rd in a
@@ -31,14 +34,25 @@ func Binding(workloadID string, rd RuntimeData) (ReportData, error) {
 	case rd.IdentityDigest.IsZero() || rd.FooterDigest.IsZero():
 		return ReportData{}, errors.New("binding report data: no identity or footer digest")
 	}
+	label := bindingLabel
+	if k := rd.RenewalKey; k != nil {
+		if k.KEM == 0 || len(k.Public) == 0 {
+			return ReportData{}, errors.New("binding report data: an empty renewal key")
+		}
+		label = renewableLabel
+	}
 	h := sha512.New()
-	frame(h, []byte(bindingLabel))
+	frame(h, []byte(label))
 	frame(h, []byte(workloadID))
 	frame(h, rd.Nonce)
 	frame(h, binary.BigEndian.AppendUint16(nil, rd.TEEKey.KEM))
 	frame(h, rd.TEEKey.Public)
 	frame(h, rd.IdentityDigest[:])
 	frame(h, rd.FooterDigest[:])
+	if k := rd.RenewalKey; k != nil {
+		frame(h, binary.BigEndian.AppendUint16(nil, k.KEM))
+		frame(h, k.Public)
+	}
 	return ReportData(h.Sum(nil)), nil
 }
 

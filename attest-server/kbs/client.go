@@ -43,6 +43,8 @@ type ReleaseRequest struct {
 	// While the workload's DiskKey is being rotated, an image has the old or the
 	// new one: if Opens refuses the first, the other is asked for.
 	Opens func(secret.Bytes) bool
+	// RenewalKey, if set, is bound into the Evidence: see Session.Renewal.
+	RenewalKey *TEEKey
 	// OnServerTime, if set, gets the time of the authenticated server before
 	// Attest is called, and again with the secret.
 	OnServerTime func(time.Time)
@@ -167,6 +169,7 @@ func attest(ctx context.Context, x *exchange, nonce []byte, req ReleaseRequest) 
 		TEEKey:         TEEKey{KEM: k.KEM().ID(), Public: k.PublicKey().Bytes()},
 		IdentityDigest: req.IdentityDigest,
 		FooterDigest:   req.FooterDigest,
+		RenewalKey:     req.RenewalKey,
 	}
 	rd, err := Binding(req.WorkloadID, runtime)
 	if err != nil {

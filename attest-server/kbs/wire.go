@@ -42,6 +42,8 @@ type RuntimeData struct {
 	TEEKey         TEEKey `json:"tee_key"`
 	IdentityDigest Digest `json:"identity_digest"` // of the canonical identity JSON
 	FooterDigest   Digest `json:"footer_digest"`   // of the disk footer's JSON, as found
+	// RenewalKey is of a guest that will want secrets after its session.
+	RenewalKey *TEEKey `json:"renewal_key,omitempty"`
 }
 
 // Evidence is what the TEE signed, with the Endorsements the platform gave

@@ -18,6 +18,11 @@ func (e *Engine) Config(ctx context.Context, guest Guest) ([]byte, error) {
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}
+	return e.config(ctx, guest, g)
+}
+
+func (e *Engine) config(ctx context.Context, guest Guest, g session.Grant) ([]byte, error) {
+	sess := guest.Session
 	raw, err := e.Store.ReleaseConfig(ctx, g.WorkloadID, g.Registration, sess.ID.String())
 	if err != nil {
 		return nil, releaseProblem(err, sess)

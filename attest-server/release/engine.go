@@ -67,6 +67,8 @@ type Engine struct {
 	ReleasesPerSession int
 	// Anchor knows whether the audit log is what its witnesses have seen.
 	Anchor Anchor
+	// Renewals seals what guests get secrets with after their session.
+	Renewals *session.Renewals
 }
 
 // Anchor holds the store to what others have seen of its audit log, so that an

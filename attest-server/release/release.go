@@ -50,6 +50,7 @@ func (e *Engine) Attest(ctx context.Context, guest Guest, req Request) error {
 	err = e.Sessions.Grant(ctx, sess, session.Grant{
 		WorkloadID: sess.WorkloadID, Registration: a.registration,
 		ReportData: a.reportData, Recipient: a.recipient, ReportID: a.reportID, Left: e.ReleasesPerSession,
+		Renewal: a.renewalKey(req.Runtime),
 	})
 	if err != nil {
 		return sessionProblem(err, sess)

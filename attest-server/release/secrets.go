@@ -23,6 +23,11 @@ func (e *Engine) Secrets(ctx context.Context, guest Guest, ids []kbs.ResourceID)
 	if err != nil {
 		return nil, sessionProblem(err, sess)
 	}
+	return e.secrets(ctx, guest, g, ids)
+}
+
+func (e *Engine) secrets(ctx context.Context, guest Guest, g session.Grant, ids []kbs.ResourceID) ([]byte, error) {
+	sess := guest.Session
 	all, err := e.Store.ReleaseSecrets(ctx, ids, g.WorkloadID, g.Registration, sess.ID.String())
 	switch {
 	case errors.Is(err, kbs.ErrTooLarge):

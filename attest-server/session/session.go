@@ -100,6 +100,8 @@ type Grant struct {
 	Recipient    recipient.Recipient
 	ReportID     []byte // of its VM; empty where the TEE has none
 	Left         int    // releases of the DiskKey
+	// Renewal is what secrets may be encrypted to after the session; nil: nothing.
+	Renewal *RenewalKey
 
 	resources int // releases of resources that are left
 	until     time.Duration

@@ -189,6 +189,7 @@ type grantForm struct {
 	ReportID []byte        `json:"report_id,omitempty"`
 	Until    time.Duration `json:"until"`
 	Left     int           `json:"left"`
+	Renewal  *RenewalKey   `json:"renewal,omitempty"`
 }
 
 func encodeGrant(g Grant) ([]byte, error) {
@@ -196,7 +197,7 @@ func encodeGrant(g Grant) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(grantForm{g.WorkloadID, g.Registration, g.ReportData, form, g.ReportID, g.until, g.Left})
+	return json.Marshal(grantForm{g.WorkloadID, g.Registration, g.ReportData, form, g.ReportID, g.until, g.Left, g.Renewal})
 }
 
 func decodeGrant(b []byte) (Grant, error) {
@@ -207,6 +208,6 @@ func decodeGrant(b []byte) (Grant, error) {
 	r, err := f.Decode()
 	return Grant{
 		WorkloadID: f.WorkloadID, Registration: f.Registration, ReportData: f.ReportData, Recipient: r, ReportID: f.ReportID,
-		Left: f.Left, resources: maxReleasedResources, until: f.Until,
+		Left: f.Left, resources: maxReleasedResources, until: f.Until, Renewal: f.Renewal,
 	}, err
 }

@@ -17,6 +17,7 @@ const (
 	auditKeyName      = "audit signing key"  // Ed25519 seed
 	signingKeyName    = "result signing key" // PKCS #8
 	sessionSecretName = "session secret"
+	renewalSecretName = "renewal secret"
 	auditHeadName     = "audit head"       // JSON of kbs.AuditHead
 	auditBaseName     = "audit base"       // JSON of kbs.AuditBase: what archives hold
 	checkpointName    = "audit checkpoint" // of the tree, as signed last
@@ -29,7 +30,7 @@ const (
 // name in neither list stops a change of MasterKey: a value that is not sealed
 // anew would be lost.
 var (
-	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName}
+	sealedMeta = []string{checkName, auditKeyName, signingKeyName, sessionSecretName, renewalSecretName}
 	plainMeta  = []string{auditHeadName, auditBaseName, checkpointName, witnessedName, configuredName, probeName}
 )
 

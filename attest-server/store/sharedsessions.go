@@ -33,6 +33,16 @@ func (s sharedSessions) SessionSecret(ctx context.Context) (secret.Bytes, error)
 	})
 }
 
+// RenewalSecret is what seals the tickets of running guests. It is in every copy
+// of the store, for they outlive servers.
+func (s sharedSessions) RenewalSecret(ctx context.Context) (secret.Bytes, error) {
+	return s.values.readOrMake(ctx, renewalSecretName, func() (secret.Bytes, error) {
+		b := make([]byte, sessionSecretSize)
+		_, err := io.ReadFull(s.rand, b)
+		return secret.New(b), err
+	})
+}
+
 // UseSession marks a session's nonce as used, until a time after which nobody
 // will accept it. Of any number of callers, on any servers, one succeeds; the
 // others get ErrUsed. So does a caller whose nonce is so old that its mark may

@@ -160,6 +160,9 @@ func (d *server) parts(ctx context.Context) (sc attestserver.Config, err error) 
 	if sc.SigningKey, err = d.store.SigningKey(ctx); err != nil {
 		return sc, err
 	}
+	if sc.RenewalSecret, err = d.store.RenewalSecret(ctx); err != nil {
+		return sc, err
+	}
 	return sc, d.share(ctx, &sc)
 }
 

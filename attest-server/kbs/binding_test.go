@@ -48,6 +48,9 @@ func TestBindingCoversEverything(t *testing.T) {
 		"TEE key longer":     func(_ *string, r *RuntimeData) { r.TEEKey.Public = append(r.TEEKey.Public, 0) },
 		"identity":           func(_ *string, r *RuntimeData) { r.IdentityDigest[0] ^= 1 },
 		"footer":             func(_ *string, r *RuntimeData) { r.FooterDigest[47] ^= 1 },
+		"renewal key":        func(_ *string, r *RuntimeData) { r.RenewalKey = &TEEKey{KEM: 0x647a, Public: []byte{1, 2}} },
+		"another one":        func(_ *string, r *RuntimeData) { r.RenewalKey = &TEEKey{KEM: 0x647a, Public: []byte{1, 3}} },
+		"its KEM":            func(_ *string, r *RuntimeData) { r.RenewalKey = &TEEKey{KEM: 0x647b, Public: []byte{1, 2}} },
 		"digests exchanged":  func(_ *string, r *RuntimeData) { r.IdentityDigest, r.FooterDigest = r.FooterDigest, r.IdentityDigest },
 		"key byte moved out": func(_ *string, r *RuntimeData) { r.TEEKey.Public = r.TEEKey.Public[:1215]; r.IdentityDigest[0] = 0xaa },
 	} {
@@ -73,6 +76,8 @@ func TestBindingRefusesGaps(t *testing.T) {
 		"long nonce":     func(_ *string, r *RuntimeData) { r.Nonce = append(r.Nonce, 0) },
 		"KEM":            func(_ *string, r *RuntimeData) { r.TEEKey.KEM = 0 },
 		"public key":     func(_ *string, r *RuntimeData) { r.TEEKey.Public = nil },
+		"renewal KEM":    func(_ *string, r *RuntimeData) { r.RenewalKey = &TEEKey{Public: []byte{1}} },
+		"renewal key":    func(_ *string, r *RuntimeData) { r.RenewalKey = &TEEKey{KEM: 1} },
 		"zero identity":  func(_ *string, r *RuntimeData) { r.IdentityDigest = Digest{} },
 		"zero footer":    func(_ *string, r *RuntimeData) { r.FooterDigest = Digest{} },
 		"everything nil": func(_ *string, r *RuntimeData) { *r = RuntimeData{} },

@@ -77,6 +77,10 @@ func TestRenewalRefuses(t *testing.T) {
 	r.register("w2", 2)
 	owner := r.adminClient(r.token(store.Admin))
 	r.resource(&owner, "acme/db/password", "w1", "v")
+	good := r.begin("w2", 2)
+	if code := good.doAttest(); code != "" {
+		t.Fatal(code)
+	}
 	guest, names := r.renewable(t), []string{"acme/db/password"}
 	refuses := func(what, code string, change func(*kbs.Renewer)) {
 		t.Helper()
@@ -128,10 +132,6 @@ func TestRenewalRefuses(t *testing.T) {
 		if status, b := r.call(x.method, x.path, x.bearer, x.body); status != x.want {
 			t.Errorf("%s: %d %s, expected %d", x.what, status, b, x.want)
 		}
-	}
-	good := r.begin("w2", 2)
-	if code := good.doAttest(); code != "" {
-		t.Fatal(code)
 	}
 	if status, b := r.call("POST", "/v1/workloads/w2/renewal", good.auth.Session, nil); status != http.StatusBadRequest {
 		t.Errorf("without a renewal key: %d %s", status, b)

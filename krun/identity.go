@@ -110,6 +110,8 @@ type LaunchPolicy struct {
 	AllowACPI bool `json:"allow_acpi,omitempty"`
 	// Secrets are what the workload gets of the key server's resources.
 	Secrets []SecretRule `json:"secrets,omitempty"`
+	// SecretRefresh has those in files replaced while it runs; nil: they stay.
+	SecretRefresh *SecretRefresh `json:"secret_refresh,omitempty"`
 }
 
 // ACPIWarning says what AllowACPI means, to whoever asks for it or looks at it.
@@ -196,6 +198,8 @@ func (id *Identity) Validate() error {
 		return errors.New("identity without process digest")
 	case !slices.Contains(Filesystems(), id.Disk.Filesystem):
 		return fmt.Errorf("file system %q, expected one of %v", id.Disk.Filesystem, Filesystems())
+	case slices.ContainsFunc(id.Policy.Secrets, func(r SecretRule) bool { return r.Path == ProcessPath }):
+		return fmt.Errorf("a secret at %s, where the process configuration is", ProcessPath)
 	case id.Policy.AllowACPI && id.TEE != kbs.Sample:
 		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
 	}
@@ -214,7 +218,10 @@ func (id *Identity) Validate() error {
 	if err := ValidateVolumes(id.Volumes); err != nil {
 		return err
 	}
-	if err := id.Policy.ValidateSecrets(id.Volumes); err != nil {
+	if err := ValidateSecrets(id.Policy.Secrets, id.Policy.EnvAllow, id.Volumes); err != nil {
+		return err
+	}
+	if err := id.Policy.SecretRefresh.Validate(id.Policy.Secrets, id.Network.ModeFor(id.TEE)); err != nil {
 		return err
 	}
 	if err := id.Network.Validate(id.TEE); err != nil {

@@ -114,7 +114,7 @@ func checkSecretPath(r SecretRule) error {
 		}
 		return nil
 	}
-	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", ProcessPath} {
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} {
 		if below(p, dir) || below(dir, p) {
 			return fmt.Errorf("secret %s at %s: %s is made anew in each guest; %s has room for any name", r.Name, p, dir, SecretsDir)
 		}
@@ -122,21 +122,22 @@ func checkSecretPath(r SecretRule) error {
 	return nil
 }
 
-// ValidateSecrets refuses what a guest could not do, or would do in two ways.
-func (p *LaunchPolicy) ValidateSecrets(volumes []Volume) error {
-	if len(p.Secrets) > kbs.MaxSecrets {
-		return fmt.Errorf("%d secrets, at most %d allowed", len(p.Secrets), kbs.MaxSecrets)
+// ValidateSecrets refuses what a guest could not do, or would do in two ways:
+// envAllow are the variables that the workload's configuration may set.
+func ValidateSecrets(rules []SecretRule, envAllow []string, volumes []Volume) error {
+	if len(rules) > kbs.MaxSecrets {
+		return fmt.Errorf("%d secrets, at most %d allowed", len(rules), kbs.MaxSecrets)
 	}
 	for _, v := range volumes {
-		if len(p.Secrets) > 0 && below(v.Path, SecretsDir) {
+		if len(rules) > 0 && below(v.Path, SecretsDir) {
 			return fmt.Errorf("volume %s at %s, where the secrets are", v.Name, v.Path)
 		}
 	}
-	for i, r := range p.Secrets {
+	for i, r := range rules {
 		if err := r.validate(); err != nil {
 			return err
 		}
-		for _, o := range p.Secrets[:i] {
+		for _, o := range rules[:i] {
 			switch {
 			case r.Env != "" && r.Env == o.Env:
 				return fmt.Errorf("secrets %s and %s in variable %s", o.Name, r.Name, r.Env)
@@ -149,7 +150,7 @@ func (p *LaunchPolicy) ValidateSecrets(volumes []Volume) error {
 				return fmt.Errorf("secret %s at %s, in or around volume %s at %s", r.Name, r.Path, v.Name, v.Path)
 			}
 		}
-		if r.Env != "" && slices.ContainsFunc(p.EnvAllow, func(s string) bool { return variableOf(s) == r.Env }) {
+		if r.Env != "" && slices.ContainsFunc(envAllow, func(s string) bool { return variableOf(s) == r.Env }) {
 			return fmt.Errorf("variable %s is secret %s, and the workload's configuration could set it as well", r.Env, r.Name)
 		}
 	}
@@ -162,8 +163,8 @@ func variableOf(rule string) string {
 }
 
 // SecretNames are the resources of the rules, each once.
-func (p *LaunchPolicy) SecretNames() (names []string) {
-	for _, r := range p.Secrets {
+func SecretNames(rules []SecretRule) (names []string) {
+	for _, r := range rules {
 		if !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}

@@ -31,7 +31,7 @@ func TestParseSecretRule(t *testing.T) {
 		"kbs:///a/b/c,target=/x,ro", "kbs:///a/b/c,target=/x,", "kbs:///a/b/c,,target=/x", "kbs:///a/b/c,target=../x", "kbs:///a/b/c,target=.", "kbs:///a/b/c,target=/", "kbs:///a/b/c,target=//x",
 		"kbs:///a/b/c,target=/x/", "kbs:///a/b/c,target=/x/../y", "kbs:///a/b/c,target=/x\n", "kbs:///a/b/c,target=/x\x00", "kbs:///a/b/c,target=/\xff", "kbs:///a/b/c,target=/proc/x",
 		"kbs:///a/b/c,target=/dev/shm/x", "kbs:///a/b/c,target=/run/x", "kbs:///a/b/c,target=/run/secrets", "kbs:///a/b/c,target=.at", "kbs:///a/b/c,target=.at/0/x", "kbs:///a/b/c,target=1/2/3/4/5/6/7/8/9",
-		"kbs:///a/b/c,target=/etc/hosts", "kbs:///a/b/c,target=/tmp/x", "kbs:///a/b/c,target=/.krun_config.json", "kbs:///ccrun/disk-key/w,env=X", "kbs:///ccrun/disk-key.staged/w,env=X",
+		"kbs:///a/b/c,target=/etc/hosts", "kbs:///a/b/c,target=/tmp/x", "kbs:///ccrun/disk-key/w,env=X", "kbs:///ccrun/disk-key.staged/w,env=X",
 		"kbs:///a/b/c,target=/" + strings.Repeat("x", maxSecretPath),
 	} {
 		if r, err := ParseSecretRule(s); err == nil {
@@ -67,7 +67,7 @@ func TestValidateSecrets(t *testing.T) {
 		"a volume in theirs": {LaunchPolicy{Secrets: []SecretRule{{Name: "a/b/c", Env: "A"}}}, []Volume{{Name: "v", Path: "/run/secrets/v"}}, false},
 		"zero":               {LaunchPolicy{Secrets: []SecretRule{{}}}, nil, false},
 	} {
-		if err := x.policy.ValidateSecrets(x.volumes); (err == nil) != x.ok {
+		if err := ValidateSecrets(x.policy.Secrets, x.policy.EnvAllow, x.volumes); (err == nil) != x.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -83,8 +83,7 @@ func TestSecretPlaces(t *testing.T) {
 			t.Errorf("%s: %q, %q", p, r.Place(7), r.Link(7))
 		}
 	}
-	p := LaunchPolicy{Secrets: []SecretRule{{Name: "a/b/c"}, {Name: "a/b/d"}, {Name: "a/b/c"}}}
-	if names := p.SecretNames(); !slices.Equal(names, []string{"a/b/c", "a/b/d"}) {
+	if names := SecretNames([]SecretRule{{Name: "a/b/c"}, {Name: "a/b/d"}, {Name: "a/b/c"}}); !slices.Equal(names, []string{"a/b/c", "a/b/d"}) {
 		t.Errorf("%q", names)
 	}
 	for text, ok := range map[string]bool{"pass word\n": true, "ü": true, "a\x00": false, "\xff": false} {
@@ -101,7 +100,7 @@ func FuzzParseSecretRule(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p := (LaunchPolicy{Secrets: []SecretRule{r}}); p.ValidateSecrets(nil) != nil {
+		if ValidateSecrets([]SecretRule{r}, nil, nil) != nil {
 			t.Errorf("%q: %+v", s, r)
 		}
 		if place := r.Place(0); r.Path != "" && (strings.HasPrefix(place, "/") || strings.HasPrefix(place, "..")) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/secret"
@@ -93,4 +94,43 @@ func (w *world) secret(name, workload, value string) {
 func (w *world) buildSecret(rule string) []string {
 	return []string{"build", "-q", "--tee", "sample", "--attest-url", w.url, "--attest-ca", filepath.Join(w.dir, "server/ca.pem"), "--firmware", w.firmware,
 		"--no-register", "--record", filepath.Join(w.dir, "never"), "--secret", rule, "oci:" + filepath.Join(w.dir, "src/keeper"), "oci:" + filepath.Join(w.dir, "never-cw")}
+}
+
+// TestSecretRefresh: a secret that its owner changes is in the running workload
+// soon, which is told; while the server is away, or has it no longer, the workload
+// keeps what it has.
+func TestSecretRefresh(t *testing.T) {
+	w := newWorld(t)
+	w.secret("acme/db/password", "fresh", "first")
+	image := w.build("fresh", shell(`
+		trap 'echo "told: $(cat /etc/password) $(cat /run/secrets/password)"' USR1
+		echo "begins: $(cat /etc/password)"
+		while :; do sleep 1; done`),
+		"--secret", "kbs:///acme/db/password,target=/etc/password", "--secret", "kbs:///acme/db/password,target=password", "--secret-refresh", "2s,signal=USR1")
+	name := "fresh-" + w.port
+	w.must("podman", "run", "-d", "--name", name, "--runtime", "krun-sim", "--network", "host", image)
+	defer w.run("podman", "rm", "-f", "-t", "1", name)
+	logs := func(want string) string {
+		t.Helper()
+		var r result
+		for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+			if r = w.run("podman", "logs", name); strings.Contains(r.stdout+r.stderr, want) {
+				return r.stdout + r.stderr
+			}
+		}
+		t.Fatalf("no %q in %s", want, r)
+		return ""
+	}
+	logs("begins: first")
+	w.secret("acme/db/password", "fresh", "second")
+	logs("told: second second")
+	w.must("ccrun", "resource", "rm", "acme/db/password")
+	w.stopServer()
+	logs("refreshing the secrets: ")
+	w.startServer()
+	w.secret("acme/db/password", "fresh", "third")
+	out := logs("told: third third")
+	if !strings.Contains(out, "the secrets are refreshed again") || strings.Count(out, "told:") != 2 {
+		t.Errorf("%s", out)
+	}
 }

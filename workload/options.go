@@ -220,7 +220,10 @@ func (o *Options) check() error {
 	if err := checkEnvAllow(o.Policy.EnvAllow); err != nil {
 		return err
 	}
-	if err := o.Policy.ValidateSecrets(o.Volumes); err != nil {
+	if err := krun.ValidateSecrets(o.Policy.Secrets, o.Policy.EnvAllow, o.Volumes); err != nil {
+		return hint.Usagef("%w", err)
+	}
+	if err := o.Policy.SecretRefresh.Validate(o.Policy.Secrets, o.Network.ModeFor(o.TEE)); err != nil {
 		return hint.Usagef("%w", err)
 	}
 	if err := o.checkReproducible(); err != nil {

@@ -29,7 +29,7 @@ func placeSecrets(tree *rootfs.Tree, policy *krun.LaunchPolicy, volumes []krun.V
 		rules[i] = r
 	}
 	policy.Secrets = rules
-	if err := policy.ValidateSecrets(volumes); err != nil {
+	if err := krun.ValidateSecrets(policy.Secrets, policy.EnvAllow, volumes); err != nil {
 		return hint.Usagef("%w", err)
 	}
 	if err := checkSecretsDir(tree, warn); err != nil {

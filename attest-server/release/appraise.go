@@ -95,6 +95,14 @@ func (e *Engine) appraise(ctx context.Context, sess *session.Session, req Reques
 	return a, e.firstRelease(ctx, a)
 }
 
+// renewalKey is nil for a guest whose Evidence binds none.
+func (a *appraisal) renewalKey(r *kbs.RuntimeData) *session.RenewalKey {
+	if r == nil || r.RenewalKey == nil {
+		return nil
+	}
+	return &session.RenewalKey{Key: *r.RenewalKey, Identity: r.IdentityDigest, Launch: a.claims.LaunchDigest}
+}
+
 // firstRelease refuses a VM that has its disk open: who asks now is not its
 // agent, which asks before anything else runs.
 func (e *Engine) firstRelease(ctx context.Context, a *appraisal) error {

@@ -14,14 +14,6 @@ import (
 	"github.com/ccrun/ccrun/secret"
 )
 
-// renewalKey is nil for a guest whose Evidence binds none.
-func (a *appraisal) renewalKey(r *kbs.RuntimeData) *session.RenewalKey {
-	if r == nil || r.RenewalKey == nil {
-		return nil
-	}
-	return &session.RenewalKey{Key: *r.RenewalKey, Identity: r.IdentityDigest, Launch: a.claims.LaunchDigest}
-}
-
 // Ticket is what the session's guest gets secrets with after the session, if its
 // Evidence binds a RenewalKey.
 func (e *Engine) Ticket(ctx context.Context, guest Guest) (string, error) {

@@ -21,14 +21,6 @@ import (
 // on. Who shows one gets a bearer for a short time, encrypted to that key. The
 // server keeps nothing for it.
 
-// RenewalKey is the key of a guest's Evidence that its secrets may be encrypted to
-// later, with what tells whether they still may.
-type RenewalKey struct {
-	Key      kbs.TEEKey       `json:"key"`
-	Identity kbs.Digest       `json:"identity"`
-	Launch   kbs.LaunchDigest `json:"launch"`
-}
-
 // Renewal is what a ticket says.
 type Renewal struct {
 	Session    ID             `json:"session"`

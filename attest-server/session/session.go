@@ -107,6 +107,14 @@ type Grant struct {
 	until     time.Duration
 }
 
+// RenewalKey is the key of a guest's Evidence that its secrets may be encrypted to
+// later, with what tells whether they still may.
+type RenewalKey struct {
+	Key      kbs.TEEKey       `json:"key"`
+	Identity kbs.Digest       `json:"identity"`
+	Launch   kbs.LaunchDigest `json:"launch"`
+}
+
 // Claim is what a session asks for: the DiskKey of a workload, or a resource.
 type Claim struct {
 	WorkloadID string

@@ -110,6 +110,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	for _, r := range id.Policy.Secrets {
 		line("secret", "%s", r)
 	}
+	if r := id.Policy.SecretRefresh; r != nil {
+		line("refresh", "%s", r)
+	}
 	if id.Logs != nil {
 		line("log readers", "%s", strings.Join(id.Logs.Recipients, " "))
 	}

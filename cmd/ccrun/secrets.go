@@ -12,6 +12,7 @@ func secretFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.GenericFlag{Name: "secret", Value: &stringList{}, Usage: "resource of the key server that the workload gets before it starts, in a file in memory or a variable, " +
 			"`kbs:///REPO/TYPE/TAG,target=PATH|env=NAME[,mode=OCTAL][,uid=N][,gid=N][,optional]`; a target without a slash in front is in " + krun.SecretsDir + "; may be repeated; measured"},
+		&cli.StringFlag{Name: "secret-refresh", Usage: "replace the files of secrets that have changed, every `DURATION[,signal=NAME]`, as in 10m,signal=HUP; measured"},
 	}
 }
 
@@ -23,6 +24,13 @@ func setSecrets(c *cli.Context, o *workload.Options) error {
 			return face.Usagef("--secret: %w", err)
 		}
 		o.Policy.Secrets = append(o.Policy.Secrets, r)
+	}
+	if s := c.String("secret-refresh"); s != "" {
+		r, err := krun.ParseSecretRefresh(s)
+		if err != nil {
+			return face.Usagef("--secret-refresh: %w", err)
+		}
+		o.Policy.SecretRefresh = r
 	}
 	return nil
 }

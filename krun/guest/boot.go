@@ -59,7 +59,11 @@ type boot struct {
 	config *kbs.WorkloadConfig // nil: the image takes none
 	// secretEnv are secrets for variables; nil: none were asked for.
 	secretEnv map[string]string
-	volumes   []*openVolume
+	// renewalKey is private, of renewal: the running workload's right to secrets.
+	renewalKey []byte
+	renewal    *kbs.Renewal     // nil: they are not refreshed
+	refreshed  chan unix.Signal // for the workload, when they were
+	volumes    []*openVolume
 	// closing is called before the disk is closed, and what it returns afterwards.
 	closing func() (afterwards func())
 	process *krun.Process

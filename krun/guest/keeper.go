@@ -42,7 +42,8 @@ func keeperSteps() []step {
 }
 
 // kept is what the keeper's steps leave to PID 1. It holds no secret but the
-// workload's configuration, the key of what it prints, and what closes its volumes.
+// workload's configuration, variables that are secrets, the key of what it prints,
+// and what closes its volumes and gets its secrets anew.
 type kept struct {
 	Mapped   string
 	Devices  []string
@@ -51,6 +52,7 @@ type kept struct {
 	Process  *krun.Process
 	Log      *keptLog      `json:",omitempty"`
 	Volumes  []*openVolume `json:",omitempty"`
+	Renewal  *kbs.Renewal  `json:",omitempty"`
 	Failure  *failure      `json:",omitempty"`
 }
 
@@ -87,6 +89,7 @@ func (b *boot) openByKeeper(ctx context.Context) error {
 	}
 	b.opened = opened{mapped: k.Mapped, devices: k.Devices, mounts: k.Mounts, readOnly: k.ReadOnly, say: b.console.line}
 	b.process, b.volumes, b.closing = k.Process, k.Volumes, b.closeVolumes
+	b.renewal = k.Renewal
 	if b.mapped == "" || b.process == nil {
 		return errors.New("the keeper opened nothing, and does not say why")
 	}
@@ -169,7 +172,7 @@ func runKeeper(find func(context.Context, kbs.TEE) (Attester, error), voice *os.
 		}
 		answer.fail(err, b.logKey)
 	}
-	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey, Volumes: b.volumes})
+	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey, Volumes: b.volumes, Renewal: b.renewal})
 	for {
 		_ = unix.Pause()
 	}

@@ -42,6 +42,11 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		return fmt.Errorf("finding the TEE's report interface: %w", err)
 	}
 	b.asking = b.ask(ctx, source)
+	if b.identity.Policy.SecretRefresh != nil {
+		if b.renewalKey, b.asking.request.RenewalKey, err = kbs.NewRenewalKey(); err != nil {
+			return err
+		}
+	}
 	defer b.limit.suspend()()
 	b.asking.session, b.diskKey, err = b.asking.client.Open(ctx, b.asking.request)
 	if err != nil {

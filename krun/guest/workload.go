@@ -49,10 +49,39 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	if err := b.control.sayReady(); err != nil {
 		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
 	}
+	stop := b.refreshSecrets()
 	status := b.supervise(pid, exited)
+	stop()
 	out.wait()
 	b.console.timing("workload exited")
 	return status, nil
+}
+
+// refreshSecrets keeps the running workload's secrets as the key server has them.
+func (b *boot) refreshSecrets() (stop func()) {
+	policy := &b.identity.Policy
+	if policy.SecretRefresh == nil || b.renewal == nil {
+		return func() {}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	b.refreshed = make(chan unix.Signal, 1)
+	s := b.identity.Servers
+	renewer := &kbs.Renewer{Client: &kbs.Client{URLs: s.URLs, PinnedKeys: s.PinnedKeys}, Workload: b.identity.WorkloadID, Renewal: b.renewal}
+	r := &refresher{
+		get: renewer.Secrets, rules: policy.Secrets, root: secretsMount, every: policy.SecretRefresh.Every(), sleep: sleepFor,
+		note:     b.log.note,
+		complain: func(text string) { b.console.line(text); b.log.note(text) },
+		changed: func() {
+			if sig := unix.Signal(policy.SecretRefresh.Number()); sig != 0 {
+				select {
+				case b.refreshed <- sig:
+				case <-ctx.Done():
+				}
+			}
+		},
+	}
+	b.spawn("refreshing the secrets", func() { r.run(ctx) })
+	return stop
 }
 
 // supervise forwards signals until the workload has exited.
@@ -62,6 +91,8 @@ func (b *boot) supervise(pid int, exited <-chan int) int {
 		select {
 		case status := <-exited:
 			return status
+		case sig := <-b.refreshed:
+			_ = unix.Kill(pid, sig)
 		case sig := <-b.signals:
 			_ = unix.Kill(pid, sig) // it may have exited just now
 			if sig != noted {       // a flood of one is one note

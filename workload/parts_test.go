@@ -144,7 +144,7 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &fakeServer{}
-	if created, err := Register(t.Context(), server, r); err != nil || !created {
+	if created, _, err := Register(t.Context(), server, r, nil); err != nil || !created {
 		t.Fatalf("%v %v", created, err)
 	}
 	reg := server.the(t)
@@ -176,7 +176,7 @@ func TestRecordWithoutKey(t *testing.T) {
 	if err != nil || len(r.DiskKey) != 0 {
 		t.Fatalf("disk key of %d bytes in the record: %v", len(r.DiskKey), err)
 	}
-	if _, err := Register(t.Context(), &fakeServer{}, r); err == nil {
+	if _, _, err := Register(t.Context(), &fakeServer{}, r, nil); err == nil {
 		t.Error("registered without a key")
 	}
 }

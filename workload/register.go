@@ -169,16 +169,25 @@ func CheckACPI(r *kbs.Record, allow bool) error {
 	return nil
 }
 
-// Register hands a record to the server. created is false if exactly this
-// workload was there already.
-func Register(ctx context.Context, to Registrar, r *kbs.Record) (created bool, err error) {
+// Register hands a record to the server, as the next version of its workload if
+// next is not nil. created is false if exactly this was there already: a run that
+// was killed can be repeated.
+func Register(ctx context.Context, to Registrar, r *kbs.Record, next *Replacement) (created bool, replaced *Replaced, err error) {
 	if len(r.DiskKey) == 0 {
-		return false, hint.With(fmt.Errorf("record of workload %s holds no disk key", r.Registration.WorkloadID),
+		return false, nil, hint.With(fmt.Errorf("record of workload %s holds no disk key", r.Registration.WorkloadID),
 			"only a record from `ccrun build --no-register` does: this workload was registered when it was built")
 	}
-	created, err = to.Register(ctx, kbs.RegisterRequest{Registration: r.Registration, DiskKey: r.DiskKey, Boot: r.Boot()})
-	if err != nil {
-		return false, registerHint(fmt.Errorf("registering workload %s: %w", r.Registration.WorkloadID, err))
+	if next != nil {
+		if replaced, err = next.before(ctx, to, r.Registration); err != nil {
+			return false, nil, err
+		}
 	}
-	return created, nil
+	created, err = to.Register(ctx, kbs.RegisterRequest{Registration: r.Registration, DiskKey: r.DiskKey, Boot: r.Boot(), Replace: replaced.request()})
+	if err != nil {
+		return false, nil, registerHint(fmt.Errorf("registering workload %s: %w", r.Registration.WorkloadID, err))
+	}
+	if replaced != nil {
+		err = replaced.end(ctx, to)
+	}
+	return created, replaced, err
 }

@@ -34,6 +34,7 @@ type Replaced struct {
 	version int64
 	digest  kbs.Digest
 	atOnce  bool
+	all     []kbs.Version // that there are
 }
 
 // find is the version that is to be replaced, before anything is built.
@@ -56,8 +57,35 @@ func (r *Replacement) find(ctx context.Context, server Registrar, id string) (*R
 	}
 	return &Replaced{
 		WorkloadID: kbs.VersionName(id, have.Version), Until: until,
-		id: id, version: have.Version, digest: kbs.Sum384(canonical), atOnce: r.AtOnce,
+		id: id, version: have.Version, digest: kbs.Sum384(canonical), atOnce: r.AtOnce, all: have.Versions,
 	}, nil
+}
+
+// before is the version that reg replaces, or has replaced if it is the newest
+// already.
+func (r *Replacement) before(ctx context.Context, server Registrar, reg kbs.Registration) (*Replaced, error) {
+	found, err := r.find(ctx, server, reg.WorkloadID)
+	if err != nil {
+		return nil, err
+	}
+	canonical, err := kbs.Canonical(reg)
+	if err != nil {
+		return nil, err
+	}
+	if kbs.Sum384(canonical) != found.digest {
+		return found, nil
+	}
+	if found.version == 1 {
+		return nil, hint.With(fmt.Errorf("workload %s is this record already, and replaces nothing", reg.WorkloadID), "leave --replace out")
+	}
+	found.version--
+	found.WorkloadID = kbs.VersionName(reg.WorkloadID, found.version)
+	for _, v := range found.all {
+		if v.Name == found.WorkloadID && v.EndsAt != nil {
+			found.Until, found.Revoked = *v.EndsAt, v.RevokedAt != nil
+		}
+	}
+	return found, nil
 }
 
 // request is what the server is to be told; nil if nothing is replaced.

@@ -82,6 +82,31 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestRegisterNext: a record becomes the next version; a run that was killed is
+// repeated, and then ends the version before that one, never its own.
+func TestRegisterNext(t *testing.T) {
+	record := &kbs.Record{DiskKey: []byte("key"), Registration: kbs.Registration{Version: 1, WorkloadID: "shop", IdentityDigest: kbs.Digest{1}, FooterDigest: kbs.Digest{2},
+		ReferenceValues: kbs.ReferenceValues{TEE: kbs.Sample, Measurements: []kbs.Measurement{{LaunchDigest: kbs.LaunchDigest{3}}}}}}
+	older := record.Registration
+	older.IdentityDigest = kbs.Digest{9}
+	for name, c := range map[string]struct {
+		have   kbs.Registration
+		before string
+	}{"the next": {older, "shop@3"}, "repeated": {record.Registration, "shop@2"}} {
+		s := &versionServer{fakeServer: &fakeServer{}, have: c.have}
+		_, replaced, err := Register(t.Context(), s, record, &Replacement{AtOnce: true})
+		if err != nil || replaced.WorkloadID != c.before || !replaced.Revoked || !slices.Equal(s.calls, []string{"register", "revoke " + c.before}) {
+			t.Errorf("%s: %+v, %v, %q", name, replaced, err, s.calls)
+		}
+		if r := s.the(t).Replace; r == nil || r.NotAfter.IsZero() {
+			t.Errorf("%s: told %+v", name, r)
+		}
+	}
+	if _, _, err := Register(t.Context(), &fakeServer{}, record, &Replacement{}); err == nil {
+		t.Error("replaced what is not there")
+	}
+}
+
 // spoiling takes the destination away as soon as the build has registered.
 type spoiling struct {
 	*versionServer

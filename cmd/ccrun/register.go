@@ -22,9 +22,11 @@ func registerCommand() *cli.Command {
 		Description: `Registering the same record twice does no harm. The record holds the disk
 key: delete it once the server has it, or keep it as you keep keys.
 
-Example:
-   ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record`,
+Examples:
+   ccrun register --server https://kbs.example:8443 --ca ca.pem --token-file token app.record
+   ccrun register --replace=72h app-2.record    # the next version of a workload`,
 		Flags: append(slices.Concat(serverFlags(), releaseFlags(), ruleFlags()), face.FormatFlag(),
+			replaceFlagOf("register the next version of the record's workload"),
 			&cli.BoolFlag{Name: "allow-acpi", Usage: "register a machine whose kernel runs the host's ACPI code, which nothing measures"}),
 		Action: runRegister,
 	}
@@ -65,8 +67,9 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 
 // registered is the JSON of `ccrun register`.
 type registered struct {
-	WorkloadID string `json:"workload_id"`
-	Created    bool   `json:"created"`
+	WorkloadID string             `json:"workload_id"`
+	Created    bool               `json:"created"`
+	Replaced   *workload.Replaced `json:"replaced,omitempty"`
 }
 
 // registeredClassic is the same for a classic image, whose protocol does not
@@ -100,26 +103,33 @@ func runRegister(c *cli.Context) error {
 	if r.Registration.ReferenceValues, err = withPolicy(c, r.Registration.ReferenceValues); err != nil {
 		return err
 	}
+	next, err := replacementOf(c)
+	if err != nil {
+		return err
+	}
 	client, err := admin(c)
 	if err != nil {
 		return err
 	}
-	created, err := workload.Register(c.Context, client, r)
-	if err != nil {
+	out := registered{WorkloadID: r.Registration.WorkloadID}
+	if out.Created, out.Replaced, err = workload.Register(c.Context, client, r, next); err != nil {
 		return err
 	}
-	out := registered{r.Registration.WorkloadID, created}
 	return face.Print(c, out, func(w io.Writer, _ registered) error {
 		state := "registered"
-		if !created {
+		if !out.Created {
 			state = "was registered already, unchanged"
 		}
 		_, err := fmt.Fprintf(w, "workload %s %s\n", out.WorkloadID, state)
+		printReplaced(w, out.Replaced)
 		return err
 	})
 }
 
 func registerClassic(c *cli.Context, r *workload.LegacyRegistration) error {
+	if c.IsSet("replace") {
+		return face.Usagef("--replace: the classic protocol has no versions; register the image under another id, or remove the workload first")
+	}
 	if c.IsSet("policy") || c.IsSet("allow-advisory") {
 		return face.Usagef("--policy and --allow-advisory: the classic protocol cannot register rules; a tenant's or server's policy holds for it, too")
 	}

@@ -17,9 +17,11 @@ type replaceFlag struct{ *cli.GenericFlag }
 // TakesValue keeps the next argument from being taken for its value.
 func (replaceFlag) TakesValue() bool { return false }
 
-func newReplaceFlag() cli.Flag {
+func newReplaceFlag() cli.Flag { return replaceFlagOf("make the next version of --workload-id") }
+
+func replaceFlagOf(does string) cli.Flag {
 	return replaceFlag{&cli.GenericFlag{Name: "replace", Value: new(optionalValue),
-		Usage: "make the next version of --workload-id; the one before stays valid for 30 days, or until =DATE, as in =2027-01-31T00:00:00Z, =72h or =now"}}
+		Usage: does + "; the one before stays valid for 30 days, or until =DATE, as in =2027-01-31T00:00:00Z, =72h or =now"}}
 }
 
 // optionalValue is set without a value, too.
@@ -48,20 +50,30 @@ func setReplace(c *cli.Context, o *workload.Options) error {
 	if c.Bool("no-register") {
 		return face.Usagef("--replace and --no-register: what is not registered replaces nothing")
 	}
-	o.Replace = &workload.Replacement{}
+	var err error
+	o.Replace, err = replacementOf(c)
+	return err
+}
+
+// replacementOf is what --replace says; nil without it.
+func replacementOf(c *cli.Context) (*workload.Replacement, error) {
+	if !c.IsSet("replace") {
+		return nil, nil
+	}
+	r := &workload.Replacement{}
 	switch v := c.Generic("replace").(*optionalValue); *v {
 	case set:
 	case "now":
-		o.Replace.AtOnce = true
+		r.AtOnce = true
 	case "":
-		return face.Usagef("--replace= without a date: leave '=' out for 30 days")
+		return nil, face.Usagef("--replace= without a date: leave '=' out for 30 days")
 	default:
 		var err error
-		if o.Replace.Until, err = face.Until("--replace", string(*v), time.Now()); err != nil {
-			return err
+		if r.Until, err = face.Until("--replace", string(*v), time.Now()); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return r, nil
 }
 
 func printReplaced(w io.Writer, r *workload.Replaced) {

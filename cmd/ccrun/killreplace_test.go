@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/workload/imagetest"
 )
 
@@ -200,5 +202,32 @@ func TestKilledReplace(t *testing.T) {
 		if after > 12 {
 			t.Fatal("it goes on asking")
 		}
+	}
+}
+
+// TestRegisterReplace: a record becomes the next version, by hand and again.
+func TestRegisterReplace(t *testing.T) {
+	r := newReplaceRig(t)
+	record := filepath.Join(t.TempDir(), "record")
+	for i, c := range []struct{ flag, want string }{{"", "workload shop registered"}, {"--replace=now", "replaces:    shop@1, which is revoked"}} {
+		if err := os.RemoveAll(record); err != nil {
+			t.Fatal(err)
+		}
+		if _, out := r.build(0, "--no-register", "--record", record); !strings.Contains(out, "PASS") {
+			t.Fatal(out)
+		}
+		args := slices.DeleteFunc([]string{"register", c.flag, record}, func(s string) bool { return s == "" })
+		if out, err := ccrun(args...); err != nil || !strings.Contains(out, c.want) {
+			t.Errorf("%v: %s, %v", args, out, err)
+		}
+		if out, err := ccrun(args...); err != nil || !strings.Contains(out, "was registered already") {
+			t.Errorf("%v, again: %s, %v", args, out, err)
+		}
+		if now, err := r.c.Get(t.Context(), "shop"); err != nil || now.Version != int64(i+1) || now.RevokedAt != nil {
+			t.Errorf("%v: %+v, %v", args, now, err)
+		}
+	}
+	if out, err := ccrun("register", "--replace=", record); face.Status(err) != face.Misused {
+		t.Errorf("--replace=: %s, %v", out, err)
 	}
 }

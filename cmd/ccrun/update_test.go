@@ -16,6 +16,8 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier"
+	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/measure"
@@ -153,12 +155,14 @@ func TestUpdateFleet(t *testing.T) {
 }
 
 // TestMeasureAgainstSession: what a denied guest had booted is found from its
-// session's number, with nothing at hand but firmware.
+// session's number, with nothing at hand but firmware; what the server has kept of
+// it is written as it came.
 func TestMeasureAgainstSession(t *testing.T) {
 	lib, _ := testFirmware(t)
 	agent := []byte("agent")
 	req, initrd := fleetMember(t, "shop", seriesOn(t, lib), agent)
 	rec := kbs.SessionRecord{Session: "3k9m0w7f2c5d8x1a", WorkloadID: "shop", Result: kbs.AttestationResult{TEE: kbs.SNP, Result: kbs.Contraindicated, Rules: []kbs.Rule{}}}
+	var raw []byte // what the server has kept of the session
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var answer any
 		switch r.URL.Path {
@@ -168,6 +172,11 @@ func TestMeasureAgainstSession(t *testing.T) {
 			answer = kbs.Bootable{Registration: req.Registration, RegistrationDigest: kbs.Digest{1}, Boot: req.Boot}
 		case "/v1/agents/" + kbs.Sum384(agent).String():
 			answer = kbs.AgentSegment{Segment: agent}
+		case "/v1/sessions/" + rec.Session + "/evidence":
+			if answer = (kbs.SessionEvidence{TEE: kbs.SNP, Evidence: raw}); raw != nil {
+				break
+			}
+			fallthrough
 		default:
 			http.NotFound(w, r)
 			return
@@ -196,6 +205,9 @@ func TestMeasureAgainstSession(t *testing.T) {
 		}
 		return list[0].LaunchDigest
 	}
+	toServer := func(args ...string) (string, error) {
+		return ccrun(append(args, "--server", srv.URL, "--ca", ca, "--token-file", token)...)
+	}
 	for want, d := range map[string]kbs.LaunchDigest{
 		"has the expected measurement":      digest(measure.Shape{CPUs: 2, MemoryMiB: 1000}),
 		"differs in cpus":                   digest(measure.Shape{CPUs: 4, MemoryMiB: 1000}),
@@ -208,12 +220,29 @@ func TestMeasureAgainstSession(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		out, err := ccrun("measure", "--against", rec.Session, "--firmware", lib, "--server", srv.URL, "--ca", ca, "--token-file", token)
+		out, err := toServer("measure", "--against", rec.Session, "--firmware", lib)
 		if err != nil {
 			out += err.Error()
 		}
 		if !strings.Contains(out, want) {
 			t.Errorf("%s: %s, %v", want, out, err)
 		}
+	}
+	if out, err := toServer("explain", rec.Session, "--evidence"); err == nil || out != "" || !strings.Contains(hint.Of(err), "the latest 16") {
+		t.Errorf("no evidence is kept: %q, %v", out, err)
+	}
+	// What was not authentic was kept, and says what it claims.
+	d := digest(measure.Shape{CPUs: 4, MemoryMiB: 1000})
+	raw = make([]byte, 1184)
+	copy(raw[0x90:], d[:])
+	rec.Result.Claims = nil
+	if out, err := toServer("measure", "--against", rec.Session, "--firmware", lib); !strings.Contains(out, "differs in cpus") {
+		t.Errorf("of kept evidence: %s, %v", out, err)
+	}
+	if out, err := toServer("explain", rec.Session, "--evidence"); err != nil || out != string(raw) {
+		t.Errorf("explain --evidence: %q, %v", out, err)
+	}
+	if out, err := toServer("explain", rec.Session, "--evidence", "--format", "json"); face.Status(err) != face.Misused || out != "" {
+		t.Errorf("explain --evidence --format: %q, %v", out, err)
 	}
 }

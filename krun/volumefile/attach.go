@@ -46,11 +46,17 @@ func attach(path string, c crun.Command, s *crun.Spec, fileBytes int64) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if err := isOurs(f, path); err != nil {
+		return err
+	}
 	start, err := crun.StartTime(os.Getpid()) // crun's too: it takes the runtime's place
 	if err != nil {
 		return err
 	}
 	return whileFree(path, func(st *state) error {
+		if err := isStill(f, path); err != nil { // which is what crun mounts
+			return err
+		}
 		if err := lengthen(f, fileBytes); err != nil {
 			return err
 		}

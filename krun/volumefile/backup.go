@@ -33,6 +33,9 @@ func Backup(path string, to io.Writer) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if err := isOurs(f, path); err != nil {
+		return err
+	}
 	return whileFree(path, func(*state) error {
 		info, err := f.Stat()
 		if err != nil {
@@ -70,22 +73,18 @@ func writeAreas(w io.Writer, f *os.File, size int64) error {
 	return binary.Write(w, binary.LittleEndian, []uint64{noMore, noMore, uint64(size)})
 }
 
-// Restore makes a volume file of a backup. path must not exist; after an error it
-// does not.
-func Restore(path string, from io.Reader) (err error) {
-	if err := Create(path); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("restoring the volume file: %w", err), os.Remove(path))
+// Restore makes a volume file of a backup. path must not exist, and does not before
+// all of the backup was read and found whole.
+func Restore(path string, from io.Reader) error {
+	return makeFile(path, func(f *os.File) error {
+		if err := readBackup(from, f); err != nil {
+			return fmt.Errorf("restoring the volume file: %w", err)
 		}
-	}()
-	f, err := open(path, os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+		return nil
+	})
+}
+
+func readBackup(from io.Reader, f *os.File) error {
 	raw, sum := bufio.NewReaderSize(from, 1<<20), sha256.New()
 	if err := readAreas(io.TeeReader(raw, sum), f); err != nil {
 		return err
@@ -93,7 +92,7 @@ func Restore(path string, from io.Reader) (err error) {
 	if err := checkSum(raw, sum); err != nil {
 		return err
 	}
-	return f.Sync()
+	return lengthen(f, leastBytes)
 }
 
 func checkSum(r io.Reader, sum hash.Hash) error {

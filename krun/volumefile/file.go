@@ -14,23 +14,65 @@ import (
 )
 
 // Create makes an empty volume file.
-func Create(path string) (err error) {
+func Create(path string) error {
+	return makeFile(path, func(f *os.File) error { return lengthen(f, leastBytes) })
+}
+
+// leastBytes is the length of a volume file with one area, and not even that whole.
+const leastBytes = krun.VolumesOffset + krun.VolumeHeaderBytes
+
+// makeFile makes a volume file that has its name once it is whole: a container that
+// starts meanwhile, or after a crash, must not find half of one.
+func makeFile(path string, fill func(*os.File) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return hint.With(fmt.Errorf("making a volume file: %w", err), "it is there already; `ccrun volume inspect` says what is in it")
+	if _, err := os.Lstat(path); err == nil {
+		return thereAlready(&fs.PathError{Op: "making", Path: path, Err: fs.ErrExist})
 	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".ccrun-volume-*") // of mode 0600
 	if err != nil {
 		return fmt.Errorf("making a volume file: %w", err)
 	}
-	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			err = errors.Join(err, os.Remove(path))
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	if err := fill(f); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return whileFree(path, func(s *state) error {
+		*s = state{} // of a file that was there before
+		return thereAlready(os.Link(f.Name(), path))
+	})
+}
+
+func thereAlready(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return hint.With(fmt.Errorf("making a volume file: %w", err), "it is there already; `ccrun volume inspect` says what is in it")
+	}
+	return err
+}
+
+// isOurs refuses what is no volume file. An image names one, by its workload's id
+// or, as Podman 4 hands on what manifests are annotated with, by any path: and
+// whatever is named there is emptied, and written to by a guest.
+func isOurs(f *os.File, path string) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() >= leastBytes {
+		if s, err := readState(path); err != nil || s.VolumeFile == stateVersion {
+			return err
 		}
-	}()
-	return lengthen(f, krun.VolumesOffset+krun.VolumeHeaderBytes)
+		for slot := range krun.MaxVolumes { // one that was copied without its state
+			if a, used := area(f, slot); used && a.Problem == "" {
+				return nil
+			}
+		}
+	}
+	return hint.With(fmt.Errorf("%s is no volume file, or was cut", path), "`ccrun volume create` makes one; `ccrun volume restore` one of a backup")
 }
 
 // lengthen never takes anything away.
@@ -132,6 +174,9 @@ func Remove(path string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if err := isOurs(f, path); err != nil {
+		return err
+	}
 	return whileFree(path, func(*state) error { return errors.Join(os.Remove(path), os.Remove(path+stateSuffix)) })
 }
 
@@ -146,6 +191,9 @@ func Grow(path string, slot int, bytes int64) error {
 	end := krun.Volume{Slot: slot}.Start() + bytes + bytes/tags + (16 << 20)
 	if slot < 0 || slot >= krun.MaxVolumes || bytes < krun.MinVolumeBytes || bytes > krun.MaxVolumeBytes {
 		return hint.Usagef("a volume of %d bytes in slot %d, expected %d to %d bytes and slot 0 to %d", bytes, slot, krun.MinVolumeBytes, int64(krun.MaxVolumeBytes), krun.MaxVolumes-1)
+	}
+	if err := isOurs(f, path); err != nil {
+		return err
 	}
 	return whileFree(path, func(*state) error { return lengthen(f, end/4096*4096) })
 }

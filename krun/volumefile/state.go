@@ -17,6 +17,7 @@ import (
 const (
 	stateSuffix   = ".json"
 	maxStateBytes = 16 << 10
+	stateVersion  = 1
 )
 
 // state is in a file beside the volume file: who has it, and whose copy of
@@ -24,11 +25,12 @@ const (
 // as long as a machine runs no lock could be held, since the runtime becomes crun,
 // which closes what it does not know.
 type state struct {
-	Container string `json:"container,omitempty"`
-	StateRoot string `json:"state_root,omitempty"` // crun's, where it keeps the container's
-	PID       int    `json:"pid,omitempty"`        // of the runtime that creates it
-	Start     uint64 `json:"start,omitempty"`
-	Boot      string `json:"boot,omitempty"` // of the host, when that was
+	VolumeFile int    `json:"volume_file"` // stateVersion: we made what is beside it
+	Container  string `json:"container,omitempty"`
+	StateRoot  string `json:"state_root,omitempty"` // crun's, where it keeps the container's
+	PID        int    `json:"pid,omitempty"`        // of the runtime that creates it
+	Start      uint64 `json:"start,omitempty"`
+	Boot       string `json:"boot,omitempty"` // of the host, when that was
 	// Head is the container whose disk.img is in the file.
 	Head string `json:"head,omitempty"`
 }
@@ -69,14 +71,11 @@ func readState(path string) (s state, err error) {
 // whileFree does something to a volume file that no machine has, and keeps others
 // from it meanwhile. What do leaves in the state is kept.
 func whileFree(path string, do func(*state) error) error {
-	f, err := os.OpenFile(path+stateSuffix, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := lockState(path + stateSuffix)
 	if err != nil {
 		return fmt.Errorf("locking the volume file: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return hint.With(fmt.Errorf("locking the volume file: %w", err), "another command or container is about to use it: try again")
-	}
 	s, err := readState(path)
 	if err != nil {
 		return err
@@ -87,6 +86,7 @@ func whileFree(path string, do func(*state) error) error {
 	if err := do(&s); err != nil {
 		return err
 	}
+	s.VolumeFile = stateVersion
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -98,4 +98,32 @@ func whileFree(path string, do func(*state) error) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// lockState opens the file with the state for whoever has it alone, until it is
+// closed.
+func lockState(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		err = isStill(f, path) // or others lock the one that took its place
+	}
+	if err != nil {
+		return nil, hint.With(errors.Join(err, f.Close()), "another command or container is about to use it: try again")
+	}
+	return f, nil
+}
+
+// isStill is nil if path names the file that f is.
+func isStill(f *os.File, path string) error {
+	mine, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(mine, now) {
+		return errors.Join(fmt.Errorf("%s was removed or replaced meanwhile", path), err)
+	}
+	return nil
 }

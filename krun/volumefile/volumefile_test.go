@@ -253,3 +253,154 @@ func TestNamesOfFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestImageNamesAFileOfTheHost: an image names the file that its guest writes to,
+// under Podman 4 by any path. What we have not made is left as it is.
+func TestImageNamesAFileOfTheHost(t *testing.T) {
+	dir := t.TempDir()
+	small, long := filepath.Join(dir, "shadow"), filepath.Join(dir, "other.img")
+	for _, path := range []string{small, long} {
+		if err := os.WriteFile(path, []byte("the host's"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(long, krun.VolumesOffset+krun.VolumeStride); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(long+stateSuffix, []byte(`{"version":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{small, long} {
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, s := container(t, "one", path, "image")
+		for what, try := range map[string]func() error{
+			"attached": func() error { _, _, err := Attach(c, s, hints()); return err },
+			"removed":  func() error { return Remove(path) },
+			"grown":    func() error { return Grow(path, 0, krun.MinVolumeBytes) },
+			"read":     func() error { return Backup(path, new(bytes.Buffer)) },
+		} {
+			if err := try(); err == nil || !strings.Contains(err.Error(), "is no volume file") {
+				t.Errorf("%s %s: %v", path, what, err)
+			}
+		}
+		if after, err := os.Stat(path); err != nil || after.Size() != before.Size() || head(t, path, 10) != "the host's" {
+			t.Errorf("%s is another: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(small + stateSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file beside it: %v", err)
+	}
+}
+
+// TestCopiedVolumeFile: a copy without what is beside it is one by its areas.
+func TestCopiedVolumeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vol")
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	h, err := krun.VolumeHeader{Workload: "shop", Name: "data", Cipher: "aes-xts", Bytes: krun.MinVolumeBytes}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(h, krun.Volume{}.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path + stateSuffix); err != nil {
+		t.Fatal(err)
+	}
+	c, s := container(t, "one", path, "image")
+	if _, _, err := Attach(c, s, hints()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnotherFileOfThatName: what was beside a file that somebody deleted by hand
+// says nothing of the one that takes its name.
+func TestAnotherFileOfThatName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vol")
+	c, s := container(t, "one", path, "image")
+	for range 2 {
+		if err := Create(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Attach(c, s, hints()); err != nil || head(t, path, 10) != "image" {
+			t.Errorf("head %q, %v", head(t, path, 10), err)
+		}
+		free(t, path)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestReplacedMeanwhile: whoever locks a file that is gone has nothing.
+func TestReplacedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	f, err := lockState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := isStill(f, path); err != nil {
+		t.Error(err)
+	}
+	if g, err := lockState(path); err == nil {
+		g.Close()
+		t.Error("locked twice")
+	}
+	for _, replace := range []func() error{func() error { return os.Remove(path) }, func() error { return os.WriteFile(path, nil, 0o600) }} {
+		if err := replace(); err != nil {
+			t.Fatal(err)
+		}
+		if err := isStill(f, path); err == nil {
+			t.Error("a file that was removed or replaced")
+		}
+	}
+}
+
+// watcher fails when the file is there before all of it was read.
+type watcher struct {
+	*bytes.Reader
+	t    *testing.T
+	path string
+}
+
+func (w *watcher) Read(p []byte) (int, error) {
+	if _, err := os.Stat(w.path); !errors.Is(err, fs.ErrNotExist) {
+		w.t.Errorf("there is half a file: %v", err)
+	}
+	return w.Reader.Read(p)
+}
+
+// TestRestoreIsWhole: no container finds half of a backup.
+func TestRestoreIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	path, to := filepath.Join(dir, "v.vol"), filepath.Join(dir, "again.vol")
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := Backup(path, &b); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(to, &watcher{bytes.NewReader(b.Bytes()), t, to}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(to, bytes.NewReader(b.Bytes())); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over another: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".ccrun*")); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	if st, err := Inspect(to); err != nil || st.SizeBytes != leastBytes {
+		t.Errorf("%+v, %v", st, err)
+	}
+}

@@ -62,7 +62,7 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		if err != nil {
 			return err
 		}
-		v, err := readVolume(tx, workload, name)
+		v, err := readVolume(context.WithoutCancel(ctx), tx, workload, name)
 		if errors.Is(err, ErrNotFound) {
 			v, err = s.insertVolume(tx, workload, name, n, fresh)
 			if errors.Is(err, ErrLimit) {
@@ -162,9 +162,9 @@ func (s volumes) insertVolume(tx *sql.Tx, workload, name string, of incarnation,
 	return v, err
 }
 
-func readVolume(tx *sql.Tx, workload, name string) (v volume, err error) {
+func readVolume(ctx context.Context, from rowQuerier, workload, name string) (v volume, err error) {
 	var generation, staged int64
-	err = tx.QueryRow("SELECT sealed, generation, staged, accepts, session, token FROM volumes WHERE workload = ? AND name = ?", workload, name).
+	err = from.QueryRowContext(ctx, "SELECT sealed, generation, staged, accepts, session, token FROM volumes WHERE workload = ? AND name = ?", workload, name).
 		Scan(&v.sealed, &generation, &staged, &v.accepts, &v.session, &v.token)
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, fmt.Errorf("volume %s of workload %s: %w", name, workload, ErrNotFound)
@@ -178,8 +178,8 @@ func readVolume(tx *sql.Tx, workload, name string) (v volume, err error) {
 
 // held is the volume of whoever opened it last with that token. An unknown volume
 // is no other answer than a wrong token.
-func held(tx *sql.Tx, workload, name string, token secret.Bytes) (volume, error) {
-	v, err := readVolume(tx, workload, name)
+func held(ctx context.Context, from rowQuerier, workload, name string, token secret.Bytes) (volume, error) {
+	v, err := readVolume(ctx, from, workload, name)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return v, err
 	}
@@ -204,6 +204,9 @@ func (v *volume) admits(r kbs.VolumeStageRequest) error {
 		}
 		return fmt.Errorf("it is empty, the record says %s: %w", v.expected(), ErrRolledBack)
 	case kbs.VolumeDamaged:
+		if v.accepts == kbs.VolumeEmpty {
+			return nil
+		}
 		return fmt.Errorf("it does not open with its key, the record says %s: %w", v.expected(), ErrRolledBack)
 	}
 	return fmt.Errorf("another volume is in its place, the record says %s: %w", v.expected(), ErrRolledBack)
@@ -219,16 +222,28 @@ func (v *volume) expected() string {
 	return fmt.Sprintf("generation %d", v.generation)
 }
 
+// writeHeld is write for who has opened the volume last. Anybody may say so: only
+// who has its token waits for a turn to write, and takes one.
+func (s volumes) writeHeld(ctx context.Context, workload, name string, token secret.Bytes, do func(*sql.Tx, volume) error) error {
+	_, err := held(ctx, s.db, workload, name, token)
+	if err == nil {
+		err = s.write(ctx, func(tx *sql.Tx) error {
+			v, err := held(context.WithoutCancel(ctx), tx, workload, name, token)
+			if err != nil {
+				return err
+			}
+			return do(tx, v)
+		})
+	}
+	return err
+}
+
 // StageVolume says which generation a guest is to write into the volume, if what
 // it found there is as it was left, or accepted by the owner: else ErrRolledBack,
 // which is audited and kept with the session's record.
 func (s volumes) StageVolume(ctx context.Context, workload, name string, token secret.Bytes, r kbs.VolumeStageRequest) (next uint64, err error) {
 	var refused error
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		v, err := held(tx, workload, name, token)
-		if err != nil {
-			return err
-		}
+	err = s.writeHeld(ctx, workload, name, token, func(tx *sql.Tx, v volume) error {
 		if refused = v.admits(r); refused != nil {
 			return s.keepRefusal(tx, workload, name, v.session, refused)
 		}
@@ -236,7 +251,11 @@ func (s volumes) StageVolume(ctx context.Context, workload, name string, token s
 		if next >= math.MaxInt64 {
 			return fmt.Errorf("generation %d: %w", next, ErrLimit)
 		}
-		_, err = tx.Exec("UPDATE volumes SET generation = ?, staged = ? WHERE workload = ? AND name = ?", int64(r.Generation), int64(next), workload, name)
+		has := v.generation // until a new one is confirmed in its place
+		if r.Found == kbs.VolumeGeneration {
+			has = r.Generation
+		}
+		_, err := tx.Exec("UPDATE volumes SET generation = ?, staged = ? WHERE workload = ? AND name = ?", int64(has), int64(next), workload, name)
 		return err
 	})
 	if err == nil {
@@ -263,11 +282,8 @@ func (s volumes) keepRefusal(tx *sql.Tx, workload, name, session string, refused
 // ConfirmVolume makes the staged generation the volume's, or gives that up: a full
 // volume keeps the one that it has. To confirm again changes nothing.
 func (s volumes) ConfirmVolume(ctx context.Context, workload, name string, token secret.Bytes, r kbs.VolumeConfirmRequest) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		v, err := held(tx, workload, name, token)
+	err := s.writeHeld(ctx, workload, name, token, func(tx *sql.Tx, v volume) error {
 		switch {
-		case err != nil:
-			return err
 		case r.Generation != 0 && r.Generation == v.generation && v.staged == 0:
 			return nil // the answer was lost
 		case r.Generation == 0 || r.Generation != v.staged && r.Generation != v.generation:
@@ -278,7 +294,7 @@ func (s volumes) ConfirmVolume(ctx context.Context, workload, name string, token
 			now := unixMilli(s.clock())
 			closed = &now
 		}
-		_, err = tx.Exec("UPDATE volumes SET generation = ?, staged = 0, accepts = '', refused = '', closed_at = ? WHERE workload = ? AND name = ?",
+		_, err := tx.Exec("UPDATE volumes SET generation = ?, staged = 0, accepts = '', refused = '', closed_at = ? WHERE workload = ? AND name = ?",
 			int64(r.Generation), closed, workload, name)
 		if err != nil || !r.Closed {
 			return err
@@ -363,10 +379,11 @@ func eachVolumeKey(tx *sql.Tx, change func(workload, name string, sealed []byte)
 	}
 }
 
-// refuseWithVolumes keeps a workload with volumes from being removed.
+// refuseWithVolumes keeps what has removed a workload that has volumes from being
+// committed: whoever registers its id next would have their keys.
 func refuseWithVolumes(tx *sql.Tx, workload string) error {
 	var n int
-	if err := tx.QueryRow("SELECT count(*) FROM volumes WHERE workload = ?", workload).Scan(&n); err != nil {
+	if err := tx.QueryRow("SELECT count(*) FROM volumes WHERE workload = ?1 AND NOT EXISTS(SELECT 1 FROM workloads WHERE id = ?1)", workload).Scan(&n); err != nil {
 		return err
 	}
 	if n > 0 {

@@ -2,11 +2,14 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
@@ -162,7 +165,7 @@ func TestVolumeStates(t *testing.T) {
 		{fresh, found(0), true}, {fresh, found(1), false}, {fresh, damaged, false}, {fresh, foreign, false}, {fresh, kbs.VolumeStageRequest{Found: kbs.VolumeGeneration}, false},
 		{begun, found(0), true}, {begun, found(1), true}, {begun, found(2), false},
 		{any, found(1), true}, {any, found(9), true}, {any, found(0), false}, {any, damaged, false}, {any, foreign, false},
-		{lost, found(0), true}, {lost, found(5), true}, {lost, found(4), false}, {lost, foreign, false},
+		{lost, found(0), true}, {lost, found(5), true}, {lost, found(4), false}, {lost, damaged, true}, {lost, foreign, false},
 	} {
 		if err := c.v.admits(c.r); (err == nil) != c.pass || err != nil && !errors.Is(err, ErrRolledBack) {
 			t.Errorf("%+v, found %+v: %v", c.v, c.r, err)
@@ -297,8 +300,10 @@ func TestVolumesFollow(t *testing.T) {
 	reg := registration("a", 1)
 	mustRegister(t, s, reg, "k")
 	openVolume(t, s, digestOf(t, s, "a"), "data", 7)
-	if err := s.Remove(t.Context(), "a", "x"); !errors.Is(err, ErrHasVolumes) {
-		t.Errorf("Remove = %v", err)
+	for _, name := range []string{"a", "a@1"} { // by the name of its only version, too
+		if err := s.Remove(t.Context(), name, "x"); !errors.Is(err, ErrHasVolumes) {
+			t.Errorf("Remove(%s) = %v", name, err)
+		}
 	}
 	more := reg
 	more.ReferenceValues.Measurements = append(append([]kbs.Measurement{}, reg.ReferenceValues.Measurements...), kbs.Measurement{LaunchDigest: kbs.LaunchDigest{9}})
@@ -342,6 +347,78 @@ func TestVolumesFollow(t *testing.T) {
 		t.Error(err)
 	}
 	if err := again.Remove(t.Context(), "a", "x"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAcceptedAsLost: the record stays what it was until a new volume was made, so
+// that the owner may think better of it.
+func TestAcceptedAsLost(t *testing.T) {
+	s, d := volumeStore(t)
+	stage := func(r kbs.VolumeStageRequest) (uint64, error) {
+		_, token := openVolume(t, s, d, "data", 1)
+		next, err := s.StageVolume(t.Context(), "a", "data", token, r)
+		if err == nil && r.Found != kbs.VolumeDamaged {
+			err = s.ConfirmVolume(t.Context(), "a", "data", token, kbs.VolumeConfirmRequest{Generation: next})
+		}
+		return next, err
+	}
+	accept := func(what string) {
+		t.Helper()
+		if _, err := s.AcceptRollback(t.Context(), "a", "data", what, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for disk := range uint64(5) {
+		if _, err := stage(found(disk)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accept(kbs.VolumeEmpty)
+	if next, err := stage(kbs.VolumeStageRequest{Found: kbs.VolumeDamaged}); err != nil || next != 6 { // and then its power goes
+		t.Fatal(next, err)
+	}
+	if g, _ := openVolume(t, s, d, "data", 1); g.Generation != 5 || g.Staged != 6 {
+		t.Errorf("nothing was made, and the record says %d or %d", g.Generation, g.Staged)
+	}
+	accept(kbs.VolumeGeneration) // the file was found after all
+	for _, r := range []kbs.VolumeStageRequest{{Found: kbs.VolumeEmpty}, {Found: kbs.VolumeDamaged}} {
+		if _, err := stage(r); !errors.Is(err, ErrRolledBack) {
+			t.Errorf("%s, after the owner had thought better of it: %v", r.Found, err)
+		}
+	}
+	if next, err := stage(found(5)); err != nil || next != 7 {
+		t.Errorf("as it was left: %d, %v", next, err)
+	}
+}
+
+// TestWrongTokenTakesNoTurn: who has no volume's token does not wait for a turn to
+// write, and so does not take one from those who attest.
+func TestWrongTokenTakesNoTurn(t *testing.T) {
+	s, d := volumeStore(t)
+	openVolume(t, s, d, "data", 1)
+	wrong := secret.New([]byte("wrong"))
+	answers := make(chan error, 2)
+	err := s.volumes.write(t.Context(), func(*sql.Tx) error { // the turn is ours
+		go func() {
+			_, err := s.StageVolume(context.Background(), "a", "data", wrong, found(0))
+			answers <- err
+			answers <- s.ConfirmVolume(context.Background(), "a", "data", wrong, kbs.VolumeConfirmRequest{Generation: 1})
+		}()
+		for range 2 {
+			select {
+			case err := <-answers:
+				if !errors.Is(err, ErrVolumeTaken) {
+					t.Errorf("answered %v", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("it waits for its turn")
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }

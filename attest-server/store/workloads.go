@@ -123,12 +123,11 @@ func (s workloads) Revoke(ctx context.Context, name, actor string) (w Workload, 
 // volumes would be nobody's.
 func (s workloads) Remove(ctx context.Context, name, actor string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		if kbs.WorkloadOf(name) == name { // all of it, and with it what its volumes' keys are for
-			if err := refuseWithVolumes(tx, name); err != nil {
-				return fmt.Errorf("workload %s: %w", name, err)
-			}
+		err := removeVersions(tx, name, s.clock())
+		if err == nil {
+			err = refuseWithVolumes(tx, kbs.WorkloadOf(name))
 		}
-		if err := removeVersions(tx, name, s.clock()); err != nil {
+		if err != nil {
 			return fmt.Errorf("workload %s: %w", name, err)
 		}
 		return s.log.append(tx, actor, "workload.remove", kbs.WorkloadOf(name), aside(name))

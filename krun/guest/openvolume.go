@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -73,7 +76,8 @@ func readGeneration(dir, workload, volume string) (uint64, error) {
 	if r.Version != 1 || r.Workload != workload || r.Volume != volume || r.Generation == 0 {
 		return 0, fmt.Errorf("the volume says that it is %.70s of workload %.70s, generation %d", r.Volume, r.Workload, r.Generation)
 	}
-	return r.Generation, nil
+	label, err := generationLabel(dir)
+	return max(r.Generation, label), err
 }
 
 // errVolumeFull says that there is no room for a generation, so that the volume has
@@ -93,10 +97,59 @@ func writeGeneration(dir string, r generationRecord) error {
 		err = os.Rename(path+".new", path)
 	}
 	if errors.Is(err, unix.ENOSPC) {
+		err = labelGeneration(dir, r.Generation)
+	}
+	if errors.Is(err, unix.ENOSPC) {
 		return fmt.Errorf("%w: %w", errVolumeFull, err)
 	}
 	if err != nil {
 		return err
 	}
 	return syncFilesystem(dir)
+}
+
+// A file system that the workload has filled has no room for a file, but has a
+// label, which BTRFS keeps in its superblock: whoever puts an older one back puts
+// back the whole state that belongs to it. Of file and label the newer one counts.
+const (
+	generationPrefix = "ccrun generation "
+	btrfsGetLabel    = 0x81009431 // BTRFS_IOC_GET_FSLABEL of linux/btrfs.h
+	btrfsSetLabel    = 0x41009432 // BTRFS_IOC_SET_FSLABEL
+	btrfsLabelBytes  = 256
+)
+
+func labelGeneration(dir string, generation uint64) error {
+	var label [btrfsLabelBytes]byte
+	copy(label[:], generationPrefix+strconv.FormatUint(generation, 10))
+	return labelIoctl(dir, btrfsSetLabel, &label)
+}
+
+// generationLabel is 0 for a file system without a label.
+func generationLabel(dir string) (uint64, error) {
+	var label [btrfsLabelBytes]byte
+	if err := labelIoctl(dir, btrfsGetLabel, &label); err != nil {
+		return 0, fmt.Errorf("reading the volume's label: %w", err)
+	}
+	text, _, _ := strings.Cut(string(label[:]), "\x00")
+	if text == "" {
+		return 0, nil
+	}
+	number, ok := strings.CutPrefix(text, generationPrefix)
+	n, err := strconv.ParseUint(number, 10, 64)
+	if !ok || err != nil || strconv.FormatUint(n, 10) != number {
+		return 0, fmt.Errorf("the volume's label is %.40q", text)
+	}
+	return n, nil
+}
+
+func labelIoctl(dir string, request uintptr, label *[btrfsLabelBytes]byte) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if errno := ioctl(f, request, unsafe.Pointer(label)); errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -44,7 +44,11 @@ func (b *boot) fetchVolumes(ctx context.Context) error {
 		if _, err := rand.Read(fresh); err != nil {
 			return fmt.Errorf("drawing a volume's key: %w", err)
 		}
-		g, err := b.openVolumeAt(ctx, rule.Name, secret.New(fresh))
+		var g kbs.VolumeGrant
+		err := b.inSession(ctx, "getting the key of volume "+rule.Name, func(s *kbs.Session) (err error) {
+			g, err = s.OpenVolume(ctx, rule.Name, secret.New(fresh))
+			return err
+		})
 		clear(fresh)
 		if err != nil {
 			return b.refused(fmt.Errorf("getting the key of volume %s: %w", rule.Name, err))
@@ -54,23 +58,6 @@ func (b *boot) fetchVolumes(ctx context.Context) error {
 		})
 	}
 	return nil
-}
-
-// openVolumeAt asks in the session, and if that is over in a new one.
-func (b *boot) openVolumeAt(ctx context.Context, name string, fresh secret.Bytes) (kbs.VolumeGrant, error) {
-	g, err := b.asking.session.OpenVolume(ctx, name, fresh)
-	var p *kbs.ProblemError
-	if err == nil || errors.As(err, &p) && p.Code != kbs.CodeSessionExpired && p.Status < 500 {
-		return g, err
-	}
-	defer b.limit.suspend()()
-	s, err := b.asking.client.Attest(ctx, b.asking.request)
-	if err != nil {
-		return g, err
-	}
-	b.asking.session.Close()
-	b.asking.session = s
-	return s.OpenVolume(ctx, name, fresh)
 }
 
 // volumeClient asks about a volume that v is.
@@ -109,7 +96,8 @@ func (b *boot) mountVolume(ctx context.Context, v *openVolume) error {
 	if err != nil {
 		return openly(err)
 	}
-	if found.what == kbs.VolumeEmpty {
+	anew := found.what != kbs.VolumeGeneration // there is none, or the owner has given it up
+	if anew {
 		if err := b.makeVolume(v, d); err != nil {
 			return err
 		}
@@ -117,7 +105,7 @@ func (b *boot) mountVolume(ctx context.Context, v *openVolume) error {
 	if next, err = b.writeVolume(v, found.generation, next); err != nil {
 		return openly(fmt.Errorf("writing the generation: %w", err))
 	}
-	if found.what == kbs.VolumeEmpty { // from here on there is a volume
+	if anew { // from here on there is a volume
 		if err := d.writeHeader(krun.VolumeHeader{Workload: b.identity.WorkloadID, Name: v.Name, Cipher: d.geometry.CipherName(), Bytes: d.geometry.PlainBytes}); err != nil {
 			return openly(err)
 		}
@@ -171,6 +159,14 @@ type whatIsThere struct {
 	why        error // of what is damaged
 }
 
+// instead is the option with which the owner accepts it.
+func (w whatIsThere) instead() string {
+	if w.what == kbs.VolumeGeneration {
+		return ""
+	}
+	return "--empty "
+}
+
 // findVolume looks what is there, and mounts it if it is the volume.
 func (b *boot) findVolume(v *openVolume, d *volumeDevice) (whatIsThere, error) {
 	h, used, err := d.readHeader()
@@ -182,7 +178,7 @@ func (b *boot) findVolume(v *openVolume, d *volumeDevice) (whatIsThere, error) {
 	case !used:
 		return whatIsThere{what: kbs.VolumeEmpty}, nil
 	case h.Cipher != d.geometry.CipherName():
-		return whatIsThere{}, hint.With(fmt.Errorf("it is of cipher %q, expected %s", h.Cipher, d.geometry.CipherName()), "build the image with --cipher %s", h.Cipher)
+		return whatIsThere{}, hint.With(fmt.Errorf("it is of cipher %q, expected %s", h.Cipher, d.geometry.CipherName()), "build the image with --cipher %.20q", h.Cipher)
 	case h.Bytes > v.rule.Bytes:
 		return whatIsThere{}, hint.With(fmt.Errorf("it has %d bytes, which is more than the %d of the image: volumes do not shrink", h.Bytes, v.rule.Bytes), "build the image with size=%d", h.Bytes)
 	case h.Bytes < v.rule.Bytes:
@@ -247,7 +243,7 @@ func (b *boot) stageVolume(ctx context.Context, v *openVolume, found whatIsThere
 			err = fmt.Errorf("%w (%w)", err, found.why)
 		}
 		err = &statusError{statusDenied, hint.With(err,
-			"bring back the volume file as the last guest left it, or, to lose what is newer, `ccrun volume accept-rollback %s %s` with the owner's token", b.identity.WorkloadID, v.Name)}
+			"bring back the volume file as the last guest left it, or, to lose what is newer, `ccrun volume accept-rollback %s%s %s` with the owner's token", found.instead(), b.identity.WorkloadID, v.Name)}
 	} else if err != nil {
 		err = b.refused(err)
 	}
@@ -311,6 +307,7 @@ func (b *boot) showVolume(v *openVolume) error {
 func (b *boot) closeVolumes() (confirm func()) {
 	staged := map[*openVolume]uint64{}
 	ctx, cancel := context.WithTimeout(context.Background(), volumeCloseTimeout)
+	defer cancel()
 	for _, v := range b.volumes {
 		if v.Generation == 0 || b.cutOff() {
 			continue
@@ -328,6 +325,8 @@ func (b *boot) closeVolumes() (confirm func()) {
 		staged[v] = next
 	}
 	return func() {
+		// Its own time: what the workload wrote last may have taken long to reach the disk.
+		ctx, cancel := context.WithTimeout(context.Background(), volumeCloseTimeout)
 		defer cancel()
 		for v, generation := range staged {
 			c := b.volumeClient(v)
@@ -339,8 +338,8 @@ func (b *boot) closeVolumes() (confirm func()) {
 	}
 }
 
-// writeVolume gives the volume the next generation, or, if the workload has filled
-// it, leaves it the one that it has, so that its guests can still make room.
+// writeVolume gives the volume the next generation, or, if even that has no room,
+// leaves it the one that it has, so that its guests can still make some.
 func (b *boot) writeVolume(v *openVolume, has, next uint64) (uint64, error) {
 	err := writeGeneration(v.dir(), generationRecord{1, b.identity.WorkloadID, v.Name, next})
 	if errors.Is(err, errVolumeFull) && has != 0 {

@@ -205,3 +205,33 @@ func (v *volumeWorld) killed(t *testing.T) {
 	v.run("podman", "wait", "stays")
 	v.expect(t, "killed", "had 5")
 }
+
+// several counts the starts in two volumes, and tries to write to a third.
+const several = `for v in data keep; do n=0; [ -e /$v/lines ] && n=$(wc -l </$v/lines); echo $v $n; echo line >>/$v/lines; done
+cat /ref/seed; for f in /ref/seed /ref/new; do (echo x >$f) 2>/dev/null && echo WRITTEN; done; sync; echo END`
+
+// TestSeveralVolumes: volumes of one file do not depend on each other, and one that
+// is read-only cannot be written.
+func TestSeveralVolumes(t *testing.T) {
+	w := newWorld(t)
+	v := &volumeWorld{world: w, runtime: "krun-sim", network: "host", file: filepath.Join(w.dir, "volumes/several.vol")}
+	layer := append(busyboxLayer(t), file("ref/seed", 0o644, []byte("from the image\n")))
+	v.image = w.buildLayers("several", shell(several), [][]entry{layer},
+		"--volume", "data:/data,size=128m", "--volume", "ref:/ref,size=128m,ro", "--volume", "keep:/keep,size=128m,slot=7", "--scratch", "0")
+	v.must("ccrun", "volume", "create", v.file)
+	expect := func(what, data, keep string) {
+		t.Helper()
+		if r := v.start(); r.code != 0 || r.stdout != "data "+data+"\nkeep "+keep+"\nfrom the image\nEND\n" {
+			t.Errorf("%s: %s", what, r)
+		}
+	}
+	expect("first use", "0", "0")
+	expect("another container", "1", "1")
+	flip(t, v.file, krun.Volume{}.Start()+(1<<20)+16)
+	if r := v.start(); r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, "accept-rollback --empty several data") {
+		t.Errorf("one is damaged: %s", r)
+	}
+	v.must("ccrun", "volume", "accept-rollback", "--empty", "several", "data")
+	expect("one is accepted as lost", "0", "2")
+	expect("and goes on", "1", "3")
+}

@@ -67,13 +67,17 @@ func emptyBlocks(packed []byte) (all []btrfsBlock, err error) {
 	return all, nil
 }
 
-// makeBTRFS writes an empty file system of emptyBTRFSBytes, with UUIDs drawn from
-// random, to a device. It grows when it is mounted (growBTRFS).
-func makeBTRFS(device string, random io.Reader) (err error) {
+// makeBTRFS writes an empty file system to a device of that many bytes, with UUIDs
+// drawn from random.
+func makeBTRFS(device string, bytes int64, random io.Reader) (err error) {
 	blocks, err := emptyBlocks(emptyBTRFS)
 	if err != nil {
 		return err
 	}
+	if bytes < emptyBTRFSBytes || bytes%btrfsSuper != 0 {
+		return fmt.Errorf("a file system of %d bytes, expected a multiple of %d from %d on", bytes, btrfsSuper, emptyBTRFSBytes)
+	}
+	sizeBTRFS(blocks, bytes)
 	if err := renameBTRFS(blocks, random); err != nil {
 		return err
 	}
@@ -88,6 +92,36 @@ func makeBTRFS(device string, random io.Reader) (err error) {
 		}
 	}
 	return f.Sync()
+}
+
+// sizeBTRFS has the file system know that it has so many bytes, all of them free but
+// those of the blocks: in the superblock, and in the device's item, which is there
+// and in the tree of chunks.
+func sizeBTRFS(blocks []btrfsBlock, size int64) {
+	const (
+		totalAt  = 0x70 // in a superblock
+		uuidFrom = 58   // from the size in a device's item to its UUID
+	)
+	put := func(b []byte) {
+		if binary.LittleEndian.Uint64(b) == emptyBTRFSBytes {
+			binary.LittleEndian.PutUint64(b, uint64(size))
+		}
+	}
+	for _, b := range blocks {
+		if len(b.bytes) == btrfsSuper {
+			put(b.bytes[totalAt:])
+		}
+		for i := 0; ; {
+			at := bytes.Index(b.bytes[i:], emptyUUIDs[1][:])
+			if at < 0 {
+				break
+			}
+			if i += at; i >= uuidFrom {
+				put(b.bytes[i-uuidFrom:])
+			}
+			i++
+		}
+	}
 }
 
 // renameBTRFS gives the file system UUIDs of its own: the kernel takes two of the
@@ -110,11 +144,18 @@ func renameBTRFS(blocks []btrfsBlock, random io.Reader) error {
 	return nil
 }
 
-// btrfsResize is BTRFS_IOC_RESIZE of linux/btrfs.h, of a mounted file system.
-const btrfsResize = 0x50009403
+const (
+	// btrfsResize is BTRFS_IOC_RESIZE of linux/btrfs.h, of a mounted file system.
+	btrfsResize = 0x50009403
+	// leastResized is what Linux resizes to: a smaller file system stays as it is.
+	leastResized = 256 << 20
+)
 
-// growBTRFS has the mounted file system take all of its device.
-func growBTRFS(root string) error {
+// growBTRFS has the mounted file system take all of its device, of that many bytes.
+func growBTRFS(root string, bytes int64) error {
+	if bytes < leastResized {
+		return nil
+	}
 	f, err := os.Open(root)
 	if err != nil {
 		return err

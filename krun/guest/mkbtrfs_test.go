@@ -36,7 +36,7 @@ func TestEmptyBTRFS(t *testing.T) {
 		if err := os.Truncate(path, emptyBTRFSBytes); err != nil {
 			t.Fatal(err)
 		}
-		if err := makeBTRFS(path, rand.Reader); err != nil {
+		if err := makeBTRFS(path, emptyBTRFSBytes, rand.Reader); err != nil {
 			t.Fatal(err)
 		}
 		checkBTRFS(t, path)

@@ -220,7 +220,7 @@ func (b *boot) activateVolume(v *openVolume, d *volumeDevice) error {
 		return errors.Join(err, luks.Deactivate(v.mappedName()))
 	}
 	b.mounts = append(b.mounts, v.dir())
-	if err := growBTRFS(v.dir()); err != nil {
+	if err := growBTRFS(v.dir(), d.geometry.PlainBytes); err != nil {
 		return errors.Join(fmt.Errorf("growing the file system: %w", err), b.closeLast())
 	}
 	return nil
@@ -260,7 +260,7 @@ func (b *boot) makeVolume(v *openVolume, d *volumeDevice) error {
 	if err != nil {
 		return openly(err)
 	}
-	err = errors.Join(makeBTRFS(device, rand.Reader), luks.Deactivate(v.mappedName()))
+	err = errors.Join(makeBTRFS(device, d.geometry.PlainBytes, rand.Reader), luks.Deactivate(v.mappedName()))
 	if err == nil {
 		err = b.activateVolume(v, d)
 	}

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -29,7 +31,7 @@ func onThisKernel(t *testing.T, size int64) (disk, dir string) {
 	if err := os.Truncate(disk, size); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeBTRFS(disk, strings.NewReader(string(randomBytes(t, 48)))); err != nil {
+	if err := makeBTRFS(disk, min(size, emptyBTRFSBytes), strings.NewReader(string(randomBytes(t, 48)))); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command("losetup", "-f", "--show", disk).Output()
@@ -42,7 +44,7 @@ func onThisKernel(t *testing.T, size int64) (disk, dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	if err := growBTRFS(dir); err != nil {
+	if err := growBTRFS(dir, size); err != nil {
 		t.Fatal(err)
 	}
 	return disk, dir
@@ -117,6 +119,38 @@ func TestVolumeFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkBTRFS(t, disk)
+}
+
+// TestVolumeOfEachSize: from the smallest on a new volume has all of its device,
+// also where the kernel does not resize.
+func TestVolumeOfEachSize(t *testing.T) {
+	for _, size := range []int64{krun.MinVolumeBytes, krun.MinVolumeBytes + 4096, 200 << 20, leastResized - 4096, leastResized, 8 << 30} {
+		disk := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(disk, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(disk, size); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeBTRFS(disk, size, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		checkBTRFS(t, disk)
+	}
+	for _, bad := range []int64{0, -4096, krun.MinVolumeBytes - 4096, krun.MinVolumeBytes + 1} {
+		if err := makeBTRFS("/nowhere", bad, rand.Reader); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("of %d bytes: %v", bad, err)
+		}
+	}
+	for _, size := range []int64{krun.MinVolumeBytes, leastResized} {
+		t.Run("mounted", func(t *testing.T) {
+			_, dir := onThisKernel(t, size)
+			var st unix.Statfs_t
+			if err := unix.Statfs(dir, &st); err != nil || int64(st.Blocks)*st.Bsize != size {
+				t.Errorf("%d blocks of %d bytes, %v", st.Blocks, st.Bsize, err)
+			}
+		})
+	}
 }
 
 // fill leaves no room: large files, then small ones, which are in the tree.

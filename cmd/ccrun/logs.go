@@ -129,12 +129,11 @@ func logReader(c *cli.Context) (*sealedlog.Reader, error) {
 	if err != nil {
 		return nil, hint.With(err, "name the image's record with --record FILE, or a server that knows the workload: `ccrun login URL` remembers one")
 	}
-	r.Trust = func(id string) (sealedlog.Trusted, error) {
-		if want != "" {
-			id = want
-		}
-		return registeredSigner(c.Context, client, id)
+	if want != "" { // then nothing hangs on what the log says first
+		r.Trusted, err = registeredSigner(c.Context, client, want)
+		return r, err
 	}
+	r.Trust = func(id string) (sealedlog.Trusted, error) { return registeredSigner(c.Context, client, id) }
 	return r, nil
 }
 

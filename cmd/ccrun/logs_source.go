@@ -250,9 +250,15 @@ type growing struct {
 	ctx  context.Context
 	f    *os.File
 	path string
+	next *os.File // has taken the name; f may have grown until then
 }
 
-func (g *growing) Close() error { return g.f.Close() }
+func (g *growing) Close() error {
+	if g.next != nil {
+		_ = g.next.Close()
+	}
+	return g.f.Close()
+}
 
 func (g *growing) Read(p []byte) (int, error) {
 	for {
@@ -260,8 +266,16 @@ func (g *growing) Read(p []byte) (int, error) {
 		if n > 0 || err != nil && err != io.EOF {
 			return n, err
 		}
+		if g.next != nil { // and f was read to its end after that
+			_ = g.f.Close()
+			g.f, g.next = g.next, nil
+			continue
+		}
 		if err := g.rotate(); err != nil {
 			return 0, err
+		}
+		if g.next != nil {
+			continue
 		}
 		select {
 		case <-g.ctx.Done():
@@ -290,11 +304,8 @@ func (g *growing) rotate() error {
 	if err != nil || os.SameFile(mine, named) {
 		return nil // gone for now, or still the same
 	}
-	next, err := os.Open(g.path)
-	if err != nil {
-		return nil
+	if next, err := os.Open(g.path); err == nil {
+		g.next = next
 	}
-	_ = g.f.Close()
-	g.f = next
 	return nil
 }

@@ -102,6 +102,24 @@ func TestGrowingLog(t *testing.T) {
 	}
 	put("another", os.O_EXCL)
 	next("another")
+
+	// What is written between reading to the end and the new file is not lost.
+	if err := os.Rename(path, path+".2"); err != nil {
+		t.Fatal(err)
+	}
+	put("the last", os.O_EXCL)
+	if err := g.rotate(); err != nil || g.next == nil {
+		t.Fatalf("rotated: %v", err)
+	}
+	old, err := os.OpenFile(path+".2", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.WriteString(" word"); err != nil || old.Close() != nil {
+		t.Fatal(err)
+	}
+	next(" word")
+	next("the last")
 }
 
 func TestParseSince(t *testing.T) {

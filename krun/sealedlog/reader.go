@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 
 	"filippo.io/age"
 
@@ -42,6 +43,7 @@ type Reader struct {
 
 	boots   map[string]*bootState
 	now     *bootState // the boot that the log is in
+	met     *bootState // the one whose key came last
 	keyless keyless
 	sources []*scanner
 	err     error
@@ -121,7 +123,13 @@ func (r *Reader) meet(l *line) {
 	case r.boots == nil:
 		r.boots = map[string]*bootState{}
 	}
-	r.boots[l.boot] = b
+	boot := strings.Clone(l.boot) // a part of all of the line
+	r.boots[boot], b.name = b, boot
+	if r.met != nil && r.met.next == 0 { // which is why there is another
+		r.trouble(Trouble{Fault: MissingEnd, Boot: r.met.name})
+		r.met.over = true
+	}
+	r.met = b
 	if r.OnBoot != nil {
 		r.OnBoot(l.boot, b.about)
 	}
@@ -245,8 +253,12 @@ func (r *Reader) Finish() Tail {
 	for _, s := range r.sources {
 		t.Incomplete = t.Incomplete || s.incomplete()
 	}
-	if r.now != nil {
-		t.Boot, t.Frames, t.Ended = r.now.name, r.now.next, r.now.ended
+	last := r.now
+	if r.met != nil && r.met.next == 0 { // it began, and nothing of it is there
+		last = r.met
+	}
+	if last != nil {
+		t.Boot, t.Frames, t.Ended = last.name, last.next, last.ended
 	}
 	return t
 }

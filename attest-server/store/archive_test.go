@@ -155,6 +155,57 @@ func checkTree(t *testing.T, db *DB, cut [][]byte) {
 	}
 }
 
+// TestBaseOfAnotherWay: a server whose last entry was archived goes on only behind a
+// base of its own log. That of a log which others have led on from an older copy of
+// the store is signed by the same key.
+func TestBaseOfAnotherWay(t *testing.T) {
+	for name, entries := range map[string]int{"a tile and more": 300, "a power of two": 511} { // and one that the store begins with
+		t.Run(name, func(t *testing.T) {
+			s, at, o := newStore(t)
+			fill(t, s, entries)
+			other, err := reopen(t.Context(), at, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			fill(t, s, 300)
+			mustCut(t, s, 512)
+			var own checkpoint.Tree
+			remember := func(tree func(size int64) checkpoint.Tree) error {
+				return other.write(t.Context(), func(*sql.Tx) error {
+					h := &other.log.head.tree.Tree
+					if own.Size() == 0 {
+						own = h.Clone()
+					}
+					*h = tree(h.Size())
+					return nil
+				})
+			}
+			add := func() error {
+				return other.write(t.Context(), func(tx *sql.Tx) error { return other.log.append(tx, "a", "b", "c", "d") })
+			}
+			err = remember(func(size int64) (x checkpoint.Tree) {
+				for x.Size() < size {
+					x.Append([]byte("of another way"))
+				}
+				return x
+			})
+			if err == nil {
+				if err := add(); !errors.Is(err, ErrTampered) {
+					t.Errorf("it goes on: %v", err)
+				}
+				err = remember(func(int64) checkpoint.Tree { return own })
+			}
+			if err == nil {
+				err = add()
+			}
+			if err != nil {
+				t.Errorf("behind its own base: %v", err)
+			}
+		})
+	}
+}
+
 // TestBaseIsHeldTo: who writes the database can put no other base there, none of
 // his own, and take none away.
 func TestBaseIsHeldTo(t *testing.T) {

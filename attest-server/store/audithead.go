@@ -275,7 +275,8 @@ func (s *headSigner) openBase(tx *sql.Tx, k ed25519.PrivateKey) (kbs.AuditBase, 
 }
 
 // catchUp goes on from the base, if another process has archived what this one
-// signed last. Without a base that says so, it is gone.
+// signed last. Without a base that says so, it is gone; and a base of a log that
+// went another way, from an older copy of the store, is no such.
 func (s *headSigner) catchUp(tx *sql.Tx, gone error) error {
 	b, err := s.openBase(tx, s.key)
 	switch {
@@ -287,6 +288,9 @@ func (s *headSigner) catchUp(tx *sql.Tx, gone error) error {
 		return gone
 	}
 	t, err := s.tree.atBase(tx, b)
+	if err == nil {
+		err = t.follows(tx, s.tree.Tree)
+	}
 	if err == nil {
 		s.tree, s.last = t, kbs.AuditHead{Sequence: b.Sequence, Hash: b.Hash}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -100,6 +101,33 @@ func (t auditTree) atBase(tx *sql.Tx, b kbs.AuditBase) (auditTree, error) {
 	}
 	t.end = b.Hash
 	return t, nil
+}
+
+// follows proves that t leads on from before, as far as that has whole tiles: what
+// would prove the rest is cut off with its entries.
+func (t auditTree) follows(tx *sql.Tx, before checkpoint.Tree) error {
+	whole := before.Size() - before.Size()%tileWidth
+	if whole == 0 {
+		return nil
+	}
+	old, err := checkpoint.TreeOf(whole, before.Edge()[:bits.OnesCount64(uint64(whole))])
+	if err != nil {
+		return err
+	}
+	if whole == t.Size() {
+		if old.Root() != t.Root() {
+			err = fmt.Errorf("another audit tree of %d entries than before: %w", whole, ErrTampered)
+		}
+		return err
+	}
+	proof, err := tlog.ProveTree(t.Size(), whole, treeReader{context.Background(), tx})
+	if err == nil {
+		err = tlog.CheckTree(proof, t.Size(), t.Root(), whole, old.Root())
+	}
+	if err != nil {
+		return fmt.Errorf("the audit tree of %d entries does not lead to that of %d: %w: %w", whole, t.Size(), ErrTampered, err)
+	}
+	return nil
 }
 
 // extend is the tree up to the entry that head signs. own are hashes of entries

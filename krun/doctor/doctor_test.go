@@ -35,6 +35,7 @@ func fitHost(t *testing.T) *fit {
 		"dev/kvm": "", "dev/sev": "", "usr/bin/crun": "", "etc/ccrun/krun.json": "",
 		"sys/module/kvm_amd/parameters/sev_snp": "Y\n",
 		"sys/fs/cgroup/misc.capacity":           "sev 0\nsev_es 99\n",
+		"sys/fs/cgroup/misc.current":            "sev 0\nsev_es 2\n",
 		"etc/containers/containers.conf":        "[containers]\n# annotations = [\"krun.use_passt=1\"]\n",
 		"usr/lib64/libkrun-sev.so.1":            "",
 	} {
@@ -135,15 +136,18 @@ func TestEachFaultIsNamed(t *testing.T) {
 			f.remove("sys/module/kvm_amd/parameters/sev_snp")
 			f.write("sys/module/kvm_intel/parameters/tdx", "Y")
 		}},
-		"no sev":       {"tee", Fail, "dev/sev", func(f *fit) { f.remove("dev/sev") }},
-		"no snp VMs":   {"tee", Fail, "makes no SNP machines", func(f *fit) { f.snp = false }},
-		"no asids":     {"asids", Warn, "BIOS", func(f *fit) { f.remove("sys/fs/cgroup/misc.capacity") }},
-		"crun plain":   {"crun", Fail, "without libkrun", func(f *fit) { f.version = "crun version 1.28\n+SYSTEMD\n" }},
-		"crun old":     {"crun", Fail, "expected 1.21", func(f *fit) { f.version = "crun version 1.20\n+LIBKRUN\n" }},
-		"crun weak":    {"crun", Warn, "CVE-2026-47766", func(f *fit) { f.version = "crun version 1.27.1\n+LIBKRUN\n" }},
-		"crun garbage": {"crun", Fail, "not crun", func(f *fit) { f.version = "crun" }},
-		"crun gone":    {"crun", Fail, "finding crun", func(f *fit) { f.remove("usr/bin/crun") }},
-		"no libkrun":   {"libkrun", Fail, "finds no libkrun", func(f *fit) { f.remove("usr/lib64/libkrun-sev.so.1") }},
+		"no sev":        {"tee", Fail, "dev/sev", func(f *fit) { f.remove("dev/sev") }},
+		"no snp VMs":    {"tee", Fail, "makes no SNP machines", func(f *fit) { f.snp = false }},
+		"no asids":      {"asids", Warn, "BIOS", func(f *fit) { f.remove("sys/fs/cgroup/misc.capacity") }},
+		"asids used up": {"asids", Warn, "all 99", func(f *fit) { f.write("sys/fs/cgroup/misc.current", "sev 1\nsev_es 99\n") }},
+		"more than all": {"asids", Warn, "all 99", func(f *fit) { f.write("sys/fs/cgroup/misc.current", "sev_es 100\n") }},
+		"asids odd":     {"asids", Warn, "lists no", func(f *fit) { f.write("sys/fs/cgroup/misc.capacity", "sev_es max\n") }},
+		"crun plain":    {"crun", Fail, "without libkrun", func(f *fit) { f.version = "crun version 1.28\n+SYSTEMD\n" }},
+		"crun old":      {"crun", Fail, "expected 1.21", func(f *fit) { f.version = "crun version 1.20\n+LIBKRUN\n" }},
+		"crun weak":     {"crun", Warn, "CVE-2026-47766", func(f *fit) { f.version = "crun version 1.27.1\n+LIBKRUN\n" }},
+		"crun garbage":  {"crun", Fail, "not crun", func(f *fit) { f.version = "crun" }},
+		"crun gone":     {"crun", Fail, "finding crun", func(f *fit) { f.remove("usr/bin/crun") }},
+		"no libkrun":    {"libkrun", Fail, "finds no libkrun", func(f *fit) { f.remove("usr/lib64/libkrun-sev.so.1") }},
 		"loader looks elsewhere": {"libkrun", Fail, "echo /usr/local/lib64 >/etc/ld.so.conf.d", func(f *fit) {
 			f.installed("usr/local/lib64", "1.18.1")
 		}},
@@ -183,6 +187,37 @@ func TestEachFaultIsNamed(t *testing.T) {
 				want = c.want
 			}
 			if f.Status != want || (f.Status != OK) != (f.Fix != "") || f.Check == c.check && !strings.Contains(f.Got+f.Fix, c.says) {
+				t.Errorf("%s: %+v", name, f)
+			}
+		}
+	}
+}
+
+// TestASIDsFree: they are finite, and it is told how many are left, wherever the
+// controller is mounted.
+func TestASIDsFree(t *testing.T) {
+	for name, c := range map[string]struct {
+		dir, capacity, current string
+		says                   string
+	}{
+		"some":         {"sys/fs/cgroup", "sev 410\nsev_es 99\n", "sev 7\nsev_es 12\n", "87 of 99 SEV-ES/SNP ASIDs are free"},
+		"all":          {"sys/fs/cgroup", "sev_es 99\n", "sev_es 0\n", "99 of 99"},
+		"last":         {"sys/fs/cgroup", "sev_es 99\n", "sev_es 98\n", "1 of 99"},
+		"hybrid":       {"sys/fs/cgroup/unified", "sev_es 15\n", "sev_es 5\n", "10 of 15"},
+		"version 1":    {"sys/fs/cgroup/misc", "sev_es 15\n", "sev_es 5\n", "10 of 15"},
+		"not said":     {"sys/fs/cgroup", "sev_es 99\n", "", "does not say how many are free"},
+		"none in use":  {"sys/fs/cgroup", "sev_es 99\n", "sev 7\n", "99 of 99"},
+		"another name": {"sys/fs/cgroup", "sev 7\nsev_es 99\n", "sev_esx 12\n", "99 of 99"},
+	} {
+		h := fitHost(t)
+		h.remove("sys/fs/cgroup/misc.capacity")
+		h.remove("sys/fs/cgroup/misc.current")
+		h.write(c.dir+"/misc.capacity", c.capacity)
+		if c.current != "" {
+			h.write(c.dir+"/misc.current", c.current)
+		}
+		for _, f := range must(h.Examine(context.Background())) {
+			if f.Check == "asids" && (f.Status != OK || !strings.Contains(f.Got, c.says)) {
 				t.Errorf("%s: %+v", name, f)
 			}
 		}

@@ -14,13 +14,40 @@ import (
 	"github.com/ccrun/ccrun/hint"
 )
 
+// asids says how many more confidential machines this host can run: each takes
+// an ASID of its own as long as it runs, and the processor has a fixed number.
 func (h *Host) asids(context.Context) (string, error) {
-	for line := range strings.Lines(h.read("/sys/fs/cgroup/misc.capacity")) {
-		if name, n, _ := strings.Cut(strings.TrimSpace(line), " "); name == "sev_es" && n != "0" {
-			return n + " ASIDs", nil
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/misc"} {
+		all := h.miscOf(filepath.Join(dir, "misc.capacity"))
+		if all == 0 {
+			continue
 		}
+		if !h.exists(filepath.Join(dir, "misc.current")) { // Linux 6.5 and older, and other owners' cgroups
+			return fmt.Sprintf("%d SEV-ES/SNP ASIDs, of which each running machine takes one; this kernel does not say how many are free", all), nil
+		}
+		free := max(0, all-h.miscOf(filepath.Join(dir, "misc.current")))
+		if free == 0 {
+			return "", hint.With(warning{fmt.Errorf("all %d SEV-ES/SNP ASIDs are in use: no other confidential machine can start", all)},
+				"stop one, or raise their number in the BIOS (minimum SEV non-ES ASID)")
+		}
+		return fmt.Sprintf("%d of %d SEV-ES/SNP ASIDs are free; each running machine takes one", free, all), nil
 	}
 	return "", warning{errors.New("the misc cgroup controller lists no SEV-ES/SNP ASIDs")}
+}
+
+// miscOf is the number of SEV-ES ASIDs in a file of the misc controller, 0 if
+// that does not say.
+func (h *Host) miscOf(file string) int {
+	for line := range strings.Lines(h.read(file)) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), " "); name == "sev_es" {
+			n, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
+				return 0
+			}
+			return int(n)
+		}
+	}
+	return 0
 }
 
 var podmanVersion = regexp.MustCompile(`podman version (\d+)\.(\d+)`)

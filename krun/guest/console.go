@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 )
 
 const (
-	consolePrefix  = "ccrun-init: "
+	consolePrefix  = krun.AgentPrefix
 	maxConsoleLine = 2048
 	// consolePatience is how long the agent waits for a host that does not read
 	// before it goes on without having been heard.

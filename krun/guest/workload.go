@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/process"
 )
 
@@ -46,9 +47,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 	b.workloadRan = true
 	b.started()
 	b.console.timing(fmt.Sprintf("workload started, the agent has %d KiB of memory", residentKiB()))
-	if err := b.control.sayReady(); err != nil {
-		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
-	}
+	b.sayReady()
 	stop := b.refreshSecrets()
 	status := b.supervise(pid, exited)
 	stop()
@@ -82,6 +81,18 @@ func (b *boot) refreshSecrets() (stop func()) {
 	}
 	b.spawn("refreshing the secrets", func() { r.run(ctx) })
 	return stop
+}
+
+// sayReady tells the host that the workload runs: on the control port, or where
+// there is none on the console, for whoever waits for it.
+func (b *boot) sayReady() {
+	if b.control == nil {
+		b.console.print("", krun.StartedLine)
+		return
+	}
+	if err := b.control.sayReady(); err != nil {
+		b.console.timing(fmt.Sprintf("reporting ready: %v", err))
+	}
 }
 
 // supervise forwards signals until the workload has exited.

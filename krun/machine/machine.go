@@ -62,6 +62,10 @@ type Machine struct {
 	// guest asks its own TEE.
 	Report func(io.ReadWriter) error
 
+	// Started is called when the guest says that its workload runs; nil: nobody
+	// wants to know.
+	Started func()
+
 	Log *slog.Logger
 	// StopTimeout is how long after SIGTERM a machine may go on that has no
 	// workload running yet. A workload's time is up to whoever stops it, as

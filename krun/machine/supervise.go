@@ -157,6 +157,9 @@ func (s *supervision) heard(m message) {
 		}
 		return
 	}
+	if !s.ready && s.m.Started != nil {
+		s.m.Started()
+	}
 	s.ready, s.deadline = true, nil
 }
 

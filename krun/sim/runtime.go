@@ -138,7 +138,8 @@ func (r *Runtime) prepareVM(c crun.Command, spec *crun.Spec) (string, error) {
 		return "", err
 	}
 	vmm := Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly && disk == nil, Ports: ports, Warnings: append(append(warnings, own...), unforwarded...)}
+		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly && disk == nil, Ports: ports,
+		Announce: spec.Annotations[krun.AnnounceAnnotation] == "1", Warnings: append(append(warnings, own...), unforwarded...)}
 	if err := machine.Rewrite(spec, root, mounts, []string{insideBinary, "vmm", "--config", machine.InsideConfig}); err != nil {
 		return "", err
 	}

@@ -41,6 +41,8 @@ type Config struct {
 	TempDir     string         `json:"temp_dir"`     // for writes that are not kept
 	ReadOnly    bool           `json:"read_only"`    // throw away what the guest writes
 	Ports       []machine.Port `json:"ports,omitempty"`
+	// Announce has the VMM print krun.StartedLine when the workload runs.
+	Announce bool `json:"announce,omitempty"`
 	// Warnings are for the container's log: what the runtime itself prints,
 	// Podman shows only if it fails.
 	Warnings []string `json:"warnings,omitempty"`

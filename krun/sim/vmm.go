@@ -57,6 +57,9 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 		Report: func(port io.ReadWriter) error { return serveReports(port, sign) },
 		Log:    v.Log, StopTimeout: v.StopTimeout,
 	}
+	if v.Config.Announce {
+		m.Started = func() { fmt.Fprintln(os.Stderr, krun.StartedLine) }
+	}
 	return m.Run(signals)
 }
 

@@ -8,12 +8,14 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containers/podman/v5/pkg/specgenutil"
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/podman"
 )
 
@@ -29,12 +31,17 @@ func runCommand() *cli.Command {
 The exit status is the workload's (0 to 255, also where "podman run" can only see
 0), or 77 if the server refused the key; 125, 126 and 127 are podman-run(1)'s.
 
+In a systemd unit with Type=notify it reports what the guest waits for, and is ready
+when the workload runs: "ccrun quadlet --service" writes such a unit.
+
 Example:
    ccrun run --rm --network host localhost/hello-confidential`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "run in the background and print the container's ID"},
 			&cli.BoolFlag{Name: "rm", Usage: "remove the container when it ends"},
 			&cli.StringFlag{Name: "name", Usage: "container `NAME`"},
+			&cli.BoolFlag{Name: "resume", Usage: "start container --name again, with what it wrote, if the same image and flags made it; else replace it"},
+			&cli.UintFlag{Name: "stop-timeout", Usage: "`SECONDS` that the workload has after a signal to stop, before its VM is killed (default: as long as it takes; 10 for \"podman stop\")"},
 			&cli.StringFlag{Name: "runtime", Value: "krun", Usage: "OCI `RUNTIME`: krun, krun-sim (simulation) or an absolute path"},
 			&cli.StringFlag{Name: "network", Usage: "network `MODE`, as podman-run(1)"},
 			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`HOST:CONTAINER` port, as podman-run(1)"},
@@ -73,31 +80,76 @@ func runWorkload(c *cli.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Signals belong to the workload from here on: a context that SIGTERM
+	// Signals belong to the workload once it is started: a context that SIGTERM
 	// cancels would tear the connection down instead of passing it on.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	ctx := context.WithoutCancel(c.Context)
+	host := systemd(program.Log(c))
+	if host.status("looking for the image "+spec.Image) || spec.Resume {
+		spec.Annotations[krun.AnnounceAnnotation] = "1"
+	}
 	service, err := podman.Open(ctx, podman.Options{URL: c.String("url"), Runtime: c.String("runtime")})
 	if err != nil {
 		return 0, err
 	}
 	defer service.Close()
-	id, err := service.Create(ctx, *spec)
-	if err != nil {
-		return 0, err
+	created := new(launch)
+	if stopped := created.create(ctx, service, *spec, signals); stopped != 0 || created.err != nil {
+		return stopped, created.err
 	}
-	if err := cid.write(id); err != nil {
+	if err := cid.write(created.id); err != nil {
 		return 0, err
 	}
 	if c.Bool("detach") {
-		if err := service.Start(ctx, id); err != nil {
+		if err := service.Start(ctx, created.id); err != nil {
 			return 0, fmt.Errorf("starting the container: %w", err)
 		}
-		_, err := fmt.Fprintln(c.App.Writer, id)
+		_, err := fmt.Fprintln(c.App.Writer, created.id)
 		return 0, err
 	}
-	return service.RunAttached(ctx, id, podman.Streams{Out: os.Stdout, Err: os.Stderr}, asSyscall(signals))
+	host.status("starting the machine")
+	return service.RunAttached(ctx, created.id, podman.Attached{
+		Streams: podman.Streams{Out: os.Stdout, Err: os.Stderr}, Signals: passedOn(signals, host),
+		Stop: time.Duration(spec.StopSeconds) * time.Second,
+		Says: func(text string) { host.status(text) }, Runs: host.runs,
+	})
+}
+
+// launch is a container that is made, which a signal to stop ends: a pull may
+// take long, and there is no workload yet to pass it to.
+type launch struct {
+	id  string
+	err error
+}
+
+// create returns the exit status of a signal that came before there was a
+// container, or 0.
+func (l *launch) create(ctx context.Context, service *podman.Service, spec podman.Container, signals <-chan os.Signal) (stopped int) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan bool)
+	go func() {
+		l.id, l.err = service.Create(ctx, spec)
+		close(done)
+	}()
+	for {
+		select {
+		case <-done:
+			return 0
+		case sig := <-signals:
+			if sig != syscall.SIGTERM && sig != syscall.SIGINT {
+				continue
+			}
+			cancel()
+			<-done
+			if l.err == nil { // it was just made
+				return 0
+			}
+			l.err = nil
+			return 128 + int(sig.(syscall.Signal))
+		}
+	}
 }
 
 func containerFromFlags(c *cli.Context) (*podman.Container, error) {
@@ -122,6 +174,9 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Bool("resume") && (c.String("name") == "" || c.Bool("rm") || c.Bool("detach")) {
+		return nil, face.Usagef("--resume needs --name, and goes with neither --rm nor --detach")
+	}
 	switch p := c.String("pull"); p {
 	case "missing", "always", "never", "newer":
 	default:
@@ -130,7 +185,7 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	return &podman.Container{
 		Image: c.Args().First(), Name: c.String("name"), Pull: c.String("pull"),
 		Network: c.String("network"), Ports: ports, Annotations: annotations, Labels: labels,
-		Remove: c.Bool("rm"),
+		Remove: c.Bool("rm"), StopSeconds: c.Uint("stop-timeout"), Resume: c.Bool("resume"),
 	}, nil
 }
 
@@ -188,10 +243,14 @@ func (c *cidFile) write(id string) error {
 	return errors.Join(err, c.f.Close())
 }
 
-func asSyscall(in <-chan os.Signal) <-chan syscall.Signal {
+// passedOn are the signals for the workload.
+func passedOn(in <-chan os.Signal, host *supervisor) <-chan syscall.Signal {
 	out := make(chan syscall.Signal)
 	go func() {
 		for s := range in {
+			if s == syscall.SIGTERM {
+				host.stopping()
+			}
 			out <- s.(syscall.Signal)
 		}
 	}()

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	nettypes "github.com/containers/common/libnetwork/types"
 	"github.com/containers/podman/v5/pkg/bindings/containers"
@@ -29,6 +31,11 @@ type Container struct {
 	Annotations map[string]string
 	Labels      map[string]string
 	Remove      bool
+	// StopSeconds is how long the workload has to stop; 0: as Podman has it.
+	StopSeconds uint
+	// Resume starts the container of that name again, with what it wrote, if it
+	// was made of the same image and flags; else it is made anew.
+	Resume bool
 }
 
 // ErrNotWorkload reports an image that ccrun did not build: a krun runtime
@@ -56,7 +63,22 @@ func (s *Service) Create(ctx context.Context, c Container) (id string, err error
 		return "", hint.With(fmt.Errorf("image %s: %w (no label %s)", c.Image, ErrNotWorkload, krun.LabelVersion),
 			"build one with `ccrun build %s DEST`", c.Image)
 	}
-	resp, err := containers.CreateWithSpec(conn, c.spec(s.RuntimeName), nil)
+	spec := c.spec(s.RuntimeName)
+	if c.Resume {
+		recipe, err := c.recipe(img.ID, s.RuntimePath)
+		if err != nil {
+			return "", err
+		}
+		if id, err := s.resumable(conn, &c, recipe); id != "" || err != nil {
+			return id, err
+		}
+		spec.Labels = maps.Clone(spec.Labels)
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[resumeLabel] = recipe
+	}
+	resp, err := containers.CreateWithSpec(conn, spec, nil)
 	if err != nil {
 		return "", fmt.Errorf("creating container from %s: %w", c.Image, err)
 	}
@@ -86,6 +108,10 @@ func (c *Container) spec(runtime string) *specgen.SpecGenerator {
 	spec.PortMappings = c.Ports
 	remove := c.Remove
 	spec.Remove = &remove
+	if c.StopSeconds > 0 {
+		seconds := c.StopSeconds
+		spec.StopTimeout = &seconds
+	}
 	if c.Network != "" {
 		setNetwork(spec, c.Network)
 	}
@@ -160,11 +186,23 @@ func (s *Service) Start(ctx context.Context, id string) error {
 	return containers.Start(conn, id, nil)
 }
 
+// Attached is what a foreground workload is connected to.
+type Attached struct {
+	Streams
+	Signals <-chan syscall.Signal // passed on
+	// Stop, if not zero, is how long the workload has after a signal to stop.
+	Stop time.Duration
+	// Says, if set, is told what the guest's agent says until the workload runs,
+	// and Runs that it does.
+	Says func(string)
+	Runs func()
+}
+
 // RunAttached starts the container, copies its output, passes on signals and
 // returns the workload's exit status.
-func (s *Service) RunAttached(ctx context.Context, id string, to Streams, signals <-chan syscall.Signal) (int, error) {
-	said := &statusWatch{to: to.Err}
-	attached, attachErr, err := s.attach(ctx, id, Streams{to.Out, said})
+func (s *Service) RunAttached(ctx context.Context, id string, a Attached) (int, error) {
+	said := &statusWatch{to: a.Err, says: a.Says, runs: a.Runs}
+	attached, attachErr, err := s.attach(ctx, id, Streams{a.Out, said})
 	if err != nil {
 		return 0, err
 	}
@@ -180,12 +218,18 @@ func (s *Service) RunAttached(ctx context.Context, id string, to Streams, signal
 	if err := s.Start(ctx, id); err != nil {
 		return 0, fmt.Errorf("starting the container: %w", err)
 	}
+	var over <-chan time.Time
 	for {
 		select {
-		case sig := <-signals:
+		case sig := <-a.Signals:
+			if (sig == syscall.SIGTERM || sig == syscall.SIGINT) && over == nil && a.Stop > 0 {
+				over = time.After(a.Stop)
+			}
 			if sig := s.signalFor(sig); sig != 0 {
 				s.kill(ctx, id, sig)
 			}
+		case <-over:
+			s.kill(ctx, id, syscall.SIGKILL)
 		case code := <-status:
 			<-attachErr // the last output
 			return s.statusOf(code, said)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -159,6 +160,7 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	}
 	cmd := exec.Command(bin, args...)
 	cmd.Stderr = &stderr
+	cmd.Env = withoutNotify(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		_ = os.RemoveAll(dir)
@@ -177,6 +179,12 @@ func private(ctx context.Context, o Options) (*Service, error) {
 	}
 	s.close = stop
 	return s, nil
+}
+
+// withoutNotify keeps Podman from telling systemd that it is ready: whoever
+// calls us waits for the workload.
+func withoutNotify(env []string) []string {
+	return slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "NOTIFY_SOCKET=") })
 }
 
 func runtimeHint(runtime string) string {

@@ -46,17 +46,21 @@ func (s *Service) signalFor(sig syscall.Signal) syscall.Signal {
 	return 0
 }
 
-// maxStatusLine bounds what is kept of a line; longer ones are no StatusLine.
-const maxStatusLine = 256
+// maxStatusLine bounds what is kept of a line. A StatusLine is shorter, and of
+// what else the agent says the beginning will do.
+const maxStatusLine = 1024
 
 // statusWatch passes a stream on and keeps the last StatusLine in it. The
 // workload could print one, too, and so deceive only whoever runs it: the
-// agent's comes last.
+// agent's comes last. says and runs, if set, are told of the agent's other lines
+// and of the workload's start.
 type statusWatch struct {
 	to     io.Writer
 	line   []byte
 	status int
 	seen   bool
+	says   func(string)
+	runs   func()
 }
 
 func (w *statusWatch) Write(p []byte) (int, error) {
@@ -66,12 +70,23 @@ func (w *statusWatch) Write(p []byte) (int, error) {
 			w.line = append(w.line, line[:min(len(line), room)]...)
 		}
 		if ended {
-			if status, ok := krun.ParseStatusLine(string(w.line)); ok {
-				w.status, w.seen = status, true
-			}
+			w.heard(string(w.line))
 			w.line = w.line[:0]
 		}
 		rest = after
 	}
 	return w.to.Write(p)
+}
+
+func (w *statusWatch) heard(line string) {
+	if status, ok := krun.ParseStatusLine(line); ok {
+		w.status, w.seen = status, true
+	}
+	if w.runs != nil && krun.IsStartedLine(line) {
+		w.runs()
+		w.runs, w.says = nil, nil // what looks like the agent's may be the workload's now
+	}
+	if text, ok := krun.ParseAgentLine(line); ok && w.says != nil {
+		w.says(text)
+	}
 }

@@ -62,3 +62,16 @@ func TestStatusOf(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatTheAgentSays is heard until the workload runs: after that it may be the
+// workload that says so.
+func TestWhatTheAgentSays(t *testing.T) {
+	const libkrun = "[2026-11-30T06:26:18.117380Z ERROR init_or_kernel] "
+	var said []string
+	w := &statusWatch{to: &bytes.Buffer{}, says: func(s string) { said = append(said, s) }, runs: func() { said = append(said, "RUNS") }}
+	_, _ = w.Write([]byte("kernel\n" + libkrun + krun.AgentPrefix + "asking\r\n" + krun.AgentPrefix + "again"))
+	_, _ = w.Write([]byte(" and again\n" + libkrun + krun.StartedLine + "\n" + krun.AgentPrefix + "not heard\n" + krun.StartedLine + "\n" + krun.StatusLine(3) + "\n"))
+	if got := strings.Join(said, "|"); got != "asking|again and again|RUNS" || w.status != 3 {
+		t.Errorf("heard %q, status %d", got, w.status)
+	}
+}

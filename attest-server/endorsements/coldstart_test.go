@@ -143,7 +143,7 @@ func (f *fleet) guest(ctx context.Context, key snp.EndorsementKey) error {
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
-		time.Sleep(wait + rand.N(pause/2+1))
+		time.Sleep(wait + rand.N(max(pause, wait)/2+1))
 	}
 }
 

@@ -93,13 +93,15 @@ func (q inquiry) round(ctx context.Context, servers []asked, try func(string) er
 
 // pauseBefore is the wait before the next round: about pause, by chance, since
 // guests that lost their server together must not come back together; longer if
-// every server wants to be left alone for longer.
+// every server wants to be left alone for longer. What a server asked for it may
+// have asked of hundreds in the same second: up to half as long again, by chance.
 func pauseBefore(servers []asked, pause time.Duration) time.Duration {
 	soonest := longestRetryAfter
 	for _, s := range servers {
 		soonest = min(soonest, time.Until(s.resume))
 	}
-	return max(soonest, pause/2) + rand.N(pause/2+1)
+	least := max(soonest, pause/2)
+	return least + rand.N(max(pause, least)/2+1)
 }
 
 // noAnswer is what is left to say when waiting has ended.

@@ -136,9 +136,9 @@ func TestReleaseHonoursRetryAfter(t *testing.T) {
 		most     time.Duration
 		otherURL bool
 	}{
-		"in seconds":      {503, "30", 30 * time.Second, 31 * time.Second, false},
-		"too many":        {429, "7", 7 * time.Second, 8 * time.Second, false},
-		"bounded":         {503, "86400", 5 * time.Minute, 5*time.Minute + time.Second, false},
+		"in seconds":      {503, "30", 30 * time.Second, 46 * time.Second, false},
+		"too many":        {429, "7", 7 * time.Second, 11 * time.Second, false},
+		"bounded":         {503, "86400", 5 * time.Minute, 8 * time.Minute, false},
 		"of another kind": {500, "30", 0, time.Second, false},
 		"a date":          {503, "Wed, 21 Oct 2015 07:28:00 GMT", 0, time.Second, false},
 		"negative":        {503, "-1", 0, time.Second, false},

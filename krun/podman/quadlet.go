@@ -20,7 +20,7 @@ func (u Unit) Render() (string, error) {
 	if !isSimulator(u.Runtime) {
 		fmt.Fprintf(&b, unseen, u.Name, krun.StatusLine(krun.StatusDenied), krun.StartedLine)
 	}
-	fmt.Fprintf(&b, "[Unit]\nDescription=Confidential workload %s\n%s# However long a server or the network is away.\nStartLimitIntervalSec=0\n", u.Name, u.online())
+	fmt.Fprintf(&b, "\n[Unit]\nDescription=Confidential workload %s\n%s# However long a server or the network is away.\nStartLimitIntervalSec=0\n", u.Name, u.online())
 	fmt.Fprintf(&b, unitContainer, u.Image, u.Name, u.Runtime, u.Pull, u.StopSeconds)
 	if u.Network != "" {
 		fmt.Fprintf(&b, "Network=%s\n", u.Network)

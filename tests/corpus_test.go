@@ -158,6 +158,9 @@ func (w *rigWorld) compare(t *testing.T, c corpusImage, fs string, layers string
 // lastLine is what the agent says at the end, on the workload's stderr.
 var lastLine = regexp.MustCompile(`(?m)^(.*)ccrun: exit status (\d+)\n\z`)
 
+// startedLine is what it says at first.
+var startedLine = regexp.MustCompile(`(?m)^.*ccrun: workload started\n`)
+
 // observe runs the image, stops it if it is a server, and returns what was
 // seen, by item.
 func (w *rigWorld) observe(t *testing.T, c corpusImage, image string, flags ...string) map[string]string {
@@ -174,7 +177,7 @@ func (w *rigWorld) observe(t *testing.T, c corpusImage, image string, flags ...s
 	seen := map[string]string{"status that Podman sees": status, "status": status}
 	if m := lastLine.FindStringSubmatch(logs.stderr); m != nil {
 		seen["status"], seen["last line of stderr"] = m[2], "ccrun: exit status"
-		logs.stderr = strings.TrimSuffix(logs.stderr, m[0])
+		logs.stderr = startedLine.ReplaceAllString(strings.TrimSuffix(logs.stderr, m[0]), "")
 	}
 	var said strings.Builder
 	for line := range strings.Lines(logs.stdout) {

@@ -3,13 +3,17 @@ package tests
 import (
 	"encoding/json"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ccrun/ccrun/krun"
 )
 
 // rigWorld is a world in which `podman run --runtime krun` is the real thing
@@ -130,8 +134,9 @@ func (w *rigWorld) outputAndStatus(t *testing.T) {
 		t.Errorf("stdout is %q, expected %q", r.stdout, want)
 	}
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
-	if lines[0] != "err" || !strings.HasSuffix(lines[len(lines)-1], "ccrun: exit status 7") || len(lines) != 2 {
-		t.Errorf("stderr is %q, expected the workload's line and the agent's last", lines)
+	slices.SortFunc(lines[:min(2, len(lines))], func(a, b string) int { return len(a) - len(b) }) // two ways to the host
+	if len(lines) != 3 || lines[0] != "err" || !strings.HasSuffix(lines[1], krun.StartedLine) || !strings.HasSuffix(lines[2], "ccrun: exit status 7") {
+		t.Errorf("stderr is %q, expected the workload's line and the agent's two", lines)
 	}
 }
 
@@ -161,7 +166,7 @@ func (w *rigWorld) denied(t *testing.T) {
 func (w *rigWorld) logsNone(t *testing.T) {
 	image := w.build("mute", shell("echo out; echo err >&2; exit 9"), "--logs", "none")
 	r := w.podman(image)
-	if r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
+	if r.stdout != "" || strings.Count(r.stderr, "\n") != 2 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
 		t.Errorf("a workload without logs: %s", r)
 	}
 }
@@ -228,11 +233,54 @@ func (w *rigWorld) networks(t *testing.T) {
 	}
 }
 
+// notified plays systemd for the commands that follow, until told says what they
+// told it.
+func (w *rigWorld) notified(t *testing.T) (told func() string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := w.env
+	w.env = append(slices.Clone(env), "NOTIFY_SOCKET="+path)
+	heard := make(chan string)
+	go func() {
+		var said strings.Builder
+		for b := make([]byte, 4096); ; said.WriteByte('\n') {
+			n, err := l.Read(b)
+			if err != nil || string(b[:n]) == "END" {
+				heard <- said.String()
+				return
+			}
+			said.Write(b[:n])
+		}
+	}()
+	return func() string {
+		w.env = env
+		defer l.Close()
+		end, err := net.Dial("unixgram", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer end.Close()
+		if _, err := end.Write([]byte("END")); err != nil {
+			t.Fatal(err)
+		}
+		return <-heard
+	}
+}
+
 // ccrunRun carries the status and the signal that Podman alone cannot.
 func (w *rigWorld) ccrunRun(t *testing.T) {
 	for image, want := range map[string]int{"localhost/speaks": 7, "localhost/denied": 77, "localhost/mute": 9} {
+		told := w.notified(t)
 		if r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", w.network(), image); r.code != want {
 			t.Errorf("ccrun run %s: %s\nexpected status %d", image, r, want)
+		}
+		said := told()
+		if ready := strings.Contains(said, "READY=1"); ready != (want != 77) || !ready && !strings.Contains(said, "STATUS=obtaining the disk key: ") {
+			t.Errorf("ccrun run %s told systemd %q", image, said)
 		}
 	}
 	w.ccrunSignal(t, "krun", w.network(), w.build("run-signal", signalled()))

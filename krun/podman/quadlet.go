@@ -28,7 +28,12 @@ func (u Unit) Render() (string, error) {
 	for _, p := range u.Publish {
 		fmt.Fprintf(&b, "PublishPort=%s\n", p)
 	}
-	b.WriteString("\n[Service]\n" + u.again(u.restartOfQuadlet()) + u.times() + u.contained() + u.install())
+	b.WriteString("\n[Service]\n" + u.again(u.restartOfQuadlet()) + u.times() + u.contained())
+	if u.User {
+		b.WriteString("\n[Install]\nWantedBy=default.target\n")
+	} else {
+		b.WriteString("\n[Install]\nWantedBy=multi-user.target default.target\n")
+	}
 	return b.String(), nil
 }
 

@@ -56,7 +56,9 @@ func TestService(t *testing.T) {
 		{Unit{StopSeconds: 5}, " --stop-timeout 5 \\\n", "60"},
 		{Unit{StopSeconds: 5}, "\nTimeoutStopSec=20\n", "%!"},
 		{Unit{Publish: []string{"80:80", "127.0.0.1:81:81/tcp"}, Network: "host"}, "--network host \\\n    --publish 80:80 \\\n    --publish 127.0.0.1:81:81/tcp \\\n", "%!"},
-		{Unit{}, "\nWantedBy=multi-user.target ", "~/."},
+		{Unit{}, "\nWantedBy=multi-user.target\n", "~/."},
+		{Unit{}, "\nAfter=network-online.target multi-user.target\n", "default.target"},
+		{Unit{User: true}, "\nAfter=default.target\n", "multi-user"},
 		{Unit{User: true}, "\nWantedBy=default.target\n", "network-online"},
 		{Unit{User: true}, "# Install as ~/.config/systemd/user/fraud.service", "SystemCall"},
 	} {

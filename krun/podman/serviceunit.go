@@ -22,17 +22,18 @@ func (u Unit) RenderService() (string, error) {
 	if u.Restart == "" {
 		u.Restart = "on-failure"
 	}
-	dir := "systemd/system/"
+	dir, target := "systemd/system/", "multi-user.target"
 	if u.User {
-		dir = "systemd/user/"
+		dir, target = "systemd/user/", "default.target"
 	}
 	var b strings.Builder
 	b.WriteString(u.head("ccrun quadlet --service", dir+u.Name+".service"))
-	fmt.Fprintf(&b, "# %s enable --now %s\n", u.systemctl(), u.Name)
+	fmt.Fprintf(&b, "# %s enable --now --no-block %s\n", u.systemctl(), u.Name)
 	fmt.Fprintf(&b, serviceNotes, u.Name, krun.StatusDenied)
-	fmt.Fprintf(&b, "\n[Unit]\nDescription=Confidential workload %s\n%s# However long a server or the network is away.\nStartLimitIntervalSec=0\n", u.Name, u.online())
+	fmt.Fprintf(&b, "\n[Unit]\nDescription=Confidential workload %s\n# After %s, or that would wait for the key server, too.\n%s# However long a server or the network is away.\nStartLimitIntervalSec=0\n",
+		u.Name, target, u.online(target))
 	fmt.Fprintf(&b, serviceBody, strings.Join(u.command(), " \\\n    "), u.Podman, u.Name)
-	b.WriteString(u.again(u.Restart) + u.times() + u.contained() + u.install())
+	b.WriteString(u.again(u.Restart) + u.times() + u.contained() + "\n[Install]\nWantedBy=" + target + "\n")
 	return b.String(), nil
 }
 

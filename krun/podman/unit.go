@@ -98,11 +98,16 @@ func (u *Unit) head(command, file string) string {
 
 // online waits for the network, of which a user's manager knows nothing. Neither
 // needs to: a guest waits for its servers, and a pull that fails is tried again.
-func (u *Unit) online() string {
-	if u.User {
-		return ""
+func (u *Unit) online(after ...string) string {
+	wants := ""
+	if !u.User {
+		wants = "Wants=network-online.target\n"
+		after = append([]string{"network-online.target"}, after...)
 	}
-	return "Wants=network-online.target\nAfter=network-online.target\n"
+	if len(after) == 0 {
+		return wants
+	}
+	return wants + "After=" + strings.Join(after, " ") + "\n"
 }
 
 // again says when the unit is started again: always but after a refusal, ever
@@ -143,13 +148,6 @@ SystemCallArchitectures=native
 SystemCallFilter=~@clock @cpu-emulation @obsolete @reboot @swap
 SystemCallErrorNumber=EPERM
 `
-}
-
-func (u *Unit) install() string {
-	if u.User {
-		return "\n[Install]\nWantedBy=default.target\n"
-	}
-	return "\n[Install]\nWantedBy=multi-user.target default.target\n"
 }
 
 var systemdVersion = regexp.MustCompile(`^systemd (\d{1,5})\b`)

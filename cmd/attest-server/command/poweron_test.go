@@ -35,8 +35,8 @@ func howManyHosts() int {
 }
 
 // TestPowerOn: a site's hosts come up together while their server's machine still
-// boots. One process then serves all of them, and no second sees most. Guests ask
-// as the agent does, with its client, waits and time limits; either each comes from
+// boots. One process then serves all of them, with the limits that it has by
+// default. Guests ask as the agent does, with its client, waits and time limits; either each comes from
 // an address of its own, or all by one router.
 func TestPowerOn(t *testing.T) {
 	hosts := howManyHosts()
@@ -124,11 +124,11 @@ func (p *powerOn) judge(t *testing.T, hosts int) {
 			t.Fatalf("a guest was not served: %v", err)
 		}
 	}
-	// After the first second, in which all begin, chance has them apart.
-	peak := busiest(p.dials, 2*time.Second)
+	// How they are spread is TestNoHerd's, on a clock of its own: here a busy
+	// machine may run them in bursts.
 	t.Logf("%d hosts: the first has its key after %s, the last after %s; %d tries, at most %d in a second once they wait",
-		hosts, slices.Min(p.served).Round(10*time.Millisecond), slices.Max(p.served).Round(10*time.Millisecond), len(p.dials), peak)
-	if peak > hosts*9/10 {
-		t.Errorf("%d of %d hosts came in one second", peak, hosts)
+		hosts, slices.Min(p.served).Round(10*time.Millisecond), slices.Max(p.served).Round(10*time.Millisecond), len(p.dials), busiest(p.dials, 2*time.Second))
+	if len(p.dials) > 15*hosts {
+		t.Errorf("%d tries of %d hosts", len(p.dials), hosts)
 	}
 }

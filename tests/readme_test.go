@@ -121,7 +121,7 @@ func (w *world) replace(s, port string) string {
 		"/usr/lib64/libkrunfw-sev.so.5", w.dir+"/libkrunfw-sev.so.5",
 		"docker://docker.io/library/nginx:1.28", "oci:"+w.dir+"/nginx",
 		"docker://registry.example/shop/nginx-cw:1", "oci:"+w.dir+"/nginx-cw",
-		"/etc/containers/systemd/", w.dir+"/",
+		"/etc/systemd/system/", w.dir+"/",
 		"SESSION", "nosuchsession",
 	).Replace(s)
 }

@@ -94,60 +94,55 @@ func runWorkload(c *cli.Context) (int, error) {
 		return 0, err
 	}
 	defer service.Close()
-	created := new(launch)
-	if stopped := created.create(ctx, service, *spec, signals); stopped != 0 || created.err != nil {
-		return stopped, created.err
+	create := func(ctx context.Context) (string, error) { return service.Create(ctx, *spec) }
+	id, stopped, err := unlessStopped(ctx, create, signals)
+	if stopped != 0 && id != "" && spec.Remove {
+		err = service.Remove(ctx, id)
 	}
-	if err := cid.write(created.id); err != nil {
+	if stopped != 0 || err != nil {
+		return stopped, err
+	}
+	if err := cid.write(id); err != nil {
 		return 0, err
 	}
 	if c.Bool("detach") {
-		if err := service.Start(ctx, created.id); err != nil {
+		if err := service.Start(ctx, id); err != nil {
 			return 0, fmt.Errorf("starting the container: %w", err)
 		}
-		_, err := fmt.Fprintln(c.App.Writer, created.id)
+		_, err := fmt.Fprintln(c.App.Writer, id)
 		return 0, err
 	}
 	host.status("starting the machine")
-	return service.RunAttached(ctx, created.id, podman.Attached{
+	return service.RunAttached(ctx, id, podman.Attached{
 		Streams: podman.Streams{Out: os.Stdout, Err: os.Stderr}, Signals: passedOn(signals, host),
 		Stop: time.Duration(spec.StopSeconds) * time.Second,
 		Says: func(text string) { host.status(text) }, Runs: host.runs,
 	})
 }
 
-// launch is a container that is made, which a signal to stop ends: a pull may
-// take long, and there is no workload yet to pass it to.
-type launch struct {
-	id  string
-	err error
-}
-
-// create returns the exit status of a signal that came before there was a
-// container, or 0.
-func (l *launch) create(ctx context.Context, service *podman.Service, spec podman.Container, signals <-chan os.Signal) (stopped int) {
+// unlessStopped makes a container, which a signal to stop ends: a pull may take
+// long, and there is no workload yet to pass it to. stopped is the exit status of
+// such a signal, or 0.
+func unlessStopped(ctx context.Context, create func(context.Context) (string, error), signals <-chan os.Signal) (id string, stopped int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan bool)
 	go func() {
-		l.id, l.err = service.Create(ctx, spec)
+		id, err = create(ctx)
 		close(done)
 	}()
 	for {
 		select {
 		case <-done:
-			return 0
+			if stopped != 0 {
+				err = nil // it may have been made just now, all the same
+			}
+			return id, stopped, err
 		case sig := <-signals:
-			if sig != syscall.SIGTERM && sig != syscall.SIGINT {
-				continue
+			if sig == syscall.SIGTERM || sig == syscall.SIGINT {
+				stopped = 128 + int(sig.(syscall.Signal))
+				cancel()
 			}
-			cancel()
-			<-done
-			if l.err == nil { // it was just made
-				return 0
-			}
-			l.err = nil
-			return 128 + int(sig.(syscall.Signal))
 		}
 	}
 }

@@ -182,6 +182,18 @@ func (s *Service) RunAttached(ctx context.Context, id string, a Attached) (int, 
 	}
 }
 
+// Remove removes a container that was never started.
+func (s *Service) Remove(ctx context.Context, id string) error {
+	conn, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := containers.Remove(conn, id, nil); err != nil {
+		return fmt.Errorf("removing the container: %w", err)
+	}
+	return nil
+}
+
 func (s *Service) attach(ctx context.Context, id string, io Streams) (chan bool, chan error, error) {
 	conn, err := s.Connect(ctx)
 	if err != nil {

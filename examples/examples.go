@@ -1,10 +1,10 @@
-// Package examples carries the demonstration and its workload, so that
+// Package examples carries the demonstrations and their workload, so that
 // `ccrun-sim demo` needs no checkout.
 package examples
 
 import "embed"
 
-// Files are demo.sh and the folder of each example.
+// Files are the demonstrations, and the folder of their workload.
 //
-//go:embed demo.sh shop
+//go:embed demo.sh memory.sh setup.sh shop
 var Files embed.FS

@@ -223,3 +223,30 @@ func TestDemo(t *testing.T) {
 		t.Errorf("%d of 4 attacks refused\n%s", n, out)
 	}
 }
+
+// TestMemoryDemo is `ccrun-sim demo memory`: the host finds the canary where no
+// TEE is, and nothing says that a simulated one would keep it from that.
+func TestMemoryDemo(t *testing.T) {
+	endToEnd(t)
+	bin := binDir(t)
+	cache, err := filepath.Abs("../.cache")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(bin, "ccrun-sim"), "demo", "memory", "--bin", bin, "--cache", cache)
+	cmd.Env = append(os.Environ(), "CCRUN_DEMO_PORT="+freePort(t))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+	found := regexp.MustCompile(`(?m)^[1-9][0-9]* copies in ([0-9]+) MiB of [1-9][0-9]* processes$`).FindAllStringSubmatch(string(out), -1)
+	if len(found) != 2 {
+		t.Errorf("found %d times, expected in the container and in the VM", len(found))
+	}
+	for _, want := range []string{"TEE is simulated", "-> FOUND: a VM alone", "on its disk: not found", "NOT SHOWN", "0 copies"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in the output", want)
+		}
+	}
+}

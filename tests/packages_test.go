@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,9 +58,12 @@ func release(t *testing.T, dist string, env ...string) {
 	}
 }
 
-// checkRPMs reads the .rpm packages with rpm itself.
+// checkRPMs reads, installs, verifies and erases the .rpm packages with rpm
+// itself, in an empty root: without what they depend on, and without their
+// scripts, for which there is no shell.
 func checkRPMs(t *testing.T, dist string) {
 	t.Helper()
+	var files, names []string
 	for name, want := range map[string]string{
 		"ccrun": "/usr/libexec/ccrun/ccrun-init", "ccrun-edge": "/etc/containers/containers.conf.d/ccrun.conf",
 		"attest-server": "/usr/lib/systemd/system/attest-server.socket", "ccrun-sim": "/usr/libexec/ccrun/krun-sim",
@@ -72,6 +76,32 @@ func checkRPMs(t *testing.T, dist string) {
 		if err != nil || !strings.Contains(string(out), want+"\n") {
 			t.Errorf("%s: %v: no %s in\n%s", name, err, want, out)
 		}
+		files, names = append(files, found[0]), append(names, name)
+	}
+	root := t.TempDir()
+	rpm := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("rpm", append([]string{"--root", root}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("rpm %.60q: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	rpm(append([]string{"-i", "--nodeps", "--noscripts", "--nosignature"}, files...)...)
+	rpm(append([]string{"-V", "--nodeps"}, names...)...)
+	for path, mode := range map[string]os.FileMode{"usr/bin/ccrun": 0o755, "usr/bin/attest-server": 0o755, "usr/libexec/ccrun/ccrun-init": 0o755, "etc/containers/containers.conf.d/ccrun.conf": 0o644} {
+		if info, err := os.Lstat(filepath.Join(root, path)); err != nil || info.Mode() != mode {
+			t.Errorf("installed from .rpm: %s: %v, %v", path, info, err)
+		}
+	}
+	rpm(append([]string{"-e", "--nodeps", "--noscripts"}, names...)...)
+	for _, dir := range []string{"usr", "etc"} {
+		_ = filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && !strings.Contains(path, "/rpm/") {
+				t.Errorf("the .rpm packages left %s behind", path)
+			}
+			return nil
+		})
 	}
 }
 

@@ -24,19 +24,10 @@ func TestQuadlet(t *testing.T) {
 		for runtime := range again {
 			write(t, filepath.Join(units, "under-"+runtime+".container"), printedUnit(t, user, "--runtime", runtime, "--name", "under-"+runtime))
 		}
-		args := []string{"-dryrun"}
-		if user {
-			args = append(args, "-user")
-		}
-		run := exec.Command(generator, args...)
-		run.Env = append(os.Environ(), "QUADLET_UNIT_DIRS="+units)
-		out, err := run.Output()
-		if err != nil {
-			t.Fatalf("generator: %v", err)
-		}
+		out := generated(t, generator, units, user)
 		for runtime, restart := range again {
 			name := "under-" + runtime + ".service"
-			_, service, ok := strings.Cut(string(out), "---"+name+"---\n")
+			_, service, ok := strings.Cut(out, "---"+name+"---\n")
 			service, _, _ = strings.Cut(service, "\n---")
 			for _, want := range []string{"podman --runtime=" + runtime + " run", " --stop-timeout=60 ", restart, "\nRestartPreventExitStatus=77\n"} {
 				if !ok || !strings.Contains(service, want) {
@@ -46,6 +37,37 @@ func TestQuadlet(t *testing.T) {
 			verifyUnit(t, name, service, user)
 		}
 	}
+	pair := filepath.Join(dir, "units/pair")
+	two := exec.Command("../examples/two-workloads/units.sh", pair)
+	two.Env = append(os.Environ(), "PATH="+binDir(t)+":"+os.Getenv("PATH"))
+	if out, err := two.CombinedOutput(); err != nil {
+		t.Fatalf("units of the example: %v: %s", err, out)
+	}
+	out := generated(t, generator, pair, false)
+	for name, want := range map[string]string{"ledger": "127.0.0.1:8781:8780", "shop": "\nWants=ledger.service\nAfter=ledger.service\n"} {
+		_, service, ok := strings.Cut(out, "---"+name+".service---\n")
+		service, _, _ = strings.Cut(service, "\n---")
+		if !ok || !strings.Contains(service, want) {
+			t.Fatalf("the example's %s has no %q in:\n%s", name, want, out)
+		}
+		verifyUnit(t, name+".service", service, false)
+	}
+}
+
+// generated is what Podman's generator makes of the units in a directory.
+func generated(t *testing.T, generator, units string, user bool) string {
+	t.Helper()
+	args := []string{"-dryrun"}
+	if user {
+		args = append(args, "-user")
+	}
+	run := exec.Command(generator, args...)
+	run.Env = append(os.Environ(), "QUADLET_UNIT_DIRS="+units)
+	out, err := run.Output()
+	if err != nil {
+		t.Fatalf("generator: %v", err)
+	}
+	return string(out)
 }
 
 // TestServiceOfRun gives the services that ccrun prints to this machine's systemd.

@@ -2,6 +2,7 @@
 # and here set to its folder. Nothing of this machine's Podman is touched: storage,
 # configuration and server live in a temporary directory that is gone at the end.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # cache is for whoever sources this
 bin=$(realpath "$1") cache=$(realpath -m "$2")
 export PATH=$bin:$PATH
 firmware=${CCRUN_SIM_FIRMWARE:?demo: CCRUN_SIM_FIRMWARE must name the firmware made by make firmware}

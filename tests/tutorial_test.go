@@ -4,9 +4,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
+
+// psLine is a workload as `ccrun ps` has it.
+var psLine = regexp.MustCompile(`(?m)^[0-9a-f]{12} +hello +hello +running +.* ago +https://\S+ +[0-9a-f]{12} +512MiB$`)
 
 // TestTutorial types docs/tutorial.md into one shell, as written, but for the
 // lines that build the programs. Its HOME and Podman's storage are the test's.
@@ -47,13 +51,16 @@ func TestTutorial(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the tutorial stops: %v\n%s", err, said)
 	}
-	for _, want := range []string{"only the guest can read this", "refused: status 77", "not_revoked", "denied: not_revoked", "granted"} {
+	for _, want := range []string{"only the guest can read this", "refused: status 77", "MEM USAGE / MACHINE", "not_revoked", "denied: not_revoked", "granted"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the tutorial does not show %q", want)
 		}
 	}
 	if n := strings.Count(said, "only the guest can read this\n"); n < 2 {
 		t.Errorf("the page was shown %d times, expected before and after the rotation", n)
+	}
+	if !psLine.MatchString(said) {
+		t.Error("`ccrun ps` does not list the workload with its server, measurement and memory")
 	}
 	if left, err := os.ReadDir(filepath.Join(w.dir, ".local/state")); err != nil || len(left) > 0 {
 		t.Errorf("`ccrun-sim down` leaves %v (%v)", left, err)

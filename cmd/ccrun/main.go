@@ -32,7 +32,7 @@ func newApp() *cli.App {
 		Usage: "build, register and run confidential workloads with Podman and krun",
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
-			workloadCommand(), resourceCommand(), volumeCommand(), runCommand(), logsCommand(), verifyCommand(), sessionCommand(), explainCommand(), auditCommand(), incidentCommand(), monitorCommand(),
+			workloadCommand(), resourceCommand(), volumeCommand(), runCommand(), psCommand(), topCommand(), logsCommand(), verifyCommand(), sessionCommand(), explainCommand(), auditCommand(), incidentCommand(), monitorCommand(),
 			loginCommand(), contextCommand(), certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
 		},
 	}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings/containers"
 	"github.com/containers/podman/v5/pkg/domain/entities/types"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 )
@@ -113,10 +116,15 @@ func described(c types.ListContainer) Workload {
 	return w
 }
 
-// lookInside adds what /krun-sev.json says, if Podman gives it away: it does to
-// a user without root, too, and through a remote service.
+// lookInside adds what /krun-sev.json says. It is in one of the image's layers,
+// which a user without root may read, too. Where these are elsewhere Podman may
+// give it away; of a running container under krun-sim, whose processes are not
+// in its root, it does not.
 func (s *Service) lookInside(ctx context.Context, w *Workload) {
-	b, err := s.file(ctx, w.ID, "/"+krun.TEEConfigFile)
+	b, err := s.layerFile(ctx, w.ID, krun.TEEConfigFile)
+	if err != nil {
+		b, err = s.file(ctx, w.ID, "/"+krun.TEEConfigFile)
+	}
 	if err != nil {
 		return
 	}
@@ -126,6 +134,36 @@ func (s *Service) lookInside(ctx context.Context, w *Workload) {
 	}
 	w.Server, w.CPUs, w.MemoryMiB = c.AttestationURL, c.CPUs, c.MemoryMiB
 	w.TEE, w.WorkloadID = cmp.Or(w.TEE, string(c.TEE)), cmp.Or(w.WorkloadID, c.WorkloadID)
+}
+
+// layerFile reads a regular file of an image's layers on this machine.
+func (s *Service) layerFile(ctx context.Context, id, name string) ([]byte, error) {
+	conn, err := s.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := containers.Inspect(conn, id, nil)
+	if err != nil {
+		return nil, err
+	}
+	if data.GraphDriver == nil {
+		return nil, fs.ErrNotExist
+	}
+	for dir := range strings.SplitSeq(data.GraphDriver.Data["LowerDir"], ":") {
+		if b, err := inDirectory(dir, name); err == nil {
+			return b, nil
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+func inDirectory(dir, name string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return bounded.RegularFS(root.FS(), name, maxConfigBytes)
 }
 
 // file reads a regular file of a container's root, as `podman cp` does.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,7 +20,15 @@ func TestWorkloads(t *testing.T) {
 	labels := map[string]string{"io.ccrun.version": "1", "io.ccrun.tee": "snp", "io.ccrun.workload-id": "shop", "io.ccrun.launch-digest": "libkrun-1.16=aa,libkrun-1.12=bb"}
 	waiting := "ccrun-init: asking https://keys.example.com:8443 for the disk key: connection refused; next: check it; trying again in 41s, after 12m3s of waiting\n"
 	krunPrefix := "[2026-11-30T06:26:18.117380Z ERROR init_or_kernel] "
+	layers := t.TempDir()
+	evil := filepath.Join(layers, "evil")
+	if err := errors.Join(os.WriteFile(filepath.Join(layers, "krun-sev.json"), []byte(strings.Replace(shopConfig, "keys", "other", 1)), 0o600),
+		os.Mkdir(evil, 0o700), os.Symlink("../krun-sev.json", filepath.Join(evil, "krun-sev.json"))); err != nil {
+		t.Fatal(err)
+	}
 	fake := podmantest.Serve(t, podmantest.Podman{Containers: []podmantest.Container{
+		{ID: "a8", Name: "layered", State: "running", Labels: labels, LowerDir: "/nowhere:" + layers},
+		{ID: "a9", Name: "linked", State: "running", Labels: labels, LowerDir: evil},
 		{ID: "a1", Name: "runs", State: "running", StartedAt: 1700000000, Labels: labels, Files: map[string]string{"/krun-sev.json": shopConfig}, Log: waiting + "hello\n"},
 		{ID: "a2", Name: "waits", State: "running", StartedAt: 1700000000, Labels: labels, Log: "x\n" + krunPrefix + waiting},
 		{ID: "a3", Name: "denied", State: "exited", ExitedAt: 1700000001, Labels: labels, Log: krunPrefix + "ccrun: exit status 77\n"},
@@ -51,13 +61,15 @@ func TestWorkloads(t *testing.T) {
 		"classic  running - -  0/0 0",
 		"denied shop denied 77 1700000001  0/0 2",
 		"failed shop exited 3 1700000001  0/0 2",
+		"layered shop running - - https://other.example.com:8443 2/1024 2",
+		"linked shop running - -  0/0 2",
 		"runs shop running - 1700000000 https://keys.example.com:8443 2/1024 2",
 		"waits shop waiting - 1700000000  0/0 2",
 	}
 	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nexpected\n%s", got, strings.Join(want, "\n"))
 	}
-	if list, err = s.Workloads(t.Context(), false); err != nil || len(list) != 3 {
+	if list, err = s.Workloads(t.Context(), false); err != nil || len(list) != 5 {
 		t.Errorf("those that run: %d, %v", len(list), err)
 	}
 	if b, err := json.Marshal(list); err != nil || strings.Contains(string(b), "null") {

@@ -28,6 +28,7 @@ type Container struct {
 	Infra                  bool
 	Labels                 map[string]string
 	Files                  map[string]string // by path
+	LowerDir               string            // where the image's layers are
 	Log                    string            // of standard error
 	CPU                    float64
 	Memory                 uint64
@@ -53,6 +54,7 @@ func Serve(t testing.TB, p Podman) string {
 	mux.HandleFunc("GET /containers/stats", p.stats)
 	mux.HandleFunc("GET /containers/{id}/logs", p.logs)
 	mux.HandleFunc("GET /containers/{id}/archive", p.archive)
+	mux.HandleFunc("GET /containers/{id}/json", p.inspect)
 	mux.HandleFunc("GET /images/{rest...}", p.image)
 	mux.HandleFunc("POST /images/pull", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"error": "initializing source: no such host"})
@@ -92,6 +94,16 @@ func (p *Podman) container(r *http.Request) (Container, bool) {
 		}
 	}
 	return Container{}, false
+}
+
+func (p *Podman) inspect(w http.ResponseWriter, r *http.Request) {
+	c, ok := p.container(r)
+	if !ok {
+		missing(w, r.PathValue("id"))
+		return
+	}
+	answer(w, map[string]any{"Id": c.ID, "Name": c.Name, "State": map[string]any{"Running": c.State == "running"},
+		"GraphDriver": map[string]any{"Name": "overlay", "Data": map[string]string{"LowerDir": c.LowerDir}}})
 }
 
 func (p *Podman) logs(w http.ResponseWriter, r *http.Request) {

@@ -36,6 +36,14 @@ func parseFormat(c *cli.Context) (*template.Template, error) {
 	return t, nil
 }
 
+// templateOf is --format where it is neither empty nor json.
+func templateOf(c *cli.Context) (*template.Template, error) {
+	if s := c.String("format"); !strings.Contains(s, "{{") {
+		return nil, hint.With(Usagef("--format %q: expected json or a Go template", s), "say --format json, or one such as --format '{{json .}}'")
+	}
+	return parseFormat(c)
+}
+
 // escapes are what shells leave as it is between apostrophes.
 var escapes = regexp.MustCompile(`\\[tn]`)
 
@@ -61,7 +69,7 @@ func Print[T any](c *cli.Context, v T, plain func(io.Writer, T) error) error {
 	case "json":
 		return JSON(w, v)
 	}
-	t, err := parseFormat(c)
+	t, err := templateOf(c)
 	if err != nil {
 		return err
 	}

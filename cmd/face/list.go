@@ -39,7 +39,7 @@ func Rows[T any](c *cli.Context, rows []T, plain func(io.Writer, []T) error) err
 	case format == "" || format == "json":
 		return Print(c, rows, plain)
 	}
-	t, err := parseFormat(c)
+	t, err := templateOf(c)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,6 @@ func TestList(t *testing.T) {
 		"{{(index . 1).WorkloadID}}":          "shop\n",
 		"{{if .}}some{{end}}":                 "some\n",
 		"{{range $i, $x := .}}{{$i}}{{end}}x": "01x\n",
-		"no field":                            "no field\nno field\n",
 	} {
 		if stdout, stderr, status := run(t, Program{Name: "p"}, act, "top", "sub", "--format", format); status != 0 || stdout != want {
 			t.Errorf("%q: status %d, %q, expected %q; %s", format, status, stdout, want, stderr)
@@ -52,6 +51,9 @@ func TestList(t *testing.T) {
 		if status != Misused || !strings.Contains(stderr, "no field Nope") || !strings.Contains(stderr, "hint: fields are WorkloadID, N") || strings.Contains(stderr, "face.row") {
 			t.Errorf("%s: status %d, %s", format, status, stderr)
 		}
+	}
+	if _, stderr, status := run(t, Program{Name: "p"}, act, "top", "sub", "--format", "yaml"); status != Misused || !strings.Contains(stderr, "--format json") {
+		t.Errorf("yaml: status %d, %s", status, stderr)
 	}
 	rows = nil
 	for format, want := range map[string]string{"json": "[]\n", "{{.N}}": "", "table {{.N}}": "N\n"} {

@@ -30,6 +30,9 @@ type Program struct {
 	// Raw are commands whose arguments are somebody else's command line: what
 	// follows the first of them is no flag of ours.
 	Raw []string
+	// Elsewhere are words that people type for commands, which ours are not, and
+	// what to type instead.
+	Elsewhere map[string]string
 	Completion
 	// Started, if not nil, is told the log's level before a command acts.
 	Started func(slog.Level)

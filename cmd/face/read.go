@@ -3,8 +3,10 @@ package face
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 
@@ -73,6 +75,9 @@ func ReadForeignToken(path string) (secret.Bytes, error) {
 // none: the server would only say that it knows none such.
 func ReadTokenFile(path string) (secret.Bytes, error) {
 	f, err := openPrivate(path, "`attest-server token revoke` ends it")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = hint.With(err, "`attest-server token create --token-out FILE` makes a token; `ccrun login` remembers one")
+	}
 	if err != nil {
 		return secret.Bytes{}, err
 	}
@@ -106,11 +111,14 @@ func ReadSecret(r io.Reader, name string) (secret.Bytes, error) {
 func Roots(what, path string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", what, err)
+		return nil, hint.With(fmt.Errorf("reading %s: %w", what, err), caHint)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, Usagef("%s %s: no PEM certificate in it", what, path)
+		return nil, hint.With(Usagef("%s %s: no PEM certificate in it", what, path), caHint)
 	}
 	return roots, nil
 }
+
+// caHint is where a server's certificate comes from.
+const caHint = "ca.pem is in the server's data directory, and public: copy it from there"

@@ -3,6 +3,7 @@ package face
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -50,7 +51,13 @@ func Usagef(format string, a ...any) error {
 
 // UsageError is cli's OnUsageError.
 func UsageError(c *cli.Context, err error, _ bool) error {
-	return withHelp(c, WithStatus(Misused, err))
+	err = WithStatus(Misused, err)
+	if name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); unknown {
+		if near := nearFlag(c, strings.TrimLeft(name, "-")); near != "" {
+			return hint.With(err, "did you mean %s? See `%s --help`", near, c.Command.HelpName)
+		}
+	}
+	return withHelp(c, err)
 }
 
 // Status is the exit status that err deserves.

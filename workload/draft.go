@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/krun/process"
 	"github.com/ccrun/ccrun/workload/blob"
 	"github.com/ccrun/ccrun/workload/destination"
+	"github.com/ccrun/ccrun/workload/registry"
 	"github.com/ccrun/ccrun/workload/rootfs"
 	"github.com/ccrun/ccrun/workload/source"
 )
@@ -146,7 +147,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 		err = d.src.Verified()
 	}
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", d.out.name, err)
+		return registry.WithHint(fmt.Errorf("writing %s: %w", d.out.name, err), "nothing was registered: check that DEST can be reached and written (`podman login` for a registry), and build again")
 	}
 	if err := d.src.Remember(); err != nil {
 		d.env.Warn(err.Error())

@@ -115,16 +115,18 @@ func writeCanonical(path string, record any) error {
 	return scratch.WriteFile(path, append(j, '\n'), 0o600)
 }
 
+const recordHint = "`ccrun build --no-register --record FILE` writes one"
+
 // ReadRecord reads and checks a record that Build wrote.
 func ReadRecord(path string) (*kbs.Record, error) {
 	b, err := bounded.File(path, maxRecordBytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading record: %w", err)
+		return nil, hint.With(fmt.Errorf("reading record: %w", err), recordHint)
 	}
 	defer clear(b)
 	var r kbs.Record
 	if err := kbs.UnmarshalStrict(b, &r); err != nil {
-		return nil, fmt.Errorf("reading record %s: %w", path, err)
+		return nil, hint.With(fmt.Errorf("%s is no record: %w", path, err), recordHint)
 	}
 	return &r, checkRecord(path, &r)
 }

@@ -198,21 +198,5 @@ func (c *AdminClient) doLimit(ctx context.Context, method, path string, in, out 
 	}
 	defer x.close()
 	x.bearer = string(c.Token.Reveal())
-	err = x.do(ctx, method, path, in, out, limit)
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		return &unknownServerError{err}
-	}
-	return err
-}
-
-// unknownServerError is a TLS failure that --ca would mend.
-type unknownServerError struct{ err error }
-
-func (e *unknownServerError) Error() string { return e.err.Error() }
-func (e *unknownServerError) Unwrap() error { return e.err }
-
-// Hint is the next step.
-func (e *unknownServerError) Hint() string {
-	return "give the server's ca.pem with --ca or CCRUN_CA"
+	return unreached(x.do(ctx, method, path, in, out, limit))
 }

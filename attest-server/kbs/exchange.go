@@ -46,6 +46,23 @@ func (e *ProblemError) Hint() string {
 		return "the workload's owner sees every rule with `ccrun explain " + e.Session + "`"
 	case e.Code == CodeUnauthorized:
 		return "give a valid token with --token-file; `attest-server token create` on the server makes one"
+	case e.Code == CodeForbidden:
+		return "it takes a token of another role, principal or tenant; `attest-server token ls` on the server tells whose this one is"
+	case e.Code == CodeNotFound:
+		return lists(e.Detail)
+	}
+	return ""
+}
+
+// lists is how to find out what there is, of what detail says is not there.
+func lists(detail string) string {
+	for kind, next := range map[string]string{
+		"workload": "`ccrun workload ls` lists what there is", "session": "`ccrun session ls` lists the latest",
+		"resource": "`ccrun resource ls` lists what there is", "machine": "`attest-server machines` lists those seen",
+	} {
+		if strings.HasPrefix(detail, kind+" ") || strings.Contains(detail, ": "+kind+" ") {
+			return next
+		}
 	}
 	return ""
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -44,13 +46,20 @@ func WorkloadOf(name string) string {
 // nothing more.
 func CheckServerURL(raw string) error {
 	u, err := url.Parse(raw)
-	if err != nil {
-		return fmt.Errorf("server URL: %w", err)
+	if err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && (u.Path == "" || u.Path == "/") {
+		return nil
 	}
-	if u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-		return fmt.Errorf("server URL %q: expected https://HOST[:PORT] without path or user", raw)
+	wrong := fmt.Errorf("server URL %.200q: expected https://HOST[:PORT] without path or user", raw)
+	// What was meant, if it is plain.
+	_, host, found := strings.Cut(raw, "://")
+	if !found {
+		host = raw
 	}
-	return nil
+	host, _, _ = strings.Cut(host, "/")
+	if meant, err := url.Parse("https://" + host); err == nil && meant.Host != "" && meant.User == nil && meant.RawQuery == "" && meant.Fragment == "" {
+		return hint.With(wrong, "say https://%s", host)
+	}
+	return wrong
 }
 
 // CheckpointHeader is the header of answers with a secret that holds, in base64,

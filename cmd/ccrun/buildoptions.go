@@ -271,15 +271,18 @@ func setServers(c *cli.Context, o *workload.Options) error {
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("reading --attest-ca: %w", err)
+		return hint.With(fmt.Errorf("reading --attest-ca: %w", err), attestCAHint)
 	}
 	pins, err := kbs.PinsFromPEM(pem)
 	if err != nil {
-		return fmt.Errorf("reading --attest-ca %s: %w", path, err)
+		return hint.With(face.Usagef("reading --attest-ca %s: %w", path, err), attestCAHint)
 	}
 	o.Servers.PinnedKeys = append(o.Servers.PinnedKeys, pins...)
 	return nil
 }
+
+// attestCAHint is where guests' trust comes from.
+const attestCAHint = "ca.pem is in the server's data directory, and public: copy it from there; or give --pin, as `attest-server certs ls` shows it"
 
 // attestWait is a duration in whole seconds; 0 for "forever", which leaves the
 // identity as it was before there was a choice.
@@ -317,7 +320,7 @@ func setMachine(c *cli.Context, o *workload.Options) error {
 		return err
 	}
 	if o.Agent, err = os.ReadFile(path); err != nil {
-		return fmt.Errorf("reading guest agent: %w", err)
+		return hint.With(fmt.Errorf("reading guest agent: %w", err), "leave out --agent for the one that is installed, or name a ccrun-init")
 	}
 	return nil
 }

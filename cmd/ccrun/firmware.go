@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/firmware"
 )
@@ -163,7 +164,8 @@ func inspectInitrdFile(path string) (*firmwareParts, error) {
 	v := &firmwareParts{Path: path, Kind: "initrd"}
 	v.add("initrd", b)
 	if v.Initrd, err = readInitrd(b); err != nil {
-		return nil, fmt.Errorf("%s is neither firmware nor an initrd: %w", filepath.Base(path), err)
+		return nil, hint.With(fmt.Errorf("%s is neither firmware nor an initrd: %w", filepath.Base(path), err),
+			"name libkrunfw-sev.so.5, a directory of `ccrun-sim firmware`, or the initrd.img of a workload image")
 	}
 	return v, nil
 }

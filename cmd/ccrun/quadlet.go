@@ -6,9 +6,11 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/containers/podman/v5/pkg/specgenutil"
 	"github.com/urfave/cli/v2"
 
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/podman"
 )
 
@@ -50,6 +52,9 @@ container. It works with any Podman; Quadlet's needs 4.8.`,
 func printUnit(c *cli.Context) error {
 	if err := face.Args(c, 1, 1, "IMAGE"); err != nil {
 		return err
+	}
+	if _, err := specgenutil.CreatePortBindings(c.StringSlice("publish")); err != nil {
+		return hint.With(face.Usagef("--publish: %v", err), portHint)
 	}
 	unit := podman.Unit{
 		Image: c.Args().First(), Name: c.String("name"), Runtime: c.String("runtime"),

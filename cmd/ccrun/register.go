@@ -47,6 +47,9 @@ func adminClient(server, ca, tokenFile string) (*kbs.AdminClient, error) {
 	if server == "" {
 		return nil, hint.With(face.Usagef("no attestation server"), "`ccrun login URL` remembers one; or give --server URL, or set CCRUN_SERVER")
 	}
+	if err := kbs.CheckServerURL(server); err != nil {
+		return nil, face.WithStatus(face.Misused, err)
+	}
 	if tokenFile == "" {
 		return nil, hint.With(face.Usagef("no token for %s", server),
 			"give --token-file FILE or set CCRUN_TOKEN_FILE; `attest-server token create --role publisher` makes a token")

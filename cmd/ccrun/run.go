@@ -147,6 +147,9 @@ func unlessStopped(ctx context.Context, create func(context.Context) (string, er
 	}
 }
 
+// portHint is what a published port looks like.
+const portHint = "say HOST:CONTAINER, as in --publish 8080:80"
+
 func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	if err := face.Args(c, 1, -1, "IMAGE"); err != nil {
 		return nil, err
@@ -156,7 +159,7 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	}
 	ports, err := specgenutil.CreatePortBindings(c.StringSlice("publish"))
 	if err != nil {
-		return nil, face.Usagef("--publish: %v", err)
+		return nil, hint.With(face.Usagef("--publish: %v", err), portHint)
 	}
 	if err := podman.CheckNetwork(c.String("network")); err != nil {
 		return nil, face.Usagef("--network: %v", err)

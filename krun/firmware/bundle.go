@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/ccrun/ccrun/bounded"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Kinds of firmware.
@@ -66,12 +67,15 @@ type Bundle struct {
 	Digest [32]byte
 }
 
+// loadHint is what firmware looks like.
+const loadHint = "firmware is libkrunfw-sev.so.5, of libkrunfw built with SEV=1, or for the simulator the directory that `ccrun-sim firmware` makes"
+
 // Load reads firmware from path: a libkrunfw-sev.so or -tdx.so file, or a
 // directory with firmware.json.
 func Load(path string) (*Bundle, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("loading firmware: %w", err)
+		return nil, hint.With(fmt.Errorf("loading firmware: %w", err), loadHint)
 	}
 	var b *Bundle
 	if info.IsDir() {
@@ -83,7 +87,7 @@ func Load(path string) (*Bundle, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("loading firmware %s: %w", path, err)
+		return nil, hint.With(fmt.Errorf("loading firmware %s: %w", path, err), loadHint)
 	}
 	b.Path = path
 	return b, nil

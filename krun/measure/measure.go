@@ -92,9 +92,9 @@ func (s Shape) check(p Profile) error {
 	}
 	switch {
 	case s.CPUs < 1 || s.CPUs > limit:
-		return fmt.Errorf("%d vCPUs, expected 1 to %d", s.CPUs, limit)
+		return hint.Usagef("%d vCPUs, expected 1 to %d", s.CPUs, limit)
 	case s.MemoryMiB < MinMemoryMiB || s.MemoryMiB > MaxMemoryMiB:
-		return fmt.Errorf("%d MiB of memory, expected %d to %d", s.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+		return hint.Usagef("%d MiB of memory, expected %d to %d", s.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
 	}
 	return nil
 }

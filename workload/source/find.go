@@ -29,7 +29,7 @@ func findSource(ctx context.Context, sys *types.SystemContext, name string) (typ
 		}
 		ref, err := alltransports.ParseImageName(name)
 		if err != nil {
-			return nil, fmt.Errorf("source %q: %w", name, err)
+			return nil, hint.With(hint.Usagef("source %q: %w", name, err), "%s", transportHint(name))
 		}
 		return openReference(ctx, sys, ref)
 	}
@@ -38,6 +38,15 @@ func findSource(ctx context.Context, sys *types.SystemContext, name string) (typ
 		return src, err
 	}
 	return findRemote(ctx, sys, name)
+}
+
+// transportHint says what name may have been meant to be.
+func transportHint(name string) string {
+	const forms = "docker://NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, dir:DIR, containers-storage:NAME, or a NAME alone"
+	if rest, ok := strings.CutPrefix(name, "docker:"); ok {
+		return "say docker://" + strings.TrimLeft(rest, "/")
+	}
+	return "an image is " + forms
 }
 
 // openReference opens ref without plaintext in named temporary files.
@@ -82,7 +91,7 @@ func findLocal(ctx context.Context, sys *types.SystemContext, name string) (type
 	}
 	candidates, err := shortnames.ResolveLocally(sys, name)
 	if err != nil {
-		return nil, hint.Usagef("source %q: %w", name, err)
+		return nil, hint.With(hint.Usagef("source %q: %w", name, err), "%s", transportHint(name))
 	}
 	for _, c := range candidates {
 		ref, err := istorage.Transport.NewStoreReference(store, c, "")

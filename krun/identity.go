@@ -110,6 +110,8 @@ type LaunchPolicy struct {
 	AllowACPI bool `json:"allow_acpi,omitempty"`
 	// Secrets are what the workload gets of the key server's resources.
 	Secrets []SecretRule `json:"secrets,omitempty"`
+	// SecretAllow is what of them the host may ask for besides: SecretAllows.
+	SecretAllow []string `json:"secret_allow,omitempty"`
 	// SecretRefresh has those in files replaced while it runs; nil: they stay.
 	SecretRefresh *SecretRefresh `json:"secret_refresh,omitempty"`
 }
@@ -200,6 +202,8 @@ func (id *Identity) Validate() error {
 		return fmt.Errorf("file system %q, expected one of %v", id.Disk.Filesystem, Filesystems())
 	case slices.ContainsFunc(id.Policy.Secrets, func(r SecretRule) bool { return r.Path == ProcessPath }):
 		return fmt.Errorf("a secret at %s, where the process configuration is", ProcessPath)
+	case len(id.Policy.SecretAllow) > 0 && id.Scratch.Kind != ScratchDisk:
+		return errors.New("secrets that the host may ask for, without scratch on disk, behind which it asks")
 	case id.Policy.AllowACPI && id.TEE != kbs.Sample:
 		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
 	}
@@ -219,6 +223,9 @@ func (id *Identity) Validate() error {
 		return err
 	}
 	if err := ValidateSecrets(id.Policy.Secrets, id.Policy.EnvAllow, id.Volumes); err != nil {
+		return err
+	}
+	if err := CheckSecretAllow(id.Policy.SecretAllow); err != nil {
 		return err
 	}
 	if err := id.Policy.SecretRefresh.Validate(id.Policy.Secrets, id.Network.ModeFor(id.TEE)); err != nil {

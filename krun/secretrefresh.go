@@ -72,7 +72,7 @@ func (r *SecretRefresh) Validate(rules []SecretRule, network NetworkMode) error 
 		return nil
 	case r.Seconds == 0 || r.Every() > longestRefresh:
 		return fmt.Errorf("secrets refreshed every %d seconds, expected 1 to a year", r.Seconds)
-	case !slices.ContainsFunc(rules, func(s SecretRule) bool { return s.Path != "" }):
+	case len(rules) > 0 && !slices.ContainsFunc(rules, func(s SecretRule) bool { return s.Path != "" }):
 		return errors.New("secrets refreshed, and none is in a file: a process keeps its variables")
 	case network == NetworkNone:
 		return errors.New("secrets refreshed without a network: the server cannot be asked")

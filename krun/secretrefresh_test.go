@@ -27,7 +27,7 @@ func TestValidateRefresh(t *testing.T) {
 		"none":           {LaunchPolicy{}, NetworkNone, true},
 		"a file":         {LaunchPolicy{Secrets: file, SecretRefresh: &SecretRefresh{Seconds: 1, Signal: "SIGHUP"}}, NetworkTSI, true},
 		"variables":      {LaunchPolicy{Secrets: env, SecretRefresh: &SecretRefresh{Seconds: 1}}, NetworkTSI, false},
-		"no secrets":     {LaunchPolicy{SecretRefresh: &SecretRefresh{Seconds: 1}}, NetworkTSI, false},
+		"what is asked":  {LaunchPolicy{SecretRefresh: &SecretRefresh{Seconds: 1}}, NetworkTSI, true},
 		"no network":     {LaunchPolicy{Secrets: file, SecretRefresh: &SecretRefresh{Seconds: 1}}, NetworkNone, false},
 		"zero":           {LaunchPolicy{Secrets: file, SecretRefresh: &SecretRefresh{}}, NetworkTSI, false},
 		"too seldom":     {LaunchPolicy{Secrets: file, SecretRefresh: &SecretRefresh{Seconds: 1 << 31}}, NetworkTSI, false},

@@ -134,3 +134,21 @@ func TestSecretRefresh(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// TestSecretRequest: a host asks for more, and gets what the image lets it ask for.
+func TestSecretRequest(t *testing.T) {
+	w := newWorld(t)
+	w.secret("acme/extra/token", "asking", "open-sesame")
+	image := w.build("asking", shell(`cat /run/secrets/token; echo "= ${TOKEN-unset}"`), "--secret-allow", "acme/extra/*", "--secret-allow", "acme/extra/token,env=TOKEN")
+	if r := w.podman(image); r.code != 0 || r.stdout != "= unset\n" {
+		t.Errorf("nothing asked: %s", r)
+	}
+	args := []string{"run", "--rm", "--runtime", "krun-sim", "--network", "host"}
+	r := w.run("ccrun", append(args, "--secret", "kbs:///acme/extra/token,target=token", "--secret", "kbs:///acme/extra/token,env=TOKEN", image)...)
+	if r.code != 0 || r.stdout != "open-sesame= open-sesame\n" || strings.Contains(r.stderr, "sesame") {
+		t.Errorf("asked: %s", r)
+	}
+	if r := w.podman(image, "--annotation", "io.ccrun.secrets=kbs:///acme/extra/token,env=LD_PRELOAD"); r.code == 0 || !strings.Contains(r.stderr, "--secret-allow") || r.stdout != "" {
+		t.Errorf("another variable: %s", r)
+	}
+}

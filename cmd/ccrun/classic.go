@@ -18,7 +18,7 @@ import (
 // classicOptions takes the flags that mean something to the old init; the
 // others are refused rather than ignored.
 func classicOptions(c *cli.Context) (*workload.ClassicOptions, error) {
-	for _, name := range []string{"replace", "env-allow", "args-allow", "secret", "secret-refresh", "signals-allow", "network", "dns", "logs", "log-recipient", "attest-wait", "attest-ca", "pin", "agent", "integrity", "cipher", "reproducible", "policy", "allow-advisory", "attach", "sign-by-sigstore", "sign-by-sigstore-private-key"} {
+	for _, name := range []string{"replace", "env-allow", "args-allow", "secret", "secret-allow", "secret-refresh", "signals-allow", "network", "dns", "logs", "log-recipient", "attest-wait", "attest-ca", "pin", "agent", "integrity", "cipher", "reproducible", "policy", "allow-advisory", "attach", "sign-by-sigstore", "sign-by-sigstore-private-key"} {
 		if c.IsSet(name) {
 			return nil, face.Usagef("--%s: not with --classic, the old init has no such thing", name)
 		}

@@ -110,6 +110,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	for _, r := range id.Policy.Secrets {
 		line("secret", "%s", r)
 	}
+	if len(id.Policy.SecretAllow) > 0 {
+		line("secret allow", "%s", strings.Join(id.Policy.SecretAllow, " "))
+	}
 	if r := id.Policy.SecretRefresh; r != nil {
 		line("refresh", "%s", r)
 	}

@@ -46,6 +46,7 @@ Example:
 			&cli.StringFlag{Name: "network", Usage: "network `MODE`, as podman-run(1)"},
 			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`HOST:CONTAINER` port, as podman-run(1)"},
 			&cli.StringSliceFlag{Name: "annotation", Usage: "`NAME=VALUE`"},
+			&cli.GenericFlag{Name: "secret", Value: &stringList{}, Usage: "ask for a resource of the key server, which the image's --secret-allow must take, `kbs:///REPO/TYPE/TAG,target=NAME|env=NAME`; may be repeated"},
 			&cli.StringSliceFlag{Name: "label", Usage: "`NAME=VALUE`"},
 			&cli.StringFlag{Name: "cidfile", Usage: "write the container's ID to `FILE`, which must not exist"},
 			&cli.StringFlag{Name: "pull", Value: "missing", Usage: "`POLICY`: missing, always, never or newer"},
@@ -166,6 +167,9 @@ func containerFromFlags(c *cli.Context) (*podman.Container, error) {
 	}
 	annotations, err := pairs("annotation", c.StringSlice("annotation"))
 	if err != nil {
+		return nil, err
+	}
+	if err := askForSecrets(annotations, *c.Generic("secret").(*stringList)); err != nil {
 		return nil, err
 	}
 	labels, err := pairs("label", c.StringSlice("label"))

@@ -57,6 +57,8 @@ type boot struct {
 	detail  string // of what went wrong, for the sealed log alone
 	opened
 	config *kbs.WorkloadConfig // nil: the image takes none
+	// secretRules are the secrets of this launch: the image's, and what was asked for.
+	secretRules []krun.SecretRule
 	// secretEnv are secrets for variables; nil: none were asked for.
 	secretEnv map[string]string
 	// renewalKey is private, of renewal: the running workload's right to secrets.

@@ -50,10 +50,11 @@ type kept struct {
 	Mounts   []string
 	ReadOnly bool
 	Process  *krun.Process
-	Log      *keptLog      `json:",omitempty"`
-	Volumes  []*openVolume `json:",omitempty"`
-	Renewal  *kbs.Renewal  `json:",omitempty"`
-	Failure  *failure      `json:",omitempty"`
+	Log      *keptLog          `json:",omitempty"`
+	Volumes  []*openVolume     `json:",omitempty"`
+	Renewal  *kbs.Renewal      `json:",omitempty"`
+	Secrets  []krun.SecretRule `json:",omitempty"`
+	Failure  *failure          `json:",omitempty"`
 }
 
 // A failure is an error that the host may be told as it is (forHost), but for
@@ -89,7 +90,7 @@ func (b *boot) openByKeeper(ctx context.Context) error {
 	}
 	b.opened = opened{mapped: k.Mapped, devices: k.Devices, mounts: k.Mounts, readOnly: k.ReadOnly, say: b.console.line}
 	b.process, b.volumes, b.closing = k.Process, k.Volumes, b.closeVolumes
-	b.renewal = k.Renewal
+	b.renewal, b.secretRules = k.Renewal, k.Secrets
 	if b.mapped == "" || b.process == nil {
 		return errors.New("the keeper opened nothing, and does not say why")
 	}
@@ -172,7 +173,7 @@ func runKeeper(find func(context.Context, kbs.TEE) (Attester, error), voice *os.
 		}
 		answer.fail(err, b.logKey)
 	}
-	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey, Volumes: b.volumes, Renewal: b.renewal})
+	answer.say(kept{Mapped: b.mapped, Devices: b.devices, Mounts: b.mounts, ReadOnly: b.readOnly, Process: b.process, Log: b.logKey, Volumes: b.volumes, Renewal: b.renewal, Secrets: b.secretRules})
 	for {
 		_ = unix.Pause()
 	}

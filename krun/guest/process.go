@@ -68,7 +68,7 @@ func (b *boot) configure() error {
 // addSecrets gives the process its variables. All that it is started with has to
 // fit where the image's own does: PID 1 takes no longer answer from the keeper.
 func (b *boot) addSecrets() error {
-	if len(b.identity.Policy.Secrets) == 0 {
+	if p := &b.identity.Policy; len(p.Secrets)+len(p.SecretAllow) == 0 {
 		return nil
 	}
 	if b.secretEnv == nil {

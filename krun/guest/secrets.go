@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
@@ -24,12 +25,15 @@ func withSecrets(disk []step) (steps []step) {
 // DiskKey, and leaves files in memory, and variables to configure. What is not
 // optional must be there.
 func (b *boot) fetchSecrets(ctx context.Context) error {
-	rules := b.identity.Policy.Secrets
-	if len(rules) == 0 {
+	rules, err := b.wantedSecrets()
+	if err != nil {
+		return openly(err)
+	}
+	if b.secretRules, b.secretEnv = rules, map[string]string{}; len(rules) == 0 {
 		return nil
 	}
 	var got kbs.Secrets
-	err := b.inSession(ctx, "fetching the secrets", func(s *kbs.Session) (err error) {
+	err = b.inSession(ctx, "fetching the secrets", func(s *kbs.Session) (err error) {
 		if got, err = s.Secrets(ctx, krun.SecretNames(rules)); err == nil && b.renewalKey != nil {
 			b.renewal, err = s.Renewal(ctx, b.renewalKey)
 		}
@@ -46,6 +50,42 @@ func (b *boot) fetchSecrets(ctx context.Context) error {
 		return openly(err)
 	}
 	return openly(writeSecrets(secretsMount, rules, got))
+}
+
+// wantedSecrets are the image's, and what the host asks for, if the image's policy
+// lets it ask and takes it. Nothing else of the host's request is read.
+func (b *boot) wantedSecrets() ([]krun.SecretRule, error) {
+	policy := &b.identity.Policy
+	if len(policy.SecretAllow) == 0 {
+		return policy.Secrets, nil
+	}
+	asked, err := b.readRequest()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := krun.Requested(policy.Secrets, policy.SecretAllow, asked)
+	if err != nil {
+		return nil, err
+	}
+	return rules, krun.ValidateSecrets(rules, policy.EnvAllow, b.identity.Volumes)
+}
+
+// readRequest reads it once. A disk that ends before has none.
+func (b *boot) readRequest() ([]string, error) {
+	at, err := b.identity.Disk.LaunchBytes(b.identity.Scratch)
+	if err != nil || b.disk.size < at+krun.RequestBytes {
+		return nil, err
+	}
+	f, err := os.Open(b.disk.path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	raw := make([]byte, krun.RequestBytes)
+	if _, err := f.ReadAt(raw, at); err != nil {
+		return nil, fmt.Errorf("reading the host's request: %w", err)
+	}
+	return krun.DecodeRequest(raw)
 }
 
 // secretVariables are those of rules, if nothing is missing that has to be there.

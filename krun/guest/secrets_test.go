@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -142,5 +143,72 @@ func TestAddSecrets(t *testing.T) {
 	}
 	if err := b.addSecrets(); classOf(err) != classSecrets || strings.Contains(err.Error(), "ww") {
 		t.Errorf("too long: %.100v", err)
+	}
+}
+
+// TestWantedSecrets: a host's request is read where the image lets it ask, and
+// there alone.
+func TestWantedSecrets(t *testing.T) {
+	g, err := luks.NewGeometry("8392b074-a42c-4b49-9b3e-8cfb0429ff8c", 1<<20, luks.AESXTS, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := &krun.Identity{Disk: krun.DiskIdentity{Geometry: g, ImageBytes: g.TotalBytes() + krun.FooterAlign}, Scratch: krun.Scratch{Kind: krun.ScratchDisk, Bytes: krun.MinScratchBytes, Damaged: krun.DamagedReplace}}
+	at, err := id.Disk.LaunchBytes(id.Scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := krun.EncodeRequest("kbs:///a/b/c,target=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		left  []byte // behind the scratch area
+		allow []string
+		want  int // secrets; 0: an error
+	}{
+		"asked":              {request, []string{"a/b/*"}, 2},
+		"nothing asked":      {make([]byte, krun.RequestBytes), []string{"a/b/*"}, 1},
+		"no room":            {nil, []string{"a/b/*"}, 1},
+		"cut":                {request[:100], []string{"a/b/*"}, 1},
+		"not allowed":        {request, []string{"x/b/*"}, 0},
+		"may not ask":        {request, nil, 1},
+		"damaged":            {append([]byte("x"), request[1:]...), []string{"a/b/*"}, 0},
+		"damaged, not asked": {append([]byte("x"), request[1:]...), nil, 1},
+	} {
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt(x.left, at)
+		if err = errors.Join(err, f.Truncate(at+int64(len(x.left))), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		id.Policy = krun.LaunchPolicy{Secrets: []krun.SecretRule{{Name: "a/b/own", Path: "/etc/x"}}, SecretAllow: x.allow}
+		b := &boot{identity: id, disk: &disk{path: path, size: at + int64(len(x.left))}}
+		rules, err := b.wantedSecrets()
+		if (err == nil) != (x.want > 0) || err == nil && len(rules) != x.want {
+			t.Errorf("%s: %+v, %v", name, rules, err)
+		}
+	}
+	id.Policy = krun.LaunchPolicy{Secrets: []krun.SecretRule{{Name: "a/b/own", Path: "/run/secrets/x"}}, SecretAllow: []string{"a/b/*"}}
+	b := &boot{identity: id, disk: &disk{path: path, size: at + krun.RequestBytes}}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := os.OpenFile(path, os.O_WRONLY, 0)
+	_, err = f.WriteAt(request, at)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if rules, err := b.wantedSecrets(); err == nil {
+		t.Errorf("in the place of the image's own: %+v", rules)
 	}
 }

@@ -59,7 +59,7 @@ func (b *boot) runWorkload(ctx context.Context) (int, error) {
 // refreshSecrets keeps the running workload's secrets as the key server has them.
 func (b *boot) refreshSecrets() (stop func()) {
 	policy := &b.identity.Policy
-	if policy.SecretRefresh == nil || b.renewal == nil {
+	if policy.SecretRefresh == nil || b.renewal == nil || len(b.secretRules) == 0 {
 		return func() {}
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -67,7 +67,7 @@ func (b *boot) refreshSecrets() (stop func()) {
 	s := b.identity.Servers
 	renewer := &kbs.Renewer{Client: &kbs.Client{URLs: s.URLs, PinnedKeys: s.PinnedKeys}, Workload: b.identity.WorkloadID, Renewal: b.renewal}
 	r := &refresher{
-		get: renewer.Secrets, rules: policy.Secrets, root: secretsMount, every: policy.SecretRefresh.Every(), sleep: sleepFor,
+		get: renewer.Secrets, rules: b.secretRules, root: secretsMount, every: policy.SecretRefresh.Every(), sleep: sleepFor,
 		note:     b.log.note,
 		complain: func(text string) { b.console.line(text); b.log.note(text) },
 		changed: func() {
@@ -204,7 +204,7 @@ func (b *boot) stageSpec() *stageSpec {
 		Hostname: hostname(b.identity.WorkloadID),
 		ReadOnly: b.readOnly,
 		Process:  *b.process,
-		Secrets:  len(b.identity.Policy.Secrets) > 0,
+		Secrets:  len(b.secretRules) > 0,
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",
 	}
 	address := "127.0.1.1"

@@ -125,6 +125,9 @@ func (r *Runtime) prepareVM(c crun.Command, spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := spec.AddRequest(hints.DiskBytes); err != nil {
+		return "", err
+	}
 	if err := spec.AddScratch(hints.ScratchBytes()); err != nil {
 		return "", err
 	}

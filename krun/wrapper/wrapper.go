@@ -137,6 +137,9 @@ func (w *Wrapper) prepareWorkload(c crun.Command, spec *crun.Spec, image *image,
 			return "", err
 		}
 	}
+	if err := spec.AddRequest(image.hints.DiskBytes); err != nil {
+		return "", err
+	}
 	own, volumes, err := volumefile.Attach(c, spec, image.hints.Volumes)
 	if err != nil {
 		return "", err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -193,30 +192,5 @@ func TestRuntimeLogsForPodman(t *testing.T) {
 	}
 	if _, err := os.Stat(record); err == nil {
 		t.Error("crun was executed all the same")
-	}
-}
-
-// Kernels name the hash modules differently; whichever are files go along.
-func TestModulesOf(t *testing.T) {
-	for kernel, c := range map[string]struct{ files, more, aegis []string }{
-		"built in":    {nil, nil, nil},
-		"before 6.16": {[]string{"crypto/sha256_generic.ko.xz", "crypto/hmac.ko", "crypto/sha512.ko"}, []string{"hmac", "sha256_generic"}, nil},
-		"since 6.16":  {[]string{"crypto/sha256.ko.zst", "crypto/sha256.txt"}, []string{"sha256"}, nil},
-		"AEGIS":       {[]string{"arch/x86/crypto/aegis128-aesni.ko", "crypto/aegis128.ko"}, nil, []string{"aegis128_aesni", "aegis128"}},
-	} {
-		dir := t.TempDir()
-		for _, f := range c.files {
-			path := filepath.Join(dir, f)
-			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o600)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, err := modulesOf(dir)
-		if err != nil || !slices.Equal(got.Always, append(slices.Clone(guestModules), c.more...)) || !slices.Equal(got.Images["aegis128"], c.aegis) || len(got.Images) < 3 {
-			t.Errorf("%s: %v %v", kernel, got, err)
-		}
-	}
-	if _, err := modulesOf("/nonexistent"); err == nil {
-		t.Error("missing directory accepted")
 	}
 }

@@ -3,12 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -40,54 +36,6 @@ func initCommand() *cli.Command {
 			return err
 		},
 	}
-}
-
-// guestModules are what the simulated machine and an encrypted disk take, and
-// imageModules what an image with a file system takes besides: a guest starts
-// sooner without those of the others. A kernel that has one built in leaves it out.
-var guestModules = []string{
-	"virtio_pci", "virtio_blk", "virtio_console", "virtio_net",
-	"dm_mod", "dm_crypt", "dm_integrity", "xts", "authenc", "aesni_intel",
-	"ecb", // generic xts is made of it, where the processor has no AES
-}
-
-var imageModules = map[string][]string{
-	"btrfs": {"btrfs", "loop"}, // loop: for scratch in memory
-	"ext4":  {"ext4", "overlay"},
-	"erofs": {"erofs", "overlay"},
-}
-
-// aegisModules are for images with that cipher. A kernel that has none of them, and
-// has it not built in, runs the others.
-var aegisModules = []string{"aegis128", "aegis128_aesni"}
-
-// renamedModules have other names in other kernels (sha256_generic is sha256
-// since 6.16). Distributions have them built in; where one is a file it goes
-// along. So do BTRFS's checksums, which it asks for by name, and SHA-256 of the
-// processor's, which the tags of each sector are made with.
-var renamedModules = []string{"hmac", "sha256_generic", "sha256", "sha256_ssse3", "crc32c_generic", "crc32c_intel"}
-
-// modulesOf is what of all these to take from dir.
-func modulesOf(dir string) (firmware.Modules, error) {
-	wanted, images := slices.Clone(guestModules), maps.Clone(imageModules)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		name, _, isModule := strings.Cut(d.Name(), ".ko")
-		switch name = strings.ReplaceAll(name, "-", "_"); {
-		case !isModule:
-		case slices.Contains(renamedModules, name):
-			wanted = append(wanted, name)
-		case slices.Contains(aegisModules, name):
-			images["aegis128"] = append(images["aegis128"], name)
-		}
-		return nil
-	})
-	if err != nil {
-		return firmware.Modules{}, fmt.Errorf("reading kernel modules: %w", err)
-	}
-	return firmware.Modules{Always: wanted, Images: images}, nil
 }
 
 // defaultCmdline is the measured kernel command line. no_timer_check: on a host
@@ -133,7 +81,7 @@ func makeFirmware(c *cli.Context) error {
 	if c.Bool("debug") {
 		cmdline += " ccrun.debug"
 	}
-	modules, err := modulesOf(c.String("modules"))
+	modules, err := firmware.GuestModules(c.String("modules"), kbs.Sample)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
@@ -60,10 +61,15 @@ type Bundle struct {
 	// Initrd is the initrd a libkrunfw library carries itself, which
 	// BuildLibrary replaces. Empty for qemu-direct.
 	Initrd  []byte
-	Cmdline string // qemu-direct only; libkrun's is compiled into the kernel
+	Cmdline string // QEMU's machines only; libkrun's is compiled into the kernel
+	// OVMF is the UEFI firmware that boots the kernel, and CPU, for SNP, the model
+	// of QEMU's on which it does: ovmf only.
+	OVMF *OVMF
+	CPU  string
 	// Digest is SHA-256 over the inputs that a workload shares with every
 	// other on this firmware: kind, qboot, kernel, load address, initrd base,
-	// command line, each behind its length. The initrd is not among them.
+	// command line and, with OVMF, its file and the CPU model, each behind its
+	// length. The initrd is not among them.
 	Digest [32]byte
 }
 
@@ -101,17 +107,23 @@ func (b *Bundle) seal() error {
 		err = b.checkLibkrun()
 	case KindQEMUDirect:
 		err = b.checkQEMUDirect()
+	case KindOVMF:
+		err = b.checkOVMF()
 	default:
-		err = fmt.Errorf("firmware kind %q, expected %q or %q", b.Kind, KindLibkrun, KindQEMUDirect)
+		err = fmt.Errorf("firmware kind %q, expected %q, %q or %q", b.Kind, KindLibkrun, KindQEMUDirect, KindOVMF)
 	}
 	if err != nil {
 		return err
 	}
-	h := sha256.New()
-	for _, part := range [][]byte{
+	parts := [][]byte{
 		[]byte("ccrun firmware v1"), []byte(b.Kind), b.QBoot, b.Kernel,
 		binary.BigEndian.AppendUint64(nil, b.KernelLoad), b.InitrdBase, []byte(b.Cmdline),
-	} {
+	}
+	if b.OVMF != nil {
+		parts = append(parts, b.OVMF.Image, []byte(b.CPU))
+	}
+	h := sha256.New()
+	for _, part := range parts {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		h.Write(part)
 	}
@@ -130,16 +142,41 @@ func (b *Bundle) checkLibkrun() error {
 		return fmt.Errorf("kernel load address %#x, expected a page between 1 MiB and the 3328 MiB gap", b.KernelLoad)
 	case len(b.Initrd)%PageBytes != 0 || len(b.Initrd) > MaxInitrdBytes:
 		return fmt.Errorf("initrd of %d bytes, expected a multiple of %d up to %d", len(b.Initrd), PageBytes, MaxInitrdBytes)
-	case len(b.InitrdBase) != 0 || b.Cmdline != "":
-		return errors.New("libkrun takes no initrd base and no command line")
+	case len(b.InitrdBase) != 0 || b.Cmdline != "" || b.OVMF != nil || b.CPU != "":
+		return errors.New("libkrun takes no initrd base, no command line, no OVMF and no CPU model")
 	}
 	return nil
 }
 
 func (b *Bundle) checkQEMUDirect() error {
+	if b.OVMF != nil || b.CPU != "" {
+		return errors.New("qemu-direct takes no OVMF and no CPU model")
+	}
+	return b.checkLoose()
+}
+
+// maxCPUName bounds the name of a CPU model.
+const maxCPUName = 64
+
+// checkOVMF leaves it to whoever measures whether the firmware fits a TEE.
+func (b *Bundle) checkOVMF() error {
+	if b.OVMF == nil || len(b.OVMF.Image) == 0 {
+		return errors.New("firmware of kind ovmf without OVMF")
+	}
+	odd := func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	if len(b.CPU) > maxCPUName || strings.ContainsFunc(b.CPU, odd) {
+		return fmt.Errorf("CPU model %.80q, expected the name of one of QEMU's, as in EPYC-v4", b.CPU)
+	}
+	return b.checkLoose()
+}
+
+// checkLoose is for machines that boot from loose files.
+func (b *Bundle) checkLoose() error {
 	switch {
 	case len(b.QBoot) != 0 || b.KernelLoad != 0 || b.KernelEntry != 0:
-		return errors.New("qemu-direct takes no qboot and no load address")
+		return fmt.Errorf("%s takes no qboot and no load address", b.Kind)
 	case len(b.Kernel) == 0 || len(b.Kernel) > MaxKernelBytes:
 		return fmt.Errorf("kernel of %d bytes, expected up to %d", len(b.Kernel), MaxKernelBytes)
 	case len(b.InitrdBase) > MaxInitrdBytes:
@@ -164,10 +201,10 @@ func checkCmdline(s string) error {
 
 // BootInitrd returns the exact bytes that the machine's VMM loads as initrd
 // when a workload brings initrd (what ComposeInitrd returned): padded as
-// BuildLibrary pads for libkrun, behind the kernel modules for qemu-direct.
+// BuildLibrary pads for libkrun, behind the kernel modules for QEMU's machines.
 // With an empty initrd it is the firmware's own.
 func (b *Bundle) BootInitrd(initrd []byte) ([]byte, error) {
-	if len(initrd)%BundleAlign == 0 && len(initrd) > 0 && b.Kind != KindQEMUDirect {
+	if len(initrd)%BundleAlign == 0 && len(initrd) > 0 && b.Kind == KindLibkrun {
 		return initrd, CheckLibkrunInitrd(initrd)
 	}
 	return b.AppendBootInitrd(nil, initrd)
@@ -176,9 +213,9 @@ func (b *Bundle) BootInitrd(initrd []byte) ([]byte, error) {
 // AppendBootInitrd is BootInitrd in the room behind to, if there is enough.
 func (b *Bundle) AppendBootInitrd(to, initrd []byte) ([]byte, error) {
 	switch {
-	case b.Kind == KindQEMUDirect && len(b.InitrdBase)+len(initrd) > MaxInitrdBytes:
+	case b.Kind != KindLibkrun && len(b.InitrdBase)+len(initrd) > MaxInitrdBytes:
 		return nil, fmt.Errorf("initrd of %d bytes, at most %d allowed", len(b.InitrdBase)+len(initrd), MaxInitrdBytes)
-	case b.Kind == KindQEMUDirect:
+	case b.Kind != KindLibkrun:
 		return append(append(slices.Grow(to, len(b.InitrdBase)+len(initrd)), b.InitrdBase...), initrd...), nil
 	case len(initrd) == 0 && len(b.Initrd) == 0:
 		return nil, errors.New("the firmware carries no initrd and none was given")

@@ -2,13 +2,13 @@ package firmware
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
+	"slices"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/bounded"
@@ -23,16 +23,21 @@ const maxConfigBytes = 16 << 10
 // directory and may not lead out of it.
 type Config struct {
 	Version int    `json:"version"` // 1
-	Kind    string `json:"kind"`    // "qemu-direct" or "libkrun"
-	Kernel  string `json:"kernel"`  // bzImage (qemu-direct); vmlinux or its flat image (libkrun)
-	// Initrd is put in front of the workload's (qemu-direct: kernel modules),
+	Kind    string `json:"kind"`    // "qemu-direct", "ovmf" or "libkrun"
+	Kernel  string `json:"kernel"`  // bzImage (QEMU's machines); vmlinux or its flat image (libkrun)
+	// Initrd is put in front of the workload's (QEMU's machines: kernel modules),
 	// or is the library's own (libkrun). May be empty.
 	Initrd  string `json:"initrd,omitempty"`
-	Cmdline string `json:"cmdline,omitempty"` // qemu-direct only
+	Cmdline string `json:"cmdline,omitempty"` // QEMU's machines only
+	OVMF    string `json:"ovmf,omitempty"`    // ovmf only: the firmware's file
+	CPU     string `json:"cpu,omitempty"`     // ovmf only, for SNP: QEMU's model
 	QBoot   string `json:"qboot,omitempty"`   // libkrun only
 	// KernelLoad is the guest physical address of a flat kernel image, libkrun
 	// only; a vmlinux says it itself.
 	KernelLoad uint64 `json:"kernel_load,omitempty"`
+	// SHA256 is of each file named above, 64 hex digits. With it, another file than
+	// the one that the directory was made of is refused; nil: any is taken.
+	SHA256 map[string]string `json:"sha256,omitempty"`
 }
 
 func loadDir(dir string) (*Bundle, error) {
@@ -52,22 +57,41 @@ func loadDir(dir string) (*Bundle, error) {
 	if c.Version != 1 {
 		return nil, fmt.Errorf("%s has version %d, expected 1", ConfigFile, c.Version)
 	}
-	kernel, err := readIn(root, c.Kernel, MaxKernelBytes)
+	d := &dirReader{root: root, sums: c.SHA256}
+	b, err := d.bundle(&c)
+	return b, errors.Join(err, d.unread(err))
+}
+
+// dirReader reads the files of a directory, each against its checksum.
+type dirReader struct {
+	root *os.Root
+	sums map[string]string // nil: none are given
+	read []string
+}
+
+func (d *dirReader) bundle(c *Config) (*Bundle, error) {
+	kernel, err := d.file(c.Kernel, MaxKernelBytes)
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := readOptional(root, c.Initrd, MaxInitrdBytes)
+	initrd, err := d.optional(c.Initrd, MaxInitrdBytes)
 	if err != nil {
 		return nil, err
 	}
 	if c.Kind != KindLibkrun {
-		b := &Bundle{Kind: c.Kind, Kernel: kernel, InitrdBase: padTo(initrd, 4), Cmdline: c.Cmdline, KernelLoad: c.KernelLoad}
 		if c.QBoot != "" {
 			return nil, fmt.Errorf("firmware kind %q takes no qboot", c.Kind)
 		}
+		b := &Bundle{Kind: c.Kind, Kernel: kernel, InitrdBase: padTo(initrd, 4), Cmdline: c.Cmdline, KernelLoad: c.KernelLoad, CPU: c.CPU}
+		if b.OVMF, err = d.ovmf(c.OVMF); err != nil {
+			return nil, err
+		}
 		return b, b.seal()
 	}
-	qboot, err := readIn(root, c.QBoot, QBootBytes)
+	if c.OVMF != "" || c.CPU != "" {
+		return nil, errors.New("libkrun takes no OVMF and no CPU model")
+	}
+	qboot, err := d.file(c.QBoot, QBootBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -78,15 +102,52 @@ func loadDir(dir string) (*Bundle, error) {
 	return b, err
 }
 
-func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
-	return bounded.RegularFS(root.FS(), path.Clean(name), limit)
+func (d *dirReader) file(name string, limit int64) ([]byte, error) {
+	b, err := readIn(d.root, name, limit)
+	if err != nil || d.sums == nil {
+		return b, err
+	}
+	d.read = append(d.read, name)
+	if got := fmt.Sprintf("%x", sha256.Sum256(b)); got != d.sums[name] {
+		return nil, fmt.Errorf("%s has SHA-256 %s, expected %q: it is not the file that this firmware was made of, or is cut short", name, got, d.sums[name])
+	}
+	return b, nil
 }
 
-func readOptional(root *os.Root, name string, limit int64) ([]byte, error) {
+func (d *dirReader) optional(name string, limit int64) ([]byte, error) {
 	if name == "" {
 		return nil, nil
 	}
-	return readIn(root, name, limit)
+	return d.file(name, limit)
+}
+
+func (d *dirReader) ovmf(name string) (*OVMF, error) {
+	image, err := d.optional(name, MaxOVMFBytes)
+	if err != nil || image == nil {
+		return nil, err
+	}
+	o, err := ParseOVMF(image)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return o, nil
+}
+
+// unread refuses a checksum of a file that nothing boots, after all went well.
+func (d *dirReader) unread(err error) error {
+	if err != nil {
+		return nil
+	}
+	for name := range d.sums {
+		if !slices.Contains(d.read, name) {
+			return fmt.Errorf("a checksum is given for %.80q, which is none of the firmware's files", name)
+		}
+	}
+	return nil
+}
+
+func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
+	return bounded.RegularFS(root.FS(), path.Clean(name), limit)
 }
 
 // FromParts makes libkrun firmware of loose files as bin2cbundle.py bundles
@@ -140,49 +201,4 @@ func (b *Bundle) flatten(vmlinux []byte) error {
 		return errors.New("no PT_LOAD segment")
 	}
 	return nil
-}
-
-// Sample is what WriteDir makes firmware for the simulator from.
-type Sample struct {
-	Kernel    string // path of a bzImage
-	ModuleDir string // e.g. /usr/lib/modules/VERSION; empty for no modules
-	Modules   Modules
-	Cmdline   string
-}
-
-// WriteDir creates a qemu-direct firmware directory and returns what Load
-// reads from it.
-func WriteDir(dir string, s Sample) (*Bundle, error) {
-	kernel, err := bounded.Regular(s.Kernel, MaxKernelBytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading kernel: %w", err)
-	}
-	c := Config{Version: 1, Kind: KindQEMUDirect, Kernel: "vmlinuz", Cmdline: s.Cmdline}
-	type file struct {
-		name string
-		data []byte
-	}
-	files := []file{{c.Kernel, kernel}}
-	if s.ModuleDir != "" {
-		c.Initrd = "modules.cpio"
-		modules, err := ModulesSegment(s.ModuleDir, s.Modules)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, file{c.Initrd, modules})
-	}
-	config, err := json.MarshalIndent(c, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	files = append(files, file{ConfigFile, config}) // last: it names the others
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("writing firmware: %w", err)
-	}
-	for _, f := range files {
-		if err := WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
-			return nil, err
-		}
-	}
-	return Load(dir)
 }

@@ -208,5 +208,5 @@ func TestFind(t *testing.T) {
 
 func FuzzModuleDepends(f *testing.F) {
 	f.Add(staticELF())
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = moduleDepends(b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = moduleNeeds(b) })
 }

@@ -61,3 +61,23 @@ func (s Search) Find(tee kbs.TEE) (string, error) {
 
 // FindInstalled is SystemSearch().Find(kbs.SNP).
 func FindInstalled() (string, error) { return SystemSearch().Find(kbs.SNP) }
+
+// ComposedDirs is where the firmware of QEMU's machines for tee is looked for, an
+// administrator's own first. The last is where it is written.
+func ComposedDirs(tee kbs.TEE) []string {
+	name := "qemu-" + string(tee)
+	return []string{"/usr/local/share/ccrun/" + name, "/usr/share/ccrun/" + name, "/var/lib/ccrun/" + name}
+}
+
+// FindComposed returns the path of the firmware of QEMU's machines for tee.
+func FindComposed(tee kbs.TEE) (string, error) {
+	dirs := ComposedDirs(tee)
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, ConfigFile)); err == nil {
+			return dir, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("looking for firmware: %w", err)
+		}
+	}
+	return "", fmt.Errorf("no firmware of QEMU's machines for TEE %s in %v", tee, dirs)
+}

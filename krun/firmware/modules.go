@@ -39,6 +39,8 @@ type Modules struct {
 const (
 	maxModules     = 128
 	maxModuleBytes = 32 << 20
+	// maxAliasesBytes bounds modules.alias; Debian's has 1.3 MiB.
+	maxAliasesBytes = 16 << 20
 )
 
 // ModulesSegment is an uncompressed archive with kernel modules and their
@@ -47,7 +49,7 @@ const (
 // left out; names that it does not know are an error. It is not compressed because
 // unpacking gzip under emulation costs more than copying.
 func ModulesSegment(moduleDir string, wanted Modules) ([]byte, error) {
-	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}, packed: map[string][]string{}}
+	l := moduleLoader{files: map[string]string{}, builtin: map[string]bool{}, aliases: map[string]string{}, state: map[string]int{}, packed: map[string]needs{}}
 	if err := l.index(moduleDir); err != nil {
 		return nil, fmt.Errorf("reading kernel modules: %w", err)
 	}
@@ -80,8 +82,9 @@ func (l *moduleLoader) group(file string, wanted []string) error {
 type moduleLoader struct {
 	files   map[string]string // module name -> path
 	builtin map[string]bool
-	state   map[string]int      // 1 while its dependencies load, 2 when done
-	packed  map[string][]string // modules in out, and what each depends on
+	aliases map[string]string // of modules.alias, those without wildcards
+	state   map[string]int    // 1 while its dependencies load, 2 when done
+	packed  map[string]needs  // modules in out, and what each depends on
 	list    strings.Builder
 	out     archive
 }
@@ -112,6 +115,35 @@ func (l *moduleLoader) index(dir string) error {
 	for line := range strings.Lines(string(raw)) {
 		l.builtin[moduleName(strings.TrimSpace(line))] = true
 	}
+	return l.readAliases(filepath.Join(dir, "modules.alias"))
+}
+
+// readAliases reads what depmod writes. A package of modules may come without.
+func (l *moduleLoader) readAliases(path string) error {
+	raw, err := bounded.Regular(path, maxAliasesBytes)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == "alias" && !strings.ContainsAny(f[1], "*?[:") {
+			l.aliases[moduleName(f[1])] = moduleName(f[2])
+		}
+	}
+	return nil
+}
+
+// loadSoft loads what a module asks for by a name that may be an alias, as
+// modprobe does: libcrc32c wants crc32c, which crc32c_generic is. What nobody has
+// is left out.
+func (l *moduleLoader) loadSoft(name string) error {
+	name = moduleName(name)
+	for _, candidate := range []string{name, l.aliases[name], name + "_generic"} {
+		if _, ok := l.files[candidate]; !ok || l.state[candidate] == 1 {
+			continue
+		}
+		return l.load(candidate)
+	}
 	return nil
 }
 
@@ -140,7 +172,7 @@ func (l *moduleLoader) load(name string) error {
 
 // pack loads what a module depends on, and puts it into the archive, once.
 func (l *moduleLoader) pack(name, file, path string) error {
-	depends, packed := l.packed[name]
+	wants, packed := l.packed[name]
 	var data []byte
 	var err error
 	if !packed {
@@ -150,12 +182,17 @@ func (l *moduleLoader) pack(name, file, path string) error {
 		if data, err = unsigned(data); err != nil {
 			return fmt.Errorf("reading %s: %w", path, err)
 		}
-		if depends, err = moduleDepends(data); err != nil {
+		if wants, err = moduleNeeds(data); err != nil {
 			return fmt.Errorf("reading %s: %w", path, err)
 		}
-		l.packed[name] = depends
+		l.packed[name] = wants
 	}
-	for _, d := range depends {
+	for _, d := range wants.soft {
+		if err := l.loadSoft(d); err != nil {
+			return err
+		}
+	}
+	for _, d := range wants.hard {
 		if err := l.load(d); err != nil {
 			return err
 		}
@@ -219,24 +256,47 @@ func unsigned(b []byte) ([]byte, error) {
 	return body[:len(body)-int(n)], nil
 }
 
-// moduleDepends reads depends= of .modinfo: names separated by commas.
-func moduleDepends(ko []byte) ([]string, error) {
+// needs are the modules that must be loaded before one: by the symbols that it
+// uses, and by what it asks for while it starts.
+type needs struct{ hard, soft []string }
+
+// moduleNeeds reads depends= of .modinfo, names separated by commas, and what
+// stands behind "pre:" in each softdep=, names and words separated by spaces.
+func moduleNeeds(ko []byte) (n needs, err error) {
 	f, err := elf.NewFile(bytes.NewReader(ko))
 	if err != nil {
-		return nil, err
+		return n, err
 	}
 	s := f.Section(".modinfo")
 	if s == nil {
-		return nil, errors.New("no .modinfo section")
+		return n, errors.New("no .modinfo section")
 	}
 	info, err := s.Data()
 	if err != nil {
-		return nil, err
+		return n, err
 	}
-	for _, field := range strings.Split(string(info), "\x00") {
-		if list, ok := strings.CutPrefix(field, "depends="); ok && list != "" {
-			return strings.Split(list, ","), nil
+	for field := range strings.SplitSeq(string(info), "\x00") {
+		name, value, _ := strings.Cut(field, "=")
+		switch {
+		case name == "depends" && value != "":
+			n.hard = append(n.hard, strings.Split(value, ",")...)
+		case name == "softdep":
+			n.soft = append(n.soft, before(value)...)
 		}
 	}
-	return nil, nil
+	return n, nil
+}
+
+// before is the names behind "pre:".
+func before(softdep string) (names []string) {
+	pre := false
+	for _, word := range strings.Fields(softdep) {
+		switch {
+		case strings.HasSuffix(word, ":"):
+			pre = word == "pre:"
+		case pre:
+			names = append(names, word)
+		}
+	}
+	return names
 }

@@ -28,15 +28,25 @@ const (
 // host's to change, for early and clear errors and for convenience; nothing
 // that must hold depends on it.
 type Hints struct {
-	Version  int      `json:"version"`  // 3 with Volumes, 2 with DiskBytes, else 1
+	Version  int      `json:"version"`  // 4 with Profile, 3 with Volumes, 2 with DiskBytes, else 1
 	Firmware string   `json:"firmware"` // as LabelFirmware
 	Ports    []string `json:"ports"`    // on which the workload may listen: "80/tcp"
+	// Profile is the one whose measurement is registered, of an image for QEMU:
+	// HintQEMUSNP or HintQEMUTDX. It decides which VMM a launch takes. Empty:
+	// libkrun, or the simulator.
+	Profile string `json:"profile,omitempty"`
 	// DiskBytes is how long a launch makes the container's disk.img: the guest
 	// writes behind the image. 0: it leaves it as it is.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// Volumes is for a workload whose volume file takes the place of disk.img.
 	Volumes *VolumeHints `json:"volumes,omitempty"`
 }
+
+// The values of Hints.Profile, as of krun/measure's.
+const (
+	HintQEMUSNP = "qemu-snp"
+	HintQEMUTDX = "qemu-tdx"
+)
 
 // ScratchBytes is DiskBytes, less for who has a volume file, which has the room.
 func (h *Hints) ScratchBytes() int64 {
@@ -75,6 +85,8 @@ func DecodeHints(b []byte) (*Hints, error) {
 // the guest would be without scratch, or without its volumes.
 func (h *Hints) version() int {
 	switch {
+	case h.Profile != "":
+		return 4
 	case h.Volumes != nil:
 		return 3
 	case h.DiskBytes != 0:
@@ -84,11 +96,14 @@ func (h *Hints) version() int {
 }
 
 func (h *Hints) validate() error {
-	if h.Version < 1 || h.Version > 3 {
-		return fmt.Errorf("/%s has version %d, expected 1 to 3: is ccrun on this host older than the image?", HintsFile, h.Version)
+	if h.Version < 1 || h.Version > 4 {
+		return fmt.Errorf("/%s has version %d, expected 1 to 4: is ccrun on this host older than the image?", HintsFile, h.Version)
 	}
 	if err := h.Volumes.validate(); err != nil {
 		return err
+	}
+	if p := h.Profile; p != "" && p != HintQEMUSNP && p != HintQEMUTDX {
+		return fmt.Errorf("/%s names profile %.40q, expected %s, %s or none", HintsFile, p, HintQEMUSNP, HintQEMUTDX)
 	}
 	if h.Version != h.version() || h.DiskBytes < 0 || h.DiskBytes > maxDiskBytes || h.DiskBytes%FooterAlign != 0 {
 		return fmt.Errorf("/%s of version %d wants a disk of %d bytes, expected a multiple of %d up to %d, from version 2 on", HintsFile, h.Version, h.DiskBytes, FooterAlign, int64(maxDiskBytes))

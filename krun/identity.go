@@ -4,6 +4,7 @@ package krun
 
 import (
 	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
@@ -35,11 +36,14 @@ const IdentityVersion = 2
 // It travels as the last segment of the initrd, in RFC 8785 form, and is
 // therefore measured. It holds no secret.
 type Identity struct {
-	Version    int          `json:"version"` // IdentityVersion, or 1
-	WorkloadID string       `json:"workload_id"`
-	TEE        kbs.TEE      `json:"tee"`
-	Servers    Servers      `json:"servers"`
-	Disk       DiskIdentity `json:"disk"`
+	Version    int     `json:"version"` // IdentityVersion, or 1
+	WorkloadID string  `json:"workload_id"`
+	TEE        kbs.TEE `json:"tee"`
+	// VMM is VMMQEMU for a TEE's machine of QEMU's; empty: libkrun's, or the
+	// simulator's.
+	VMM     string       `json:"vmm,omitempty"`
+	Servers Servers      `json:"servers"`
+	Disk    DiskIdentity `json:"disk"`
 	// Scratch is where the workload's writes go.
 	Scratch Scratch `json:"scratch,omitzero"`
 	// Volumes outlive the container.
@@ -51,6 +55,16 @@ type Identity struct {
 	Network       *Network     `json:"network,omitempty"` // nil: the machine's own
 	Logs          *SealedLogs  `json:"logs,omitempty"`    // with LogsEncrypted
 }
+
+// NetworkMode is how the workload reaches others.
+func (id *Identity) NetworkMode() NetworkMode { return id.Network.or(networkOf(id.VMM, id.TEE)) }
+
+// HostData is what an SNP machine of QEMU's is launched with: its reports have it,
+// besides the digest of the initrd with the identity in it.
+func HostData(identity []byte) [sha256.Size]byte { return sha256.Sum256(identity) }
+
+// ConfigID is MRCONFIGID of a TD, likewise.
+func ConfigID(identity []byte) kbs.Digest { return kbs.Sum384(identity) }
 
 // Servers says whom the guest talks to, and by which key it knows them.
 type Servers struct {
@@ -204,7 +218,9 @@ func (id *Identity) Validate() error {
 		return fmt.Errorf("a secret at %s, where the process configuration is", ProcessPath)
 	case len(id.Policy.SecretAllow) > 0 && id.Scratch.Kind != ScratchDisk:
 		return errors.New("secrets that the host may ask for, without scratch on disk, behind which it asks")
-	case id.Policy.AllowACPI && id.TEE != kbs.Sample:
+	case id.VMM != "" && (id.VMM != VMMQEMU || id.TEE == kbs.Sample):
+		return fmt.Errorf("VMM %.40q for TEE %s, expected %s for snp or tdx, or none", id.VMM, id.TEE, VMMQEMU)
+	case id.Policy.AllowACPI && id.TEE != kbs.Sample && id.VMM == "":
 		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
 	}
 	if err := id.Logs.validate(id.Policy.Logs, id.Version); err != nil {
@@ -228,10 +244,10 @@ func (id *Identity) Validate() error {
 	if err := CheckSecretAllow(id.Policy.SecretAllow); err != nil {
 		return err
 	}
-	if err := id.Policy.SecretRefresh.Validate(id.Policy.Secrets, id.Network.ModeFor(id.TEE)); err != nil {
+	if err := id.Policy.SecretRefresh.Validate(id.Policy.Secrets, id.NetworkMode()); err != nil {
 		return err
 	}
-	if err := id.Network.Validate(id.TEE); err != nil {
+	if err := id.Network.ValidateOn(id.VMM, id.TEE); err != nil {
 		return err
 	}
 	return id.Servers.validate()

@@ -43,10 +43,24 @@ func DefaultNetwork(tee kbs.TEE) NetworkMode {
 	return NetworkTSI
 }
 
-// ModeFor is n's mode on a machine for tee. The nil Network has its default.
-func (n *Network) ModeFor(tee kbs.TEE) NetworkMode {
+// VMMQEMU is the VMM of machines that QEMU runs.
+const VMMQEMU = "qemu"
+
+// networkOf is what a machine of vmm for tee has.
+func networkOf(vmm string, tee kbs.TEE) NetworkMode {
+	if vmm == VMMQEMU {
+		return NetworkVirtio
+	}
+	return DefaultNetwork(tee)
+}
+
+// ModeFor is n's mode on libkrun's machine for tee, or the simulator's. The nil
+// Network has its default.
+func (n *Network) ModeFor(tee kbs.TEE) NetworkMode { return n.or(DefaultNetwork(tee)) }
+
+func (n *Network) or(machines NetworkMode) NetworkMode {
 	if n == nil || n.Mode == "" {
-		return DefaultNetwork(tee)
+		return machines
 	}
 	return n.Mode
 }
@@ -59,13 +73,18 @@ func (n *Network) Resolvers() []string {
 	return n.DNS
 }
 
-// Validate refuses what a machine for tee does not have.
-func (n *Network) Validate(tee kbs.TEE) error {
+// Validate refuses what libkrun's machine for tee, or the simulator's, does not
+// have.
+func (n *Network) Validate(tee kbs.TEE) error { return n.ValidateOn("", tee) }
+
+// ValidateOn refuses what a machine of vmm for tee does not have.
+func (n *Network) ValidateOn(vmm string, tee kbs.TEE) error {
 	if n == nil {
 		return nil
 	}
-	if m := n.ModeFor(tee); m != NetworkNone && m != DefaultNetwork(tee) {
-		return fmt.Errorf("network %q on a machine for TEE %s, expected %s or %s", n.Mode, tee, DefaultNetwork(tee), NetworkNone)
+	machines := networkOf(vmm, tee)
+	if m := n.or(machines); m != NetworkNone && m != machines {
+		return fmt.Errorf("network %q on a machine for TEE %s, expected %s or %s", n.Mode, tee, machines, NetworkNone)
 	}
 	if len(n.DNS) > maxDNS {
 		return fmt.Errorf("%d name servers, at most %d allowed", len(n.DNS), maxDNS)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
+	"github.com/ccrun/ccrun/krun"
 )
 
 const (
@@ -35,11 +36,11 @@ type control struct {
 	port io.Writer
 }
 
-// openControl finds the port. The simulated TEE's machine always has it; on
-// others its absence only means that nobody listens.
+// openControl finds the port. QEMU's machines always have it, the simulator's among
+// them; on others its absence only means that nobody listens.
 func (b *boot) openControl(ctx context.Context) error {
 	var limit time.Duration
-	if b.identity.TEE == kbs.Sample {
+	if b.identity.TEE == kbs.Sample || b.identity.VMM == krun.VMMQEMU {
 		limit = deviceTimeout
 	}
 	f, err := openPort(ctx, controlPort, limit)
@@ -47,7 +48,7 @@ func (b *boot) openControl(ctx context.Context) error {
 	case errors.Is(err, errNoPort) && limit == 0:
 		return nil
 	case err != nil:
-		return hint.With(err, "the image is for the simulated TEE; run it with --runtime krun-sim")
+		return hint.With(err, "the image is for a machine of QEMU's, as the runtimes krun-sim and, with a TEE, krun make it")
 	}
 	b.control = &control{port: f}
 	b.spawn("listening to the control port", func() { listenControl(f, b.hostSignal) })

@@ -93,7 +93,7 @@ const dummyDevice = "dummy0"
 const hijack = "/sys/module/kernel/parameters/tsi_hijack"
 
 // cutOff says whether the workload has no network.
-func (b *boot) cutOff() bool { return b.identity.Network.ModeFor(b.identity.TEE) == krun.NetworkNone }
+func (b *boot) cutOff() bool { return b.identity.NetworkMode() == krun.NetworkNone }
 
 // cutNetwork leaves a workload that needs no network with the guest's own
 // loopback. Under TSI even what a program sends to 127.0.0.1 would go through

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,7 +60,32 @@ func (s *Workloads) check(reg kbs.Registration, diskKey secret.Bytes) error {
 			return err
 		}
 	}
+	if err := checkLaunchFields(reg); err != nil {
+		return err
+	}
 	return verifier.CheckReferenceValues(reg.ReferenceValues)
+}
+
+// checkLaunchFields wants the identity's digest once more where QEMU's machines have
+// it, HOST_DATA or MRCONFIGID: besides the digest of an initrd with the identity in
+// it, so that a flaw in one alone releases nothing. checkBoot holds HOST_DATA
+// against the identity itself, where that is known.
+func checkLaunchFields(reg kbs.Registration) error {
+	if reg.Type != kbs.TypeNative {
+		return nil
+	}
+	ref := reg.ReferenceValues
+	for _, m := range ref.Measurements {
+		switch {
+		case m.Profile == kbs.ProfileQEMUSNP && ref.TEE == kbs.SNP && (ref.SNP == nil || ref.SNP.HostData == ""):
+			return fmt.Errorf("measurement of profile %s without snp.host_data: expected the SHA-256 of the identity", m.Profile)
+		case m.Profile == kbs.ProfileQEMUTDX && ref.TEE == kbs.TDX && (ref.TDX == nil || ref.TDX.MRConfigID != reg.IdentityDigest.String()):
+			return fmt.Errorf("measurement of profile %s without tdx.mr_config_id %s, the identity's digest", m.Profile, reg.IdentityDigest)
+		case m.Predicted != "" && (m.Predicted != kbs.PredictedRTMRs || ref.TEE != kbs.TDX):
+			return fmt.Errorf("measurement with predicted %.40q, expected %s for a TD, or nothing", m.Predicted, kbs.PredictedRTMRs)
+		}
+	}
+	return nil
 }
 
 // speaks says whether a guest of that type could reach its key here.
@@ -130,6 +157,19 @@ func checkBoot(reg kbs.Registration, b *kbs.Boot) error {
 		return errors.New("boot.identity is not the one that identity_digest names")
 	case b.Agent.IsZero() || b.Initrd.IsZero():
 		return errors.New("boot without agent or initrd")
+	}
+	return checkHostData(reg.ReferenceValues, b.Identity)
+}
+
+func checkHostData(ref kbs.ReferenceValues, identity []byte) error {
+	for _, m := range ref.Measurements {
+		if m.Profile != kbs.ProfileQEMUSNP || ref.TEE != kbs.SNP {
+			continue
+		}
+		sum := sha256.Sum256(identity)
+		if want := hex.EncodeToString(sum[:]); ref.SNP == nil || ref.SNP.HostData != want {
+			return fmt.Errorf("measurement of profile %s with another snp.host_data than the SHA-256 of boot.identity, %s", m.Profile, want)
+		}
 	}
 	return nil
 }

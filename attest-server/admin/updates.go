@@ -206,6 +206,9 @@ func (s *Updates) prepare(ctx context.Context, u kbs.Update, t store.Token) (*st
 	if err := verifier.CheckReferenceValues(after.ReferenceValues); err != nil {
 		return nil, refusal.New(kbs.CodeBadRequest, "workload %s after the update: %v", u.WorkloadID, err)
 	}
+	if err := checkLaunchFields(after); err != nil {
+		return nil, refusal.New(kbs.CodeBadRequest, "workload %s after the update: %v", u.WorkloadID, err)
+	}
 	if err := s.Policies.CheckRegistration(ctx, after); err != nil {
 		return nil, err
 	}

@@ -127,9 +127,15 @@ type Measurement struct {
 	MemoryMiB    uint         `json:"memory_mib"`
 	Firmware     string       `json:"firmware"` // sha256 of the firmware inputs, hex
 	ACPI         ACPI         `json:"acpi,omitempty"`
-	NotBefore    *time.Time   `json:"not_before,omitempty"`
-	NotAfter     *time.Time   `json:"not_after,omitempty"`
+	// Predicted names registers of a TD whose values were computed, and that nobody
+	// has seen a machine with yet: PredictedRTMRs, or none.
+	Predicted string     `json:"predicted,omitempty"`
+	NotBefore *time.Time `json:"not_before,omitempty"`
+	NotAfter  *time.Time `json:"not_after,omitempty"`
 }
+
+// PredictedRTMRs are the registers that follow from what `ccrun build` reads.
+const PredictedRTMRs = "rtmr1,rtmr2"
 
 // ACPI says whether a machine's kernel runs the code in ACPI tables, which a
 // host can write and no SNP digest covers. It is empty for machines that have
@@ -144,7 +150,14 @@ const (
 
 // NeedsACPI says whether a measurement of that profile must say something of
 // ACPI: QEMU's machines with SNP, and the simulator's.
-func NeedsACPI(profile string) bool { return profile == "qemu-snp" || profile == "qemu-direct" }
+func NeedsACPI(profile string) bool { return profile == ProfileQEMUSNP || profile == "qemu-direct" }
+
+// Profiles of krun/measure whose machines are launched with the identity's digest
+// besides, in HOST_DATA or MRCONFIGID.
+const (
+	ProfileQEMUSNP = "qemu-snp"
+	ProfileQEMUTDX = "qemu-tdx"
+)
 
 // SNPRules loosens or tightens what is asked of an SNP report. The zero value
 // is the strict default: no DEBUG, no MIGRATE_MA, no CXL, VMPL 0, HOST_DATA

@@ -32,6 +32,7 @@ func Appraise(c *Claims, ref kbs.ReferenceValues, want Expectation) AttestationR
 		r.stockTDX(c)
 		r.reportData(c, want)
 		r.tdx(c.TDX, ref.TDX, want.At)
+		r.predicted(c.LaunchDigest, ref)
 		r.advisoriesTDX(c.TDX, ref.TDX, want)
 	default:
 		r.add("claims", false, "the claims of one TEE", "none, or of two", "")

@@ -96,6 +96,18 @@ func (r *rules) tdxRTMRs(c *TDXClaims, ref *kbs.TDXRules) {
 	}
 }
 
+// predicted tells the owner which registers were computed and nobody has seen on
+// hardware: where one differs, the prediction may be wrong, and not the machine.
+// It decides nothing.
+func (r *rules) predicted(launched kbs.LaunchDigest, ref kbs.ReferenceValues) {
+	for _, m := range ref.Measurements {
+		if m.Predicted != "" && m.LaunchDigest == launched {
+			r.add("predicted", true, "registers that were computed and not yet seen on hardware", strings.ReplaceAll(m.Predicted, ",", ", "), "")
+			return
+		}
+	}
+}
+
 // neverAccepted are statuses that no registration can allow.
 func neverAccepted(status string) bool { return status == "" || status == "Revoked" }
 

@@ -66,6 +66,8 @@ func Profiles(tee kbs.TEE, kind string) []Profile {
 		return []Profile{QEMUTDX, QEMUTDXInitrdLast, QEMUTDX2024, QEMUTDX2023}
 	case tee == kbs.Sample && kind == firmware.KindQEMUDirect:
 		return []Profile{QEMUDirect}
+	case tee == kbs.Sample && kind == firmware.KindOVMF:
+		return []Profile{QEMUSNP} // the same machine, less the TEE
 	}
 	return nil
 }
@@ -143,12 +145,25 @@ func FromBundle(b *firmware.Bundle, initrd []byte) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, fmt.Errorf("measuring: %w", err)
 	}
-	return inputs(b, boot), nil
+	return inputs(b, boot)
 }
 
-func inputs(b *firmware.Bundle, boot []byte) Inputs {
-	return Inputs{QBoot: b.QBoot, Kernel: b.Kernel, KernelLoad: b.KernelLoad, Initrd: boot, Cmdline: b.Cmdline}
+// inputs are those of a machine that boots that initrd.
+func inputs(b *firmware.Bundle, boot []byte) (in Inputs, err error) {
+	in = Inputs{QBoot: b.QBoot, Kernel: b.Kernel, KernelLoad: b.KernelLoad, Initrd: boot, Cmdline: b.Cmdline, OVMF: b.OVMF}
+	if b.OVMF == nil || b.CPU == "" {
+		return in, nil
+	}
+	// As our own command line has them (krun/machine): no features but SNP's.
+	in.GuestFeatures = featureSNP
+	if in.CPUSignature, err = ParseCPU(b.CPU); err != nil {
+		return Inputs{}, fmt.Errorf("firmware %s: %w", b.Path, err)
+	}
+	return in, nil
 }
+
+// featureSNP is the bit of SEV_FEATURES that QEMU sets.
+const featureSNP = 1
 
 // Region is one measured range of guest memory.
 type Region struct {

@@ -29,5 +29,9 @@ func (m *Series) Registered(initrd []byte, s Shape, allowACPI bool) ([]kbs.Measu
 		return nil, fmt.Errorf("measuring: %w", err)
 	}
 	m.boot = boot
-	return registered(m.tee, m.fw, inputs(m.fw, boot), s, allowACPI, &m.before)
+	in, err := inputs(m.fw, boot)
+	if err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
+	}
+	return registered(m.tee, m.fw, in, s, allowACPI, &m.before)
 }

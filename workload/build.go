@@ -191,7 +191,7 @@ func (b *build) seal(context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, Servers: b.Servers, Policy: b.Policy, Network: b.Network}
+	id := krun.Identity{WorkloadID: b.WorkloadID, TEE: b.TEE, VMM: b.VMM, Servers: b.Servers, Policy: b.Policy, Network: b.Network}
 	if id.Logs, err = krun.SealLogs(b.LogRecipients, b.sealed.volumeKey); err != nil {
 		return err
 	}
@@ -203,6 +203,9 @@ func (b *build) seal(context.Context) error {
 	}
 	launch, err := b.measurements(b.fw, b.sealed.initrd)
 	if err != nil {
+		return err
+	}
+	if b.Rules, err = b.bind(b.Rules, b.fw, b.sealed); err != nil {
 		return err
 	}
 	b.sealed.describe(b.WorkloadID, b.TEE, launch, &b.PublishOptions, b.Now())

@@ -124,7 +124,7 @@ func (d *draft) writeLayer(ctx context.Context, random randomness) error {
 	if err != nil {
 		return err
 	}
-	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw[0].Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes, Volumes: d.sealed.volumes}.Encode()
+	hints, err := krun.Hints{Firmware: hex.EncodeToString(d.fw[0].Digest[:]), Ports: d.exposed, DiskBytes: d.sealed.launchBytes, Volumes: d.sealed.volumes, Profile: d.sealed.profile}.Encode()
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ func (o *MachineOptions) loadFirmware() ([]*firmware.Bundle, error) {
 		if err := checkMachine(o.TEE, fw.Kind); err != nil {
 			return nil, err
 		}
+		if err := o.checkVMM(path, fw.Kind); err != nil {
+			return nil, err
+		}
 		if err := o.checkACPI(path, fw); err != nil {
 			return nil, err
 		}
@@ -102,10 +105,11 @@ func (o *MachineOptions) packAgent() func() ([]byte, error) {
 // checkMachine refuses a TEE that attests to nothing on that firmware.
 func checkMachine(tee kbs.TEE, kind string) error {
 	switch {
-	case tee == kbs.Sample && kind == firmware.KindQEMUDirect, tee == kbs.SNP && kind == firmware.KindLibkrun:
+	case tee == kbs.Sample && kind == firmware.KindQEMUDirect, tee == kbs.SNP && kind == firmware.KindLibkrun,
+		tee.Valid() && kind == firmware.KindOVMF:
 		return nil
 	case tee == kbs.TDX:
-		return hint.With(fmt.Errorf("TDX under %s %w: its MRTD covers neither kernel nor initrd", kind, ErrNotCapable), "use --tee snp")
+		return hint.With(fmt.Errorf("TDX under %s %w: its MRTD covers neither kernel nor initrd", kind, ErrNotCapable), "use --tee snp, or --vmm qemu with firmware that `ccrun firmware compose --tee tdx` makes")
 	}
 	return hint.With(fmt.Errorf("TEE %s on firmware of kind %s %w", tee, kind, ErrNotCapable),
 		"--tee snp needs libkrunfw-sev.so.5, --tee sample the directory that `ccrun-sim firmware` makes")

@@ -57,7 +57,7 @@ func imageConfig(created time.Time, diffID digest.Digest, labels map[string]stri
 			WorkingDir:   "/",
 			Labels:       labels,
 			ExposedPorts: set(exposed),
-			StopSignal:   stopSignal(kbs.TEE(labels[krun.LabelTEE])),
+			StopSignal:   stopSignal(labels),
 		},
 		RootFS:  imgspec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 		History: []imgspec.History{{Created: &created, CreatedBy: "ccrun build"}},
@@ -75,8 +75,8 @@ func set(names []string) map[string]struct{} {
 // stopSignal is what Podman sends the VMM. libkrun takes SIGINT alone, as an
 // interrupt on the guest's console, which the agent passes on as the signal
 // that the source image asks for. Elsewhere the default does.
-func stopSignal(tee kbs.TEE) string {
-	if tee == kbs.SNP {
+func stopSignal(labels map[string]string) string {
+	if kbs.TEE(labels[krun.LabelTEE]) == kbs.SNP && !strings.HasPrefix(labels[krun.LabelLaunchDigests], krun.HintQEMUSNP+"=") {
 		return "SIGINT"
 	}
 	return ""

@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun"
+	"github.com/ccrun/ccrun/krun/measure"
 	"github.com/ccrun/ccrun/luks"
 	"github.com/ccrun/ccrun/secret"
 	"github.com/ccrun/ccrun/workload/destination"
@@ -83,6 +84,11 @@ type MachineOptions struct {
 	// registered beside what Firmware does.
 	MoreFirmware []string
 	Agent        []byte // ccrun-init, a static ELF
+	// VMM is krun.VMMQEMU for a machine of QEMU's, with Firmware of kind ovmf; empty:
+	// libkrun's, or the simulator's.
+	VMM string
+	// RTMR0 is where the first register of a TD comes from.
+	RTMR0 measure.RTMR0
 	// AllowACPI lets the host's ACPI code run in the guest's kernel, where the
 	// firmware's command line does not stop it.
 	AllowACPI bool
@@ -211,7 +217,7 @@ func (o *Options) check() error {
 			return hint.Usagef("%w", err)
 		}
 	}
-	if err := o.Network.Validate(o.TEE); err != nil {
+	if err := o.Network.ValidateOn(o.VMM, o.TEE); err != nil {
 		return hint.Usagef("%w", err)
 	}
 	if err := krun.CheckLogs(o.Policy.Logs, o.LogRecipients); err != nil {

@@ -33,6 +33,7 @@ type sealed struct {
 	// launchBytes is how long a launch makes disk.img; 0: as it is.
 	launchBytes int64
 	volumes     *krun.VolumeHints // nil: it has none
+	profile     string            // krun.Hints'; empty: no machine of QEMU's with a TEE
 	reg         kbs.Registration
 	source      string // manifest digest; for the owner's record
 }

@@ -246,8 +246,22 @@ func (u *updating) measure(ctx context.Context, b kbs.Bootable) ([]kbs.Measureme
 		s = measure.NewSeries(ref.TEE, u.fw)
 		u.series[ref.TEE] = s
 	}
+	if err := u.fits(id, ref.TEE); err != nil {
+		return nil, err
+	}
 	m := ref.Measurements[0] // all are of one machine's shape
 	return s.Registered(initrd, measure.Shape{CPUs: m.CPUs, MemoryMiB: m.MemoryMiB}, id.Policy.AllowACPI)
+}
+
+// fits says whether the firmware is of the VMM that the image is for.
+func (u *updating) fits(id *krun.Identity, tee kbs.TEE) error {
+	switch {
+	case (id.VMM == krun.VMMQEMU) != (u.fw.Kind == firmware.KindOVMF) && tee != kbs.Sample:
+		return skipError(fmt.Sprintf("its image is for another VMM than boots firmware of kind %s", u.fw.Kind))
+	case tee == kbs.TDX:
+		return skipError("a TD's registration has one set of RTMRs, which other firmware changes: build it again, with --replace")
+	}
+	return nil
 }
 
 // initrd is the workload's, until the next one is asked for.

@@ -305,6 +305,9 @@ func setMachine(c *cli.Context, o *workload.Options) error {
 	if list := firmwareOf(c); len(list) > 0 {
 		o.Firmware, o.MoreFirmware = list[0], list[1:]
 	}
+	if err := setQEMU(c, &o.MachineOptions); err != nil {
+		return err
+	}
 	if o.Firmware == "" {
 		if o.TEE == kbs.Sample {
 			return hint.With(face.Usagef("--tee sample needs --firmware DIR"), "`ccrun-sim firmware` makes one")

@@ -96,7 +96,7 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	line("identity", "%s", in.Initrd.IdentityDigest)
 	line("servers", "%s", strings.Join(id.Servers.URLs, " "))
 	line("server keys", "%s", strings.Join(id.Servers.PinnedKeys, " "))
-	line("network", "%s, name servers [%s]", id.Network.ModeFor(id.TEE), strings.Join(id.Network.Resolvers(), " "))
+	line("network", "%s, name servers [%s]", id.NetworkMode(), strings.Join(id.Network.Resolvers(), " "))
 	line("root", "%s, %s", id.Disk.Filesystem, id.Scratch)
 	for _, v := range id.Volumes {
 		access := ""

@@ -21,9 +21,9 @@ import (
 func firmwareCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "firmware",
-		Usage:       "build and inspect the libkrunfw library with a workload's initrd",
+		Usage:       "build and inspect what machines boot from: libkrunfw, or QEMU's OVMF, kernel and modules",
 		Description: "Example:\n   ccrun firmware build --initrd initrd.img --output libkrunfw-sev.so.5",
-		Subcommands: []*cli.Command{firmwareBuildCommand(), firmwareInspectCommand()},
+		Subcommands: []*cli.Command{firmwareBuildCommand(), firmwareComposeCommand(), firmwareInspectCommand()},
 	}
 }
 
@@ -105,12 +105,14 @@ func firmwareInspectCommand() *cli.Command {
 // firmwareParts is the JSON of `ccrun firmware inspect`.
 type firmwareParts struct {
 	Path        string         `json:"path"`
-	Kind        string         `json:"kind"` // libkrun, qemu-direct or initrd
+	Kind        string         `json:"kind"` // libkrun, qemu-direct, ovmf or initrd
 	SHA256      string         `json:"sha256,omitempty"`
 	Parts       []firmwarePart `json:"parts"`
 	KernelLoad  uint64         `json:"kernel_load,omitempty"`
 	KernelEntry uint64         `json:"kernel_entry,omitempty"`
 	Cmdline     string         `json:"cmdline,omitempty"`
+	CPU         string         `json:"cpu,omitempty"`
+	OVMF        *ovmfVerdict   `json:"ovmf,omitempty"`
 	Initrd      *initrdContent `json:"initrd,omitempty"`
 }
 
@@ -128,6 +130,9 @@ type initrdContent struct {
 
 func inspectFirmware(path string) (*firmwareParts, error) {
 	if path != "" && !isLibraryOrDir(path) {
+		if v, err := inspectOVMFFile(path); v != nil || err != nil {
+			return v, err
+		}
 		return inspectInitrdFile(path)
 	}
 	b, err := loadFirmware(path, kbs.SNP)
@@ -136,6 +141,13 @@ func inspectFirmware(path string) (*firmwareParts, error) {
 	}
 	v := &firmwareParts{Path: b.Path, Kind: b.Kind, SHA256: hex.EncodeToString(b.Digest[:]),
 		KernelLoad: b.KernelLoad, KernelEntry: b.KernelEntry, Cmdline: b.Cmdline}
+	if b.OVMF != nil {
+		v.CPU = b.CPU
+		v.add("ovmf", b.OVMF.Image)
+		if v.OVMF, err = judgeOVMF(b.OVMF); err != nil {
+			return nil, err
+		}
+	}
 	v.add("qboot", b.QBoot)
 	v.add("kernel", b.Kernel)
 	initrd := append(b.InitrdBase[:len(b.InitrdBase):len(b.InitrdBase)], b.Initrd...)
@@ -201,6 +213,10 @@ func printFirmware(w io.Writer, v *firmwareParts) error {
 	if v.Cmdline != "" {
 		fmt.Fprintf(w, "cmdline %s\n", v.Cmdline)
 	}
+	if v.CPU != "" {
+		fmt.Fprintf(w, "cpu     %s\n", v.CPU)
+	}
+	printOVMF(w, v.OVMF)
 	for _, p := range v.Parts {
 		fmt.Fprintf(w, "%-7s %10d bytes  sha384 %s\n", p.Name, p.SizeBytes, p.SHA384)
 	}

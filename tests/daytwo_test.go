@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,8 +93,9 @@ func TestDayTwo(t *testing.T) {
 	}
 	cmd := exec.Command("unshare", "-mn", "bash", "-c", script.String())
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "HOME="+w.dir, "XDG_CONFIG_HOME=", "PATH="+filepath.Join(w.dir, "tools")+":"+w.bin+":"+os.Getenv("PATH"),
-		"TMPDIR="+w.mkdir("tmp"), "STATE="+filepath.Join(w.dir, "state"), "UNIT="+unit, "CCRUN_SERVER=", "CCRUN_TOKEN_FILE=", "CCRUN_CA=", "CCRUN_FIRMWARE=", "CCRUN_ATTEST_URL=")
+	foreign := func(v string) bool { return strings.HasPrefix(v, "CCRUN_") || strings.HasPrefix(v, "CONTAINER") }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), foreign), "HOME="+w.dir, "XDG_CONFIG_HOME=", "PATH="+filepath.Join(w.dir, "tools")+":"+w.bin+":"+os.Getenv("PATH"),
+		"TMPDIR="+w.mkdir("tmp"), "STATE="+filepath.Join(w.dir, "state"), "UNIT="+unit)
 	out, err := cmd.CombinedOutput()
 	said := string(out)
 	if err != nil || !strings.Contains(said, "THE END") {

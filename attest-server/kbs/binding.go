@@ -17,6 +17,7 @@ const (
 	// for such without one.
 	renewableLabel = "ccrun native v1 report data, renewable"
 	releaseLabel   = "ccrun native v1 release"
+	guestLabel     = "ccrun guest v1 report data"
 )
 
 // Binding is the REPORT_DATA that a guest must have signed for rd in a
@@ -53,6 +54,20 @@ func Binding(workloadID string, rd RuntimeData) (ReportData, error) {
 		frame(h, binary.BigEndian.AppendUint16(nil, k.KEM))
 		frame(h, k.Public)
 	}
+	return ReportData(h.Sum(nil)), nil
+}
+
+// GuestBinding is the REPORT_DATA of Evidence that a workload asks for, over data
+// of its own: of a label that no session has, so that no server releases anything
+// for it, whatever data is.
+func GuestBinding(workloadID string, data []byte) (ReportData, error) {
+	if workloadID == "" {
+		return ReportData{}, errors.New("binding report data: no workload id")
+	}
+	h := sha512.New()
+	frame(h, []byte(guestLabel))
+	frame(h, []byte(workloadID))
+	frame(h, data)
 	return ReportData(h.Sum(nil)), nil
 }
 

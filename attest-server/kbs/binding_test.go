@@ -90,6 +90,27 @@ func TestBindingRefusesGaps(t *testing.T) {
 	}
 }
 
+// TestGuestBinding: a known answer, and no two workloads or data the same.
+func TestGuestBinding(t *testing.T) {
+	rd, err := GuestBinding("shop", []byte("challenge"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.EncodeToString(rd[:]); got != guestBindingExample {
+		t.Errorf("GuestBinding = %s", got)
+	}
+	for _, other := range [][2]string{{"shop", "challengf"}, {"sho", "pchallenge"}, {"shopc", "hallenge"}, {"shop", ""}} {
+		if got, err := GuestBinding(other[0], []byte(other[1])); err != nil || got == rd {
+			t.Errorf("%q: %x, %v", other, got, err)
+		}
+	}
+	if got, err := GuestBinding("", []byte("challenge")); err == nil || got != (ReportData{}) {
+		t.Errorf("of no workload: %x, %v", got, err)
+	}
+}
+
+const guestBindingExample = "4006df350ed43f3890d0b3f62eae2c89b883f6d7d9f563db57b3a61a2a6a4aa253aa1aa975df9d699a9327b5cbed0bc68f488a512c1db515fc0ad24d19381fcf"
+
 func TestReleaseInfoSeparates(t *testing.T) {
 	a, b := ReportData{1}, ReportData{2}
 	if bytes.Equal(ReleaseInfo(a, "x"), ReleaseInfo(b, "x")) || bytes.Equal(ReleaseInfo(a, "x"), ReleaseInfo(a, "y")) {

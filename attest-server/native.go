@@ -25,6 +25,8 @@ type native struct {
 	life     time.Duration // of a session
 	clock    func() time.Time
 	log      *slog.Logger
+	// signed answers with a session's result as EAR.
+	signed func(w http.ResponseWriter, r *http.Request, session string) error
 }
 
 func (n *native) routes(mux *answer.Router, answers answer.Responder) {
@@ -37,6 +39,7 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("POST /v1/workloads/{id}/secrets", answers.Handle(n.secrets))
 	mux.HandleFunc("POST /v1/workloads/{id}/renewal", answers.Handle(n.ticket))
 	mux.HandleFunc("POST /v1/renew", answers.Handle(n.renew))
+	mux.HandleFunc("GET /v1/workloads/{id}/token", answers.Handle(n.token))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/open", answers.Handle(n.openVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/stage", answers.Handle(n.stageVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/confirm", answers.Handle(n.confirmVolume))

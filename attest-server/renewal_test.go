@@ -1,6 +1,9 @@
 package attestserver
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"strings"
@@ -72,7 +75,11 @@ func TestRenewal(t *testing.T) {
 // TestRenewalRefuses: nothing but the ticket, of this server, with the key that
 // was attested gets anything, and that is no DiskKey.
 func TestRenewalRefuses(t *testing.T) {
-	r := newRig(t)
+	signing, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(c *Config) { c.SigningKey = signing })
 	r.register("w1", 1)
 	r.register("w2", 2)
 	owner := r.adminClient(r.token(store.Admin))
@@ -123,6 +130,9 @@ func TestRenewalRefuses(t *testing.T) {
 		{"a volume", "POST", "/v1/workloads/w1/volumes/data/open", bearer, kbs.VolumeOpenRequest{Key: make([]byte, 32)}, http.StatusUnauthorized},
 		{"a resource", "GET", "/v1/resources/acme/db/password", bearer, nil, http.StatusUnauthorized},
 		{"another ticket", "POST", "/v1/workloads/w1/renewal", bearer, nil, http.StatusUnauthorized},
+		{"a token, of another identity", "GET", "/v1/workloads/w1/token", bearer, nil, http.StatusForbidden},
+		{"another workload's token", "GET", "/v1/workloads/w2/token", bearer, nil, http.StatusForbidden},
+		{"a token in a session", "GET", "/v1/workloads/w2/token", good.auth.Session, nil, http.StatusUnauthorized},
 		{"another workload's secrets", "POST", "/v1/workloads/w2/secrets", bearer, body, http.StatusForbidden},
 		{"another workload's configuration", "GET", "/v1/workloads/w2/config", bearer, nil, http.StatusForbidden},
 		{"secrets, of another identity", "POST", "/v1/workloads/w1/secrets", bearer, body, http.StatusForbidden},
@@ -143,8 +153,14 @@ func TestRenewalRefuses(t *testing.T) {
 	if _, err := guest.Secrets(t.Context(), names); err != nil {
 		t.Errorf("then: %v", err)
 	}
+	if token, err := guest.Token(t.Context()); err != nil || strings.Count(token, ".") != 2 {
+		t.Errorf("token %.80q, %v", token, err)
+	}
 	if _, err := owner.Revoke(t.Context(), "w1"); err != nil {
 		t.Fatal(err)
+	}
+	if token, err := guest.Token(t.Context()); !errors.Is(err, kbs.ErrDenied) {
+		t.Errorf("revoked: token %.80q, %v", token, err)
 	}
 	refuses("revoked", kbs.CodeAttestationDenied, func(*kbs.Renewer) {})
 }

@@ -84,6 +84,22 @@ func (n *native) renew(w http.ResponseWriter, r *http.Request) error {
 	return n.released(w, b, err)
 }
 
+// token answers a running guest with what its Evidence was found to be, signed. It
+// is the appraisal of its start.
+func (n *native) token(w http.ResponseWriter, r *http.Request) error {
+	x, renewed, err := n.renewal(r)
+	if err != nil {
+		return err
+	}
+	if !renewed {
+		return refusal.New(kbs.CodeUnauthorized, "a token is for a bearer of POST /v1/renew")
+	}
+	if err := n.engine.StillGranted(r.Context(), x, answer.Peer(r)); err != nil {
+		return err
+	}
+	return n.signed(w, r, x.Session.String())
+}
+
 // renewal is what the request's bearer says, if it is one of renew's. The path must
 // name its workload.
 func (n *native) renewal(r *http.Request) (x session.Renewal, ok bool, err error) {

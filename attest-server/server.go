@@ -154,7 +154,7 @@ func New(c Config) (*Server, error) {
 	if s.owners, err = newOwners(c, s.engine, s.limits); err != nil {
 		return nil, err
 	}
-	s.native = &native{sessions: sessions, engine: s.engine, life: c.SessionLife, clock: c.Clock, log: c.Log}
+	s.native = &native{sessions: sessions, engine: s.engine, life: c.SessionLife, clock: c.Clock, log: c.Log, signed: s.owners.Records.Token}
 	s.foreign = newForeign(c, s.engine, sessions, s.owners, s.answers)
 	watch(c, sessions, s.engine.Slots, s.limits)
 	if slices.Contains(c.Dialects, session.Legacy) {

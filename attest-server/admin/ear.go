@@ -41,6 +41,16 @@ func wantsEAR(r *http.Request) bool {
 	return false
 }
 
+// Token answers with the result of a session as EAR, for whom to say whether it may
+// be had has been.
+func (s *Records) Token(w http.ResponseWriter, r *http.Request, number string) error {
+	rec, err := s.Store.Session(r.Context(), number)
+	if err != nil {
+		return workloadProblem(err)
+	}
+	return s.writeEAR(w, rec)
+}
+
 // writeEAR answers with a session's result as a signed EAR. Its time is the
 // appraisal's, not that of the request: an old result stays old.
 func (s *Records) writeEAR(w http.ResponseWriter, rec kbs.SessionRecord) error {

@@ -101,6 +101,33 @@ func (r *Renewer) Secrets(ctx context.Context, names []string) (all Secrets, err
 	return all, err
 }
 
+// Token is what the server says of this guest's Evidence, as a signed EAR: for
+// whoever trusts the server (GET /v1/jwks).
+func (r *Renewer) Token(ctx context.Context) (string, error) {
+	pins, err := ParsePins(r.Client.PinnedKeys)
+	if err != nil {
+		return "", err
+	}
+	key, err := hpke.MLKEM768X25519().NewPrivateKey(r.Renewal.Key)
+	if err != nil {
+		return "", fmt.Errorf("reading the renewal key: %w", err)
+	}
+	var token []byte
+	q := inquiry{what: "a token", final: isFinal, retry: func(error, time.Duration) {}}
+	err = q.ask(ctx, r.Client.URLs, func(base string) error {
+		x, err := r.Client.connect(base, pins)
+		if err != nil {
+			return err
+		}
+		defer x.close()
+		if err := r.bear(ctx, x, key); err != nil {
+			return err
+		}
+		return x.do(ctx, http.MethodGet, workloadPath(r.Workload)+"/token", nil, &token, MaxAnswerBody)
+	})
+	return string(token), err
+}
+
 // bear has x show a bearer from now on.
 func (r *Renewer) bear(ctx context.Context, x *exchange, key hpke.PrivateKey) error {
 	plain, err := r.post(ctx, x, key, "/v1/renew", RenewRequest{r.Renewal.Ticket}, RenewalName(r.Workload))

@@ -80,6 +80,25 @@ func (e *Engine) RenewedConfig(ctx context.Context, r session.Renewal, peer stri
 	return e.config(ctx, guest, g)
 }
 
+// StillGranted is nil for a guest that would get secrets now.
+func (e *Engine) StillGranted(ctx context.Context, r session.Renewal, peer string) error {
+	guest := GuestOf(r, peer)
+	if err := e.anchored(guest); err != nil {
+		return err
+	}
+	if _, err := e.renewed(ctx, guest, r); err != nil {
+		return err
+	}
+	w, err := e.Store.VersionWith(ctx, r.WorkloadID, r.Identity)
+	if err != nil {
+		return releaseProblem(err, guest.Session)
+	}
+	if w.RevokedAt != nil || w.EndsAt != nil && !e.Clock().Before(*w.EndsAt) {
+		return &refusal.Error{Code: kbs.CodeAttestationDenied, Detail: "the workload is revoked", Session: guest.Session.ID.String()}
+	}
+	return nil
+}
+
 // renewed is what a guest may get after its session: what one that attests now as
 // it did would, but for the DiskKey, which no grant without releases left gets.
 // Its registration may have been amended since; what it was measured as must

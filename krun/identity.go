@@ -128,6 +128,9 @@ type LaunchPolicy struct {
 	SecretAllow []string `json:"secret_allow,omitempty"`
 	// SecretRefresh has those in files replaced while it runs; nil: they stay.
 	SecretRefresh *SecretRefresh `json:"secret_refresh,omitempty"`
+	// CDH gives the workload a service in the guest, where it asks for resources,
+	// tokens and Evidence as under CoCo.
+	CDH bool `json:"cdh,omitempty"`
 }
 
 // ACPIWarning says what AllowACPI means, to whoever asks for it or looks at it.
@@ -218,6 +221,8 @@ func (id *Identity) Validate() error {
 		return fmt.Errorf("a secret at %s, where the process configuration is", ProcessPath)
 	case len(id.Policy.SecretAllow) > 0 && id.Scratch.Kind != ScratchDisk:
 		return errors.New("secrets that the host may ask for, without scratch on disk, behind which it asks")
+	case id.Policy.CDH && id.NetworkMode() == NetworkNone:
+		return errors.New("a service that asks the key server, in a guest without a network")
 	case id.VMM != "" && (id.VMM != VMMQEMU || id.TEE == kbs.Sample):
 		return fmt.Errorf("VMM %.40q for TEE %s, expected %s for snp or tdx, or none", id.VMM, id.TEE, VMMQEMU)
 	case id.Policy.AllowACPI && id.TEE != kbs.Sample && id.VMM == "":

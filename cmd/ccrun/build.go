@@ -63,6 +63,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "cipher", Value: "aes-xts", Usage: "`CIPHER` of image and scratch: aes-xts (AES-256-XTS, HMAC-SHA-256) or aegis128 (AEGIS-128: two to three times as fast in the guest, a 128-bit key; needs firmware whose kernel has it); measured"},
 		&cli.GenericFlag{Name: "env-allow", Value: &stringList{}, Usage: "environment variable that the key server may set (ccrun workload config), `NAME[=REGEX]`; the host may not; may be repeated; measured"},
 		&cli.BoolFlag{Name: "args-allow", Usage: "let the key server set the workload's arguments (ccrun workload config); measured"},
+		&cli.BoolFlag{Name: "cdh", Usage: "let the workload ask for resources, tokens and evidence at http://127.0.0.1:8006 and /run/ccrun/cdh.sock in the guest, as under CoCo; measured"},
 		&cli.StringFlag{Name: "network", Usage: "`MODE` of the workload's network: none, tsi (libkrun's, through the VMM: also what it sends to 127.0.0.1) or virtio (default: the machine's)"},
 		&cli.StringSliceFlag{Name: "dns", Usage: "`ADDRESS` of a name server for agent and workload; measured; may be repeated"},
 		&cli.StringSliceFlag{Name: "signals-allow", Usage: "signal that the host may send the workload, `NAME`, beside its StopSignal and KILL; may be repeated; measured"},

@@ -27,7 +27,7 @@ func buildOptions(c *cli.Context) (*workload.Options, error) {
 	o := &workload.Options{
 		WorkloadID: c.String("workload-id"),
 		Policy: krun.LaunchPolicy{
-			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"),
+			EnvAllow: *c.Generic("env-allow").(*stringList), ArgsAllow: c.Bool("args-allow"), Logs: c.String("logs"), CDH: c.Bool("cdh"),
 		},
 		Servers:       krun.Servers{URLs: c.StringSlice("attest-url"), PinnedKeys: c.StringSlice("pin")},
 		Network:       network(c),

@@ -119,6 +119,9 @@ func printIdentity(line func(name, format string, a ...any), in *workload.Inspec
 	if id.Logs != nil {
 		line("log readers", "%s", strings.Join(id.Logs.Recipients, " "))
 	}
+	if id.Policy.CDH {
+		line("service", "http://127.0.0.1:8006 in the guest: the workload asks for resources, tokens and evidence")
+	}
 	if id.Policy.AllowACPI {
 		line("ACPI", "ALLOWED: %s", krun.ACPIWarning)
 	}

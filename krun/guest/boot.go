@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -63,9 +64,10 @@ type boot struct {
 	secretEnv map[string]string
 	// renewalKey is private, of renewal: the running workload's right to secrets.
 	renewalKey []byte
-	renewal    *kbs.Renewal     // nil: they are not refreshed
+	renewal    *kbs.Renewal     // nil: it has none
 	refreshed  chan unix.Signal // for the workload, when they were
 	volumes    []*openVolume
+	service    []*os.File // the sockets of the workload's service
 	// closing is called before the disk is closed, and what it returns afterwards.
 	closing func() (afterwards func())
 	process *krun.Process
@@ -116,6 +118,7 @@ func diskSteps() []step {
 		{"unlocking the disk", (*boot).unlockDisk},
 		{"making the log's key", told((*boot).makeLogKey)},
 		{"fetching the configuration", (*boot).fetchConfig},
+		{"getting the right to renew", told((*boot).fetchRenewal)},
 		{"confirming the release", told((*boot).confirmRelease)},
 		{"mounting the disk", (*boot).mountDisk},
 		{"reading the process configuration", (*boot).readProcess},
@@ -125,6 +128,7 @@ func diskSteps() []step {
 func lateSteps() []step {
 	return []step{
 		{"cutting the network off", told((*boot).cutNetwork)},
+		{"starting the workload's service", told((*boot).startService)},
 		{"locking down the kernel", told((*boot).lockDown)},
 	}
 }

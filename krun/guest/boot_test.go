@@ -37,11 +37,13 @@ func TestBootStepsAreInOrder(t *testing.T) {
 		"unlocking the disk":                {"obtaining the disk key", "loading the image's modules"},
 		"mounting the disk":                 {"unlocking the disk"},
 		"getting the volumes' keys":         {"unlocking the disk"},
-		"confirming the release":            {"unlocking the disk", "getting the volumes' keys"}, // after which the VM gets none
+		"getting the right to renew":        {"obtaining the disk key"},
+		"confirming the release":            {"unlocking the disk", "getting the right to renew", "getting the volumes' keys"}, // after which the VM gets none
 		"mounting the volumes":              {"mounting the disk", "confirming the release"},
 		"cutting the network off":           {"confirming the release", "mounting the volumes"}, // which need it
 		"reading the process configuration": {"mounting the disk"},
-		"locking down the kernel":           {"mounting the disk", "confirming the release"}, // modules and report device are still needed before
+		"starting the workload's service":   {"confirming the release", "mounting the volumes", "cutting the network off"},
+		"locking down the kernel":           {"mounting the disk", "confirming the release", "starting the workload's service"}, // modules and report device are still needed before
 	}
 	seen := map[string]bool{}
 	steps := bootSteps()

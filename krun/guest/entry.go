@@ -12,7 +12,8 @@ import (
 )
 
 // Enter is the whole of an agent's main: this program is PID 1 of a VM, its
-// keeper, or the stage between agent and workload, and nothing else. find opens the TEE's
+// keeper, the workload's service, or the stage between agent and workload, and
+// nothing else. find opens the TEE's
 // report device: FindAttester, but for a test rig without a TEE. It returns
 // only if there was nothing to do.
 func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
@@ -20,8 +21,8 @@ func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
 	if len(os.Args) > 0 {
 		role = os.Args[0]
 	}
-	stage, keeper, first := role == StageName, role == keeperName, os.Getpid() == 1
-	if !stage && !keeper && !first {
+	stage, keeper, service, first := role == StageName, role == keeperName, role == serviceName, os.Getpid() == 1
+	if !stage && !keeper && !service && !first {
 		fmt.Fprintln(os.Stderr, "ccrun-init: runs only as PID 1 of a confidential VM, from the initrd that `ccrun build` makes")
 		return
 	}
@@ -33,6 +34,8 @@ func Enter(find func(context.Context, kbs.TEE) (Attester, error)) {
 	switch {
 	case stage:
 		runStage(err)
+	case service:
+		runService(find, err)
 	case keeper:
 		runKeeper(find, voice, err, keeperSteps())
 	default:

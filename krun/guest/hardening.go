@@ -95,13 +95,15 @@ func sysctls() []sysctl {
 // is gone. A setting that the kernel has but refuses ends the boot, and so does
 // a way to a report that could have been closed.
 func (b *boot) lockDown(context.Context) error {
-	if err := giveUpReports(); err != nil {
+	service := b.service != nil
+	if err := giveUpReports(service); err != nil {
 		return err
 	}
 	left, err := reportsLeft("/")
 	if err != nil {
 		return err
 	}
+	left = left.but(service)
 	if err := left.refusal(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -105,6 +106,17 @@ func setUser(who process.Credentials) error {
 	}
 	if err := syscall.Setresuid(who.UID, who.UID, who.UID); err != nil {
 		return fmt.Errorf("setting user %d: %w", who.UID, err)
+	}
+	return nil
+}
+
+// noCapabilities takes them from every thread of a program without cgo.
+func noCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("setting capabilities: %w", errno)
 	}
 	return nil
 }

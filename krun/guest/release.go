@@ -42,7 +42,7 @@ func (b *boot) obtainKey(ctx context.Context) error {
 		return fmt.Errorf("finding the TEE's report interface: %w", err)
 	}
 	b.asking = b.ask(ctx, source)
-	if b.identity.Policy.SecretRefresh != nil {
+	if b.identity.Policy.CDH || b.identity.Policy.SecretRefresh != nil {
 		if b.renewalKey, b.asking.request.RenewalKey, err = kbs.NewRenewalKey(); err != nil {
 			return err
 		}
@@ -85,6 +85,22 @@ func (b *boot) ask(ctx context.Context, source Attester) *asking {
 		},
 		OnMoved: func(from, to string) { said.once(from + " has moved: asking " + to) },
 	}}
+}
+
+// fetchRenewal gets the running workload's right to secrets, where it is to have
+// one and has it not yet.
+func (b *boot) fetchRenewal(ctx context.Context) error {
+	if b.renewalKey == nil || b.renewal != nil {
+		return nil
+	}
+	err := b.inSession(ctx, "getting the right to renew", func(s *kbs.Session) (err error) {
+		b.renewal, err = s.Renewal(ctx, b.renewalKey)
+		return err
+	})
+	if err != nil {
+		return b.refused(err)
+	}
+	return nil
 }
 
 // confirmRelease has a server remember that this VM's disk is open: from then

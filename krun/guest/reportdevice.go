@@ -36,14 +36,18 @@ func deviceNodes() []string {
 	return []string{"/dev/sev-guest", "/dev/tdx_guest", "/dev/mem", "/dev/kmem", "/dev/port", "/dev/kmsg", "/dev/nvram"}
 }
 
-// giveUpReports takes the report device away as far as the kernel lets it. It
-// says nothing of how far that is: reportsLeft does.
-func giveUpReports() error {
+// giveUpReports takes the report device away as far as the kernel lets it, and
+// from all but the workload's service where that has it open: a driver in use is
+// not unloaded. It says nothing of how far that is: reportsLeft does.
+func giveUpReports(service bool) error {
 	if err := unix.Unmount(configfsPath, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmounting %s: %w", configfsPath, err)
 	}
 	for _, name := range reportModules() { // ENOSYS: a kernel without modules
 		err := unix.DeleteModule(name, unix.O_NONBLOCK)
+		if service && (errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EBUSY)) {
+			continue
+		}
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOSYS) {
 			return fmt.Errorf("unloading %s: %w", name, err)
 		}
@@ -65,6 +69,22 @@ func giveUpReports() error {
 type remains struct {
 	ways   []string // to a report, each of which ends the boot
 	kernel []string // what the kernel does not give up
+}
+
+// but takes drivers that the workload's service has in use from the ways: with it
+// the device is out of reach as where its driver is built in.
+func (r remains) but(service bool) remains {
+	if !service {
+		return r
+	}
+	inUse := func(way string) bool { return strings.HasPrefix(way, loadedDriver) }
+	for _, way := range r.ways {
+		if inUse(way) {
+			r.kernel = append(r.kernel, way)
+		}
+	}
+	r.ways = slices.DeleteFunc(slices.Clone(r.ways), inUse)
+	return r
 }
 
 // refusal is an error if a way is left.
@@ -108,6 +128,9 @@ func reportsLeft(root string) (r remains, err error) {
 	return r, err
 }
 
+// loadedDriver begins the way to a report that a driver is.
+const loadedDriver = "module "
+
 // loadedDrivers finds drivers that could have been unloaded.
 func loadedDrivers(root string, r *remains) error {
 	list, err := bounded.File(filepath.Join(root, "/proc/modules"), 1<<20)
@@ -117,7 +140,7 @@ func loadedDrivers(root string, r *remains) error {
 	for line := range strings.Lines(string(list)) {
 		name, _, _ := strings.Cut(line, " ")
 		if slices.Contains(reportModules(), name) {
-			r.ways = append(r.ways, "module "+name)
+			r.ways = append(r.ways, loadedDriver+name)
 		}
 	}
 	return err

@@ -65,6 +65,7 @@ type stage struct {
 	path string // of the program
 
 	secrets *os.File // nil: there are none
+	service *os.File // its directory; nil: there is none
 }
 
 // A stageStep is one entry of the stage's table. Its name is for the console.
@@ -81,6 +82,7 @@ func stageSteps() []stageStep {
 		{"looking up the user", (*stage).lookUpUser},
 		{"making the volumes", (*stage).makeVolumes},
 		{"showing the secrets", (*stage).showSecrets},
+		{"showing the service", (*stage).showService},
 		{"making the working directory", (*stage).makeDirectory},
 		{"dropping privileges", (*stage).dropPrivileges},
 		{"finding the program", (*stage).findProgram},
@@ -128,6 +130,11 @@ func (s *stage) enterRoot() (err error) {
 			return err
 		}
 	}
+	if s.spec.Service {
+		if s.service, err = openPlace(serviceDir); err != nil {
+			return classed(classInternal, err)
+		}
+	}
 	return enterRoot(s.spec)
 }
 
@@ -137,6 +144,16 @@ func (s *stage) showSecrets() error {
 	}
 	defer func() { _ = s.secrets.Close() }()
 	return showSecrets(s.secrets, krun.SecretsDir)
+}
+
+// showService lets the workload connect to the service's socket, and change
+// nothing there.
+func (s *stage) showService() error {
+	if s.service == nil {
+		return nil
+	}
+	defer func() { _ = s.service.Close() }()
+	return classed(classDirectory, showPlace(s.service, serviceSeen))
 }
 
 func (s *stage) lookUpUser() (err error) {
@@ -222,6 +239,7 @@ type stageSpec struct {
 	ResolvConf string // empty: keep the image's
 	Process    krun.Process
 	Volumes    []string // the workload's own, which are mounted
+	Service    bool     // there is one
 	// DeviceGroup says that the stage must be in openDeviceGroup's group.
 	DeviceGroup bool
 	Secrets     bool // there is a file system of them to show

@@ -203,6 +203,7 @@ func (b *boot) stageSpec() *stageSpec {
 	s := &stageSpec{
 		Hostname: hostname(b.identity.WorkloadID),
 		ReadOnly: b.readOnly,
+		Service:  b.service != nil,
 		Process:  *b.process,
 		Secrets:  len(b.secretRules) > 0,
 		Hosts:    "127.0.0.1 localhost\n::1 localhost\n",

@@ -122,6 +122,7 @@ func TestKrun(t *testing.T) {
 	t.Run("stop", w.stops)
 	t.Run("ccrun run", w.ccrunRun)
 	t.Run("network", w.networks)
+	t.Run("service", w.serviceOfLibkrun)
 	t.Run("read-only root", w.readOnlyRoot)
 	t.Run("a cipher that the kernel lacks", w.lacksCipher)
 }

@@ -1,7 +1,8 @@
 // Command probe is a workload that tries what a workload must not be able to
 // do. Each try is stopped by one barrier alone: what lacks a capability anyway
 // would not show that the barrier is there. It prints a line for each, "no: NAME"
-// or "YES: NAME: WHY", and "done".
+// or "YES: NAME: WHY", and "done". After the word service it first asks the
+// service of its guest for the paths that follow.
 package main
 
 import (
@@ -15,6 +16,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "service" {
+		askService(os.Args[2:])
+	}
 	for _, list := range [][]try{calls(), devices(), masks(), readOnly(), namespaces()} {
 		for _, p := range list {
 			if err := p.run(); err != nil {

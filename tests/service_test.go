@@ -65,7 +65,7 @@ func (w *world) askService(t *testing.T, domain string, run func([]entry) result
 		t.Log(r)
 	}
 	audit := w.must("ccrun-sim", "attest-server", "audit", "export", "--data", filepath.Join(w.dir, "server"))
-	for _, want := range []string{"resource.release", "resource.refuse"} {
+	for _, want := range []string{"secrets.release", "resource.refuse"} {
 		if !strings.Contains(audit, want) {
 			t.Errorf("audit lacks %s", want)
 		}

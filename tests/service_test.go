@@ -105,7 +105,7 @@ func TestFraudDetection(t *testing.T) {
 	cmd := exec.Command("../examples/fraud-detection/run.sh")
 	cmd.Env = append(w.env, "CCRUN_ATTEST_URL="+w.url, "CCRUN_FIRMWARE="+w.firmware, "PORT="+freePort(t))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "t-1002 0.93 suspicious\nt-1003 0.17\n") || strings.Count(string(out), "not released") != 3 {
+	if err != nil || !strings.Contains(string(out), "t-1002 +2.56 suspicious\nt-1003 -1.56\n") || strings.Count(string(out), "not released") != 3 {
 		t.Errorf("%v: %s", err, out)
 	}
 	for _, path := range []string{"model.csv", "transactions.csv"} {

@@ -62,7 +62,7 @@ expect "not released: vendor/model/fraud"
 step "The bank has looked at the image (ccrun verify-image, a reproducible build), and approves"
 as bank ccrun resource approve vendor/model/fraud "$work/scoring.record"
 as bank ccrun resource approve bank/transactions/today "$work/scoring.record"
-expect "t-1002 0.93 suspicious"
+expect "t-1002 +2.56 suspicious"
 
 step "The bank takes its word back: what is asked for from now on is refused"
 as bank ccrun resource approve --withdraw bank/transactions/today "$work/scoring.record"

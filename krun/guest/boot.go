@@ -128,7 +128,6 @@ func diskSteps() []step {
 func lateSteps() []step {
 	return []step{
 		{"cutting the network off", told((*boot).cutNetwork)},
-		{"starting the workload's service", told((*boot).startService)},
 		{"locking down the kernel", told((*boot).lockDown)},
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // bootSteps is the whole boot up to the workload, PID 1's and the keeper's.
 func bootSteps() []step {
-	return slices.Concat(earlySteps(), withSecrets(withVolumes(diskSteps())), lateSteps())
+	return slices.Concat(earlySteps(), withSecrets(withVolumes(diskSteps())), withService(lateSteps()))
 }
 
 func testBoot() (*boot, *bytes.Buffer) {

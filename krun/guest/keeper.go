@@ -30,7 +30,7 @@ const keeperName = "ccrun-init-keeper"
 
 // stepsWithKeeper is the boot as PID 1 takes it.
 func stepsWithKeeper() []step {
-	return slices.Concat(earlySteps(), []step{{awaitingKeeper, (*boot).openByKeeper}}, lateSteps())
+	return slices.Concat(earlySteps(), []step{{awaitingKeeper, (*boot).openByKeeper}}, withService(lateSteps()))
 }
 
 // keeperSteps are the keeper's, after what it must read for itself.

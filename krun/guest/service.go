@@ -22,12 +22,18 @@ import (
 // VM lives: under TSI a client for whom nobody listens in the guest is connected
 // to the host, who could answer.
 
-const (
-	// serviceDir is in the agent's root; the workload sees it at serviceSeen.
-	serviceDir    = "/service"
-	serviceSeen   = "/run/ccrun"
-	serviceSocket = "cdh.sock"
-)
+const serviceSocket = "cdh.sock"
+
+// withService starts the workload's service before the report device is given up.
+func withService(late []step) (steps []step) {
+	for _, s := range late {
+		if s.name == "locking down the kernel" {
+			steps = append(steps, step{"starting the workload's service", told((*boot).startService)})
+		}
+		steps = append(steps, s)
+	}
+	return steps
+}
 
 // startService starts the service, if the image asks for it, before the report
 // device is given up.
@@ -190,24 +196,4 @@ func awaitService(ctx context.Context, result *os.File) error {
 		return fmt.Errorf("the service does not start: %s", oneLine(string(said[:n])))
 	}
 	return fmt.Errorf("the service does not start: %w", err)
-}
-
-// openPlace is a directory of the agent's root, before the stage leaves that.
-func openPlace(dir string) (*os.File, error) {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", dir, err)
-	}
-	return os.NewFile(uintptr(fd), dir), nil
-}
-
-// showPlace mounts such a directory where the workload sees it, read-only.
-func showPlace(place *os.File, at string) error {
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", place.Fd()), at, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	return unix.Mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|noExec, "")
 }

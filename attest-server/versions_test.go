@@ -144,3 +144,72 @@ func TestReplaceNeedsOwner(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReplaceKeepsWhatIsTheWorkloads: versions have one configuration and the same
+// volumes, whoever of them asks; replaced, taken back and replaced again within one
+// guest's session, each guest gets its own version's key or nothing.
+func TestReplaceKeepsWhatIsTheWorkloads(t *testing.T) {
+	r := newRig(t)
+	b := r.registerBoot("w1", 1)
+	if _, err := r.admin.SetConfig(t.Context(), "w1", kbs.ConfigChange{Set: kbs.WorkloadConfig{Env: map[string]string{"MODE": "blue"}}}); err != nil {
+		t.Fatal(err)
+	}
+	one := bootRequest("w1", 1)
+	session := func(req kbs.RegisterRequest, digest, vm byte) *kbs.Session {
+		t.Helper()
+		c, q := r.vm("w1", digest, vm)
+		q.IdentityDigest = req.Registration.IdentityDigest
+		s, err := c.Attest(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	}
+	gets := func(s *kbs.Session, key byte) (kbs.VolumeGrant, error) {
+		t.Helper()
+		raw, err := s.Config(t.Context())
+		if err == nil && !strings.Contains(string(raw.Reveal()), "blue") {
+			t.Errorf("configuration %q", raw.Reveal())
+		}
+		g, err2 := s.OpenVolume(t.Context(), "data", freshKey(key))
+		return g, errors.Join(err, err2)
+	}
+	early := session(one, 1, 1)
+	first, err := gets(early, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := r.version("w1", 2, b.RegistrationDigest, r.clock.Now().Add(time.Minute))
+	for range 2 { // replaced, taken back, replaced again
+		if created, err := r.admin.Register(t.Context(), two); err != nil || !created {
+			t.Fatalf("%v, %v", created, err)
+		}
+		late := session(two, 2, 2)
+		if g, err := gets(late, 8); err != nil || string(g.Key) != string(first.Key) {
+			t.Errorf("the next version's volume has another key, %v", err)
+		}
+		if g, err := gets(early, 9); err != nil || string(g.Key) != string(first.Key) {
+			t.Errorf("the version before, until its end: %v", err)
+		}
+		if k, err := early.DiskKey(t.Context()); err != nil || string(k.Reveal()) != string(one.DiskKey) {
+			t.Errorf("the version before gets %q, %v", k.Reveal(), err)
+		}
+		if err := r.admin.Remove(t.Context(), "w1@2"); err != nil {
+			t.Fatal(err)
+		}
+		if k, err := late.DiskKey(t.Context()); err == nil {
+			t.Errorf("a version that is gone gets %q", k.Reveal())
+		}
+		if _, err := gets(late, 8); err == nil {
+			t.Error("a version that is gone gets configuration and volume")
+		}
+	}
+	if created, err := r.admin.Register(t.Context(), two); err != nil || !created {
+		t.Fatalf("%v, %v", created, err)
+	}
+	r.clock.advance(time.Minute)
+	if _, err := gets(early, 9); err == nil {
+		t.Error("after its end it gets configuration and volume")
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/containers/podman/v5/pkg/bindings/containers"
 	"github.com/containers/podman/v5/pkg/errorhandling"
@@ -18,6 +17,9 @@ import (
 // resumeLabel marks a container that may be started again, with the digest of
 // what it was made of.
 const resumeLabel = "io.ccrun.resume"
+
+// notFound is HTTP's status for a container that is not there.
+const notFound = 404
 
 // recipe is the digest of what a container is made of: its image and the flags.
 // A field that Container gets changes it, and so has containers made anew once.
@@ -39,7 +41,7 @@ func (c *Container) recipe(imageID, runtime string) (string, error) {
 func (s *Service) resumable(conn context.Context, c *Container, recipe string) (id string, err error) {
 	data, err := containers.Inspect(conn, c.Name, nil)
 	var answer *errorhandling.ErrorModel
-	if errors.As(err, &answer) && answer.ResponseCode == http.StatusNotFound {
+	if errors.As(err, &answer) && answer.ResponseCode == notFound {
 		return "", nil
 	}
 	if err != nil {

@@ -76,7 +76,7 @@ func TestDayTwo(t *testing.T) {
 	}
 	page := dayTwo(t)
 	for _, block := range otherBlock.FindAllStringSubmatch(page, -1) {
-		t.Logf("not typed, for it takes hardware or a vendor's service:\n%s", block[1])
+		t.Logf("not typed, for it takes hardware, a vendor's service or a long log:\n%s", block[1])
 	}
 	w := &world{t: t, dir: t.TempDir(), bin: binDir(t)}
 	w.dayTwoTools(t)

@@ -64,7 +64,7 @@ func runtimeCommand(c crun.Command) ([]string, error) {
 	if root == "" {
 		root = sample.DefaultRoot
 	}
-	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: path, HostRoot: "/", Stdin: os.Stdin}
+	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: path, HostRoot: "/", QEMURoot: os.Getenv("CCRUN_SIM_QEMU_ROOT"), Stdin: os.Stdin}
 	return r.Command(c)
 }
 

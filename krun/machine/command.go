@@ -46,7 +46,7 @@ func newCommand(m *Machine, network guestNet, p parts) (*command, error) {
 	}
 	c.arg("-kernel", c.path(p.kernel), "-initrd", c.path(p.initrd), "-append", m.Cmdline)
 	c.arg("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
-	c.arg("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", c.add(p.monitor)), "-mon", "chardev=monitor,mode=control")
+	c.arg("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", c.add(p.monitor)), "-qmp", "chardev:monitor")
 	c.arg("-device", "virtio-serial-pci")
 	if p.report != nil {
 		c.port("report", ReportPort, p.report)

@@ -30,7 +30,7 @@ func TestMachineCommandLine(t *testing.T) {
 	for _, want := range []string{
 		"-accel tcg,thread=multi", "-cpu max,-avx2,-cx16", "-smp 2 -m 512", "-no-reboot",
 		"-kernel /proc/self/fd/3 -initrd /proc/self/fd/4 -append console=ttyS0 a,b=c",
-		"socket,id=monitor,fd=5 -mon chardev=monitor,mode=control",
+		"socket,id=monitor,fd=5 -qmp chardev:monitor",
 		"socket,id=report,fd=6 -device virtserialport,id=port-report,chardev=report,name=io.ccrun.report",
 		"socket,id=control,fd=7 -device virtserialport,id=port-control,chardev=control,name=io.ccrun.control",
 		"socket,id=stdout,fd=8 -device virtserialport,id=port-stdout,chardev=stdout,name=krun-stdout",

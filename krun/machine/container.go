@@ -34,14 +34,15 @@ var hostDirs = []string{
 // links (/lib -> usr/lib) and mount points, which crun creates. Nothing of the
 // image is in it, so nothing in the image can stand in QEMU's way. It returns the
 // mounts to be made.
-func Root(dir, hostRoot, config, firmware, qemu string) ([]specs.Mount, error) {
+func Root(dir, hostRoot, config, firmware, qemu, insideQEMU string) ([]specs.Mount, error) {
 	mounts, err := hostMounts(dir, hostRoot)
 	if err != nil {
 		return nil, fmt.Errorf("making the VMM's root: %w", err)
 	}
 	return append(mounts,
 		specs.Mount{Destination: InsideTemp, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=0700"}},
-		ReadOnlyBind(firmware, InsideFirmware), ReadOnlyBind(config, InsideConfig), ReadOnlyBind(qemu, qemu)), nil // QEMU looks for its files relative to itself
+		ReadOnlyBind(firmware, InsideFirmware), ReadOnlyBind(config, InsideConfig),
+		ReadOnlyBind(qemu, insideQEMU)), nil // QEMU looks for its files relative to itself
 }
 
 // hostMounts links or mounts each of hostDirs that the host has.

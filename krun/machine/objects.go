@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -20,6 +22,21 @@ const (
 	qemuBinary  = "qemu-system-x86_64"
 	qemuPackage = "qemu-system-x86"
 )
+
+// FindQEMUIn looks QEMU up in a root file system, by default the host's own, and
+// returns where it really is in there.
+func FindQEMUIn(root string) (string, error) {
+	if root == "" || root == "/" {
+		return FindQEMU()
+	}
+	for _, dir := range []string{"/usr/local/bin", "/usr/bin"} {
+		path := filepath.Join(dir, qemuBinary)
+		if info, err := os.Lstat(filepath.Join(root, path)); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", hint.With(fmt.Errorf("finding QEMU: %s is not installed below %s", qemuBinary, root), "apt-get install %s there", qemuPackage)
+}
 
 // FindQEMU looks QEMU up and returns where it really is.
 func FindQEMU() (string, error) {
@@ -62,13 +79,14 @@ const (
 // ErrNoObject reports a QEMU that cannot make machines of a TEE.
 var ErrNoObject = errors.New("QEMU lacks the TEE's object")
 
-// CheckObject wants the QEMU at path to have the object of tee's machines.
-func CheckObject(ctx context.Context, path string, tee kbs.TEE) error {
+// CheckObject wants the QEMU at path, below root, to have the object of tee's
+// machines.
+func CheckObject(ctx context.Context, root, path string, tee kbs.TEE) error {
 	want := objectOf(tee)
 	if want == "" {
 		return fmt.Errorf("TEE %q has no machines of QEMU's, expected snp or tdx", tee)
 	}
-	list, err := listObjects(ctx, path)
+	list, err := listObjects(ctx, root, path)
 	if err != nil {
 		return fmt.Errorf("asking %s for its objects: %w", path, err)
 	}
@@ -76,8 +94,8 @@ func CheckObject(ctx context.Context, path string, tee kbs.TEE) error {
 		return nil
 	}
 	return hint.With(fmt.Errorf("%w: %s has no object %s, without which it makes no machines for TEE %s", ErrNoObject, path, want, tee),
-		"install QEMU %s or later, built with it (Debian: %s), or name another in /etc/ccrun/krun.json: {\"qemu\":\"/path/to/%s\"}",
-		releaseOf(tee), debianOf(tee), qemuBinary)
+		"install QEMU %s or later, built with it (Debian: %s), or name another in /etc/ccrun/krun.json: {\"qemu_root\":\"/path\"}, a root file system with it",
+		releaseOf(tee), debianOf(tee))
 }
 
 // debianOf is the first release of Debian whose QEMU has the object.
@@ -89,11 +107,14 @@ func debianOf(tee kbs.TEE) string {
 }
 
 // listObjects is what `-object help` prints: a title, then a name a line.
-func listObjects(ctx context.Context, path string) ([]string, error) {
+func listObjects(ctx context.Context, root, path string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, objectsTime)
 	defer cancel()
 	c := exec.CommandContext(ctx, path, "-object", "help")
-	c.Env = []string{"PATH=/usr/bin:/bin"}
+	c.Env, c.Dir = []string{"PATH=/usr/bin:/bin"}, "/"
+	if root != "" && root != "/" {
+		c.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	}
 	c.WaitDelay = time.Second
 	out, err := c.StdoutPipe()
 	if err == nil {

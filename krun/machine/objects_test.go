@@ -42,12 +42,12 @@ printf 'List of user creatable objects:\n  sev-guest\n  sev-snp-guest\n  tdx-gue
 		"it fails":          {both + "\nexit 1", kbs.SNP, nil, false},
 		"it talks for ever": {"while :; do echo sev-snp-guest; done", kbs.SNP, nil, false},
 	} {
-		err := CheckObject(t.Context(), program(t, c.script), c.tee)
+		err := CheckObject(t.Context(), "/", program(t, c.script), c.tee)
 		if (err == nil) != c.good || c.want != nil && (!errors.Is(err, c.want) || hint.Of(err) == "") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := CheckObject(t.Context(), "/nonexistent/qemu", kbs.SNP); err == nil {
+	if err := CheckObject(t.Context(), "", "/nonexistent/qemu", kbs.SNP); err == nil {
 		t.Error("a QEMU that is not there has the object")
 	}
 }

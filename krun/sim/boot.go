@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun"
@@ -19,7 +20,11 @@ type boot struct {
 
 // digest is the launch digest: what `ccrun build` predicted for these bytes.
 func (b *boot) digest() (kbs.LaunchDigest, error) {
-	r, err := measure.Launch(measure.QEMUDirect, b.inputs, b.shape)
+	p := measure.QEMUDirect
+	if b.inputs.OVMF != nil {
+		p = measure.QEMUSNP
+	}
+	r, err := measure.Launch(p, b.inputs, b.shape)
 	if err != nil {
 		return kbs.LaunchDigest{}, fmt.Errorf("measuring the boot: %w", err)
 	}
@@ -40,8 +45,8 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fw.Kind != firmware.KindQEMUDirect {
-		return nil, fmt.Errorf("firmware %s is of kind %q, expected %q", firmwareDir, fw.Kind, firmware.KindQEMUDirect)
+	if fw.Kind != firmware.KindQEMUDirect && fw.Kind != firmware.KindOVMF {
+		return nil, fmt.Errorf("firmware %s is of kind %q, expected %q or %q", firmwareDir, fw.Kind, firmware.KindQEMUDirect, firmware.KindOVMF)
 	}
 	inputs, err := measure.FromBundle(fw, initrd)
 	if err != nil {
@@ -49,4 +54,18 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	}
 	inputs.AllowACPI = true // for the guest and its owner to refuse, not for a host
 	return &boot{inputs: inputs, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}}, nil
+}
+
+// bootLimit is for OVMF, which stops without a word at what it does not know.
+const bootLimit = 5 * time.Minute
+
+// hardware is the machine that b boots on: with OVMF, an SNP machine's less the
+// TEE, where the table of hashes is put into memory by another hand.
+func (b *boot) hardware() (h machine.Emulated, limit time.Duration, err error) {
+	if b.inputs.OVMF == nil {
+		return h, 0, nil
+	}
+	h.OVMF = b.inputs.OVMF.Image
+	h.HashesGPA, h.Hashes, err = b.inputs.HashPage()
+	return h, bootLimit, err
 }

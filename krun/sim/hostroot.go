@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ func (r *Runtime) makeRoot(dir, config, qemu string) ([]specs.Mount, error) {
 		return nil, hint.With(fmt.Errorf("finding the simulated machine's firmware: %s has no usable firmware.json", fw),
 			"make it with `ccrun-sim firmware --kernel VMLINUZ --modules DIR --output %s`", fw)
 	}
-	mounts, err := machine.Root(dir, r.HostRoot, config, fw, qemu)
+	mounts, err := machine.Root(dir, cmp.Or(r.QEMURoot, r.HostRoot), config, fw, filepath.Join("/", r.QEMURoot, qemu), qemu)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type Runtime struct {
 	Firmware string // directory; empty: Root/firmware
 	Crun     string // path of the real runtime
 	HostRoot string // "/", but for tests
+	QEMURoot string // root file system with QEMU; empty: the host's own
 	Stdin    *os.File
 }
 
@@ -121,7 +122,7 @@ func (r *Runtime) prepareVM(c crun.Command, spec *crun.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	qemu, err := machine.FindQEMU()
+	qemu, err := machine.FindQEMUIn(r.QEMURoot)
 	if err != nil {
 		return "", err
 	}

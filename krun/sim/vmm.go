@@ -50,10 +50,14 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 		return machine.ExitFailure, err
 	}
 	defer disk.Close()
+	hardware, limit, err := b.hardware()
+	if err != nil {
+		return machine.ExitFailure, err
+	}
 	m := machine.Machine{
 		QEMU: v.Config.QEMU, TempDir: v.Config.TempDir,
 		Kernel: b.inputs.Kernel, Initrd: b.inputs.Initrd, Cmdline: b.inputs.Cmdline, Shape: b.shape,
-		Hardware: machine.Emulated{}, Disk: disk, ThrowAway: v.Config.ReadOnly, Ports: v.Config.Ports,
+		Hardware: hardware, BootLimit: limit, Disk: disk, ThrowAway: v.Config.ReadOnly, Ports: v.Config.Ports,
 		Report: func(port io.ReadWriter) error { return serveReports(port, sign) },
 		Log:    v.Log, StopTimeout: v.StopTimeout,
 	}

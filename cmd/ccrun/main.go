@@ -33,7 +33,7 @@ func newApp() *cli.App {
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), volumeCommand(), runCommand(), psCommand(), topCommand(), logsCommand(), verifyCommand(), sessionCommand(), explainCommand(), auditCommand(), incidentCommand(), monitorCommand(),
-			loginCommand(), contextCommand(), certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(),
+			loginCommand(), contextCommand(), certsCommand(), firmwareCommand(), quadletCommand(), doctorCommand(), vmmCommand(),
 		},
 	}
 	program.Prepare(app)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 )
@@ -21,6 +22,14 @@ type Config struct {
 	// StateDir is for the composed libraries: absolute, on a file system that
 	// executes; default: the first such of /run/ccrun and /var/lib/ccrun/run.
 	StateDir string `json:"state_dir,omitempty"`
+	// For images for QEMU: a root file system with QEMU and its libraries, default
+	// the host's own; the directory that `ccrun firmware compose` made, default where
+	// it makes one; the socket of the quote generation service, default qgsd's; how
+	// long a guest's agent may take to start, default 5m.
+	QEMURoot     string `json:"qemu_root,omitempty"`
+	QEMUFirmware string `json:"qemu_firmware,omitempty"`
+	Quotes       string `json:"quote_socket,omitempty"`
+	BootLimit    string `json:"boot_limit,omitempty"`
 }
 
 func readConfig(path string) (Config, error) {
@@ -43,10 +52,28 @@ func readConfig(path string) (Config, error) {
 	if err := kbs.DecodeStrict(f, maxConfigBytes, &c); err != nil {
 		return c, fmt.Errorf("decoding %s: %w", path, err)
 	}
-	for _, p := range []string{c.Crun, c.Library, c.StateDir} {
+	for _, p := range []string{c.Crun, c.Library, c.StateDir, c.QEMURoot, c.QEMUFirmware, c.Quotes} {
 		if p != "" && !filepath.IsAbs(p) {
 			return c, fmt.Errorf("%s: %q is not an absolute path", path, p)
 		}
 	}
+	if _, err := c.bootLimit(); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
 	return c, nil
+}
+
+// qgsSocket is where Intel's quote generation service listens.
+const qgsSocket = "/var/run/tdx-qgs/qgs.socket"
+
+// bootLimit is 0 for the default.
+func (c *Config) bootLimit() (time.Duration, error) {
+	if c.BootLimit == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(c.BootLimit)
+	if err != nil || d < time.Second || d > 24*time.Hour || d%time.Second != 0 {
+		return 0, fmt.Errorf("boot_limit %.40q, expected whole seconds up to a day, as in 90s or 10m", c.BootLimit)
+	}
+	return d, nil
 }

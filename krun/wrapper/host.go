@@ -1,6 +1,7 @@
 package wrapper
 
 import (
+	"cmp"
 	"os"
 	"syscall"
 	"time"
@@ -8,12 +9,21 @@ import (
 	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/machine"
 )
 
 // Host returns the runtime of this host, configured by the file at configPath
 // if there is one.
 func Host(configPath string) (*Wrapper, error) {
 	c, err := readConfig(configPath)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := c.bootLimit()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +35,8 @@ func Host(configPath string) (*Wrapper, error) {
 	return &Wrapper{
 		BootID: string(boot),
 		Crun:   c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state, noState: noState,
-		Pause: SystemPausePrograms(), KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines,
+		Pause: SystemPausePrograms(), KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines, TDX: TDXMachines, Objects: machine.CheckObject, Memory: machine.CheckMemory,
+		Binary: self, QEMURoot: c.QEMURoot, QEMUFirmware: c.QEMUFirmware, Quotes: cmp.Or(c.Quotes, qgsSocket), BootLimit: limit,
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}, nil
 }

@@ -103,14 +103,8 @@ func (i *image) check(root *os.Root) error {
 	if err := i.config.Validate(); err != nil {
 		return fmt.Errorf("reading /%s: %w", krun.TEEConfigFile, err)
 	}
-	switch i.config.TEE {
-	case kbs.Sample:
-		return hint.With(errors.New("the image was built for the simulated TEE"), "run it with --runtime krun-sim")
-	case kbs.TDX:
-		return hint.With(errors.New("the image was built for TDX, which crun cannot launch"), "build it with --tee snp")
-	}
-	if err := firmware.CheckLibkrunInitrd(i.initrd); err != nil {
-		return fmt.Errorf("reading /%s: %w", krun.InitrdFile, err)
+	if err := i.checkMachine(); err != nil {
+		return err
 	}
 	info, err := root.Stat(krun.DiskFile)
 	if err != nil {
@@ -118,6 +112,22 @@ func (i *image) check(root *os.Root) error {
 	}
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return fmt.Errorf("/%s is not a disk image", krun.DiskFile)
+	}
+	return nil
+}
+
+// checkMachine wants the image to be for a machine that this runtime makes.
+func (i *image) checkMachine() error {
+	switch {
+	case i.config.TEE == kbs.Sample:
+		return hint.With(errors.New("the image was built for the simulated TEE"), "run it with --runtime krun-sim")
+	case i.hints.Profile != "":
+		return i.checkProfile()
+	case i.config.TEE == kbs.TDX:
+		return hint.With(errors.New("the image was built for TDX, which crun cannot launch"), "build it with --vmm qemu, or with --tee snp")
+	}
+	if err := firmware.CheckLibkrunInitrd(i.initrd); err != nil {
+		return fmt.Errorf("reading /%s: %w", krun.InitrdFile, err)
 	}
 	return nil
 }

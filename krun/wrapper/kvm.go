@@ -14,11 +14,17 @@ const (
 	kvmAPIVersion     = 12
 	kvmCapVMTypes     = 235
 	kvmSNPMachine     = 4 // KVM_X86_SNP_VM
+	kvmTDXMachine     = 5 // KVM_X86_TDX_VM
 )
 
 // SNPMachines asks KVM at the device node whether it makes SEV-SNP machines.
 // An error says that it cannot be told.
-func SNPMachines(kvm string) (bool, error) {
+func SNPMachines(kvm string) (bool, error) { return makes(kvm, kvmSNPMachine) }
+
+// TDXMachines asks whether it makes TDs.
+func TDXMachines(kvm string) (bool, error) { return makes(kvm, kvmTDXMachine) }
+
+func makes(kvm string, kind uint) (bool, error) {
 	fd, err := unix.Open(kvm, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false, &os.PathError{Op: "open", Path: kvm, Err: err}
@@ -34,5 +40,5 @@ func SNPMachines(kvm string) (bool, error) {
 	if errno != 0 {
 		return false, &os.PathError{Op: "asking KVM for types of machines", Path: kvm, Err: errno}
 	}
-	return types&(1<<kvmSNPMachine) != 0, nil
+	return types&(1<<kind) != 0, nil
 }

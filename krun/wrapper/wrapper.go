@@ -7,6 +7,7 @@ package wrapper
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,13 +37,22 @@ type Wrapper struct {
 	Pause  []string // paths at which this host may have Podman's pause program
 	// KVM and SEV are the device nodes a confidential machine needs.
 	KVM, SEV string
-	SNP      func(kvm string) (bool, error)              // SNPMachines
-	Exec     func(path string, argv, env []string) error // returns only on failure
-	Version  func(crun string) (string, error)           // output of `crun --version`
-	Environ  []string
-	Stdin    *os.File
-	Stderr   io.Writer
-	Now      func() time.Time
+	SNP      func(kvm string) (bool, error) // SNPMachines
+	TDX      func(kvm string) (bool, error) // TDXMachines
+	// Objects is machine.CheckObject.
+	Objects func(ctx context.Context, root, qemu string, tee kbs.TEE) error
+	Memory  func(mib uint) error                        // machine.CheckMemory
+	Exec    func(path string, argv, env []string) error // returns only on failure
+	Version func(crun string) (string, error)           // output of `crun --version`
+	// For images for QEMU: this program; a root file system with QEMU, empty for the
+	// host's own; firmware, empty to search; the socket of the quote generation
+	// service; the boot limit, 0 for the default.
+	Binary, QEMURoot, QEMUFirmware, Quotes string
+	BootLimit                              time.Duration
+	Environ                                []string
+	Stdin                                  *os.File
+	Stderr                                 io.Writer
+	Now                                    func() time.Time
 }
 
 // Run handles argv, argv[0] included, and returns the exit status if it did
@@ -71,7 +81,7 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 		return err
 	}
 	// The name is what makes crun choose its krun handler.
-	name, env := "krun", w.Environ
+	name, env, args := "krun", w.Environ, argv[1:]
 	switch c.Verb {
 	case "create", "run":
 		p, err := w.prepare(c, path)
@@ -83,6 +93,9 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 		}
 		if p.library != "" {
 			env = withLibraryPath(env, p.library)
+		}
+		if p.config != "" {
+			args = c.WithConfig(p.config)
 		}
 	case "start":
 		w.warnOf(c)
@@ -97,7 +110,7 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 			return err
 		}
 	}
-	err = w.Exec(path, append([]string{name}, argv[1:]...), env)
+	err = w.Exec(path, append([]string{name}, args...), env)
 	return fmt.Errorf("executing %s: %w", path, err)
 }
 
@@ -105,6 +118,7 @@ func (w *Wrapper) run(c crun.Command, argv []string) error {
 type plan struct {
 	library string // directory of the composed library; empty: none
 	plain   bool   // without the krun handler
+	config  string // specification in place of the bundle's; empty: the bundle's
 }
 
 // prepare does what an image needs before crun sees it.
@@ -119,6 +133,10 @@ func (w *Wrapper) prepare(c crun.Command, path string) (plan, error) {
 	}
 	if image == nil {
 		return w.prepareOther(c, spec, path)
+	}
+	if image.hints.Profile != "" {
+		config, err := w.prepareQEMU(c, spec, image)
+		return plan{plain: true, config: config}, err
 	}
 	dir, err := w.prepareWorkload(c, spec, image, path)
 	return plan{library: dir}, err

@@ -29,6 +29,11 @@ export GOFLAGS="${GOFLAGS:-} -tags=remote,containers_image_openpgp,exclude_graph
 for program in vmm shim initrd2disk init; do
 	(cd "$here" && go build -ldflags "-s -w" -o "$rig/$program" "./$program")
 done
+# Without it, and without sid, no machine boots through OVMF here.
+if [[ ! -e $rig/OVMF.amdsev.fd ]] && deb=$(package sid ovmf-amdsev) && [[ -n $deb ]]; then
+	dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/share/ovmf/OVMF.amdsev.fd >"$rig/OVMF.amdsev.fd.new"
+	mv "$rig/OVMF.amdsev.fd.new" "$rig/OVMF.amdsev.fd"
+fi
 if [[ ! -e $rig/libkrunfw-sev.so.5 ]]; then
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT

@@ -1,15 +1,8 @@
 package wrapper
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
-	"github.com/ccrun/ccrun/hint"
 	"github.com/ccrun/ccrun/krun/crun"
 	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/volumefile"
@@ -36,7 +29,7 @@ func (w *Wrapper) configure(s *crun.Spec, i *image, disk *specs.Mount) (warnings
 		}
 		devices = append(devices, d)
 	}
-	if err := w.checkSNP(); err != nil {
+	if err := checkSNP(w.KVM, w.SNP); err != nil {
 		return nil, err
 	}
 	m := crun.Machine{Spec: s, MemoryBytes: int64(i.config.MemoryMiB)<<20 + vmmMemoryBytes, Threads: vmmThreads, Interactive: crun.HasInput(w.Stdin)}
@@ -59,34 +52,4 @@ func (w *Wrapper) configure(s *crun.Spec, i *image, disk *specs.Mount) (warnings
 		return nil, err
 	}
 	return warnings, firmware.WriteFile(s.Path, out, s.Mode)
-}
-
-// checkSNP says what libkrun calls VmFd(Error(22)): a host can have /dev/sev
-// without SEV-SNP. Where nobody can tell, libkrun finds out.
-func (w *Wrapper) checkSNP() error {
-	if has, err := w.SNP(w.KVM); has || err != nil {
-		return nil
-	}
-	return hint.With(errors.New("KVM on this host makes no SEV-SNP machines"),
-		"this image runs only on a host with SEV-SNP enabled; see `ccrun doctor`")
-}
-
-// statDevice reads the number that the host's kernel gave a device: SEV's is
-// dynamic.
-func statDevice(path, source string) (specs.LinuxDevice, error) {
-	var st unix.Stat_t
-	err := unix.Stat(source, &st)
-	if errors.Is(err, fs.ErrNotExist) {
-		return specs.LinuxDevice{}, hint.With(fmt.Errorf("the host has no %s", path),
-			"this image runs only on a host with SEV-SNP enabled; see `ccrun doctor`")
-	}
-	if err != nil {
-		return specs.LinuxDevice{}, &os.PathError{Op: "stat", Path: source, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return specs.LinuxDevice{}, fmt.Errorf("%s is not a character device", source)
-	}
-	mode, root := os.FileMode(0o666), uint32(0)
-	return specs.LinuxDevice{Path: path, Type: "c", Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
-		FileMode: &mode, UID: &root, GID: &root}, nil
 }

@@ -35,8 +35,9 @@ func Host(configPath string) (*Wrapper, error) {
 	return &Wrapper{
 		BootID: string(boot),
 		Crun:   c.Crun, CrunDirs: SystemCrunDirs(), Library: c.Library, Search: firmware.SystemSearch(), StateDir: state, noState: noState,
-		Pause: SystemPausePrograms(), KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines, TDX: TDXMachines, Objects: machine.CheckObject, Memory: machine.CheckMemory,
-		Binary: self, QEMURoot: c.QEMURoot, QEMUFirmware: c.QEMUFirmware, Quotes: cmp.Or(c.Quotes, qgsSocket), BootLimit: limit,
+		Pause: SystemPausePrograms(), KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines,
+		QEMU: QEMU{Binary: self, Root: c.QEMURoot, Firmware: c.QEMUFirmware, Quotes: cmp.Or(c.Quotes, qgsSocket), BootLimit: limit,
+			KVM: "/dev/kvm", SEV: "/dev/sev", SNP: SNPMachines, TDX: TDXMachines, Objects: machine.CheckObject, Memory: machine.CheckMemory, Stdin: os.Stdin},
 		Exec: syscall.Exec, Version: RunVersion, Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}, nil
 }

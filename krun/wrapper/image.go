@@ -131,3 +131,12 @@ func (i *image) checkMachine() error {
 	}
 	return nil
 }
+
+// checkProfile wants profile and TEE to name one machine.
+func (i *image) checkProfile() error {
+	want := map[kbs.TEE]string{kbs.SNP: krun.HintQEMUSNP, kbs.TDX: krun.HintQEMUTDX}[i.config.TEE]
+	if i.hints.Profile != want {
+		return fmt.Errorf("/%s is for profile %s, but /%s for TEE %s", krun.HintsFile, i.hints.Profile, krun.TEEConfigFile, i.config.TEE)
+	}
+	return nil
+}

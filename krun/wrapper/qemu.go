@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -25,26 +26,32 @@ import (
 // registered, never by what the host has: another would measure something else, and
 // be denied. The VMM of an image for QEMU is an ordinary container's process.
 
-// Names of what prepareQEMU writes into the bundle.
+// QEMU is what the runtime does with images for QEMU, and of what.
+type QEMU struct {
+	Binary   string // this program
+	Root     string // root file system with QEMU; empty: the host's own
+	Firmware string // directory; empty: searched
+	Quotes   string // socket of the quote generation service
+	// BootLimit is how long a guest's agent may take to start; 0: the default.
+	BootLimit time.Duration
+	KVM, SEV  string                                                          // device nodes
+	SNP, TDX  func(kvm string) (bool, error)                                  // SNPMachines, TDXMachines
+	Objects   func(ctx context.Context, root, qemu string, tee kbs.TEE) error // machine.CheckObject
+	Memory    func(mib uint) error                                            // machine.CheckMemory
+	Stdin     *os.File
+}
+
+// Names of what prepare writes into the bundle.
 const (
 	qemuSpecFile   = "ccrun-qemu.json"
 	qemuConfigFile = "ccrun-vmm.json"
 	qemuRootDir    = "ccrun-root"
 )
 
-// checkProfile wants profile and TEE to name one machine.
-func (i *image) checkProfile() error {
-	want := map[kbs.TEE]string{kbs.SNP: krun.HintQEMUSNP, kbs.TDX: krun.HintQEMUTDX}[i.config.TEE]
-	if i.hints.Profile != want {
-		return fmt.Errorf("/%s is for profile %s, but /%s for TEE %s", krun.HintsFile, i.hints.Profile, krun.TEEConfigFile, i.config.TEE)
-	}
-	return nil
-}
-
-// prepareQEMU makes the bundle of an image for QEMU ready, and returns the
+// prepare makes the bundle of an image for QEMU ready, and returns the
 // specification for crun.
-func (w *Wrapper) prepareQEMU(c crun.Command, spec *crun.Spec, i *image) (config string, err error) {
-	host, err := w.qemuHost(i)
+func (w *QEMU) prepare(c crun.Command, spec *crun.Spec, i *image) (config string, err error) {
+	host, err := w.host(i)
 	if err != nil {
 		return "", err
 	}
@@ -87,9 +94,9 @@ func (w *Wrapper) prepareQEMU(c crun.Command, spec *crun.Spec, i *image) (config
 }
 
 // rewrite makes s the container of a monitor.
-func (w *Wrapper) rewrite(s *crun.Spec, host *qemuHost, disk *specs.Mount, quotes bool) error {
+func (w *QEMU) rewrite(s *crun.Spec, host *qemuHost, disk *specs.Mount, quotes bool) error {
 	root := filepath.Join(s.Bundle, qemuRootDir)
-	mounts, err := machine.Root(root, cmp.Or(w.QEMURoot, "/"), filepath.Join(s.Bundle, qemuConfigFile), host.firmware, filepath.Join("/", w.QEMURoot, host.qemu), host.qemu)
+	mounts, err := machine.Root(root, cmp.Or(w.Root, "/"), filepath.Join(s.Bundle, qemuConfigFile), host.firmware, filepath.Join("/", w.Root, host.qemu), host.qemu)
 	if err != nil {
 		return err
 	}
@@ -116,8 +123,8 @@ type qemuHost struct {
 	warnings       []string
 }
 
-// qemuHost refuses what would end in a message of QEMU's, or of nobody's.
-func (w *Wrapper) qemuHost(i *image) (*qemuHost, error) {
+// host refuses what would end in a message of QEMU's, or of nobody's.
+func (w *QEMU) host(i *image) (*qemuHost, error) {
 	tee := i.config.TEE
 	h := &qemuHost{}
 	nodes := []struct{ path, source string }{{"/dev/kvm", w.KVM}}
@@ -135,10 +142,10 @@ func (w *Wrapper) qemuHost(i *image) (*qemuHost, error) {
 		return nil, err
 	}
 	var err error
-	if h.qemu, err = machine.FindQEMUIn(w.QEMURoot); err != nil {
+	if h.qemu, err = machine.FindQEMUIn(w.Root); err != nil {
 		return nil, err
 	}
-	if err := w.Objects(context.Background(), w.QEMURoot, h.qemu, tee); err != nil {
+	if err := w.Objects(context.Background(), w.Root, h.qemu, tee); err != nil {
 		return nil, err
 	}
 	if err := w.Memory(i.config.MemoryMiB); err != nil {
@@ -149,14 +156,14 @@ func (w *Wrapper) qemuHost(i *image) (*qemuHost, error) {
 			return nil, err
 		}
 	}
-	return h, w.qemuFirmware(h, i)
+	return h, w.findFirmware(h, i)
 }
 
 // checkMachines says what QEMU calls "vm-type not supported by KVM". Where nobody
 // can tell, QEMU finds out.
-func (w *Wrapper) checkMachines(tee kbs.TEE) error {
+func (w *QEMU) checkMachines(tee kbs.TEE) error {
 	if tee == kbs.SNP {
-		return w.checkSNP()
+		return checkSNP(w.KVM, w.SNP)
 	}
 	if has, err := w.TDX(w.KVM); has || err != nil {
 		return nil
@@ -164,10 +171,10 @@ func (w *Wrapper) checkMachines(tee kbs.TEE) error {
 	return hint.With(fmt.Errorf("KVM on this host makes no TDs"), "this image runs only on a host with TDX enabled (kvm_intel.tdx=1); see `ccrun doctor`")
 }
 
-// qemuFirmware finds the firmware. That the image was built for another is only
+// findFirmware finds the firmware. That the image was built for another is only
 // worth a warning, as with libkrun's.
-func (w *Wrapper) qemuFirmware(h *qemuHost, i *image) (err error) {
-	if h.firmware = w.QEMUFirmware; h.firmware == "" {
+func (w *QEMU) findFirmware(h *qemuHost, i *image) (err error) {
+	if h.firmware = w.Firmware; h.firmware == "" {
 		if h.firmware, err = firmware.FindComposed(i.config.TEE); err != nil {
 			return hint.With(err, "make it with `ccrun firmware compose --tee %s`, or name it in %s: {\"qemu_firmware\":\"/path\"}", i.config.TEE, ConfigPath)
 		}
@@ -187,7 +194,7 @@ func (w *Wrapper) qemuFirmware(h *qemuHost, i *image) (err error) {
 }
 
 // bootSeconds is the boot limit, in whole seconds.
-func (w *Wrapper) bootSeconds() uint32 {
+func (w *QEMU) bootSeconds() uint32 {
 	return uint32(cmp.Or(w.BootLimit, qemu.DefaultBootLimit).Seconds())
 }
 

@@ -48,15 +48,15 @@ func qemuHostOf(t *testing.T, tee kbs.TEE) (*host, *Wrapper) {
 	}
 	t.Cleanup(func() { l.Close() })
 	yes := func(string) (bool, error) { return true, nil }
-	return h, &Wrapper{KVM: "/dev/null", SEV: "/dev/zero", SNP: yes, TDX: yes, Memory: func(uint) error { return nil },
-		Objects: func(_ context.Context, in, path string, want kbs.TEE) error {
-			if in != root || path != "/usr/bin/qemu-system-x86_64" || want != tee {
-				t.Errorf("asked %s in %s for %s", path, in, want)
-			}
-			return nil
-		},
-		Version: func(string) (string, error) { return goodVersion, nil },
-		Binary:  "/usr/bin/ccrun", QEMURoot: root, QEMUFirmware: fw, Quotes: quotes, Stdin: os.Stdin}
+	return h, &Wrapper{KVM: "/dev/null", SEV: "/dev/zero", SNP: yes, Stdin: os.Stdin, Version: func(string) (string, error) { return goodVersion, nil },
+		QEMU: QEMU{KVM: "/dev/null", SEV: "/dev/zero", SNP: yes, TDX: yes, Memory: func(uint) error { return nil },
+			Objects: func(_ context.Context, in, path string, want kbs.TEE) error {
+				if in != root || path != "/usr/bin/qemu-system-x86_64" || want != tee {
+					t.Errorf("asked %s in %s for %s", path, in, want)
+				}
+				return nil
+			},
+			Binary: "/usr/bin/ccrun", Root: root, Firmware: fw, Quotes: quotes, Stdin: os.Stdin}}
 }
 
 func (h *host) hint(profile, firmware string) {
@@ -120,13 +120,13 @@ func TestImageForQEMU(t *testing.T) {
 		for _, x := range s.Mounts {
 			mounts[x.Destination] = x.Source
 		}
-		for to, from := range map[string]string{"/.ccrun/ccrun": "/usr/bin/ccrun", "/.ccrun/firmware": w.QEMUFirmware, "/workload": h.rootfs,
-			"/usr/bin/qemu-system-x86_64": filepath.Join(w.QEMURoot, "usr/bin/qemu-system-x86_64")} {
+		for to, from := range map[string]string{"/.ccrun/ccrun": "/usr/bin/ccrun", "/.ccrun/firmware": w.QEMU.Firmware, "/workload": h.rootfs,
+			"/usr/bin/qemu-system-x86_64": filepath.Join(w.QEMU.Root, "usr/bin/qemu-system-x86_64")} {
 			if mounts[to] != from {
 				t.Errorf("%s: %q is mounted at %s, expected %q", tee, mounts[to], to, from)
 			}
 		}
-		if got, want := mounts["/.ccrun/quotes"], map[bool]string{true: w.Quotes}[tee == kbs.TDX]; got != want || (m.Quotes != "") != (want != "") {
+		if got, want := mounts["/.ccrun/quotes"], map[bool]string{true: w.QEMU.Quotes}[tee == kbs.TDX]; got != want || (m.Quotes != "") != (want != "") {
 			t.Errorf("%s: quotes from %q, told %q", tee, got, m.Quotes)
 		}
 		if c := s.Process.Capabilities; c != nil && len(c.Effective) > 1 || !s.Process.NoNewPrivileges {
@@ -152,7 +152,7 @@ func TestProfileDecides(t *testing.T) {
 func TestOtherQEMUFirmwareIsToldOf(t *testing.T) {
 	h, w := qemuHostOf(t, kbs.SNP)
 	h.hint("qemu-snp", strings.Repeat("0a", 32))
-	w.BootLimit = time.Minute
+	w.QEMU.BootLimit = time.Minute
 	_, _, m, err := h.planned(w)
 	if err != nil || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "not the one the image was built for") || m.BootSeconds != 60 {
 		t.Errorf("%+v, %v", m, err)
@@ -167,20 +167,20 @@ func TestQEMURefusals(t *testing.T) {
 		spoil func(h *host, w *Wrapper)
 		want  string
 	}{
-		"no KVM":  {kbs.SNP, func(_ *host, w *Wrapper) { w.KVM = "/nonexistent" }, "no /dev/kvm"},
-		"no SEV":  {kbs.SNP, func(_ *host, w *Wrapper) { w.SEV = "/nonexistent" }, "no /dev/sev"},
-		"no SNP":  {kbs.SNP, func(_ *host, w *Wrapper) { w.SNP = no }, "no SEV-SNP machines"},
-		"no TDX":  {kbs.TDX, func(_ *host, w *Wrapper) { w.TDX = no }, "makes no TDs"},
-		"no QEMU": {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMURoot = "/nonexistent" }, "finding QEMU"},
+		"no KVM":  {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.KVM = "/nonexistent" }, "no /dev/kvm"},
+		"no SEV":  {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.SEV = "/nonexistent" }, "no /dev/sev"},
+		"no SNP":  {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.SNP = no }, "no SEV-SNP machines"},
+		"no TDX":  {kbs.TDX, func(_ *host, w *Wrapper) { w.QEMU.TDX = no }, "makes no TDs"},
+		"no QEMU": {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.Root = "/nonexistent" }, "finding QEMU"},
 		"QEMU without it": {kbs.SNP, func(_ *host, w *Wrapper) {
-			w.Objects = func(context.Context, string, string, kbs.TEE) error { return machine.ErrNoObject }
+			w.QEMU.Objects = func(context.Context, string, string, kbs.TEE) error { return machine.ErrNoObject }
 		}, "lacks"},
-		"no memory":          {kbs.SNP, func(_ *host, w *Wrapper) { w.Memory = func(uint) error { return machine.ErrMemory } }, "not enough memory"},
-		"no quotes":          {kbs.TDX, func(_ *host, w *Wrapper) { w.Quotes = "/nonexistent" }, "no quote generation service"},
-		"no firmware":        {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMUFirmware = "/nonexistent" }, "no such file"},
-		"libkrun's firmware": {kbs.SNP, func(h *host, w *Wrapper) { w.QEMUFirmware = h.fw.Path }, "of kind"},
+		"no memory":          {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.Memory = func(uint) error { return machine.ErrMemory } }, "not enough memory"},
+		"no quotes":          {kbs.TDX, func(_ *host, w *Wrapper) { w.QEMU.Quotes = "/nonexistent" }, "no quote generation service"},
+		"no firmware":        {kbs.SNP, func(_ *host, w *Wrapper) { w.QEMU.Firmware = "/nonexistent" }, "no such file"},
+		"libkrun's firmware": {kbs.SNP, func(h *host, w *Wrapper) { w.QEMU.Firmware = h.fw.Path }, "of kind"},
 		"OVMF cut short": {kbs.SNP, func(h *host, w *Wrapper) {
-			h.write(filepath.Join(w.QEMUFirmware, "OVMF.fd"), ovmftest.AmdSev().Build()[:4096])
+			h.write(filepath.Join(w.QEMU.Firmware, "OVMF.fd"), ovmftest.AmdSev().Build()[:4096])
 		}, "SHA-256"},
 		"profile of a TD":     {kbs.SNP, func(h *host, _ *Wrapper) { h.hint("qemu-tdx", strings.Repeat("0a", 32)) }, "is for profile qemu-tdx"},
 		"the simulator's TEE": {kbs.SNP, func(h *host, _ *Wrapper) { h.config(`"tee":"snp"`, `"tee":"sample"`) }, "simulated TEE"},

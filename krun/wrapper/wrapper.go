@@ -7,7 +7,6 @@ package wrapper
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,22 +36,14 @@ type Wrapper struct {
 	Pause  []string // paths at which this host may have Podman's pause program
 	// KVM and SEV are the device nodes a confidential machine needs.
 	KVM, SEV string
-	SNP      func(kvm string) (bool, error) // SNPMachines
-	TDX      func(kvm string) (bool, error) // TDXMachines
-	// Objects is machine.CheckObject.
-	Objects func(ctx context.Context, root, qemu string, tee kbs.TEE) error
-	Memory  func(mib uint) error                        // machine.CheckMemory
-	Exec    func(path string, argv, env []string) error // returns only on failure
-	Version func(crun string) (string, error)           // output of `crun --version`
-	// For images for QEMU: this program; a root file system with QEMU, empty for the
-	// host's own; firmware, empty to search; the socket of the quote generation
-	// service; the boot limit, 0 for the default.
-	Binary, QEMURoot, QEMUFirmware, Quotes string
-	BootLimit                              time.Duration
-	Environ                                []string
-	Stdin                                  *os.File
-	Stderr                                 io.Writer
-	Now                                    func() time.Time
+	SNP      func(kvm string) (bool, error)              // SNPMachines
+	Exec     func(path string, argv, env []string) error // returns only on failure
+	Version  func(crun string) (string, error)           // output of `crun --version`
+	QEMU     QEMU
+	Environ  []string
+	Stdin    *os.File
+	Stderr   io.Writer
+	Now      func() time.Time
 }
 
 // Run handles argv, argv[0] included, and returns the exit status if it did
@@ -135,7 +126,7 @@ func (w *Wrapper) prepare(c crun.Command, path string) (plan, error) {
 		return w.prepareOther(c, spec, path)
 	}
 	if image.hints.Profile != "" {
-		config, err := w.prepareQEMU(c, spec, image)
+		config, err := w.QEMU.prepare(c, spec, image)
 		return plan{plain: true, config: config}, err
 	}
 	dir, err := w.prepareWorkload(c, spec, image, path)

@@ -50,11 +50,16 @@ func Binding(workloadID string, rd RuntimeData) (ReportData, error) {
 	frame(h, rd.TEEKey.Public)
 	frame(h, rd.IdentityDigest[:])
 	frame(h, rd.FooterDigest[:])
-	if k := rd.RenewalKey; k != nil {
+	frameRenewal(h, rd.RenewalKey)
+	return ReportData(h.Sum(nil)), nil
+}
+
+// frameRenewal adds k, which follows all other members, under a label of its own.
+func frameRenewal(h hash.Hash, k *TEEKey) {
+	if k != nil {
 		frame(h, binary.BigEndian.AppendUint16(nil, k.KEM))
 		frame(h, k.Public)
 	}
-	return ReportData(h.Sum(nil)), nil
 }
 
 // GuestBinding is the REPORT_DATA of Evidence that a workload asks for, over data

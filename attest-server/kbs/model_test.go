@@ -61,7 +61,7 @@ func framed(t *testing.T, name string) (members []string) {
 func TestModelFields(t *testing.T) {
 	model, protocol := readDoc(t, modelDir+"/ccrun.pv"), readDoc(t, "../../docs/protocol.md")
 	words := map[string]string{
-		"bindingLabel": `"` + bindingLabel + `"`, "releaseLabel": `"` + releaseLabel + `"`, "workloadID": "workload id", "rd.Nonce": "nonce",
+		"label": `"` + bindingLabel + `"`, "releaseLabel": `"` + releaseLabel + `"`, "workloadID": "workload id", "rd.Nonce": "nonce",
 		"rd.TEEKey.KEM": "uint16 big-endian KEM", "rd.TEEKey.Public": "public", "rd.IdentityDigest": "identity digest", "rd.FooterDigest": "footer digest",
 		"rd": "REPORT_DATA", "name": `"workload/" ‖ workload id ‖ "/key"`,
 	}

@@ -80,8 +80,7 @@ rig: test-deps
 	tests/corpus/build.sh $(CACHE) >/dev/null
 
 test-e2e: build firmware rig
-	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun tests/podman-env.sh \
-		$(GO) test -count=1 -timeout 70m -v ./tests
+	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) GO=$(GO) tests/e2e.sh $(CACHE)
 
 # Heavy checks, hours of them: what was run, when, and how it ended is appended
 # to docs/soak.md.

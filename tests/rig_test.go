@@ -176,13 +176,13 @@ func (w *rigWorld) logsNone(t *testing.T) {
 // the end that the guest writes as it goes.
 func (w *rigWorld) logsEncrypted(t *testing.T) {
 	key, sealed := w.logReader(t, "rig")
-	image := w.build("sealed", shell(`echo "`+logCanary+` out"; echo "`+logCanary+` err" >&2; head -c 200000 /dev/zero; exit 9`), sealed...)
-	r := w.run("podman", "run", "--name", "sealed", "--runtime", "krun", "--network", w.network(), image)
+	image := w.build("sealed-krun", shell(`echo "`+logCanary+` out"; echo "`+logCanary+` err" >&2; head -c 200000 /dev/zero; exit 9`), sealed...)
+	r := w.run("podman", "run", "--name", "sealed-krun", "--runtime", "krun", "--network", w.network(), image)
 	if strings.Contains(r.String(), logCanary) || !strings.Contains(r.stdout, "[ccl1.") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
 		t.Errorf("the host reads %.2000s", r)
 	}
 	want := logCanary + " out\n" + strings.Repeat("\x00", 200_000)
-	if got := w.run("ccrun", "logs", "-q", "sealed", "--identity", key); got.code != 0 || got.stdout != want || got.stderr != logCanary+" err\n" {
+	if got := w.run("ccrun", "logs", "-q", "sealed-krun", "--identity", key); got.code != 0 || got.stdout != want || got.stderr != logCanary+" err\n" {
 		t.Errorf("the owner reads %d bytes, expected %d, and %.500q, status %d", len(got.stdout), len(want), got.stderr, got.code)
 	}
 }
@@ -284,7 +284,7 @@ func (w *rigWorld) ccrunRun(t *testing.T) {
 			t.Errorf("ccrun run %s told systemd %q", image, said)
 		}
 	}
-	w.ccrunSignal(t, "krun", w.network(), w.build("run-signal", signalled()))
+	w.ccrunSignal(t, "krun", w.network(), w.build("run-signal-krun", signalled()))
 }
 
 // TestKrunNoExecRun: Debian and Ubuntu mount /run noexec.

@@ -282,7 +282,7 @@ func (w *world) ccrunRun(t *testing.T) {
 	if again := w.run("ccrun", "run", "--rm", "--cidfile", cid, "--runtime", runtime, image); again.code != 125 || !strings.Contains(again.stderr, "cidfile") {
 		t.Fatal(again)
 	}
-	if ps := w.must("podman", "ps", "-aq"); ps != "" {
+	if ps := w.must("podman", "ps", "-aq", "--filter", "ancestor="+image); ps != "" {
 		t.Fatalf("containers left: %s", ps)
 	}
 	w.ccrunSignal(t, runtime, "host", w.build("run-signal", signalled()))
@@ -294,7 +294,7 @@ func signalled() map[string]any {
 }
 
 func (w *world) ccrunSignal(t *testing.T, runtime, network, image string) {
-	cmd := w.command("ccrun", "run", "--rm", "--name", "sig", "--runtime", runtime, "--network", network, image)
+	cmd := w.command("ccrun", "run", "--rm", "--name", "sig-"+runtime, "--runtime", runtime, "--network", network, image)
 	var out servertest.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -36,7 +36,8 @@ func TestPlaceSecrets(t *testing.T) {
 		"db":                           "/run/secrets/db",
 		"/conf/db":                     "/opt/db",
 		"/etc/passwd":                  "the image has a regular file there",
-		"/var":                         "the image has a directory there",
+		"/srv":                         "the image has a directory there",
+		"/var":                         "made anew in each guest",
 		"/conf":                        "the image has a symlink there",
 		"/etc/passwd/x":                "is a regular file",
 		"/out/db":                      "out of the root",
@@ -51,7 +52,7 @@ func TestPlaceSecrets(t *testing.T) {
 		"/run/secrets":                 "made anew",
 		"/" + strings.Repeat("d", 300): "clean absolute path",
 	} {
-		tree := secretTree(t, "run/", "opt/", "etc/passwd", "var/run -> /run", "conf -> opt", "out -> ../x", "loop -> loop", "run/secrets/old")
+		tree := secretTree(t, "run/", "opt/", "srv/", "etc/passwd", "var/run -> /run", "conf -> opt", "out -> ../x", "loop -> loop", "run/secrets/old")
 		policy := krun.LaunchPolicy{}
 		r, err := krun.ParseSecretRule("kbs:///a/b/c,target=" + target)
 		if err == nil {

@@ -6,9 +6,9 @@
 # is everybody's. What a test said is in CACHE/e2e/TEST.log, and shown if it
 # failed. `make test-e2e` calls it with the environment that it needs.
 set -euo pipefail
-cd "$(dirname "$0")"
 export cache logs binary
 cache=$(realpath -m "$1")
+cd "$(dirname "$0")"
 logs=$cache/e2e
 binary=$logs/tests.test
 shift

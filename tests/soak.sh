@@ -20,6 +20,8 @@ soak() {
 }
 
 soak "corpus, ext4 and erofs" '^TestCorpus$'
-soak "corpus, Podman of Debian 13" '^TestDebian13$/^TestCorpus$'
+soak "all, Podman of Debian 13" '^TestDebian13$'
+soak "units under systemd, server away for 5 minutes" '^TestSystemd$'
+soak "QEMU's machines, wrong parts" '^TestOVMFBoots$'
 soak "kill -9, PostgreSQL" '^TestKills$/^postgres$'
 soak "kill -9, SQLite" '^TestKills$/^sqlite$'

@@ -27,10 +27,11 @@ esac
 	if err := os.WriteFile(peer, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for buildah, want := range map[string]string{
-		peer:               "failed: large/mkcw: mke2fs: Could not allocate inode",
-		"/nowhere/buildah": "skipped: buildah mkcw: no /nowhere/buildah",
-	} {
+	peers := map[string]string{peer: "failed: large/mkcw: mke2fs: Could not allocate inode"}
+	if os.Getenv("CCRUN_LONG") == "soak" {
+		peers["/nowhere/buildah"] = "skipped: buildah mkcw: no /nowhere/buildah"
+	}
+	for buildah, want := range peers {
 		var table, said strings.Builder
 		bench := exec.Command("./bench.sh")
 		bench.Stdout, bench.Stderr = &table, &said

@@ -30,7 +30,7 @@ type corpusImage struct {
 // The differences are those of docs/podman-differences.md, no fewer and no
 // more. Each runs once, on btrfs and erofs in turn; CCRUN_LONG=soak runs each on
 // both. CCRUN_CORPUS=NAME,NAME runs those alone. Under another suite's Podman
-// there are two, but all of them in a soak.
+// there are two; the two slowest, and all of them there, are for a soak.
 func TestCorpus(t *testing.T) {
 	images := chosenImages(os.Getenv("CCRUN_INSIDE") != "")
 	layers := corpusLayers(t, images)
@@ -56,8 +56,11 @@ func TestCorpus(t *testing.T) {
 // chosenImages is which run, here or inside another suite's root.
 func chosenImages(inside bool) []corpusImage {
 	only := os.Getenv("CCRUN_CORPUS")
-	if only == "" && inside && os.Getenv("CCRUN_LONG") != "soak" {
-		only = "shell,scratch"
+	if only == "" && os.Getenv("CCRUN_LONG") != "soak" {
+		only = "shell,scratch,python,changes,nginx,redis,java,big"
+		if inside {
+			only = "shell,scratch"
+		}
 	}
 	return slices.DeleteFunc(corpus(), func(c corpusImage) bool { return only != "" && !slices.Contains(strings.Split(only, ","), c.name) })
 }

@@ -22,6 +22,7 @@ soak() {
 soak "corpus, ext4 and erofs" '^TestCorpus$'
 soak "all, Podman of Debian 13" '^TestDebian13$'
 soak "scratch areas that a host made" '^TestScratchOfAHost$'
+soak "hostile headers, three boots each" '^TestHostileHeaders$'
 soak "each barrier before the report device" '^TestReportDeviceByNumber$'
 soak "a bench without its peer" '^TestBenchGoesOn$'
 soak "units under systemd, server away for 5 minutes" '^TestSystemd$'

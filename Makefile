@@ -57,7 +57,7 @@ demo: deps build firmware
 test: test-deps build firmware test-unit test-mutation test-race test-e2e
 
 test-unit:
-	CCRUN_LONG=1 $(GO) test ./...
+	CCRUN_LONG=1 $(GO) test -timeout 40m ./...
 
 # Ten security conditions, chosen by the commit, are taken out of the program,
 # each alone: its tests must notice. test-unit has seen that all still apply.
@@ -71,7 +71,7 @@ mutation:
 
 # The race detector needs cgo, and only packages that share memory need it.
 test-race:
-	CGO_ENABLED=1 $(GO) test -race ./secret ./luks ./attest-server/... ./krun/guest ./krun/measure
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./secret ./luks ./attest-server/... ./krun/guest ./krun/measure
 
 # The rig: crun with its krun handler, a stand-in for libkrun, libkrunfw's own
 # kernel, Podman and QEMU of Debian's next suite. And the corpus's layers.

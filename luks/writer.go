@@ -88,7 +88,7 @@ func newWriter(w io.Writer, g Geometry, vk *VolumeKey, o WriterOptions, front fu
 		done:  make(chan struct{}),
 	}
 	for range runsInFlight {
-		d.free <- d.newRun()
+		d.free <- &run{}
 	}
 	for range o.Workers {
 		c, err := newSectorCipher(&g, vk)
@@ -122,12 +122,15 @@ func writeFront(w io.Writer, g *Geometry, vk *VolumeKey, passphrase secret.Bytes
 	return nil
 }
 
-func (d *Writer) newRun() *run {
-	if d.g.Integrity == nil {
-		return &run{data: make([]byte, 0, plainRun)}
+// allocate gives r its buffers at first use: a small disk needs one run only.
+func (d *Writer) allocate(r *run) {
+	switch l := d.g.layout; {
+	case r.data != nil:
+	case d.g.Integrity == nil:
+		r.data = make([]byte, 0, plainRun)
+	default:
+		r.data, r.tags = make([]byte, 0, l().runBytes), make([]byte, l().tagRunBytes)
 	}
-	l := d.g.layout()
-	return &run{data: make([]byte, 0, l.runBytes), tags: make([]byte, l.tagRunBytes)}
 }
 
 // Write accepts plaintext. It fails beyond g.PlainBytes.
@@ -188,6 +191,7 @@ func (d *Writer) room() ([]byte, error) {
 	}
 	if d.cur == nil {
 		d.cur = <-d.free
+		d.allocate(d.cur)
 		d.cur.data = d.cur.data[:0]
 		d.cur.sector = uint64(d.written / dmSectorBytes)
 	}

@@ -160,7 +160,8 @@ func readOutput(t testing.TB, sys *types.SystemContext, name string) *output {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out.files[h.Name], err = io.ReadAll(tr); err != nil {
+		out.files[h.Name] = make([]byte, h.Size)
+		if _, err := io.ReadFull(tr, out.files[h.Name]); err != nil {
 			t.Fatal(err)
 		}
 		out.modes[h.Name] = h.Mode

@@ -13,6 +13,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/sample"
 	"github.com/ccrun/ccrun/attest-server/sample/sampletest"
+	"github.com/ccrun/ccrun/attest-server/servertest"
 	"github.com/ccrun/ccrun/attest-server/session"
 	"github.com/ccrun/ccrun/attest-server/verifier/snp"
 )
@@ -30,7 +31,7 @@ var simulated = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := servertest.Run(m)
 	if dir, _ := simulated(); dir != "" {
 		os.RemoveAll(filepath.Dir(dir))
 	}

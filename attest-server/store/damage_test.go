@@ -36,15 +36,21 @@ func TestDamagedPages(t *testing.T) {
 		"header":  func(b []byte) { b[0] ^= 0x0d; b[3] ^= 0x01; b[5] ^= 0x0f },
 		"one bit": func(b []byte) { b[random.IntN(len(b))] ^= 1 << random.IntN(8) },
 	} {
-		seen := 0
-		for i := range len(whole) / page {
+		seen, tried := 0, 0
+		for i := 0; i < len(whole)/page; i += damagedStep() {
+			tried++
 			b := append([]byte(nil), whole...)
 			harm(b[i*page : (i+1)*page])
-			path := filepath.Join(dir, fmt.Sprintf("%s %d", name, i))
+			place := filepath.Join(dir, fmt.Sprintf("%s %d", name, i))
+			if err := os.Mkdir(place, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(place, "store")
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			err := useDamaged(t, path, o)
+			os.RemoveAll(place)
 			if err == nil {
 				continue
 			}
@@ -53,11 +59,19 @@ func TestDamagedPages(t *testing.T) {
 				t.Errorf("%s page %d: no next step in %v", name, i, err)
 			}
 		}
-		t.Logf("%s: seen in %d of %d pages", name, seen, len(whole)/page)
-		if seen == 0 || (name == "zero" || name == "random") && seen < len(whole)/page/3 { // many tables are empty: nobody reads their pages
-			t.Errorf("%s: seen in %d of %d pages only", name, seen, len(whole)/page)
+		t.Logf("%s: seen in %d of %d pages", name, seen, tried)
+		if seen == 0 || (name == "zero" || name == "random") && seen < tried/3 { // many tables are empty: nobody reads their pages
+			t.Errorf("%s: seen in %d of %d pages only", name, seen, tried)
 		}
 	}
+}
+
+// damagedStep is how many pages on the next one is that is damaged.
+func damagedStep() int {
+	if os.Getenv("CCRUN_LONG") != "" {
+		return 1
+	}
+	return 5
 }
 
 func harmRandom(random *rand.Rand, b []byte) {

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		profile(os.Getenv("BENCH_PROFILE"))
 		os.Exit(program().Main(os.Args))
 	}
-	os.Exit(m.Run())
+	os.Exit(servertest.Run(m))
 }
 
 func program() Program {

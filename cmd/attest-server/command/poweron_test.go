@@ -29,7 +29,7 @@ type powerOn struct {
 // howManyHosts are switched on: 500 where there is time.
 func howManyHosts() int {
 	if os.Getenv("CCRUN_LONG") == "" {
-		return 60
+		return 24
 	}
 	return 500
 }
@@ -46,9 +46,9 @@ func TestPowerOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			away, hosts := 3*time.Second, hosts
+			away, hosts := 2*time.Second, hosts
 			if name == "one router" { // of a site
-				hosts = max(60, hosts/4)
+				hosts = max(24, hosts/4)
 			}
 			s := newPowerSite(t)
 			p := &powerOn{start: time.Now()}

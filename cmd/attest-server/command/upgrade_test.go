@@ -26,6 +26,7 @@ import (
 // and the master key, which seals nothing else); vN is of schema version N. With a
 // database for tests (databasetest) their tables and rows are put into PostgreSQL.
 func TestUpgradeWithKills(t *testing.T) {
+	t.Parallel()
 	stores, err := filepath.Glob("testdata/stores/v*.sql")
 	if err != nil || len(stores) < 3 {
 		t.Fatalf("%v, %v: expected stores of several versions", stores, err)

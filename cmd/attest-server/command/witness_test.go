@@ -166,6 +166,7 @@ func putIntoDatabase(t *testing.T, config, before, path string) {
 // TestRestoredStoreIsNoticed: an old copy of the whole store, put back, serves
 // nobody until the operator says that it may.
 func TestRestoredStoreIsNoticed(t *testing.T) {
+	t.Parallel()
 	dir, token, config, seen := witnessed(t)
 	serveUntil(t, config, func(url string, log *buffer) {
 		if status, _ := readyz(t, url); status != http.StatusServiceUnavailable || !strings.Contains(log.String(), "audit introduce --witness elsewhere") {

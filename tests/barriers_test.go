@@ -41,7 +41,7 @@ func TestReportDeviceByNumber(t *testing.T) {
 		{"none", []edit{giveMknod, noFilter, noGroup, mayOpen}, "made\nopened\nEND\n", ""},
 	} {
 		// The first and the last each time, those between in a soak.
-		if len(c.edits)%3 != 1 && os.Getenv("CCRUN_LONG") != "soak" {
+		if len(c.edits)%3 != 1 && !soaking() {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {

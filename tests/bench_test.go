@@ -28,7 +28,7 @@ esac
 		t.Fatal(err)
 	}
 	peers := map[string]string{peer: "failed: large/mkcw: mke2fs: Could not allocate inode"}
-	if os.Getenv("CCRUN_LONG") == "soak" {
+	if soaking() {
 		peers["/nowhere/buildah"] = "skipped: buildah mkcw: no /nowhere/buildah"
 	}
 	for buildah, want := range peers {

@@ -56,7 +56,7 @@ func TestCorpus(t *testing.T) {
 // chosenImages is which run, here or inside another suite's root.
 func chosenImages(inside bool) []corpusImage {
 	only := os.Getenv("CCRUN_CORPUS")
-	if only == "" && os.Getenv("CCRUN_LONG") != "soak" {
+	if only == "" && !soaking() {
 		only = "shell,scratch,python,changes,nginx,redis,java,big"
 		if inside {
 			only = "shell,scratch"
@@ -73,7 +73,7 @@ func (w *rigWorld) podmanMajor() string {
 
 func filesystemsOf(i int) []string {
 	all := []string{"btrfs", "erofs"}
-	if os.Getenv("CCRUN_LONG") == "soak" {
+	if soaking() {
 		return all
 	}
 	return all[i%2:][:1]

@@ -12,7 +12,7 @@ import (
 // checks run (`make soak`).
 func TestKills(t *testing.T) {
 	endToEnd(t)
-	soak := os.Getenv("CCRUN_LONG") == "soak"
+	soak := soaking()
 	t.Run("postgres", func(t *testing.T) {
 		c := newCluster(t)
 		c.start()

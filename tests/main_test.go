@@ -28,6 +28,9 @@ func endToEnd(t testing.TB) {
 	}
 }
 
+// soaking is under `make soak`, for which what is dear and shown otherwise is left.
+func soaking() bool { return os.Getenv("CCRUN_LONG") == "soak" }
+
 // patience is how long anything may take that is only slow: a machine may have
 // much else to do. Reaching it is always a failure.
 const patience = 10 * time.Minute

@@ -123,7 +123,7 @@ func TestOVMFBoots(t *testing.T) {
 	}
 	qemu := qemuOf(t, "root-sid")
 	in, cpus := ovmfInputs(t, ovmf), []uint{1}
-	soak := os.Getenv("CCRUN_LONG") == "soak"
+	soak := soaking()
 	if soak {
 		cpus = []uint{1, 2, 4}
 	}

@@ -158,7 +158,7 @@ echo kept >/data/f && cat /data/f; stat -c '%A %u %g' /data; stat -c '%A %s' /ru
 func (w *rigWorld) denied(t *testing.T) {
 	image := w.build("denied", shell("echo must not run"))
 	w.must("ccrun", "workload", "revoke", "denied")
-	r := w.podman(image)
+	r := w.ccrun(t, image, 77)
 	if r.stdout != "" || !strings.Contains(r.stderr, "attestation_denied") || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 77") {
 		t.Errorf("a revoked workload: %s", r)
 	}
@@ -166,7 +166,7 @@ func (w *rigWorld) denied(t *testing.T) {
 
 func (w *rigWorld) logsNone(t *testing.T) {
 	image := w.build("mute", shell("echo out; echo err >&2; exit 9"), "--logs", "none")
-	r := w.podman(image)
+	r := w.ccrun(t, image, 9)
 	if r.stdout != "" || strings.Count(r.stderr, "\n") != 2 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "ccrun: exit status 9") {
 		t.Errorf("a workload without logs: %s", r)
 	}
@@ -272,18 +272,23 @@ func (w *rigWorld) notified(t *testing.T) (told func() string) {
 	}
 }
 
-// ccrunRun carries the status and the signal that Podman alone cannot.
-func (w *rigWorld) ccrunRun(t *testing.T) {
-	for image, want := range map[string]int{"localhost/speaks": 7, "localhost/denied": 77, "localhost/mute": 9} {
-		told := w.notified(t)
-		if r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", w.network(), image); r.code != want {
-			t.Errorf("ccrun run %s: %s\nexpected status %d", image, r, want)
-		}
-		said := told()
-		if ready := strings.Contains(said, "READY=1"); ready != (want != 77) || !ready && !strings.Contains(said, "STATUS=obtaining the disk key: ") {
-			t.Errorf("ccrun run %s told systemd %q", image, said)
-		}
+// ccrun carries the status that Podman alone cannot, and tells systemd.
+func (w *rigWorld) ccrun(t *testing.T, image string, status int) result {
+	t.Helper()
+	told := w.notified(t)
+	r := w.run("ccrun", "run", "--rm", "--runtime", "krun", "--network", w.network(), image)
+	if r.code != status {
+		t.Errorf("ccrun run %s: %s\nexpected status %d", image, r, status)
 	}
+	said := told()
+	if ready := strings.Contains(said, "READY=1"); ready != (status != 77) || !ready && !strings.Contains(said, "STATUS=obtaining the disk key: ") {
+		t.Errorf("ccrun run %s told systemd %q", image, said)
+	}
+	return r
+}
+
+// ccrunRun hands on the signal that libkrun would not.
+func (w *rigWorld) ccrunRun(t *testing.T) {
 	w.ccrunSignal(t, "krun", w.network(), w.build("run-signal-krun", signalled()))
 }
 
@@ -333,7 +338,11 @@ func TestRoom(t *testing.T) {
 	}
 	const scratch = 192 << 20
 	w.settings(map[string]any{"Append": "ccrun.debug ccrun.net=10.0.2.15/24," + rigGateway + ","})
-	for _, mib := range []int{20, 1700} {
+	sizes := []int{20, 250}
+	if soaking() {
+		sizes = []int{20, 150, 1000, 1700}
+	}
+	for _, mib := range sizes {
 		name := "room" + strconv.Itoa(mib)
 		src := filepath.Join(w.dir, "src", name)
 		layer := append(busyboxLayer(t), file("filler", 0o644, make([]byte, mib<<20)))

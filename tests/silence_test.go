@@ -126,7 +126,7 @@ func TestHostileHeaders(t *testing.T) {
 	for name, change := range hostileHeaders() {
 		t.Run(name, func(t *testing.T) {
 			boots := 1
-			if name == "1 GiB of argon2" || os.Getenv("CCRUN_LONG") == "soak" {
+			if name == "1 GiB of argon2" || soaking() {
 				boots = 3
 			}
 			for range boots {

@@ -21,6 +21,9 @@ soak() {
 
 soak "corpus, ext4 and erofs" '^TestCorpus$'
 soak "all, Podman of Debian 13" '^TestDebian13$'
+soak "the newest Podman of Debian" '^TestDebianSid$'
+soak "room to write, image of 1700 MiB" '^TestRoom$'
+soak "scratch areas over many starts" '^TestScratch$'
 soak "scratch areas that a host made" '^TestScratchOfAHost$'
 soak "hostile headers, three boots each" '^TestHostileHeaders$'
 soak "each barrier before the report device" '^TestReportDeviceByNumber$'

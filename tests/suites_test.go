@@ -11,10 +11,12 @@ import (
 
 // TestDebian13 runs the tests of Podman in a root file system of Debian 13:
 // Podman 5.4, crun 1.21, QEMU 10, where the machine under them has older ones.
+// What those have no part in, the tests show outside; a soak shows it here, too.
 func TestDebian13(t *testing.T) {
-	tests := "^(TestKrun|TestDoctor|TestPortable|TestCorpus)$"
-	if os.Getenv("CCRUN_LONG") == "soak" {
-		tests = "^(TestKrun|TestDoctor|TestWorkload|TestPortable|TestCorpus)$"
+	tests := "^(TestKrun|TestDoctor|TestPortable|TestCorpus|TestPods)$/^(" +
+		"output_and_status|denied|stop|network|save_and_load_oci-archive|generate_kube_and_kube_play|shell|kube_play|pod_create)$"
+	if soaking() {
+		tests = "^(TestKrun|TestDoctor|TestWorkload|TestPortable|TestCorpus|TestPods|TestKrunPods)$"
 	}
 	runInside(t, "root", tests)
 }
@@ -25,7 +27,11 @@ func TestDebianSid(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(os.Getenv("CCRUN_RIG"), "root-sid")); err != nil && os.Getenv("CCRUN_RIG") != "" {
 		t.Skip("TestDebianSid: no root of Debian's sid could be made; `make rig` says why")
 	}
-	runInside(t, "root-sid", "^TestKrun$/^(output_and_status|denied|stop|network)$")
+	tests := "^TestKrun$/^(output_and_status|denied|stop)$"
+	if soaking() {
+		tests = "^(TestKrun|TestPods)$"
+	}
+	runInside(t, "root-sid", tests)
 }
 
 // runInside runs tests in the rig's root of another suite; of a list

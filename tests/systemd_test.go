@@ -2,7 +2,6 @@ package tests
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -18,7 +17,7 @@ import (
 // for five; all else happens meanwhile.
 func TestSystemd(t *testing.T) {
 	outage := time.Minute
-	if os.Getenv("CCRUN_LONG") == "soak" {
+	if soaking() {
 		outage = 5 * time.Minute
 	}
 	s := newEdgeSite(t)
@@ -40,7 +39,7 @@ func TestSystemd(t *testing.T) {
 	s.crashes()
 	s.stops()
 	s.newImage()
-	s.quadlet(os.Getenv("CCRUN_LONG") == "soak")
+	s.quadlet(soaking())
 	if r := s.show("away", "ActiveState") + " " + s.show("away", "NRestarts"); r != "activating 0" {
 		t.Errorf("a unit whose key server is away: %s", r)
 	}

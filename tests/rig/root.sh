@@ -10,7 +10,7 @@ cache=$(realpath -m "$1") suite=$2
 root=$cache/rig/$suite/root${3:+-$3}
 
 packages=(
-	ca-certificates podman crun conmon catatonit netavark nftables iptables iproute2 procps
+	ca-certificates podman crun conmon catatonit netavark aardvark-dns nftables iptables iproute2 procps
 	qemu-system-x86 seabios systemd systemd-sysv dbus e2fsprogs cpio skopeo busybox-static curl
 )
 [[ ${3:-} != clean ]] || packages=(ca-certificates)

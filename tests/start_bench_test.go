@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,8 +59,12 @@ func BenchmarkStart(b *testing.B) {
 	rounds, _ := strconv.Atoi(cmp.Or(os.Getenv("BENCH_ROUNDS"), "3"))
 	for range rounds {
 		for _, m := range s.machines {
-			if err := m.measure(s.times, m.name); err != nil {
+			log, err := m.measure(s.times, m.name)
+			if err != nil {
 				b.Fatalf("%s: %v", m.name, err)
+			}
+			if steps := stepTime.FindAllString(log, -1); len(steps) > 0 { // a firmware made with --debug
+				b.Logf("%s:\n%s", m.name, strings.Join(steps, "\n"))
 			}
 		}
 	}
@@ -276,18 +281,21 @@ func modulesOf(segment []byte, only []string) string {
 	return kept.String()
 }
 
+// stepTime is a step of the agent's boot table, and when it had ended.
+var stepTime = regexp.MustCompile(`\[ *[0-9.]+ s\] .*`)
+
 // measure starts the machine and waits for its first byte, and then for its end.
-func (m startedMachine) measure(times map[string][]float64, name string) error {
+func (m startedMachine) measure(times map[string][]float64, name string) (said string, err error) {
 	cmd := m.command()
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return "", err
 	}
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
-		return err
+		return "", err
 	}
 	defer time.AfterFunc(startTimeout, func() { _ = cmd.Process.Kill() }).Stop()
 	r := bufio.NewReader(out)
@@ -298,12 +306,12 @@ func (m startedMachine) measure(times map[string][]float64, name string) error {
 	var guest, idle, disk float64
 	_, parse := fmt.Sscan(line, &guest, &idle, &disk)
 	if end := cmd.Wait(); err != nil || parse != nil {
-		return fmt.Errorf("no first byte, but %q (%v, %v): %s", line, err, end, log.String())
+		return "", fmt.Errorf("no first byte, but %q (%v, %v): %s", line, err, end, log.String())
 	}
 	times[name] = append(times[name], took)
 	times[name+", guest"] = append(times[name+", guest"], guest)
 	times[name+", busy"] = append(times[name+", busy"], guest-(idle+disk)/100)
-	return nil
+	return log.String(), nil
 }
 
 // report prints each ratio. Go's own columns mean nothing here.

@@ -11,10 +11,10 @@ import (
 )
 
 // counts says how often it ran with the volume of /data, and what the image put
-// there; each start adds a line, durably. The fifth goes on until it is killed.
+// there; each start adds a line, durably. The third goes on until it is killed.
 const counts = `n=none; [ -e /data/lines ] && n=$(wc -l </data/lines)
 echo had $n; cat /data/seed; echo line >>/data/lines; sync; echo END
-if [ $n = 4 ]; then while :; do sleep 0.1; done; fi`
+if [ $n = 2 ]; then while :; do sleep 0.1; done; fi`
 
 // volumeWorld is a world with an image that has a volume.
 type volumeWorld struct {
@@ -96,49 +96,43 @@ func TestVolumesOfLibkrun(t *testing.T) {
 	v.expect(t, "first use", "had none")
 	old := v.saved(t, "old.vol")
 	v.expect(t, "another container", "had 1")
+	if !soaking() { // which TestVolumes shows of the same agent
+		return
+	}
 	copySparse(t, old, v.file)
 	v.expect(t, "rolled back", "not as it was left")
 	v.must("ccrun", "volume", "accept-rollback", "counts", "data")
 	v.expect(t, "accepted", "had 1")
 }
 
+// lives goes through a volume's life. A boot is what costs: files that are refused
+// for one reason are one here, and all of them in a soak.
 func (v *volumeWorld) lives(t *testing.T) {
 	v.expect(t, "no file", "ccrun volume create")
 	v.must("ccrun", "volume", "create", v.file)
 	v.expect(t, "first use", "had none")
 	old := v.saved(t, "old.vol")
 	v.expect(t, "another container", "had 1")
-	v.expect(t, "a third one", "had 2")
 	left := v.saved(t, "left.vol")
-	if st := v.status(t); st.Generation != 6 || st.Staged != 0 || st.ClosedAt == nil || st.Refused != "" {
-		t.Errorf("after three starts: %+v", st)
+	if st := v.status(t); st.Generation != 4 || st.Staged != 0 || st.ClosedAt == nil || st.Refused != "" {
+		t.Errorf("after two starts: %+v", st)
 	}
 	if out := v.must("ccrun", "volume", "inspect", v.file); !strings.Contains(out, "counts") || !strings.Contains(out, "256MiB") {
 		t.Errorf("inspect: %s", out)
 	}
 
 	copySparse(t, old, v.file)
-	v.expect(t, "rolled back", "generation 2, the record says generation 6")
-	v.explained(t, "generation 2, the record says generation 6")
-	v.must("ccrun", "volume", "rm", v.file)
-	v.must("ccrun", "volume", "create", v.file)
-	v.expect(t, "emptied", "it is empty, the record says generation 6")
+	v.expect(t, "rolled back", "generation 2, the record says generation 4")
+	v.explained(t, "generation 2, the record says generation 4")
 	v.twisted(t, left)
-
-	copySparse(t, left, v.file)
-	v.expect(t, "as it was left", "had 3")
 	v.killed(t)
-
-	v.must("ccrun", "volume", "backup", v.file, filepath.Join(v.dir, "backup"))
-	v.must("ccrun", "volume", "rm", v.file)
-	v.must("ccrun", "volume", "restore", v.file, filepath.Join(v.dir, "backup"))
-	v.expect(t, "restored", "had 6")
-
 	copySparse(t, old, v.file)
 	v.must("ccrun", "volume", "accept-rollback", "counts", "data")
 	v.expect(t, "accepted as it is", "had 1")
-	copySparse(t, left, v.file)
-	v.expect(t, "accepted once", "not as it was left")
+	if soaking() {
+		copySparse(t, left, v.file)
+		v.expect(t, "accepted once", "not as it was left")
+	}
 	if r := v.run("ccrun", "workload", "rm", "counts"); r.code == 0 || !strings.Contains(r.stderr, "volume forget") {
 		t.Errorf("removing a workload with volumes: %s", r)
 	}
@@ -162,6 +156,16 @@ func (v *volumeWorld) explained(t *testing.T, want string) {
 
 // twisted gives the workload files that are not its own, or not whole.
 func (v *volumeWorld) twisted(t *testing.T, left string) {
+	defer copySparse(t, left, v.file)
+	superblock := func() { copySparse(t, left, v.file); flip(t, v.file, krun.Volume{}.Start()+(1<<20)+16) }
+	if !soaking() {
+		superblock()
+		v.expect(t, "superblock", "the record says generation 4")
+		return
+	}
+	v.must("ccrun", "volume", "rm", v.file)
+	v.must("ccrun", "volume", "create", v.file)
+	v.expect(t, "emptied", "it is empty, the record says generation 4")
 	other := v.world.buildLayers("other", shell(counts), [][]entry{countsLayer(t)}, countsFlags...)
 	file, image := v.file, v.image
 	v.file, v.image = filepath.Join(v.dir, "volumes/other.vol"), other
@@ -179,18 +183,17 @@ func (v *volumeWorld) twisted(t *testing.T, left string) {
 		},
 		"truncated":      func() { copySparse(t, left, v.file); truncate(t, v.file, area+(2<<20)) },
 		"header flipped": func() { copySparse(t, left, v.file); flip(t, v.file, area+4) },
-		"superblock":     func() { copySparse(t, left, v.file); flip(t, v.file, area+(1<<20)+16) },
+		"superblock":     superblock,
 	} {
 		twist()
-		v.expect(t, name, "the record says generation 6")
+		v.expect(t, name, "the record says generation 4")
 	}
-	copySparse(t, left, v.file)
-	truncate(t, v.file, 1<<40*4) // grown: what is behind its area is nobody's
 }
 
-// killed: a machine that dies has closed nothing; its volume opens as it is, and
-// meanwhile no other machine has it.
+// killed: a machine that dies has closed nothing; its volume opens as it is, from
+// a backup too, and meanwhile no other machine has it.
 func (v *volumeWorld) killed(t *testing.T) {
+	truncate(t, v.file, 1<<40*4) // grown: what is behind its area is nobody's
 	v.must("podman", "run", "-d", "--name", "stays", "--runtime", v.runtime, "--network", v.network, "--annotation", krun.VolumesAnnotation+"="+v.file, v.image)
 	defer v.run("podman", "rm", "-f", "-t", "1", "stays")
 	v.awaitLog(t, "stays", "END")
@@ -198,12 +201,15 @@ func (v *volumeWorld) killed(t *testing.T) {
 	if r := v.run("ccrun", "volume", "rm", v.file); r.code == 0 || !strings.Contains(r.stderr, "stop that container first") {
 		t.Errorf("removing an attached file: %s", r)
 	}
-	if st := v.status(t); st.Generation != 9 || st.ClosedAt != nil {
+	if st := v.status(t); st.Generation != 5 || st.ClosedAt != nil {
 		t.Errorf("while it is open: %+v", st)
 	}
 	v.must("podman", "kill", "-s", "KILL", "stays")
 	v.run("podman", "wait", "stays")
-	v.expect(t, "killed", "had 5")
+	v.must("ccrun", "volume", "backup", v.file, filepath.Join(v.dir, "backup"))
+	v.must("ccrun", "volume", "rm", v.file)
+	v.must("ccrun", "volume", "restore", v.file, filepath.Join(v.dir, "backup"))
+	v.expect(t, "killed", "had 3")
 }
 
 // several counts the starts in two volumes, and tries to write to a third.
@@ -226,12 +232,13 @@ func TestSeveralVolumes(t *testing.T) {
 		}
 	}
 	expect("first use", "0", "0")
-	expect("another container", "1", "1")
 	flip(t, v.file, krun.Volume{}.Start()+(1<<20)+16)
 	if r := v.start(); r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, "accept-rollback --empty several data") {
 		t.Errorf("one is damaged: %s", r)
 	}
 	v.must("ccrun", "volume", "accept-rollback", "--empty", "several", "data")
-	expect("one is accepted as lost", "0", "2")
-	expect("and goes on", "1", "3")
+	expect("one is accepted as lost", "0", "1")
+	if soaking() {
+		expect("and goes on", "1", "2")
+	}
 }

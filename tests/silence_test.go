@@ -117,18 +117,21 @@ func rewriteHeader(t *testing.T, disk string, change func(m map[string]any, disk
 }
 
 // TestHostileHeaders: whatever the host writes into the header, the guest ends
-// with a status and a line, and over three boots (of each in a soak) no word that looks like
-// memory is on any console, so that no two are equal either.
+// with a status and a line, and no word that looks like memory is on any console,
+// so that no two consoles are equal either. All are refused by one comparison: a
+// soak boots the siblings as well, and each three times.
 func TestHostileHeaders(t *testing.T) {
 	w := newWorld(t)
 	const secret = "the-workload-ran"
 	image := w.build("headers", shell("echo "+secret))
-	for name, change := range hostileHeaders() {
+	headers, boots := hostileHeaders(), 3
+	if !soaking() {
+		delete(headers, "sha512")
+		delete(headers, "dear digest")
+		boots = 1
+	}
+	for name, change := range headers {
 		t.Run(name, func(t *testing.T) {
-			boots := 1
-			if name == "1 GiB of argon2" || soaking() {
-				boots = 3
-			}
 			for range boots {
 				r := w.tamper(t, image, func(root string) { rewriteHeader(t, filepath.Join(root, "disk.img"), change) })
 				out := hostLine.ReplaceAllString(r.stdout+r.stderr, "")

@@ -24,10 +24,10 @@ import (
 func TestWorkload(t *testing.T) {
 	w := newWorld(t)
 	t.Run("output, environment, input, user, exit status", func(t *testing.T) {
-		c := shell(`echo "$GREETING from $(id -u) in $(pwd)"; echo "read $(cat)."; echo $HOME; echo x >y && cat y; id; grep Cap /proc/self/status; exit 41`)
+		c := shell(`echo "$GREETING from $(id -u) in $(pwd)"; echo "read $(cat)."; echo $HOME; id; grep Cap /proc/self/status; exit 41`)
 		c["User"], c["WorkingDir"] = "app", "/home/app"
 		r := w.podman(w.build("hello", c)) // with -i it is refused
-		if r.code != 41 || !strings.HasPrefix(r.stdout, "hello from 1000 in /home/app\nread .\n/home/app\nx\n") {
+		if r.code != 41 || !strings.HasPrefix(r.stdout, "hello from 1000 in /home/app\nread .\n/home/app\n") {
 			t.Error(r)
 		}
 		for _, want := range []string{"uid=1000(app) gid=1000", "2000(extra)", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"} {
@@ -77,6 +77,9 @@ func TestWorkload(t *testing.T) {
 // an EXPOSE and Env of the odd kinds. The lines are what Podman 4.3.1 prints.
 func (w *world) configuration(t *testing.T) {
 	for _, fs := range krun.Filesystems() {
+		if fs == "ext4" && !soaking() { // as hardening's
+			continue
+		}
 		c := shell(`tail -n1 /etc/passwd; busybox whoami; id; echo "$HOME $ODD."; stat -c '%A %u %g %n' /data /deep /deep/er
 echo kept >/data/f && echo kept >/deep/er/f && cat /data/f /deep/er/f; stat -c '%A %s' /run/.containerenv; ulimit -u`)
 		c["User"], c["WorkingDir"] = "10001", "work"

@@ -191,7 +191,7 @@ func TestInspectRefusals(t *testing.T) {
 		"long name":              long,
 		"huge file":              huge,
 		"gzip of junk":           gz([]byte("070702")),
-		"bomb":                   gz(slices.Concat(cpioOf(identity), make([]byte, maxUnpackedBytes))),
+		"bomb":                   slices.Concat(gz(cpioOf(identity)), bytes.Repeat(gz(make([]byte, 1<<20)), maxUnpackedBytes>>20)),
 	} {
 		if id, _, err := InspectInitrd(b); err == nil || errors.Is(err, ErrNoIdentity) {
 			t.Errorf("%s: accepted, %+v (%v)", name, id, err)

@@ -29,8 +29,21 @@ func TestMain(m *testing.M) {
 	case os.Getenv("CCRUN_TEST_RUNTIME") != "":
 		os.Exit(testRuntime())
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "crun-")
+	if err == nil {
+		crunCopy = filepath.Join(dir, "crun")
+		err = copyFile(self, crunCopy)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(status)
 }
+
+var crunCopy string // made once: each host has a link to it
 
 type record struct {
 	Args []string
@@ -58,10 +71,18 @@ func testRuntime() int {
 	dir := os.Getenv("CCRUN_TEST_RUNTIME")
 	w := &Wrapper{
 		Crun: os.Getenv("TEST_CRUN"), CrunDirs: strings.Fields(os.Getenv("TEST_CRUN_DIRS")), Library: os.Getenv("TEST_LIBRARY"), StateDir: filepath.Join(dir, "state"), BootID: cmp.Or(os.Getenv("TEST_BOOT"), "boot"),
-		Pause: strings.Fields(os.Getenv("TEST_PAUSE")), KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), SNP: testSNP, Exec: syscall.Exec, Version: RunVersion,
+		Pause: strings.Fields(os.Getenv("TEST_PAUSE")), KVM: "/dev/null", SEV: os.Getenv("TEST_SEV"), SNP: testSNP, Exec: syscall.Exec, Version: testVersion,
 		Environ: os.Environ(), Stdin: os.Stdin, Stderr: os.Stderr, Now: time.Now,
 	}
 	return w.Run(os.Args)
+}
+
+// testVersion spares each test a process; TestCreateWorkload asks the crun.
+func testVersion(crun string) (string, error) {
+	if os.Getenv("TEST_RUN_VERSION") != "" {
+		return RunVersion(crun)
+	}
+	return os.Getenv("FAKE_VERSION"), nil
 }
 
 func testSNP(kvm string) (bool, error) {
@@ -93,12 +114,10 @@ func newHost(t *testing.T) *host {
 	if err := os.MkdirAll(h.rootfs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
+	crun := filepath.Join(h.dir, "crun")
+	if err := os.Link(crunCopy, crun); err != nil {
 		t.Fatal(err)
 	}
-	crun := filepath.Join(h.dir, "crun")
-	copyFile(t, self, crun)
 	h.writeSpec(`{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":false},"process":{"args":["/entrypoint"],"big":12345678901234567890},` +
 		`"annotations":{"a":"b"},"linux":{"namespaces":[{"type":"network"}],"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}`)
 	h.makeFirmware()
@@ -202,21 +221,10 @@ func (h *host) fifo(name string) {
 	}
 }
 
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
+	return os.WriteFile(to, b, 0o755)
 }

@@ -21,6 +21,7 @@ import (
 
 func TestCreateWorkload(t *testing.T) {
 	h := newHost(t).workload()
+	h.env["TEST_RUN_VERSION"] = "1"
 	r, stderr, code := h.run(h.create()...)
 	if r == nil || code != 42 || stderr != "" {
 		t.Fatalf("crun was not reached: status %d, %s", code, stderr)
@@ -401,7 +402,7 @@ func TestDebianCrun(t *testing.T) {
 		t.Skip("/usr/bin/crun is built with libkrun")
 	}
 	h := newHost(t).workload()
-	h.env["TEST_CRUN"] = "/usr/bin/crun"
+	h.env["TEST_CRUN"], h.env["TEST_RUN_VERSION"] = "/usr/bin/crun", "1"
 	if _, stderr, code := h.run(h.create()...); code != 1 || !strings.Contains(stderr, "without libkrun") {
 		t.Errorf("status %d, %s", code, stderr)
 	}

@@ -10,9 +10,9 @@ mkdir -p "$work"/{man,completion}
 # Manual pages: of the programs, from their own help; of formats and procedures,
 # from docs.
 page() { # NAME SECTION TITLE FILE
-	{ printf '%% %s(%s)\n\n# NAME\n\n%s - %s\n\n' "$1" "$2" "$1" "$3" && sed '1d' "$4"; } | md2man >"$work/man/$1.$2"
+	{ printf '%% %s(%s)\n\n# NAME\n\n%s - %s\n\n' "$1" "$2" "$1" "$3" && sed '1d' "$4"; } | "$work/md2man" >"$work/man/$1.$2"
 }
-md2man() { CGO_ENABLED=0 go run github.com/cpuguy83/go-md2man/v2; }
+CGO_ENABLED=0 go build -o "$work/md2man" github.com/cpuguy83/go-md2man/v2
 "$bin/ccrun" man --section 1 >"$work/man/ccrun.1"
 "$bin/ccrun-sim" man --section 1 >"$work/man/ccrun-sim.1"
 "$bin/attest-server" man --section 8 >"$work/man/attest-server.8"
@@ -25,7 +25,7 @@ page ccrun-podman 7 "Podman's options on confidential workloads" docs/podman-dif
 page attest-server-operations 7 'running the attestation server' docs/operations.md
 packaging/toml2md.awk packaging/systemd/attest-server.toml >"$work/man/toml.md"
 page attest-server.toml 5 'configuration of attest-server' "$work/man/toml.md"
-rm "$work/man/toml.md"
+rm "$work/man/toml.md" "$work/md2man"
 gzip -9nf "$work"/man/*
 
 for program in ccrun ccrun-sim attest-server; do

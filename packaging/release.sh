@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 bin=$(realpath "$1") dist=$(realpath -m "$2")
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.0
 cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+# Built once: `go run` looks through its sources at each of twelve calls.
+tools=$PWD/.cache/tools/$(sha256sum <<<"$nfpm $cyclonedx" | cut -c1-12)
 export LC_ALL=C TZ=UTC GOFLAGS=
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
@@ -25,6 +27,10 @@ version() {
 }
 VERSION=${VERSION:-$(version)}
 export VERSION
+
+for tool in $nfpm $cyclonedx; do
+	[[ -x $tools/$(basename "${tool%@*}") ]] || GOBIN=$tools CGO_ENABLED=0 go install "$tool"
+done
 
 rm -rf "$dist"
 work=$dist/.work
@@ -42,16 +48,15 @@ printf '[engine.runtimes]\nkrun-sim = ["/usr/libexec/ccrun/krun-sim"]\n' >"$work
 find "$work" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 export BIN=$bin WORK=$work
+each() { xargs -P "$(nproc)" -L 1 "$@" >&2; }
 for package in ccrun ccrun-edge attest-server ccrun-sim; do
 	sed -e "s,@VERSION@,$VERSION,g; s,@BIN@,$bin,g; s,@WORK@,$work,g" "packaging/nfpm/$package.yaml" >"$work/$package.yaml"
-	for kind in deb rpm; do
-		CGO_ENABLED=0 go run $nfpm package --config "$work/$package.yaml" --packager $kind --target "$dist/" >&2
-	done
-done
+	for kind in deb rpm; do echo --config "$work/$package.yaml" --packager $kind --target "$dist/"; done
+done | each "$tools/nfpm" package
 for program in ccrun ccrun-init attest-server ccrun-sim; do
-	CGO_ENABLED=0 go run $cyclonedx bin -json -std -noserial -output "$dist/$program.cdx.json" "$bin/$program" >&2
-	sed -i "s,^    \"timestamp\": \".*\"\,$,    \"timestamp\": \"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)\"\,," "$dist/$program.cdx.json"
-done
+	echo -output "$dist/$program.cdx.json" "$bin/$program"
+done | each "$tools/cyclonedx-gomod" bin -json -std -noserial
+sed -i "s,^    \"timestamp\": \".*\"\,$,    \"timestamp\": \"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)\"\,," "$dist"/*.cdx.json
 (cd "$dist" && sha256sum -- *.deb *.rpm *.cdx.json >SHA256SUMS)
 if [[ -n ${RELEASE_KEY:-} ]]; then
 	ssh-keygen -q -Y sign -f "$RELEASE_KEY" -n ccrun-release "$dist/SHA256SUMS"

@@ -22,7 +22,7 @@ func TestPackages(t *testing.T) {
 	first, again, older := filepath.Join(dir, "first"), filepath.Join(dir, "again"), filepath.Join(dir, "older")
 	release(t, first)
 	release(t, again)
-	release(t, older, "VERSION=0.0.0~1")
+	asOlder(t, first, older)
 	sums := readFile(t, filepath.Join(first, "SHA256SUMS"))
 	if !bytes.Equal(sums, readFile(t, filepath.Join(again, "SHA256SUMS"))) || bytes.Count(sums, []byte("\n")) != 12 {
 		t.Errorf("packing the same programs twice gave other bytes, or not 8 packages and 4 bills of materials:\n%s", sums)
@@ -35,14 +35,14 @@ func TestPackages(t *testing.T) {
 
 // release runs packaging/release.sh and checks what it wrote against the sums
 // and the signature.
-func release(t *testing.T, dist string, env ...string) {
+func release(t *testing.T, dist string) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
 		t.Fatalf("making a key: %v: %s", err, out)
 	}
 	cmd := exec.Command("../packaging/release.sh", binDir(t), dist)
-	cmd.Env = append(append(os.Environ(), env...), "RELEASE_KEY="+key)
+	cmd.Env = append(os.Environ(), "RELEASE_KEY="+key)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("packing: %v\n%s", err, out)
 	}
@@ -55,6 +55,22 @@ func release(t *testing.T, dist string, env ...string) {
 	signed.Stdin = bytes.NewReader(readFile(t, filepath.Join(dist, "SHA256SUMS")))
 	if out, err := signed.CombinedOutput(); err != nil {
 		t.Errorf("checking the signature: %v: %s", err, out)
+	}
+}
+
+// asOlder makes of the .deb packages in dist those of a version before.
+func asOlder(t *testing.T, dist, older string) {
+	t.Helper()
+	cmd := exec.Command("bash", "-euc", `mkdir -p "$2"
+for deb in "$1"/*.deb; do
+	name=$(basename "$deb") && tree="$2/${name%%_*}"
+	dpkg-deb -R "$deb" "$tree"
+	sed -i 's/^Version: .*/Version: 0.0.0~1/' "$tree/DEBIAN/control"
+	dpkg-deb -Znone -b "$tree" "$2/${name%%_*}_0.0.0~1_amd64.deb"
+	rm -r "$tree"
+done`, "asOlder", dist, older)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("packing the version before: %v\n%s", err, out)
 	}
 }
 

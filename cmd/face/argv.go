@@ -31,7 +31,8 @@ func Intersperse(app *cli.App, argv []string, raw ...string) []string {
 		head, rest = append(head, rest[0]), rest[1:]
 		flags, commands = commands[i].Flags, commands[i].Subcommands
 	}
-	if name == "" || slices.Contains(raw, name) {
+	// Of a command that there is not, nobody knows the flags.
+	if name == "" || len(commands) > 0 || slices.Contains(raw, name) {
 		return append(head, rest...)
 	}
 	var positional []string

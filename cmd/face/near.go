@@ -22,7 +22,7 @@ func nearFlag(c *cli.Context, name string) string {
 			}
 		}
 	}
-	if near := nearest(name, names); near != "" {
+	if near := Nearest(name, names); near != "" {
 		return "--" + near
 	}
 	return ""
@@ -44,9 +44,9 @@ func kin(word string) []string {
 	return nil
 }
 
-// nearest is the one of names that word may have been meant to be: a word for the
+// Nearest is the one of names that word may have been meant to be: a word for the
 // same thing, a name that it begins, or the one with the fewest slips; or "".
-func nearest(word string, names []string) string {
+func Nearest(word string, names []string) string {
 	word = strings.ToLower(word)
 	for _, same := range kin(word) {
 		for _, n := range names {

@@ -12,7 +12,7 @@ func TestNearest(t *testing.T) {
 		"workloads": "workload", "attest-ulr": "attest-url", "tokenfile": "token-file",
 		"zzz": "", "x": "", "": "", "kubernetes": "", "pull": "",
 	} {
-		if got := nearest(word, names); got != want {
+		if got := Nearest(word, names); got != want {
 			t.Errorf("%q: %q, expected %q", word, got, want)
 		}
 	}

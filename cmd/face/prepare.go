@@ -89,7 +89,7 @@ func (p Program) noCommand(c *cli.Context) error {
 	for _, x := range commands {
 		names = append(names, x.Names()...)
 	}
-	if near := nearest(word, names); near != "" {
+	if near := Nearest(word, names); near != "" {
 		return hint.With(err, "did you mean `%s %s`? See `%s --help`", path, near, path)
 	}
 	return err

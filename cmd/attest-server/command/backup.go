@@ -20,6 +20,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // optionalNames are the files that a backup may be without: the CA's key and
@@ -53,7 +54,7 @@ func (p Program) backup(c *cli.Context) error {
 	}
 	recipients, err := age.ParseRecipients(strings.NewReader(strings.Join(c.StringSlice("recipient"), "\n")))
 	if err != nil {
-		return face.Usagef("--recipient: %w", err)
+		return hint.With(face.Usagef("--recipient: %w", err), "`age-keygen -o FILE` makes an identity to keep elsewhere, and prints its recipient, age1...")
 	}
 	var hasKey bool
 	write := func(w io.Writer) (err error) {

@@ -22,6 +22,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/attest-server/verifier/advisory"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // Config is serve's configuration file, TOML. Unknown fields are refused.
@@ -198,11 +199,11 @@ func loadConfig(c *cli.Context) (Config, error) {
 		}
 	}
 	if err := cfg.check(); err != nil {
-		return cfg, err
+		return cfg, inFile(c.String("config"), err)
 	}
 	var err error
 	if cfg.table, err = advisoriesOf(c, cfg.Policy, time.Now()); err != nil {
-		return cfg, err
+		return cfg, inFile(c.String("config"), err)
 	}
 	cfg.inForce.Advisories = cfg.table.Mark()
 	return cfg, nil
@@ -215,16 +216,16 @@ func (cfg *Config) read(path string) error {
 	}
 	meta, err := toml.Decode(string(b), cfg)
 	if err != nil {
-		return fmt.Errorf("reading configuration %s: %w", path, err)
+		return notTOML(path, err)
 	}
 	for _, unknown := range meta.Undecoded() {
 		if unknown[0] != "policy" { // which policy reads, as strictly
-			return fmt.Errorf("reading configuration %s: unknown field %q", path, unknown.String())
+			return unknownField(path, unknown)
 		}
 	}
 	cfg.says = len(meta.Keys()) > 0
 	if err := cfg.digest(b); err != nil {
-		return fmt.Errorf("reading configuration %s: %w", path, err)
+		return inFile(path, fmt.Errorf("reading configuration %s: %w", path, err))
 	}
 	return nil
 }
@@ -255,7 +256,7 @@ func (cfg *Config) check() error {
 	case !cfg.EndorsementsOnline && (cfg.KDSURL != "" || cfg.PCSURL != "" || cfg.PCSUpdate != "" || cfg.MirrorCA != ""):
 		return face.Usagef("kds_url, pcs_url, pcs_update and mirror_ca are for endorsements_online = true alone")
 	case cfg.SessionLife != 0 && (cfg.SessionLife < time.Second || cfg.SessionLife > time.Hour):
-		return face.Usagef("session_life %s, expected 1s to 1h", cfg.SessionLife)
+		return hint.With(face.Usagef("session_life %s, expected 1s to 1h", cfg.SessionLife), `a duration has a unit, within quotes: session_life = "60s"`)
 	case cfg.ReleasesPerSession < 0 || cfg.ReleasesPerSession > 100:
 		return face.Usagef("releases_per_session %d, expected 1 to 100", cfg.ReleasesPerSession)
 	case cfg.MaxSessions < 0 || cfg.MaxSessions > 1<<24:
@@ -268,6 +269,9 @@ func (cfg *Config) check() error {
 		return face.Usagef("max_connections %d, max_address_connections %d, max_requests %d, expected at least 1", cfg.MaxConnections, cfg.MaxAddressConnections, cfg.MaxRequests)
 	case cfg.MaxBodyBytes != 0 && (cfg.MaxBodyBytes < 1<<20 || cfg.MaxBodyBytes > 1<<30):
 		return face.Usagef("max_body_bytes %d, expected %d to %d", cfg.MaxBodyBytes, 1<<20, 1<<30)
+	case badAddress(cfg.Listen) || badAddress(cfg.MetricsListen) || badAddress(cfg.WitnessListen):
+		return hint.With(face.Usagef("listen %q, metrics_listen %q, witness_listen %q: expected HOST:PORT", cfg.Listen, cfg.MetricsListen, cfg.WitnessListen),
+			"an empty HOST is every address, and that of IPv6 is in brackets: :8443, 192.0.2.7:8443, [2001:db8::7]:8443")
 	case cfg.SessionRecords < 0:
 		return face.Usagef("session_records %d, expected at least 1", cfg.SessionRecords)
 	}

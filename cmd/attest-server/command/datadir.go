@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ccrun/ccrun/hint"
 )
 
 // The data directory's files.
@@ -57,7 +59,8 @@ func makeDir(path string) (*newDir, error) {
 		return nil, fmt.Errorf("creating data directory: %w", err)
 	}
 	if len(entries) > 0 {
-		return nil, fmt.Errorf("data directory %s is not empty: nothing is overwritten, choose a new one or remove it", path)
+		return nil, hint.With(fmt.Errorf("data directory %s is not empty", path),
+			"nothing is overwritten: choose a new one or remove it; if `init` has made it, `attest-server serve --data %s` starts its server", path)
 	}
 	return &newDir{path: path}, os.Chmod(path, 0o700)
 }
@@ -96,6 +99,9 @@ func (d *newDir) undo(cause error) error {
 // newFile writes a file that must not exist, durably, or leaves none.
 func newFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return hint.With(err, "no file is overwritten: name a new one, or remove that")
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package command
 
 import (
 	"cmp"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,7 +23,7 @@ func serveMetrics(address string, h http.Handler, log *slog.Logger) (*http.Serve
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(cmp.Or(host, "localhost"), port))
 	if err != nil {
-		return nil, fmt.Errorf("listening for metrics: %w", err)
+		return nil, notListening("--metrics-listen", address, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", h)

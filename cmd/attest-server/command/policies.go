@@ -12,6 +12,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/policy"
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 // readPolicy reads the file path; - is standard input.
@@ -22,7 +23,8 @@ func readPolicy(c *cli.Context, path string) (kbs.Policy, error) {
 	}
 	p, err := policy.Parse(b)
 	if err != nil {
-		return kbs.Policy{}, fmt.Errorf("%s: %w", path, err)
+		return kbs.Policy{}, hint.With(fmt.Errorf("%s: %w", path, err),
+			`a policy is JSON, such as {"snp": {"minimum_guest_svn": 2}}; docs/verification.md, ccrun-verification(7), has every rule`)
 	}
 	return p, nil
 }

@@ -113,7 +113,7 @@ func readIdentities(path string) ([]age.Identity, error) {
 	defer clear(b)
 	ids, err := age.ParseIdentities(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("reading identities %s: %w", path, err)
+		return nil, hint.With(fmt.Errorf("reading identities %s: %w", path, err), "it is to be the file that `age-keygen` wrote, with a line AGE-SECRET-KEY-1...")
 	}
 	return ids, nil
 }

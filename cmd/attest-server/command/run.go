@@ -36,7 +36,7 @@ func listen(address string) ([]net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
+		return nil, notListening("--listen", address, err)
 	}
 	return []net.Listener{l}, nil
 }

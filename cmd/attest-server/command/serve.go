@@ -59,8 +59,13 @@ func (p Program) serve(c *cli.Context) (err error) {
 	defer signal.Stop(reload)
 	d := &server{metrics: metrics.New(), cfg: cfg, log: log, reread: func() (Config, error) { return loadConfig(c) }}
 	defer func() { err = errors.Join(err, d.close()) }()
+	if !c.Bool("check-config") {
+		if err := d.claim(); err != nil {
+			return err
+		}
+	}
 	if err := d.open(c, p); err != nil {
-		return err
+		return cfg.advise(c.String("config"), err)
 	}
 	if err := d.settle(c.Context, c.Bool("check-config")); err != nil {
 		return err

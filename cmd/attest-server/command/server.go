@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -28,9 +29,11 @@ type server struct {
 	cfg   Config
 	log   *slog.Logger
 	store *store.DB
-	cert  certificate
-	http  *http.Server
-	api   *attestserver.Server
+	// claimed is the data directory, locked; nil before claim, or with PostgreSQL.
+	claimed *os.File
+	cert    certificate
+	http    *http.Server
+	api     *attestserver.Server
 
 	reread  func() (Config, error) // the configuration as it is now
 	unmeant error                  // client certificates of tenants that were not there at start
@@ -126,6 +129,9 @@ func (d *server) openIdentity() error {
 	if err != nil {
 		return err
 	}
+	if info, err := os.Stat(d.cert.keyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
+		d.log.Warn("the TLS key can be read by everybody on this machine: run chmod 0600 on it, then `certs renew`", "file", d.cert.keyFile, "mode", info.Mode().Perm())
+	}
 	d.cert.current.Store(identity)
 	d.cert.clients.Store(clients)
 	d.warnOfExpiry()
@@ -191,6 +197,9 @@ func (d *server) close() error {
 	}
 	if d.end != nil {
 		d.end()
+	}
+	if d.claimed != nil {
+		errs = append(errs, d.claimed.Close())
 	}
 	return errors.Join(errs...)
 }

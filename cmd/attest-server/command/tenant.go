@@ -56,7 +56,8 @@ func (p Program) tenantCommand() *cli.Command {
 }
 
 func setTenant(c *cli.Context, s *store.DB) error {
-	return s.SetTenant(c.Context, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
+	err := s.SetTenant(c.Context, c.Args().First(), c.Int64("max-workloads"), c.Int64("max-resources"), "local")
+	return hint.With(err, "for example: `attest-server tenant set acme --max-workloads 100`")
 }
 
 // removeTenant also looks at the configuration, if it is told of it: a server
@@ -73,7 +74,7 @@ func removeTenant(c *cli.Context, s *store.DB) error {
 			return hint.With(fmt.Errorf("removing tenant %s: the configuration gives client certificate %s to it", name, x.Subject), "take it from `clients` and reload the server first")
 		}
 	}
-	return s.RemoveTenant(c.Context, name, "local")
+	return hint.With(s.RemoveTenant(c.Context, name, "local"), "`attest-server tenant ls` lists the tenants, with what they have")
 }
 
 func listTenants(c *cli.Context, s *store.DB) error {

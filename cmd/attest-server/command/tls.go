@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync/atomic"
 	"time"
 
@@ -48,7 +49,11 @@ func (c *certificate) expiries() []web.Expiry {
 func (c *certificate) read() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading TLS identity: %w", err)
+		err = fmt.Errorf("reading TLS identity: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		return nil, hint.With(err, "%s is to hold the chain, leaf first, and %s the leaf's private key, both PEM; `certs renew` where ca.key is makes a new pair", c.certFile, c.keyFile)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/cmd/face"
+	"github.com/ccrun/ccrun/hint"
 )
 
 func (p Program) tokenCommand() *cli.Command {
@@ -65,6 +66,9 @@ func (p Program) createToken(c *cli.Context) error {
 	}
 	return withStore(c, func(s *store.DB) error {
 		text, t, err := s.CreateTokenFor(c.Context, c.String("principal"), c.String("tenant"), role, c.String("name"), expires, "local")
+		if tenant := c.String("tenant"); tenant != "" && errors.Is(err, store.ErrNotFound) {
+			return hint.With(err, "make it: `attest-server tenant set %s`", tenant)
+		}
 		if err != nil {
 			return err
 		}
@@ -96,7 +100,7 @@ func printTokens(out io.Writer, tokens []store.Token) error {
 func revokeTokens(c *cli.Context, s *store.DB) error {
 	for _, id := range c.Args().Slice() {
 		if err := s.RevokeToken(c.Context, id, "local"); err != nil {
-			return err
+			return hint.With(err, "`attest-server token ls` lists the tokens, by ID")
 		}
 	}
 	return nil

@@ -67,7 +67,7 @@ func startWitness(dir, name, address string, logs []string, identity *tls.Config
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening as a witness: %w", err), s.Memo.Close())
+		return nil, errors.Join(notListening("--witness-listen", address, err), s.Memo.Close())
 	}
 	if w.address = l.Addr(); identity != nil {
 		l = tls.NewListener(l, identity)

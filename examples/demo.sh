@@ -24,15 +24,20 @@ cat <<-EOF
 EOF
 
 section "The image: nginx from Debian's packages, with a secret page"
-show "$here/shop/make-image.sh" "$cache/shop" localhost/shop
+show "$here/shop/make-image.sh" "$cache/shop"
+image=oci:$cache/shop/image
 
 section "The trust anchor: attest-server, TLS and admin token from the first start"
 trust_anchor
 
 section "Build: OCI image -> encrypted disk, measured and registered"
-build shop localhost/shop localhost/shop-confidential
+build shop "$image" localhost/shop-confidential
 show ccrun inspect localhost/shop-confidential
 show ccrun workload show shop
+
+# Of attack 3: it is built while the VM starts, and shown there.
+build other "$image" localhost/other-confidential -q >"$work/other" 2>&1 &
+other=$!
 
 section "Run: Podman launches it, the agent attests, the disk unlocks"
 show podman run -d --name shop --runtime krun-sim --network host localhost/shop-confidential
@@ -55,7 +60,7 @@ section "Attack 2: Evidence of an earlier session is played again"
 refused 3 "old Evidence does not answer a new nonce" ccrun-sim attack replay --workload shop
 
 section "Attack 3: an attested workload asks for another one's key"
-build other localhost/shop localhost/other-confidential -q
+wait "$other" && cat "$work/other"
 refused 3 "a session yields only its own workload's key" ccrun-sim attack other-key --workload other --victim shop
 
 section "Attack 4: a program in a running VM asks for the key again"

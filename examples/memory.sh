@@ -27,10 +27,10 @@ EOF
 section "A canary, drawn now, in the service's configuration"
 mkdir "$work/context"
 (umask 077 && head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$work/canary")
-"$here/shop/make-image.sh" "$cache/shop" localhost/shop
+"$here/shop/make-image.sh" "$cache/shop" localhost/ccrun-demo/debian-nginx
 sed "s|root .*;|location = / { return 200 canary-$(<"$work/canary"); }|; s|listen .*;|listen 8781;|" "$here/shop/nginx.conf" >"$work/context/nginx.conf"
 sed 's|8780/tcp|8781/tcp|; /index.html/d' "$here/shop/Containerfile" >"$work/context/Containerfile"
-podman --log-level error build -q --network none -t localhost/canary "$work/context" >/dev/null
+podman --log-level error build -q --layers=false --network none -t localhost/canary "$work/context" >/dev/null
 echo "$(wc -c <"$work/canary") characters"
 
 section "1. An ordinary container"
@@ -42,7 +42,7 @@ podman rm -f -t 0 plain >/dev/null
 
 section "2. A VM without a TEE: attested launch, encrypted disk, but memory in clear"
 trust_anchor >/dev/null
-build canary localhost/canary localhost/canary-confidential -q
+build canary containers-storage:localhost/canary localhost/canary-confidential -q
 show podman run -d --name vm --runtime krun-sim --network host localhost/canary-confidential
 answer vm 8781 >/dev/null
 search vm

@@ -58,10 +58,10 @@ trust_anchor() {
 	export CCRUN_SERVER=https://127.0.0.1:$port CCRUN_TOKEN_FILE=$work/token CCRUN_CA=$work/server/ca.pem
 }
 
-# build WORKLOAD SOURCE DEST [FLAG...]: both are in Podman's storage.
+# build WORKLOAD SOURCE DEST [FLAG...]: DEST is in Podman's storage.
 build() {
 	show ccrun build "${@:4}" --tee sample --firmware "$firmware" --attest-url "https://$gateway:$port" --attest-ca "$CCRUN_CA" \
-		--workload-id "$1" "containers-storage:$2" "containers-storage:$3"
+		--workload-id "$1" "$2" "containers-storage:$3"
 }
 
 # answer NAME PORT: what the web server in container NAME serves, once it does; a

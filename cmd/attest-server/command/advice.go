@@ -41,10 +41,10 @@ func notTOML(path string, err error) error {
 	return hint.With(err, `the file is TOML: NAME = VALUE, texts within quotes (listen = ":8443"), sections such as [policy] last`)
 }
 
-// unknownField refuses a field, and says which may have been meant.
-func unknownField(path string, key toml.Key) error {
+// unknownField refuses a field of config's kind, and says which may have been meant.
+func unknownField(config reflect.Type, path string, key toml.Key) error {
 	err := fmt.Errorf("reading configuration %s: unknown field %q", path, key.String())
-	at, names := reflect.TypeFor[Config](), []string(nil)
+	at, names := config, []string(nil)
 	for _, part := range key[:len(key)-1] {
 		at = fieldType(at, part)
 	}
@@ -87,14 +87,14 @@ func badAddress(address string) bool {
 }
 
 // advise adds to what kept a server from starting what to do about it.
-func (cfg Config) advise(path string, err error) error {
+func advise(path, postgres string, err error) error {
 	switch {
 	case err == nil || hint.Of(err) != "":
 		return err
 	case errors.Is(err, store.ErrWrongMasterKey):
 		return hint.With(err, "each store has a key of its own: name the directory of both with --data, or bring the key that was made or restored with this store; `init` makes another pair")
-	case errors.Is(err, database.ErrUnavailable) && cfg.Database != "":
-		return hint.With(err, "see that PostgreSQL runs at that address, and takes this user from here: psql %q", cfg.Database)
+	case errors.Is(err, database.ErrUnavailable) && postgres != "":
+		return hint.With(err, "see that PostgreSQL runs at that address, and takes this user from here: psql %q", postgres)
 	case strings.Contains(err.Error(), "database: cannot parse"):
 		return hint.With(err, "database is PostgreSQL's: postgres://USER@HOST/DATABASE?sslmode=verify-full; leave it out for SQLite")
 	}

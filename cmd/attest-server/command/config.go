@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -220,7 +221,7 @@ func (cfg *Config) read(path string) error {
 	}
 	for _, unknown := range meta.Undecoded() {
 		if unknown[0] != "policy" { // which policy reads, as strictly
-			return unknownField(path, unknown)
+			return unknownField(reflect.TypeFor[Config](), path, unknown)
 		}
 	}
 	cfg.says = len(meta.Keys()) > 0

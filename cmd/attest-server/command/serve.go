@@ -65,7 +65,7 @@ func (p Program) serve(c *cli.Context) (err error) {
 		}
 	}
 	if err := d.open(c, p); err != nil {
-		return cfg.advise(c.String("config"), err)
+		return advise(c.String("config"), cfg.Database, err)
 	}
 	if err := d.settle(c.Context, c.Bool("check-config")); err != nil {
 		return err

@@ -103,7 +103,7 @@ func (s meteredStore) ReleaseConfig(ctx context.Context, id string, appraised kb
 	return s.released("config", func() (secret.Bytes, error) { return s.Store.ReleaseConfig(ctx, id, appraised, session) })
 }
 
-func (s meteredStore) OpenVolume(ctx context.Context, id, name string, appraised kbs.Digest, to store.Guest, fresh secret.Bytes) (kbs.VolumeGrant, error) {
+func (s meteredStore) OpenVolume(ctx context.Context, id, name string, appraised kbs.Digest, to store.Guest, fresh store.VolumeKey) (kbs.VolumeGrant, error) {
 	start := time.Now()
 	g, err := s.Store.OpenVolume(ctx, id, name, appraised, to, fresh)
 	s.m.writes.Observe(time.Since(start), "release")

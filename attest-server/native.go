@@ -43,6 +43,7 @@ func (n *native) routes(mux *answer.Router, answers answer.Responder) {
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/open", answers.Handle(n.openVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/stage", answers.Handle(n.stageVolume))
 	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/confirm", answers.Handle(n.confirmVolume))
+	mux.HandleFunc("POST /v1/workloads/{id}/volumes/{name}/rekeyed", answers.Handle(n.volumeRekeyed))
 }
 
 // auth opens a session. It does not ask the store whether the workload

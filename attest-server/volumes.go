@@ -7,6 +7,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/refusal"
 	"github.com/ccrun/ccrun/attest-server/release"
+	"github.com/ccrun/ccrun/attest-server/store"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -29,7 +30,7 @@ func (n *native) openVolume(w http.ResponseWriter, r *http.Request) error {
 	if fresh.Len() != kbs.VolumeKeyBytes {
 		return refusal.New(kbs.CodeBadRequest, "volume key of %d bytes, expected %d", fresh.Len(), kbs.VolumeKeyBytes)
 	}
-	b, err := n.engine.OpenVolume(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, name, fresh)
+	b, err := n.engine.OpenVolume(r.Context(), release.Guest{Session: sess, Peer: answer.Peer(r)}, name, store.VolumeKey{Key: fresh, Rekeys: req.Rekeys})
 	if err != nil {
 		return err
 	}
@@ -60,6 +61,18 @@ func (n *native) confirmVolume(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer v.Token.Wipe()
 	if err := n.engine.ConfirmVolume(r.Context(), v, req); err != nil {
+		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, kbs.VolumeConfirmAnswer{Result: kbs.Confirmed})
+}
+
+func (n *native) volumeRekeyed(w http.ResponseWriter, r *http.Request) error {
+	v, err := heldVolume(w, r, &kbs.VolumeRekeyedRequest{})
+	if err != nil {
+		return err
+	}
+	defer v.Token.Wipe()
+	if err := n.engine.VolumeRekeyed(r.Context(), v); err != nil {
 		return err
 	}
 	return answer.WriteJSON(w, http.StatusOK, kbs.VolumeConfirmAnswer{Result: kbs.Confirmed})

@@ -52,6 +52,16 @@ func (v Volume) Geometry(image luks.Geometry) (luks.Geometry, error) {
 // Start is where in the volume file its area begins.
 func (v Volume) Start() int64 { return VolumesOffset + int64(v.Slot)*VolumeStride }
 
+// End is behind its data, should it be of that many bytes and in the first half.
+func (v Volume) End(bytes int64) int64 {
+	const tags = 32 // at most 1/32 of the content is tags, journal and header
+	return v.Start() + bytes + bytes/tags + (16 << 20)
+}
+
+// Half is where in the volume file its data is: at its Start, or in the other half
+// of its area, where a rekeyed volume is every other time.
+func (v Volume) Half(half int) int64 { return v.Start() + int64(half)*VolumeStride/2 }
+
 func (v Volume) validate() error {
 	switch {
 	case !kbs.ValidVolumeName(v.Name):
@@ -125,6 +135,10 @@ type VolumeHeader struct {
 	Name     string `json:"name"`
 	Cipher   string `json:"cipher"`
 	Bytes    int64  `json:"bytes"` // as the area is laid out
+	// Half, 0 or 1, has the data; see Volume.Half. While Rekeying it is perhaps in
+	// the other one already.
+	Half     int  `json:"half,omitempty"`
+	Rekeying bool `json:"rekeying,omitempty"`
 }
 
 // Encode is the header's VolumeHeaderBytes.
@@ -157,7 +171,7 @@ func DecodeVolumeHeader(b []byte) (h VolumeHeader, ok bool, err error) {
 	if err := kbs.UnmarshalCanonical([]byte(js), &h); err != nil {
 		return VolumeHeader{}, false, fmt.Errorf("decoding volume header: %w", err)
 	}
-	if !kbs.ValidWorkloadID(h.Workload) || !kbs.ValidVolumeName(h.Name) || len(h.Cipher) > 64 || h.Bytes < MinVolumeBytes || h.Bytes > MaxVolumeBytes {
+	if !kbs.ValidWorkloadID(h.Workload) || !kbs.ValidVolumeName(h.Name) || len(h.Cipher) > 64 || h.Bytes < MinVolumeBytes || h.Bytes > MaxVolumeBytes || h.Half < 0 || h.Half > 1 {
 		return VolumeHeader{}, false, fmt.Errorf("volume header of workload %.40q, volume %.40q, %d bytes", h.Workload, h.Name, h.Bytes)
 	}
 	return h, true, nil

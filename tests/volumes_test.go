@@ -125,14 +125,17 @@ func (v *volumeWorld) lives(t *testing.T) {
 	v.expect(t, "rolled back", "generation 2, the record says generation 4")
 	v.explained(t, "generation 2, the record says generation 4")
 	v.twisted(t, left)
-	v.killed(t)
 	copySparse(t, old, v.file)
 	v.must("ccrun", "volume", "accept-rollback", "counts", "data")
 	v.expect(t, "accepted as it is", "had 1")
 	if soaking() {
+		now := v.saved(t, "now.vol")
 		copySparse(t, left, v.file)
 		v.expect(t, "accepted once", "not as it was left")
+		copySparse(t, now, v.file)
 	}
+	v.killed(t)
+	v.rekeyed(t)
 	if r := v.run("ccrun", "workload", "rm", "counts"); r.code == 0 || !strings.Contains(r.stderr, "volume forget") {
 		t.Errorf("removing a workload with volumes: %s", r)
 	}
@@ -201,7 +204,7 @@ func (v *volumeWorld) killed(t *testing.T) {
 	if r := v.run("ccrun", "volume", "rm", v.file); r.code == 0 || !strings.Contains(r.stderr, "stop that container first") {
 		t.Errorf("removing an attached file: %s", r)
 	}
-	if st := v.status(t); st.Generation != 5 || st.ClosedAt != nil {
+	if st := v.status(t); st.Generation != 7 || st.ClosedAt != nil {
 		t.Errorf("while it is open: %+v", st)
 	}
 	v.must("podman", "kill", "-s", "KILL", "stays")
@@ -210,6 +213,38 @@ func (v *volumeWorld) killed(t *testing.T) {
 	v.must("ccrun", "volume", "rm", v.file)
 	v.must("ccrun", "volume", "restore", v.file, filepath.Join(v.dir, "backup"))
 	v.expect(t, "killed", "had 3")
+}
+
+// rekeyed: all that was in the volume is there under another key, also if power has
+// gone meanwhile; the old key opens nothing any more.
+func (v *volumeWorld) rekeyed(t *testing.T) {
+	before := v.saved(t, "before.vol")
+	v.must("ccrun", "volume", "rekey", "counts", "data")
+	if soaking() {
+		v.must("podman", "run", "-d", "--name", "cut", "--runtime", v.runtime, "--network", v.network, "--annotation", krun.VolumesAnnotation+"="+v.file, v.image)
+		defer v.run("podman", "rm", "-f", "-t", "1", "cut")
+		v.awaitLog(t, "cut", "gets a new key")
+		v.must("podman", "kill", "-s", "KILL", "cut")
+		v.run("podman", "wait", "cut")
+	}
+	if st := v.status(t); !st.Rekey {
+		t.Errorf("rekeyed too early: %+v", st)
+	}
+	r := v.start()
+	if r.code != 0 || r.stdout != "had 4\nfrom the image\nEND\n" || !strings.Contains(r.stderr, "volume data has a new key") {
+		t.Errorf("rekeyed: %s", r)
+	}
+	if st := v.status(t); st.Rekey || st.ClosedAt == nil {
+		t.Errorf("after it: %+v", st)
+	}
+	if !soaking() {
+		return
+	}
+	v.expect(t, "under the new key", "had 5")
+	v.must("ccrun", "volume", "rekey", "counts", "data")
+	v.expect(t, "back in the first half", "had 6")
+	copySparse(t, before, v.file)
+	v.expect(t, "under the old key", "does not open with its key")
 }
 
 // several counts the starts in two volumes, and tries to write to a third.

@@ -17,6 +17,7 @@ type VolumeStore interface {
 	Workload(ctx context.Context, id string) (store.Workload, error)
 	Volumes(ctx context.Context, workload string) ([]kbs.VolumeStatus, error)
 	AcceptRollback(ctx context.Context, workload, name, accepts, actor string) (kbs.VolumeStatus, error)
+	RekeyVolume(ctx context.Context, workload, name, actor string) (kbs.VolumeStatus, error)
 	ForgetVolume(ctx context.Context, workload, name, actor string) error
 }
 
@@ -58,6 +59,23 @@ func (s *Volumes) accept(w http.ResponseWriter, r *http.Request, t store.Token) 
 		return workloadProblem(err)
 	}
 	s.Log.Warn("rollback of a volume accepted", "workload", id, "volume", name, "accepts", accepts, "by", actor(t))
+	return answer.WriteJSON(w, http.StatusOK, status)
+}
+
+// rekey takes what the volume's key was, in the end: who may forget it may do so.
+func (s *Volumes) rekey(w http.ResponseWriter, r *http.Request, t store.Token) error {
+	id, name, err := s.own(r, t)
+	if err != nil {
+		return err
+	}
+	if err := answer.ReadJSON(w, r, kbs.MaxVolumeBody, &struct{}{}); err != nil {
+		return err
+	}
+	status, err := s.Store.RekeyVolume(r.Context(), id, name, actor(t))
+	if err != nil {
+		return workloadProblem(err)
+	}
+	s.Log.Info("volume is to be rekeyed", "workload", id, "volume", name, "by", actor(t))
 	return answer.WriteJSON(w, http.StatusOK, status)
 }
 

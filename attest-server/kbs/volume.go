@@ -37,8 +37,11 @@ func ValidVolumeName(s string) bool { return validVolumeName.MatchString(s) }
 // VolumeOpenRequest asks for a volume's key: POST
 // /v1/workloads/{id}/volumes/{name}/open, in a granted session.
 type VolumeOpenRequest struct {
-	// Key becomes the volume's, if it has none yet: VolumeKeyBytes.
+	// Key becomes the volume's, if it has none yet, or its next, if its owner asks
+	// for one: VolumeKeyBytes.
 	Key []byte `json:"key"`
+	// Rekeys says that the guest knows what to do with VolumeGrant.Next.
+	Rekeys bool `json:"rekeys,omitempty"`
 }
 
 // VolumeGrant is the plaintext of the answer, which is sealed to the session's
@@ -50,6 +53,10 @@ type VolumeGrant struct {
 	Token      string `json:"token"`
 	Generation uint64 `json:"generation"`       // 0: the volume was never used
 	Staged     uint64 `json:"staged,omitempty"` // what it may have besides
+	// Next is the key that the guest is to encrypt the volume with anew, before it
+	// is used, and say so with VolumeRekeyedRequest: until then Key is the volume's,
+	// and from then on Next, and no guest gets the other any more.
+	Next []byte `json:"next,omitempty"`
 }
 
 // What a guest finds where its volume should be.
@@ -84,6 +91,10 @@ type VolumeConfirmAnswer struct {
 	Result string `json:"result"`
 }
 
+// VolumeRekeyedRequest says that all of the volume is there under the grant's Next,
+// durably: POST .../rekeyed, with the grant's token. Confirmed is the answer.
+type VolumeRekeyedRequest struct{}
+
 // VolumeStatus is what an owner may know of a volume.
 type VolumeStatus struct {
 	Name       string     `json:"name"`
@@ -98,6 +109,8 @@ type VolumeStatus struct {
 	Accepts string `json:"accepts,omitempty"`
 	// Refused is what a guest was refused last, since the volume was opened last.
 	Refused string `json:"refused,omitempty"`
+	// Rekey says that the next guest is to encrypt it under a new key.
+	Rekey bool `json:"rekey,omitempty"`
 }
 
 // VolumeList is every volume of a workload: GET /v1/workloads/{id}/volumes.
@@ -127,7 +140,7 @@ func volumePath(workloadID, volume string) string {
 func (s *Session) OpenVolume(ctx context.Context, volume string, fresh secret.Bytes) (g VolumeGrant, err error) {
 	id := s.req.WorkloadID
 	var sealed Sealed
-	in := VolumeOpenRequest{Key: fresh.Reveal()}
+	in := VolumeOpenRequest{Key: fresh.Reveal(), Rekeys: true}
 	if err := s.x.do(ctx, http.MethodPost, volumePath(id, volume)+"/open", in, &sealed, MaxAnswerBody); err != nil {
 		return g, err
 	}
@@ -140,7 +153,9 @@ func (s *Session) OpenVolume(ctx context.Context, volume string, fresh secret.By
 	if err := UnmarshalStrict(plain.Reveal(), &g); err != nil {
 		return VolumeGrant{}, errors.New("the volume's grant is not what a server makes") // the cause could quote it
 	}
-	if len(g.Key) != VolumeKeyBytes || g.Token == "" {
+	if len(g.Key) != VolumeKeyBytes || g.Token == "" || len(g.Next) != 0 && len(g.Next) != VolumeKeyBytes {
+		clear(g.Key)
+		clear(g.Next)
 		return VolumeGrant{}, errors.New("the volume's grant lacks its key or token")
 	}
 	return g, nil
@@ -179,6 +194,19 @@ func (v *VolumeClient) Confirm(ctx context.Context, generation uint64, closed bo
 	return nil
 }
 
+// Rekeyed says that the volume is encrypted under the grant's Next. After an error
+// the server may have heard it or not.
+func (v *VolumeClient) Rekeyed(ctx context.Context) error {
+	var a VolumeConfirmAnswer
+	if err := v.post(ctx, "/rekeyed", VolumeRekeyedRequest{}, &a); err != nil {
+		return err
+	}
+	if a.Result != Confirmed {
+		return fmt.Errorf("answer about the volume's new key is %q, expected %q", a.Result, Confirmed)
+	}
+	return nil
+}
+
 func (v *VolumeClient) post(ctx context.Context, action string, in, out any) error {
 	pins, err := ParsePins(v.Client.PinnedKeys)
 	if err != nil {
@@ -206,6 +234,15 @@ func (c *AdminClient) Volumes(ctx context.Context, id string) ([]VolumeStatus, e
 func (c *AdminClient) AcceptRollback(ctx context.Context, id, volume string, empty bool) (*VolumeStatus, error) {
 	var s VolumeStatus
 	if err := c.do(ctx, http.MethodPost, volumePath(id, volume)+"/accept-rollback", VolumeAcceptRequest{Empty: empty}, &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// RekeyVolume has the workload's next guest encrypt the volume under a new key.
+func (c *AdminClient) RekeyVolume(ctx context.Context, id, volume string) (*VolumeStatus, error) {
+	var s VolumeStatus
+	if err := c.do(ctx, http.MethodPost, volumePath(id, volume)+"/rekey", struct{}{}, &s); err != nil {
 		return nil, err
 	}
 	return &s, nil

@@ -45,9 +45,10 @@ type Store interface {
 	// OpenVolume returns a volume's key and generation, with what changes the
 	// latter: ErrVolumeTaken once another guest has opened it, ErrRolledBack if the
 	// volume is not as it was left.
-	OpenVolume(ctx context.Context, workload, name string, appraised kbs.Digest, to store.Guest, fresh secret.Bytes) (kbs.VolumeGrant, error)
+	OpenVolume(ctx context.Context, workload, name string, appraised kbs.Digest, to store.Guest, fresh store.VolumeKey) (kbs.VolumeGrant, error)
 	StageVolume(ctx context.Context, workload, name string, token secret.Bytes, r kbs.VolumeStageRequest) (uint64, error)
 	ConfirmVolume(ctx context.Context, workload, name string, token secret.Bytes, r kbs.VolumeConfirmRequest) error
+	VolumeRekeyed(ctx context.Context, workload, name string, token secret.Bytes) error
 	// Machine is what is known of one. ErrNotFound: it was never seen.
 	Machine(ctx context.Context, id string) (kbs.Machine, error)
 	RecordSession(ctx context.Context, r kbs.SessionRecord, authentic bool) error

@@ -15,7 +15,7 @@ import (
 
 // OpenVolume is the sealed grant of a volume of the session's workload. fresh
 // becomes the volume's key if it has none.
-func (e *Engine) OpenVolume(ctx context.Context, guest Guest, name string, fresh secret.Bytes) ([]byte, error) {
+func (e *Engine) OpenVolume(ctx context.Context, guest Guest, name string, fresh store.VolumeKey) ([]byte, error) {
 	if err := e.anchored(guest); err != nil {
 		return nil, err
 	}
@@ -34,6 +34,7 @@ func (e *Engine) OpenVolume(ctx context.Context, guest Guest, name string, fresh
 		return nil, releaseProblem(err, sess)
 	}
 	defer clear(v.Key)
+	defer clear(v.Next)
 	plain, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -71,6 +72,15 @@ func (e *Engine) ConfirmVolume(ctx context.Context, v HeldVolume, r kbs.VolumeCo
 		return e.volumeProblem(err, v)
 	}
 	e.Log.Info("volume generation", "workload", v.Workload, "volume", v.Name, "generation", r.Generation, "closed", r.Closed)
+	return nil
+}
+
+// VolumeRekeyed gives up the key that the volume had.
+func (e *Engine) VolumeRekeyed(ctx context.Context, v HeldVolume) error {
+	if err := e.Store.VolumeRekeyed(ctx, v.Workload, v.Name, v.Token); err != nil {
+		return e.volumeProblem(err, v)
+	}
+	e.Log.Info("volume has a new key", "workload", v.Workload, "volume", v.Name)
 	return nil
 }
 

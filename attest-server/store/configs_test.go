@@ -167,7 +167,7 @@ func TestConfigOfTheDeleted(t *testing.T) {
 		mustRegister(t, s, registration("w", 1), "k")
 		setEnv(t, s, "w", "A", "the victim's")
 		to := Guest{Session: "n"}
-		if _, err := s.OpenVolume(t.Context(), "w", "data", digestOf(t, s, "w"), to, secret.New(make([]byte, kbs.VolumeKeyBytes))); err != nil {
+		if _, err := s.OpenVolume(t.Context(), "w", "data", digestOf(t, s, "w"), to, VolumeKey{Key: secret.New(make([]byte, kbs.VolumeKeyBytes))}); err != nil {
 			t.Fatal(err)
 		}
 		edit(t, s, "INSERT INTO meta(name, value) SELECT 'kept', incarnation FROM workloads")
@@ -180,7 +180,7 @@ func TestConfigOfTheDeleted(t *testing.T) {
 		if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); !errors.Is(err, ErrTampered) {
 			t.Errorf("%s: configuration %q, %v", name, raw.Reveal(), err)
 		}
-		if g, err := s.OpenVolume(t.Context(), "w", "data", d, to, secret.New(make([]byte, kbs.VolumeKeyBytes))); !errors.Is(err, ErrTampered) {
+		if g, err := s.OpenVolume(t.Context(), "w", "data", d, to, VolumeKey{Key: secret.New(make([]byte, kbs.VolumeKeyBytes))}); !errors.Is(err, ErrTampered) {
 			t.Errorf("%s: volume %x, %v", name, g.Key, err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestIncarnationOfBefore(t *testing.T) {
 	}
 	d := digestOf(t, s, "w")
 	for range 2 {
-		g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, secret.New(make([]byte, kbs.VolumeKeyBytes)))
+		g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, VolumeKey{Key: secret.New(make([]byte, kbs.VolumeKeyBytes))})
 		if err != nil || string(g.Key) != string(key.Reveal()) {
 			t.Errorf("volume: %q, %v", g.Key, err)
 		}
@@ -237,7 +237,7 @@ func TestReleaseConfigOfBefore(t *testing.T) {
 	if raw, err := s.ReleaseConfig(t.Context(), "w", d, "n"); !errors.Is(err, ErrTampered) {
 		t.Errorf("configuration %q, %v", raw.Reveal(), err)
 	}
-	if g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, secret.New(make([]byte, kbs.VolumeKeyBytes))); !errors.Is(err, ErrTampered) {
+	if g, err := s.OpenVolume(t.Context(), "w", "data", d, Guest{Session: "n"}, VolumeKey{Key: secret.New(make([]byte, kbs.VolumeKeyBytes))}); !errors.Is(err, ErrTampered) {
 		t.Errorf("volume %x, %v", g.Key, err)
 	}
 }

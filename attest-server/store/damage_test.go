@@ -91,7 +91,7 @@ func fillStore(t *testing.T, path string, o Options) {
 		r := registration(id, byte(i+1))
 		r.Image = strings.Repeat("x", 500)
 		mustRegister(t, s, r, "key of "+id)
-		if _, err := s.OpenVolume(t.Context(), id, "data", digestOf(t, s, id), Guest{Session: "n"}, volumeKey(byte(i))); err != nil {
+		if _, err := s.OpenVolume(t.Context(), id, "data", digestOf(t, s, id), Guest{Session: "n"}, VolumeKey{Key: volumeKey(byte(i))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +117,7 @@ func useDamaged(t *testing.T, path string, o Options) error {
 			if err = err2; err == nil && string(k.Reveal()) != "key of "+id {
 				t.Errorf("%s: %s released as %q", path, id, k.Reveal())
 			}
-			g, err2 := s.OpenVolume(t.Context(), id, "data", w.Digest, Guest{Session: "n"}, volumeKey(99))
+			g, err2 := s.OpenVolume(t.Context(), id, "data", w.Digest, Guest{Session: "n"}, VolumeKey{Key: volumeKey(99)})
 			if err = errors.Join(err, err2); err2 == nil && g.Key[0] != byte(i) {
 				t.Errorf("%s: %s has a volume of key %x", path, id, g.Key)
 			}

@@ -335,4 +335,8 @@ var migrations = []string{
 
 	// Which registration of its id a workload goes back to: see incarnation.
 	`ALTER TABLE workloads ADD COLUMN incarnation BLOB`, // sealed; NULL: of before
+
+	// 1: the owner asks for a new key. sealed then holds the key, and behind it the
+	// one of the guest that opened the volume last, if it was asked to change it.
+	`ALTER TABLE volumes ADD COLUMN rekey INTEGER NOT NULL DEFAULT 0`,
 }

@@ -35,12 +35,13 @@ type volume struct {
 	generation, staged uint64
 	accepts, session   string
 	token              []byte
+	rekey              bool
 }
 
 // OpenVolume audits that a guest opens a volume, and only then returns its key,
 // which is fresh's if it has none yet. From then on the grant's token counts, and
 // none from before. What holds for a DiskKey holds here.
-func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraised kbs.Digest, to Guest, fresh secret.Bytes) (g kbs.VolumeGrant, err error) {
+func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraised kbs.Digest, to Guest, fresh VolumeKey) (g kbs.VolumeGrant, err error) {
 	random := make([]byte, 32)
 	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return g, fmt.Errorf("drawing a volume's token: %w", err)
@@ -64,7 +65,7 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		}
 		v, err := readVolume(context.WithoutCancel(ctx), tx, workload, name)
 		if errors.Is(err, ErrNotFound) {
-			v, err = s.insertVolume(tx, workload, name, n, fresh)
+			v, err = s.insertVolume(tx, workload, name, n, fresh.Key)
 			if errors.Is(err, ErrLimit) {
 				refused = err
 				return s.refuseVolume(tx, workload, name, to.Session, refused)
@@ -73,14 +74,10 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		if err != nil {
 			return err
 		}
-		k, err := s.sealer.Open(v.sealed, volumeLocation(workload, name, n))
-		if errors.Is(err, masterkey.ErrSealed) {
-			err = fmt.Errorf("%w: %w", ErrTampered, err)
-		}
-		if err != nil {
+		g = kbs.VolumeGrant{Token: token, Generation: v.generation, Staged: v.staged}
+		if g.Key, g.Next, err = s.volumeKeys(tx, workload, name, n, &v, fresh); err != nil {
 			return fmt.Errorf("opening the key of volume %s: %w", name, err)
 		}
-		g = kbs.VolumeGrant{Key: k.Reveal(), Token: token, Generation: v.generation, Staged: v.staged}
 		hash := sha256.Sum256([]byte(token))
 		_, err = tx.Exec("UPDATE volumes SET token = ?, session = ?, opened_at = ?, closed_at = NULL, refused = '' WHERE workload = ? AND name = ?",
 			hash[:], to.Session, unixMilli(s.clock()), workload, name)
@@ -94,6 +91,7 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 	}
 	if err != nil {
 		clear(g.Key)
+		clear(g.Next)
 		return kbs.VolumeGrant{}, fmt.Errorf("opening volume %s: %w", name, err)
 	}
 	return g, nil
@@ -164,15 +162,16 @@ func (s volumes) insertVolume(tx *sql.Tx, workload, name string, of incarnation,
 
 func readVolume(ctx context.Context, from rowQuerier, workload, name string) (v volume, err error) {
 	var generation, staged int64
-	err = from.QueryRowContext(ctx, "SELECT sealed, generation, staged, accepts, session, token FROM volumes WHERE workload = ? AND name = ?", workload, name).
-		Scan(&v.sealed, &generation, &staged, &v.accepts, &v.session, &v.token)
+	var rekey int64
+	err = from.QueryRowContext(ctx, "SELECT sealed, generation, staged, accepts, session, token, rekey FROM volumes WHERE workload = ? AND name = ?", workload, name).
+		Scan(&v.sealed, &generation, &staged, &v.accepts, &v.session, &v.token, &rekey)
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, fmt.Errorf("volume %s of workload %s: %w", name, workload, ErrNotFound)
 	}
 	if err == nil && (generation < 0 || staged < 0) {
 		err = ErrTampered
 	}
-	v.generation, v.staged = uint64(generation), uint64(staged)
+	v.generation, v.staged, v.rekey = uint64(generation), uint64(staged), rekey != 0
 	return v, err
 }
 
@@ -335,7 +334,7 @@ func (s volumes) ForgetVolume(ctx context.Context, workload, name, actor string)
 	})
 }
 
-const volumeColumns = "name, generation, staged, created_at, opened_at, closed_at, session, accepts, refused"
+const volumeColumns = "name, generation, staged, created_at, opened_at, closed_at, session, accepts, refused, rekey"
 
 // Volumes are a workload's, by name.
 func (s volumes) Volumes(ctx context.Context, workload string) ([]kbs.VolumeStatus, error) {
@@ -347,12 +346,13 @@ func (s volumes) Volumes(ctx context.Context, workload string) ([]kbs.VolumeStat
 }
 
 func scanVolume(r row) (v kbs.VolumeStatus, err error) {
-	var generation, staged, created int64
+	var generation, staged, created, rekey int64
 	var opened, closed *int64
-	if err := r.Scan(&v.Name, &generation, &staged, &created, &opened, &closed, &v.Session, &v.Accepts, &v.Refused); err != nil {
+	if err := r.Scan(&v.Name, &generation, &staged, &created, &opened, &closed, &v.Session, &v.Accepts, &v.Refused, &rekey); err != nil {
 		return v, err
 	}
 	v.Generation, v.Staged, v.CreatedAt = uint64(generation), uint64(staged), fromMilli(created)
+	v.Rekey = rekey != 0
 	v.OpenedAt, v.ClosedAt = fromNullMilli(opened), fromNullMilli(closed)
 	return v, nil
 }

@@ -28,7 +28,7 @@ func volumeStore(t *testing.T) (*DB, kbs.Digest) {
 
 func openVolume(t *testing.T, s *DB, d kbs.Digest, name string, key byte) (kbs.VolumeGrant, secret.Bytes) {
 	t.Helper()
-	g, err := s.OpenVolume(t.Context(), "a", name, d, Guest{Session: "n", ReportID: []byte("vm")}, volumeKey(key))
+	g, err := s.OpenVolume(t.Context(), "a", name, d, Guest{Session: "n", ReportID: []byte("vm")}, VolumeKey{Key: volumeKey(key)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +49,15 @@ func TestVolumeKey(t *testing.T) {
 	guest := Guest{Session: "n", ReportID: []byte("vm")}
 	for name, try := range map[string]func() error{
 		"another registration": func() error {
-			_, err := s.OpenVolume(t.Context(), "a", "data", kbs.Digest{1}, guest, volumeKey(1))
+			_, err := s.OpenVolume(t.Context(), "a", "data", kbs.Digest{1}, guest, VolumeKey{Key: volumeKey(1)})
 			return err
 		},
 		"no workload": func() error {
-			_, err := s.OpenVolume(t.Context(), "b", "data", d, guest, volumeKey(1))
+			_, err := s.OpenVolume(t.Context(), "b", "data", d, guest, VolumeKey{Key: volumeKey(1)})
 			return err
 		},
 		"a short key": func() error {
-			_, err := s.OpenVolume(t.Context(), "a", "new", d, guest, secret.New([]byte("short")))
+			_, err := s.OpenVolume(t.Context(), "a", "new", d, guest, VolumeKey{Key: secret.New([]byte("short"))})
 			return err
 		},
 	} {
@@ -68,13 +68,13 @@ func TestVolumeKey(t *testing.T) {
 	if err := s.Confirm(t.Context(), "a", guest); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.OpenVolume(t.Context(), "a", "data", d, guest, volumeKey(1)); !errors.Is(err, ErrConfirmed) {
+	if _, err := s.OpenVolume(t.Context(), "a", "data", d, guest, VolumeKey{Key: volumeKey(1)}); !errors.Is(err, ErrConfirmed) {
 		t.Errorf("a confirmed guest: %v", err)
 	}
 	if _, err := s.Revoke(t.Context(), "a", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.OpenVolume(t.Context(), "a", "data", d, Guest{Session: "m"}, volumeKey(1)); !errors.Is(err, ErrRevoked) {
+	if _, err := s.OpenVolume(t.Context(), "a", "data", d, Guest{Session: "m"}, VolumeKey{Key: volumeKey(1)}); !errors.Is(err, ErrRevoked) {
 		t.Errorf("revoked: %v", err)
 	}
 }
@@ -84,7 +84,7 @@ func TestVolumesAreBounded(t *testing.T) {
 	for i := range kbs.MaxVolumesKept {
 		openVolume(t, s, d, fmt.Sprint("v", i), 1)
 	}
-	if _, err := s.OpenVolume(t.Context(), "a", "more", d, Guest{Session: "n"}, volumeKey(1)); !errors.Is(err, ErrLimit) {
+	if _, err := s.OpenVolume(t.Context(), "a", "more", d, Guest{Session: "n"}, VolumeKey{Key: volumeKey(1)}); !errors.Is(err, ErrLimit) {
 		t.Errorf("one more: %v", err)
 	}
 }
@@ -334,13 +334,13 @@ func TestVolumesFollow(t *testing.T) {
 		t.Error("the key is in the store in the clear")
 	}
 	edit(t, again, "UPDATE workloads SET disk_key = x'00'")
-	if _, err := again.OpenVolume(t.Context(), "a", "data", digestOf(t, again, "a"), Guest{Session: "n"}, volumeKey(1)); !errors.Is(err, ErrTampered) {
+	if _, err := again.OpenVolume(t.Context(), "a", "data", digestOf(t, again, "a"), Guest{Session: "n"}, VolumeKey{Key: volumeKey(1)}); !errors.Is(err, ErrTampered) {
 		t.Errorf("a registration whose disk key does not open: %v", err)
 	}
 	edit(t, again, "DELETE FROM workloads")
 	mustRegister(t, again, registration("a", 1), "k")
 	edit(t, again, "UPDATE volumes SET name = 'other'")
-	if _, err := again.OpenVolume(t.Context(), "a", "other", digestOf(t, again, "a"), Guest{Session: "n"}, volumeKey(1)); !errors.Is(err, ErrTampered) {
+	if _, err := again.OpenVolume(t.Context(), "a", "other", digestOf(t, again, "a"), Guest{Session: "n"}, VolumeKey{Key: volumeKey(1)}); !errors.Is(err, ErrTampered) {
 		t.Errorf("a renamed volume: %v", err)
 	}
 	if err := again.ForgetVolume(t.Context(), "a", "other", "x"); err != nil {

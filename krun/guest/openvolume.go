@@ -54,6 +54,7 @@ type openVolume struct {
 
 	rule  krun.Volume
 	key   secret.Bytes
+	next  secret.Bytes // its owner asks for another: see rekeyVolume
 	grant kbs.VolumeGrant
 }
 

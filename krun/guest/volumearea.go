@@ -23,7 +23,7 @@ func (d *volumeDevice) readHeader() (h krun.VolumeHeader, used bool, err error) 
 	}
 	defer func() { _ = f.Close() }()
 	b := make([]byte, krun.VolumeHeaderBytes)
-	if _, err := f.ReadAt(b, d.place.StartBytes); err != nil {
+	if _, err := f.ReadAt(b, d.areaBytes); err != nil {
 		return h, false, fmt.Errorf("reading the volume's header: %w", err)
 	}
 	if h, used, err = krun.DecodeVolumeHeader(b); err != nil {
@@ -34,7 +34,7 @@ func (d *volumeDevice) readHeader() (h krun.VolumeHeader, used bool, err error) 
 
 // writeEmpty makes the area one without a readable sector.
 func (d *volumeDevice) writeEmpty() error {
-	return d.writeAt(d.geometry.DataOffsetBytes, func(w io.Writer) error { return luks.WriteEmpty(w, d.geometry) })
+	return d.writeAt(d.place.StartBytes+d.geometry.DataOffsetBytes, func(w io.Writer) error { return luks.WriteEmpty(w, d.geometry) })
 }
 
 func (d *volumeDevice) writeHeader(h krun.VolumeHeader) error {
@@ -42,21 +42,16 @@ func (d *volumeDevice) writeHeader(h krun.VolumeHeader) error {
 	if err != nil {
 		return err
 	}
-	return d.writeAt(0, func(w io.Writer) error {
+	return d.writeAt(d.areaBytes, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})
 }
 
-// grow lays the area out for more than it was: only dm-integrity's superblock says
+// grow lays the data out for more than it was: only dm-integrity's superblock says
 // how much that is.
-func (d *volumeDevice) grow(h krun.VolumeHeader) error {
-	err := d.writeAt(d.geometry.DataOffsetBytes, func(w io.Writer) error { return luks.WriteSuperblock(w, d.geometry) })
-	if err != nil {
-		return err
-	}
-	h.Bytes = d.geometry.PlainBytes
-	return d.writeHeader(h)
+func (d *volumeDevice) grow() error {
+	return d.writeAt(d.place.StartBytes+d.geometry.DataOffsetBytes, func(w io.Writer) error { return luks.WriteSuperblock(w, d.geometry) })
 }
 
 func (d *volumeDevice) writeAt(offset int64, write func(io.Writer) error) (err error) {
@@ -65,7 +60,7 @@ func (d *volumeDevice) writeAt(offset int64, write func(io.Writer) error) (err e
 		return fmt.Errorf("opening the volume: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := write(io.NewOffsetWriter(f, d.place.StartBytes+offset)); err != nil {
+	if err := write(io.NewOffsetWriter(f, offset)); err != nil {
 		return fmt.Errorf("writing the volume: %w", err)
 	}
 	return f.Sync()

@@ -54,7 +54,7 @@ func (b *boot) fetchVolumes(ctx context.Context) error {
 			return b.refused(fmt.Errorf("getting the key of volume %s: %w", rule.Name, err))
 		}
 		b.volumes = append(b.volumes, &openVolume{
-			Name: rule.Name, Slot: rule.Slot, Token: g.Token, rule: rule, key: secret.New(g.Key), grant: g,
+			Name: rule.Name, Slot: rule.Slot, Token: g.Token, rule: rule, key: secret.New(g.Key), next: secret.New(g.Next), grant: g,
 		})
 	}
 	return nil
@@ -75,6 +75,7 @@ func (b *boot) mountVolumes(ctx context.Context) error {
 	for _, v := range b.volumes {
 		err := b.mountVolume(ctx, v)
 		v.key.Wipe()
+		v.next.Wipe()
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
@@ -87,7 +88,7 @@ func (b *boot) mountVolume(ctx context.Context, v *openVolume) error {
 	if err != nil {
 		return openly(err)
 	}
-	defer d.vk.Wipe()
+	defer func() { d.vk.Wipe() }()
 	found, err := b.findVolume(v, d)
 	if err != nil {
 		return openly(err)
@@ -106,7 +107,8 @@ func (b *boot) mountVolume(ctx context.Context, v *openVolume) error {
 		return openly(fmt.Errorf("writing the generation: %w", err))
 	}
 	if anew { // from here on there is a volume
-		if err := d.writeHeader(krun.VolumeHeader{Workload: b.identity.WorkloadID, Name: v.Name, Cipher: d.geometry.CipherName(), Bytes: d.geometry.PlainBytes}); err != nil {
+		d.header = krun.VolumeHeader{Workload: b.identity.WorkloadID, Name: v.Name, Cipher: d.geometry.CipherName(), Bytes: d.geometry.PlainBytes}
+		if err := d.writeHeader(d.header); err != nil {
 			return openly(err)
 		}
 	}
@@ -116,18 +118,23 @@ func (b *boot) mountVolume(ctx context.Context, v *openVolume) error {
 	if err != nil {
 		return openly(b.refused(err))
 	}
+	if err := b.rekeyVolume(ctx, v, d); err != nil {
+		return openly(fmt.Errorf("rekeying it: %w", err))
+	}
 	return b.showVolume(v)
 }
 
 // volumeDevice is where a volume is, and under which key.
 type volumeDevice struct {
-	place    luks.Place
-	geometry luks.Geometry
-	vk       *luks.VolumeKey
+	areaBytes int64 // where its area begins on the disk, with the header
+	header    krun.VolumeHeader
+	place     luks.Place // of its data
+	geometry  luks.Geometry
+	vk        *luks.VolumeKey
 }
 
 func (b *boot) volumeDevice(v *openVolume) (*volumeDevice, error) {
-	d := &volumeDevice{place: luks.Place{Device: b.disk.path, StartBytes: v.rule.Start()}}
+	d := &volumeDevice{areaBytes: v.rule.Start(), place: luks.Place{Device: b.disk.path, StartBytes: v.rule.Start()}}
 	var err error
 	if d.geometry, err = v.rule.Geometry(b.identity.Disk.Geometry); err != nil {
 		return nil, err
@@ -150,87 +157,6 @@ func volumeKeyOf(key secret.Bytes, g luks.Geometry) (*luks.VolumeKey, error) {
 	}
 	defer clear(b)
 	return luks.NewVolumeKey(strings.NewReader(string(b)), g)
-}
-
-// whatIsThere is what is found in a volume's place.
-type whatIsThere struct {
-	what       string // one of kbs.Volume...
-	generation uint64
-	why        error // of what is damaged
-}
-
-// instead is the option with which the owner accepts it.
-func (w whatIsThere) instead() string {
-	if w.what == kbs.VolumeGeneration {
-		return ""
-	}
-	return "--empty "
-}
-
-// findVolume looks what is there, and mounts it if it is the volume.
-func (b *boot) findVolume(v *openVolume, d *volumeDevice) (whatIsThere, error) {
-	h, used, err := d.readHeader()
-	switch {
-	case err != nil && used, used && (h.Workload != b.identity.WorkloadID || h.Name != v.Name):
-		return whatIsThere{what: kbs.VolumeForeign, why: err}, nil
-	case err != nil:
-		return whatIsThere{}, err
-	case !used:
-		return whatIsThere{what: kbs.VolumeEmpty}, nil
-	case h.Cipher != d.geometry.CipherName():
-		return whatIsThere{}, hint.With(fmt.Errorf("it is of cipher %q, expected %s", h.Cipher, d.geometry.CipherName()), "build the image with --cipher %.20q", h.Cipher)
-	case h.Bytes > v.rule.Bytes:
-		return whatIsThere{}, hint.With(fmt.Errorf("it has %d bytes, which is more than the %d of the image: volumes do not shrink", h.Bytes, v.rule.Bytes), "build the image with size=%d", h.Bytes)
-	case h.Bytes < v.rule.Bytes:
-		if err := d.grow(h); err != nil {
-			return whatIsThere{}, err
-		}
-	}
-	generation, err := b.openExisting(v, d)
-	switch {
-	case err == nil:
-		return whatIsThere{what: kbs.VolumeGeneration, generation: generation}, nil
-	case v.grant.Generation == 0: // the workload has never had it: a first use that ended early
-		return whatIsThere{what: kbs.VolumeEmpty}, nil
-	}
-	return whatIsThere{what: kbs.VolumeDamaged, why: err}, nil
-}
-
-// openExisting mounts the volume and reads its generation. On failure nothing is
-// left of it.
-func (b *boot) openExisting(v *openVolume, d *volumeDevice) (generation uint64, err error) {
-	if err := b.activateVolume(v, d); err != nil {
-		return 0, err
-	}
-	if generation, err = readGeneration(v.dir(), b.identity.WorkloadID, v.Name); err == nil {
-		return generation, nil
-	}
-	return 0, errors.Join(err, b.closeLast())
-}
-
-// activateVolume opens the device and mounts what is on it.
-func (b *boot) activateVolume(v *openVolume, d *volumeDevice) error {
-	device, err := luks.Activate(d.geometry, d.vk, d.place, v.mappedName(), false)
-	if err != nil {
-		return err
-	}
-	b.devices = append(b.devices, v.mappedName())
-	if err := (mount{device, v.dir(), "btrfs", unix.MS_NODEV | unix.MS_NOSUID, ""}).do(); err != nil {
-		b.devices = b.devices[:len(b.devices)-1]
-		return errors.Join(err, luks.Deactivate(v.mappedName()))
-	}
-	b.mounts = append(b.mounts, v.dir())
-	if err := growBTRFS(v.dir(), d.geometry.PlainBytes); err != nil {
-		return errors.Join(fmt.Errorf("growing the file system: %w", err), b.closeLast())
-	}
-	return nil
-}
-
-// closeLast undoes activateVolume.
-func (b *boot) closeLast() error {
-	dir, name := b.mounts[len(b.mounts)-1], b.devices[len(b.devices)-1]
-	b.mounts, b.devices = b.mounts[:len(b.mounts)-1], b.devices[:len(b.devices)-1]
-	return errors.Join(unix.Unmount(dir, 0), luks.Deactivate(name))
 }
 
 // stageVolume asks the server whether to go on with what was found.

@@ -57,8 +57,11 @@ func attach(path string, c crun.Command, s *crun.Spec, fileBytes int64) error {
 		if err := isStill(f, path); err != nil { // which is what crun mounts
 			return err
 		}
-		if err := lengthen(f, fileBytes); err != nil {
+		if err := lengthen(f, wholeAreas(fileBytes)); err != nil {
 			return err
+		}
+		if err := freeHalves(f); err != nil {
+			return fmt.Errorf("freeing what a rekeyed volume has left: %w", err)
 		}
 		if st.Head != s.ID {
 			st.Head = "" // should this not end well
@@ -69,6 +72,31 @@ func attach(path string, c crun.Command, s *crun.Spec, fileBytes int64) error {
 		*st = state{Container: s.ID, StateRoot: c.StateRoot(), PID: os.Getpid(), Start: start, Boot: bootID(), Head: s.ID}
 		return nil
 	})
+}
+
+// wholeAreas is the length of a file that has both halves of each volume's area.
+func wholeAreas(fileBytes int64) int64 {
+	return (fileBytes + krun.VolumeStride - 1) / krun.VolumeStride * krun.VolumeStride
+}
+
+// freeHalves gives the host back where rekeyed volumes were, but for those of which a
+// guest has not said that it is done. One in the first half may reach into the other.
+func freeHalves(f *os.File) error {
+	for slot := range krun.MaxVolumes {
+		v := krun.Volume{Slot: slot}
+		h, used, err := header(f, slot)
+		if err != nil || !used || h.Rekeying {
+			continue
+		}
+		start, end := max(v.Half(1), v.End(h.Bytes)), v.Start()+krun.VolumeStride
+		if h.Half == 1 {
+			start, end = v.Start()+krun.VolumeHeaderBytes, v.Half(1)
+		}
+		if err := punch(f, start, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // copyHead puts the container's disk.img where the volume file has its hole.

@@ -155,16 +155,21 @@ func Inspect(path string) (s Status, err error) {
 // area reads an area's header. used is false where nothing is.
 func area(f *os.File, slot int) (a Area, used bool) {
 	a.Slot = slot
-	b := make([]byte, krun.VolumeHeaderBytes)
-	if _, err := f.ReadAt(b, krun.Volume{Slot: slot}.Start()); err != nil {
-		return a, false // behind the end
-	}
-	h, used, err := krun.DecodeVolumeHeader(b)
+	h, used, err := header(f, slot)
 	if err != nil {
 		a.Problem, used = err.Error(), true
 	}
 	a.Workload, a.Name, a.Bytes = h.Workload, h.Name, h.Bytes
 	return a, used
+}
+
+// header is an area's. used is false where nothing is.
+func header(f *os.File, slot int) (h krun.VolumeHeader, used bool, err error) {
+	b := make([]byte, krun.VolumeHeaderBytes)
+	if _, err := f.ReadAt(b, krun.Volume{Slot: slot}.Start()); err != nil {
+		return h, false, nil // behind the end
+	}
+	return krun.DecodeVolumeHeader(b)
 }
 
 // Remove deletes a volume file that no machine uses.
@@ -187,8 +192,7 @@ func Grow(path string, slot int, bytes int64) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	const tags = 32 // at most 1/32 of the content is tags, journal and header
-	end := krun.Volume{Slot: slot}.Start() + bytes + bytes/tags + (16 << 20)
+	end := krun.Volume{Slot: slot}.End(bytes)
 	if slot < 0 || slot >= krun.MaxVolumes || bytes < krun.MinVolumeBytes || bytes > krun.MaxVolumeBytes {
 		return hint.Usagef("a volume of %d bytes in slot %d, expected %d to %d bytes and slot 0 to %d", bytes, slot, krun.MinVolumeBytes, int64(krun.MaxVolumeBytes), krun.MaxVolumes-1)
 	}

@@ -92,7 +92,7 @@ func TestAttach(t *testing.T) {
 		t.Fatalf("%+v, %v, head %q", mount, err, head(t, path, 64))
 	}
 	st, err := Inspect(path)
-	if err != nil || !st.Attached || st.Container != "one" || st.SizeBytes != hints().FileBytes || st.AllocatedBytes > 1<<20 || len(st.Areas) != 0 {
+	if err != nil || !st.Attached || st.Container != "one" || st.SizeBytes != krun.VolumesOffset+krun.VolumeStride || st.AllocatedBytes > 1<<20 || len(st.Areas) != 0 {
 		t.Errorf("attached: %+v, %v", st, err)
 	}
 	c2, s2 := container(t, "two", path, "other")
@@ -116,6 +116,64 @@ func TestAttach(t *testing.T) {
 	free(t, path)
 	if _, _, err := Attach(c2, s2, hints()); err != nil || head(t, path, 64) != "other" {
 		t.Errorf("another container: %v, head %q", err, head(t, path, 64))
+	}
+}
+
+// TestFreeHalves: what a rekeyed volume has left is the host's again, once the
+// volume's header says where it is, and nothing else is.
+func TestFreeHalves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vol")
+	if err := Create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, s := container(t, "one", path, "image")
+	v, next := krun.Volume{}, krun.Volume{Slot: 1}
+	places := []int64{v.Start() + 1<<20, v.Half(1) + 1<<20, v.Half(1) + 100<<30, next.Start() + 1<<20}
+	for name, x := range map[string]struct {
+		header krun.VolumeHeader
+		kept   string
+	}{
+		"in the first half":      {krun.VolumeHeader{Bytes: 8 << 30}, "1001"},
+		"in the second":          {krun.VolumeHeader{Bytes: 8 << 30, Half: 1}, "0111"},
+		"being rekeyed":          {krun.VolumeHeader{Bytes: 8 << 30, Rekeying: true}, "1111"},
+		"being rekeyed, once":    {krun.VolumeHeader{Bytes: 8 << 30, Half: 1, Rekeying: true}, "1111"},
+		"of more than one half":  {krun.VolumeHeader{Bytes: 560 << 30}, "1101"},
+		"of all of its own area": {krun.VolumeHeader{Bytes: krun.MaxVolumeBytes}, "1111"},
+	} {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.header.Workload, x.header.Name = "shop", "data"
+		b, err := x.header.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(b, v.Start()); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range places {
+			if _, err := f.WriteAt([]byte("data"), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, _, err := Attach(c, s, hints()); err != nil {
+			t.Fatal(err)
+		}
+		free(t, path)
+		kept := ""
+		for _, at := range places {
+			if _, err := f.ReadAt(b[:4], at); err != nil {
+				t.Fatal(err)
+			}
+			kept += map[bool]string{true: "1", false: "0"}[string(b[:4]) == "data"]
+		}
+		if h, used, err := header(f, 0); kept != x.kept || h != x.header || !used || err != nil {
+			t.Errorf("%s: kept %s, expected %s; %+v, %v", name, kept, x.kept, h, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

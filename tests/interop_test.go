@@ -25,6 +25,8 @@ type interopDisk struct {
 	footer  []byte // what follows the segment
 	before  string // sum of the file as the guest finds it
 	bench   bool   // only reads are timed
+	part    bool   // of another's case
+	log     string // file for what the guest writes, in dm-log-writes' format
 }
 
 // interopUUID is fixed: nothing depends on it.

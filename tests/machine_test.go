@@ -104,6 +104,9 @@ func (m *interopMachine) initrd(t *testing.T, disks []*interopDisk) []byte {
 	t.Helper()
 	var plan diskcase.Plan
 	for _, d := range disks {
+		if d.part {
+			continue
+		}
 		if d.bench {
 			plan.Bench = append(plan.Bench, d.Case)
 			continue
@@ -157,11 +160,8 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 		"-serial", "stdio", "-device", "virtio-serial-pci", "-chardev", "file,id=results,path=" + results,
 		"-device", "virtserialport,chardev=results,name=" + diskcase.ResultPort}
 	for i, d := range disks {
-		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, d.path)
-		if d.ReadOnly {
-			drive += ",readonly=on"
-		}
-		args = append(args, "-drive", drive, "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s", i, d.Serial))
+		args = append(args, d.drive(fmt.Sprint("disk", i))...)
+		args = append(args, "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s", i, d.Serial))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), interopTimeout)
 	defer cancel()
@@ -177,6 +177,20 @@ func (m *interopMachine) boot(t *testing.T, processor string, disks []*interopDi
 		t.Errorf("QEMU: %v%s", err, r.takeConsole())
 	}
 	return r
+}
+
+// drive has QEMU open the disk's file, and log what the guest writes where that is
+// asked for.
+func (d *interopDisk) drive(id string) []string {
+	if d.log != "" {
+		return []string{"-blockdev", fmt.Sprintf("driver=blklogwrites,node-name=%s,file.driver=file,file.cache.no-flush=on,file.filename=%s,"+
+			"log.driver=file,log.cache.no-flush=on,log.filename=%s", id, d.path, d.log)}
+	}
+	drive := fmt.Sprintf("if=none,id=%s,format=raw,cache=unsafe,file=%s", id, d.path)
+	if d.ReadOnly {
+		drive += ",readonly=on"
+	}
+	return []string{"-drive", drive}
 }
 
 // interopReport is what one boot reported.

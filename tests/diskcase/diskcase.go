@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 
 	"github.com/ccrun/ccrun/luks"
@@ -44,6 +45,11 @@ const (
 	WrongKeyEIO Expect = "wrong key EIO"
 	// Refused: opening fails with an error that says Case.Refusal.
 	Refused Expect = "refused"
+	// VolumeWrites: a volume is made, and files are written to it, each of them
+	// acknowledged by a mark on the disk, until the guest ends in the midst of it.
+	VolumeWrites Expect = "volume written"
+	// VolumeReads: a volume has all files that were acknowledged, and takes more.
+	VolumeReads Expect = "volume read"
 )
 
 // Case is one disk.
@@ -65,6 +71,10 @@ type Case struct {
 	Written bool   `json:"written,omitempty"`
 	Expect  Expect `json:"expect"`
 	Refusal string `json:"refusal,omitempty"`
+	// Seed, of VolumeWrites, is the serial of a disk with an empty file system;
+	// Acknowledged, of VolumeReads, how many files there must be.
+	Seed         string `json:"seed,omitempty"`
+	Acknowledged int    `json:"acknowledged,omitempty"`
 	// Sums of the first PlainBytes as the disk comes and after Writes.
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`
@@ -128,6 +138,36 @@ func Written(content []byte, writes []Write) []byte {
 		copy(content[w.Offset:], w.Data)
 	}
 	return content
+}
+
+// VolumeFiles is how many files are written to a volume.
+const VolumeFiles = 90
+
+// VolumeFile is the content of one of them.
+func VolumeFile(i int) []byte {
+	b := make([]byte, 1+i*7919%(40<<10))
+	_, _ = rand.NewChaCha8([32]byte{'v', byte(i), byte(i >> 8)}).Read(b) // never fails
+	return b
+}
+
+// A Mark is one sector behind the volume's area, in which the guest says that so
+// many files are there to stay.
+const (
+	MarkBytes = 4096
+	markMagic = "ccrun acknowledged "
+)
+
+// Mark is a mark's content.
+func Mark(files int) []byte {
+	b := make([]byte, MarkBytes)
+	copy(b, fmt.Sprintf("%s%06d\n", markMagic, files))
+	return b
+}
+
+// ParseMark is the number in a mark; false for what is none.
+func ParseMark(b []byte) (files int, ok bool) {
+	_, err := fmt.Sscanf(string(b[:min(len(b), 64)]), markMagic+"%06d\n", &files)
+	return files, err == nil
 }
 
 // Sum is SHA-256, in hex.

@@ -20,6 +20,12 @@ func run(c diskcase.Case) error {
 	if err != nil {
 		return err
 	}
+	switch c.Expect {
+	case diskcase.VolumeWrites:
+		return writeVolume(&c, device)
+	case diskcase.VolumeReads:
+		return readVolume(&c, device)
+	}
 	if err := os.WriteFile(keyFile, []byte(c.Passphrase), 0o600); err != nil {
 		return err
 	}

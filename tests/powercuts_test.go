@@ -41,7 +41,7 @@ func TestPowerCuts(t *testing.T) {
 	report.want(t, "written")
 	log := readWriteLog(t, written.log)
 	cuts := cutsInBoot
-	if inSoak() {
+	if soaking() {
 		cuts = cutsInSoak
 	}
 	random := rand.New(rand.NewPCG(uint64(os.Getpid()), 0))

@@ -75,7 +75,7 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 			return err
 		}
 		g = kbs.VolumeGrant{Token: token, Generation: v.generation, Staged: v.staged}
-		if g.Key, g.Next, err = s.volumeKeys(tx, workload, name, n, &v, fresh); err != nil {
+		if g.Key, g.Next, err = s.volumeKeys(tx, workload, name, n, v.sealed, v.rekey, fresh); err != nil {
 			return fmt.Errorf("opening the key of volume %s: %w", name, err)
 		}
 		hash := sha256.Sum256([]byte(token))

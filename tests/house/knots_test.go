@@ -34,7 +34,7 @@ var fileKnots = map[string]int{
 	"krun/sim":                2,
 	"krun/wrapper":            4,
 	"luks":                    3,
-	"tests/guestinit":         3,
+	"tests/guestinit":         1,
 	"tests/rig/vmm":           4,
 	"workload":                3,
 	"workload/erofs":          2,

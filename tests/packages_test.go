@@ -65,7 +65,7 @@ func asOlder(t *testing.T, dist, older string) {
 for deb in "$1"/*.deb; do
 	name=$(basename "$deb") && tree="$2/${name%%_*}"
 	dpkg-deb -R "$deb" "$tree"
-	sed -i 's/^Version: .*/Version: 0.0.0~1/' "$tree/DEBIAN/control"
+	sed -i "s/$(dpkg-deb -f "$deb" Version)/0.0.0~1/" "$tree/DEBIAN/control" # also where one depends on another
 	dpkg-deb -Znone -b "$tree" "$2/${name%%_*}_0.0.0~1_amd64.deb"
 	rm -r "$tree"
 done`, "asOlder", dist, older)

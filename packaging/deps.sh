@@ -25,6 +25,7 @@ packages=(
 	debootstrap make pkg-config gperf    # tests/rig: a root of another suite, crun
 	libcap-dev libseccomp-dev libsystemd-dev
 	rpm openssh-client                   # packages and their signature
+	ansible-core                         # the role for edge hosts
 )
 [[ ${1:-} != bench ]] || packages+=(
 	openssl time # the floor, peak memory

@@ -28,6 +28,7 @@ func TestPackages(t *testing.T) {
 		t.Errorf("packing the same programs twice gave other bytes, or not 8 packages and 4 bills of materials:\n%s", sums)
 	}
 	checkRPMs(t, first)
+	t.Run("Ansible", func(t *testing.T) { checkRole(t, first) })
 	for _, root := range []struct{ link, podman string }{{"root-clean", "no"}, {"root", "yes"}} {
 		checkInRoot(t, root.link, older, first, root.podman)
 	}
@@ -141,6 +142,31 @@ func checkInRoot(t *testing.T, link, older, newer, podman string) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("installed, upgraded, removed, purged")) {
 		t.Errorf("in %s: %v\n%s", link, err, out)
+	}
+}
+
+// checkRole applies the example's role to a root like this machine's own, of which
+// nothing stays.
+func checkRole(t *testing.T, dist string) {
+	_, err := exec.LookPath("ansible-playbook")
+	need(t, err)
+	example, err := filepath.Abs("../examples/ansible")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := filepath.Abs("packages/ansible.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := binDir(t)
+	cmd := exec.Command("rig/inside.sh", "/", t.TempDir(), strings.Join([]string{filepath.Dir(script), example, dist, bin}, ":"), script, example, dist, bin)
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "CONTAINERS_CONF") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("applied twice, changed once")) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 # Without build tags containers/image wants gpgme and cgo.
 export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
-.PHONY: build demo test test-unit test-mutation test-race test-e2e mutation soak bench fuzz lint release install deps test-deps firmware rig clean FORCE
+.PHONY: build demo test test-unit test-mutation test-race test-e2e status mutation soak bench fuzz lint release install deps test-deps firmware rig clean FORCE
 
 build: $(addprefix bin/,$(BINS))
 
@@ -81,6 +81,10 @@ rig: test-deps
 
 test-e2e: build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) GO=$(GO) tests/e2e.sh $(CACHE)
+
+# How the last run of test-e2e ended, feature by feature, goes into docs/status.md.
+status:
+	$(GO) run ./tests/status $(CACHE)/e2e
 
 # Heavy checks, hours of them: what was run, when, and how it ended is appended
 # to docs/soak.md.

@@ -33,6 +33,7 @@ jobs=${CCRUN_E2E_JOBS:-$(nproc)}
 rm -rf "$logs"
 mkdir -p "$logs"
 : >"$logs/failed"
+git rev-parse --short HEAD >"$logs/commit" 2>/dev/null || rm -f "$logs/commit" # `make status` reads it
 ${GO:-go} test -c -o "$binary" .
 for ((i = 0; i < jobs; i++)); do
 	rm -rf "$cache/rig/e2e-$i"

@@ -223,8 +223,8 @@ func (id *Identity) Validate() error {
 		return errors.New("secrets that the host may ask for, without scratch on disk, behind which it asks")
 	case id.Policy.CDH && id.NetworkMode() == NetworkNone:
 		return errors.New("a service that asks the key server, in a guest without a network")
-	case id.VMM != "" && (id.VMM != VMMQEMU || id.TEE == kbs.Sample):
-		return fmt.Errorf("VMM %.40q for TEE %s, expected %s for snp or tdx, or none", id.VMM, id.TEE, VMMQEMU)
+	case id.VMM != "" && id.VMM != VMMQEMU:
+		return fmt.Errorf("VMM %.40q, expected %s or none", id.VMM, VMMQEMU)
 	case id.Policy.AllowACPI && id.TEE != kbs.Sample && id.VMM == "":
 		return fmt.Errorf("the host's ACPI code allowed on a machine for TEE %s, which has no ACPI", id.TEE)
 	}

@@ -15,7 +15,8 @@
 #    that command and its children only: wrap the whole session, not each call.
 #
 # Environment: CCRUN_SIM     the ccrun-sim binary (default: bin/ccrun-sim of this tree)
-#              CCRUN_SIM_ROOT, CCRUN_SIM_FIRMWARE   handed on to krun-sim
+#              CCRUN_SIM_ROOT, CCRUN_SIM_FIRMWARE   handed on to krun-sim, as are
+#              CCRUN_SIM_QEMU_FIRMWARE, CCRUN_SIM_QEMU_ROOT
 #              CCRUN_KRUN    the ccrun binary, for a runtime "krun" (optional)
 set -eu
 
@@ -74,6 +75,10 @@ config() {
     printf 'conmon_env_vars = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'
     if [ -n "${CCRUN_SIM_ROOT:-}" ]; then printf ', "CCRUN_SIM_ROOT=%s"' "$CCRUN_SIM_ROOT"; fi
     if [ -n "${CCRUN_SIM_FIRMWARE:-}" ]; then printf ', "CCRUN_SIM_FIRMWARE=%s"' "$CCRUN_SIM_FIRMWARE"; fi
+    for name in CCRUN_SIM_QEMU_FIRMWARE CCRUN_SIM_QEMU_ROOT; do
+        eval "value=\${$name:-}"
+        if [ -n "$value" ]; then printf ', "%s=%s"' "$name" "$(realpath -m "$value")"; fi
+    done
     echo "]"
     echo "[engine.runtimes]"
     echo "krun-sim = [\"$1/krun-sim\"]"

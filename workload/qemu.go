@@ -11,12 +11,21 @@ import (
 	"github.com/ccrun/ccrun/krun/measure"
 )
 
+// ComposedFor is the TEE whose composed firmware a machine for tee boots: the
+// simulated one plays an SNP machine of QEMU's.
+func ComposedFor(tee kbs.TEE) kbs.TEE {
+	if tee == kbs.Sample {
+		return kbs.SNP
+	}
+	return tee
+}
+
 // checkVMM refuses firmware of another VMM than was asked for.
 func (o *MachineOptions) checkVMM(path, kind string) error {
-	next := "`ccrun firmware compose --tee " + string(o.TEE) + "` makes the firmware of QEMU's machines"
+	next := "`ccrun firmware compose --tee " + string(ComposedFor(o.TEE)) + "` makes the firmware of QEMU's machines"
 	switch {
-	case o.VMM != "" && (o.VMM != krun.VMMQEMU || o.TEE == kbs.Sample):
-		return hint.Usagef("VMM %q for TEE %s, expected %s with snp or tdx", o.VMM, o.TEE, krun.VMMQEMU)
+	case o.VMM != "" && o.VMM != krun.VMMQEMU:
+		return hint.Usagef("VMM %q, expected %s", o.VMM, krun.VMMQEMU)
 	case o.VMM == krun.VMMQEMU && kind != firmware.KindOVMF:
 		return hint.With(hint.Usagef("firmware %s is of kind %s, which QEMU's machines with a TEE do not boot", path, kind), "%s", next)
 	case o.VMM == "" && kind == firmware.KindOVMF && o.TEE != kbs.Sample:
@@ -36,7 +45,7 @@ func (o *MachineOptions) bind(rules kbs.ReferenceValues, fw []*firmware.Bundle, 
 	switch {
 	case o.VMM != krun.VMMQEMU:
 		return rules, nil
-	case o.TEE == kbs.SNP:
+	case o.TEE == kbs.SNP || o.TEE == kbs.Sample: // whose machine is an SNP machine less the TEE
 		s.profile = krun.HintQEMUSNP
 		return bindSNP(rules, s.identity)
 	}

@@ -59,7 +59,7 @@ func qemuOptions(t *testing.T, server *fakeServer, tee kbs.TEE) Options {
 // and in what the machine is launched with; the image says which VMM it is for.
 func TestBuildForQEMU(t *testing.T) {
 	t.Parallel()
-	for tee, profile := range map[kbs.TEE]string{kbs.SNP: krun.HintQEMUSNP, kbs.TDX: krun.HintQEMUTDX} {
+	for tee, profile := range map[kbs.TEE]string{kbs.SNP: krun.HintQEMUSNP, kbs.TDX: krun.HintQEMUTDX, kbs.Sample: krun.HintQEMUSNP} {
 		server := &fakeServer{}
 		o := qemuOptions(t, server, tee)
 		res, err := Build(t.Context(), o)
@@ -89,7 +89,7 @@ func TestBuildForQEMU(t *testing.T) {
 		}
 		sum := sha256.Sum256(r.Boot.Identity)
 		switch {
-		case tee == kbs.SNP && (ref.SNP == nil || ref.SNP.HostData != hex.EncodeToString(sum[:]) || ref.Measurements[0].ACPI != kbs.ACPIOff):
+		case tee != kbs.TDX && (ref.SNP == nil || ref.SNP.HostData != hex.EncodeToString(sum[:]) || ref.Measurements[0].ACPI != kbs.ACPIOff):
 			t.Errorf("snp: rules %+v, %+v", ref.SNP, ref.Measurements)
 		case tee == kbs.TDX && (ref.TDX == nil || ref.TDX.MRConfigID != kbs.Sum384(r.Boot.Identity).String() || len(ref.TDX.RTMRs) != 3 ||
 			ref.TDX.RTMRs["0"] != (kbs.Digest{7}).String() || ref.TDX.RTMRs["1"] != want.RTMRs[1].String() || ref.TDX.RTMRs["2"] != want.RTMRs[2].String() ||
@@ -126,7 +126,7 @@ func TestBuildForQEMURefuses(t *testing.T) {
 		"several for a TD":              {kbs.TDX, func(_ *testing.T, o *Options) { o.MoreFirmware = []string{o.Firmware} }, "several firmwares"},
 		"not asked for":                 {kbs.SNP, func(_ *testing.T, o *Options) { o.VMM = "" }, "which libkrun does not boot"},
 		"another VMM":                   {kbs.SNP, func(_ *testing.T, o *Options) { o.VMM = "xen" }, "VMM"},
-		"the simulated TEE":             {kbs.Sample, func(_ *testing.T, _ *Options) {}, "VMM"},
+		"the simulator's kernel alone":  {kbs.Sample, func(t *testing.T, o *Options) { o.Firmware = testFirmware(t) }, "of kind qemu-direct"},
 		"debug":                         {kbs.SNP, func(_ *testing.T, o *Options) { o.Rules.SNP = &kbs.SNPRules{AllowDebug: true} }, "DEBUG"},
 		"debug of a TD":                 {kbs.TDX, func(_ *testing.T, o *Options) { o.Rules.TDX = &kbs.TDXRules{AllowDebug: true} }, "DEBUG"},
 		"another's HOST_DATA":           {kbs.SNP, func(_ *testing.T, o *Options) { o.Rules.SNP = &kbs.SNPRules{HostData: strings.Repeat("11", 32)} }, "host_data"},

@@ -22,6 +22,11 @@ func TestLaunchFields(t *testing.T) {
 	tdx := func(profile, configID, predicted string) kbs.ReferenceValues {
 		return kbs.ReferenceValues{TEE: kbs.TDX, TDX: &kbs.TDXRules{MRConfigID: configID}, Measurements: []kbs.Measurement{{Profile: profile, Predicted: predicted}}}
 	}
+	sample := func(hostData string) kbs.ReferenceValues {
+		ref := snp("qemu-snp", hostData)
+		ref.TEE = kbs.Sample
+		return ref
+	}
 	bare := func(ref kbs.ReferenceValues) kbs.ReferenceValues { ref.SNP, ref.TDX = nil, nil; return ref }
 	for name, c := range map[string]struct {
 		ref  kbs.ReferenceValues
@@ -35,6 +40,9 @@ func TestLaunchFields(t *testing.T) {
 		"snp, none, boot not known":   {snp("qemu-snp", ""), false, false},
 		"snp, no rules":               {bare(snp("qemu-snp", "")), true, false},
 		"snp, no rules, no boot":      {bare(snp("qemu-snp", "")), false, false},
+		"sample, none":                {sample(""), true, true},
+		"sample, mine":                {sample(mine), true, true},
+		"sample, another's":           {sample(other), true, false},
 		"libkrun, none":               {snp("libkrun-1.12", ""), true, true},
 		"libkrun with one of its own": {snp("libkrun-1.12", other), true, true},
 		"tdx":                         {tdx("qemu-tdx", config, ""), true, true},

@@ -19,7 +19,8 @@ func runtimeMain(args []string) int {
 		fmt.Printf("%s: %s. An OCI runtime: images made by `ccrun build --tee sample` boot in QEMU,\n"+
 			"all others run as crun runs them. Its own options, before the command:\n"+
 			"  --sample-root DIR  the simulated platform ($CCRUN_SIM_ROOT, default %s)\n"+
-			"  --firmware DIR     what machines boot from ($CCRUN_SIM_FIRMWARE, default: firmware in there)\n"+
+			"  --firmware DIR     what machines boot from ($CCRUN_SIM_FIRMWARE, default: firmware in there;\n"+
+			"                     images of --vmm qemu: $CCRUN_SIM_QEMU_FIRMWARE, default: where ccrun looks)\n"+
 			"The rest is crun's:\n\n", sim.RuntimeName, notice, sample.DefaultRoot)
 	}
 	if len(args) > 1 && args[1] == "--version" {
@@ -64,7 +65,8 @@ func runtimeCommand(c crun.Command) ([]string, error) {
 	if root == "" {
 		root = sample.DefaultRoot
 	}
-	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), Crun: path, HostRoot: "/", QEMURoot: os.Getenv("CCRUN_SIM_QEMU_ROOT"), Stdin: os.Stdin}
+	r := sim.Runtime{Binary: self, Root: root, Firmware: os.Getenv("CCRUN_SIM_FIRMWARE"), QEMUFirmware: os.Getenv("CCRUN_SIM_QEMU_FIRMWARE"),
+		Crun: path, HostRoot: "/", QEMURoot: os.Getenv("CCRUN_SIM_QEMU_ROOT"), Stdin: os.Stdin}
 	return r.Command(c)
 }
 

@@ -40,7 +40,7 @@ Examples:
 func buildFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "tee", Value: string(kbs.SNP), Usage: "`TEE` to run on: snp, tdx, or sample (simulation: protects nothing)"},
-		&cli.StringFlag{Name: "vmm", Value: "krun", Usage: "`VMM` that runs it: krun (libkrun, or the simulator), or qemu: for snp and tdx, with firmware of ccrun firmware compose; measured"},
+		&cli.StringFlag{Name: "vmm", Value: "krun", Usage: "`VMM` that runs it: krun (libkrun, or the simulator), or qemu, with firmware of ccrun firmware compose; measured"},
 		&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of a TD like this one, for RTMR 0 (--tee tdx)", TakesFile: true},
 		&cli.StringFlag{Name: "rtmr", Usage: "RTMR 0 of such TDs, as `0=HEX`, in place of an event log (--tee tdx)"},
 		&cli.UintFlag{Name: "cpus", Value: 1, Usage: "`NUMBER` of vCPUs, 1 to 8; measured"},

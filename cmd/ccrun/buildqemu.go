@@ -28,16 +28,15 @@ func setQEMU(c *cli.Context, m *workload.MachineOptions) error {
 		return nil
 	case vmm != krun.VMMQEMU:
 		return face.Usagef("--vmm %q: expected krun or qemu", vmm)
-	case m.TEE == kbs.Sample:
-		return hint.With(face.Usagef("--vmm qemu: only for --tee snp or tdx"), "the simulator is QEMU in any case: leave it out")
 	}
 	m.VMM = krun.VMMQEMU
 	if m.Firmware != "" {
 		return nil
 	}
-	path, err := firmware.FindComposed(m.TEE)
+	tee := workload.ComposedFor(m.TEE)
+	path, err := firmware.FindComposed(tee)
 	if err != nil {
-		return hint.With(face.WithStatus(face.NotCapable, err), "make it with `ccrun firmware compose --tee %s`, or name it with --firmware", m.TEE)
+		return hint.With(face.WithStatus(face.NotCapable, err), "make it with `ccrun firmware compose --tee %s`, or name it with --firmware", tee)
 	}
 	m.Firmware = path
 	return nil

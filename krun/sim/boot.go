@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"time"
@@ -16,6 +17,9 @@ import (
 type boot struct {
 	inputs measure.Inputs // the initrd is modules ‖ agent segment ‖ identity segment
 	shape  measure.Shape
+	// hostData is the identity's digest, with which production's QEMU launches a
+	// machine of its; zero for others.
+	hostData [sha256.Size]byte
 }
 
 // digest is the launch digest: what `ccrun build` predicted for these bytes.
@@ -41,6 +45,10 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	if err != nil {
 		return nil, err
 	}
+	hostData, err := hostDataOf(initrd)
+	if err != nil {
+		return nil, err
+	}
 	fw, err := firmware.Load(firmwareDir)
 	if err != nil {
 		return nil, err
@@ -53,7 +61,21 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 		return nil, err
 	}
 	inputs.AllowACPI = true // for the guest and its owner to refuse, not for a host
-	return &boot{inputs: inputs, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}}, nil
+	return &boot{hostData: hostData, inputs: inputs, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}}, nil
+}
+
+// hostDataOf looks for an identity that says VMM qemu. What the initrd says else is
+// for guest and server to judge.
+func hostDataOf(initrd []byte) (sum [sha256.Size]byte, err error) {
+	id, _, err := firmware.InspectInitrd(initrd)
+	if err != nil || id.VMM != krun.VMMQEMU {
+		return sum, nil
+	}
+	identity, err := id.Encode()
+	if err != nil {
+		return sum, err
+	}
+	return krun.HostData(identity), nil
 }
 
 // bootLimit is for OVMF, which stops without a word at what it does not know.
@@ -61,8 +83,8 @@ const bootLimit = 5 * time.Minute
 
 // hardware is the machine that b boots on: with OVMF, an SNP machine's less the
 // TEE, where the table of hashes is put into memory by another hand.
-func (b *boot) hardware() (h machine.Emulated, limit time.Duration, err error) {
-	if b.inputs.OVMF == nil {
+func (b *boot) hardware(direct bool) (h machine.Emulated, limit time.Duration, err error) {
+	if b.inputs.OVMF == nil || direct {
 		return h, 0, nil
 	}
 	h.OVMF = b.inputs.OVMF.Image

@@ -25,6 +25,9 @@ type Runtime struct {
 	Binary   string // path of ccrun-sim itself, for use inside the container
 	Root     string // of the simulated platform; SampleRoot in the command line wins
 	Firmware string // directory; empty: Root/firmware
+	// QEMUFirmware is the directory for images of profile qemu-snp, whose machine is
+	// production's less the TEE; empty: where ccrun looks.
+	QEMUFirmware string
 	Crun     string // path of the real runtime
 	HostRoot string // "/", but for tests
 	QEMURoot string // root file system with QEMU; empty: the host's own
@@ -50,7 +53,7 @@ func (r *Runtime) Command(c crun.Command) ([]string, error) {
 		r.Root = dir
 	}
 	if dir := c.Own[firmwareOption]; dir != "" {
-		r.Firmware = dir
+		r.Firmware, r.QEMUFirmware = dir, dir
 	}
 	argv := append([]string{r.Crun}, c.Args()...)
 	if c.Verb == "exec" && ofWorkload(c) {
@@ -59,7 +62,7 @@ func (r *Runtime) Command(c crun.Command) ([]string, error) {
 	if !c.Creates() {
 		return argv, nil
 	}
-	for _, dir := range []string{r.Root, r.Firmware} {
+	for _, dir := range []string{r.Root, r.Firmware, r.QEMUFirmware} {
 		if dir != "" && !filepath.IsAbs(dir) { // Podman chooses our working directory
 			return nil, fmt.Errorf("directory %q: expected an absolute path", dir)
 		}
@@ -137,12 +140,20 @@ func (r *Runtime) prepareVM(c crun.Command, spec *crun.Spec) (string, error) {
 		return "", err
 	}
 	root := filepath.Join(spec.Bundle, rootDir)
-	mounts, err := r.makeRoot(root, filepath.Join(spec.Bundle, configFile), qemu)
+	fw, err := r.firmwareFor(hints)
 	if err != nil {
 		return "", err
 	}
+	mounts, err := r.makeRoot(root, filepath.Join(spec.Bundle, configFile), fw, qemu)
+	if err != nil {
+		return "", err
+	}
+	direct := hints.Profile != "" && r.patchesKernels(qemu)
+	if direct {
+		unforwarded = append(unforwarded, oldQEMU)
+	}
 	vmm := Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, ChipDir: insideChip, QEMU: qemu,
-		TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly && disk == nil, Ports: ports,
+		Direct: direct, TempDir: machine.InsideTemp, ReadOnly: spec.Root.Readonly && disk == nil, Ports: ports,
 		Announce: spec.Annotations[krun.AnnounceAnnotation] == "1", Warnings: append(append(warnings, own...), unforwarded...)}
 	if err := machine.Rewrite(spec, root, mounts, []string{insideBinary, "vmm", "--config", machine.InsideConfig}); err != nil {
 		return "", err

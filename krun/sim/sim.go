@@ -40,6 +40,8 @@ type Config struct {
 	ChipDir     string         `json:"chip_dir"`     // sample.ChipDir
 	TempDir     string         `json:"temp_dir"`     // for writes that are not kept
 	ReadOnly    bool           `json:"read_only"`    // throw away what the guest writes
+	// Direct leaves OVMF, which is measured, out of the machine.
+	Direct bool `json:"direct,omitempty"`
 	Ports       []machine.Port `json:"ports,omitempty"`
 	// Announce has the VMM print krun.StartedLine when the workload runs.
 	Announce bool `json:"announce,omitempty"`

@@ -50,7 +50,7 @@ func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
 		return machine.ExitFailure, err
 	}
 	defer disk.Close()
-	hardware, limit, err := b.hardware()
+	hardware, limit, err := b.hardware(v.Config.Direct)
 	if err != nil {
 		return machine.ExitFailure, err
 	}
@@ -77,6 +77,7 @@ func (v *VMM) signer(b *boot) (Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	launch.HostData = b.hostData
 	chip, err := sample.OpenChip(v.Config.ChipDir)
 	if err != nil {
 		return nil, err

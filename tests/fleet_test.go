@@ -53,14 +53,27 @@ func (w *world) anotherFirmware(t *testing.T) string {
 // hostsWith is w on hosts that have another firmware.
 func (w *world) hostsWith(t *testing.T, firmware string) *world {
 	t.Helper()
+	next := w.hostsOf(t, "CCRUN_SIM_FIRMWARE="+w.firmware, "CCRUN_SIM_FIRMWARE="+firmware)
+	next.firmware = firmware
+	return next
+}
+
+// hostsOf is w on hosts whose configuration of Podman has now for old.
+func (w *world) hostsOf(t *testing.T, old, now string) *world {
+	t.Helper()
 	name := "CONTAINERS_CONF_OVERRIDE"
 	if os.Getenv(name) == "" {
 		name = "CONTAINERS_CONF"
 	}
-	conf := filepath.Join(w.dir, "next.conf")
+	f, err := os.CreateTemp(w.dir, "*.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := f.Name()
+	f.Close()
 	copyFile(t, os.Getenv(name), conf)
-	replaceInFile(t, conf, "CCRUN_SIM_FIRMWARE="+w.firmware, "CCRUN_SIM_FIRMWARE="+firmware)
+	replaceInFile(t, conf, old, now)
 	next := *w
-	next.firmware, next.env = firmware, append(w.env[:len(w.env):len(w.env)], name+"="+conf)
+	next.env = append(w.env[:len(w.env):len(w.env)], name+"="+conf)
 	return &next
 }

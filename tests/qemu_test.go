@@ -122,9 +122,8 @@ func TestOVMFBoots(t *testing.T) {
 		need(t, err)
 	}
 	qemu := qemuOf(t, "root-sid")
-	in, cpus := ovmfInputs(t, ovmf), []uint{1}
-	soak := soaking()
-	if soak {
+	in, cpus := ovmfInputs(t, ovmf), []uint{2}
+	if soaking() {
 		cpus = []uint{1, 2, 4}
 	}
 	boots := func(in, hashed measure.Inputs, cpus uint, limit time.Duration) ran {
@@ -138,22 +137,25 @@ func TestOVMFBoots(t *testing.T) {
 		t.Logf("%d vCPUs: status %d after %.1f s, %v", cpus, r.code, time.Since(began).Seconds(), r.err)
 		return r
 	}
+	var took time.Duration // by the right ones: what takes longer still does not boot
 	for _, n := range cpus {
+		began := time.Now()
 		if r := boots(in, in, n, patience); r.err != nil || r.code == 0 || !strings.Contains(r.console, "ccrun-init") {
 			t.Errorf("%d vCPUs: status %d, %v; the console's last words: %q", n, r.code, r.err, r.console[max(0, len(r.console)-500):])
 		}
-	}
-	if !soak {
-		return
+		took = max(took, time.Since(began))
 	}
 	for name, change := range map[string]func(*measure.Inputs){
 		"kernel":       func(in *measure.Inputs) { in.Kernel = append(bytes.Clone(in.Kernel), 0) },
 		"initrd":       func(in *measure.Inputs) { in.Initrd = append(bytes.Clone(in.Initrd), 0) },
 		"command line": func(in *measure.Inputs) { in.Cmdline += " x" },
 	} {
+		if name != "command line" && !soaking() {
+			continue
+		}
 		other := in
 		change(&other)
-		if r := boots(other, in, 1, 2*time.Minute); !errors.Is(r.err, machine.ErrBoot) || r.code != machine.ExitFailure || strings.Contains(r.console, "ccrun-init") {
+		if r := boots(other, in, 1, max(10*time.Second, 2*took)); !errors.Is(r.err, machine.ErrBoot) || r.code != machine.ExitFailure || strings.Contains(r.console, "ccrun-init") {
 			t.Errorf("another %s: status %d, %v; %q", name, r.code, r.err, r.console)
 		}
 	}

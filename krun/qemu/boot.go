@@ -26,7 +26,7 @@ type boot struct {
 }
 
 // loadBoot reads firmware and image.
-func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
+func loadBoot(root *os.Root, c *Config) (*boot, error) {
 	config, err := readTEEConfig(root)
 	if err != nil {
 		return nil, err
@@ -39,12 +39,16 @@ func loadBoot(root *os.Root, firmwareDir string) (*boot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading /%s: %w", krun.InitrdFile, err)
 	}
-	fw, err := firmware.Load(firmwareDir)
+	fw, err := firmware.Load(c.FirmwareDir)
 	if err != nil {
 		return nil, err
 	}
 	if fw.Kind != firmware.KindOVMF {
 		return nil, hint.With(fmt.Errorf("firmware is of kind %q, expected %q", fw.Kind, firmware.KindOVMF), "`ccrun firmware compose` makes it")
+	}
+	if have := fmt.Sprintf("%x", fw.Digest); have != c.FirmwareSHA256 {
+		return nil, hint.With(fmt.Errorf("the firmware is %s, but was %s when the container was created", have, c.FirmwareSHA256),
+			"somebody changed the directory in between: start the container again")
 	}
 	b := &boot{tee: config.TEE, shape: measure.Shape{CPUs: uint(config.CPUs), MemoryMiB: config.MemoryMiB}, cpu: fw.CPU}
 	if b.identity, err = id.Encode(); err != nil {

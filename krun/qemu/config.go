@@ -27,15 +27,18 @@ const DefaultBootLimit = 5 * time.Minute
 
 // Config is what the runtime tells the monitor, as JSON in the container.
 type Config struct {
-	Version     int            `json:"version"`          // 1
-	ImageDir    string         `json:"image_dir"`        // holds disk.img, krun-sev.json, initrd.img
-	FirmwareDir string         `json:"firmware_dir"`     // holds firmware.json
-	QEMU        string         `json:"qemu"`             // program
-	TempDir     string         `json:"temp_dir"`         // for writes that are not kept
-	Quotes      string         `json:"quotes,omitempty"` // socket of the quote generation service (TDX)
-	ReadOnly    bool           `json:"read_only"`        // throw away what the guest writes
-	BootSeconds uint32         `json:"boot_seconds"`     // the boot limit
-	Ports       []machine.Port `json:"ports,omitempty"`
+	Version     int    `json:"version"`      // 1
+	ImageDir    string `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
+	FirmwareDir string `json:"firmware_dir"` // holds firmware.json
+	// FirmwareSHA256 is the digest of the firmware that the runtime looked at: the
+	// directory is the host's, and what is in it may change until it is read.
+	FirmwareSHA256 string         `json:"firmware_sha256"`
+	QEMU           string         `json:"qemu"`             // program
+	TempDir        string         `json:"temp_dir"`         // for writes that are not kept
+	Quotes         string         `json:"quotes,omitempty"` // socket of the quote generation service (TDX)
+	ReadOnly       bool           `json:"read_only"`        // throw away what the guest writes
+	BootSeconds    uint32         `json:"boot_seconds"`     // the boot limit
+	Ports          []machine.Port `json:"ports,omitempty"`
 	// Warnings are for the container's log: what the runtime itself prints,
 	// Podman shows only if it fails.
 	Warnings []string `json:"warnings,omitempty"`
@@ -66,6 +69,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("version %d, expected 1", c.Version)
 	case c.ImageDir == "" || c.FirmwareDir == "" || c.TempDir == "" || c.QEMU == "":
 		return errors.New("a directory or QEMU is missing")
+	case c.FirmwareSHA256 == "":
+		return errors.New("no digest of the firmware")
 	case c.BootSeconds == 0:
 		return errors.New("no boot limit")
 	}

@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,7 @@ func kernel() []byte {
 // fixture is an image and firmware on disk.
 type fixture struct {
 	image, firmware string
+	digest          string // of the firmware, when the container was created
 	identity        []byte
 }
 
@@ -89,9 +91,11 @@ func (f *fixture) compose(t *testing.T, ovmf ovmftest.Spec, cpu, cmdline string)
 	in := t.TempDir()
 	write(t, filepath.Join(in, "kernel"), kernel())
 	write(t, filepath.Join(in, "fd"), ovmf.Build())
-	if _, err := firmware.WriteDir(f.firmware, firmware.Sample{Kernel: filepath.Join(in, "kernel"), OVMF: filepath.Join(in, "fd"), CPU: cpu, Cmdline: cmdline}); err != nil {
+	b, err := firmware.WriteDir(f.firmware, firmware.Sample{Kernel: filepath.Join(in, "kernel"), OVMF: filepath.Join(in, "fd"), CPU: cpu, Cmdline: cmdline})
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.digest = fmt.Sprintf("%x", b.Digest)
 }
 
 func (f *fixture) load(t *testing.T) (*boot, error) {
@@ -101,7 +105,7 @@ func (f *fixture) load(t *testing.T) (*boot, error) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	b, err := loadBoot(root, f.firmware)
+	b, err := loadBoot(root, &Config{FirmwareDir: f.firmware, FirmwareSHA256: f.digest})
 	if err == nil {
 		_, err = b.digest()
 	}
@@ -168,6 +172,14 @@ func TestRefusals(t *testing.T) {
 		"libkrun's image": {func(t *testing.T, f *fixture) {
 			*f = *newFixture(t, kbs.SNP, func(id *krun.Identity) { id.VMM = "" })
 		}, "for VMM"},
+		"firmware swapped since the create": {func(t *testing.T, f *fixture) {
+			was := f.digest
+			f.compose(t, ovmftest.AmdSev(), "EPYC-v4", acpi+" more")
+			f.digest = was
+		}, "when the container was created"},
+		"a file of the firmware swapped": {func(t *testing.T, f *fixture) {
+			write(t, filepath.Join(f.firmware, "vmlinuz"), append(kernel(), 0))
+		}, "SHA-256"},
 		"firmware of another kind": {func(t *testing.T, f *fixture) {
 			write(t, filepath.Join(f.firmware, firmware.ConfigFile), []byte(`{"version":1,"kind":"qemu-direct","kernel":"vmlinuz"}`))
 		}, "of kind"},
@@ -181,12 +193,12 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	good := `{"version":1,"image_dir":"/i","firmware_dir":"/f","qemu":"/q","temp_dir":"/t","read_only":false,"boot_seconds":300}`
+	good := `{"version":1,"image_dir":"/i","firmware_dir":"/f","firmware_sha256":"0a","qemu":"/q","temp_dir":"/t","read_only":false,"boot_seconds":300}`
 	path := filepath.Join(t.TempDir(), "c")
 	for _, c := range []struct {
 		old, new string
 		good     bool
-	}{{"", "", true}, {`"version":1`, `"version":2`, false}, {`"/i"`, `""`, false}, {`"/q"`, `""`, false}, {"300", "0", false}, {"300", "-1", false},
+	}{{"", "", true}, {`"version":1`, `"version":2`, false}, {`"/i"`, `""`, false}, {`"/q"`, `""`, false}, {`"0a"`, `""`, false}, {"300", "0", false}, {"300", "-1", false},
 		{`"version"`, `"more":1,"version"`, false}, {"300}", `300,"ports":[{"number":0,"protocol":"tcp"}]}`, false}} {
 		write(t, path, []byte(strings.Replace(good, c.old, c.new, 1)))
 		if _, err := ReadConfig(path); (err == nil) != c.good {

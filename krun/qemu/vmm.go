@@ -1,12 +1,10 @@
 package qemu
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
-	"github.com/ccrun/ccrun/krun"
 	"github.com/ccrun/ccrun/krun/machine"
 )
 
@@ -21,37 +19,23 @@ type VMM struct {
 // Run boots the image and returns the exit status for the container. Signals
 // are passed on to the workload.
 func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
-	for _, w := range v.Config.Warnings {
-		v.Log.Warn(w)
-	}
-	root, err := os.OpenRoot(v.Config.ImageDir)
+	c := v.Config
+	m := machine.Monitor{ImageDir: c.ImageDir, QEMU: c.QEMU, TempDir: c.TempDir, ReadOnly: c.ReadOnly, Ports: c.Ports,
+		Warnings: c.Warnings, Log: v.Log, StopTimeout: v.StopTimeout}
+	return m.Run(signals, v.machine)
+}
+
+// machine is what the image boots on.
+func (v *VMM) machine(image *os.Root) (*machine.Machine, error) {
+	b, err := loadBoot(image, v.Config)
 	if err != nil {
-		return machine.ExitFailure, fmt.Errorf("opening image: %w", err)
-	}
-	defer root.Close()
-	b, err := loadBoot(root, v.Config.FirmwareDir)
-	if err != nil {
-		return machine.ExitFailure, err
+		return nil, err
 	}
 	digest, err := b.digest()
 	if err != nil {
-		return machine.ExitFailure, err
+		return nil, err
 	}
-	flag := os.O_RDWR
-	if v.Config.ReadOnly {
-		flag = os.O_RDONLY
-	}
-	disk, err := machine.OpenRegular(root, krun.DiskFile, flag)
-	if err != nil {
-		return machine.ExitFailure, err
-	}
-	defer disk.Close()
 	v.Log.Info("booting", "tee", b.tee, "launch_digest", digest, "cpus", b.shape.CPUs, "memory_mib", b.shape.MemoryMiB)
-	m := machine.Machine{
-		QEMU: v.Config.QEMU, TempDir: v.Config.TempDir,
-		Kernel: b.inputs.Kernel, Initrd: b.inputs.Initrd, Cmdline: b.inputs.Cmdline, Shape: b.shape,
-		Hardware: b.hardware(v.Config.Quotes), Disk: disk, ThrowAway: v.Config.ReadOnly, Ports: v.Config.Ports,
-		Log: v.Log, StopTimeout: v.StopTimeout, BootLimit: time.Duration(v.Config.BootSeconds) * time.Second,
-	}
-	return m.Run(signals)
+	return &machine.Machine{Kernel: b.inputs.Kernel, Initrd: b.inputs.Initrd, Cmdline: b.inputs.Cmdline, Shape: b.shape,
+		Hardware: b.hardware(v.Config.Quotes), BootLimit: time.Duration(v.Config.BootSeconds) * time.Second}, nil
 }

@@ -28,10 +28,10 @@ type Runtime struct {
 	// QEMUFirmware is the directory for images of profile qemu-snp, whose machine is
 	// production's less the TEE; empty: where ccrun looks.
 	QEMUFirmware string
-	Crun     string // path of the real runtime
-	HostRoot string // "/", but for tests
-	QEMURoot string // root file system with QEMU; empty: the host's own
-	Stdin    *os.File
+	Crun         string // path of the real runtime
+	HostRoot     string // "/", but for tests
+	QEMURoot     string // root file system with QEMU; empty: the host's own
+	Stdin        *os.File
 }
 
 // Options of the runtime's own, which come from podman --runtime-flag.

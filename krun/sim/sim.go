@@ -33,16 +33,16 @@ const (
 
 // Config is what the runtime tells the VMM, as JSON in the container.
 type Config struct {
-	Version     int            `json:"version"`      // 1
-	ImageDir    string         `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
-	FirmwareDir string         `json:"firmware_dir"` // holds firmware.json
-	QEMU        string         `json:"qemu"`         // program
-	ChipDir     string         `json:"chip_dir"`     // sample.ChipDir
-	TempDir     string         `json:"temp_dir"`     // for writes that are not kept
-	ReadOnly    bool           `json:"read_only"`    // throw away what the guest writes
+	Version     int    `json:"version"`      // 1
+	ImageDir    string `json:"image_dir"`    // holds disk.img, krun-sev.json, initrd.img
+	FirmwareDir string `json:"firmware_dir"` // holds firmware.json
+	QEMU        string `json:"qemu"`         // program
+	ChipDir     string `json:"chip_dir"`     // sample.ChipDir
+	TempDir     string `json:"temp_dir"`     // for writes that are not kept
+	ReadOnly    bool   `json:"read_only"`    // throw away what the guest writes
 	// Direct leaves OVMF, which is measured, out of the machine.
-	Direct bool `json:"direct,omitempty"`
-	Ports       []machine.Port `json:"ports,omitempty"`
+	Direct bool           `json:"direct,omitempty"`
+	Ports  []machine.Port `json:"ports,omitempty"`
 	// Announce has the VMM print krun.StartedLine when the workload runs.
 	Announce bool `json:"announce,omitempty"`
 	// Warnings are for the container's log: what the runtime itself prints,

@@ -25,46 +25,33 @@ type VMM struct {
 // Run boots the image and returns the exit status for the container. Signals
 // are passed on to the workload.
 func (v *VMM) Run(signals <-chan os.Signal) (int, error) {
-	for _, w := range v.Config.Warnings {
-		v.Log.Warn(w)
-	}
-	root, err := os.OpenRoot(v.Config.ImageDir)
+	c := v.Config
+	m := machine.Monitor{ImageDir: c.ImageDir, QEMU: c.QEMU, TempDir: c.TempDir, ReadOnly: c.ReadOnly, Ports: c.Ports,
+		Warnings: c.Warnings, Log: v.Log, StopTimeout: v.StopTimeout}
+	return m.Run(signals, v.machine)
+}
+
+// machine is what the image boots on, and the chip beside it.
+func (v *VMM) machine(image *os.Root) (*machine.Machine, error) {
+	b, err := loadBoot(image, v.Config.FirmwareDir)
 	if err != nil {
-		return machine.ExitFailure, fmt.Errorf("opening image: %w", err)
-	}
-	defer root.Close()
-	b, err := loadBoot(root, v.Config.FirmwareDir)
-	if err != nil {
-		return machine.ExitFailure, err
+		return nil, err
 	}
 	sign, err := v.signer(b)
 	if err != nil {
-		return machine.ExitFailure, err
+		return nil, err
 	}
-	flag := os.O_RDWR
-	if v.Config.ReadOnly {
-		flag = os.O_RDONLY
-	}
-	disk, err := machine.OpenRegular(root, krun.DiskFile, flag)
-	if err != nil {
-		return machine.ExitFailure, err
-	}
-	defer disk.Close()
 	hardware, limit, err := b.hardware(v.Config.Direct)
 	if err != nil {
-		return machine.ExitFailure, err
+		return nil, err
 	}
-	m := machine.Machine{
-		QEMU: v.Config.QEMU, TempDir: v.Config.TempDir,
-		Kernel: b.inputs.Kernel, Initrd: b.inputs.Initrd, Cmdline: b.inputs.Cmdline, Shape: b.shape,
-		Hardware: hardware, BootLimit: limit, Disk: disk, ThrowAway: v.Config.ReadOnly, Ports: v.Config.Ports,
-		Report: func(port io.ReadWriter) error { return serveReports(port, sign) },
-		Log:    v.Log, StopTimeout: v.StopTimeout,
-	}
+	m := &machine.Machine{Kernel: b.inputs.Kernel, Initrd: b.inputs.Initrd, Cmdline: b.inputs.Cmdline, Shape: b.shape,
+		Hardware: hardware, BootLimit: limit,
+		Report: func(port io.ReadWriter) error { return serveReports(port, sign) }}
 	if v.Config.Announce {
 		m.Started = func() { fmt.Fprintln(os.Stderr, krun.StartedLine) }
 	}
-	return m.Run(signals)
+	return m, nil
 }
 
 // signer measures the boot, once, and opens the chip that signs for it.

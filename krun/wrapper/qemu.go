@@ -74,7 +74,7 @@ func (w *QEMU) prepare(c crun.Command, spec *crun.Spec, i *image) (config string
 	for _, more := range [][]string{own, unforwarded, host.warnings} {
 		warnings = append(warnings, more...)
 	}
-	monitor := qemu.Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, QEMU: host.qemu, TempDir: machine.InsideTemp,
+	monitor := qemu.Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, FirmwareSHA256: host.digest, QEMU: host.qemu, TempDir: machine.InsideTemp,
 		ReadOnly: spec.Root.Readonly && disk == nil, BootSeconds: w.bootSeconds(), Ports: ports, Warnings: warnings}
 	if i.config.TEE == kbs.TDX {
 		monitor.Quotes = qemu.InsideQuotes
@@ -119,6 +119,7 @@ func (w *QEMU) rewrite(s *crun.Spec, host *qemuHost, disk *specs.Mount, quotes b
 // qemuHost is what the host gives to a machine of QEMU's.
 type qemuHost struct {
 	qemu, firmware string
+	digest         string // of firmware
 	devices        []specs.LinuxDevice
 	warnings       []string
 }
@@ -186,7 +187,9 @@ func (w *QEMU) findFirmware(h *qemuHost, i *image) (err error) {
 	if fw.Kind != firmware.KindOVMF {
 		return hint.With(fmt.Errorf("firmware %s is of kind %q, expected %q", h.firmware, fw.Kind, firmware.KindOVMF), "`ccrun firmware compose` makes it")
 	}
-	if have := fmt.Sprintf("%x", fw.Digest); i.hints.Firmware != have {
+	have := fmt.Sprintf("%x", fw.Digest)
+	h.digest = have
+	if i.hints.Firmware != have {
 		h.warnings = []string{fmt.Sprintf("firmware %s is not the one the image was built for (%s): if the key server denies the guest, "+
 			"register what this one measures: `ccrun workload update ID --firmware %s`", h.firmware, i.hints.Firmware, h.firmware)}
 	}

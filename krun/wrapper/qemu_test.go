@@ -132,7 +132,7 @@ func TestImageForQEMU(t *testing.T) {
 		if c := s.Process.Capabilities; c != nil && len(c.Effective) > 1 || !s.Process.NoNewPrivileges {
 			t.Errorf("%s: capabilities %+v, no_new_privs %v", tee, c, s.Process.NoNewPrivileges)
 		}
-		if m.BootSeconds != 300 || len(m.Ports) != 1 || m.QEMU != "/usr/bin/qemu-system-x86_64" || len(m.Warnings) != 0 {
+		if m.BootSeconds != 300 || len(m.Ports) != 1 || m.QEMU != "/usr/bin/qemu-system-x86_64" || len(m.FirmwareSHA256) != 64 || len(m.Warnings) != 0 {
 			t.Errorf("%s: monitor's configuration %+v", tee, m)
 		}
 	}

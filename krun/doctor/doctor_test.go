@@ -5,14 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/krun/firmware"
+	"github.com/ccrun/ccrun/krun/firmware/ovmftest"
+	"github.com/ccrun/ccrun/krun/machine"
 	"github.com/ccrun/ccrun/krun/wrapper"
 )
 
@@ -25,12 +30,14 @@ type fit struct {
 	config  string // of the runtime
 	snp     bool
 	version string            // of crun
+	objects []kbs.TEE         // that QEMU makes machines for
+	memory  error             // machine.CheckMemory's
 	outputs map[string]string // of programs, by name
 	env     map[string]string
 }
 
 func fitHost(t *testing.T) *fit {
-	f := &fit{Host: &Host{Root: t.TempDir()}, t: t, snp: true, version: goodCrun, env: map[string]string{}}
+	f := &fit{Host: &Host{Root: t.TempDir()}, t: t, snp: true, version: goodCrun, objects: []kbs.TEE{kbs.SNP, kbs.TDX}, env: map[string]string{}}
 	for path, content := range map[string]string{
 		"dev/kvm": "", "dev/sev": "", "usr/bin/crun": "", "etc/ccrun/krun.json": "",
 		"sys/module/kvm_amd/parameters/sev_snp": "Y\n",
@@ -42,7 +49,9 @@ func fitHost(t *testing.T) *fit {
 		f.write(path, content)
 	}
 	f.library("lib/libkrunfw-sev.so.5")
-	f.config = fmt.Sprintf(`{"crun":%q,"library":%q,"state_dir":%q}`, f.path("usr/bin/crun"), f.path("lib/libkrunfw-sev.so.5"), f.path("state"))
+	f.write("qemu/usr/bin/qemu-system-x86_64", "")
+	f.compose(ovmftest.AmdSev(), "EPYC-v4")
+	f.configure(f.path("state"))
 	f.outputs = map[string]string{
 		"podman --version": "podman version 5.4.2\n", "podman --runtime": "/usr/local/libexec/ccrun/krun\n",
 		"/sbin/ldconfig -p": "\tlibkrun-sev.so.1 (libc6) => /lib32/libkrun-sev.so.1\n\tlibkrun-sev.so.1 (libc6,x86-64) => /usr/lib64/libkrun-sev.so.1\n",
@@ -70,6 +79,15 @@ func (f *fit) realRuntime() (*wrapper.Wrapper, error) {
 		return nil, err
 	}
 	w.KVM, w.SEV, w.CrunDirs, w.Search = f.path("dev/kvm"), f.path("dev/sev"), nil, firmware.Search{}
+	yes := func(string) (bool, error) { return true, nil }
+	w.QEMU.KVM, w.QEMU.SEV, w.QEMU.SNP, w.QEMU.TDX = "/dev/null", "/dev/zero", yes, yes
+	w.QEMU.Memory = func(uint) error { return f.memory }
+	w.QEMU.Objects = func(_ context.Context, _, _ string, tee kbs.TEE) error {
+		if !slices.Contains(f.objects, tee) {
+			return machine.ErrNoObject
+		}
+		return nil
+	}
 	w.Version = func(string) (string, error) { return f.version, nil }
 	w.SNP = func(kvm string) (bool, error) {
 		_, err := os.Stat(kvm)
@@ -84,6 +102,34 @@ func (f *fit) write(path, content string) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// configure is all that a host has, with the runtime's state in dir.
+func (f *fit) configure(dir string) {
+	f.config = fmt.Sprintf(`{"crun":%q,"library":%q,"state_dir":%q,"qemu_root":%q,"qemu_firmware":%q,"quote_socket":%q}`, f.path("usr/bin/crun"),
+		f.path("lib/libkrunfw-sev.so.5"), dir, f.path("qemu"), f.path("fw"), f.path("q"))
+}
+
+// compose makes the firmware of QEMU's machines with that OVMF.
+func (f *fit) compose(ovmf ovmftest.Spec, cpu string) {
+	f.t.Helper()
+	f.write("in/kernel", "kernel")
+	f.write("in/fd", string(ovmf.Build()))
+	if _, err := firmware.WriteDir(f.path("fw"), firmware.Sample{Kernel: f.path("in/kernel"), OVMF: f.path("in/fd"), CPU: cpu, Cmdline: "quiet"}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// becomeTDX has TDX in place of SEV-SNP, firmware for TDs, and a quote service.
+func (f *fit) becomeTDX() {
+	f.remove("sys/module/kvm_amd/parameters/sev_snp")
+	f.write("sys/module/kvm_intel/parameters/tdx", "Y")
+	f.compose(ovmftest.TDVF(), "")
+	l, err := net.Listen("unix", f.path("q"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { l.Close() })
 }
 
 func (f *fit) remove(path string) { _ = os.Remove(f.path(path)) }
@@ -113,7 +159,7 @@ func (f *fit) installed(dir, version string) {
 
 func TestFitHost(t *testing.T) {
 	findings, fit := fitHost(t).Examine(context.Background())
-	if !fit || len(findings) != len(checks()) {
+	if !fit || len(findings) != len(checks())-1 { // quotes are a TDX host's
 		t.Fatalf("fit host refused: %+v", findings)
 	}
 	for _, f := range findings {
@@ -130,12 +176,17 @@ func TestEachFaultIsNamed(t *testing.T) {
 		says  string // in what was found or its repair
 		spoil func(*fit)
 	}{
-		"no kvm":  {"kvm", Fail, "no such file", func(f *fit) { f.remove("dev/kvm") }},
-		"snp off": {"tee", Fail, "BIOS", func(f *fit) { f.remove("sys/module/kvm_amd/parameters/sev_snp") }},
-		"tdx": {"tee", Fail, "no initrd", func(f *fit) {
-			f.remove("sys/module/kvm_amd/parameters/sev_snp")
-			f.write("sys/module/kvm_intel/parameters/tdx", "Y")
+		"no kvm":            {"kvm", Fail, "no such file", func(f *fit) { f.remove("dev/kvm") }},
+		"no qemu":           {"qemu", Warn, "--vmm qemu", func(f *fit) { f.remove("qemu/usr/bin/qemu-system-x86_64") }},
+		"qemu old":          {"qemu", Warn, "lacks", func(f *fit) { f.objects = nil }},
+		"no firmware of it": {"qemu-firmware", Warn, "compose", func(f *fit) { f.remove("fw/firmware.json") }},
+		"generic OVMF": {"qemu-firmware", Warn, "prove nothing", func(f *fit) {
+			generic := ovmftest.AmdSev()
+			generic.Volume = make([]byte, 8192)
+			f.compose(generic, "EPYC-v4")
 		}},
+		"memory taken":  {"qemu-memory", Warn, "other machines", func(f *fit) { f.memory = machine.ErrMemory }},
+		"tdx":           {"tee", Warn, "no initrd", func(f *fit) { f.becomeTDX() }},
 		"no sev":        {"tee", Fail, "dev/sev", func(f *fit) { f.remove("dev/sev") }},
 		"no snp VMs":    {"tee", Fail, "makes no SNP machines", func(f *fit) { f.snp = false }},
 		"no asids":      {"asids", Warn, "BIOS", func(f *fit) { f.remove("sys/fs/cgroup/misc.capacity") }},
@@ -155,7 +206,7 @@ func TestEachFaultIsNamed(t *testing.T) {
 		"libkrun old":     {"libkrun", Fail, "1.15", func(f *fit) { f.installed("usr/lib64", "1.15.0") }},
 		"libkrun new":     {"libkrun", Warn, "1.20", func(f *fit) { f.installed("usr/lib64", "1.20.0") }},
 		"no firmware": {"firmware", Fail, `{"library":`, func(f *fit) {
-			f.config = fmt.Sprintf(`{"crun":%q,"state_dir":%q}`, f.path("usr/bin/crun"), f.path("state"))
+			f.config = fmt.Sprintf(`{"crun":%q,"state_dir":%q,"qemu_root":%q,"qemu_firmware":%q}`, f.path("usr/bin/crun"), f.path("state"), f.path("qemu"), f.path("fw"))
 		}},
 		"firmware broken":   {"firmware", Fail, "libkrunfw", func(f *fit) { f.write("lib/libkrunfw-sev.so.5", "\x7fELF junk") }},
 		"another's library": {"library", Fail, "mode 0700", func(f *fit) { f.write("state/x", "") }},
@@ -178,19 +229,65 @@ func TestEachFaultIsNamed(t *testing.T) {
 		h := fitHost(t)
 		c.spoil(h)
 		findings, fit := h.Examine(context.Background())
-		if fit != (c.want != Fail) {
+		libkruns := slices.Contains([]string{"tee", "crun", "libkrun", "firmware", "library"}, c.check) && c.want == Fail && name != "crun gone" // which QEMU's take, too
+		if fit != (c.want != Fail || libkruns) {
 			t.Errorf("%s: fit = %v", name, fit)
+		}
+		if libkruns {
+			c.want = Warn // images for QEMU still run
+			without := fitHost(t)
+			without.remove("qemu/usr/bin/qemu-system-x86_64")
+			c.spoil(without)
+			if _, fit := without.Examine(context.Background()); fit {
+				t.Errorf("%s, without QEMU: fit", name)
+			}
 		}
 		for _, f := range findings {
 			want := OK
-			if f.Check == c.check {
+			switch {
+			case f.Check == c.check:
 				want = c.want
+			case name == "crun gone" && f.Check == "qemu": // needs a crun, too
+				want = Warn
 			}
 			if f.Status != want || (f.Status != OK) != (f.Fix != "") || f.Check == c.check && !strings.Contains(f.Got+f.Fix, c.says) {
 				t.Errorf("%s: %+v", name, f)
 			}
 		}
 	}
+}
+
+// TestTDXHost: with QEMU it is fit, without TDs' needs it is not.
+func TestTDXHost(t *testing.T) {
+	for name, c := range map[string]struct {
+		check, says string
+		spoil       func(*fit)
+	}{
+		"QEMU of SNP":    {"qemu", "lacks", func(f *fit) { f.objects = []kbs.TEE{kbs.SNP} }},
+		"no QEMU":        {"qemu", "--vmm qemu", func(f *fit) { f.remove("qemu/usr/bin/qemu-system-x86_64") }},
+		"SNP's firmware": {"qemu-firmware", "RTMRs", func(f *fit) { f.compose(deaf(), "") }},
+		"no quotes":      {"qemu-quotes", "qgsd", func(f *fit) { f.remove("q") }},
+		"no TEE at all":  {"tee", "BIOS", func(f *fit) { f.remove("sys/module/kvm_intel/parameters/tdx") }},
+	} {
+		h := fitHost(t)
+		h.becomeTDX()
+		if findings, fit := h.Examine(context.Background()); !fit || len(findings) != len(checks()) {
+			t.Fatalf("%+v", findings)
+		}
+		c.spoil(h)
+		findings, fit := h.Examine(context.Background())
+		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Check == c.check })
+		if fit || i < 0 || findings[i].Status != Fail || !strings.Contains(findings[i].Got+findings[i].Fix, c.says) {
+			t.Errorf("%s: fit %v, %+v", name, fit, findings)
+		}
+	}
+}
+
+// deaf is OVMF for TDs that extends nothing.
+func deaf() ovmftest.Spec {
+	s := ovmftest.TDVF()
+	s.Volume = ovmftest.Verifier()
+	return s
 }
 
 // TestASIDsFree: they are finite, and it is told how many are left, wherever the
@@ -236,7 +333,8 @@ func TestNoExec(t *testing.T) {
 			continue
 		}
 		h := fitHost(t)
-		h.config = fmt.Sprintf(`{"crun":%q,"library":%q,"state_dir":%q}`, h.path("usr/bin/crun"), h.path("lib/libkrunfw-sev.so.5"), m[1]+"/ccrun-no-such")
+		h.configure(m[1] + "/ccrun-no-such")
+		h.remove("qemu/usr/bin/qemu-system-x86_64") // or it were a warning
 		for _, f := range must(h.Examine(context.Background())) {
 			if f.Check == "library" && (f.Status != Fail || !strings.Contains(f.Got, "noexec") || !strings.Contains(f.Fix, "state_dir")) {
 				t.Errorf("%+v", f)

@@ -30,6 +30,7 @@ type Host struct {
 	Server func(context.Context) error
 
 	runtime *wrapper.Wrapper // once Runtime returned it
+	noQEMU  bool             // its check found none
 }
 
 // Local is this machine.

@@ -32,14 +32,30 @@ func (h *Host) kvm(context.Context) (string, error) {
 	return h.runtime.KVM, nil
 }
 
+// on says whether a parameter of a kernel's module is set.
+func (h *Host) on(p string) bool { v := h.read(p); return v == "Y" || v == "1" }
+
+func (h *Host) snp() error {
+	if !h.on("/sys/module/kvm_amd/parameters/sev_snp") {
+		return errors.New("SEV-SNP is not enabled")
+	}
+	return nil
+}
+
+func (h *Host) tdx() error {
+	if !h.on("/sys/module/kvm_intel/parameters/tdx") {
+		return errors.New("TDX is not enabled")
+	}
+	return nil
+}
+
 func (h *Host) tee(context.Context) (string, error) {
-	on := func(p string) bool { v := h.read(p); return v == "Y" || v == "1" }
-	if !on("/sys/module/kvm_amd/parameters/sev_snp") {
-		if on("/sys/module/kvm_intel/parameters/tdx") {
+	if err := h.snp(); err != nil {
+		if h.tdx() == nil {
 			return "", hint.With(errors.New("TDX is on, but libkrun measures only the firmware there: no kernel, no initrd"),
-				"use a host with SEV-SNP")
+				"build images with --vmm qemu, or use a host with SEV-SNP")
 		}
-		return "", errors.New("SEV-SNP is not enabled")
+		return "", err
 	}
 	if _, err := os.Stat(h.runtime.SEV); err != nil {
 		return "", fmt.Errorf("SEV-SNP is on, but %w", err)

@@ -125,28 +125,13 @@ type qemuHost struct {
 }
 
 // host refuses what would end in a message of QEMU's, or of nobody's.
-func (w *QEMU) host(i *image) (*qemuHost, error) {
+func (w *QEMU) host(i *image) (h *qemuHost, err error) {
 	tee := i.config.TEE
-	h := &qemuHost{}
-	nodes := []struct{ path, source string }{{"/dev/kvm", w.KVM}}
-	if tee == kbs.SNP {
-		nodes = append(nodes, struct{ path, source string }{"/dev/sev", w.SEV})
-	}
-	for _, n := range nodes {
-		d, err := statDevice(n.path, n.source)
-		if err != nil {
-			return nil, err
-		}
-		h.devices = append(h.devices, d)
-	}
-	if err := w.checkMachines(tee); err != nil {
+	h = &qemuHost{}
+	if h.devices, err = w.Devices(tee); err != nil {
 		return nil, err
 	}
-	var err error
-	if h.qemu, err = machine.FindQEMUIn(w.Root); err != nil {
-		return nil, err
-	}
-	if err := w.Objects(context.Background(), w.Root, h.qemu, tee); err != nil {
+	if h.qemu, err = w.Program(context.Background(), tee); err != nil {
 		return nil, err
 	}
 	if err := w.Memory(i.config.MemoryMiB); err != nil {
@@ -157,7 +142,33 @@ func (w *QEMU) host(i *image) (*qemuHost, error) {
 			return nil, err
 		}
 	}
-	return h, w.findFirmware(h, i)
+	fw, err := w.FirmwareFor(tee)
+	if err != nil {
+		return nil, err
+	}
+	h.firmware, h.digest = fw.Path, fmt.Sprintf("%x", fw.Digest)
+	if i.hints.Firmware != h.digest { // as with libkrun's only worth a warning
+		h.warnings = []string{fmt.Sprintf("firmware %s is not the one the image was built for (%s): if the key server denies the guest, "+
+			"register what this one measures: `ccrun workload update ID --firmware %s`", h.firmware, i.hints.Firmware, h.firmware)}
+	}
+	return h, nil
+}
+
+// Devices are those of the host that a machine for tee takes; KVM must make such
+// machines.
+func (w *QEMU) Devices(tee kbs.TEE) (devices []specs.LinuxDevice, err error) {
+	nodes := []struct{ path, source string }{{"/dev/kvm", w.KVM}}
+	if tee == kbs.SNP {
+		nodes = append(nodes, struct{ path, source string }{"/dev/sev", w.SEV})
+	}
+	for _, n := range nodes {
+		d, err := statDevice(n.path, n.source)
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, d)
+	}
+	return devices, w.checkMachines(tee)
 }
 
 // checkMachines says what QEMU calls "vm-type not supported by KVM". Where nobody
@@ -172,28 +183,32 @@ func (w *QEMU) checkMachines(tee kbs.TEE) error {
 	return hint.With(fmt.Errorf("KVM on this host makes no TDs"), "this image runs only on a host with TDX enabled (kvm_intel.tdx=1); see `ccrun doctor`")
 }
 
-// findFirmware finds the firmware. That the image was built for another is only
-// worth a warning, as with libkrun's.
-func (w *QEMU) findFirmware(h *qemuHost, i *image) (err error) {
-	if h.firmware = w.Firmware; h.firmware == "" {
-		if h.firmware, err = firmware.FindComposed(i.config.TEE); err != nil {
-			return hint.With(err, "make it with `ccrun firmware compose --tee %s`, or name it in %s: {\"qemu_firmware\":\"/path\"}", i.config.TEE, ConfigPath)
+// Program is a QEMU that makes machines for tee, as it is called below Root.
+func (w *QEMU) Program(ctx context.Context, tee kbs.TEE) (string, error) {
+	path, err := machine.FindQEMUIn(w.Root)
+	if err != nil {
+		return "", err
+	}
+	return path, w.Objects(ctx, w.Root, path, tee)
+}
+
+// FirmwareFor is what machines for tee boot from.
+func (w *QEMU) FirmwareFor(tee kbs.TEE) (*firmware.Bundle, error) {
+	dir := w.Firmware
+	if dir == "" {
+		var err error
+		if dir, err = firmware.FindComposed(tee); err != nil {
+			return nil, hint.With(err, "make it with `ccrun firmware compose --tee %s`, or name it in %s: {\"qemu_firmware\":\"/path\"}", tee, ConfigPath)
 		}
 	}
-	fw, err := firmware.Load(h.firmware)
+	fw, err := firmware.Load(dir)
 	if err != nil {
-		return err
+		return nil, hint.With(err, "make it again with `ccrun firmware compose --tee %s`", tee)
 	}
 	if fw.Kind != firmware.KindOVMF {
-		return hint.With(fmt.Errorf("firmware %s is of kind %q, expected %q", h.firmware, fw.Kind, firmware.KindOVMF), "`ccrun firmware compose` makes it")
+		return nil, hint.With(fmt.Errorf("firmware %s is of kind %q, expected %q", dir, fw.Kind, firmware.KindOVMF), "`ccrun firmware compose` makes it")
 	}
-	have := fmt.Sprintf("%x", fw.Digest)
-	h.digest = have
-	if i.hints.Firmware != have {
-		h.warnings = []string{fmt.Sprintf("firmware %s is not the one the image was built for (%s): if the key server denies the guest, "+
-			"register what this one measures: `ccrun workload update ID --firmware %s`", h.firmware, i.hints.Firmware, h.firmware)}
-	}
-	return nil
+	return fw, nil
 }
 
 // bootSeconds is the boot limit, in whole seconds.

@@ -3,6 +3,7 @@ package attestserver
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
+	"github.com/ccrun/ccrun/attest-server/store"
 )
 
 // newMoved is what stands in for a server that is at to now.
@@ -47,6 +49,48 @@ func TestGuestFollowsAMove(t *testing.T) {
 	}
 	if st, err := r.admin.Get(t.Context(), "w1"); err != nil || st.Releases != 1 {
 		t.Errorf("status = %+v, %v", st, err)
+	}
+}
+
+// TestRunningGuestFollowsAMove: for new secrets, and to close its volume, long after
+// its session; and to no server but the one that it is told of by the one it knows.
+func TestRunningGuestFollowsAMove(t *testing.T) {
+	r := newRig(t)
+	r.register("w1", 1)
+	c, req := r.vm("w1", 1, 9)
+	s, k, err := c.Open(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	k.Wipe()
+	g, err := s.OpenVolume(t.Context(), "data", freshKey(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := r.adminClient(r.token(store.Admin))
+	r.resource(&owner, "acme/db/password", "w1", "newest")
+	guest := r.renewable(t)
+	old := newMoved(t, kbs.Move{URLs: []string{r.http.URL}, PinnedKeys: r.pins()})
+	guest.Client.URLs, guest.Client.PinnedKeys = []string{old.URL}, []string{kbs.PinOf(old.Certificate())}
+	var told string
+	guest.OnMoved = func(_, to string) { told = to }
+	got, err := guest.Secrets(t.Context(), []string{"acme/db/password"})
+	if err != nil || string(got["acme/db/password"].Value.Reveal()) != "newest" || told != r.http.URL {
+		t.Errorf("secrets: %v, %v, told of %q", got, err, told)
+	}
+	v := &kbs.VolumeClient{Client: guest.Client, Workload: "w1", Volume: "data", Token: g.Token}
+	if next, err := v.Stage(t.Context(), kbs.VolumeEmpty, 0); err != nil || next != 1 {
+		t.Errorf("staged generation %d, %v", next, err)
+	}
+	guest.Client.PinnedKeys = []string{strings.Repeat("ab", 32)}
+	if _, err := guest.Secrets(t.Context(), []string{"acme/db/password"}); !errors.Is(err, kbs.ErrUnpinned) {
+		t.Errorf("another server says so: %v", err)
+	}
+	again := newMoved(t, kbs.Move{URLs: []string{old.URL}, PinnedKeys: []string{kbs.PinOf(old.Certificate())}})
+	guest.Client.URLs, guest.Client.PinnedKeys = []string{again.URL}, []string{kbs.PinOf(again.Certificate())}
+	if _, err := guest.Secrets(t.Context(), []string{"acme/db/password"}); err == nil || !strings.Contains(err.Error(), "only one move is followed") {
+		t.Errorf("two moves: %v", err)
 	}
 }
 

@@ -67,7 +67,7 @@ func (n *native) confirmVolume(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (n *native) volumeRekeyed(w http.ResponseWriter, r *http.Request) error {
-	v, err := heldVolume(w, r, &kbs.VolumeRekeyedRequest{})
+	v, err := heldVolume(w, r, nil)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (n *native) volumeRekeyed(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, kbs.VolumeConfirmAnswer{Result: kbs.Confirmed})
 }
 
-// heldVolume reads a request of who has a volume's token, and its body into v.
+// heldVolume reads a request of who has a volume's token, and what is in it into body.
 func heldVolume(w http.ResponseWriter, r *http.Request, body any) (v release.HeldVolume, err error) {
 	if v.Token = answer.Bearer(r); v.Token.Len() == 0 {
 		return v, refusal.New(kbs.CodeUnauthorized, "no volume token: send Authorization: Bearer TOKEN")
@@ -88,6 +88,9 @@ func heldVolume(w http.ResponseWriter, r *http.Request, body any) (v release.Hel
 	}
 	if v.Name, err = volumeName(r); err != nil {
 		return v, err
+	}
+	if body == nil {
+		return v, nil
 	}
 	return v, answer.ReadJSON(w, r, kbs.MaxVolumeBody, body)
 }

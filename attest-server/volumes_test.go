@@ -83,7 +83,23 @@ func TestVolumeRoutes(t *testing.T) {
 	if _, err := v2.Stage(t.Context(), kbs.VolumeEmpty, 0); err != nil {
 		t.Errorf("accepted as lost: %v", err)
 	}
-	for _, path := range []string{"/v1/workloads/w1/volumes/data/accept-rollback", "/v1/workloads/w1/volumes/data/open", "/v1/workloads/w1/volumes/data/stage", "/v1/workloads/w1/volumes/data/confirm"} {
+	if status, err := r.admin.RekeyVolume(t.Context(), "w1", "data"); err != nil || !status.Rekey {
+		t.Errorf("rekeying: %+v, %v", status, err)
+	}
+	if err := v2.Rekeyed(t.Context()); problemCode(t, err) != kbs.CodeConflict {
+		t.Errorf("a guest that has no other key: %v", err)
+	}
+	last, v3 := open("w1", 1, 11, 4)
+	if !bytes.Equal(last.Key, g.Key) || !bytes.Equal(last.Next, freshKey(4).Reveal()) {
+		t.Errorf("to be rekeyed: %d bytes of a next key", len(last.Next))
+	}
+	if err := v3.Rekeyed(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if last, _ = open("w1", 1, 12, 3); !bytes.Equal(last.Key, freshKey(4).Reveal()) || last.Next != nil {
+		t.Error("rekeyed, it has not the key that the guest drew")
+	}
+	for _, path := range []string{"/v1/workloads/w1/volumes/data/rekey", "/v1/workloads/w1/volumes/data/rekeyed", "/v1/workloads/w1/volumes/data/accept-rollback", "/v1/workloads/w1/volumes/data/open", "/v1/workloads/w1/volumes/data/stage", "/v1/workloads/w1/volumes/data/confirm"} {
 		if status, b := r.call("POST", path, "", struct{}{}); status != http.StatusUnauthorized {
 			t.Errorf("%s without a token: %d %s", path, status, b)
 		}

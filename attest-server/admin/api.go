@@ -90,7 +90,7 @@ func (a *API) Routes(mux *answer.Router, answers answer.Responder) {
 
 		"GET /v1/workloads/{id}/volumes":                         {Reading, ofWorkload(reads(a.Volumes.list))},
 		"DELETE /v1/workloads/{id}/volumes/{name}":               {Publishing, ofWorkload(changes(0, a.Volumes.forget))},
-		"POST /v1/workloads/{id}/volumes/{name}/rekey":           {Publishing, ofWorkload(changes(kbs.MaxVolumeBody, a.Volumes.rekey))},
+		"POST /v1/workloads/{id}/volumes/{name}/rekey":           {Publishing, ofWorkload(changes(0, a.Volumes.rekey))},
 		"POST /v1/workloads/{id}/volumes/{name}/accept-rollback": {Publishing, ofWorkload(changes(kbs.MaxVolumeBody, a.Volumes.accept))},
 	} {
 		mux.HandleFunc(pattern, answers.Handle(a.Admit(x.roles, x.h)))

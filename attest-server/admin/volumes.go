@@ -68,9 +68,6 @@ func (s *Volumes) rekey(w http.ResponseWriter, r *http.Request, t store.Token) e
 	if err != nil {
 		return err
 	}
-	if err := answer.ReadJSON(w, r, kbs.MaxVolumeBody, &struct{}{}); err != nil {
-		return err
-	}
 	status, err := s.Store.RekeyVolume(r.Context(), id, name, actor(t))
 	if err != nil {
 		return workloadProblem(err)

@@ -68,28 +68,13 @@ type Renewer struct {
 	Client   *Client
 	Workload string
 	Renewal  *Renewal
+	// OnMoved, if set, is ReleaseRequest's.
+	OnMoved func(from, to string)
 }
 
 // Secrets are the newest versions of names. Each server is asked once.
 func (r *Renewer) Secrets(ctx context.Context, names []string) (all Secrets, err error) {
-	pins, err := ParsePins(r.Client.PinnedKeys)
-	if err != nil {
-		return nil, err
-	}
-	key, err := hpke.MLKEM768X25519().NewPrivateKey(r.Renewal.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the renewal key: %w", err)
-	}
-	q := inquiry{final: isFinal, retry: func(error, time.Duration) {}}
-	err = q.ask(ctx, r.Client.URLs, func(base string) error {
-		x, err := r.Client.connect(base, pins)
-		if err != nil {
-			return err
-		}
-		defer x.close()
-		if err := r.bear(ctx, x, key); err != nil {
-			return err
-		}
+	err = r.ask(ctx, "", func(x *exchange, key hpke.PrivateKey) error {
 		plain, err := r.post(ctx, x, key, secretsPath(r.Workload), SecretsRequest{names}, SecretsName(r.Workload))
 		if err != nil {
 			return err
@@ -104,28 +89,38 @@ func (r *Renewer) Secrets(ctx context.Context, names []string) (all Secrets, err
 // Token is what the server says of this guest's Evidence, as a signed EAR: for
 // whoever trusts the server (GET /v1/jwks).
 func (r *Renewer) Token(ctx context.Context) (string, error) {
-	pins, err := ParsePins(r.Client.PinnedKeys)
-	if err != nil {
-		return "", err
-	}
-	key, err := hpke.MLKEM768X25519().NewPrivateKey(r.Renewal.Key)
-	if err != nil {
-		return "", fmt.Errorf("reading the renewal key: %w", err)
-	}
 	var token []byte
-	q := inquiry{what: "a token", final: isFinal, retry: func(error, time.Duration) {}}
-	err = q.ask(ctx, r.Client.URLs, func(base string) error {
-		x, err := r.Client.connect(base, pins)
-		if err != nil {
-			return err
-		}
-		defer x.close()
-		if err := r.bear(ctx, x, key); err != nil {
-			return err
-		}
+	err := r.ask(ctx, "a token", func(x *exchange, _ hpke.PrivateKey) error {
 		return x.do(ctx, http.MethodGet, workloadPath(r.Workload)+"/token", nil, &token, MaxAnswerBody)
 	})
 	return string(token), err
+}
+
+// ask calls what asks one server after the other, with a bearer. One that has moved
+// is followed, once, as a session follows it: it has the ticket's secret with its store.
+func (r *Renewer) ask(ctx context.Context, what string, do func(*exchange, hpke.PrivateKey) error) error {
+	pins, err := ParsePins(r.Client.PinnedKeys)
+	if err != nil {
+		return err
+	}
+	key, err := hpke.MLKEM768X25519().NewPrivateKey(r.Renewal.Key)
+	if err != nil {
+		return fmt.Errorf("reading the renewal key: %w", err)
+	}
+	q := inquiry{what: what, final: isFinal, retry: func(error, time.Duration) {}}
+	return q.ask(ctx, r.Client.URLs, func(base string) error {
+		return r.Client.tryAt(ctx, base, pins, ReleaseRequest{WorkloadID: r.Workload, OnMoved: r.OnMoved}, func(base string, pins Pins) error {
+			x, err := r.Client.connect(base, pins)
+			if err != nil {
+				return err
+			}
+			defer x.close()
+			if err := r.bear(ctx, x, key); err != nil {
+				return err
+			}
+			return do(x, key)
+		})
+	})
 }
 
 // bear has x show a bearer from now on.

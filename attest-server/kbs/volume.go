@@ -54,8 +54,9 @@ type VolumeGrant struct {
 	Generation uint64 `json:"generation"`       // 0: the volume was never used
 	Staged     uint64 `json:"staged,omitempty"` // what it may have besides
 	// Next is the key that the guest is to encrypt the volume with anew, before it
-	// is used, and say so with VolumeRekeyedRequest: until then Key is the volume's,
-	// and from then on Next, and no guest gets the other any more.
+	// is used, and say so, durably: POST .../rekeyed, with the token, without a body.
+	// Until then Key is the volume's, and from then on Next, and no guest gets the
+	// other any more.
 	Next []byte `json:"next,omitempty"`
 }
 
@@ -90,10 +91,6 @@ type VolumeConfirmRequest struct {
 type VolumeConfirmAnswer struct {
 	Result string `json:"result"`
 }
-
-// VolumeRekeyedRequest says that all of the volume is there under the grant's Next,
-// durably: POST .../rekeyed, with the grant's token. Confirmed is the answer.
-type VolumeRekeyedRequest struct{}
 
 // VolumeStatus is what an owner may know of a volume.
 type VolumeStatus struct {
@@ -198,7 +195,7 @@ func (v *VolumeClient) Confirm(ctx context.Context, generation uint64, closed bo
 // the server may have heard it or not.
 func (v *VolumeClient) Rekeyed(ctx context.Context) error {
 	var a VolumeConfirmAnswer
-	if err := v.post(ctx, "/rekeyed", VolumeRekeyedRequest{}, &a); err != nil {
+	if err := v.post(ctx, "/rekeyed", nil, &a); err != nil {
 		return err
 	}
 	if a.Result != Confirmed {
@@ -214,13 +211,15 @@ func (v *VolumeClient) post(ctx context.Context, action string, in, out any) err
 	}
 	q := inquiry{what: "volume " + v.Volume, wait: v.Client.Wait, final: isFinal, retry: ReleaseRequest{OnRetry: v.OnRetry}.retry}
 	return q.ask(ctx, v.Client.URLs, func(base string) error {
-		x, err := v.Client.connect(base, pins)
-		if err != nil {
-			return err
-		}
-		defer x.close()
-		x.bearer = v.Token
-		return x.do(ctx, http.MethodPost, volumePath(v.Workload, v.Volume)+action, in, out, MaxAnswerBody)
+		return v.Client.tryAt(ctx, base, pins, ReleaseRequest{WorkloadID: v.Workload}, func(base string, pins Pins) error {
+			x, err := v.Client.connect(base, pins)
+			if err != nil {
+				return err
+			}
+			defer x.close()
+			x.bearer = v.Token
+			return x.do(ctx, http.MethodPost, volumePath(v.Workload, v.Volume)+action, in, out, MaxAnswerBody)
+		})
 	})
 }
 
@@ -242,7 +241,7 @@ func (c *AdminClient) AcceptRollback(ctx context.Context, id, volume string, emp
 // RekeyVolume has the workload's next guest encrypt the volume under a new key.
 func (c *AdminClient) RekeyVolume(ctx context.Context, id, volume string) (*VolumeStatus, error) {
 	var s VolumeStatus
-	if err := c.do(ctx, http.MethodPost, volumePath(id, volume)+"/rekey", struct{}{}, &s); err != nil {
+	if err := c.do(ctx, http.MethodPost, volumePath(id, volume)+"/rekey", nil, &s); err != nil {
 		return nil, err
 	}
 	return &s, nil

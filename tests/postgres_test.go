@@ -33,8 +33,10 @@ import (
 func TestPostgresStore(t *testing.T) {
 	endToEnd(t)
 	c := newCluster(t)
-	c.start("fsync=off") // hundreds of schemas; what is lost with the machine is not the question here
+	c.start("fsync=off", "max_connections=100") // hundreds of schemas; what is lost with the machine is not the question here
 	c.sql("postgres", "CREATE DATABASE suite")
+	var both sync.WaitGroup // they wait much: for processes that are killed, and for one another
+	defer both.Wait()
 	for _, args := range [][]string{
 		{"./attest-server/store/..."},
 		{"-run", "^Test(UpgradeWithKills|RestoredStoreIsNoticed|ArchiveAudit|ArchiveAsksWitnesses|ArchiveWithKills)$", "./cmd/attest-server/command"},
@@ -42,9 +44,11 @@ func TestPostgresStore(t *testing.T) {
 		cmd := exec.Command("go", append([]string{"test", "-count=1"}, args...)...)
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CCRUN_TEST_POSTGRES="+c.url("suite"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v:\n%s\n%s", args, err, out, c.log.String())
-		}
+		both.Go(func() {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %v:\n%s\n%s", args, err, out, c.log.String())
+			}
+		})
 	}
 }
 

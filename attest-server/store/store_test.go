@@ -6,11 +6,13 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/masterkey"
+	"github.com/ccrun/ccrun/attest-server/store/database"
 	"github.com/ccrun/ccrun/attest-server/store/database/databasetest"
 	"github.com/ccrun/ccrun/secret"
 )
@@ -37,6 +39,9 @@ func newStore(t testing.TB) (*DB, string, Options) {
 
 func newStoreWith(t testing.TB, o Options) (*DB, string, Options) {
 	t.Helper()
+	if databasetest.OnPostgres() {
+		return newPostgresStore(t, o)
+	}
 	path := databasetest.Place(t)
 	s, err := create(t.Context(), path, o)
 	if err != nil {
@@ -44,6 +49,33 @@ func newStoreWith(t testing.TB, o Options) (*DB, string, Options) {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s, path, o
+}
+
+// newTables is the name of a database with a new store's tables, for all tests.
+var newTables = sync.OnceValues(func() (name string, err error) {
+	return databasetest.Template(func(at string) error {
+		db, err := database.CreatePostgres(context.Background(), database.Postgres{DSN: at}, schema)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+})
+
+// newPostgresStore spares PostgreSQL the tables of each test's store.
+func newPostgresStore(t testing.TB, o Options) (*DB, string, Options) {
+	t.Helper()
+	template, err := newTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := databasetest.Copy(t, template)
+	s, err := create(t.Context(), at, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, at, o
 }
 
 func registration(id string, digests ...byte) kbs.Registration {

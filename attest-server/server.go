@@ -313,7 +313,7 @@ func (s *Server) HTTPServer() *http.Server {
 func httpServer(h http.Handler, limits *answer.Limiter, errors *log.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 10 * time.Second, // of a TLS handshake, too: no less than guests wait themselves
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       30 * time.Second,

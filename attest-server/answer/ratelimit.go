@@ -43,7 +43,8 @@ type RateLimits struct {
 	// Requests bounds requests under way. Zero: 2048.
 	Requests int
 	// Connections bounds open connections, and AddressConnections those of one
-	// address. Where there are more, idle ones are closed. Zero: 4096 and 512.
+	// address; four times as many, while they shake hands. Where there are more,
+	// idle ones are closed. Zero: 4096 and 512.
 	Connections, AddressConnections int
 }
 

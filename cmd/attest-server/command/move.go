@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	attestserver "github.com/ccrun/ccrun/attest-server"
+	"github.com/ccrun/ccrun/attest-server/answer"
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/cmd/face"
 	"github.com/ccrun/ccrun/hint"
@@ -141,7 +142,7 @@ func (d *server) stand(c *cli.Context) error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		fmt.Fprintf(c.App.Writer, "https://%s\n", l.Addr())
-		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), d.cert.config())) }()
+		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), answer.InTurn(d.cert.config()))) }()
 	}
 	go d.watch(c.Context)
 	d.notify(daemon.SdNotifyReady)

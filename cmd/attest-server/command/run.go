@@ -13,6 +13,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/ccrun/ccrun/attest-server/answer"
 )
 
 // drainTime is how long SIGTERM waits for answers under way.
@@ -59,7 +61,7 @@ func (d *server) run(ctx context.Context, listeners []net.Listener, reload <-cha
 	}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), d.cert.config())) }()
+		go func() { failed <- d.http.Serve(tls.NewListener(d.limited(l), answer.InTurn(d.cert.config()))) }()
 	}
 	go d.watch(ctx)
 	go d.supply.Run(ctx, func(err error) { renewed(d.log, d.supply, err) })

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"sync"
 )
 
 // StatusDenied is the exit status of a guest whose key a server refused. Units
@@ -26,19 +27,24 @@ const AnnounceAnnotation = "io.ccrun.announce"
 // or what failed.
 const AgentPrefix = "ccrun-init: "
 
-// Patterns of the agent's lines, which allow for the prefix of libkrun's log.
+// Patterns of the agent's lines, which allow for the prefix of libkrun's log. The
+// agent itself, which links this, never asks for them, and does not compile them.
 var (
-	statusLine  = regexp.MustCompile(libkrunLog + `ccrun: exit status (\d{1,3})\r?$`)
-	startedLine = regexp.MustCompile(libkrunLog + regexp.QuoteMeta(StartedLine) + `\r?$`)
-	agentLine   = regexp.MustCompile(libkrunLog + regexp.QuoteMeta(AgentPrefix) + `(.*?)\r?$`)
+	statusLine  = lazily(libkrunLog + `ccrun: exit status (\d{1,3})\r?$`)
+	startedLine = lazily(libkrunLog + regexp.QuoteMeta(StartedLine) + `\r?$`)
+	agentLine   = lazily(libkrunLog + regexp.QuoteMeta(AgentPrefix) + `(.*?)\r?$`)
 )
+
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 const libkrunLog = `^(?:\[[^\]]{1,64} init_or_kernel\] )?`
 
 // ParseStatusLine reads a line of a guest's console, without its end. ok is
 // false if it is not a StatusLine.
 func ParseStatusLine(line string) (status int, ok bool) {
-	m := statusLine.FindStringSubmatch(line)
+	m := statusLine().FindStringSubmatch(line)
 	if m == nil {
 		return 0, false
 	}
@@ -48,12 +54,12 @@ func ParseStatusLine(line string) (status int, ok bool) {
 
 // IsStartedLine says whether a line of a guest's console, without its end, is
 // StartedLine.
-func IsStartedLine(line string) bool { return startedLine.MatchString(line) }
+func IsStartedLine(line string) bool { return startedLine().MatchString(line) }
 
 // ParseAgentLine is what the guest agent says in a line of its console, without
 // its end. Whoever can write there can say the same.
 func ParseAgentLine(line string) (text string, ok bool) {
-	m := agentLine.FindStringSubmatch(line)
+	m := agentLine().FindStringSubmatch(line)
 	if m == nil {
 		return "", false
 	}

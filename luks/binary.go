@@ -118,7 +118,7 @@ func parseBinary(b []byte, off int64) (*binaryHeader, error) {
 		return nil, fmt.Errorf("LUKS2 checksum %.32q, expected sha256", cString(b[offChecksumName:offChecksumName+32]))
 	}
 	uuid := cString(b[offUUID : offUUID+40])
-	if !uuidFormat.MatchString(uuid) {
+	if !validUUID(uuid, lowerHex) {
 		return nil, fmt.Errorf("LUKS2 UUID %.40q, expected the lower-case 8-4-4-4-12 form", uuid)
 	}
 	return &binaryHeader{headerBytes: int64(size), sequence: binary.BigEndian.Uint64(b[offSequence:]), uuid: uuid}, nil

@@ -17,8 +17,10 @@ package luks
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
+	"strings"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Geometry is everything that decides how a disk's bytes are decrypted,
@@ -73,7 +75,21 @@ const (
 	maxDefaultJournalBytes = 4 << 20
 )
 
-var uuidFormat = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+const lowerHex, anyHex = "0123456789abcdef", "0123456789abcdefABCDEF"
+
+// validUUID wants 8-4-4-4-12 digits.
+func validUUID(s, digits string) bool {
+	parts := strings.Split(s, "-")
+	if len(s) != 36 || len(parts) != 5 {
+		return false
+	}
+	for i, n := range [...]int{8, 4, 4, 4, 12} {
+		if len(parts[i]) != n || !bounded.Name(parts[i], n, digits, digits) {
+			return false
+		}
+	}
+	return true
+}
 
 // NewGeometry lays out a disk for plainBytes of content (a multiple of 4096)
 // with 4096-byte sectors and one of Ciphers; with integrity it has tags and a
@@ -112,7 +128,7 @@ func (g *Geometry) chooseJournal() {
 func (g *Geometry) Validate() error {
 	s, err := g.suite()
 	switch {
-	case !uuidFormat.MatchString(g.UUID):
+	case !validUUID(g.UUID, lowerHex):
 		return fmt.Errorf("disk UUID %.40q, expected the lower-case 8-4-4-4-12 form", g.UUID)
 	case err != nil:
 		return err

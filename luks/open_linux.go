@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // Suffixes of the devices under the one a caller names. "_dif" is what
@@ -21,8 +22,6 @@ const (
 
 // ErrNoCipher says that the kernel cannot encrypt as the geometry wants it.
 var ErrNoCipher = errors.New("this kernel has no cipher")
-
-var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
 // Place is where a disk begins: on a block device, StartBytes (a multiple of
 // 4096) into it.
@@ -44,7 +43,7 @@ func Activate(g Geometry, vk *VolumeKey, at Place, name string, readOnly bool) (
 	if err := vk.check(&g); err != nil {
 		return "", err
 	}
-	if !deviceName.MatchString(name) {
+	if !validDeviceName(name) {
 		return "", fmt.Errorf("device name %.70q, expected up to 64 letters, digits, '_', '.', '-'", name)
 	}
 	dev, err := checkDevice(&g, at)
@@ -80,7 +79,7 @@ func Activate(g Geometry, vk *VolumeKey, at Place, name string, readOnly bool) (
 
 // Deactivate removes what Activate made. The device must not be in use.
 func Deactivate(name string) error {
-	if !deviceName.MatchString(name) {
+	if !validDeviceName(name) {
 		return fmt.Errorf("device name %.70q is not one of Activate's", name)
 	}
 	dm, err := openDeviceMapper()
@@ -187,4 +186,8 @@ func withoutCipher(g *Geometry, err error) error {
 		return fmt.Errorf("%w %s: %w", ErrNoCipher, g.Cipher, err)
 	}
 	return err
+}
+
+func validDeviceName(s string) bool {
+	return bounded.Name(s, 64, bounded.Letters+bounded.Digits, bounded.Letters+bounded.Digits+"_.-")
 }

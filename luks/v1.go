@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"regexp"
 	"slices"
 
 	"github.com/ccrun/ccrun/secret"
@@ -31,8 +30,6 @@ const (
 	v1AlignBytes   = 4096
 	v1Magic        = "LUKS\xba\xbe\x00\x01"
 )
-
-var v1UUIDFormat = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 
 // ErrNotLUKS1 says that a disk does not start with a LUKS1 header.
 var ErrNotLUKS1 = errors.New("not a LUKS1 disk")
@@ -134,7 +131,7 @@ func (h *V1Header) validate() error {
 		return fmt.Errorf("payload at %d, expected a multiple of %d inside the disk and up to %d", payload, v1AlignBytes, maxDataOffsetBytes)
 	case r.DigestIter < 1000 || r.DigestIter > maxPBKDF2Iterations:
 		return fmt.Errorf("%d digest iterations, expected 1000 to %d", r.DigestIter, maxPBKDF2Iterations)
-	case !v1UUIDFormat.MatchString(h.uuid):
+	case !validUUID(h.uuid, anyHex):
 		return fmt.Errorf("disk UUID %.40q, expected the 8-4-4-4-12 form", h.uuid)
 	}
 	return h.validateSlots(payload)

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ccrun/ccrun/bounded"
 )
 
 // MaxReportBody bounds a GuestReport.
@@ -46,11 +47,8 @@ func (s *Session) Report(ctx context.Context, why string) (session string, err e
 	var a ReportAnswer
 	r := GuestReport{Refused: strings.ToValidUTF8(why[:min(len(why), maxReportText)], "")}
 	err = s.x.do(ctx, http.MethodPost, workloadPath(s.req.WorkloadID)+"/report", r, &a, MaxAnswerBody)
-	if err == nil && !validSessionNumber.MatchString(a.Session) {
+	if err == nil && !bounded.Name(a.Session, 64, bounded.Digits+bounded.Lower, bounded.Digits+bounded.Lower) { // it goes to the console
 		return "", fmt.Errorf("answer to the report has session number %.40q", a.Session)
 	}
 	return a.Session, err
 }
-
-// validSessionNumber: it goes to the console.
-var validSessionNumber = regexp.MustCompile(`^[0-9a-z]{1,64}$`)

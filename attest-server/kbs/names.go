@@ -3,18 +3,18 @@ package kbs
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/hint"
 )
 
-var workloadID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-
 // ValidWorkloadID says whether id may name a workload: up to 128 letters,
 // digits, '.', '_' and '-', the first a letter or digit.
-func ValidWorkloadID(id string) bool { return workloadID.MatchString(id) }
+func ValidWorkloadID(id string) bool {
+	return bounded.Name(id, 128, bounded.Letters+bounded.Digits, bounded.Letters+bounded.Digits+"._-")
+}
 
 // MaxVersions bounds the versions of a workload that a server keeps.
 const MaxVersions = 16

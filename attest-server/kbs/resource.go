@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -30,8 +30,6 @@ const (
 	StagedDiskKeyType = "disk-key.staged"
 )
 
-var validResourcePart = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
-
 // ResourceID names a secret for attested workloads: REPO/TYPE/TAG.
 type ResourceID struct{ Repo, Type, Tag string }
 
@@ -44,7 +42,7 @@ func ParseResourceID(s string) (ResourceID, error) {
 	}
 	id := ResourceID{parts[0], parts[1], parts[2]}
 	for _, p := range parts {
-		if !validResourcePart.MatchString(p) {
+		if !bounded.Name(p, 64, bounded.Letters+bounded.Digits+"_-", bounded.Letters+bounded.Digits+"._-") {
 			return ResourceID{}, fmt.Errorf("resource %q: expected REPO/TYPE/TAG, each up to 64 letters, digits, '.', '_' and '-', not beginning with '.'", s)
 		}
 	}

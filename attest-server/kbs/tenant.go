@@ -1,15 +1,16 @@
 package kbs
 
 import (
-	"regexp"
 	"strings"
-)
 
-var validTenant = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+	"github.com/ccrun/ccrun/bounded"
+)
 
 // ValidTenant says whether name can be a tenant's: up to 32 lower-case
 // letters, digits and '-', no '.'.
-func ValidTenant(name string) bool { return validTenant.MatchString(name) }
+func ValidTenant(name string) bool {
+	return bounded.Name(name, 32, bounded.Lower+bounded.Digits, bounded.Lower+bounded.Digits+"-")
+}
 
 // Owns says whether what is called name belongs to the tenant. A tenant's
 // names begin with its own and a dot (workloads, resource repositories), or

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"time"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -23,10 +23,10 @@ const (
 	MaxVolumesKept = 32
 )
 
-var validVolumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-
 // ValidVolumeName says whether a volume may have that name.
-func ValidVolumeName(s string) bool { return validVolumeName.MatchString(s) }
+func ValidVolumeName(s string) bool {
+	return bounded.Name(s, 63, bounded.Letters+bounded.Digits, bounded.Letters+bounded.Digits+"_.-")
+}
 
 // A volume's data carries a generation, and so does the server's record of it.
 // Each time the volume is opened, and when it is closed cleanly, both go up in

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/ccrun/ccrun/bounded"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -26,12 +26,10 @@ const (
 	maxVariableName    = 128
 )
 
-var validVariable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
 // ValidVariable says whether name may name an environment variable: letters,
 // digits and '_', no digit first.
 func ValidVariable(name string) bool {
-	return len(name) <= maxVariableName && validVariable.MatchString(name)
+	return bounded.Name(name, maxVariableName, bounded.Letters+"_", bounded.Letters+bounded.Digits+"_")
 }
 
 // WorkloadConfig is what the owner of a workload gives its process beside what

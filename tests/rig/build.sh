@@ -27,7 +27,9 @@ ln -sfn "$("$here/crun.sh" "$cache")" "$rig/crun"
 gcc -shared -fPIC -O1 -Wall -o "$rig/libkrun-sev.so.1" "$here/libkrun.c" -ldl
 export GOFLAGS="${GOFLAGS:-} -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,nethttpomithttp2"
 for program in vmm shim initrd2disk init; do
-	(cd "$here" && go build -ldflags "-s -w" -o "$rig/$program" "./$program")
+	flags=()
+	[[ $program != init ]] || flags=(-gcflags=all=-l) # as the Makefile makes the agent
+	(cd "$here" && go build "${flags[@]}" -ldflags "-s -w" -o "$rig/$program" "./$program")
 done
 # Without it, and without sid, no machine boots through OVMF here.
 if [[ ! -e $rig/OVMF.amdsev.fd ]] && deb=$(package sid ovmf-amdsev) && [[ -n $deb ]]; then

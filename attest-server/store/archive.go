@@ -203,6 +203,9 @@ func (s *DB) cutPart(tx *sql.Tx, from, to kbs.AuditBase, detail string, tell boo
 	if _, err := s.log.head.tree.keep(tx); err != nil { // or there may be none behind the base
 		return err
 	}
+	if err := keepLeaves(tx, part); err != nil {
+		return err
+	}
 	if err := s.removeEntries(tx, part); err != nil {
 		return err
 	}

@@ -108,6 +108,10 @@ func TestLogGoesOnBehindItsBase(t *testing.T) {
 	mustCut(t, other, 768) // again, by the other
 	checkTree(t, again, leaves)
 	fill(t, again, 1)
+	edit(t, again, "DELETE FROM audit_tree WHERE level = 0") // as of 65536 entries ago
+	if _, err := again.Consistency(t.Context(), 300, 1000); !errors.Is(err, checkpoint.ErrArchived) {
+		t.Errorf("a proof from within what was archived long ago: %v", err)
+	}
 }
 
 // checkTree compares db's checkpoint with the leaves that were cut and the
@@ -150,8 +154,16 @@ func checkTree(t *testing.T, db *DB, cut [][]byte) {
 			t.Errorf("from %d: %v", from, err)
 		}
 	}
-	if _, err := db.Consistency(t.Context(), 300, c.Size); !errors.Is(err, checkpoint.ErrArchived) {
-		t.Errorf("a proof from within the archive: %v", err)
+	var archived checkpoint.Tree
+	for _, x := range cut[:300] {
+		archived.Append(x)
+	}
+	proof, err := db.Consistency(t.Context(), 300, c.Size)
+	if err == nil {
+		err = tlog.CheckTree(proof, c.Size, c.Root, 300, archived.Root())
+	}
+	if err != nil {
+		t.Errorf("from within the archive: %v", err)
 	}
 }
 
@@ -159,7 +171,7 @@ func checkTree(t *testing.T, db *DB, cut [][]byte) {
 // base of its own log. That of a log which others have led on from an older copy of
 // the store is signed by the same key.
 func TestBaseOfAnotherWay(t *testing.T) {
-	for name, entries := range map[string]int{"a tile and more": 300, "a power of two": 511} { // and one that the store begins with
+	for name, entries := range map[string]int{"a tile and more": 300, "a power of two": 511, "since the last tile": 300} { // and one that the store begins with
 		t.Run(name, func(t *testing.T) {
 			s, at, o := newStore(t)
 			fill(t, s, entries)
@@ -169,6 +181,14 @@ func TestBaseOfAnotherWay(t *testing.T) {
 			}
 			defer other.Close()
 			fill(t, s, 300)
+			var common []kbs.AuditEntry // of both ways
+			if name == "since the last tile" {
+				err := s.Audit(t.Context(), 0, func(e kbs.AuditEntry) error { common = append(common, e); return nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+				common = common[:entries-10]
+			}
 			mustCut(t, s, 512)
 			var own checkpoint.Tree
 			remember := func(tree func(size int64) checkpoint.Tree) error {
@@ -185,6 +205,13 @@ func TestBaseOfAnotherWay(t *testing.T) {
 				return other.write(t.Context(), func(tx *sql.Tx) error { return other.log.append(tx, "a", "b", "c", "d") })
 			}
 			err = remember(func(size int64) (x checkpoint.Tree) {
+				for _, e := range common {
+					leaf, err := hex.DecodeString(e.Hash)
+					if err != nil {
+						t.Fatal(err)
+					}
+					x.Append(leaf)
+				}
 				for x.Size() < size {
 					x.Append([]byte("of another way"))
 				}

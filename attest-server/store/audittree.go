@@ -103,29 +103,43 @@ func (t auditTree) atBase(tx *sql.Tx, b kbs.AuditBase) (auditTree, error) {
 	return t, nil
 }
 
-// follows proves that t leads on from before, as far as that has whole tiles: what
-// would prove the rest is cut off with its entries.
+// follows proves that t leads on from before: to the last entry, unless more were
+// archived since than the store keeps leaves of; then as far as whole tiles go.
 func (t auditTree) follows(tx *sql.Tx, before checkpoint.Tree) error {
-	whole := before.Size() - before.Size()%tileWidth
-	if whole == 0 {
-		return nil
-	}
-	old, err := checkpoint.TreeOf(whole, before.Edge()[:bits.OnesCount64(uint64(whole))])
-	if err != nil {
-		return err
-	}
-	if whole == t.Size() {
-		if old.Root() != t.Root() {
-			err = fmt.Errorf("another audit tree of %d entries than before: %w", whole, ErrTampered)
+	old := before
+	if t.Size()-before.Size() > keptLeaves-tileWidth {
+		whole := before.Size() - before.Size()%tileWidth
+		var err error
+		if old, err = checkpoint.TreeOf(whole, before.Edge()[:bits.OnesCount64(uint64(whole))]); err != nil {
+			return err
 		}
-		return err
 	}
-	proof, err := tlog.ProveTree(t.Size(), whole, treeReader{context.Background(), tx})
+	var proof tlog.TreeProof
+	if size := old.Size(); size > 0 && size < t.Size() {
+		var err error
+		if proof, err = tlog.ProveTree(t.Size(), size, treeReader{context.Background(), tx}); err != nil {
+			return fmt.Errorf("proving that the audit tree of %d entries leads to that of %d: %w: %w", size, t.Size(), ErrTampered, err)
+		}
+	}
+	from := checkpoint.Checkpoint{Size: old.Size(), Root: old.Root()}
+	if err := checkpoint.Extends(proof, from, checkpoint.Checkpoint{Size: t.Size(), Root: t.Root()}); err != nil {
+		return fmt.Errorf("the audit tree has gone another way: %w: %w", ErrTampered, err)
+	}
+	return nil
+}
+
+// keptLeaves is of how many archived entries the store keeps the hashes, at level
+// 0: those of a tile prove that a server which signed within it is led on.
+const keptLeaves = 1 << 16
+
+// keepLeaves keeps the hashes of the entries up to upTo, which are cut next.
+func keepLeaves(tx *sql.Tx, upTo int64) error {
+	_, err := tx.Exec("INSERT INTO audit_tree(level, n, hash) SELECT 0, seq - 1, hash FROM audit WHERE seq <= ? ON CONFLICT(level, n) DO UPDATE SET hash = excluded.hash", upTo)
 	if err == nil {
-		err = tlog.CheckTree(proof, t.Size(), t.Root(), whole, old.Root())
+		_, err = tx.Exec("DELETE FROM audit_tree WHERE level = 0 AND n < ?", upTo-keptLeaves)
 	}
 	if err != nil {
-		return fmt.Errorf("the audit tree of %d entries does not lead to that of %d: %w: %w", whole, t.Size(), ErrTampered, err)
+		return fmt.Errorf("keeping hashes of archived entries: %w", err)
 	}
 	return nil
 }
@@ -270,7 +284,9 @@ func (r treeReader) hash(level int, n int64) (tlog.Hash, error) {
 func (r treeReader) row(level int, first, count int64) ([]tlog.Hash, error) {
 	query, args := "SELECT n, hash FROM audit_tree WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n", []any{level, first, first + count}
 	if level == 0 {
-		query, args = "SELECT seq - 1, hash FROM audit WHERE seq > ?1 AND seq <= ?2 ORDER BY seq", args[1:]
+		// Whatever is in both is read twice, and refused.
+		query = `SELECT seq - 1 AS n, hash FROM audit WHERE seq > ?2 AND seq <= ?3
+			UNION ALL SELECT n, hash FROM audit_tree WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n`
 	}
 	hashes, err := list(r.ctx, r.from, func(x row) (h tlog.Hash, err error) {
 		var n int64

@@ -129,7 +129,8 @@ type TreePlace struct {
 	N     int64
 }
 
-// KeptTree is what the store keeps of the tree, unchecked.
+// KeptTree is what the store keeps of the tree, unchecked, but for the leaves of
+// archived entries.
 func (s checkpoints) KeptTree(ctx context.Context) (map[TreePlace]tlog.Hash, error) {
 	kept := map[TreePlace]tlog.Hash{}
 	_, err := list(ctx, s.db, func(r row) (struct{}, error) {
@@ -143,7 +144,7 @@ func (s checkpoints) KeptTree(ctx context.Context) (map[TreePlace]tlog.Hash, err
 			kept[at] = tlog.Hash(b)
 		}
 		return struct{}{}, err
-	}, "SELECT level, n, hash FROM audit_tree")
+	}, "SELECT level, n, hash FROM audit_tree WHERE level > 0")
 	if err != nil {
 		return nil, fmt.Errorf("reading audit tree: %w", err)
 	}

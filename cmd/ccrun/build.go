@@ -28,6 +28,7 @@ The workload is registered with the server before DEST gets its name: a build
 that is killed leaves at worst a registration without an image.
 
 Examples:
+   ccrun build --workload-id nginx docker://docker.io/library/nginx:1.28 localhost/nginx-cw
    ccrun build --attest-url https://kbs.example:8443 --dns 9.9.9.9 --attest-ca ca.pem \
        --token-file token docker://docker.io/library/nginx:1.28 localhost/nginx-cw
    ccrun build --attest-url https://kbs.example:8443 --dns 9.9.9.9 --attest-ca ca.pem \

@@ -28,7 +28,7 @@ func imageFlags() []cli.Flag {
 		&cli.StringFlag{Name: "registries-conf", EnvVars: []string{"CONTAINERS_REGISTRIES_CONF"}, Usage: "`FILE` instead of registries.conf"},
 		&cli.StringFlag{Name: "registries.d", Usage: "`DIR` instead of registries.d, as containers-registries.d(5)"},
 		&cli.UintFlag{Name: "retry", Value: 3, Usage: "`NUMBER` of times to try again when a registry is overloaded, breaks off or does not answer"},
-		&cli.DurationFlag{Name: "retry-delay", Usage: "`TIME` between these (default: 1s, doubled each time; what the registry asks for with 429)"},
+		&cli.DurationFlag{Name: "retry-delay", DefaultText: "1s, doubled each time; what the registry asks for with 429", Usage: "`TIME` between these"},
 	}
 }
 

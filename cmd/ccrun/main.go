@@ -30,6 +30,12 @@ func main() {
 func newApp() *cli.App {
 	app := &cli.App{
 		Usage: "build, register and run confidential workloads with Podman and krun",
+		Description: "An owner, on a machine that he trusts; a host that runs it; and the owner again:\n" +
+			"   ccrun login https://keys.example.com:8443 --ca ca.pem --token-file token\n" +
+			"   ccrun build --workload-id shop SOURCE docker://registry.example.com/shop:1\n" +
+			"   ccrun run registry.example.com/shop:1\n" +
+			"   ccrun explain SESSION\n\n" +
+			"Without SEV-SNP or TDX, `ccrun-sim up` makes all that takes a server and a TEE: docs/tutorial.md.",
 		Commands: []*cli.Command{
 			buildCommand(), convertCommand(), verifyImageCommand(), measureCommand(), inspectCommand(), registerCommand(),
 			workloadCommand(), resourceCommand(), volumeCommand(), runCommand(), psCommand(), topCommand(), logsCommand(), verifyCommand(), sessionCommand(), explainCommand(), auditCommand(), incidentCommand(), monitorCommand(),

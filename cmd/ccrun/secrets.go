@@ -12,10 +12,10 @@ import (
 
 func secretFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "secret", Value: &stringList{}, Usage: "resource of the key server that the workload gets before it starts, in a file in memory or a variable, " +
-			"`kbs:///REPO/TYPE/TAG,target=PATH|env=NAME[,mode=OCTAL][,uid=N][,gid=N][,optional]`; a target without a slash in front is in " + krun.SecretsDir + "; may be repeated; measured"},
-		&cli.GenericFlag{Name: "secret-allow", Value: &stringList{}, Usage: "resources that the host may ask for with `ccrun run --secret`, in files in " + krun.SecretsDir + " or, with env, in that variable, " +
-			"`REPO/TYPE/TAG[,env=NAME]`, where * stands for any text; may be repeated; measured"},
+		&cli.GenericFlag{Name: "secret", Value: &stringList{}, Usage: "`RESOURCE` of the key server that the workload gets before it starts: kbs:///REPO/TYPE/TAG with ,target=PATH, a file in memory, " +
+			"or ,env=NAME, and perhaps ,mode=OCTAL ,uid=N ,gid=N ,optional; a target without a slash in front is in " + krun.SecretsDir + "; may be repeated; measured"},
+		&cli.GenericFlag{Name: "secret-allow", Value: &stringList{}, Usage: "`RESOURCES` that the host may ask for by --secret of ccrun run, in files in " + krun.SecretsDir + " or, with env, in that variable: " +
+			"REPO/TYPE/TAG[,env=NAME], where * stands for any text; may be repeated; measured"},
 		&cli.StringFlag{Name: "secret-refresh", Usage: "replace the files of secrets that have changed, every `DURATION[,signal=NAME]`, as in 10m,signal=HUP; measured"},
 	}
 }

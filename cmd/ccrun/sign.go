@@ -17,7 +17,7 @@ func trustFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "attach", Value: cli.NewStringSlice(workload.AttachRecord, workload.AttachProvenance),
 			Usage: "`LIST` of documents to attach as OCI referrers (docker://, oci:DIR:NAME): record, provenance, sbom, none; an SBOM says publicly what is on the encrypted disk"},
-		&cli.BoolFlag{Name: "publish-source", Usage: "name the source by its digest in label, provenance and SBOM; who knows all of it but a short secret in its configuration can then find that by trying (default: only --record knows it)"},
+		&cli.BoolFlag{Name: "publish-source", Usage: "name the source by its digest in label, provenance and SBOM; who knows all of it but a short secret in its configuration can then find that by trying; without, only --record knows it"},
 		&cli.StringFlag{Name: "sign-by-sigstore", Usage: "sign as the parameter `FILE` says, see containers-sigstore-signing-params.yaml(5); private keys only"},
 		&cli.StringFlag{Name: "sign-by-sigstore-private-key", Usage: "sign with the sigstore private key in `FILE`"},
 		&cli.StringFlag{Name: "sign-passphrase-file", Usage: "`FILE` with the signing key's passphrase"},

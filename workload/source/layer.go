@@ -156,6 +156,9 @@ func (l *Layer) Stream(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, l.Wrap(errors.Join(err, rc.Close()))
 	}
+	if decompress == nil && !l.encrypted() && l.info.Digest == l.diffID {
+		return &layerReader{l: l, v: plain, c: rc}, nil // content is checked for that digest
+	}
 	if decompress == nil {
 		return &layerReader{l: l, v: blob.NewReader(ctx, plain, l.diffID, -1), c: rc}, nil
 	}

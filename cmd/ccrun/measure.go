@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -43,7 +44,7 @@ func measureCommand() *cli.Command {
 		Name:  "measure",
 		Usage: "print the launch measurement that a machine will have",
 		Description: "Nothing is executed and no TEE is needed. Without --initrd, the firmware's own initrd is measured.\n\n" +
-			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is the .fd file, and kernel, initrd and command line are\n" +
+			"With --vmm qemu, the machine is QEMU's with OVMF: --firmware is a directory of ccrun firmware compose, or the .fd file, and kernel, initrd and command line are\n" +
 			"measured through it. For SNP, it must be the AmdSev build, and the command line keep the kernel from running the host's ACPI\n" +
 			"code, which nothing measures, unless --allow-acpi allows it. For TDX the MRTD is printed; --format json also gives RTMR 1 and 2, and RTMR 0 with --event-log.\n\n" +
 			"Examples:\n   ccrun measure --against 3k9m0w7f2c5d8x1a --firmware libkrunfw-sev.so.5 --server https://kbs.example:8443 --ca ca.pem --token-file token\n" +
@@ -52,7 +53,7 @@ func measureCommand() *cli.Command {
 			"      --append 'console=ttyS0 " + measure.StopsACPI + "'",
 		Flags: append(append(shapeFlags(), slices.Concat(imageFlags(), serverFlags())...),
 			&cli.StringFlag{Name: "vmm", Usage: "krun or qemu", Value: "krun"},
-			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. OVMF.fd for qemu", TakesFile: true},
+			&cli.StringFlag{Name: "firmware", Usage: "libkrunfw library or firmware directory; default: the installed library. for qemu OVMF.fd, or the directory of ccrun firmware compose", TakesFile: true},
 			&cli.StringFlag{Name: "initrd", Usage: "initrd of the workload (/initrd.img of its image)", TakesFile: true},
 			&cli.StringFlag{Name: "kernel", Usage: "bzImage (qemu only)", TakesFile: true},
 			&cli.StringFlag{Name: "append", Usage: "kernel's `COMMAND LINE` (qemu only)"},
@@ -60,7 +61,7 @@ func measureCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "guest-features", Usage: "SEV_FEATURES of the vCPUs (qemu with snp only)", Value: 1},
 			&cli.BoolFlag{Name: "allow-acpi", Usage: "measure a machine whose kernel runs the host's ACPI code, which can do anything in it (qemu and sample only)"},
 			&cli.StringFlag{Name: "event-log", Usage: "CCEL `FILE` of such a machine, for RTMR 0 (qemu with tdx only)", TakesFile: true},
-			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE` (krun only)"},
+			&cli.StringFlag{Name: "image", Usage: "take TEE, shape and initrd from workload image `IMAGE`; not with an OVMF.fd"},
 			&cli.StringFlag{Name: "profile", Usage: "`NAME` of a profile, or all; default: the newest, or all with --format json"},
 			&cli.StringFlag{Name: "against", Usage: "`EVIDENCE`, a file, or the number of a session at --server, whose workload's TEE, shape and initrd are then taken: say which input would explain its measurement", TakesFile: true},
 			face.FormatFlag(),
@@ -165,8 +166,8 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 	if m.tee, m.shape, err = shapeFrom(c); err != nil {
 		return nil, err
 	}
-	switch vmm := c.String("vmm"); vmm {
-	case "krun":
+	switch vmm := c.String("vmm"); {
+	case vmm == "krun" || vmm == krun.VMMQEMU && isComposed(c.String("firmware")):
 		var initrd []byte
 		if initrd, err = m.fromImage(c); err == nil && initrd == nil {
 			initrd, err = m.fromSession(c)
@@ -174,7 +175,7 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 		if err == nil {
 			m.machine, err = newKrunMachine(c, m.tee, initrd)
 		}
-	case "qemu":
+	case vmm == krun.VMMQEMU:
 		m.machine, err = newOVMFMachine(c, m.tee)
 	default:
 		err = face.Usagef("--vmm %q: expected krun or qemu", vmm)
@@ -183,6 +184,13 @@ func newMeasuring(c *cli.Context) (*measuring, error) {
 		return nil, err
 	}
 	return m, m.chooseProfiles(c.String("profile"), c.String("format") != "")
+}
+
+// isComposed says whether path is a directory, as `ccrun firmware compose` makes,
+// which has all of a machine but its initrd: a file is OVMF alone.
+func isComposed(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func (m *measuring) chooseProfiles(name string, structured bool) error {

@@ -28,7 +28,7 @@ type krunMachine struct {
 func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, error) {
 	for _, name := range []string{"kernel", "append", "vcpu-type", "guest-features", "event-log"} {
 		if c.IsSet(name) {
-			return nil, face.Usagef("--%s: only with --vmm qemu", name)
+			return nil, face.Usagef("--%s: only with --vmm qemu and an OVMF file for --firmware", name)
 		}
 	}
 	m := &krunMachine{tee: tee, initrd: initrd, acpi: c.Bool("allow-acpi")}
@@ -36,7 +36,10 @@ func newKrunMachine(c *cli.Context, tee kbs.TEE, initrd []byte) (*krunMachine, e
 	if m.bundle, err = loadFirmware(c.String("firmware"), tee); err != nil {
 		return nil, err
 	}
-	if m.acpi && m.bundle.Kind != firmware.KindQEMUDirect {
+	if c.String("vmm") == krun.VMMQEMU && m.bundle.Kind != firmware.KindOVMF {
+		return nil, hint.With(face.Usagef("firmware %s is of kind %s, expected %s for --vmm qemu", m.bundle.Path, m.bundle.Kind, firmware.KindOVMF), "`ccrun firmware compose` makes it")
+	}
+	if m.acpi && m.bundle.Kind == firmware.KindLibkrun {
 		return nil, face.Usagef("--allow-acpi: libkrun's machines have no ACPI, and need none")
 	}
 	if file := c.String("initrd"); file != "" {

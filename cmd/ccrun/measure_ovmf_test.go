@@ -11,6 +11,7 @@ import (
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog"
 	"github.com/ccrun/ccrun/attest-server/verifier/eventlog/eventlogtest"
+	"github.com/ccrun/ccrun/krun/firmware"
 	"github.com/ccrun/ccrun/krun/firmware/ovmftest"
 	"github.com/ccrun/ccrun/krun/measure"
 )
@@ -79,6 +80,33 @@ func TestMeasureQEMUSNP(t *testing.T) {
 
 // TestMeasureACPI: whoever allows the host's code gets the digest, a word in the
 // JSON, and is told.
+// TestMeasureComposed: of the directory that hosts have, with --vmm qemu and without.
+func TestMeasureComposed(t *testing.T) {
+	fd, kernel, _ := ovmfFiles(t)
+	dir, initrd := filepath.Join(t.TempDir(), "fw"), filepath.Join(t.TempDir(), "initrd")
+	b, err := firmware.WriteDir(dir, firmware.Sample{Kernel: kernel, OVMF: fd, CPU: "EPYC-v4", Cmdline: "quiet " + measure.StopsACPI})
+	if err != nil || os.WriteFile(initrd, make([]byte, 4096), 0o600) != nil {
+		t.Fatal(err)
+	}
+	in, err := measure.FromBundle(b, make([]byte, 4096))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := measure.Launch(measure.QEMUSNP, in, measure.Shape{CPUs: 2, MemoryMiB: 2048})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := []string{"measure", "--tee", "snp", "--firmware", dir, "--cpus", "2", "--initrd", initrd}
+	for _, more := range [][]string{nil, {"--vmm", "qemu"}} {
+		if code, out := command(t, append(base[:len(base):len(base)], more...)...); code != 0 || out != want.Digest.String()+"\n" {
+			t.Errorf("%q: status %d, %q, expected %s", more, code, out, want.Digest)
+		}
+	}
+	if code, out := command(t, append(base, "--vmm", "qemu", "--kernel", kernel)...); code != 2 || out != "" {
+		t.Errorf("a kernel besides the directory's: status %d, %s", code, out)
+	}
+}
+
 func TestMeasureACPI(t *testing.T) {
 	fd, kernel, initrd := ovmfFiles(t)
 	args := []string{"measure", "--vmm", "qemu", "--tee", "snp", "--firmware", fd, "--kernel", kernel, "--initrd", initrd, "--format", "json", "--append"}

@@ -31,6 +31,7 @@ type kernelTSM struct {
 	out, aux []byte
 	floor    int
 	race     bool // another writer comes between
+	fails    error
 	inblob   []byte
 	level    string
 }
@@ -67,6 +68,9 @@ func (k *kernelTSM) read(e *faketsm.ReportEntry, attr string) ([]byte, error) {
 	case "auxblob":
 		return k.aux, nil
 	case "outblob":
+		if k.fails != nil {
+			return nil, k.fails
+		}
 		if k.race {
 			e.WriteGeneration++
 		}
@@ -89,6 +93,10 @@ func TestTSM(t *testing.T) {
 		{name: "other TEE", tee: kbs.SNP, k: kernelTSM{provider: "tdx_guest"}, fails: `provider "tdx_guest", expected "sev_guest"`},
 		{name: "under a paravisor", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", floor: 1}, fails: "privlevel"},
 		{name: "raced", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", race: true}, fails: "generation"},
+		// What the kernel makes of a quote service that is away, slow, or lies about a length.
+		{name: "no quote in time", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", fails: syscall.ETIMEDOUT}, fails: "timed out"},
+		{name: "no quote service", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", fails: syscall.EIO}, fails: "input/output error"},
+		{name: "a quote longer than its buffer", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", fails: syscall.EFBIG}, fails: "too large"},
 		{name: "huge", tee: kbs.TDX, k: kernelTSM{provider: "tdx_guest", out: make([]byte, maxEvidence)}, fails: "expected 1 to 65536"},
 		{name: "huge certificates", tee: kbs.SNP, k: kernelTSM{provider: "sev_guest", aux: make([]byte, maxEvidence+1)}, fails: "at most 65536"},
 	} {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ccrun/ccrun/attest-server/kbs"
 	"github.com/ccrun/ccrun/hint"
 )
@@ -65,5 +67,28 @@ func TestQuotesAreServed(t *testing.T) {
 	l.Close()
 	if err := CheckQuotes(path); !errors.Is(err, ErrQuotes) || !strings.Contains(hint.Of(err), "quote_socket") {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// TestQuoteServiceHangs: one that takes no connection any more is none.
+func TestQuoteServiceHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for range 16 { // more than wait in its queue
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			break
+		}
+		defer c.Close()
+	}
+	if err := CheckQuotes(path); !errors.Is(err, ErrQuotes) {
+		t.Errorf("a service that hangs: %v", err)
 	}
 }

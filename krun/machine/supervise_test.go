@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ccrun/ccrun/krun/measure"
 )
 
 // fakeGuest stands for QEMU: a process that ends only when it is told to,
@@ -183,6 +186,58 @@ func TestQEMUThatFails(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the VMM did not end")
+	}
+}
+
+// TestQEMUKilledInEachStep: whenever the host ends QEMU, the container ends as well,
+// with a status that is no success, unless the workload had told its own.
+func TestQEMUKilledInEachStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		up   bool
+		said string
+		code int
+	}{
+		"in the firmware":     {false, "", ExitFailure},
+		"while it waits":      {true, "", ExitFailure},
+		"in the workload":     {true, "ready\n", ExitFailure},
+		"in the last word":    {true, "ready\nexit 4", ExitFailure},
+		"after the last word": {true, "ready\nexit 41\n", 41},
+	} {
+		opened := make(chan struct{})
+		if c.up {
+			close(opened)
+		}
+		f := startFakeOf(t, &Machine{Log: slog.New(slog.DiscardHandler), StopTimeout: time.Minute, BootLimit: time.Hour}, opened)
+		f.say(t, c.said)
+		if err := f.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		f.control.Close()
+		select {
+		case got := <-f.result:
+			if got.code != c.code || (got.err == nil) != (c.code == 41) {
+				t.Errorf("%s: status %d, %v", name, got.code, got.err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: the monitor did not end", name)
+		}
+	}
+}
+
+// TestQEMUThatIsNone: a program in QEMU's place that ends at once, or says what is
+// not QEMU's monitor, is a failure with its status, and no workload's.
+func TestQEMUThatIsNone(t *testing.T) {
+	for _, script := range []string{"exit 0", "exit 1", "kill -9 $$", "for f in 5 6 7 8 9; do echo nonsense >&$f; done 2>/dev/null; exit 3", "exec /nonexistent"} {
+		disk, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := Machine{QEMU: program(t, script), TempDir: t.TempDir(), Kernel: []byte("k"), Initrd: []byte("i"), Cmdline: "quiet", Hardware: Emulated{},
+			Shape: measure.Shape{CPUs: 1, MemoryMiB: 512}, Disk: disk, Log: slog.New(slog.DiscardHandler), StopTimeout: time.Minute, BootLimit: time.Minute}
+		if code, err := m.Run(nil); code != ExitFailure || err == nil || errors.Is(err, ErrBoot) {
+			t.Errorf("%s: status %d, %v", script, code, err)
+		}
+		disk.Close()
 	}
 }
 

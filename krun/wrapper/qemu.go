@@ -76,10 +76,14 @@ func (w *QEMU) prepare(c crun.Command, spec *crun.Spec, i *image) (config string
 	}
 	monitor := qemu.Config{Version: 1, ImageDir: machine.InsideImage, FirmwareDir: machine.InsideFirmware, FirmwareSHA256: host.digest, QEMU: host.qemu, TempDir: machine.InsideTemp,
 		ReadOnly: spec.Root.Readonly && disk == nil, BootSeconds: w.bootSeconds(), Ports: ports, Warnings: warnings}
+	var quotes *specs.Mount
 	if i.config.TEE == kbs.TDX {
-		monitor.Quotes = qemu.InsideQuotes
+		var told string
+		if quotes, monitor.Quotes, told = w.quotes(); told != "" {
+			monitor.Warnings = append(monitor.Warnings, told)
+		}
 	}
-	if err := w.rewrite(spec, host, disk, monitor.Quotes != ""); err != nil {
+	if err := w.rewrite(spec, host, disk, quotes); err != nil {
 		return "", err
 	}
 	if err := writeJSON(filepath.Join(spec.Bundle, qemuConfigFile), monitor); err != nil {
@@ -93,16 +97,31 @@ func (w *QEMU) prepare(c crun.Command, spec *crun.Spec, i *image) (config string
 	return config, firmware.WriteFile(config, out, 0o600)
 }
 
+// quotes shows the monitor the quote service's socket, and returns where it is
+// there. A service that starts again makes a new one, which a mount of the old one
+// does not show: so its directory is mounted, if nothing else is in it.
+func (w *QEMU) quotes() (m *specs.Mount, inside, told string) {
+	dir, name := filepath.Split(filepath.Clean(w.Quotes))
+	entries, err := os.ReadDir(dir)
+	if err == nil && len(entries) == 1 && entries[0].Name() == name && entries[0].Type() == os.ModeSocket {
+		b := machine.ReadOnlyBind(filepath.Clean(dir), qemu.InsideQuotes)
+		return &b, path.Join(qemu.InsideQuotes, name), ""
+	}
+	b := machine.ReadOnlyBind(w.Quotes, qemu.InsideQuotes)
+	return &b, qemu.InsideQuotes, fmt.Sprintf("%s is not alone in its directory, so the socket itself is mounted: once the quote service has started again, "+
+		"this container gets no quotes; give the service a directory of its own, or start the container again", w.Quotes)
+}
+
 // rewrite makes s the container of a monitor.
-func (w *QEMU) rewrite(s *crun.Spec, host *qemuHost, disk *specs.Mount, quotes bool) error {
+func (w *QEMU) rewrite(s *crun.Spec, host *qemuHost, disk, quotes *specs.Mount) error {
 	root := filepath.Join(s.Bundle, qemuRootDir)
 	mounts, err := machine.Root(root, cmp.Or(w.Root, "/"), filepath.Join(s.Bundle, qemuConfigFile), host.firmware, filepath.Join("/", w.Root, host.qemu), host.qemu)
 	if err != nil {
 		return err
 	}
 	mounts = append(mounts, machine.ReadOnlyBind(w.Binary, qemu.InsideBinary))
-	if quotes {
-		mounts = append(mounts, machine.ReadOnlyBind(w.Quotes, qemu.InsideQuotes))
+	if quotes != nil {
+		mounts = append(mounts, *quotes)
 	}
 	if err := machine.Rewrite(s, root, mounts, []string{qemu.InsideBinary, "vmm", "--config", machine.InsideConfig}); err != nil {
 		return err

@@ -41,7 +41,10 @@ func qemuHostOf(t *testing.T, tee kbs.TEE) (*host, *Wrapper) {
 		t.Fatal(err)
 	}
 	h.write(filepath.Join(root, "usr/bin/qemu-system-x86_64"), nil)
-	quotes := filepath.Join(h.dir, "q")
+	quotes := filepath.Join(h.dir, "qgs", "socket")
+	if err := os.Mkdir(filepath.Dir(quotes), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", quotes)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +129,8 @@ func TestImageForQEMU(t *testing.T) {
 				t.Errorf("%s: %q is mounted at %s, expected %q", tee, mounts[to], to, from)
 			}
 		}
-		if got, want := mounts["/.ccrun/quotes"], map[bool]string{true: w.QEMU.Quotes}[tee == kbs.TDX]; got != want || (m.Quotes != "") != (want != "") {
+		want := map[bool][2]string{true: {filepath.Dir(w.QEMU.Quotes), "/.ccrun/quotes/socket"}}[tee == kbs.TDX]
+		if got := mounts["/.ccrun/quotes"]; got != want[0] || m.Quotes != want[1] {
 			t.Errorf("%s: quotes from %q, told %q", tee, got, m.Quotes)
 		}
 		if c := s.Process.Capabilities; c != nil && len(c.Effective) > 1 || !s.Process.NoNewPrivileges {
@@ -146,6 +150,32 @@ func TestProfileDecides(t *testing.T) {
 	w.Library, w.StateDir, w.BootID, w.Now, w.Stderr = h.fw.Path, filepath.Join(h.dir, "state"), "boot", time.Now, os.Stderr
 	if p, _, _, err := h.planned(w); err != nil || p.library == "" || p.plain || p.config != "" {
 		t.Errorf("libkrun's image: plan %+v, %v", p, err)
+	}
+}
+
+// TestQuoteServiceStartsAgain: its new socket is where the old one was, which a
+// mount of its directory shows, and one of the socket does not. A directory with
+// more than the socket is not shown to a container.
+func TestQuoteServiceStartsAgain(t *testing.T) {
+	h, w := qemuHostOf(t, kbs.TDX)
+	dir := filepath.Dir(w.QEMU.Quotes)
+	b, inside, told := w.QEMU.quotes()
+	if b.Source != dir || inside != "/.ccrun/quotes/socket" || told != "" {
+		t.Errorf("%+v, %s, %q", b, inside, told)
+	}
+	h.write(filepath.Join(dir, "another"), nil)
+	b, inside, told = w.QEMU.quotes()
+	if b.Source != w.QEMU.Quotes || inside != "/.ccrun/quotes" || !strings.Contains(told, "directory of its own") {
+		t.Errorf("%+v, %s, %q", b, inside, told)
+	}
+	_ = os.Remove(filepath.Join(dir, "another"))
+	w.QEMU.Quotes = filepath.Join(dir, "link") // which leads out of what is mounted
+	_ = os.Remove(filepath.Join(dir, "socket"))
+	if err := os.Symlink("/run/qgs", w.QEMU.Quotes); err != nil {
+		t.Fatal(err)
+	}
+	if b, _, told = w.QEMU.quotes(); b.Source != w.QEMU.Quotes || told == "" {
+		t.Errorf("%+v, %q", b, told)
 	}
 }
 

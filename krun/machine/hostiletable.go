@@ -3,19 +3,19 @@ package machine
 import "encoding/binary"
 
 // A table for kernels that are said to run no code of the host's: an SSDT whose
-// code writes a letter to I/O port hostilePort, where QEMU's debug console
+// code writes a letter to I/O port HostilePort, where QEMU's debug console
 // listens. One letter comes from code that runs while the table is loaded, one
 // from the _INI method of a device, which runs later. Written by hand after the
 // ACPI specification 6.5, chapter 20.
 
 const (
-	hostilePort    = 0xe9 // Bochs'; nothing else of the machine writes there, as SeaBIOS does to 0x402
+	HostilePort    = 0xe9 // Bochs'; nothing else of the machine writes there, as SeaBIOS does to 0x402
 	ranWhileLoaded = 'L'
 	ranInMethod    = 'M'
 )
 
-// hostileTable is the table, with its header (section 5.2.6).
-func hostileTable() []byte {
+// HostileTable is the table, with its header (section 5.2.6).
+func HostileTable() []byte {
 	b := []byte("SSDT")
 	b = append(b, make([]byte, 4)...) // length
 	b = append(b, 2, 0)               // revision, checksum
@@ -35,7 +35,7 @@ func hostileTable() []byte {
 
 // hostileCode is, in ASL:
 //
-//	OperationRegion (PORT, SystemIO, hostilePort, 1)
+//	OperationRegion (PORT, SystemIO, HostilePort, 1)
 //	Field (PORT, ByteAcc, NoLock, Preserve) { BYTE, 8 }
 //	BYTE = ranWhileLoaded
 //	Scope (\_SB) { Device (EVIL) {
@@ -44,7 +44,7 @@ func hostileTable() []byte {
 //	} }
 func hostileCode() []byte {
 	region := append([]byte{0x5b, 0x80}, "PORT"...)
-	region = append(region, 1, 0x0b, hostilePort&0xff, hostilePort>>8, 1)
+	region = append(region, 1, 0x0b, HostilePort&0xff, HostilePort>>8, 1)
 	field := aml([]byte{0x5b, 0x81}, []byte("PORT\x01BYTE\x08"))
 	store := func(letter byte, name string) []byte { return append([]byte{0x70, 0x0a, letter}, name...) }
 	method := aml([]byte{0x14}, append([]byte("_INI\x00"), store(ranInMethod, `\BYTE`)...))

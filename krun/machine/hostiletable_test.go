@@ -12,7 +12,7 @@ import (
 // TestHostileTable: the bytes are a table by the rules, and, where there is a
 // disassembler, the code that its comment says.
 func TestHostileTable(t *testing.T) {
-	b := hostileTable()
+	b := HostileTable()
 	var sum byte
 	for _, x := range b {
 		sum += x

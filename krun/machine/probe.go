@@ -87,7 +87,7 @@ func (m *command) layOut(fw *firmware.Bundle, letters, screen string) error {
 	for _, part := range []struct {
 		flag, value string
 		content     []byte
-	}{{"-kernel", "", fw.Kernel}, {"-initrd", "", fw.InitrdBase}, {"-acpitable", "file=", hostileTable()}} {
+	}{{"-kernel", "", fw.Kernel}, {"-initrd", "", fw.InitrdBase}, {"-acpitable", "file=", HostileTable()}} {
 		if len(part.content) == 0 {
 			continue // firmware without modules
 		}
@@ -98,7 +98,7 @@ func (m *command) layOut(fw *firmware.Bundle, letters, screen string) error {
 		m.arg(part.flag, part.value+m.path(f))
 	}
 	m.arg("-serial", "file:"+screen, "-chardev", "file,id=letters,path="+letters)
-	m.arg("-device", fmt.Sprintf("isa-debugcon,iobase=%#x,chardev=letters", hostilePort))
+	m.arg("-device", fmt.Sprintf("isa-debugcon,iobase=%#x,chardev=letters", HostilePort))
 	return nil
 }
 

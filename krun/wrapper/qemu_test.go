@@ -163,12 +163,12 @@ func TestQuoteServiceStartsAgain(t *testing.T) {
 	if b.Source != dir || inside != "/.ccrun/quotes/socket" || told != "" {
 		t.Errorf("%+v, %s, %q", b, inside, told)
 	}
-	h.write(filepath.Join(dir, "another"), nil)
+	h.write(filepath.Join(dir, "zother"), nil)
 	b, inside, told = w.QEMU.quotes()
 	if b.Source != w.QEMU.Quotes || inside != "/.ccrun/quotes" || !strings.Contains(told, "directory of its own") {
 		t.Errorf("%+v, %s, %q", b, inside, told)
 	}
-	_ = os.Remove(filepath.Join(dir, "another"))
+	_ = os.Remove(filepath.Join(dir, "zother"))
 	w.QEMU.Quotes = filepath.Join(dir, "link") // which leads out of what is mounted
 	_ = os.Remove(filepath.Join(dir, "socket"))
 	if err := os.Symlink("/run/qgs", w.QEMU.Quotes); err != nil {

@@ -92,12 +92,12 @@ status:
 soak: test-deps build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun CCRUN_LONG=soak tests/podman-env.sh tests/soak.sh
 
-bench: build firmware
+bench: build firmware rig
 	packaging/deps.sh bench
 	tests/bench.sh
 	tests/bench-server.sh
 	$(SIMENV) tests/podman-env.sh tests/bench-start.sh
-	CCRUN_E2E=1 CCRUN_BENCH=1 $(SIMENV) go test -count=1 -v -run '^(TestReadThroughput|TestWritableRoot)$$' ./tests
+	CCRUN_E2E=1 CCRUN_BENCH=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun $(SIMENV) go test -count=1 -v -run '^(TestReadThroughput|TestWritableRoot|TestOVMFCost)$$' ./tests
 
 fuzz:
 	tests/fuzz.sh $(FUZZTIME)

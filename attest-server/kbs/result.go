@@ -79,9 +79,18 @@ type SessionRecord struct {
 	Checkpoint string `json:"checkpoint,omitempty"`
 	// Volumes is what its guest was refused after it was granted its key.
 	Volumes []VolumeRefusal `json:"volumes,omitempty"`
+	// Given is what it got besides its DiskKey.
+	Given *Given `json:"given,omitempty"`
 	// Evidence is what a denied guest showed, as it came. It is kept apart, and no
 	// part of the record's JSON: see SessionEvidence.
 	Evidence []byte `json:"-"`
+}
+
+// Given is what a session's guest got, and what it got later with its RenewalKey.
+type Given struct {
+	Secrets int      `json:"secrets,omitempty"` // values, each time that it got them
+	Config  int64    `json:"config,omitempty"`  // version of the configuration; 0: none was set, or asked for
+	Volumes []string `json:"volumes,omitempty"` // whose keys it got
 }
 
 // SessionEvidence is the answer to GET /v1/sessions/{number}/evidence.

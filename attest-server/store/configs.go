@@ -199,6 +199,9 @@ func (s configs) ReleaseConfig(ctx context.Context, id string, appraised kbs.Dig
 		if err != nil {
 			return err
 		}
+		if err := noteGiven(tx, session, kbs.Given{Config: c.version}); err != nil {
+			return err
+		}
 		return s.log.append(tx, "session/"+session, "config.release", id, fmt.Sprintf("version %d", c.version))
 	})
 	if err == nil {

@@ -132,6 +132,9 @@ func (s resources) ReleaseResource(ctx context.Context, id kbs.ResourceID, workl
 			return err
 		}
 		value = r.value
+		if err := noteGiven(tx, session, kbs.Given{Secrets: 1}); err != nil {
+			return err
+		}
 		return s.log.append(tx, "session/"+session, "resource.release", id.String(), fmt.Sprintf("version %d to workload %s", r.version, workload))
 	})
 	if err == nil {

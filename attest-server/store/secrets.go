@@ -45,7 +45,13 @@ func (s resources) ReleaseSecrets(ctx context.Context, ids []kbs.ResourceID, wor
 		if all, refused, err = s.judgeAll(tx, ids, w, by); err != nil || refused != nil {
 			return err
 		}
-		return s.auditSecrets(tx, all, by)
+		given := kbs.Given{}
+		for _, v := range all {
+			if v.Refused == nil {
+				given.Secrets++
+			}
+		}
+		return errors.Join(noteGiven(tx, session, given), s.auditSecrets(tx, all, by))
 	})
 	if err == nil {
 		err = refused

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
@@ -111,14 +113,48 @@ func (s sessionRecords) Evidence(ctx context.Context, number string) (b []byte, 
 // noteVolume adds to a session's record what its guest was refused later. The
 // record may be gone.
 func noteVolume(tx *sql.Tx, number string, v kbs.VolumeRefusal) error {
+	return noteSession(tx, number, func(r *kbs.SessionRecord) bool {
+		if len(r.Volumes) >= kbs.MaxVolumesKept {
+			return false
+		}
+		r.Volumes = append(r.Volumes, v)
+		return true
+	})
+}
+
+// noteGiven adds to a session's record what its guest gets.
+func noteGiven(tx *sql.Tx, number string, g kbs.Given) error {
+	return noteSession(tx, number, func(r *kbs.SessionRecord) bool {
+		var has kbs.Given
+		if r.Given != nil {
+			has = *r.Given
+		}
+		had := has
+		has.Secrets += g.Secrets
+		has.Config = cmp.Or(g.Config, has.Config)
+		for _, name := range g.Volumes {
+			if !slices.Contains(has.Volumes, name) {
+				has.Volumes = append(slices.Clone(has.Volumes), name)
+			}
+		}
+		r.Given = &has
+		return has.Secrets != had.Secrets || has.Config != had.Config || len(has.Volumes) != len(had.Volumes)
+	})
+}
+
+// noteSession changes a session's record, if there is one still and change says so.
+func noteSession(tx *sql.Tx, number string, change func(*kbs.SessionRecord) bool) error {
 	r, err := scanRecord(tx.QueryRow("SELECT record, releases, refused FROM sessions WHERE number = ?", number))
-	if errors.Is(err, sql.ErrNoRows) || err == nil && len(r.Volumes) >= kbs.MaxVolumesKept {
+	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("reading session %s: %w", number, err)
 	}
-	r.Volumes, r.Releases, r.Refused = append(r.Volumes, v), 0, "" // which have columns
+	if !change(&r) {
+		return nil
+	}
+	r.Releases, r.Refused = 0, "" // which have columns
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err

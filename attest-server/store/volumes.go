@@ -84,6 +84,9 @@ func (s volumes) OpenVolume(ctx context.Context, workload, name string, appraise
 		if err != nil {
 			return err
 		}
+		if err := noteGiven(tx, to.Session, kbs.Given{Volumes: []string{name}}); err != nil {
+			return err
+		}
 		return s.log.append(tx, "session/"+to.Session, "volume.open", workload, fmt.Sprintf("volume %s, generation %d", name, v.generation))
 	})
 	if err == nil {

@@ -85,6 +85,9 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 	if err := face.Rules(w, r.Result.Rules); err != nil {
 		return err
 	}
+	if g := r.Given; g != nil {
+		fmt.Fprintf(w, "\nbesides its key it got %s\n", face.Printable(givenText(g)))
+	}
 	for _, v := range r.Volumes {
 		fmt.Fprintf(w, "\nREFUSED volume %s: %s\n", face.Printable(v.Volume), face.Printable(v.Why))
 		fmt.Fprintf(w, "   bring the volume file back as it was left, or lose what is newer: `ccrun volume accept-rollback %s %s`\n", face.Printable(r.WorkloadID), face.Printable(v.Volume))
@@ -93,6 +96,23 @@ func printSession(w io.Writer, r *kbs.SessionRecord) error {
 		return err
 	}
 	return printCheckpoint(w, r.Checkpoint)
+}
+
+// givenText says it as a list.
+func givenText(g *kbs.Given) string {
+	var all []string
+	if g.Secrets == 1 {
+		all = append(all, "1 secret")
+	} else if g.Secrets > 0 {
+		all = append(all, fmt.Sprintf("%d secrets", g.Secrets))
+	}
+	if g.Config > 0 {
+		all = append(all, fmt.Sprintf("configuration version %d", g.Config))
+	}
+	if len(g.Volumes) > 0 {
+		all = append(all, "the keys of volumes "+strings.Join(g.Volumes, " "))
+	}
+	return strings.Join(all, ", ")
 }
 
 // printCheckpoint shows what the server's witnesses knew of its audit log, as

@@ -72,6 +72,17 @@ func ccrun(args ...string) (string, error) {
 	return out.String(), err
 }
 
+func TestGivenText(t *testing.T) {
+	for want, g := range map[string]kbs.Given{
+		"1 secret": {Secrets: 1},
+		"102 secrets, configuration version 3, the keys of volumes data logs": {Secrets: 102, Config: 3, Volumes: []string{"data", "logs"}},
+	} {
+		if got := givenText(&g); got != want {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
+
 func TestWorkloadAndExplain(t *testing.T) {
 	c := startServer(t)
 	for i, id := range []string{"bakery", "shop"} {

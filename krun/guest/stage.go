@@ -126,35 +126,22 @@ func (s *stage) closeDevices() error {
 
 func (s *stage) enterRoot() (err error) {
 	if s.spec.Secrets {
-		if s.secrets, err = openSecrets(); err != nil {
+		if s.secrets, err = openPlace(secretsMount); err != nil {
 			return err
 		}
 	}
 	if s.spec.Service {
 		if s.service, err = openPlace(serviceDir); err != nil {
-			return classed(classInternal, err)
+			return err
 		}
 	}
 	return enterRoot(s.spec)
 }
 
-func (s *stage) showSecrets() error {
-	if s.secrets == nil {
-		return nil
-	}
-	defer func() { _ = s.secrets.Close() }()
-	return showSecrets(s.secrets, krun.SecretsDir)
-}
+func (s *stage) showSecrets() error { return showPlace(s.secrets, krun.SecretsDir) }
 
-// showService lets the workload connect to the service's socket, and change
-// nothing there.
-func (s *stage) showService() error {
-	if s.service == nil {
-		return nil
-	}
-	defer func() { _ = s.service.Close() }()
-	return classed(classDirectory, showPlace(s.service, serviceSeen))
-}
+// showService lets the workload connect to the service's socket.
+func (s *stage) showService() error { return showPlace(s.service, serviceSeen) }
 
 func (s *stage) lookUpUser() (err error) {
 	if s.who, err = workloadUser(&s.spec.Process, "/etc", s.spec.ReadOnly); err != nil {

@@ -77,7 +77,9 @@ func (c *command) disk(disk *os.File, throwAway bool) {
 	if throwAway {
 		drive += ",snapshot=on"
 	}
-	c.arg("-drive", drive, "-device", "virtio-blk-pci,drive=disk")
+	// A host whose own disk is full has the guest see an error, as libkrun has it:
+	// by default QEMU stops the machine, and waits for somebody to go on with it.
+	c.arg("-drive", drive, "-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report")
 }
 
 // process is c to be started. The guest's console goes where the container's

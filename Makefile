@@ -97,7 +97,7 @@ bench: build firmware rig
 	tests/bench.sh
 	tests/bench-server.sh
 	$(SIMENV) tests/podman-env.sh tests/bench-start.sh
-	CCRUN_E2E=1 CCRUN_BENCH=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun $(SIMENV) go test -count=1 -v -run '^(TestReadThroughput|TestWritableRoot|TestOVMFCost)$$' ./tests
+	CCRUN_E2E=1 CCRUN_BENCH=1 CCRUN_BIN=$(abspath bin) CCRUN_RIG=$(abspath $(CACHE))/rig/krun $(SIMENV) go test -count=1 -v -run '^(TestReadThroughput|TestVolumeThroughput|TestWritableRoot|TestOVMFCost)$$' ./tests
 
 fuzz:
 	tests/fuzz.sh $(FUZZTIME)

@@ -97,6 +97,38 @@ func TestReadThroughput(t *testing.T) {
 	}
 }
 
+// TestVolumeThroughput measures a volume against what cryptsetup makes with the same
+// cipher and integrity, by the same kernel in one boot: written and read in one go,
+// and by sectors anywhere.
+func TestVolumeThroughput(t *testing.T) {
+	if os.Getenv("CCRUN_BENCH") == "" {
+		t.Skip("CCRUN_BENCH=1 measures")
+	}
+	const size = 24 << 20
+	m, dir := newInteropMachine(t), t.TempDir()
+	var disks []*interopDisk
+	for _, pattern := range diskcase.Patterns() {
+		for _, theirs := range []bool{true, false} {
+			n := fmt.Sprint("volume", len(disks))
+			d := cutDisk(t, filepath.Join(dir, n), n, "")
+			d.Name, d.bench, d.Pattern, d.Cryptsetup, d.Passphrase = fmt.Sprintf("%s, ours", pattern), true, pattern, theirs, "passphrase"
+			if theirs {
+				d.Name = fmt.Sprintf("%s, cryptsetup's", pattern)
+			}
+			d.Geometry.PlainBytes = size
+			disks = append(disks, d)
+		}
+	}
+	report := m.boot(t, simProcessor, disks)
+	for i := 0; i < len(disks); i += 2 {
+		theirs, ours := report.results[disks[i].Name], report.results[disks[i+1].Name]
+		if theirs.ReadMicros == 0 || ours.ReadMicros == 0 {
+			t.Fatalf("%+v, %+v%s", theirs, ours, report.takeConsole())
+		}
+		t.Logf("%-16s %.2f of cryptsetup's", disks[i].Pattern, float64(theirs.ReadMicros)/float64(ours.ReadMicros))
+	}
+}
+
 // benchDisk is encrypted as how says: one of luks.Ciphers, with integrity, or AES-XTS
 // without.
 func benchDisk(t *testing.T, path, fs, how string, plain []byte) *interopDisk {

@@ -68,9 +68,12 @@ type Case struct {
 	Filesystem string `json:"filesystem,omitempty"`
 	// Written, in a Plan.Bench, has the device written instead of read: with
 	// integrity as a scratch area under a key of its own, with the Geometry's cipher.
-	Written bool   `json:"written,omitempty"`
-	Expect  Expect `json:"expect"`
-	Refusal string `json:"refusal,omitempty"`
+	Written bool `json:"written,omitempty"`
+	// Pattern, in a Plan.Bench, has the device written and read in that way, as a
+	// volume or, with Cryptsetup, as cryptsetup makes one of the same integrity.
+	Pattern Pattern `json:"pattern,omitempty"`
+	Expect  Expect  `json:"expect"`
+	Refusal string  `json:"refusal,omitempty"`
 	// Seed, of VolumeWrites, is the serial of a disk with an empty file system;
 	// Acknowledged, of VolumeReads, how many files there must be.
 	Seed         string `json:"seed,omitempty"`
@@ -78,6 +81,22 @@ type Case struct {
 	// Sums of the first PlainBytes as the disk comes and after Writes.
 	Before string `json:"before,omitempty"`
 	After  string `json:"after,omitempty"`
+}
+
+// Pattern is a way to use a device.
+type Pattern string
+
+// Patterns of a bench: the whole device in one go, or sectors of it anywhere.
+const (
+	SequentialWrite Pattern = "sequential write"
+	SequentialRead  Pattern = "sequential read"
+	RandomWrite     Pattern = "random write"
+	RandomRead      Pattern = "random read"
+)
+
+// Patterns are all of them.
+func Patterns() []Pattern {
+	return []Pattern{SequentialWrite, SequentialRead, RandomWrite, RandomRead}
 }
 
 // Result is what came of a Case. The last one of a boot has the name Done.

@@ -64,6 +64,9 @@ func benchReader(c diskcase.Case) (func() (int64, error), error) {
 	if c.Written {
 		return benchWriter(c, device)
 	}
+	if c.Pattern != "" {
+		return benchPattern(c, device)
+	}
 	s, err := newOurs(&c, device)
 	if err != nil {
 		return nil, err

@@ -117,19 +117,6 @@ func benchWriter(c diskcase.Case, device string) (func() (int64, error), error) 
 	return func() (int64, error) { return writeFile(path, content, g.PlainBytes) }, nil
 }
 
-func writeFile(path string, content []byte, total int64) (n int64, err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return 0, err
-	}
-	for n < total && err == nil {
-		var w int
-		w, err = f.Write(content[:min(int64(len(content)), total-n)])
-		n += int64(w)
-	}
-	return n, errors.Join(err, f.Sync(), f.Close())
-}
-
 func readFile(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {

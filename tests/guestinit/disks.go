@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,4 +20,17 @@ func findDisk(serial string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("none of %d disks has the serial number %s", len(files), serial)
+}
+
+func writeFile(path string, content []byte, total int64) (n int64, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	for n < total && err == nil {
+		var w int
+		w, err = f.Write(content[:min(int64(len(content)), total-n)])
+		n += int64(w)
+	}
+	return n, errors.Join(err, f.Sync(), f.Close())
 }

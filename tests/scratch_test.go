@@ -235,7 +235,7 @@ func TestScratchOfAHost(t *testing.T) {
 		}, ""},
 		{"another instance's header", func(t *testing.T, disk string) { copyRange(t, other, disk, s.imageBytes, 4096) }, ""},
 		{"half of another instance's sectors", func(t *testing.T, disk string) { s.splice(t, disk, base, other, 2) }, ""},
-		{"a sector of an older state", func(t *testing.T, disk string) { s.splice(t, disk, "", base, 1000) }, ""},
+		{"sectors of an older state", func(t *testing.T, disk string) { s.splice(t, disk, "", base, 20) }, ""},
 		{"half of an older state's sectors", func(t *testing.T, disk string) { s.splice(t, disk, "", base, 2) }, ""},
 		{"half of another start's sectors", func(t *testing.T, disk string) { s.splice(t, disk, base, fork, 2) }, ""},
 	} {
@@ -330,8 +330,8 @@ func (s *scratchWorld) splice(t *testing.T, disk, base, from string, n int) {
 		}
 	}
 	t.Logf("%d sectors differ, %d moved", differing, moved)
-	if differing == 0 {
-		t.Error("no sector differs")
+	if moved == 0 {
+		t.Errorf("none of %d sectors that differ was moved: the case shows nothing", differing)
 	}
 }
 

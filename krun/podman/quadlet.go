@@ -63,7 +63,8 @@ const stateIsLost = `#
 
 // unseen is what a unit's owner must know under libkrun for TEEs.
 const unseen = `#
-# What Podman and systemd cannot see of this VM:
+# What Podman and systemd cannot see of this VM, unless its image was built with
+# --vmm qemu, whose exit status they see:
 # - its exit status. They see 0, also when the server refused the key. The last
 #   line has it: journalctl -u %[1]s; "%[2]s" is a refusal.
 #   So nothing is taken for success: the unit starts it again, without limit.

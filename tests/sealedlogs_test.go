@@ -2,7 +2,9 @@ package tests
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"github.com/ccrun/ccrun/attest-server/servertest"
 )
 
 // logReader is an owner who reads encrypted logs: the file with the private key,
@@ -112,8 +116,18 @@ func (w *world) sealedKill(t *testing.T, key string, sealed []string) {
 	image := w.build("ticking", shell(`i=0; while :; do echo "tick $i"; i=$((i+1)); sleep 0.1; done`), sealed...)
 	w.must("podman", "run", "-d", "--name", "ticking", "--runtime", "krun-sim", "--network", "host", image)
 	read := func() result { return w.run("ccrun", "logs", "ticking", "--identity", key) }
-	if !eventually(func() bool { return strings.Contains(read().stdout, "tick 20\n") }) {
-		t.Fatal(read())
+	follow, out, errs := w.command("ccrun", "logs", "-f", "ticking", "--identity", key), &servertest.Buffer{}, &servertest.Buffer{}
+	follow.Stdout, follow.Stderr = out, errs
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if !eventually(func() bool { return strings.Contains(out.String(), "tick 5\n") }) {
+		t.Fatal(out, errs)
+	}
+	w.goneReader(t, "ticking", key)
+	ticks := strings.Count(out.String(), "\n") + 10
+	if !eventually(func() bool { return strings.Contains(out.String(), fmt.Sprintf("tick %d\n", ticks)) }) {
+		t.Fatal(out, errs)
 	}
 	if r := read(); r.code != 0 {
 		t.Errorf("a running guest's log: %s", r)
@@ -121,6 +135,9 @@ func (w *world) sealedKill(t *testing.T, key string, sealed []string) {
 	before := time.Now()
 	w.must("podman", "kill", "ticking")
 	w.must("podman", "wait", "ticking")
+	if err := follow.Wait(); err == nil || follow.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "the end of boot") || strings.Contains(out.String(), "[ccl1.") {
+		t.Errorf("followed to its end: %v, %s", err, errs)
+	}
 	r := read()
 	if r.code != 1 || !strings.Contains(r.stderr, "the end of boot") {
 		t.Errorf("a killed guest's log: %s", r)
@@ -137,6 +154,25 @@ func (w *world) sealedKill(t *testing.T, key string, sealed []string) {
 	if r := read(); r.code != 1 || strings.Count(r.stderr, "the end of boot") != 1 {
 		t.Errorf("two boots: %s", r)
 	}
+}
+
+// goneReader follows the log, and goes away: that ends, and nothing else does.
+func (w *world) goneReader(t *testing.T, name, key string) {
+	t.Helper()
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow := w.command("ccrun", "logs", "-f", name, "--identity", key)
+	follow.Stdout = to
+	if err := errors.Join(follow.Start(), to.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadFull(from, make([]byte, len("tick 0\n")))
+	if err := errors.Join(err, from.Close()); err != nil {
+		t.Errorf("following: %v", err)
+	}
+	_ = follow.Wait() // or the test hangs
 }
 
 // sealedTampering alters the file in which Podman keeps the log.

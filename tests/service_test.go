@@ -18,12 +18,26 @@ var asks = []string{"/cdh/resource/acme/db/password", "/cdh/resource/acme/db/non
 	"/aa/token?token_type=kbs", "/aa/evidence?runtime_data=challenge"}
 
 // TestService: a workload built with --cdh asks on both sockets for what is its
-// own and gets that; all that keeps it from the report device is there as ever.
+// own and gets that, and with the server away an answer that says so; all that keeps
+// it from the report device is there as ever.
 func TestService(t *testing.T) {
 	w := newWorld(t)
 	w.askService(t, "", func(layers []entry) result {
-		c := map[string]any{"Entrypoint": append([]string{"/bin/probe", "service"}, asks...)}
-		return w.podman(w.buildLayers("asks", c, [][]entry{busyboxLayer(t), layers}, "--cdh"))
+		c := map[string]any{"Entrypoint": append(append([]string{"/bin/probe", "service"}, asks...), "again")}
+		image := w.buildLayers("asks", c, [][]entry{busyboxLayer(t), layers}, "--cdh")
+		name := "asks-" + w.port
+		w.must("podman", "run", "-d", "--name", name, "--runtime", "krun-sim", "--network", "host", image)
+		w.awaitLog(t, name, "waits to be told")
+		w.stopServer()
+		w.stop(name)
+		w.startServer()
+		r := w.run("podman", "logs", name)
+		for _, socket := range []string{"tcp", "unix"} {
+			if !strings.Contains(r.stdout, "later "+socket+" /cdh/resource/acme/db/password 503 ") {
+				t.Errorf("with the server away: %s", r)
+			}
+		}
+		return r
 	})
 }
 

@@ -77,8 +77,9 @@ test-race:
 # The rig: crun with its krun handler, a stand-in for libkrun, libkrunfw's own
 # kernel, Podman and QEMU of Debian's next suite. And the corpus's layers.
 rig: test-deps
-	tests/rig/build.sh $(CACHE) >/dev/null
-	tests/corpus/build.sh $(CACHE) >/dev/null
+	mkdir -p $(CACHE)
+	flock -o $(CACHE)/rig.lock tests/rig/build.sh $(CACHE) >/dev/null
+	flock -o $(CACHE)/rig.lock tests/corpus/build.sh $(CACHE) >/dev/null
 
 test-e2e: build firmware rig
 	$(SIMENV) CCRUN_E2E=1 CCRUN_BIN=$(abspath bin) GO=$(GO) tests/e2e.sh $(CACHE)

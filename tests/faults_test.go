@@ -100,7 +100,7 @@ func (w *world) stoppedBuilds(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { _ = cmd.Wait(); close(ended) }()
 		if i >= 2 {
-			w.awaitBuild(ended)
+			awaitBuild(cmd.Process.Pid, ended)
 		}
 		time.Sleep(delay)
 		_ = cmd.Process.Signal([]os.Signal{syscall.SIGINT, syscall.SIGTERM}[i%2])
@@ -123,11 +123,16 @@ func (w *world) stoppedBuilds(t *testing.T) {
 	}
 }
 
-// awaitBuild waits until a build has made its directory, or has ended.
-func (w *world) awaitBuild(ended <-chan struct{}) {
+// awaitBuild waits until a build has opened a file that has no name yet, or has
+// ended.
+func awaitBuild(pid int, ended <-chan struct{}) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	for {
-		if has, _ := filepath.Glob(filepath.Join(w.dir, "tmp", "*ccrun*")); len(has) > 0 {
-			return
+		files, _ := os.ReadDir(dir)
+		for _, f := range files {
+			if to, _ := os.Readlink(filepath.Join(dir, f.Name())); strings.HasSuffix(to, " (deleted)") {
+				return
+			}
 		}
 		select {
 		case <-ended:

@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 only=${1:-}
 
-# soak WHAT TEST: the size is in the test's own last words, "soak: ...".
+# soak WHAT TEST [PACKAGE]: the size is in the test's own last words, "soak: ...".
 soak() {
 	local what=$1 log size start=$SECONDS result=passed commit
 	[[ $what == *"$only"* ]] || return 0
 	commit=$(git describe --always --dirty)
 	log=$(mktemp)
-	${GO:-go} test -count=1 -timeout 6h -v -run "$2" ./tests 2>&1 | tee "$log" || result=failed
+	${GO:-go} test -count=1 -timeout 6h -v -run "$2" "${3:-./tests}" 2>&1 | tee "$log" || result=failed
 	size=$(sed -n 's/.*soak: //p' "$log" | tail -n1)
 	echo "| $(date -u +%F) | $commit | $what | ${size:--} | $(((SECONDS - start + 59) / 60)) min | $result |" >>docs/soak.md
 	rm -f "$log"
@@ -32,7 +32,8 @@ soak "a hostile host, each file" '^TestHostileHost$'
 soak "a hostile machine, each place of the disk" '^TestHostileMachine$'
 soak "a workload, each kind of root" '^TestWorkload$'
 soak "each barrier before the report device" '^TestReportDeviceByNumber$'
-soak "a bench without its peer" '^TestBenchGoesOn$'
+soak "a file of 2.3 GB in BTRFS" '^TestLongFile$' ./workload/btrfs
+soak "a bench, its peer failing or away" '^TestBenchGoesOn$'
 soak "units under systemd, server away for 5 minutes" '^TestSystemd$'
 soak "QEMU's machines, wrong parts" '^TestOVMFBoots$'
 soak "kill -9, PostgreSQL" '^TestKills$/^postgres$'

@@ -107,6 +107,9 @@ func (w *world) stoppedBuilds(t *testing.T) {
 		<-ended
 		code := cmd.ProcessState.ExitCode()
 		if code == 0 && exists(out+".record") {
+			if i < 2 { // a shell's background job ignores SIGINT until the program asks for it
+				continue
+			}
 			break // it had finished
 		}
 		// Before the program has begun, a signal just ends it: status -1.

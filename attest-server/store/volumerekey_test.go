@@ -2,13 +2,11 @@ package store
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"os"
 	"testing"
 
 	"github.com/ccrun/ccrun/attest-server/kbs"
-	"github.com/ccrun/ccrun/attest-server/masterkey"
 	"github.com/ccrun/ccrun/secret"
 )
 
@@ -149,20 +147,7 @@ func TestRekey(t *testing.T) {
 	if err := s.VolumeRekeyed(t.Context(), "a", "data", first); !errors.Is(err, ErrVolumeTaken) {
 		t.Errorf("an earlier guest: %v", err)
 	}
-	next, err := masterkey.New(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.RotateMasterKey(t.Context(), secret.New(append([]byte(nil), next.Reveal()...)), "local"); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	o.MasterKey = next
-	again, err := reopen(t.Context(), path, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
+	again := underAnotherMasterKey(t, s, path, o)
 	for range 2 { // the answer may be lost
 		if err := again.VolumeRekeyed(t.Context(), "a", "data", second); err != nil {
 			t.Error(err)

@@ -313,20 +313,7 @@ func TestVolumesFollow(t *testing.T) {
 	if g, _ := openVolume(t, s, digestOf(t, s, "a"), "data", 8); !bytes.Equal(g.Key, volumeKey(7).Reveal()) {
 		t.Error("another key after an update")
 	}
-	next, err := masterkey.New(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.RotateMasterKey(t.Context(), secret.New(append([]byte(nil), next.Reveal()...)), "local"); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	o.MasterKey = next
-	again, err := reopen(t.Context(), path, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
+	again := underAnotherMasterKey(t, s, path, o)
 	if g, _ := openVolume(t, again, digestOf(t, again, "a"), "data", 8); !bytes.Equal(g.Key, volumeKey(7).Reveal()) {
 		t.Error("another key under another MasterKey")
 	}
@@ -421,4 +408,24 @@ func TestWrongTokenTakesNoTurn(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// underAnotherMasterKey changes the store's MasterKey, and opens it anew.
+func underAnotherMasterKey(t *testing.T, s *DB, path string, o Options) *DB {
+	t.Helper()
+	next, err := masterkey.New(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RotateMasterKey(t.Context(), secret.New(append([]byte(nil), next.Reveal()...)), "local"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	o.MasterKey = next
+	again, err := reopen(t.Context(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { again.Close() })
+	return again
 }
